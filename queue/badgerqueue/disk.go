@@ -1,0 +1,109 @@
+package badgerqueue
+
+import (
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/userhero/relay/queue"
+)
+
+// disk watches the room the store has. Badger writes through memory maps of
+// sparse files: on a full disk the kernel answers with SIGBUS, which no Go code
+// survives, and again at every start. So room is asked for before anything is
+// written.
+//
+//	accept ── free space below which no new event is taken; deliveries go on
+//	write ─── free space below which nothing is written at all
+type disk struct {
+	path          string
+	accept, write int64
+	max           int64 // of the store's files; 0 is none
+
+	size    atomic.Int64 // measured
+	written atomic.Int64 // since it was measured
+	avail   atomic.Int64 // last reading of free space; -1 where unknown
+	read    atomic.Int64 // when avail was read, unix nanoseconds
+}
+
+// A memtable's log is mapped at twice the memtable's size, and one more may be
+// made before the oldest is flushed to a table of about the same size.
+const (
+	reserveWrite  = 2 * memTableSize
+	reserveAccept = 4 * memTableSize
+	reserveMost   = 256 << 20
+	// nearMax is the share of max_disk from which finished events go early.
+	nearMax = 0.9
+	// freeAge is how long a reading of free space is believed.
+	freeAge = 5 * time.Millisecond
+)
+
+func newDisk(path string, minFree, maxDisk int64) (*disk, error) {
+	total, free, err := fileSystem(path)
+	if err != nil {
+		return nil, fmt.Errorf("reading the free space at %s: %w", path, err)
+	}
+	d := &disk{path: path, accept: minFree, max: maxDisk}
+	if d.accept == 0 {
+		d.accept = min(max(total*15/100, reserveAccept), reserveMost)
+	}
+	d.write = min(d.accept, reserveWrite)
+	d.avail.Store(free)
+	d.measure()
+	return d, nil
+}
+
+// free is the free space in bytes, read at most every few milliseconds; -1
+// where the system does not say.
+func (d *disk) free() int64 {
+	now := time.Now().UnixNano()
+	if now-d.read.Load() > int64(freeAge) {
+		_, free, err := fileSystem(d.path)
+		if err != nil {
+			free = -1
+		}
+		d.avail.Store(free)
+		d.read.Store(now)
+	}
+	return d.avail.Load()
+}
+
+// used is the size of the store's files, with what was written since it was
+// last measured.
+func (d *disk) used() int64 { return d.size.Load() + d.written.Load() }
+
+// measure reads the size of the store's files.
+func (d *disk) measure() {
+	d.written.Store(0)
+	d.size.Store(folderSize(d.path))
+}
+
+// near tells whether finished events should go early.
+func (d *disk) near() bool {
+	return d.max > 0 && float64(d.used()) >= nearMax*float64(d.max)
+}
+
+func (d *disk) roomToOpen() error {
+	if free := d.free(); free >= 0 && free < d.write {
+		return fmt.Errorf("%w: %s free at %s, and opening the store needs %s; free some space and start again",
+			queue.ErrFull, mib(free), d.path, mib(d.write))
+	}
+	return nil
+}
+
+func (d *disk) roomToAccept() error {
+	if free := d.free(); free >= 0 && free < d.accept {
+		return fmt.Errorf("%w: %s free at %s, of which %s are kept; free some space", queue.ErrFull, mib(free), d.path, mib(d.accept))
+	}
+	if d.max > 0 && d.used() >= d.max {
+		return fmt.Errorf("%w: the store at %s has reached max_disk (%s); raise it, or let deliveries end", queue.ErrFull, d.path, mib(d.max))
+	}
+	return nil
+}
+
+func (d *disk) roomToWrite() bool {
+	free := d.free()
+	return free < 0 || free >= d.write
+}
+
+func mib(n int64) string { return fmt.Sprintf("%d MiB", n>>20) }

@@ -1,0 +1,36 @@
+//go:build linux || darwin || freebsd
+
+package badgerqueue
+
+import (
+	"io/fs"
+	"path/filepath"
+	"syscall"
+)
+
+// fileSystem reads the size and the free space of the file system at path, in
+// bytes.
+func fileSystem(path string) (total, free int64, err error) {
+	var st syscall.Statfs_t
+	if err := syscall.Statfs(path, &st); err != nil {
+		return 0, 0, err
+	}
+	return int64(st.Blocks) * int64(st.Bsize), int64(st.Bavail) * int64(st.Bsize), nil
+}
+
+// folderSize adds up the blocks that the files below path occupy: Badger's logs
+// are sparse, so their length says little.
+func folderSize(path string) (size int64) {
+	_ = filepath.WalkDir(path, func(_ string, e fs.DirEntry, err error) error {
+		if err != nil || e.IsDir() {
+			return nil //nolint:nilerr // a file may vanish while we look
+		}
+		if info, err := e.Info(); err == nil {
+			if st, ok := info.Sys().(*syscall.Stat_t); ok {
+				size += st.Blocks * 512
+			}
+		}
+		return nil
+	})
+	return size
+}

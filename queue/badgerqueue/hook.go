@@ -1,0 +1,221 @@
+package badgerqueue
+
+import (
+	"maps"
+	"sync"
+	"time"
+
+	"github.com/userhero/relay/queue"
+)
+
+// Bounds of what a lane holds in memory: fresh events handed over by the
+// committer, and the window of each rung.
+const (
+	maxFresh      = 512     // events in an inbox
+	maxFreshBytes = 1 << 20 // of their bodies
+	maxWindow     = 256     // deliveries in a window read from disk
+	maxMoved      = 4096    // requeued deliveries a lane is told of one by one
+)
+
+// hook is what the store keeps in memory of one webhook: its counters, the
+// marks its lane reads from, and, while a lane is open, what is out on lease
+// and what the committer has to tell the lane.
+type hook struct {
+	id queue.WebhookID
+
+	// Owned by the committer.
+	counts queue.Counts
+	// deleted says that the batch under way removes the webhook.
+	deleted bool
+
+	mu sync.Mutex // guards everything below
+	// shown is counts as of the last commit.
+	shown   queue.Counts
+	marks   marks
+	expires bool
+	lane    *lane
+	// leased are the deliveries that are out, by sequence number, until the
+	// commit that settles them: a lane never hands one out twice.
+	leased map[uint64]*leased
+	// moved are deliveries that were requeued while they waited, with the time
+	// of their new R key (of rung 0): a ticket with another place is stale.
+	moved map[uint64]int64
+	inbox inbox
+	// freshSince and due are since when the lane's first fresh delivery has
+	// waited and when its first retry is due; zero where it has none.
+	freshSince time.Time
+	due        int64
+}
+
+// leased is one delivery that is out.
+type leased struct {
+	lane     *lane
+	ticket   ticket
+	settling bool // its settlement is on its way to the disk
+}
+
+// ticket is a lane's claim on one delivery.
+type ticket struct {
+	seq   uint64
+	fresh bool
+	rung  uint8 // of its R key, unless fresh
+	due   int64
+	event *queue.Event // nil: to be read
+}
+
+func (t ticket) at() waiting { return waiting{due: t.due, seq: t.seq} }
+
+// inbox is what the committer tells an open lane.
+type inbox struct {
+	// fresh are new events of this webhook, in order and without a gap.
+	fresh []*queue.Event
+	bytes int
+	// behind says that events came which fresh does not hold, because the lane
+	// has not yet read up to them or did not keep up; it finds them on disk.
+	behind bool
+	// waiting are new R keys.
+	waiting []ticket
+	// lost says that the lane's windows no longer agree with the store, and it
+	// must read everything anew.
+	lost bool
+	// returned were leased and given back for at once.
+	returned []ticket
+}
+
+func newHook(id queue.WebhookID) *hook {
+	return &hook{
+		id:     id,
+		marks:  marks{fresh: 1, due: make(map[uint8]int64)},
+		leased: make(map[uint64]*leased),
+		moved:  make(map[uint64]int64),
+	}
+}
+
+// pushFresh tells of a new event.
+func (h *hook) pushFresh(e *queue.Event) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.lane == nil || h.inbox.behind {
+		return
+	}
+	if len(h.inbox.fresh) >= maxFresh || h.inbox.bytes+len(e.Body) > maxFreshBytes && len(h.inbox.fresh) > 0 {
+		h.inbox.behind = true
+		return
+	}
+	h.inbox.fresh = append(h.inbox.fresh, e)
+	h.inbox.bytes += len(e.Body)
+	h.lane.signal()
+}
+
+// pushWaiting tells of a new R key.
+func (h *hook) pushWaiting(t ticket) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if low, ok := h.marks.due[t.rung]; !ok || t.due < low {
+		h.marks.due[t.rung] = t.due
+	}
+	if h.lane == nil {
+		return
+	}
+	if len(h.inbox.waiting) >= maxMoved {
+		h.inbox.lost = true
+	} else {
+		h.inbox.waiting = append(h.inbox.waiting, t)
+	}
+	h.lane.signal()
+}
+
+// settled ends a lease whose settlement is on disk.
+func (h *hook) settled(seq uint64) {
+	h.mu.Lock()
+	delete(h.leased, seq)
+	h.mu.Unlock()
+}
+
+// move says that a delivery is about to get an R key of rung 0 at due, unless it
+// is out on lease.
+func (h *hook) move(seq uint64, due int64) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.leased[seq] != nil {
+		return false
+	}
+	if h.lane != nil {
+		h.moved[seq] = due
+		if len(h.moved) > maxMoved {
+			h.inbox.lost = true
+			clear(h.moved)
+		}
+	}
+	return true
+}
+
+// stale tells whether a ticket names a place its delivery has left.
+func (h *hook) stale(t ticket) bool {
+	due, ok := h.moved[t.seq]
+	return ok && (t.fresh || t.rung != 0 || t.due != due)
+}
+
+// show publishes the counters of the last commit.
+func (h *hook) show() {
+	h.mu.Lock()
+	h.shown = h.counts
+	h.mu.Unlock()
+}
+
+// storedMarks is a copy of the marks, lowered to what this commit adds.
+func (h *hook) storedMarks(added []ticket) marks {
+	h.mu.Lock()
+	m := marks{fresh: h.marks.fresh, due: maps.Clone(h.marks.due)}
+	h.mu.Unlock()
+	for _, t := range added {
+		if low, ok := m.due[t.rung]; !ok || t.due < low {
+			m.due[t.rung] = t.due
+		}
+	}
+	return m
+}
+
+func (h *hook) stats(now time.Time) queue.WebhookStats {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	st := queue.WebhookStats{Counts: h.shown}
+	if h.lane == nil {
+		return st
+	}
+	since := h.freshSince
+	if since.IsZero() && len(h.inbox.fresh) > 0 {
+		since = h.inbox.fresh[0].Created
+	}
+	if h.due != 0 && h.due <= now.UnixNano() {
+		if due := time.Unix(0, h.due).UTC(); since.IsZero() || due.Before(since) {
+			since = due
+		}
+	}
+	st.OldestDue = since
+	return st
+}
+
+// closeLane ends the open lane. Leases that were not settled are lost: the
+// deliveries wait for the next lane.
+func (h *hook) closeLane() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.closeLaneLocked()
+}
+
+func (h *hook) closeLaneLocked() {
+	if h.lane == nil {
+		return
+	}
+	close(h.lane.closed)
+	h.lane = nil
+	h.inbox = inbox{}
+	clear(h.moved)
+	h.freshSince, h.due = time.Time{}, 0
+	for seq, l := range h.leased {
+		if !l.settling {
+			delete(h.leased, seq)
+		}
+	}
+}

@@ -1,0 +1,140 @@
+package badgerqueue
+
+import (
+	"encoding/binary"
+
+	"github.com/userhero/relay/queue"
+)
+
+// The key space. Numbers are big endian, so keys sort as they count.
+//
+//	E seq8                       one event: header and the exact body
+//	D seq8                       its deliveries: one small record per event
+//	R webhook4 rung1 due8 seq8   empty; a delivery that waits for a time
+//	A seq8 webhook4 number2      one attempt
+//	F feedback id                seq8 of the latest event of that feedback
+//	K idempotency key            seq8 and hash; expires
+//	X ended8 seq8                an event that ended behind the sweep cursor
+//	W webhook4                   a webhook record
+//	L at8 n4                     an activity
+//	M name                       counters, cursors, format
+//	M w webhook4                 a webhook's counters and cursors
+//
+// Fresh deliveries have no key of their own: a lane reads D from its cursor.
+// So accepting an event writes two records however many webhooks want it, and
+// only a delivery that waits on a rung costs a third.
+const (
+	prefixEvent       = 'E'
+	prefixDeliveries  = 'D'
+	prefixWaiting     = 'R'
+	prefixAttempt     = 'A'
+	prefixFeedback    = 'F'
+	prefixIdempotency = 'K'
+	prefixEnded       = 'X'
+	prefixWebhook     = 'W'
+	prefixActivity    = 'L'
+	prefixMeta        = 'M'
+)
+
+var (
+	keyFormat = []byte("Mformat")
+	keyState  = []byte("Mstate")
+)
+
+func seqKey(prefix byte, seq uint64) []byte {
+	k := make([]byte, 9)
+	k[0] = prefix
+	binary.BigEndian.PutUint64(k[1:], seq)
+	return k
+}
+
+func eventKey(seq uint64) []byte      { return seqKey(prefixEvent, seq) }
+func deliveriesKey(seq uint64) []byte { return seqKey(prefixDeliveries, seq) }
+
+// seqOf reads the sequence number of an E or D key.
+func seqOf(key []byte) uint64 { return binary.BigEndian.Uint64(key[1:]) }
+
+// waiting names one R key within a webhook: where a delivery waits.
+type waiting struct {
+	due int64 // unix nanoseconds
+	seq uint64
+}
+
+func (w waiting) less(o waiting) bool {
+	return w.due < o.due || w.due == o.due && w.seq < o.seq
+}
+
+func waitingPrefix(w queue.WebhookID) []byte {
+	k := make([]byte, 5, 22)
+	k[0] = prefixWaiting
+	binary.BigEndian.PutUint32(k[1:], uint32(w))
+	return k
+}
+
+func waitingKey(w queue.WebhookID, rung uint8, at waiting) []byte {
+	k := append(waitingPrefix(w), rung)
+	k = binary.BigEndian.AppendUint64(k, uint64(at.due))
+	return binary.BigEndian.AppendUint64(k, at.seq)
+}
+
+// parseWaitingKey reads an R key of 22 bytes.
+func parseWaitingKey(k []byte) (w queue.WebhookID, rung uint8, at waiting, ok bool) {
+	if len(k) != 22 || k[0] != prefixWaiting {
+		return 0, 0, waiting{}, false
+	}
+	return queue.WebhookID(binary.BigEndian.Uint32(k[1:])), k[5],
+		waiting{due: int64(binary.BigEndian.Uint64(k[6:])), seq: binary.BigEndian.Uint64(k[14:])}, true
+}
+
+func attemptPrefix(seq uint64, w queue.WebhookID) []byte {
+	k := make([]byte, 13, 15)
+	k[0] = prefixAttempt
+	binary.BigEndian.PutUint64(k[1:], seq)
+	binary.BigEndian.PutUint32(k[9:], uint32(w))
+	return k
+}
+
+func attemptKey(seq uint64, w queue.WebhookID, number uint16) []byte {
+	return binary.BigEndian.AppendUint16(attemptPrefix(seq, w), number)
+}
+
+func feedbackKey(id string) []byte {
+	return append([]byte{prefixFeedback}, id...)
+}
+
+func idempotencyKey(name string) []byte {
+	return append([]byte{prefixIdempotency}, name...)
+}
+
+func endedKey(at waiting) []byte {
+	k := make([]byte, 1, 17)
+	k[0] = prefixEnded
+	k = binary.BigEndian.AppendUint64(k, uint64(at.due))
+	return binary.BigEndian.AppendUint64(k, at.seq)
+}
+
+func webhookKey(id queue.WebhookID) []byte {
+	return binary.BigEndian.AppendUint32([]byte{prefixWebhook}, uint32(id))
+}
+
+func laneKey(id queue.WebhookID) []byte {
+	return binary.BigEndian.AppendUint32([]byte("Mw"), uint32(id))
+}
+
+func activityKey(at int64, n uint32) []byte {
+	k := make([]byte, 1, 13)
+	k[0] = prefixActivity
+	k = binary.BigEndian.AppendUint64(k, uint64(at))
+	return binary.BigEndian.AppendUint32(k, n)
+}
+
+// after is the first key that sorts behind every key with this prefix.
+func after(prefix []byte) []byte {
+	k := append([]byte(nil), prefix...)
+	for i := len(k) - 1; i >= 0; i-- {
+		if k[i]++; k[i] != 0 {
+			return k[:i+1]
+		}
+	}
+	return nil
+}

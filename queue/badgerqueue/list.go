@@ -1,0 +1,360 @@
+package badgerqueue
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+	"sort"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/dgraph-io/badger/v4"
+
+	"github.com/userhero/relay/queue"
+)
+
+const (
+	// listBudget bounds the records one page reads, pageBytes the bodies it
+	// holds; a page that hits a bound is short, with a cursor.
+	listBudget = 20000
+	pageBytes  = 8 << 20
+	// createdSlack is how far apart acceptance and commit may lie: events are
+	// numbered at commit, so their times are only nearly in order.
+	createdSlack = time.Minute
+)
+
+func publicDelivery(e *queue.Event, d delivery) queue.Delivery {
+	p := queue.Delivery{
+		ID:   queue.DeliveryID{Event: e.ID, Webhook: d.webhook},
+		Type: e.Type, FeedbackID: e.FeedbackID, Created: e.Created,
+		State: d.state, Rung: int(d.rung), Attempts: int(d.attempts),
+	}
+	if d.state.Waiting() {
+		p.Due = fromUnixNano(d.at)
+	} else {
+		p.Ended = fromUnixNano(d.at)
+	}
+	return p
+}
+
+// publicDelivery is what a reader sees: a delivery that waits for a webhook
+// that was deleted has failed.
+func (s *Store) publicDelivery(e *queue.Event, d delivery) queue.Delivery {
+	if d.state.Waiting() && s.hook(d.webhook) == nil {
+		d.state, d.at = queue.Failed, 0
+	}
+	return publicDelivery(e, d)
+}
+
+// view runs fn with a snapshot.
+func (s *Store) view(ctx context.Context, fn func(txn *badger.Txn) error) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if err := s.begin(); err != nil {
+		return err
+	}
+	defer s.end()
+	return s.db.View(fn)
+}
+
+// eventByID reads an event and checks that it is the one the whole id names.
+func (s *Store) eventByID(txn *badger.Txn, id queue.EventID) (queue.Event, error) {
+	e, err := s.getEvent(txn, id.Seq())
+	if err == nil && e.ID != id {
+		err = queue.ErrNotFound
+	}
+	if err != nil {
+		return queue.Event{}, fmt.Errorf("event %s: %w", id, err)
+	}
+	return e, nil
+}
+
+// Event implements queue.Queue.
+func (s *Store) Event(ctx context.Context, id queue.EventID) (e queue.Event, err error) {
+	err = s.view(ctx, func(txn *badger.Txn) error {
+		e, err = s.eventByID(txn, id)
+		return err
+	})
+	return e, err
+}
+
+// Latest implements queue.Queue.
+func (s *Store) Latest(ctx context.Context, feedbackID string) (e queue.Event, err error) {
+	err = s.view(ctx, func(txn *badger.Txn) error {
+		seq, err := getRecord(txn, feedbackKey(feedbackID), decodeSeq)
+		if err == nil {
+			e, err = s.getEvent(txn, seq)
+		}
+		if errors.Is(err, badger.ErrKeyNotFound) {
+			err = queue.ErrNotFound
+		}
+		if err != nil {
+			return fmt.Errorf("feedback %q: %w", feedbackID, err)
+		}
+		return nil
+	})
+	return e, err
+}
+
+// EventDeliveries implements queue.Queue.
+func (s *Store) EventDeliveries(ctx context.Context, id queue.EventID) (list []queue.Delivery, err error) {
+	err = s.view(ctx, func(txn *badger.Txn) error {
+		e, err := s.eventByID(txn, id)
+		if err != nil {
+			return err
+		}
+		ds, err := getDeliveries(txn, id.Seq())
+		for _, d := range ds {
+			list = append(list, s.publicDelivery(&e, d))
+		}
+		return err
+	})
+	return list, err
+}
+
+// Delivery implements queue.Queue.
+func (s *Store) Delivery(ctx context.Context, id queue.DeliveryID) (p queue.Delivery, err error) {
+	err = s.view(ctx, func(txn *badger.Txn) error {
+		e, err := s.eventByID(txn, id.Event)
+		if err != nil {
+			return err
+		}
+		ds, err := getDeliveries(txn, id.Event.Seq())
+		if err != nil {
+			return err
+		}
+		d := ds.find(id.Webhook)
+		if d == nil {
+			return fmt.Errorf("delivery %s: %w", id, queue.ErrNotFound)
+		}
+		p = s.publicDelivery(&e, *d)
+		return nil
+	})
+	return p, err
+}
+
+// Attempts implements queue.Queue.
+func (s *Store) Attempts(ctx context.Context, id queue.DeliveryID) (list []queue.Attempt, err error) {
+	err = s.view(ctx, func(txn *badger.Txn) error {
+		if _, err := s.eventByID(txn, id.Event); err != nil {
+			return err
+		}
+		return scan(txn, attemptPrefix(id.Event.Seq(), id.Webhook), nil, func(key, rec []byte) (bool, error) {
+			a, err := decodeAttempt(key, rec)
+			list = append(list, a)
+			return err == nil, err
+		})
+	})
+	return list, err
+}
+
+// Events implements queue.Queue.
+func (s *Store) Events(ctx context.Context, q queue.EventQuery) (page queue.Page[queue.Event], err error) {
+	limit, seq, _, err := pageBounds(q.Limit, q.Cursor)
+	if err != nil {
+		return page, err
+	}
+	needle := bytes.ToLower([]byte(q.Contains))
+	err = s.view(ctx, func(txn *badger.Txn) error {
+		start := s.newestBefore(txn, seq, q.Until)
+		budget, size := listBudget, 0
+		return scanBack(txn, []byte{prefixEvent}, start, func(key, rec []byte) (bool, error) {
+			if budget--; budget < 0 || len(page.Items) >= limit || size > pageBytes {
+				page.Next = cursor(seqOf(key), 0)
+				return false, nil
+			}
+			e, err := decodeEvent(key, rec, s.tag)
+			if err != nil {
+				_ = s.report("listing events", err)
+				return true, nil
+			}
+			if !q.Since.IsZero() && e.Created.Before(q.Since.Add(-createdSlack)) {
+				return false, nil
+			}
+			if !selects(&e, q.Type, q.FeedbackID, q.Since, q.Until) ||
+				len(needle) > 0 && !bytes.Contains(bytes.ToLower(e.Body), needle) {
+				return true, nil
+			}
+			e.Body = bytes.Clone(e.Body)
+			size += len(e.Body)
+			page.Items = append(page.Items, e)
+			return true, ctx.Err()
+		})
+	})
+	return page, err
+}
+
+func selects(e *queue.Event, typ, feedbackID string, since, until time.Time) bool {
+	return !strings.HasPrefix(e.Type, ".") &&
+		(typ == "" || e.Type == typ) &&
+		(feedbackID == "" || e.FeedbackID == feedbackID) &&
+		(since.IsZero() || !e.Created.Before(since)) &&
+		(until.IsZero() || e.Created.Before(until))
+}
+
+// Deliveries implements queue.Queue.
+func (s *Store) Deliveries(ctx context.Context, q queue.DeliveryQuery) (page queue.Page[queue.Delivery], err error) {
+	limit, seq, webhook, err := pageBounds(q.Limit, q.Cursor)
+	if err != nil {
+		return page, err
+	}
+	err = s.view(ctx, func(txn *badger.Txn) error {
+		start := s.newestBefore(txn, seq, q.Until)
+		budget := listBudget
+		return scanBack(txn, []byte{prefixDeliveries}, asDeliveries(start), func(key, rec []byte) (bool, error) {
+			at := seqOf(key)
+			if budget--; budget < 0 {
+				page.Next = cursor(at, 0)
+				return false, nil
+			}
+			ds, err := decodeDeliveries(nil, key, rec)
+			if err != nil {
+				_ = s.report("listing deliveries", err)
+				return true, nil
+			}
+			var e queue.Event
+			for _, d := range ds {
+				if at == seq && d.webhook < webhook || q.Webhook != 0 && d.webhook != q.Webhook {
+					continue
+				}
+				if e.ID.IsZero() {
+					if !s.wanted(d, q.States) && len(ds) == 1 {
+						continue // no need to read the event
+					}
+					if e, err = s.getEvent(txn, at); err != nil {
+						_ = s.report("listing deliveries", err)
+						return true, nil
+					}
+					if !q.Since.IsZero() && e.Created.Before(q.Since.Add(-createdSlack)) {
+						return false, nil
+					}
+				}
+				if !selects(&e, "", "", q.Since, q.Until) || !s.wanted(d, q.States) {
+					continue
+				}
+				if len(page.Items) >= limit {
+					page.Next = cursor(at, d.webhook)
+					return false, nil
+				}
+				page.Items = append(page.Items, s.publicDelivery(&e, d))
+			}
+			return true, ctx.Err()
+		})
+	})
+	return page, err
+}
+
+func (s *Store) wanted(d delivery, states []queue.State) bool {
+	if d.state.Waiting() && s.hook(d.webhook) == nil {
+		d.state = queue.Failed
+	}
+	return len(states) == 0 || slices.Contains(states, d.state)
+}
+
+// newestBefore is the E key to list downwards from: that of seq, or, without a
+// cursor, of the newest event that may have been created before until. Nil is
+// the very newest.
+func (s *Store) newestBefore(txn *badger.Txn, seq uint64, until time.Time) []byte {
+	if seq != 0 {
+		return eventKey(seq)
+	}
+	if until.IsZero() {
+		return nil
+	}
+	// Sequence numbers are dense and nearly sorted by time; events that
+	// retention took count as old.
+	newest := s.shown.Load().seq
+	i := sort.Search(int(newest), func(i int) bool {
+		e, err := s.getEvent(txn, uint64(i)+1)
+		return err == nil && !e.Created.Before(until.Add(createdSlack))
+	})
+	return eventKey(uint64(i) + 1)
+}
+
+func asDeliveries(eventKey []byte) []byte {
+	if eventKey == nil {
+		return nil
+	}
+	return deliveriesKey(seqOf(eventKey))
+}
+
+// cursor names the row a page goes on with: its place does not move when newer
+// rows come.
+func cursor(seq uint64, w queue.WebhookID) string {
+	c := strconv.FormatUint(seq, 36)
+	if w != 0 {
+		c += "." + strconv.FormatUint(uint64(w), 36)
+	}
+	return c
+}
+
+func pageBounds(limit int, c string) (int, uint64, queue.WebhookID, error) {
+	if limit <= 0 {
+		limit = 50
+	}
+	limit = min(limit, 1000)
+	if c == "" {
+		return limit, 0, 0, nil
+	}
+	head, tail, _ := strings.Cut(c, ".")
+	seq, err := strconv.ParseUint(head, 36, 64)
+	if err != nil || seq == 0 {
+		return 0, 0, 0, fmt.Errorf("%w: %q is no cursor of this list", queue.ErrNotFound, c)
+	}
+	var w uint64
+	if tail != "" {
+		if w, err = strconv.ParseUint(tail, 36, 32); err != nil {
+			return 0, 0, 0, fmt.Errorf("%w: %q is no cursor of this list", queue.ErrNotFound, c)
+		}
+	}
+	return limit, seq, queue.WebhookID(w), nil
+}
+
+// Activities implements queue.Queue.
+func (s *Store) Activities(ctx context.Context, limit int, c string) (page queue.Page[queue.Activity], err error) {
+	if limit <= 0 {
+		limit = 50
+	}
+	limit = min(limit, 1000)
+	var start []byte
+	if c != "" {
+		if start, err = parseActivityID(c); err != nil {
+			return page, err
+		}
+	}
+	err = s.view(ctx, func(txn *badger.Txn) error {
+		return scanBack(txn, []byte{prefixActivity}, start, func(key, rec []byte) (bool, error) {
+			if len(page.Items) >= limit {
+				page.Next = activityID(key)
+				return false, nil
+			}
+			data, err := unseal(key, rec)
+			if err != nil {
+				_ = s.report("listing activities", err)
+				return true, nil
+			}
+			page.Items = append(page.Items, queue.Activity{
+				ID:   activityID(key),
+				At:   time.Unix(0, int64(binary.BigEndian.Uint64(key[1:]))).UTC(),
+				Data: bytes.Clone(data),
+			})
+			return true, nil
+		})
+	})
+	return page, err
+}
+
+func activityID(key []byte) string { return fmt.Sprintf("act_%x", key[1:]) }
+
+func parseActivityID(id string) ([]byte, error) {
+	var b []byte
+	if n, err := fmt.Sscanf(id, "act_%x", &b); n != 1 || err != nil || len(b) != 12 {
+		return nil, fmt.Errorf("%w: %q is no cursor of this list", queue.ErrNotFound, id)
+	}
+	return append([]byte{prefixActivity}, b...), nil
+}

@@ -1,0 +1,118 @@
+package badgerqueue
+
+import (
+	"bytes"
+	"errors"
+
+	"github.com/dgraph-io/badger/v4"
+
+	"github.com/userhero/relay/queue"
+)
+
+// getRecord reads and decodes one record. The record is valid only within
+// decode. It returns badger.ErrKeyNotFound where there is none.
+func getRecord[T any](txn *badger.Txn, key []byte, decode func(key, rec []byte) (T, error)) (T, error) {
+	var v T
+	item, err := txn.Get(key)
+	if err != nil {
+		return v, err
+	}
+	err = item.Value(func(rec []byte) error {
+		var err error
+		v, err = decode(key, rec)
+		return err
+	})
+	return v, err
+}
+
+// getEvent reads one event; its Body is a copy. queue.ErrNotFound where there
+// is none.
+func (s *Store) getEvent(txn *badger.Txn, seq uint64) (queue.Event, error) {
+	e, err := getRecord(txn, eventKey(seq), func(key, rec []byte) (queue.Event, error) {
+		return decodeEvent(key, bytes.Clone(rec), s.tag)
+	})
+	if errors.Is(err, badger.ErrKeyNotFound) {
+		return e, queue.ErrNotFound
+	}
+	return e, err
+}
+
+// getDeliveries reads an event's deliveries; none is an empty list.
+func getDeliveries(txn *badger.Txn, seq uint64) (deliveries, error) {
+	ds, err := getRecord(txn, deliveriesKey(seq), func(key, rec []byte) (deliveries, error) {
+		return decodeDeliveries(nil, key, rec)
+	})
+	if errors.Is(err, badger.ErrKeyNotFound) {
+		return nil, nil
+	}
+	return ds, err
+}
+
+// scan calls visit with every key of a prefix and its value, from start on, or
+// from the prefix's begin where start is nil, until visit says false. Key and
+// value are valid only within visit.
+func scan(txn *badger.Txn, prefix, start []byte, visit func(key, rec []byte) (bool, error)) error {
+	o := badger.DefaultIteratorOptions
+	o.Prefix, o.PrefetchValues = prefix, false
+	it := txn.NewIterator(o)
+	defer it.Close()
+	if start == nil {
+		start = prefix
+	}
+	for it.Seek(start); it.ValidForPrefix(prefix); it.Next() {
+		on, err := visitItem(it.Item(), visit)
+		if err != nil || !on {
+			return err
+		}
+	}
+	return nil
+}
+
+// scanBack is scan downwards: from the last key that is not above start.
+func scanBack(txn *badger.Txn, prefix, start []byte, visit func(key, rec []byte) (bool, error)) error {
+	o := badger.DefaultIteratorOptions
+	o.Reverse, o.PrefetchValues = true, false
+	it := txn.NewIterator(o)
+	defer it.Close()
+	if start == nil {
+		start = after(prefix)
+	}
+	for it.Seek(start); it.Valid(); it.Next() {
+		item := it.Item()
+		if !bytes.HasPrefix(item.Key(), prefix) {
+			if bytes.Compare(item.Key(), prefix) < 0 {
+				return nil
+			}
+			continue
+		}
+		on, err := visitItem(item, visit)
+		if err != nil || !on {
+			return err
+		}
+	}
+	return nil
+}
+
+func visitItem(item *badger.Item, visit func(key, rec []byte) (bool, error)) (on bool, err error) {
+	err = item.Value(func(rec []byte) error {
+		on, err = visit(item.Key(), rec)
+		return err
+	})
+	return on, err
+}
+
+// scanKeys is scan without values.
+func scanKeys(txn *badger.Txn, prefix, start []byte, visit func(key []byte) bool) {
+	o := badger.DefaultIteratorOptions
+	o.Prefix, o.PrefetchValues = prefix, false
+	it := txn.NewIterator(o)
+	defer it.Close()
+	if start == nil {
+		start = prefix
+	}
+	for it.Seek(start); it.ValidForPrefix(prefix); it.Next() {
+		if !visit(it.Item().Key()) {
+			return
+		}
+	}
+}

@@ -1,0 +1,484 @@
+package badgerqueue
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"time"
+
+	"github.com/userhero/relay/queue"
+)
+
+// Every record begins with a version byte and the CRC-32C of its key and of
+// the rest of its value, so a record that is damaged, or that stands under
+// another's key, is seen on reading. Badger checks blocks of tables when it
+// opens them, but not what it replays from memory or reads from a cache.
+const (
+	recordVersion = 1
+	recordHeader  = 1 + 4
+)
+
+// formatVersion is that of the whole layout; a store of a newer one is refused.
+const formatVersion = 1
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// errDamaged marks a record whose checksum or shape is wrong.
+var errDamaged = errors.New("damaged record")
+
+// record starts a value: room for the header, then the payload is appended.
+func record(size int) []byte {
+	return append(make([]byte, 0, recordHeader+size), recordVersion, 0, 0, 0, 0)
+}
+
+// seal writes the checksum into a finished record.
+func seal(key, rec []byte) []byte {
+	binary.BigEndian.PutUint32(rec[1:], checksum(key, rec[recordHeader:]))
+	return rec
+}
+
+func checksum(key, payload []byte) uint32 {
+	return crc32.Update(crc32.Checksum(key, castagnoli), castagnoli, payload)
+}
+
+// unseal checks a record and returns its payload.
+func unseal(key, rec []byte) ([]byte, error) {
+	if len(rec) < recordHeader {
+		return nil, fmt.Errorf("%w %q: %d bytes", errDamaged, key, len(rec))
+	}
+	if rec[0] != recordVersion {
+		return nil, fmt.Errorf("%w %q: version %d, this build reads version %d", errDamaged, key, rec[0], recordVersion)
+	}
+	if binary.BigEndian.Uint32(rec[1:]) != checksum(key, rec[recordHeader:]) {
+		return nil, fmt.Errorf("%w %q: checksum mismatch", errDamaged, key)
+	}
+	return rec[recordHeader:], nil
+}
+
+// appendEvent appends an event's payload; the ID is not stored, for it follows
+// from the time, the store's tag and the key.
+func appendEvent(b []byte, e *queue.Event) []byte {
+	b = appendString(b, e.Type)
+	b = appendString(b, e.FeedbackID)
+	b = binary.AppendVarint(b, e.Created.UnixMilli())
+	b = appendTrace(b, e.Trace)
+	return append(b, e.Body...)
+}
+
+// decodeEvent reads an event. Its Body is a slice of rec.
+func decodeEvent(key, rec []byte, tag uint32) (queue.Event, error) {
+	p, err := unseal(key, rec)
+	if err != nil {
+		return queue.Event{}, err
+	}
+	r := reader{b: p}
+	e := queue.Event{Type: r.string(), FeedbackID: r.string()}
+	e.Created = time.UnixMilli(r.varint()).UTC()
+	e.Trace = r.trace()
+	if r.bad {
+		return queue.Event{}, fmt.Errorf("%w %q: short event header", errDamaged, key)
+	}
+	e.ID = queue.NewEventID(e.Created, tag, seqOf(key))
+	e.Body = r.b[:len(r.b):len(r.b)]
+	return e, nil
+}
+
+func appendTrace(b []byte, t queue.TraceContext) []byte {
+	if t.TraceID == ([16]byte{}) {
+		return append(b, 0)
+	}
+	b = append(b, 1)
+	b = append(b, t.TraceID[:]...)
+	b = append(b, t.SpanID[:]...)
+	b = append(b, t.Flags)
+	return appendString(b, t.State)
+}
+
+// delivery is one webhook's entry in a D record: 16 bytes.
+type delivery struct {
+	webhook  queue.WebhookID
+	state    queue.State
+	rung     uint8
+	attempts uint16
+	// at is, in unix nanoseconds, when it is due while it waits, and when it
+	// ended once it has. A pending delivery with at 0 is fresh: it has no R
+	// key, its lane finds it by its place in the sequence.
+	at int64
+}
+
+func (d delivery) fresh() bool { return d.state == queue.Pending && d.at == 0 }
+
+// waitsAt tells the R key of a delivery that has one.
+func (d delivery) waitsAt(seq uint64) (waiting, bool) {
+	return waiting{due: d.at, seq: seq}, d.state.Waiting() && d.at != 0
+}
+
+const deliverySize = 16
+
+// deliveries is a D record: what became of one event at each webhook.
+type deliveries []delivery
+
+func (ds deliveries) find(w queue.WebhookID) *delivery {
+	for i := range ds {
+		if ds[i].webhook == w {
+			return &ds[i]
+		}
+	}
+	return nil
+}
+
+func (ds deliveries) encode(key []byte) []byte {
+	b := record(len(ds) * deliverySize)
+	for _, d := range ds {
+		b = binary.BigEndian.AppendUint32(b, uint32(d.webhook))
+		b = append(b, byte(d.state), d.rung)
+		b = binary.BigEndian.AppendUint16(b, d.attempts)
+		b = binary.BigEndian.AppendUint64(b, uint64(d.at))
+	}
+	return seal(key, b)
+}
+
+// decodeDeliveries appends the entries of a D record to ds.
+func decodeDeliveries(ds deliveries, key, rec []byte) (deliveries, error) {
+	p, err := unseal(key, rec)
+	if err != nil {
+		return nil, err
+	}
+	if len(p)%deliverySize != 0 {
+		return nil, fmt.Errorf("%w %q: %d bytes of deliveries", errDamaged, key, len(p))
+	}
+	for ; len(p) > 0; p = p[deliverySize:] {
+		ds = append(ds, delivery{
+			webhook:  queue.WebhookID(binary.BigEndian.Uint32(p)),
+			state:    queue.State(p[4]),
+			rung:     p[5],
+			attempts: binary.BigEndian.Uint16(p[6:]),
+			at:       int64(binary.BigEndian.Uint64(p[8:])),
+		})
+	}
+	return ds, nil
+}
+
+func encodeAttempt(key []byte, a *queue.Attempt) []byte {
+	b := record(256 + len(a.ResponseBody))
+	b = binary.AppendVarint(b, a.At.UnixNano())
+	b = binary.AppendVarint(b, int64(a.Duration))
+	b = binary.AppendUvarint(b, uint64(max(a.Status, 0)))
+	b = appendString(b, a.Error)
+	b = appendString(b, a.ErrorClass)
+	b = appendHeaders(b, a.RequestHeaders)
+	b = appendHeaders(b, a.ResponseHeaders)
+	b = appendString(b, a.ResponseBody)
+	b = append(b, a.TraceID[:]...)
+	b = append(b, a.SpanID[:]...)
+	b = binary.AppendVarint(b, unixNano(a.Next))
+	return seal(key, b)
+}
+
+func decodeAttempt(key, rec []byte) (queue.Attempt, error) {
+	p, err := unseal(key, rec)
+	if err != nil {
+		return queue.Attempt{}, err
+	}
+	r := reader{b: p}
+	a := queue.Attempt{
+		Number:   int(binary.BigEndian.Uint16(key[13:])),
+		At:       time.Unix(0, r.varint()).UTC(),
+		Duration: time.Duration(r.varint()),
+		Status:   int(r.uvarint()),
+	}
+	a.Error, a.ErrorClass = r.string(), r.string()
+	a.RequestHeaders, a.ResponseHeaders = r.headers(), r.headers()
+	a.ResponseBody = append([]byte(nil), r.bytes()...)
+	copy(a.TraceID[:], r.take(16))
+	copy(a.SpanID[:], r.take(8))
+	a.Next = fromUnixNano(r.varint())
+	if r.bad {
+		return queue.Attempt{}, fmt.Errorf("%w %q: short attempt", errDamaged, key)
+	}
+	return a, nil
+}
+
+func appendHeaders(b []byte, hs []queue.Header) []byte {
+	b = binary.AppendUvarint(b, uint64(len(hs)))
+	for _, h := range hs {
+		b = appendString(b, h.Name)
+		b = appendString(b, h.Value)
+	}
+	return b
+}
+
+// idempotency is a K record.
+type idempotency struct {
+	seq  uint64
+	hash [32]byte
+}
+
+func (k idempotency) encode(key []byte) []byte {
+	b := binary.BigEndian.AppendUint64(record(40), k.seq)
+	return seal(key, append(b, k.hash[:]...))
+}
+
+func decodeIdempotency(key, rec []byte) (k idempotency, err error) {
+	p, err := unseal(key, rec)
+	if err != nil {
+		return k, err
+	}
+	if len(p) != 40 {
+		return k, fmt.Errorf("%w %q: %d bytes of idempotency key", errDamaged, key, len(p))
+	}
+	k.seq = binary.BigEndian.Uint64(p)
+	copy(k.hash[:], p[8:])
+	return k, nil
+}
+
+func encodeSeq(key []byte, seq uint64) []byte {
+	return seal(key, binary.BigEndian.AppendUint64(record(8), seq))
+}
+
+func decodeSeq(key, rec []byte) (uint64, error) {
+	p, err := unseal(key, rec)
+	if err != nil {
+		return 0, err
+	}
+	if len(p) != 8 {
+		return 0, fmt.Errorf("%w %q: %d bytes of sequence number", errDamaged, key, len(p))
+	}
+	return binary.BigEndian.Uint64(p), nil
+}
+
+func encodeWebhook(key []byte, w queue.Webhook) []byte {
+	b := record(64 + len(w.Data))
+	b = appendString(b, w.Name)
+	b = binary.AppendUvarint(b, w.Revision)
+	b = appendBool(b, w.Expires)
+	b = appendString(b, w.Data)
+	return seal(key, b)
+}
+
+func decodeWebhook(key, rec []byte) (queue.Webhook, error) {
+	p, err := unseal(key, rec)
+	if err != nil {
+		return queue.Webhook{}, err
+	}
+	r := reader{b: p}
+	w := queue.Webhook{ID: queue.WebhookID(binary.BigEndian.Uint32(key[1:]))}
+	w.Name = r.string()
+	w.Revision = r.uvarint()
+	w.Expires = r.bool()
+	w.Data = append([]byte(nil), r.bytes()...)
+	if r.bad {
+		return queue.Webhook{}, fmt.Errorf("%w %q: short webhook", errDamaged, key)
+	}
+	return w, nil
+}
+
+// format is written once, when the store is made.
+type format struct {
+	version uint64
+	tag     uint32 // goes into every EventID
+}
+
+func (f format) encode() []byte {
+	b := binary.AppendUvarint(record(16), f.version)
+	return seal(keyFormat, binary.BigEndian.AppendUint32(b, f.tag))
+}
+
+func decodeFormat(rec []byte) (f format, err error) {
+	p, err := unseal(keyFormat, rec)
+	if err != nil {
+		return f, err
+	}
+	r := reader{b: p}
+	f.version = r.uvarint()
+	if b := r.take(4); b != nil {
+		f.tag = binary.BigEndian.Uint32(b)
+	}
+	if r.bad {
+		return f, fmt.Errorf("%w %q: short", errDamaged, keyFormat)
+	}
+	return f, nil
+}
+
+// state is what the committer counts, written with every commit that moves it.
+type state struct {
+	seq     uint64          // of the newest event; numbers are dense from 1
+	events  int64           // stored now
+	webhook queue.WebhookID // last given
+	// swept is the sweep cursor: events below it are gone, or wait, or have an
+	// X key to be found by.
+	swept uint64
+	ended int64 // no X key is older; unix nanoseconds
+}
+
+func (s state) encode() []byte {
+	b := binary.AppendUvarint(record(48), s.seq)
+	b = binary.AppendVarint(b, s.events)
+	b = binary.AppendUvarint(b, uint64(s.webhook))
+	b = binary.AppendUvarint(b, s.swept)
+	b = binary.AppendVarint(b, s.ended)
+	return seal(keyState, b)
+}
+
+func decodeState(rec []byte) (s state, err error) {
+	p, err := unseal(keyState, rec)
+	if err != nil {
+		return s, err
+	}
+	r := reader{b: p}
+	s = state{seq: r.uvarint(), events: r.varint(), webhook: queue.WebhookID(r.uvarint()), swept: r.uvarint(), ended: r.varint()}
+	if r.bad {
+		return s, fmt.Errorf("%w %q: short", errDamaged, keyState)
+	}
+	return s, nil
+}
+
+// marks are a webhook's low-water marks: no fresh delivery of it has a lower
+// sequence number than fresh, and none waits on a rung for an earlier time than
+// due[rung]. Reading starts there, past the tombstones of what is done.
+type marks struct {
+	fresh uint64
+	due   map[uint8]int64 // a rung that is missing has never been used
+}
+
+func encodeLane(key []byte, c queue.Counts, m marks) []byte {
+	b := record(64)
+	for _, n := range []int64{c.Pending, c.Retrying, c.Delivered, c.Failed} {
+		b = binary.AppendVarint(b, n)
+	}
+	b = binary.AppendUvarint(b, m.fresh)
+	b = binary.AppendUvarint(b, uint64(len(m.due)))
+	for rung, due := range m.due {
+		b = append(b, rung)
+		b = binary.AppendVarint(b, due)
+	}
+	return seal(key, b)
+}
+
+func decodeLane(key, rec []byte) (c queue.Counts, m marks, err error) {
+	p, err := unseal(key, rec)
+	if err != nil {
+		return c, m, err
+	}
+	r := reader{b: p}
+	c = queue.Counts{Pending: r.varint(), Retrying: r.varint(), Delivered: r.varint(), Failed: r.varint()}
+	m.fresh = r.uvarint()
+	m.due = make(map[uint8]int64)
+	for n := r.uvarint(); n > 0 && !r.bad; n-- {
+		rung := r.take(1)
+		due := r.varint()
+		if rung != nil {
+			m.due[rung[0]] = due
+		}
+	}
+	if r.bad {
+		return c, m, fmt.Errorf("%w %q: short", errDamaged, key)
+	}
+	return c, m, nil
+}
+
+func appendString[T string | []byte](b []byte, s T) []byte {
+	b = binary.AppendUvarint(b, uint64(len(s)))
+	return append(b, s...)
+}
+
+func appendBool(b []byte, v bool) []byte {
+	if v {
+		return append(b, 1)
+	}
+	return append(b, 0)
+}
+
+func unixNano(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixNano()
+}
+
+func fromUnixNano(n int64) time.Time {
+	if n == 0 {
+		return time.Time{}
+	}
+	return time.Unix(0, n).UTC()
+}
+
+// reader takes a payload apart; after a short read everything is zero and bad
+// is set.
+type reader struct {
+	b   []byte
+	bad bool
+}
+
+func (r *reader) take(n int) []byte {
+	if n < 0 || n > len(r.b) {
+		r.bad, r.b = true, nil
+		return nil
+	}
+	p := r.b[:n:n]
+	r.b = r.b[n:]
+	return p
+}
+
+func (r *reader) uvarint() uint64 {
+	v, n := binary.Uvarint(r.b)
+	if n <= 0 {
+		r.bad, r.b = true, nil
+		return 0
+	}
+	r.b = r.b[n:]
+	return v
+}
+
+func (r *reader) varint() int64 {
+	v, n := binary.Varint(r.b)
+	if n <= 0 {
+		r.bad, r.b = true, nil
+		return 0
+	}
+	r.b = r.b[n:]
+	return v
+}
+
+func (r *reader) bytes() []byte {
+	n := r.uvarint()
+	if n > uint64(len(r.b)) {
+		r.bad, r.b = true, nil
+		return nil
+	}
+	return r.take(int(n))
+}
+
+func (r *reader) string() string { return string(r.bytes()) }
+
+func (r *reader) bool() bool {
+	b := r.take(1)
+	return b != nil && b[0] == 1
+}
+
+func (r *reader) trace() (t queue.TraceContext) {
+	if !r.bool() {
+		return t
+	}
+	copy(t.TraceID[:], r.take(16))
+	copy(t.SpanID[:], r.take(8))
+	if f := r.take(1); f != nil {
+		t.Flags = f[0]
+	}
+	t.State = r.string()
+	return t
+}
+
+func (r *reader) headers() []queue.Header {
+	n := r.uvarint()
+	if n == 0 || n > uint64(len(r.b)) {
+		r.bad = r.bad || n != 0
+		return nil
+	}
+	hs := make([]queue.Header, n)
+	for i := range hs {
+		hs[i] = queue.Header{Name: r.string(), Value: r.string()}
+	}
+	return hs
+}

@@ -1,0 +1,219 @@
+package badgerqueue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/userhero/relay/queue"
+)
+
+// settleOp writes what became of a lease. Nobody waits for it.
+type settleOp struct {
+	hook   *hook
+	ticket ticket
+	what   queue.Settlement
+	due    int64 // of Retry and Defer, by the store's clock
+}
+
+// Settle implements queue.Settler for the lane's leases.
+func (l *lane) Settle(lease *queue.Lease, what queue.Settlement) error {
+	s := l.s
+	if err := s.begin(); err != nil {
+		return err
+	}
+	defer s.end()
+	seq := lease.Event.ID.Seq()
+	op, err := l.take(seq, what)
+	if err != nil || op == nil {
+		return err
+	}
+	select {
+	case s.ops <- op:
+		return nil
+	case <-s.stop:
+		return queue.ErrClosed
+	}
+}
+
+// take ends a lease as far as memory goes. Nothing is left to write when it was
+// given back for at once.
+func (l *lane) take(seq uint64, what queue.Settlement) (*settleOp, error) {
+	h := l.h
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	out := h.leased[seq]
+	if out == nil || out.lane != l || out.settling {
+		return nil, queue.ErrLeaseLost
+	}
+	l.out--
+	defer l.signal()
+	if what.Kind == queue.SettleDefer && !what.At.After(time.Now()) {
+		delete(h.leased, seq)
+		h.inbox.returned = append(h.inbox.returned, out.ticket)
+		return nil, nil
+	}
+	out.settling = true
+	op := &settleOp{hook: h, ticket: out.ticket, what: what}
+	if what.Kind == queue.SettleRetry || what.Kind == queue.SettleDefer {
+		op.due = l.s.clock.at(what.At).UnixNano()
+	}
+	return op, nil
+}
+
+func (o *settleOp) cost() (entries, bytes int) {
+	entries, bytes = 6, 768
+	a := &o.what.Attempt
+	bytes += len(a.ResponseBody) + len(a.Error)
+	for _, h := range a.RequestHeaders {
+		bytes += len(h.Name) + len(h.Value) + 8
+	}
+	for _, h := range a.ResponseHeaders {
+		bytes += len(h.Name) + len(h.Value) + 8
+	}
+	// The D record is written whole: it may have been read for this alone.
+	return entries, bytes + 64*deliverySize
+}
+
+func (o *settleOp) lazy() bool { return true }
+
+// done has nobody to tell: a failure has latched the store.
+func (o *settleOp) done(error) {}
+
+func (o *settleOp) apply(b *batch) error {
+	seq := o.ticket.seq
+	b.settled = append(b.settled, settledLease{o.hook, seq})
+	if b.hook(o.hook.id) != o.hook {
+		return nil // the webhook was deleted meanwhile
+	}
+	ds, err := b.deliveriesOf(seq)
+	if err != nil {
+		return b.s.report("settling a delivery", err)
+	}
+	d := ds.find(o.hook.id)
+	if d == nil || !d.state.Waiting() {
+		return nil
+	}
+	to := *d
+	switch o.what.Kind {
+	case queue.SettleAck:
+		to.state, to.at = queue.Delivered, b.now.UnixNano()
+	case queue.SettleDead:
+		to.state, to.at = queue.Failed, b.now.UnixNano()
+		to.rung++
+	case queue.SettleRetry:
+		to.state, to.at = queue.Retrying, o.due
+		to.rung++
+	case queue.SettleDefer:
+		to.at = o.due
+	}
+	if o.what.Kind != queue.SettleDefer && to.attempts < math.MaxUint16 {
+		to.attempts++
+		key := attemptKey(seq, o.hook.id, to.attempts)
+		if err := b.set(key, encodeAttempt(key, &o.what.Attempt)); err != nil {
+			return err
+		}
+	}
+	if err := b.move(o.hook, seq, d, to); err != nil {
+		return err
+	}
+	b.touch(seq, ds)
+	if !to.state.Waiting() {
+		return b.ended(seq, ds)
+	}
+	return nil
+}
+
+// ended leaves a trace for the sweep of an event that ended behind its cursor.
+func (b *batch) ended(seq uint64, ds deliveries) error {
+	if seq >= b.stateOf.swept || b.s.waits(ds, false) {
+		return nil
+	}
+	at := b.now.UnixNano()
+	b.stateOf.ended = min(b.stateOf.ended, at)
+	return b.set(endedKey(waiting{due: at, seq: seq}), nil)
+}
+
+// report logs a record that cannot be read, once for all who meet it.
+func (s *Store) report(doing string, err error) error {
+	if errors.Is(err, errDamaged) {
+		s.log.Error("a record of the store is damaged", "doing", doing, "error", err)
+	}
+	return fmt.Errorf("%s: %w", doing, err)
+}
+
+// waitedOp is the part of the operations that somebody waits for.
+type waitedOp struct {
+	entries, bytes int
+	do             func(b *batch) error
+	result         chan error
+}
+
+func (o *waitedOp) cost() (entries, bytes int) { return o.entries, o.bytes }
+func (o *waitedOp) lazy() bool                 { return false }
+func (o *waitedOp) apply(b *batch) error       { return o.do(b) }
+func (o *waitedOp) done(err error)             { o.result <- err }
+
+// commit runs do in the next batch and waits until it is on disk.
+func (s *Store) commit(ctx context.Context, entries, bytes int, do func(b *batch) error) error {
+	if err := s.begin(); err != nil {
+		return err
+	}
+	defer s.end()
+	op := &waitedOp{entries: entries, bytes: bytes, do: do, result: make(chan error, 1)}
+	select {
+	case s.ops <- op:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	select {
+	case err := <-op.result:
+		return err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// Requeue implements queue.Queue.
+func (s *Store) Requeue(ctx context.Context, id queue.DeliveryID, at time.Time) error {
+	due := s.clock.at(at).UnixNano()
+	return s.commit(ctx, 6, 4096, func(b *batch) error {
+		seq := id.Event.Seq()
+		e, err := s.getEvent(b.txn, seq)
+		if err == nil && e.ID != id.Event {
+			err = queue.ErrNotFound
+		}
+		if err != nil {
+			return fmt.Errorf("delivery %s: %w", id, err)
+		}
+		h := b.hook(id.Webhook)
+		if h == nil {
+			return fmt.Errorf("webhook %d: %w", id.Webhook, queue.ErrNotFound)
+		}
+		ds, err := b.deliveriesOf(seq)
+		if err != nil {
+			return err
+		}
+		d := ds.find(id.Webhook)
+		stored := d != nil
+		if !stored {
+			ds = append(ds, delivery{webhook: id.Webhook, state: queue.Pending})
+			d = &ds[len(ds)-1]
+			h.counts.Pending++
+		}
+		if d.fresh() && stored && due <= b.now.UnixNano() {
+			return nil // due already, in its place in the sequence
+		}
+		if !h.move(seq, due) {
+			return fmt.Errorf("delivery %s is being attempted: %w", id, queue.ErrConflict)
+		}
+		to := delivery{webhook: d.webhook, state: queue.Pending, attempts: d.attempts, at: due}
+		if err := b.move(h, seq, d, to); err != nil {
+			return err
+		}
+		b.touch(seq, ds)
+		return nil
+	})
+}

@@ -1,0 +1,431 @@
+// Package badgerqueue keeps a queue in one folder, on Badger.
+//
+// It promises what package queue promises, with one writer: a single committer
+// goroutine gathers what is asked of it while the last commit was on its way to
+// the disk, and commits it as one transaction with one fsync. So the cost of
+// durability is shared by everyone who waits for it, batches form without a
+// timer, and every counter and cursor has one owner.
+//
+// Memory is bounded whatever the backlog: a webhook's lane holds a window of
+// what comes next and reads on from a cursor. Nothing is scanned from the start
+// of a prefix, where the tombstones of finished work lie.
+//
+// What Badger does not see, it looks for itself: free disk space before every
+// commit (Badger writes through a memory map and would die by SIGBUS), a failed
+// sync (after which nothing more is acknowledged), checksums in every record.
+package badgerqueue
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/dgraph-io/badger/v4"
+	"github.com/dgraph-io/badger/v4/options"
+
+	"github.com/userhero/relay/queue"
+)
+
+// Sizes of Badger's parts. They bound the process's memory (memtables and block
+// cache) and the disk reserve.
+const (
+	memTableSize  = 16 << 20
+	numMemtables  = 3
+	blockCache    = 32 << 20
+	indexCache    = 16 << 20 // used only with encryption, which needs one
+	maxValue      = 1 << 20  // values below stay in the tree; ours always do
+	maxKeyName    = 512      // bytes of an idempotency key
+	keyWindow     = 24 * time.Hour
+	closeDeadline = 20 * time.Second
+)
+
+// Options say where the store is and what it may use.
+type Options struct {
+	// Path is the store's folder; it is made where it is missing (mode 0700).
+	Path string
+	// EncryptionKey, of 16, 24 or 32 bytes, encrypts everything at rest with
+	// AES. A store keeps the key it was made with.
+	EncryptionKey []byte
+	// Retention is how long an event is kept after its last delivery ended.
+	// Default 30 days.
+	Retention time.Duration
+	// MaxDisk bounds the store's files in bytes: near it finished events go
+	// early, at it Enqueue answers queue.ErrFull. 0 is no bound.
+	MaxDisk int64
+	// MinFree is the free disk space in bytes below which Enqueue answers
+	// queue.ErrFull. Default: 15 % of the file system, but at least 64 MiB
+	// (four memtables) and at most 256 MiB.
+	MinFree int64
+	// Logger gets the store's and Badger's messages. Default: none.
+	Logger *slog.Logger
+	// OnCommit, unless nil, is called after every durable commit with the time
+	// it took and the number of operations in it.
+	OnCommit func(took time.Duration, operations int)
+}
+
+// Store is an open store; it implements queue.Queue.
+type Store struct {
+	o     Options
+	log   *slog.Logger
+	db    *badger.DB
+	tag   uint32
+	clock clock
+	disk  *disk
+
+	// life guards open: a method holds it for reading while it uses the store,
+	// so Close waits for those under way and nothing touches a closed Badger.
+	life sync.RWMutex
+	open bool
+
+	ops     chan operation
+	pending atomic.Int64 // bytes of entries that wait for their commit
+	stop    chan struct{}
+	stopped sync.WaitGroup
+	failed  atomic.Pointer[error] // the first error of a commit, for good
+
+	// visible is held while a commit becomes visible and its effects are told
+	// to the lanes. Who holds it and empties a lane's inbox has a snapshot that
+	// agrees with it: what was told is in the snapshot, what comes later is not.
+	visible sync.Mutex
+
+	hooksMu sync.RWMutex
+	hooks   map[queue.WebhookID]*hook
+
+	committer committer
+	orphans   atomic.Bool           // R keys of a deleted webhook may be left
+	shown     atomic.Pointer[state] // of the last commit
+	latency   atomic.Int64          // moving average of a commit, nanoseconds
+}
+
+var _ queue.Queue = (*Store)(nil)
+
+// Open opens the store at o.Path or makes a new one. Errors wrap queue.ErrFull
+// when the disk has no room to open safely, and say what to do.
+func Open(ctx context.Context, o Options) (*Store, error) {
+	if err := o.complete(); err != nil {
+		return nil, err
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(o.Path, 0o700); err != nil {
+		return nil, fmt.Errorf("making the store's folder: %w", err)
+	}
+	s := &Store{
+		o: o, log: o.Logger, clock: newClock(), open: true,
+		ops:   make(chan operation, maxQueued),
+		stop:  make(chan struct{}),
+		hooks: make(map[queue.WebhookID]*hook),
+	}
+	var err error
+	if s.disk, err = newDisk(o.Path, o.MinFree, o.MaxDisk); err != nil {
+		return nil, err
+	}
+	if err := s.disk.roomToOpen(); err != nil {
+		return nil, err
+	}
+	if err := removeEmptyLogs(o.Path); err != nil {
+		return nil, err
+	}
+	if s.db, err = badger.Open(s.badgerOptions()); err != nil {
+		return nil, explainOpen(o.Path, err)
+	}
+	if err := s.load(); err != nil {
+		return nil, errors.Join(err, s.db.Close())
+	}
+	adviseMemtables(o.Path)
+	s.committer.init(s)
+	s.stopped.Go(s.committer.run)
+	s.stopped.Go(s.sweep)
+	return s, nil
+}
+
+func (o *Options) complete() error {
+	if o.Path == "" {
+		return errors.New("the store needs a path")
+	}
+	switch len(o.EncryptionKey) {
+	case 0, 16, 24, 32:
+	default:
+		return fmt.Errorf("the encryption key has %d bytes; it must have 16, 24 or 32", len(o.EncryptionKey))
+	}
+	if o.Retention < 0 || o.MaxDisk < 0 || o.MinFree < 0 {
+		return errors.New("retention, max_disk and the free space to keep cannot be negative")
+	}
+	if o.Retention == 0 {
+		o.Retention = 30 * 24 * time.Hour
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	return nil
+}
+
+func (s *Store) badgerOptions() badger.Options {
+	o := badger.DefaultOptions(s.o.Path).
+		WithSyncWrites(true).
+		WithValueThreshold(maxValue).
+		WithMemTableSize(memTableSize).
+		WithNumMemtables(numMemtables).
+		WithNumCompactors(2).
+		WithValueLogFileSize(16 << 20). // holds nothing: values stay in the tree
+		WithCompression(options.Snappy).
+		WithBlockCacheSize(blockCache).
+		WithDetectConflicts(false). // there is one writer
+		WithNumVersionsToKeep(1).
+		WithMetricsEnabled(false).
+		// The other modes end iterations early in silence, crash, or return
+		// wrong bytes (seen on v4.9.6).
+		WithChecksumVerificationMode(options.OnTableRead).
+		WithLogger(badgerLogger{s.log})
+	if len(s.o.EncryptionKey) > 0 {
+		o = o.WithEncryptionKey(s.o.EncryptionKey).WithIndexCacheSize(indexCache)
+	}
+	return o
+}
+
+// explainOpen adds the remedy to what Badger says.
+func explainOpen(path string, err error) error {
+	switch {
+	case errors.Is(err, badger.ErrEncryptionKeyMismatch):
+		return fmt.Errorf("opening the store at %s: the encryption key is not the one the store was made with: %w", path, err)
+	case strings.Contains(err.Error(), "directory lock"):
+		return fmt.Errorf("opening the store at %s: another process has it open; stop that one, or give this one another path: %w", path, err)
+	}
+	return fmt.Errorf("opening the store at %s: %w", path, err)
+}
+
+// removeEmptyLogs removes logs of no bytes, which a crash between creating and
+// sizing them leaves behind and which Badger refuses to open.
+func removeEmptyLogs(path string) error {
+	entries, err := os.ReadDir(path)
+	if err != nil {
+		return fmt.Errorf("reading the store's folder: %w", err)
+	}
+	for _, e := range entries {
+		if ext := filepath.Ext(e.Name()); ext != ".mem" && ext != ".vlog" {
+			continue
+		}
+		info, err := e.Info()
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("reading the store's folder: %w", err)
+		}
+		if info.Size() == 0 {
+			if err := os.Remove(filepath.Join(path, e.Name())); err != nil {
+				return fmt.Errorf("removing an empty log: %w", err)
+			}
+		}
+	}
+	return nil
+}
+
+// load reads format, counters and webhooks, and makes a new store's format.
+func (s *Store) load() error {
+	st := state{}
+	err := s.db.Update(func(txn *badger.Txn) error {
+		f, err := getRecord(txn, keyFormat, func(_, rec []byte) (format, error) { return decodeFormat(rec) })
+		switch {
+		case errors.Is(err, badger.ErrKeyNotFound):
+			if seq, err := newestSeq(txn); err != nil || seq != 0 {
+				return errors.Join(err, fmt.Errorf("%w: the store holds events but no format record", errDamaged))
+			}
+			var tag [4]byte
+			_, _ = rand.Read(tag[:]) // never fails
+			f = format{version: formatVersion, tag: binary.BigEndian.Uint32(tag[:])}
+			if err := txn.Set(keyFormat, f.encode()); err != nil {
+				return err
+			}
+		case err != nil:
+			return err
+		case f.version > formatVersion:
+			return fmt.Errorf("the store has format %d and this build knows format %d: run a newer build", f.version, formatVersion)
+		}
+		s.tag = f.tag
+		st, err = getRecord(txn, keyState, func(_, rec []byte) (state, error) { return decodeState(rec) })
+		if err != nil && !errors.Is(err, badger.ErrKeyNotFound) {
+			return err
+		}
+		return s.loadHooks(txn)
+	})
+	if err != nil {
+		return fmt.Errorf("reading the store at %s: %w", s.o.Path, err)
+	}
+	s.shown.Store(&st)
+	return nil
+}
+
+func (s *Store) loadHooks(txn *badger.Txn) error {
+	return scan(txn, []byte{prefixWebhook}, nil, func(key, rec []byte) (bool, error) {
+		w, err := decodeWebhook(key, rec)
+		if err != nil {
+			return false, err
+		}
+		h := newHook(w.ID)
+		h.expires = w.Expires
+		c, m, err := getLane(txn, w.ID)
+		if err != nil && !errors.Is(err, badger.ErrKeyNotFound) {
+			return false, err
+		}
+		if err == nil {
+			h.counts, h.shown, h.marks = c, c, m
+		}
+		s.hooks[w.ID] = h
+		return true, nil
+	})
+}
+
+func getLane(txn *badger.Txn, id queue.WebhookID) (c queue.Counts, m marks, err error) {
+	_, err = getRecord(txn, laneKey(id), func(key, rec []byte) (struct{}, error) {
+		var err error
+		c, m, err = decodeLane(key, rec)
+		return struct{}{}, err
+	})
+	return c, m, err
+}
+
+// newestSeq is the highest sequence number of an event in the store; 0 is none.
+func newestSeq(txn *badger.Txn) (uint64, error) {
+	it := txn.NewIterator(badger.IteratorOptions{Reverse: true})
+	defer it.Close()
+	it.Seek(after([]byte{prefixEvent}))
+	for ; it.Valid(); it.Next() {
+		if k := it.Item().Key(); len(k) == 9 && k[0] == prefixEvent {
+			return seqOf(k), nil
+		} else if k[0] < prefixEvent {
+			break
+		}
+	}
+	return 0, nil
+}
+
+// begin says that a method uses the store; end must follow where ok.
+func (s *Store) begin() error {
+	s.life.RLock()
+	if !s.open {
+		s.life.RUnlock()
+		return queue.ErrClosed
+	}
+	return nil
+}
+
+func (s *Store) end() { s.life.RUnlock() }
+
+// hook returns a webhook's state in memory, or nil for one that is unknown.
+func (s *Store) hook(id queue.WebhookID) *hook {
+	s.hooksMu.RLock()
+	defer s.hooksMu.RUnlock()
+	return s.hooks[id]
+}
+
+// Health implements queue.Queue.
+func (s *Store) Health() error {
+	if err := s.begin(); err != nil {
+		return err
+	}
+	defer s.end()
+	if err := s.failure(); err != nil {
+		return err
+	}
+	return s.disk.roomToAccept()
+}
+
+// failure is the latched error of the first commit that failed.
+func (s *Store) failure() error {
+	if err := s.failed.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
+// Stats implements queue.Queue.
+func (s *Store) Stats() queue.Stats {
+	st := queue.Stats{
+		Events:    s.shown.Load().events,
+		Webhooks:  make(map[queue.WebhookID]queue.WebhookStats),
+		DiskBytes: s.disk.used(),
+		DiskFree:  s.disk.free(),
+		Commit:    time.Duration(s.latency.Load()),
+	}
+	now := s.clock.now()
+	s.hooksMu.RLock()
+	defer s.hooksMu.RUnlock()
+	for id, h := range s.hooks {
+		st.Webhooks[id] = h.stats(now)
+	}
+	return st
+}
+
+// Close implements queue.Queue. Badger's own closing, which flushes its
+// memtables, goes on in the background when the context ends first.
+func (s *Store) Close(ctx context.Context) error {
+	s.life.Lock()
+	if !s.open {
+		s.life.Unlock()
+		return nil
+	}
+	s.open = false
+	s.life.Unlock()
+	s.hooksMu.RLock()
+	for _, h := range s.hooks {
+		h.closeLane()
+	}
+	s.hooksMu.RUnlock()
+	close(s.stop)
+	ctx, cancel := context.WithTimeout(ctx, closeDeadline)
+	defer cancel()
+	closed := make(chan error, 1)
+	go func() {
+		s.stopped.Wait()
+		closed <- s.db.Close()
+	}()
+	select {
+	case err := <-closed:
+		if err != nil {
+			return fmt.Errorf("closing the store at %s: %w", s.o.Path, err)
+		}
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("closing the store at %s: %w; what was acknowledged is safe and read again at the next start", s.o.Path, context.Cause(ctx))
+	}
+}
+
+// clock is wall time that only runs forwards: a step of the system's clock
+// while the process runs makes nothing early and nothing late.
+type clock struct{ start time.Time }
+
+func newClock() clock { return clock{start: time.Now()} }
+
+func (c clock) now() time.Time { return c.start.Add(time.Since(c.start)) }
+
+// at turns a time that a caller computed from time.Now into one of this clock.
+func (c clock) at(t time.Time) time.Time {
+	return c.now().Add(time.Until(t))
+}
+
+// badgerLogger hands Badger's messages on. Badger's "info" is about its own
+// tables and compactions: debug, to an operator.
+type badgerLogger struct{ log *slog.Logger }
+
+func (l badgerLogger) Errorf(f string, a ...any)   { l.print(slog.LevelError, f, a) }
+func (l badgerLogger) Warningf(f string, a ...any) { l.print(slog.LevelWarn, f, a) }
+func (l badgerLogger) Infof(f string, a ...any)    { l.print(slog.LevelDebug, f, a) }
+func (l badgerLogger) Debugf(string, ...any)       {} // one line per write
+
+func (l badgerLogger) print(level slog.Level, f string, a []any) {
+	if l.log.Enabled(context.Background(), level) {
+		l.log.Log(context.Background(), level, strings.TrimSpace(fmt.Sprintf(f, a...)), "part", "badger")
+	}
+}

@@ -1,0 +1,110 @@
+package badgerqueue
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/userhero/relay/queue"
+)
+
+func openAt(t testing.TB, o Options) *Store {
+	t.Helper()
+	s, err := Open(context.Background(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+func newWebhook(t testing.TB, s *Store, name string) queue.WebhookID {
+	t.Helper()
+	w, err := s.PutWebhook(context.Background(), queue.Webhook{Name: name})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return w.ID
+}
+
+func entry(n int, ws ...queue.WebhookID) queue.Entry {
+	return queue.Entry{
+		Type: "feedback.created", FeedbackID: fmt.Sprintf("fb_%d", n),
+		Created: time.Now(), Body: fmt.Appendf(nil, `{"n":%d}`, n), Webhooks: ws,
+	}
+}
+
+// BenchmarkEnqueue measures durable accepts; b.N events by 64 writers.
+func BenchmarkEnqueue(b *testing.B) {
+	for _, webhooks := range []int{0, 1, 5} {
+		b.Run(fmt.Sprintf("webhooks=%d", webhooks), func(b *testing.B) {
+			s := openAt(b, Options{Path: b.TempDir()})
+			var ws []queue.WebhookID
+			for i := range webhooks {
+				ws = append(ws, newWebhook(b, s, fmt.Sprint(i)))
+			}
+			body := make([]byte, 1024)
+			b.SetParallelism(32)
+			b.ReportAllocs()
+			b.RunParallel(func(pb *testing.PB) {
+				for pb.Next() {
+					e := entry(1, ws...)
+					e.Body = body
+					if _, err := s.Enqueue(context.Background(), e); err != nil {
+						b.Error(err)
+						return
+					}
+				}
+			})
+			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "events/s")
+		})
+	}
+}
+
+// BenchmarkDeliver measures events through a lane: accepted by 64 writers,
+// leased, acknowledged.
+func BenchmarkDeliver(b *testing.B) {
+	s := openAt(b, Options{Path: b.TempDir()})
+	w := newWebhook(b, s, "w")
+	l, err := s.Lane(w, queue.LaneOptions{MaxInFlight: 64})
+	if err != nil {
+		b.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for got := 0; got < b.N; {
+			leases, err := l.Next(context.Background(), 64)
+			if err != nil {
+				b.Error(err)
+				return
+			}
+			for _, lease := range leases {
+				if err := lease.Ack(queue.Attempt{At: time.Now(), Status: 200, ResponseBody: []byte("ok")}); err != nil {
+					b.Error(err)
+				}
+			}
+			got += len(leases)
+		}
+	}()
+	body := make([]byte, 1024)
+	b.SetParallelism(32)
+	b.ReportAllocs()
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			e := entry(1, w)
+			e.Body = body
+			if _, err := s.Enqueue(context.Background(), e); err != nil {
+				b.Error(err)
+				return
+			}
+		}
+	})
+	<-done
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "events/s")
+}

@@ -1,0 +1,139 @@
+package badgerqueue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/dgraph-io/badger/v4"
+
+	"github.com/userhero/relay/queue"
+)
+
+// Webhooks implements queue.Queue.
+func (s *Store) Webhooks(ctx context.Context) (list []queue.Webhook, err error) {
+	err = s.view(ctx, func(txn *badger.Txn) error {
+		return scan(txn, []byte{prefixWebhook}, nil, func(key, rec []byte) (bool, error) {
+			w, err := decodeWebhook(key, rec)
+			list = append(list, w)
+			return err == nil, err
+		})
+	})
+	return list, err
+}
+
+// PutWebhook implements queue.Queue.
+func (s *Store) PutWebhook(ctx context.Context, w queue.Webhook) (queue.Webhook, error) {
+	put := w
+	err := s.commit(ctx, 4, 1024+len(w.Data)+len(w.Name), func(b *batch) error {
+		put = w
+		if w.Revision == 0 {
+			if err := b.nameIsFree(w.Name); err != nil {
+				return err
+			}
+			b.stateOf.webhook++
+			put.ID = b.stateOf.webhook
+		} else if err := b.isRevision(w.ID, w.Revision); err != nil {
+			return err
+		}
+		put.Revision = w.Revision + 1
+		if put.Expires {
+			b.stateOf.swept = 0 // what waits for it may go now, wherever it is
+		}
+		key := webhookKey(put.ID)
+		if err := b.set(key, encodeWebhook(key, put)); err != nil {
+			return err
+		}
+		h := s.hook(put.ID)
+		if h == nil {
+			h = newHook(put.ID)
+			h.marks.fresh = b.stateOf.seq + 1
+			b.hooks[h] = nil
+			b.effects = append(b.effects, func() {
+				s.hooksMu.Lock()
+				s.hooks[h.id] = h
+				s.hooksMu.Unlock()
+			})
+		}
+		b.effects = append(b.effects, func() {
+			h.mu.Lock()
+			h.expires = put.Expires
+			h.mu.Unlock()
+		})
+		return nil
+	})
+	if err != nil {
+		return queue.Webhook{}, fmt.Errorf("storing webhook %q: %w", w.Name, err)
+	}
+	return put, nil
+}
+
+func (b *batch) nameIsFree(name string) error {
+	return scan(b.txn, []byte{prefixWebhook}, nil, func(key, rec []byte) (bool, error) {
+		w, err := decodeWebhook(key, rec)
+		if err == nil && w.Name == name {
+			err = fmt.Errorf("the name is taken: %w", queue.ErrConflict)
+		}
+		return err == nil, err
+	})
+}
+
+func (b *batch) isRevision(id queue.WebhookID, revision uint64) error {
+	w, err := getRecord(b.txn, webhookKey(id), decodeWebhook)
+	if errors.Is(err, badger.ErrKeyNotFound) {
+		return queue.ErrNotFound
+	}
+	if err == nil && w.Revision != revision {
+		err = fmt.Errorf("revision %d is now %d: %w", revision, w.Revision, queue.ErrConflict)
+	}
+	return err
+}
+
+// DeleteWebhook implements queue.Queue. The keys of its waiting deliveries are
+// removed by the sweep; without a webhook they mean nothing.
+func (s *Store) DeleteWebhook(ctx context.Context, id queue.WebhookID, revision uint64) (ended int64, err error) {
+	err = s.commit(ctx, 4, 1024, func(b *batch) error {
+		if err := b.isRevision(id, revision); err != nil {
+			return err
+		}
+		h := b.hook(id)
+		if h == nil {
+			return queue.ErrNotFound
+		}
+		if err := b.delete(webhookKey(id)); err != nil {
+			return err
+		}
+		if err := b.delete(laneKey(id)); err != nil {
+			return err
+		}
+		ended = h.counts.Waiting()
+		h.deleted = true
+		b.stateOf.swept = 0
+		delete(b.hooks, h)
+		b.effects = append(b.effects, func() {
+			s.hooksMu.Lock()
+			delete(s.hooks, id)
+			s.hooksMu.Unlock()
+			h.closeLane()
+			s.orphans.Store(true)
+		})
+		return nil
+	})
+	if err != nil {
+		return 0, fmt.Errorf("deleting webhook %d: %w", id, err)
+	}
+	return ended, nil
+}
+
+// AppendActivity implements queue.Queue.
+func (s *Store) AppendActivity(ctx context.Context, a queue.Activity) error {
+	err := s.commit(ctx, 2, 256+len(a.Data), func(b *batch) error {
+		b.c.activity++
+		key := activityKey(a.At.UnixNano(), b.c.activity)
+		return b.set(key, seal(key, append(record(len(a.Data)), a.Data...)))
+	})
+	if err != nil {
+		return fmt.Errorf("recording an activity: %w", err)
+	}
+	return nil
+}
