@@ -8,21 +8,21 @@
 //
 // The life of one delivery:
 //
-//	            Enqueue, Requeue
-//	                  │
-//	                  ▼
-//	              ┌─────────┐  Next   ┌────────┐  Ack    ┌───────────┐
-//	              │ pending │ ──────► │ leased │ ──────► │ delivered │
-//	              └─────────┘         └────────┘         └───────────┘
-//	                  ▲    Defer       │  │  ▲ Next          │
-//	                  └────────────────┘  │  │               │ Requeue
-//	              ┌──────────┐   Retry    │  │               ▼
-//	              │ retrying │ ◄──────────┤  │           (pending)
-//	              └──────────┘ ───────────┼──┘               ▲
-//	                                Dead  ▼                  │ Requeue
-//	                                  ┌────────┐             │
-//	                                  │ failed │ ────────────┘
-//	                                  └────────┘
+//	Enqueue, Requeue
+//	      │
+//	      ▼
+//	  ┌─────────┐  Next   ┌────────┐  Ack    ┌───────────┐
+//	  │ pending │ ──────► │ leased │ ──────► │ delivered │
+//	  └─────────┘         └────────┘         └───────────┘
+//	      ▲    Defer       │  │  ▲ Next          │
+//	      └────────────────┘  │  │               │ Requeue
+//	  ┌──────────┐   Retry    │  │               ▼
+//	  │ retrying │ ◄──────────┤  │           (pending)
+//	  └──────────┘ ───────────┼──┘               ▲
+//	                    Dead  ▼                  │ Requeue
+//	                      ┌────────┐             │
+//	                      │ failed │ ────────────┘
+//	                      └────────┘
 //
 // "leased" is never stored: a process that dies loses its leases, and the
 // deliveries are handed out again. That is where duplicates come from, and the

@@ -8,20 +8,24 @@ import (
 	"github.com/userhero/relay/queue"
 )
 
-// Bounds of what a lane holds in memory: fresh events handed over by the
-// committer, and the window of each rung.
-const (
-	maxFresh      = 512     // events in an inbox
-	maxFreshBytes = 1 << 20 // of their bodies
-	maxWindow     = 256     // deliveries in a window read from disk
-	maxMoved      = 4096    // requeued deliveries a lane is told of one by one
-)
+// bounds say what a lane may hold in memory. Tests make them tiny, so that every
+// way between memory and disk is walked.
+type bounds struct {
+	fresh      int // events in an inbox
+	freshBytes int // of their bodies
+	window     int // deliveries in a window read from disk
+	told       int // new R keys a lane is told of one by one
+	scan       int // D records one call reads in search of fresh deliveries
+}
+
+var defaultBounds = bounds{fresh: 512, freshBytes: 1 << 20, window: 256, told: 4096, scan: 16384}
 
 // hook is what the store keeps in memory of one webhook: its counters, the
 // marks its lane reads from, and, while a lane is open, what is out on lease
 // and what the committer has to tell the lane.
 type hook struct {
-	id queue.WebhookID
+	id     queue.WebhookID
+	bounds bounds
 
 	// Owned by the committer.
 	counts queue.Counts
@@ -37,10 +41,10 @@ type hook struct {
 	// leased are the deliveries that are out, by sequence number, until the
 	// commit that settles them: a lane never hands one out twice.
 	leased map[uint64]*leased
-	// moved are deliveries that were requeued while they waited, with the time
-	// of their new R key (of rung 0): a ticket with another place is stale.
-	moved map[uint64]int64
-	inbox inbox
+	// moving are deliveries that the commit under way requeues while they wait:
+	// a ticket for one names a place it is about to leave.
+	moving map[uint64]bool
+	inbox  inbox
 	// freshSince and due are since when the lane's first fresh delivery has
 	// waited and when its first retry is due; zero where it has none.
 	freshSince time.Time
@@ -61,6 +65,15 @@ type ticket struct {
 	rung  uint8 // of its R key, unless fresh
 	due   int64
 	event *queue.Event // nil: to be read
+	again bool         // was out before: the delivery may have moved since
+}
+
+// names tells whether the delivery still waits where the ticket says.
+func (t ticket) names(d delivery) bool {
+	if t.fresh {
+		return d.fresh()
+	}
+	return d.state.Waiting() && d.at == t.due && d.rung == t.rung
 }
 
 func (t ticket) at() waiting { return waiting{due: t.due, seq: t.seq} }
@@ -82,12 +95,13 @@ type inbox struct {
 	returned []ticket
 }
 
-func newHook(id queue.WebhookID) *hook {
+func newHook(id queue.WebhookID, b bounds) *hook {
 	return &hook{
 		id:     id,
+		bounds: b,
 		marks:  marks{fresh: 1, due: make(map[uint8]int64)},
 		leased: make(map[uint64]*leased),
-		moved:  make(map[uint64]int64),
+		moving: make(map[uint64]bool),
 	}
 }
 
@@ -98,7 +112,7 @@ func (h *hook) pushFresh(e *queue.Event) {
 	if h.lane == nil || h.inbox.behind {
 		return
 	}
-	if len(h.inbox.fresh) >= maxFresh || h.inbox.bytes+len(e.Body) > maxFreshBytes && len(h.inbox.fresh) > 0 {
+	if len(h.inbox.fresh) >= h.bounds.fresh || h.inbox.bytes+len(e.Body) > h.bounds.freshBytes && len(h.inbox.fresh) > 0 {
 		h.inbox.behind = true
 		return
 	}
@@ -117,7 +131,7 @@ func (h *hook) pushWaiting(t ticket) {
 	if h.lane == nil {
 		return
 	}
-	if len(h.inbox.waiting) >= maxMoved {
+	if len(h.inbox.waiting) >= h.bounds.told {
 		h.inbox.lost = true
 	} else {
 		h.inbox.waiting = append(h.inbox.waiting, t)
@@ -132,28 +146,27 @@ func (h *hook) settled(seq uint64) {
 	h.mu.Unlock()
 }
 
-// move says that a delivery is about to get an R key of rung 0 at due, unless it
-// is out on lease.
-func (h *hook) move(seq uint64, due int64) bool {
+// move says that a waiting delivery is about to wait elsewhere, unless it is out
+// on lease. moved must follow, after the commit.
+func (h *hook) move(seq uint64) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.leased[seq] != nil {
 		return false
 	}
-	if h.lane != nil {
-		h.moved[seq] = due
-		if len(h.moved) > maxMoved {
-			h.inbox.lost = true
-			clear(h.moved)
-		}
-	}
+	h.moving[seq] = true
 	return true
 }
 
-// stale tells whether a ticket names a place its delivery has left.
-func (h *hook) stale(t ticket) bool {
-	due, ok := h.moved[t.seq]
-	return ok && (t.fresh || t.rung != 0 || t.due != due)
+// moved makes the lane read its windows anew: one of them had the old place.
+func (h *hook) moved(seq uint64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.moving, seq)
+	if h.lane != nil {
+		h.inbox.lost = true
+		h.lane.signal()
+	}
 }
 
 // show publishes the counters of the last commit.
@@ -211,7 +224,6 @@ func (h *hook) closeLaneLocked() {
 	close(h.lane.closed)
 	h.lane = nil
 	h.inbox = inbox{}
-	clear(h.moved)
 	h.freshSince, h.due = time.Time{}, 0
 	for seq, l := range h.leased {
 		if !l.settling {

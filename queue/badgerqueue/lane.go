@@ -12,9 +12,6 @@ import (
 )
 
 const (
-	// scanBudget bounds the D records one call reads in search of fresh
-	// deliveries, where most events are not for this webhook.
-	scanBudget = 16384
 	// leaseBytes bounds the bodies read from disk for one call of Next.
 	leaseBytes = 4 << 20
 	// markEvery is after how many calls the low-water marks are published.
@@ -101,7 +98,6 @@ func (l *lane) resetLocked() {
 		l.rungs[r] = &rung{more: true, end: waiting{due: due}, taken: waiting{due: due}}
 	}
 	l.h.inbox = inbox{behind: true}
-	clear(l.h.moved)
 }
 
 // Close implements queue.Lane.
@@ -172,8 +168,9 @@ func (l *lane) poll(ctx context.Context, max int) ([]*queue.Lease, time.Duration
 		}
 	}()
 	if l.needsDisk() {
-		txn = l.snapshot()
-		if err := l.refill(txn); err != nil {
+		var out map[uint64]bool
+		txn, out = l.snapshot()
+		if err := l.refill(txn, out); err != nil {
 			return nil, 0, err
 		}
 	}
@@ -241,9 +238,9 @@ func (l *lane) insert(t ticket) {
 		return
 	}
 	r.window = slices.Insert(r.window, i, at)
-	if len(r.window) > 2*maxWindow {
-		r.window = slices.Clone(r.window[:maxWindow])
-		r.more, r.end = true, next(r.window[maxWindow-1])
+	if len(r.window) > 2*l.h.bounds.window {
+		r.window = slices.Clone(r.window[:l.h.bounds.window])
+		r.more, r.end = true, next(r.window[l.h.bounds.window-1])
 	}
 }
 
@@ -273,24 +270,29 @@ func (l *lane) needsDisk() bool {
 }
 
 // snapshot opens a transaction that agrees with the lane: the inbox is empty,
-// and what comes into it from now on is not in the snapshot.
-func (l *lane) snapshot() *badger.Txn {
+// what comes into it from now on is not in the snapshot, and out is what was
+// on lease then.
+func (l *lane) snapshot() (txn *badger.Txn, out map[uint64]bool) {
 	l.s.visible.Lock()
 	defer l.s.visible.Unlock()
-	txn := l.s.db.NewTransaction(false)
+	txn = l.s.db.NewTransaction(false)
 	l.h.mu.Lock()
 	defer l.h.mu.Unlock()
 	l.drainLocked()
 	if len(l.fresh) == 0 && !l.tail {
 		l.h.inbox.behind = false // from here on, the inbox has no gap
 	}
-	return txn
+	out = make(map[uint64]bool, len(l.h.leased))
+	for seq := range l.h.leased {
+		out[seq] = true
+	}
+	return txn, out
 }
 
 // refill reads the windows that are empty and have more on disk.
-func (l *lane) refill(txn *badger.Txn) error {
+func (l *lane) refill(txn *badger.Txn, out map[uint64]bool) error {
 	if len(l.fresh) == 0 && !l.tail {
-		atEnd, err := l.refillFresh(txn)
+		atEnd, err := l.refillFresh(txn, out)
 		if err != nil {
 			return err
 		}
@@ -306,20 +308,20 @@ func (l *lane) refill(txn *badger.Txn) error {
 	}
 	for n, r := range l.rungs {
 		if r.more && len(r.window) == 0 {
-			l.refillRung(txn, n, r)
+			l.refillRung(txn, out, n, r)
 		}
 	}
 	return nil
 }
 
 // refillFresh reads on in D from next; it tells whether it came to the end.
-func (l *lane) refillFresh(txn *badger.Txn) (atEnd bool, err error) {
+func (l *lane) refillFresh(txn *badger.Txn, out map[uint64]bool) (atEnd bool, err error) {
 	var ds deliveries
-	budget := scanBudget
+	budget := l.h.bounds.scan
 	atEnd = true
 	from := l.next
 	err = scan(txn, []byte{prefixDeliveries}, deliveriesKey(from), func(key, rec []byte) (bool, error) {
-		if budget--; budget < 0 || len(l.fresh) >= maxWindow {
+		if budget--; budget < 0 || len(l.fresh) >= l.h.bounds.window {
 			atEnd = false
 			return false, nil
 		}
@@ -331,7 +333,7 @@ func (l *lane) refillFresh(txn *badger.Txn) (atEnd bool, err error) {
 			_ = l.s.report("reading on in a lane", err)
 			return true, nil
 		}
-		if d := ds.find(l.h.id); d != nil && d.fresh() && !l.isLeased(seq) {
+		if d := ds.find(l.h.id); d != nil && d.fresh() && !out[seq] {
 			l.fresh = append(l.fresh, ticket{seq: seq, fresh: true})
 		}
 		return true, nil
@@ -339,18 +341,12 @@ func (l *lane) refillFresh(txn *badger.Txn) (atEnd bool, err error) {
 	return atEnd, err
 }
 
-func (l *lane) isLeased(seq uint64) bool {
-	l.h.mu.Lock()
-	defer l.h.mu.Unlock()
-	return l.h.leased[seq] != nil
-}
-
 // refillRung reads on in R from the window's end.
-func (l *lane) refillRung(txn *badger.Txn, n uint8, r *rung) {
+func (l *lane) refillRung(txn *badger.Txn, out map[uint64]bool, n uint8, r *rung) {
 	r.more = false
 	prefix := append(waitingPrefix(l.h.id), n)
 	scanKeys(txn, prefix, waitingKey(l.h.id, n, r.end), func(key []byte) bool {
-		if len(r.window) >= maxWindow {
+		if len(r.window) >= l.h.bounds.window {
 			r.more = true
 			return false
 		}
@@ -359,7 +355,7 @@ func (l *lane) refillRung(txn *badger.Txn, n uint8, r *rung) {
 			return true
 		}
 		r.end = next(at)
-		if !l.isLeased(at.seq) {
+		if !out[at.seq] {
 			r.window = append(r.window, at)
 		}
 		return true
@@ -429,7 +425,7 @@ func (l *lane) wait(now time.Time) time.Duration {
 func (l *lane) lease(tickets []ticket, txn *badger.Txn) ([]*queue.Lease, time.Duration, error) {
 	if txn == nil {
 		for _, t := range tickets {
-			if t.event == nil {
+			if t.event == nil || t.again {
 				txn = l.s.db.NewTransaction(false)
 				defer txn.Discard()
 				break
@@ -470,36 +466,19 @@ func (l *lane) open(txn *badger.Txn, t *ticket) (*queue.Lease, error) {
 			return nil, err
 		}
 		t.event = &e
-		if !t.fresh {
-			ds, err := getDeliveries(txn, t.seq)
-			if err != nil {
-				return nil, err
-			}
-			stored := ds.find(l.h.id)
-			if stored == nil || !stored.state.Waiting() || stored.at != t.due || stored.rung != t.rung {
-				return nil, nil
-			}
-			d = *stored
-		}
-	} else if !t.fresh {
-		// Given back and handed out again: the state has not moved meanwhile.
-		ds, err := l.current(t.seq)
+	}
+	if !t.fresh || t.again {
+		ds, err := getDeliveries(txn, t.seq)
 		if err != nil {
 			return nil, err
 		}
 		stored := ds.find(l.h.id)
-		if stored == nil {
+		if stored == nil || !t.names(*stored) {
 			return nil, nil
 		}
 		d = *stored
 	}
 	return queue.NewLease(publicDelivery(t.event, d), *t.event, l), nil
-}
-
-func (l *lane) current(seq uint64) (deliveries, error) {
-	txn := l.s.db.NewTransaction(false)
-	defer txn.Discard()
-	return getDeliveries(txn, seq)
 }
 
 // goOut registers the leases; those whose ticket went stale are dropped.
@@ -516,10 +495,13 @@ func (l *lane) goOut(leases []*queue.Lease, tickets []ticket) []*queue.Lease {
 	out := leases[:0]
 	for _, lease := range leases {
 		t := bySeq[lease.Event.ID.Seq()]
-		if l.h.stale(t) || l.h.leased[t.seq] != nil {
+		if l.h.moving[t.seq] {
+			continue // it is read again once it has moved
+		}
+		if l.h.leased[t.seq] != nil {
+			l.h.inbox.lost = true // must not be; the store knows better
 			continue
 		}
-		delete(l.h.moved, t.seq)
 		l.h.leased[t.seq] = &leased{lane: l, ticket: t}
 		l.out++
 		out = append(out, lease)

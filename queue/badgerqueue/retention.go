@@ -18,6 +18,8 @@ const (
 	// sweepBatch bounds the events of one transaction, so that accepting waits
 	// no longer for a sweep than for a busy batch.
 	sweepBatch = 128
+	// sweepScan bounds the events one step looks at.
+	sweepScan  = 16384
 	orphanKeys = 1024
 	// evictTo is the share of max_disk that early eviction aims for.
 	evictTo = 0.75
@@ -116,7 +118,7 @@ func (s *Store) sweepSequence(ctx context.Context, early bool) (removed int64, m
 	swept := from
 	err = s.view(ctx, func(txn *badger.Txn) error {
 		return scan(txn, []byte{prefixEvent}, eventKey(from), func(key, rec []byte) (bool, error) {
-			if len(gone)+len(later) >= sweepBatch || swept-from > scanBudget {
+			if len(gone)+len(later) >= sweepBatch || swept-from > sweepScan {
 				more = true
 				return false, nil
 			}

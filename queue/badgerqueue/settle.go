@@ -52,6 +52,7 @@ func (l *lane) take(seq uint64, what queue.Settlement) (*settleOp, error) {
 	defer l.signal()
 	if what.Kind == queue.SettleDefer && !what.At.After(time.Now()) {
 		delete(h.leased, seq)
+		out.ticket.again = true
 		h.inbox.returned = append(h.inbox.returned, out.ticket)
 		return nil, nil
 	}
@@ -206,8 +207,11 @@ func (s *Store) Requeue(ctx context.Context, id queue.DeliveryID, at time.Time) 
 		if d.fresh() && stored && due <= b.now.UnixNano() {
 			return nil // due already, in its place in the sequence
 		}
-		if !h.move(seq, due) {
-			return fmt.Errorf("delivery %s is being attempted: %w", id, queue.ErrConflict)
+		if d.state.Waiting() && stored {
+			if !h.move(seq) {
+				return fmt.Errorf("delivery %s is being attempted: %w", id, queue.ErrConflict)
+			}
+			b.effects = append(b.effects, func() { h.moved(seq) })
 		}
 		to := delivery{webhook: d.webhook, state: queue.Pending, attempts: d.attempts, at: due}
 		if err := b.move(h, seq, d, to); err != nil {

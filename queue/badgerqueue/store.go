@@ -75,12 +75,13 @@ type Options struct {
 
 // Store is an open store; it implements queue.Queue.
 type Store struct {
-	o     Options
-	log   *slog.Logger
-	db    *badger.DB
-	tag   uint32
-	clock clock
-	disk  *disk
+	o      Options
+	bounds bounds
+	log    *slog.Logger
+	db     *badger.DB
+	tag    uint32
+	clock  clock
+	disk   *disk
 
 	// life guards open: a method holds it for reading while it uses the store,
 	// so Close waits for those under way and nothing touches a closed Badger.
@@ -112,6 +113,10 @@ var _ queue.Queue = (*Store)(nil)
 // Open opens the store at o.Path or makes a new one. Errors wrap queue.ErrFull
 // when the disk has no room to open safely, and say what to do.
 func Open(ctx context.Context, o Options) (*Store, error) {
+	return open(ctx, o, defaultBounds)
+}
+
+func open(ctx context.Context, o Options, b bounds) (*Store, error) {
 	if err := o.complete(); err != nil {
 		return nil, err
 	}
@@ -122,7 +127,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		return nil, fmt.Errorf("making the store's folder: %w", err)
 	}
 	s := &Store{
-		o: o, log: o.Logger, clock: newClock(), open: true,
+		o: o, bounds: b, log: o.Logger, clock: newClock(), open: true,
 		ops:   make(chan operation, maxQueued),
 		stop:  make(chan struct{}),
 		hooks: make(map[queue.WebhookID]*hook),
@@ -273,7 +278,7 @@ func (s *Store) loadHooks(txn *badger.Txn) error {
 		if err != nil {
 			return false, err
 		}
-		h := newHook(w.ID)
+		h := newHook(w.ID, s.bounds)
 		h.expires = w.Expires
 		c, m, err := getLane(txn, w.ID)
 		if err != nil && !errors.Is(err, badger.ErrKeyNotFound) {

@@ -46,7 +46,7 @@ func (s *Store) PutWebhook(ctx context.Context, w queue.Webhook) (queue.Webhook,
 		}
 		h := s.hook(put.ID)
 		if h == nil {
-			h = newHook(put.ID)
+			h = newHook(put.ID, s.bounds)
 			h.marks.fresh = b.stateOf.seq + 1
 			b.hooks[h] = nil
 			b.effects = append(b.effects, func() {
