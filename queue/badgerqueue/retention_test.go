@@ -1,0 +1,179 @@
+package badgerqueue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/dgraph-io/badger/v4"
+
+	"github.com/userhero/relay/queue"
+)
+
+// eventually polls until ok or a minute has passed.
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(time.Minute); !ok(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("not within a minute: %s", what)
+		}
+	}
+}
+
+func enqueue(t testing.TB, s *Store, e queue.Entry) queue.Event {
+	t.Helper()
+	r, err := s.Enqueue(context.Background(), e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r.Event
+}
+
+func gone(t *testing.T, s *Store, id queue.EventID) bool {
+	t.Helper()
+	_, err := s.Event(context.Background(), id)
+	if err != nil && !errors.Is(err, queue.ErrNotFound) {
+		t.Fatal(err)
+	}
+	return err != nil
+}
+
+// keysLeft counts the keys of a prefix.
+func keysLeft(t *testing.T, s *Store, prefix byte) (n int) {
+	t.Helper()
+	if err := s.db.View(func(txn *badger.Txn) error {
+		scanKeys(txn, []byte{prefix}, nil, func([]byte) bool { n++; return true })
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// TestRetentionCountsFromTheEndAndSparesWhatWaits: a delivered event goes after
+// its time with everything that belongs to it, one that waits stays however old
+// it is, and goes after its own end.
+func TestRetentionCountsFromTheEndAndSparesWhatWaits(t *testing.T) {
+	t.Parallel()
+	const retention = 400 * time.Millisecond
+	s := openAt(t, Options{Path: t.TempDir(), Retention: retention})
+	w := newWebhook(t, s, "w")
+	l, err := s.Lane(w, queue.LaneOptions{MaxInFlight: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	slow := enqueue(t, s, entry(1, w))
+	held, err := l.Next(context.Background(), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	quick := enqueue(t, s, entry(2, w))
+	done, err := l.Next(context.Background(), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	start := time.Now()
+	if err := done[0].Ack(queue.Attempt{At: time.Now(), Status: 200}); err != nil {
+		t.Fatal(err)
+	}
+	unaddressed := enqueue(t, s, entry(3))
+	eventually(t, "the delivered event goes", func() bool { return gone(t, s, quick.ID) })
+	if took := time.Since(start); took < retention {
+		t.Errorf("gone after %v, retention is %v", took, retention)
+	}
+	eventually(t, "the event nobody wanted goes", func() bool { return gone(t, s, unaddressed.ID) })
+	if gone(t, s, slow.ID) {
+		t.Fatal("an event that waits was removed")
+	}
+	if err := held[0].Dead(queue.Attempt{At: time.Now(), Status: 500}); err != nil {
+		t.Fatal(err)
+	}
+	ended := time.Now()
+	eventually(t, "the straggler goes", func() bool { return gone(t, s, slow.ID) })
+	if took := time.Since(ended); took < retention {
+		t.Errorf("the straggler went %v after its end, retention is %v", took, retention)
+	}
+	for _, prefix := range []byte{prefixEvent, prefixDeliveries, prefixWaiting, prefixAttempt, prefixFeedback, prefixEnded} {
+		eventually(t, fmt.Sprintf("no key %c is left", prefix), func() bool { return keysLeft(t, s, prefix) == 0 })
+	}
+	if st := s.Stats(); st.Events != 0 || st.Webhooks[w].Counts != (queue.Counts{}) {
+		t.Errorf("an empty store counts %+v", st)
+	}
+}
+
+// TestParkedAndDeletedWebhooksLetGo: deliveries that wait for a parked webhook
+// expire, those of a deleted one end at once and leave no key behind.
+func TestParkedAndDeletedWebhooksLetGo(t *testing.T) {
+	t.Parallel()
+	s := openAt(t, Options{Path: t.TempDir(), Retention: 200 * time.Millisecond})
+	ctx := context.Background()
+	parked, err := s.PutWebhook(ctx, queue.Webhook{Name: "parked"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	deleted, err := s.PutWebhook(ctx, queue.Webhook{Name: "deleted"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, w := range []queue.Webhook{parked, deleted} {
+		l, err := s.Lane(w.ID, queue.LaneOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		enqueue(t, s, entry(int(w.ID), w.ID))
+		leases, err := l.Next(ctx, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := leases[0].Retry(time.Now().Add(time.Hour), queue.Attempt{At: time.Now()}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "both wait", func() bool { return keysLeft(t, s, prefixWaiting) == 2 })
+	time.Sleep(300 * time.Millisecond) // longer than the retention
+	if n := s.Stats().Events; n != 2 {
+		t.Fatalf("%d events, want both that wait", n)
+	}
+	parked.Expires = true
+	if _, err := s.PutWebhook(ctx, parked); err != nil {
+		t.Fatal(err)
+	}
+	n, err := s.DeleteWebhook(ctx, deleted.ID, deleted.Revision)
+	if err != nil || n != 1 {
+		t.Fatalf("deleting ended %d deliveries, %v; want 1", n, err)
+	}
+	eventually(t, "both events go", func() bool { return s.Stats().Events == 0 })
+	eventually(t, "no waiting key is left", func() bool { return keysLeft(t, s, prefixWaiting) == 0 })
+}
+
+// TestMaxDiskEvictsFinishedEventsAndThenRefuses: near the bound finished events
+// go before their time, oldest first; what waits is kept, and at the bound
+// intake is refused.
+func TestMaxDiskEvictsFinishedEventsAndThenRefuses(t *testing.T) {
+	t.Parallel()
+	s := openAt(t, Options{Path: t.TempDir(), MaxDisk: 24 << 20})
+	w := newWebhook(t, s, "w") // its lane is never opened: all of it waits
+	first := enqueue(t, s, entry(0))
+	waits := enqueue(t, s, entry(1, w))
+	pad := make([]byte, 90<<10) // random: it must not compress
+	_, _ = rand.NewChaCha8([32]byte{}).Read(pad)
+	var err error
+	for i := 2; i < 2000 && err == nil; i++ {
+		e := entry(i, w)
+		e.Body = pad
+		_, err = s.Enqueue(context.Background(), e)
+	}
+	if !errors.Is(err, queue.ErrFull) {
+		t.Fatalf("a store over max_disk answers %v", err)
+	}
+	if err := s.Health(); !errors.Is(err, queue.ErrFull) {
+		t.Errorf("health says %v", err)
+	}
+	eventually(t, "the finished event goes early", func() bool { return gone(t, s, first.ID) })
+	if gone(t, s, waits.ID) {
+		t.Error("an event that waits was dropped")
+	}
+}
