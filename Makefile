@@ -1,0 +1,105 @@
+# UserHero Relay. `make help` lists the targets.
+#
+# Tools are pinned here and live in .bin, one folder per version; nothing is
+# installed outside of this repository but Debian packages, and those only by
+# root and only where a program is missing.
+
+GOLANGCI_VERSION := v2.15.0
+GOTESTSUM_VERSION := v1.13.0
+
+BIN       := $(CURDIR)/.bin
+GOLANGCI  := $(BIN)/golangci-lint@$(GOLANGCI_VERSION)/golangci-lint
+GOTESTSUM := $(BIN)/gotestsum@$(GOTESTSUM_VERSION)/gotestsum
+OUT       := $(BIN)/results
+NODE_DIRS := e2e/express4 e2e/express5
+
+# Where the relay must compile without cgo.
+CROSS := linux/arm64 darwin/arm64 windows/amd64
+
+# Packages whose tests run one after the other and without the race detector,
+# because they measure time against another process.
+BLACK_BOX := ./e2e/...
+UNIT      := $(shell go list ./... 2>/dev/null | grep -v /relay/e2e)
+
+FUZZTIME ?= 30s
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help build run test lint fmt unit conformance e2e cross bench fuzz node clean
+
+help: ## Show this list
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: ## Build Caddy with this module into ./caddy
+	@./xcaddy.sh build
+
+run: ## Build, then run the demonstration of ./Caddyfile
+	@./xcaddy.sh run
+
+test: ## Everything: lint, vet, cross-compile, unit tests with -race, end to end
+	@rm -rf $(OUT)
+	@$(MAKE) --no-print-directory lint
+	@$(MAKE) --no-print-directory cross
+	@# Both runs happen even where the first fails: tally decides, and says the last word.
+	@$(MAKE) --no-print-directory unit || true
+	@$(MAKE) --no-print-directory e2e || true
+	@go run ./e2e/tally $(OUT)/unit.json $(OUT)/e2e.json
+
+lint: $(GOLANGCI) ## golangci-lint with .golangci.yml, and go vet
+	@echo "lint"
+	@go vet ./...
+	@$(GOLANGCI) run ./...
+
+fmt: $(GOLANGCI) ## Format every Go file
+	@$(GOLANGCI) fmt ./...
+
+unit: $(GOTESTSUM) node ## Unit, conformance and lifecycle tests, with -race and shuffled
+	@mkdir -p $(OUT)
+	@$(GOTESTSUM) --format pkgname-and-test-fails --jsonfile $(OUT)/unit.json -- -race -shuffle=on -timeout 15m $(UNIT)
+
+conformance: ## The conformance suite against every queue
+	@go test -race -shuffle=on ./queue/...
+
+e2e: $(GOTESTSUM) node build ## Black-box tests of the built binary
+	@mkdir -p $(OUT)
+	@$(GOTESTSUM) --format testname --jsonfile $(OUT)/e2e.json -- -count=1 -shuffle=on -timeout 15m $(BLACK_BOX)
+
+cross: ## Compile without cgo for the other systems
+	@for target in $(CROSS); do \
+		echo "cross $$target"; \
+		CGO_ENABLED=0 GOOS=$${target%/*} GOARCH=$${target#*/} go build ./...; \
+	done
+
+bench: build ## Measure against Caddy's own respond and reverse_proxy; JSON in bench/out
+	@go run ./bench -caddy ./caddy
+
+fuzz: ## Run each fuzz target for FUZZTIME (30s)
+	@for package in $$(go list ./...); do \
+		for target in $$(go test -list '^Fuzz' $$package | grep '^Fuzz' || true); do \
+			echo "fuzz $$package $$target"; \
+			go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$package; \
+		done; \
+	done
+
+# What the tests need of node: one folder per version of Express.
+node: $(NODE_DIRS:%=%/node_modules/.package-lock.json)
+
+%/node_modules/.package-lock.json: %/package-lock.json
+	@command -v npm >/dev/null || { \
+		[ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null || { echo "node and npm are missing: install Node.js 18 or newer" >&2; exit 1; }; \
+		apt-get update -qq && apt-get install -y -qq --no-install-recommends nodejs npm; }
+	@echo "npm ci in $*"
+	@cd $* && npm ci --silent --no-progress
+	@touch $@
+
+$(GOLANGCI):
+	@echo "installing golangci-lint $(GOLANGCI_VERSION) (a minute or two, once)"
+	@GOBIN=$(@D) go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION)
+
+$(GOTESTSUM):
+	@echo "installing gotestsum $(GOTESTSUM_VERSION)"
+	@GOBIN=$(@D) go install gotest.tools/gotestsum@$(GOTESTSUM_VERSION)
+
+clean: ## Remove what was built and installed here
+	@rm -rf caddy .bin bench/out $(NODE_DIRS:%=%/node_modules)

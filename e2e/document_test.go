@@ -1,0 +1,27 @@
+package e2e
+
+import (
+	"encoding/json"
+	"testing"
+)
+
+// document is the part of an event document that tests look at.
+type document struct {
+	Event     string
+	Timestamp string
+	Data      struct {
+		ID        string
+		ProjectID string `json:"projectId"`
+		Message   string
+		Status    string
+	}
+}
+
+func documentOf(t *testing.T, a arrival) document {
+	t.Helper()
+	var d document
+	if err := json.Unmarshal([]byte(a.body), &d); err != nil {
+		t.Fatalf("the body %q is no JSON: %v", a.body, err)
+	}
+	return d
+}

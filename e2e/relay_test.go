@@ -1,0 +1,261 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/userhero/relay/e2e/caddyproc"
+)
+
+// relayServer is one running Caddy with the relay in it.
+type relayServer struct {
+	t       *testing.T
+	dir     string
+	admin   string // host:port
+	site    string // host:port
+	options relayOptions
+	process *caddyproc.Process
+	client  *http.Client
+}
+
+// relayOptions are the parts of the Caddyfile that tests vary.
+type relayOptions struct {
+	// app is written into the userhero global option: webhook and retry lines.
+	app string
+	// noEgress leaves out the permission to dial 127.0.0.1.
+	noEgress bool
+	// intake is written into the userhero directive.
+	intake string
+}
+
+// startRelay starts a relay with a store of its own, and stops it with the
+// test; its log is shown when the test failed.
+func startRelay(t *testing.T, o relayOptions) *relayServer {
+	t.Helper()
+	s := &relayServer{
+		t: t, dir: t.TempDir(), admin: freeAddress(t), site: freeAddress(t), options: o,
+		client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}, Timeout: 30 * time.Second},
+	}
+	s.start()
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		defer cancel()
+		if err := s.process.Stop(ctx); err != nil {
+			t.Errorf("stopping the relay: %v", err)
+		}
+		if t.Failed() {
+			t.Logf("the relay's log:\n%s", tail(s.process.Log(), 60))
+		}
+		s.client.CloseIdleConnections()
+	})
+	return s
+}
+
+func (s *relayServer) start() {
+	s.t.Helper()
+	p, err := caddyproc.Start(s.t.Context(), caddyproc.Options{
+		Binary: binary(s.t), Dir: s.dir, Caddyfile: s.caddyfile(s.options),
+		Ready: "http://" + s.admin + "/userhero/healthz",
+	})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.process = p
+}
+
+// killAndRestart ends the process with SIGKILL and starts it again on the same
+// store and ports.
+func (s *relayServer) killAndRestart() {
+	s.t.Helper()
+	s.process.Kill()
+	s.start()
+}
+
+func (s *relayServer) store() string { return filepath.Join(s.dir, "store") }
+
+func (s *relayServer) caddyfile(o relayOptions) string {
+	egress := "egress {\n\t\t\tallow 127.0.0.1\n\t\t}"
+	if o.noEgress {
+		egress = ""
+	}
+	return fmt.Sprintf(`{
+	admin %s
+	default_bind 127.0.0.1
+	auto_https off
+	persist_config off
+	grace_period 5s
+	userhero {
+		queue badger {
+			path %s
+		}
+		%s
+		%s
+	}
+}
+http://%s {
+	userhero /feedback* {
+		project proj_e2e
+		%s
+	}
+}
+`, s.admin, s.store(), egress, o.app, s.site, o.intake)
+}
+
+// submit posts one JSON body to the intake.
+func (s *relayServer) submit(body []byte) (*http.Response, []byte, error) {
+	return s.post("application/json", body)
+}
+
+func (s *relayServer) post(contentType string, body []byte) (*http.Response, []byte, error) {
+	response, err := s.client.Post("http://"+s.site+"/feedback", contentType, bytes.NewReader(body))
+	if err != nil {
+		return nil, nil, err
+	}
+	defer func() { _ = response.Body.Close() }()
+	answer, err := io.ReadAll(response.Body)
+	return response, answer, err
+}
+
+// mustSubmit posts a message that must be accepted, and returns its id.
+func (s *relayServer) mustSubmit(message string) string {
+	s.t.Helper()
+	body, err := json.Marshal(map[string]string{"message": message})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	response, answer, err := s.submit(body)
+	if err != nil {
+		s.t.Fatalf("submitting: %v", err)
+	}
+	if response.StatusCode != http.StatusAccepted {
+		s.t.Fatalf("submitting: %s: %s", response.Status, answer)
+	}
+	var accepted struct{ ID string }
+	if err := json.Unmarshal(answer, &accepted); err != nil || accepted.ID == "" {
+		s.t.Fatalf("the answer %q holds no id: %v", answer, err)
+	}
+	return accepted.ID
+}
+
+// webhookView is a webhook as the admin API shows it.
+type webhookView struct {
+	Name, State, Reason string
+	Counts              struct{ Pending, Retrying, Held, Failed, Delivered int }
+}
+
+// deliveryView is a delivery as the admin API shows it.
+type deliveryView struct {
+	ID, State    string
+	Webhook      string
+	FeedbackID   string `json:"feedback_id"`
+	AttemptsMade int    `json:"attempts_made"`
+	Attempts     []struct {
+		Number     int
+		Status     int
+		Error      string
+		ErrorClass string `json:"error_class"`
+	}
+}
+
+func (s *relayServer) webhook(name string) webhookView {
+	s.t.Helper()
+	var w webhookView
+	s.get("/webhooks/"+name, &w)
+	return w
+}
+
+// deliveries returns every delivery of a webhook, following the cursors.
+func (s *relayServer) deliveries(webhook string) []deliveryView {
+	s.t.Helper()
+	var all []deliveryView
+	cursor := ""
+	for {
+		var page struct {
+			Items []deliveryView
+			Next  string
+		}
+		s.get("/deliveries?limit=500&webhook="+webhook+"&cursor="+url.QueryEscape(cursor), &page)
+		all = append(all, page.Items...)
+		if page.Next == "" {
+			return all
+		}
+		cursor = page.Next
+	}
+}
+
+// get reads one resource of the admin API.
+func (s *relayServer) get(path string, into any) {
+	s.t.Helper()
+	response, err := s.client.Get("http://" + s.admin + "/userhero" + path)
+	if err != nil {
+		s.t.Fatalf("asking the admin API: %v", err)
+	}
+	defer func() { _ = response.Body.Close() }()
+	body, err := io.ReadAll(response.Body)
+	if err != nil {
+		s.t.Fatalf("reading %s: %v", path, err)
+	}
+	if response.StatusCode != http.StatusOK {
+		s.t.Fatalf("GET %s: %s: %s", path, response.Status, body)
+	}
+	if err := json.Unmarshal(body, into); err != nil {
+		s.t.Fatalf("GET %s: %v in %s", path, err, body)
+	}
+}
+
+// eventually asks a condition that only another process can signal, until it
+// holds.
+func eventually(t *testing.T, within time.Duration, what string, holds func() bool) {
+	t.Helper()
+	deadline := time.After(within)
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for !holds() {
+		select {
+		case <-deadline:
+			t.Fatalf("not within %s: %s", within, what)
+		case <-tick.C:
+		}
+	}
+}
+
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	address, err := caddyproc.FreeAddress()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return address
+}
+
+// binary is the Caddy under test.
+func binary(t *testing.T) string {
+	t.Helper()
+	path := os.Getenv("RELAY_CADDY")
+	if path == "" {
+		path = filepath.Join("..", "caddy")
+	}
+	path, err := filepath.Abs(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(path); err != nil {
+		t.Fatalf("no caddy to test (%v): run `./xcaddy.sh build`, or `make e2e`", err)
+	}
+	return path
+}
+
+func tail(text string, lines int) string {
+	all := strings.Split(strings.TrimRight(text, "\n"), "\n")
+	return strings.Join(all[max(0, len(all)-lines):], "\n")
+}
