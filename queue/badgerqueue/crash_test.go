@@ -3,6 +3,7 @@ package badgerqueue
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -18,34 +19,41 @@ import (
 // killed, and prints every acknowledged event.
 const crashEnv = "BADGERQUEUE_CRASH_DIR"
 
+// children are what the test binary does instead of testing where a variable of
+// the environment names a store's folder.
+var children = map[string]func(dir string) error{crashEnv: fill}
+
 func TestMain(m *testing.M) {
-	if dir := os.Getenv(crashEnv); dir != "" {
-		fill(dir)
+	for env, child := range children {
+		dir := os.Getenv(env)
+		if dir == "" {
+			continue
+		}
+		switch err := child(dir); {
+		case errors.Is(err, queue.ErrFull):
+			os.Exit(3)
+		case err != nil:
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
 	}
 	os.Exit(m.Run())
 }
 
-func fill(dir string) {
+func fill(dir string) error {
 	ctx := context.Background()
 	s, err := Open(ctx, Options{Path: dir})
 	if err != nil {
-		fmt.Println("error", err)
-		os.Exit(1)
+		return err
 	}
-	ws, err := s.Webhooks(ctx)
-	if err == nil && len(ws) == 0 {
-		var w queue.Webhook
-		w, err = s.PutWebhook(ctx, queue.Webhook{Name: "w"})
-		ws = append(ws, w)
-	}
+	w, err := onlyWebhook(ctx, s)
 	if err != nil {
-		fmt.Println("error", err)
-		os.Exit(1)
+		return err
 	}
-	l, err := s.Lane(ws[0].ID, queue.LaneOptions{MaxInFlight: 32})
+	l, err := s.Lane(w, queue.LaneOptions{MaxInFlight: 32})
 	if err != nil {
-		fmt.Println("error", err)
-		os.Exit(1)
+		return err
 	}
 	go func() {
 		for i := 0; ; i++ {
@@ -63,11 +71,11 @@ func fill(dir string) {
 		}
 	}()
 	var out sync.Mutex
-	for w := range 16 {
+	for n := range 16 {
 		go func() {
 			for i := 0; ; i++ {
-				e := entry(w<<32|i, ws[0].ID)
-				e.Body = fmt.Appendf(nil, `{"pid":%d,"n":%d,"pad":%q}`, os.Getpid(), w<<32|i, strings.Repeat("x", i%3000))
+				e := entry(n<<32|i, w)
+				e.Body = fmt.Appendf(nil, `{"pid":%d,"n":%d,"pad":%q}`, os.Getpid(), n<<32|i, strings.Repeat("x", i%3000))
 				r, err := s.Enqueue(ctx, e)
 				if err != nil {
 					return
@@ -79,6 +87,19 @@ func fill(dir string) {
 		}()
 	}
 	select {}
+}
+
+// onlyWebhook is the store's one webhook, made where it is missing.
+func onlyWebhook(ctx context.Context, s *Store) (queue.WebhookID, error) {
+	ws, err := s.Webhooks(ctx)
+	if err != nil {
+		return 0, err
+	}
+	if len(ws) > 0 {
+		return ws[0].ID, nil
+	}
+	w, err := s.PutWebhook(ctx, queue.Webhook{Name: "w"})
+	return w.ID, err
 }
 
 // TestAcknowledgedEventsSurviveKill kills the process with SIGKILL while

@@ -1,7 +1,10 @@
 package badgerqueue
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
+	"path/filepath"
 	"sync/atomic"
 	"time"
 
@@ -39,7 +42,7 @@ const (
 )
 
 func newDisk(path string, minFree, maxDisk int64) (*disk, error) {
-	total, free, err := fileSystem(path)
+	total, _, err := fileSystemOf(path)
 	if err != nil {
 		return nil, fmt.Errorf("reading the free space at %s: %w", path, err)
 	}
@@ -48,9 +51,19 @@ func newDisk(path string, minFree, maxDisk int64) (*disk, error) {
 		d.accept = min(max(total*15/100, reserveAccept), reserveMost)
 	}
 	d.write = min(d.accept, reserveWrite)
-	d.avail.Store(free)
 	d.measure()
 	return d, nil
+}
+
+// fileSystemOf reads the file system that path is on, or will be on once it has
+// been made.
+func fileSystemOf(path string) (total, free int64, err error) {
+	total, free, err = fileSystem(path)
+	for errors.Is(err, fs.ErrNotExist) && filepath.Dir(path) != path {
+		path = filepath.Dir(path)
+		total, free, err = fileSystem(path)
+	}
+	return total, free, err
 }
 
 // free is the free space in bytes, read at most every few milliseconds; -1
@@ -58,7 +71,7 @@ func newDisk(path string, minFree, maxDisk int64) (*disk, error) {
 func (d *disk) free() int64 {
 	now := time.Now().UnixNano()
 	if now-d.read.Load() > int64(freeAge) {
-		_, free, err := fileSystem(d.path)
+		_, free, err := fileSystemOf(d.path)
 		if err != nil {
 			free = -1
 		}

@@ -64,7 +64,9 @@ type Options struct {
 	MaxDisk int64
 	// MinFree is the free disk space in bytes below which Enqueue answers
 	// queue.ErrFull. Default: 15 % of the file system, but at least 64 MiB
-	// (four memtables) and at most 256 MiB.
+	// (four memtables) and at most 256 MiB. -1 takes the guard away, for file
+	// systems that do not tell their free space truly; on a disk that is really
+	// full the process then dies by SIGBUS.
 	MinFree int64
 	// Logger gets the store's and Badger's messages. Default: none.
 	Logger *slog.Logger
@@ -123,9 +125,6 @@ func open(ctx context.Context, o Options, b bounds) (*Store, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(o.Path, 0o700); err != nil {
-		return nil, fmt.Errorf("making the store's folder: %w", err)
-	}
 	s := &Store{
 		o: o, bounds: b, log: o.Logger, clock: newClock(), open: true,
 		ops:   make(chan operation, maxQueued),
@@ -138,6 +137,9 @@ func open(ctx context.Context, o Options, b bounds) (*Store, error) {
 	}
 	if err := s.disk.roomToOpen(); err != nil {
 		return nil, err
+	}
+	if err := os.MkdirAll(o.Path, 0o700); err != nil {
+		return nil, fmt.Errorf("making the store's folder: %w", err)
 	}
 	if err := removeEmptyLogs(o.Path); err != nil {
 		return nil, err
@@ -164,7 +166,7 @@ func (o *Options) complete() error {
 	default:
 		return fmt.Errorf("the encryption key has %d bytes; it must have 16, 24 or 32", len(o.EncryptionKey))
 	}
-	if o.Retention < 0 || o.MaxDisk < 0 || o.MinFree < 0 {
+	if o.Retention < 0 || o.MaxDisk < 0 || o.MinFree < -1 {
 		return errors.New("retention, max_disk and the free space to keep cannot be negative")
 	}
 	if o.Retention == 0 {

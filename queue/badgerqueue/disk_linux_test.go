@@ -1,0 +1,242 @@
+package badgerqueue
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/userhero/relay/queue"
+)
+
+// diskEnv makes the test binary a process that fills a small disk; it names the
+// store's folder. With guardEnv=off the guard is taken away.
+const (
+	diskEnv  = "BADGERQUEUE_DISK_DIR"
+	guardEnv = "BADGERQUEUE_DISK_GUARD"
+)
+
+func init() { children[diskEnv] = diskProcess }
+
+// smallDisk mounts an ext4 file system of 160 MB, which needs root and a loop
+// device.
+func smallDisk(t *testing.T) string {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root, to mount a small file system")
+	}
+	image, mount := filepath.Join(t.TempDir(), "image"), t.TempDir()
+	if err := os.WriteFile(image, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(image, 160e6); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{{"mkfs.ext4", "-q", image}, {"mount", "-o", "loop", image, mount}} {
+		if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
+			if os.Getenv("CI") == "" {
+				t.Skipf("this machine cannot mount a file system: %s", out)
+			}
+			t.Fatalf("%v: %v: %s", args, err, out)
+		}
+	}
+	t.Cleanup(func() {
+		if out, err := exec.Command("umount", mount).CombinedOutput(); err != nil {
+			t.Errorf("umount: %v: %s", err, out)
+		}
+	})
+	return mount
+}
+
+// diskProcess is the child: what it does next, it is told on its input.
+func diskProcess(dir string) error {
+	ctx := context.Background()
+	o := Options{Path: dir}
+	if os.Getenv(guardEnv) == "off" {
+		o.MinFree = -1
+	}
+	s, err := Open(ctx, o)
+	if err != nil {
+		return err
+	}
+	w, err := onlyWebhook(ctx, s)
+	if err != nil {
+		return err
+	}
+	l, err := s.Lane(w, queue.LaneOptions{MaxInFlight: 1000})
+	if err != nil {
+		return err
+	}
+	random := rand.NewChaCha8([32]byte{1})
+	n := 0
+	for in := bufio.NewScanner(os.Stdin); in.Scan(); {
+		switch in.Text() {
+		case "fill":
+			for err = nil; err == nil; n++ {
+				e := entry(n, w)
+				e.Body = make([]byte, 16<<10)
+				_, _ = random.Read(e.Body)
+				var r queue.Receipt
+				if r, err = s.Enqueue(ctx, e); err == nil {
+					fmt.Println("ack", r.Event.ID)
+				}
+			}
+			fmt.Println("refused", errors.Is(err, queue.ErrFull), errors.Is(s.Health(), queue.ErrFull))
+		case "settle":
+			for got := 0; got < 200; {
+				leases, err := l.Next(ctx, 200-got)
+				if err != nil {
+					return err
+				}
+				for _, lease := range leases {
+					if err := lease.Ack(queue.Attempt{At: time.Now(), Status: 200}); err != nil {
+						return err
+					}
+				}
+				got += len(leases)
+			}
+			fmt.Println("settled")
+		case "count":
+			fmt.Println("delivered", s.Stats().Webhooks[w].Delivered)
+		case "close":
+			return s.Close(ctx)
+		}
+	}
+	return nil
+}
+
+type child struct {
+	t   *testing.T
+	cmd *exec.Cmd
+	in  io.WriteCloser
+	out *bufio.Scanner
+	ids []string
+}
+
+func startDiskProcess(t *testing.T, dir, guard string) *child {
+	t.Helper()
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), diskEnv+"="+dir, guardEnv+"="+guard)
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cmd.Process.Kill() })
+	return &child{t: t, cmd: cmd, in: in, out: bufio.NewScanner(out)}
+}
+
+// ask sends a command and returns the first line that is no acknowledgement;
+// empty when the process is gone.
+func (c *child) ask(command string) string {
+	_, _ = io.WriteString(c.in, command+"\n")
+	for c.out.Scan() {
+		id, ok := strings.CutPrefix(c.out.Text(), "ack ")
+		if !ok {
+			return c.out.Text()
+		}
+		c.ids = append(c.ids, id)
+	}
+	return ""
+}
+
+// fillUp leaves no free byte to anybody but root's reserve.
+func fillUp(t *testing.T, mount string) (file string) {
+	t.Helper()
+	file = filepath.Join(mount, "somebody-else")
+	f, err := os.Create(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	block := make([]byte, 1<<20)
+	for size := len(block); size >= 512; {
+		if _, err := f.Write(block[:size]); err != nil {
+			size /= 2
+		}
+	}
+	if err := errors.Join(f.Sync(), f.Close()); err != nil && !errors.Is(err, syscall.ENOSPC) {
+		t.Fatal(err)
+	}
+	return file
+}
+
+// TestFullDiskRefusesAndLives: a disk that the store fills itself, and that
+// somebody else then fills to the last byte, costs no event and no process;
+// deliveries go on while there is room, and resume when there is room again.
+func TestFullDiskRefusesAndLives(t *testing.T) {
+	t.Parallel()
+	mount := smallDisk(t)
+	dir := filepath.Join(mount, "store")
+	c := startDiskProcess(t, dir, "on")
+	if got := c.ask("fill"); got != "refused true true" {
+		t.Fatalf("filling ended with %q", got)
+	}
+	if len(c.ids) < 500 {
+		t.Errorf("only %d events fitted", len(c.ids))
+	}
+	if got := c.ask("settle"); got != "settled" {
+		t.Fatalf("settling on a full disk ended with %q", got)
+	}
+	eventually(t, "deliveries go on in the reserve", func() bool { return c.ask("count") == "delivered 200" })
+	other := fillUp(t, mount)
+	if got := c.ask("fill"); got != "refused true true" {
+		t.Fatalf("accepting on a disk without a byte ended with %q", got)
+	}
+	if got := c.ask("settle"); got != "settled" {
+		t.Fatalf("settling on a disk without a byte ended with %q", got)
+	}
+	if got := c.ask("count"); got != "delivered 200" {
+		t.Errorf("%s, though nothing could be written", got)
+	}
+	// Also at the start nothing is touched that has no room.
+	second := startDiskProcess(t, filepath.Join(mount, "second"), "on")
+	if err := second.cmd.Wait(); err == nil || second.cmd.ProcessState.ExitCode() != 3 {
+		t.Errorf("opening a store on a full disk ended with %v, want ErrFull", err)
+	}
+	if err := os.Remove(other); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "what was settled is written once there is room", func() bool { return c.ask("count") == "delivered 400" })
+	c.ask("close")
+	if err := c.cmd.Wait(); err != nil {
+		t.Fatalf("the process ended with %v", err)
+	}
+	s := openAt(t, Options{Path: dir})
+	for _, id := range c.ids {
+		eid, err := queue.ParseEventID(id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Event(context.Background(), eid); err != nil {
+			t.Errorf("acknowledged, and lost: %v", err)
+		}
+	}
+}
+
+// TestWithoutTheGuardAFullDiskKills is the negative control: it shows that the
+// test above would notice.
+func TestWithoutTheGuardAFullDiskKills(t *testing.T) {
+	t.Parallel()
+	mount := smallDisk(t)
+	c := startDiskProcess(t, filepath.Join(mount, "store"), "off")
+	got := c.ask("fill")
+	err := c.cmd.Wait()
+	if got != "" || err == nil {
+		t.Fatalf("the process lived and said %q", got)
+	}
+}
