@@ -14,10 +14,7 @@ import (
 // failing; a later 2xx makes the webhook active again.
 func TestLadderRunsOutAndRecovers(t *testing.T) {
 	t.Parallel()
-	rungs := []time.Duration{300, 600, 900, 1200, 1500}
-	for i := range rungs {
-		rungs[i] *= time.Millisecond
-	}
+	rungs := []time.Duration{300 * time.Millisecond, 600 * time.Millisecond, 900 * time.Millisecond, 1200 * time.Millisecond, 1500 * time.Millisecond}
 	var healthy atomic.Bool
 	r := startReceiver(t, func(arrival) int {
 		if healthy.Load() {

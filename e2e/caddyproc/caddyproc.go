@@ -8,6 +8,7 @@ package caddyproc
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -86,7 +87,7 @@ func (p *Process) awaitReady(ctx context.Context) error {
 		}
 		select {
 		case <-p.done:
-			return fmt.Errorf("caddy ended before it was ready: %v", p.err)
+			return fmt.Errorf("caddy ended before it was ready: %w", cmp.Or(p.err, errors.New("exit status 0")))
 		case <-ctx.Done():
 			return fmt.Errorf("caddy did not answer %s within %s", p.options.Ready, p.options.Within)
 		case <-tick.C:

@@ -1,0 +1,95 @@
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"time"
+)
+
+// report is what one run of the bench leaves behind.
+type report struct {
+	At       time.Time `json:"at"`
+	Machine  machine   `json:"machine"`
+	Pairs    int       `json:"pairs"`
+	Duration string    `json:"duration"` // of the load of each run
+	Figures  []figure  `json:"figures"`
+}
+
+// machine is what the figures depend on.
+type machine struct {
+	System string `json:"system"`
+	CPU    string `json:"cpu"`
+	Cores  int    `json:"cores"`
+	Go     string `json:"go"`
+}
+
+func newReport(o options) *report {
+	return &report{
+		At: time.Now().UTC().Truncate(time.Second), Pairs: o.pairs, Duration: o.duration.String(),
+		Machine: machine{System: runtime.GOOS + "/" + runtime.GOARCH, CPU: cpu(), Cores: runtime.NumCPU(), Go: runtime.Version()},
+	}
+}
+
+func (r *report) add(f figure) { r.Figures = append(r.Figures, f) }
+
+func (r *report) printHead(w io.Writer) {
+	fmt.Fprintf(w, "%s, %s, %d cores, %s; medians of %d pairs of %s; generator, Caddy and sink on this one machine\n\n",
+		r.Machine.CPU, r.Machine.System, r.Machine.Cores, r.Machine.Go, r.Pairs, r.Duration)
+	fmt.Fprintf(w, "%-34s %10s %10s  %-14s %7s %7s\n", "figure", "relay", "Caddy's", "", "ratio", "target")
+}
+
+func (f figure) print(w io.Writer) {
+	fmt.Fprintf(w, "%-34s %10s", f.Scenario, number3(median(f.Relay)))
+	if f.Baseline != nil {
+		verdict := "met"
+		if !f.Met {
+			verdict = "MISSED"
+		}
+		fmt.Fprintf(w, " %10s  %-14s %7.2f %7.2f  %s", number3(median(f.Baseline)), f.Against, f.Ratio, f.Target, verdict)
+	} else {
+		fmt.Fprintf(w, " %s", f.Unit)
+	}
+	if len(f.Notes) > 0 {
+		fmt.Fprintf(w, "  (%s)", f.Notes[len(f.Notes)-1])
+	}
+	fmt.Fprintln(w)
+}
+
+// number3 writes large numbers whole and small ones with three digits.
+func number3(x float64) string {
+	if x >= 100 {
+		return fmt.Sprintf("%.0f", x)
+	}
+	return fmt.Sprintf("%.3g", x)
+}
+
+func (r *report) write(folder string) (string, error) {
+	text, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(folder, r.At.Format("20060102T150405Z")+".json")
+	return path, os.WriteFile(path, append(text, '\n'), 0o600)
+}
+
+// cpu is the processor's name where the system tells it.
+func cpu() string {
+	f, err := os.Open("/proc/cpuinfo")
+	if err != nil {
+		return runtime.GOARCH
+	}
+	defer func() { _ = f.Close() }()
+	lines := bufio.NewScanner(f)
+	for lines.Scan() {
+		if name, value, ok := strings.Cut(lines.Text(), ":"); ok && strings.TrimSpace(name) == "model name" {
+			return strings.TrimSpace(value)
+		}
+	}
+	return runtime.GOARCH
+}

@@ -1,0 +1,83 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/userhero/relay/e2e/caddyproc"
+)
+
+// config is a Caddyfile in its two places: the global options and the site.
+// The app part may name the folder of the store as STORE.
+type config struct {
+	app, site string
+	ready     string // path on the admin endpoint
+}
+
+// relayConfig is a relay with webhooks to the given URLs.
+func relayConfig(urls []string) config {
+	var app strings.Builder
+	app.WriteString("userhero {\n queue badger {\n path STORE\n }\n egress {\n allow 127.0.0.1\n }\n")
+	for i, url := range urls {
+		fmt.Fprintf(&app, " webhook sink%d {\n url %s\n secret bench-secret\n concurrency 64\n }\n", i, url)
+	}
+	app.WriteString("}")
+	return config{app: app.String(), site: "userhero /feedback* {\n project proj_bench\n}", ready: "/userhero/healthz"}
+}
+
+// plainConfig is a Caddy without the relay.
+func plainConfig(site string) config { return config{site: site, ready: "/config/"} }
+
+// server is one running Caddy with a folder of its own.
+type server struct {
+	site    string // host:port
+	process *caddyproc.Process
+	dir     string
+}
+
+func startCaddy(ctx context.Context, o options, c config) (*server, error) {
+	admin, err := caddyproc.FreeAddress()
+	if err != nil {
+		return nil, err
+	}
+	site, err := caddyproc.FreeAddress()
+	if err != nil {
+		return nil, err
+	}
+	out, err := filepath.Abs(o.out)
+	if err != nil {
+		return nil, err
+	}
+	// Not the system's folder for temporary files: that may be memory.
+	dir, err := os.MkdirTemp(out, "caddy-")
+	if err != nil {
+		return nil, err
+	}
+	p, err := caddyproc.Start(ctx, caddyproc.Options{
+		Binary: o.caddy, Dir: dir, Ready: "http://" + admin + c.ready,
+		Caddyfile: fmt.Sprintf("{\nadmin %s\ndefault_bind 127.0.0.1\nauto_https off\npersist_config off\ngrace_period 5s\n%s\n}\nhttp://%s {\n%s\n}\n",
+			admin, strings.ReplaceAll(c.app, "STORE", filepath.Join(dir, "store")), site, c.site),
+	})
+	if err != nil {
+		_ = os.RemoveAll(dir)
+		return nil, err
+	}
+	return &server{site: site, process: p, dir: dir}, nil
+}
+
+// stop ends the process and removes its folder; a process that does not stop
+// is killed.
+func (s *server) stop() {
+	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Second)
+	defer cancel()
+	if err := s.process.Stop(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+	}
+	if err := os.RemoveAll(s.dir); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+	}
+}

@@ -1,0 +1,171 @@
+// Package sink is a receiver that costs as little as a receiver can: it reads
+// each request, counts it and answers 200. Like package load it speaks just
+// enough HTTP/1.1 for that, because it shares the machine with what is measured.
+package sink
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Sink is a running receiver.
+type Sink struct {
+	listener net.Listener
+	deliver  func(delivery string, body []byte, at time.Time)
+	count    atomic.Uint64
+	last     atomic.Int64  // UnixNano of the latest arrival
+	wanted   atomic.Uint64 // the count that somebody waits for; 0 is nobody
+	serving  sync.WaitGroup
+
+	mu sync.Mutex
+	// mu guards everything declared below.
+	conns   map[net.Conn]bool
+	changed chan struct{} // closed and replaced at a request that somebody waits for
+}
+
+// Start listens on a free port of 127.0.0.1. deliver, unless nil, sees each
+// request's X-UserHero-Delivery, its body and when it had come; it must not
+// keep the body, and is called by many goroutines.
+func Start(ctx context.Context, deliver func(delivery string, body []byte, at time.Time)) (*Sink, error) {
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, fmt.Errorf("starting the sink: %w", err)
+	}
+	s := &Sink{listener: l, deliver: deliver, conns: map[net.Conn]bool{}, changed: make(chan struct{})}
+	s.serving.Go(s.accept)
+	return s, nil
+}
+
+// Address is the sink's host:port.
+func (s *Sink) Address() string { return s.listener.Addr().String() }
+
+// Count is how many requests have been answered.
+func (s *Sink) Count() uint64 { return s.count.Load() }
+
+// Last is when the latest request had come.
+func (s *Sink) Last() time.Time { return time.Unix(0, s.last.Load()) }
+
+// Await returns when the count has reached n, or with the context's error.
+func (s *Sink) Await(ctx context.Context, n uint64) error {
+	for {
+		s.mu.Lock()
+		changed := s.changed
+		s.wanted.Store(n)
+		s.mu.Unlock()
+		if s.Count() >= n {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return fmt.Errorf("the sink has %d of %d requests: %w", s.Count(), n, ctx.Err())
+		}
+	}
+}
+
+// Close ends every connection and returns when nothing of the sink runs.
+func (s *Sink) Close() {
+	_ = s.listener.Close()
+	s.mu.Lock()
+	for c := range s.conns {
+		_ = c.Close()
+	}
+	s.mu.Unlock()
+	s.serving.Wait()
+}
+
+func (s *Sink) accept() {
+	for {
+		conn, err := s.listener.Accept()
+		if err != nil {
+			return // closed
+		}
+		s.mu.Lock()
+		s.conns[conn] = true
+		s.mu.Unlock()
+		s.serving.Go(func() {
+			s.serve(conn)
+			s.mu.Lock()
+			delete(s.conns, conn)
+			s.mu.Unlock()
+			_ = conn.Close()
+		})
+	}
+}
+
+var answer = []byte("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+func (s *Sink) serve(conn net.Conn) {
+	r := bufio.NewReaderSize(conn, 8<<10)
+	var body []byte
+	for {
+		delivery, length, err := readHead(r)
+		if err != nil {
+			return // the client has gone, or does not speak our HTTP
+		}
+		if cap(body) < length {
+			body = make([]byte, length)
+		}
+		body = body[:length]
+		if _, err := io.ReadFull(r, body); err != nil {
+			return
+		}
+		at := time.Now()
+		if s.deliver != nil {
+			s.deliver(delivery, body, at)
+		}
+		s.last.Store(at.UnixNano())
+		if _, err := conn.Write(answer); err != nil {
+			return
+		}
+		s.counted(s.count.Add(1))
+	}
+}
+
+// counted wakes up who waits for this count.
+func (s *Sink) counted(n uint64) {
+	if wanted := s.wanted.Load(); wanted == 0 || n < wanted {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.wanted.Swap(0) != 0 {
+		close(s.changed)
+		s.changed = make(chan struct{})
+	}
+}
+
+// readHead reads a request's head.
+func readHead(r *bufio.Reader) (delivery string, length int, err error) {
+	for first := true; ; first = false {
+		line, err := r.ReadSlice('\n')
+		if err != nil {
+			return "", 0, err
+		}
+		if first {
+			continue
+		}
+		if len(line) <= 2 {
+			return delivery, length, nil
+		}
+		name, value, _ := bytes.Cut(line, []byte(":"))
+		switch {
+		case bytes.EqualFold(name, []byte("Content-Length")):
+			if length, err = strconv.Atoi(string(bytes.TrimSpace(value))); err != nil || length < 0 {
+				return "", 0, fmt.Errorf("content length %q", value)
+			}
+		case bytes.EqualFold(name, []byte("X-UserHero-Delivery")):
+			delivery = string(bytes.TrimSpace(value))
+		case bytes.EqualFold(name, []byte("Transfer-Encoding")):
+			return "", 0, fmt.Errorf("a chunked body, which the sink does not read")
+		}
+	}
+}
