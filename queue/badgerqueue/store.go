@@ -36,13 +36,13 @@ import (
 	"github.com/userhero/relay/queue"
 )
 
-// Sizes of Badger's parts. They bound the process's memory (memtables and block
-// cache) and the disk reserve.
+// Sizes of Badger's parts. They bound the process's memory and the disk reserve.
 const (
 	memTableSize  = 16 << 20
 	numMemtables  = 3
-	blockCache    = 32 << 20
-	indexCache    = 16 << 20 // used only with encryption, which needs one
+	tableSize     = 4 << 20
+	blockCache    = 32 << 20 // with encryption only: else blocks are mapped
+	indexCache    = 16 << 20 // likewise
 	maxValue      = 1 << 20  // values below stay in the tree; ours always do
 	maxKeyName    = 512      // bytes of an idempotency key
 	keyWindow     = 24 * time.Hour
@@ -184,10 +184,15 @@ func (s *Store) badgerOptions() badger.Options {
 		WithValueThreshold(maxValue).
 		WithMemTableSize(memTableSize).
 		WithNumMemtables(numMemtables).
+		WithBaseTableSize(tableSize).
 		WithNumCompactors(2).
 		WithValueLogFileSize(16 << 20). // holds nothing: values stay in the tree
-		WithCompression(options.Snappy).
-		WithBlockCacheSize(blockCache).
+		// Badger measures a table by its compressed size, and keeps the memory
+		// that the largest one took to build, eight times over: with text that
+		// compresses well that is gigabytes. Without compression blocks are read
+		// from the page cache as they are, and memory is bounded by the options.
+		WithCompression(options.None).
+		WithBlockCacheSize(0).
 		WithDetectConflicts(false). // there is one writer
 		WithNumVersionsToKeep(1).
 		WithMetricsEnabled(false).
@@ -195,8 +200,9 @@ func (s *Store) badgerOptions() badger.Options {
 		// wrong bytes (seen on v4.9.6).
 		WithChecksumVerificationMode(options.OnTableRead).
 		WithLogger(badgerLogger{s.log})
+	o.TableSizeMultiplier = 1 // tables of one size on every level
 	if len(s.o.EncryptionKey) > 0 {
-		o = o.WithEncryptionKey(s.o.EncryptionKey).WithIndexCacheSize(indexCache)
+		o = o.WithEncryptionKey(s.o.EncryptionKey).WithIndexCacheSize(indexCache).WithBlockCacheSize(blockCache)
 	}
 	return o
 }
