@@ -26,7 +26,7 @@ FUZZTIME ?= 30s
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build run test lint fmt unit conformance e2e cross bench fuzz node clean
+.PHONY: help build run test lint fmt unit conformance e2e cross bench fuzz node programs clean
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -82,13 +82,25 @@ fuzz: ## Run each fuzz target for FUZZTIME (30s)
 		done; \
 	done
 
+# Programs the tests run, and the Debian packages that bring them: the race
+# detector needs gcc, the example receivers node and python3.
+programs:
+	@missing=""; \
+	for p in gcc:gcc,libc6-dev node:nodejs npm:npm python3:python3; do \
+		command -v $${p%%:*} >/dev/null || missing="$$missing $$(echo $${p#*:} | tr , ' ')"; \
+	done; \
+	[ -z "$$missing" ] && exit 0; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		echo "installing$$missing"; \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
+	else \
+		echo "missing programs; install these Debian packages or their like:$$missing" >&2; exit 1; \
+	fi
+
 # What the tests need of node: one folder per version of Express.
 node: $(NODE_DIRS:%=%/node_modules/.package-lock.json)
 
-%/node_modules/.package-lock.json: %/package-lock.json
-	@command -v npm >/dev/null || { \
-		[ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null || { echo "node and npm are missing: install Node.js 18 or newer" >&2; exit 1; }; \
-		apt-get update -qq && apt-get install -y -qq --no-install-recommends nodejs npm; }
+%/node_modules/.package-lock.json: %/package-lock.json | programs
 	@echo "npm ci in $*"
 	@cd $* && npm ci --silent --no-progress
 	@touch $@
