@@ -1,0 +1,375 @@
+package event
+
+import (
+	"bytes"
+	"fmt"
+	"strconv"
+	"strings"
+	"unicode/utf16"
+	"unicode/utf8"
+	"unsafe"
+)
+
+// parser reads JSON (RFC 8259) into a tree and refuses what has no stable form.
+type parser struct {
+	tree *tree
+	in   []byte
+	pos  int
+	// path leads to the value being read, for pointers.
+	path []segment
+}
+
+// segment is one step of a path: a member's name, or an element's number.
+type segment struct {
+	name  []byte
+	index int
+}
+
+// manyMembers is from how many members on duplicate names are looked for in a
+// map.
+const manyMembers = 16
+
+// parse reads a whole text. The tree's strings may be slices of it.
+func (t *tree) parse(in []byte) error {
+	t.reset()
+	if !utf8.Valid(in) {
+		return malformed("", "the text is not valid UTF-8")
+	}
+	p := parser{tree: t, in: in}
+	p.space()
+	root, err := p.value(0)
+	if err != nil {
+		return err
+	}
+	p.space()
+	if p.pos < len(in) {
+		return p.malformed("something follows the value")
+	}
+	t.root = root
+	return nil
+}
+
+func (p *parser) pointer() string {
+	var b strings.Builder
+	for _, s := range p.path {
+		b.WriteByte('/')
+		if s.name != nil {
+			b.WriteString(escapePointer.Replace(string(s.name)))
+		} else {
+			b.WriteString(strconv.Itoa(s.index))
+		}
+	}
+	return b.String()
+}
+
+func (p *parser) malformed(what string) error {
+	return malformed(p.pointer(), fmt.Sprintf("%s, at byte %d", what, p.pos))
+}
+
+func (p *parser) unstable(what string) error { return unstable(p.pointer(), what) }
+
+func (p *parser) space() {
+	for p.pos < len(p.in) {
+		switch p.in[p.pos] {
+		case ' ', '\t', '\n', '\r':
+			p.pos++
+		default:
+			return
+		}
+	}
+}
+
+func (p *parser) value(depth int) (ref, error) {
+	if p.pos >= len(p.in) {
+		return none, p.malformed("the text ends where a value is due")
+	}
+	switch c := p.in[p.pos]; {
+	case c == '{':
+		return p.object(depth + 1)
+	case c == '[':
+		return p.array(depth + 1)
+	case c == '"':
+		s, verbatim, err := p.string()
+		return p.tree.add(node{kind: text, value: s, verbatim: verbatim}), err
+	case c == '-' || c >= '0' && c <= '9':
+		n, err := p.number()
+		return p.tree.add(node{kind: number, value: n}), err
+	case p.literal("true"), p.literal("false"):
+		word := "true"
+		if c == 'f' {
+			word = "false"
+		}
+		p.pos += len(word)
+		return p.tree.add(node{kind: boolean, value: p.in[p.pos-len(word) : p.pos]}), nil
+	case p.literal("null"):
+		p.pos += 4
+		return p.tree.add(node{kind: null}), nil
+	}
+	return none, p.malformed("no value begins like this")
+}
+
+func (p *parser) literal(word string) bool {
+	return bytes.HasPrefix(p.in[p.pos:], unsafe.Slice(unsafe.StringData(word), len(word)))
+}
+
+func (p *parser) tooDeep(depth int) error {
+	if depth > MaxDepth {
+		return p.unstable(fmt.Sprintf("nested deeper than %d", MaxDepth))
+	}
+	return nil
+}
+
+func (p *parser) array(depth int) (ref, error) {
+	if err := p.tooDeep(depth); err != nil {
+		return none, err
+	}
+	list := p.tree.add(node{kind: array})
+	p.pos++
+	p.space()
+	if p.pos < len(p.in) && p.in[p.pos] == ']' {
+		p.pos++
+		return list, nil
+	}
+	p.path = append(p.path, segment{})
+	for i := 0; ; i++ {
+		p.path[len(p.path)-1].index = i
+		p.space()
+		v, err := p.value(depth)
+		if err != nil {
+			return none, err
+		}
+		p.tree.link(list, v)
+		p.space()
+		switch p.peek() {
+		case ',':
+			p.pos++
+		case ']':
+			p.pos++
+			p.path = p.path[:len(p.path)-1]
+			return list, nil
+		default:
+			return none, p.malformed("a comma or ] is due")
+		}
+	}
+}
+
+func (p *parser) peek() byte {
+	if p.pos < len(p.in) {
+		return p.in[p.pos]
+	}
+	return 0
+}
+
+func (p *parser) object(depth int) (ref, error) {
+	if err := p.tooDeep(depth); err != nil {
+		return none, err
+	}
+	obj := p.tree.add(node{kind: object})
+	p.pos++
+	p.space()
+	if p.peek() == '}' {
+		p.pos++
+		return obj, nil
+	}
+	indexed := false
+	names := nameSet{tree: p.tree, object: obj}
+	p.path = append(p.path, segment{name: []byte{}})
+	for {
+		p.space()
+		if p.peek() != '"' {
+			return none, p.malformed("a member's name is due")
+		}
+		// Until the name is read, the pointer leads to the object.
+		path := p.path
+		p.path = path[:len(path)-1]
+		name, verbatim, err := p.string()
+		p.path = path
+		if err != nil {
+			return none, err
+		}
+		p.path[len(p.path)-1].name = name
+		if string(name) == "__proto__" {
+			return none, p.unstable("a member of this name vanishes in JavaScript")
+		}
+		if !names.add(name) {
+			return none, malformed(p.pointer(), "the object has two members of this name")
+		}
+		p.space()
+		if p.peek() != ':' {
+			return none, p.malformed("a colon is due")
+		}
+		p.pos++
+		p.space()
+		v, err := p.value(depth)
+		if err != nil {
+			return none, err
+		}
+		n := p.tree.at(v)
+		n.name, n.nameVerbatim = name, verbatim
+		p.tree.link(obj, v)
+		if !indexed && len(name) > 0 && name[0] <= '9' {
+			_, indexed = arrayIndex(name)
+		}
+		p.space()
+		switch p.peek() {
+		case ',':
+			p.pos++
+		case '}':
+			p.pos++
+			p.path = p.path[:len(p.path)-1]
+			if indexed {
+				p.tree.order(obj)
+			}
+			return obj, nil
+		default:
+			return none, p.malformed("a comma or } is due")
+		}
+	}
+}
+
+// nameSet tells duplicate names of one object.
+type nameSet struct {
+	tree   *tree
+	object ref
+	n      int
+	seen   map[string]struct{}
+}
+
+func (s *nameSet) add(name []byte) bool {
+	if s.n++; s.n <= manyMembers {
+		for r := s.tree.at(s.object).first; r != none; r = s.tree.at(r).next {
+			if bytes.Equal(s.tree.at(r).name, name) {
+				return false
+			}
+		}
+		return true
+	}
+	if s.seen == nil {
+		s.seen = make(map[string]struct{}, 4*manyMembers)
+		for r := s.tree.at(s.object).first; r != none; r = s.tree.at(r).next {
+			s.seen[string(s.tree.at(r).name)] = struct{}{}
+		}
+	}
+	if _, ok := s.seen[string(name)]; ok {
+		return false
+	}
+	s.seen[string(name)] = struct{}{}
+	return true
+}
+
+// string reads a string. Verbatim says that it holds nothing that must be
+// escaped; then it is a slice of the input.
+func (p *parser) string() (s []byte, verbatim bool, err error) {
+	p.pos++
+	start := p.pos
+	for p.pos < len(p.in) {
+		switch c := p.in[p.pos]; {
+		case c == '"':
+			s = p.in[start:p.pos:p.pos]
+			p.pos++
+			return s, true, nil
+		case c == '\\':
+			return p.escaped(start)
+		case c < 0x20:
+			return nil, false, p.malformed("a control character stands in a string unescaped")
+		default:
+			p.pos++
+		}
+	}
+	return nil, false, p.malformed("a string does not end")
+}
+
+// escaped reads a string on from its first escape.
+func (p *parser) escaped(start int) (s []byte, verbatim bool, err error) {
+	verbatim = true
+	buf := append(make([]byte, 0, p.pos-start+32), p.in[start:p.pos]...)
+	for p.pos < len(p.in) {
+		c := p.in[p.pos]
+		switch {
+		case c == '"':
+			p.pos++
+			return buf, verbatim, nil
+		case c < 0x20:
+			return nil, false, p.malformed("a control character stands in a string unescaped")
+		case c != '\\':
+			buf = append(buf, c)
+			p.pos++
+			continue
+		}
+		p.pos++
+		c = p.peek()
+		p.pos++
+		switch c {
+		case '/':
+			buf = append(buf, c)
+			continue
+		case 'u':
+			r, err := p.unicode()
+			if err != nil {
+				return nil, false, err
+			}
+			verbatim = verbatim && r >= 0x20 && r != '"' && r != '\\'
+			buf = utf8.AppendRune(buf, r)
+			continue
+		case '"', '\\':
+		case 'b':
+			c = '\b'
+		case 'f':
+			c = '\f'
+		case 'n':
+			c = '\n'
+		case 'r':
+			c = '\r'
+		case 't':
+			c = '\t'
+		default:
+			p.pos--
+			return nil, false, p.malformed("no escape is written like this")
+		}
+		verbatim = false
+		buf = append(buf, c)
+	}
+	return nil, false, p.malformed("a string does not end")
+}
+
+// unicode reads the four digits of a \u escape, and a second escape where the
+// first is a high surrogate.
+func (p *parser) unicode() (rune, error) {
+	r, err := p.hex4()
+	if err != nil || !utf16.IsSurrogate(r) {
+		return r, err
+	}
+	if r < 0xDC00 && bytes.HasPrefix(p.in[p.pos:], []byte(`\u`)) {
+		p.pos += 2
+		low, err := p.hex4()
+		if err != nil {
+			return 0, err
+		}
+		if pair := utf16.DecodeRune(r, low); pair != utf8.RuneError {
+			return pair, nil
+		}
+	}
+	return 0, p.unstable("a lone surrogate is no character")
+}
+
+func (p *parser) hex4() (rune, error) {
+	if p.pos+4 > len(p.in) {
+		return 0, p.malformed("a \\u escape has four digits")
+	}
+	var r rune
+	for _, c := range p.in[p.pos : p.pos+4] {
+		switch {
+		case c >= '0' && c <= '9':
+			c -= '0'
+		case c >= 'a' && c <= 'f':
+			c -= 'a' - 10
+		case c >= 'A' && c <= 'F':
+			c -= 'A' - 10
+		default:
+			return 0, p.malformed("a \\u escape has four hexadecimal digits")
+		}
+		r = r<<4 | rune(c)
+	}
+	p.pos += 4
+	return r, nil
+}

@@ -1,0 +1,215 @@
+package event
+
+import (
+	"bytes"
+	"slices"
+	"strconv"
+)
+
+// kind is the type of a JSON value.
+type kind uint8
+
+const (
+	null kind = iota
+	boolean
+	number
+	text
+	array
+	object
+)
+
+func (k kind) String() string {
+	return [...]string{"null", "a boolean", "a number", "a string", "an array", "an object"}[k]
+}
+
+// node is one value of a document. Nodes live in one slab and name each other
+// by index, so a document of any size is a handful of allocations.
+type node struct {
+	kind kind
+	// verbatim says that value, a string, holds nothing that must be escaped.
+	verbatim, nameVerbatim bool
+	next                   ref // the next member or element
+	first, last            ref // of an array or object
+	name                   []byte
+	// value is a string's UTF-8, a number as ECMAScript prints it, or the
+	// literals true and false.
+	value []byte
+}
+
+// ref is a node's index; none is no node.
+type ref int32
+
+const none ref = -1
+
+// tree is a document. Its byte slices belong to the input or to the tree.
+type tree struct {
+	nodes []node
+	root  ref
+}
+
+func (t *tree) reset() {
+	clear(t.nodes)
+	t.nodes, t.root = t.nodes[:0], none
+}
+
+func (t *tree) at(r ref) *node { return &t.nodes[r] }
+
+func (t *tree) add(n node) ref {
+	n.next, n.first, n.last = none, none, none
+	t.nodes = append(t.nodes, n)
+	return ref(len(t.nodes) - 1)
+}
+
+// link appends a member or element.
+func (t *tree) link(parent, child ref) {
+	p := t.at(parent)
+	if p.last == none {
+		p.first = child
+	} else {
+		t.at(p.last).next = child
+	}
+	p.last = child
+}
+
+// member finds a member of an object; none where it is absent.
+func (t *tree) member(parent ref, name string) ref {
+	if parent == none || t.at(parent).kind != object {
+		return none
+	}
+	for r := t.at(parent).first; r != none; r = t.at(r).next {
+		if string(t.at(r).name) == name {
+			return r
+		}
+	}
+	return none
+}
+
+// remove takes a member out of an object.
+func (t *tree) remove(parent ref, name string) {
+	before := none
+	for r := t.at(parent).first; r != none; before, r = r, t.at(r).next {
+		if string(t.at(r).name) != name {
+			continue
+		}
+		next := t.at(r).next
+		if before == none {
+			t.at(parent).first = next
+		} else {
+			t.at(before).next = next
+		}
+		if next == none {
+			t.at(parent).last = before
+		}
+		return
+	}
+}
+
+// set gives a member a value, in its place where it exists, else at the end.
+// The value is a node that is not linked yet.
+func (t *tree) set(parent ref, name string, value ref) {
+	if r := t.member(parent, name); r != none {
+		n, v := t.at(r), t.at(value)
+		n.kind, n.verbatim, n.value, n.first, n.last = v.kind, v.verbatim, v.value, v.first, v.last
+		return
+	}
+	v := t.at(value)
+	v.name, v.nameVerbatim = []byte(name), verbatim([]byte(name))
+	t.link(parent, value)
+}
+
+// newText makes a string node.
+func (t *tree) newText(s string) ref {
+	b := []byte(s)
+	return t.add(node{kind: text, value: b, verbatim: verbatim(b)})
+}
+
+// adopt copies a value of another tree; it is not linked.
+func (t *tree) adopt(o *tree, r ref) ref {
+	src := *o.at(r)
+	n := t.add(node{
+		kind: src.kind, verbatim: src.verbatim, nameVerbatim: src.nameVerbatim,
+		name: bytes.Clone(src.name), value: bytes.Clone(src.value),
+	})
+	for c := src.first; c != none; c = o.at(c).next {
+		t.link(n, t.adopt(o, c))
+	}
+	return n
+}
+
+// arrayIndex reads a member name that ECMAScript orders as an array index: a
+// canonical number up to 2^32-2 (ECMA-262 §10.1.11.1).
+func arrayIndex(name []byte) (uint32, bool) {
+	if len(name) == 0 || len(name) > 10 || name[0] == '0' && len(name) > 1 {
+		return 0, false
+	}
+	for _, c := range name {
+		if c < '0' || c > '9' {
+			return 0, false
+		}
+	}
+	n, err := strconv.ParseUint(string(name), 10, 32)
+	return uint32(n), err == nil && n < 1<<32-1
+}
+
+// order puts the members of one object into ECMAScript's order: array indexes
+// ascending, then the others as they came.
+func (t *tree) order(parent ref) {
+	indexed := false
+	for r := t.at(parent).first; r != none && !indexed; r = t.at(r).next {
+		_, indexed = arrayIndex(t.at(r).name)
+	}
+	if !indexed {
+		return
+	}
+	var indexes, others []ref
+	for r := t.at(parent).first; r != none; r = t.at(r).next {
+		if _, ok := arrayIndex(t.at(r).name); ok {
+			indexes = append(indexes, r)
+		} else {
+			others = append(others, r)
+		}
+	}
+	slices.SortFunc(indexes, func(a, b ref) int {
+		x, _ := arrayIndex(t.at(a).name)
+		y, _ := arrayIndex(t.at(b).name)
+		return int(int64(x) - int64(y))
+	})
+	t.relink(parent, append(indexes, others...))
+}
+
+// orderAll is order for a value and all below it.
+func (t *tree) orderAll(r ref) {
+	if t.at(r).kind == object {
+		t.order(r)
+	}
+	for c := t.at(r).first; c != none; c = t.at(c).next {
+		t.orderAll(c)
+	}
+}
+
+// orderMembers puts known members first, in the order of the table, and leaves
+// the others behind them as they came; array indexes stay before all.
+func (t *tree) orderMembers(parent ref, known []string) {
+	all := make([]ref, 0, 16)
+	for _, name := range known {
+		if r := t.member(parent, name); r != none {
+			all = append(all, r)
+		}
+	}
+	for r := t.at(parent).first; r != none; r = t.at(r).next {
+		if !slices.Contains(known, string(t.at(r).name)) {
+			all = append(all, r)
+		}
+	}
+	t.relink(parent, all)
+	t.order(parent)
+}
+
+func (t *tree) relink(parent ref, members []ref) {
+	p := t.at(parent)
+	p.first, p.last = none, none
+	for _, r := range members {
+		t.at(r).next = none
+		t.link(parent, r)
+	}
+}

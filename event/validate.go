@@ -1,0 +1,126 @@
+package event
+
+import (
+	"fmt"
+	"net/url"
+	"time"
+)
+
+// maxID bounds a feedback id in bytes.
+const maxID = 128
+
+// validator collects what is wrong with a submission.
+type validator struct {
+	f      *Feedback
+	errors []FieldError
+}
+
+func (v *validator) wrong(pointer, format string, args ...any) {
+	v.errors = append(v.errors, FieldError{pointer, fmt.Sprintf(format, args...)})
+}
+
+// data validates the whole; complete says that the message must be there.
+func (v *validator) data(complete bool) {
+	v.members(v.f.root, "")
+	if complete && v.f.member(v.f.root, "message") == none && !v.accused("/message") {
+		v.wrong("/message", "missing; feedback has a message")
+	}
+}
+
+func (v *validator) accused(pointer string) bool {
+	for _, e := range v.errors {
+		if e.Pointer == pointer {
+			return true
+		}
+	}
+	return false
+}
+
+// members validates the known members of data, context or viewport. A null is
+// the same as nothing.
+func (v *validator) members(parent ref, pointer string) {
+	for _, name := range known(pointer) {
+		r := v.f.member(parent, name)
+		if r == none {
+			continue
+		}
+		if v.f.at(r).kind == null {
+			v.f.remove(parent, name)
+			continue
+		}
+		v.member(r, name, pointer)
+	}
+}
+
+// member validates one known member.
+func (v *validator) member(r ref, name, parent string) {
+	pointer := parent + "/" + name
+	n := v.f.at(r)
+	want := text
+	switch name {
+	case "rating", "width", "height":
+		want = number
+	case "context", "metadata", "viewport":
+		want = object
+	}
+	if n.kind != want {
+		v.wrong(pointer, "is %s; it must be %s", n.kind, want)
+		return
+	}
+	switch name {
+	case "message":
+		if len(n.value) == 0 {
+			v.wrong(pointer, "is empty")
+		}
+	case "id":
+		v.id(n, pointer)
+	case "status":
+		if len(n.value) == 0 {
+			v.wrong(pointer, "is empty")
+		}
+	case "rating":
+		if len(n.value) != 1 || n.value[0] < '1' || n.value[0] > '5' {
+			v.wrong(pointer, "is %s; it must be an integer from 1 to 5", n.value)
+		}
+	case "width", "height":
+		if n.value[0] == '-' {
+			v.wrong(pointer, "is negative")
+		}
+	case "screenshotUrl":
+		if u, err := url.Parse(string(n.value)); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+			v.wrong(pointer, "is no absolute http or https URL")
+		}
+	case "createdAt":
+		at, err := time.Parse(time.RFC3339Nano, string(n.value))
+		if err != nil {
+			v.wrong(pointer, "is no time of RFC 3339, such as 2026-01-07T15:30:00Z")
+			return
+		}
+		if at = at.UTC(); at.Year() < 0 || at.Year() > 9999 {
+			v.wrong(pointer, "lies outside the years 0000 to 9999")
+			return
+		}
+		n.value, n.verbatim = []byte(formatTime(at)), true
+	case "context", "viewport":
+		v.members(r, pointer)
+	}
+}
+
+// id validates a client-given id: it stands in URLs and in logs.
+func (v *validator) id(n *node, pointer string) {
+	if len(n.value) == 0 || len(n.value) > maxID {
+		v.wrong(pointer, "has %d bytes; it must have 1 to %d", len(n.value), maxID)
+		return
+	}
+	for _, c := range n.value {
+		switch {
+		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', c == '_', c == '-', c == '.', c == '~', c == ':':
+		default:
+			v.wrong(pointer, "has a character other than letters, digits and _ - . ~ :")
+			return
+		}
+	}
+	if s := string(n.value); s == "." || s == ".." {
+		v.wrong(pointer, "is a path's step, not an id")
+	}
+}
