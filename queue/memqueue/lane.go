@@ -1,0 +1,223 @@
+package memqueue
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/userhero/relay/queue"
+)
+
+// defaultInFlight is LaneOptions.MaxInFlight where none is given.
+const defaultInFlight = 8
+
+// lane implements queue.Lane. It keeps no order of its own: what comes next is
+// looked up each time.
+type lane struct {
+	q       *Queue
+	webhook queue.WebhookID
+	most    int
+	wake    chan struct{} // of capacity 1: something may be due, or free
+	ended   chan struct{} // closed with the lane
+
+	// Guarded by q.mu.
+	leased map[queue.EventID]*queue.Lease
+	// returned are deliveries that were given back for at once: they come
+	// first, in this order.
+	returned []queue.EventID
+	retries  bool // whose turn it is, where both are due
+}
+
+// Lane implements queue.Queue.
+func (q *Queue) Lane(w queue.WebhookID, o queue.LaneOptions) (queue.Lane, error) {
+	if err := q.open(); err != nil {
+		return nil, err
+	}
+	defer q.mu.Unlock()
+	if _, ok := q.data.webhooks[w]; !ok {
+		return nil, fmt.Errorf("webhook %d: %w", w, queue.ErrNotFound)
+	}
+	if q.lanes[w] != nil {
+		return nil, fmt.Errorf("webhook %d has an open lane: %w", w, queue.ErrConflict)
+	}
+	if o.MaxInFlight <= 0 {
+		o.MaxInFlight = defaultInFlight
+	}
+	l := &lane{
+		q: q, webhook: w, most: o.MaxInFlight,
+		wake:   make(chan struct{}, 1),
+		ended:  make(chan struct{}),
+		leased: make(map[queue.EventID]*queue.Lease),
+	}
+	q.lanes[w] = l
+	return l, nil
+}
+
+// Close implements queue.Lane.
+func (l *lane) Close() error {
+	l.q.mu.Lock()
+	defer l.q.mu.Unlock()
+	l.end()
+	return nil
+}
+
+// end loses the leases and wakes Next.
+func (l *lane) end() {
+	if l.q.lanes[l.webhook] == l {
+		delete(l.q.lanes, l.webhook)
+		close(l.ended)
+	}
+}
+
+// signal wakes Next; there may be no lane.
+func (l *lane) signal() {
+	if l == nil {
+		return
+	}
+	select {
+	case l.wake <- struct{}{}:
+	default:
+	}
+}
+
+// forget takes a delivery from those that were given back; there may be no lane.
+func (l *lane) forget(id queue.EventID) {
+	if l != nil {
+		l.returned = slices.DeleteFunc(l.returned, func(r queue.EventID) bool { return r == id })
+	}
+}
+
+// Next implements queue.Lane.
+func (l *lane) Next(ctx context.Context, most int) ([]*queue.Lease, error) {
+	for {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		leases, due, err := l.take(max(most, 1))
+		if err != nil || len(leases) > 0 {
+			return leases, err
+		}
+		if err := l.sleep(ctx, due); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// sleep waits until something changes or until due; zero is never.
+func (l *lane) sleep(ctx context.Context, due time.Time) error {
+	var alarm <-chan time.Time
+	if !due.IsZero() {
+		timer := time.NewTimer(time.Until(due))
+		defer timer.Stop()
+		alarm = timer.C
+	}
+	select {
+	case <-l.wake:
+	case <-alarm:
+	case <-l.ended: // take says so
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	return nil
+}
+
+// take leases what is due, or tells when something will be; zero is when woken.
+func (l *lane) take(most int) (leases []*queue.Lease, due time.Time, err error) {
+	q := l.q
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.lanes[l.webhook] != l {
+		return nil, due, queue.ErrClosed
+	}
+	for now := time.Now(); len(leases) < most && len(l.leased) < l.most; {
+		e, again := l.pick(now)
+		if e == nil {
+			due = again
+			break
+		}
+		lease := queue.NewLease(e.deliveries[l.webhook].Delivery, e.Event, l)
+		l.leased[e.ID] = lease
+		leases = append(leases, lease)
+	}
+	return leases, due, nil
+}
+
+// pick chooses the next delivery: what was given back, then fresh ones and
+// retries in turns. Without any it tells when the first retry is due.
+func (l *lane) pick(now time.Time) (next *event, due time.Time) {
+	for len(l.returned) > 0 {
+		id := l.returned[0]
+		l.returned = l.returned[1:]
+		if e := l.q.data.event(id); e != nil {
+			return e, due
+		}
+	}
+	var fresh, retry *event
+	for _, e := range l.q.data.events {
+		d := e.deliveries[l.webhook]
+		switch {
+		case d == nil || !d.State.Waiting() || l.leased[e.ID] != nil:
+		case d.due.IsZero() && d.Rung == 0:
+			if fresh == nil {
+				fresh = e
+			}
+		case retry == nil || d.due.Before(retry.deliveries[l.webhook].due):
+			retry = e
+		}
+	}
+	if retry != nil && retry.deliveries[l.webhook].due.After(now) {
+		due, retry = retry.deliveries[l.webhook].due, nil
+	}
+	switch {
+	case retry != nil && (fresh == nil || l.retries):
+		l.retries = false
+		return retry, due
+	case fresh != nil:
+		l.retries = true
+		return fresh, due
+	}
+	return nil, due
+}
+
+// Settle implements queue.Settler for the lane's leases.
+func (l *lane) Settle(lease *queue.Lease, s queue.Settlement) error {
+	q := l.q
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	id := lease.Delivery.ID
+	if q.lanes[l.webhook] != l || l.leased[id.Event] != lease {
+		return queue.ErrLeaseLost
+	}
+	delete(l.leased, id.Event)
+	defer l.signal()
+	d := q.data.delivery(id)
+	if s.Kind == queue.SettleDefer && !s.At.After(time.Now()) {
+		l.returned = append(l.returned, id.Event) // as it was
+		return nil
+	}
+	if q.o.LazySettles {
+		before := *d
+		before.attempts = slices.Clone(d.attempts)
+		q.undo = append(q.undo, func(left *data) { *left.delivery(id) = before })
+	}
+	if s.Kind != queue.SettleDefer {
+		d.Attempts++
+		s.Attempt.Number = d.Attempts
+		d.attempts = append(d.attempts, s.Attempt)
+	}
+	switch s.Kind {
+	case queue.SettleAck:
+		d.end(queue.Delivered)
+	case queue.SettleDead:
+		d.Rung++
+		d.end(queue.Failed)
+	case queue.SettleRetry:
+		d.State = queue.Retrying
+		d.Rung++
+		d.wait(s.At)
+	case queue.SettleDefer:
+		d.wait(s.At)
+	}
+	return nil
+}

@@ -1,0 +1,278 @@
+// Package memqueue keeps a queue in memory: the reference that other engines
+// are measured against, and a queue for tests of what is built on one.
+//
+// It promises what package queue promises, except that nothing outlives the
+// process; Crash stands in for that. It is written to be read, not to be fast:
+// one mutex, plain maps and slices, and a look at everything where an engine
+// for production would keep an index. It starts no goroutine and uses nothing
+// of package time but Now and timers within a call, so it runs under
+// testing/synctest with days of ladder passing in no time.
+package memqueue
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/userhero/relay/queue"
+)
+
+// keyWindow is how long an idempotency key is held.
+const keyWindow = 24 * time.Hour
+
+// maxKeyName bounds the name of an idempotency key, in bytes.
+const maxKeyName = 512
+
+// Options say how the queue behaves.
+type Options struct {
+	// Retention is how long an event is kept after its last delivery ended.
+	// Old events go at the next Enqueue. 0 keeps everything.
+	Retention time.Duration
+	// LazySettles makes settlements durable only with the next operation that
+	// is, or with Sync: a crash before that loses them, and their deliveries are
+	// handed out again. So do engines whose settlements ride in a later commit.
+	LazySettles bool
+}
+
+// Queue is a queue in memory; it implements queue.Queue.
+type Queue struct {
+	o Options
+
+	mu     sync.Mutex // guards everything below
+	closed bool
+	data   *data
+	lanes  map[queue.WebhookID]*lane
+	// undo takes back, last first, the settlements that are not yet durable.
+	undo []func(*data)
+}
+
+var _ queue.Queue = (*Queue)(nil)
+
+// data is what a crash leaves.
+type data struct {
+	tag        uint32
+	events     []*event // in order of acceptance
+	seq        uint64   // of the newest event ever
+	latest     map[string]queue.EventID
+	keys       map[string]heldKey
+	webhooks   map[queue.WebhookID]queue.Webhook
+	webhook    queue.WebhookID // the highest ever given
+	activities []queue.Activity
+	activity   uint64 // how many were ever recorded
+}
+
+// event is one event with its deliveries.
+type event struct {
+	queue.Event
+	deliveries map[queue.WebhookID]*delivery
+}
+
+// delivery keeps its own due time: that of queue.Delivery is for readers and
+// has no monotonic reading.
+type delivery struct {
+	queue.Delivery
+	due      time.Time
+	attempts []queue.Attempt
+}
+
+type heldKey struct {
+	event   queue.EventID
+	hash    [32]byte
+	expires time.Time
+}
+
+// New returns an empty queue.
+func New(o Options) *Queue {
+	var tag [4]byte
+	_, _ = rand.Read(tag[:]) // never fails
+	return newQueue(o, &data{
+		tag:      binary.BigEndian.Uint32(tag[:]),
+		latest:   make(map[string]queue.EventID),
+		keys:     make(map[string]heldKey),
+		webhooks: make(map[queue.WebhookID]queue.Webhook),
+	})
+}
+
+func newQueue(o Options, d *data) *Queue {
+	return &Queue{o: o, data: d, lanes: make(map[queue.WebhookID]*lane)}
+}
+
+// Crash ends the queue as a killed process would, and returns a new one that
+// holds exactly what was durable: without leases, and without the settlements
+// that were not yet committed. After Close, which commits them, it is how a
+// queue is opened again.
+func (q *Queue) Crash() *Queue {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.end()
+	left := q.data.clone()
+	for _, back := range slices.Backward(q.undo) {
+		back(left)
+	}
+	return newQueue(q.o, left)
+}
+
+// Sync makes every settlement so far durable.
+func (q *Queue) Sync() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.commit()
+}
+
+// commit makes what was settled durable.
+func (q *Queue) commit() { q.undo = nil }
+
+// end closes the queue and wakes everybody who waits for it.
+func (q *Queue) end() {
+	q.closed = true
+	for _, l := range q.lanes {
+		l.end()
+	}
+}
+
+// open locks the queue, unless it is closed.
+func (q *Queue) open() error {
+	q.mu.Lock()
+	if q.closed {
+		q.mu.Unlock()
+		return queue.ErrClosed
+	}
+	return nil
+}
+
+// Close implements queue.Queue.
+func (q *Queue) Close(context.Context) error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if !q.closed {
+		q.commit()
+		q.end()
+	}
+	return nil
+}
+
+// Health implements queue.Queue.
+func (q *Queue) Health() error {
+	if err := q.open(); err != nil {
+		return fmt.Errorf("the queue takes no events: %w", err)
+	}
+	q.mu.Unlock()
+	return nil
+}
+
+// Stats implements queue.Queue. Nothing of it is on a disk.
+func (q *Queue) Stats() queue.Stats {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	st := queue.Stats{
+		Events:   int64(len(q.data.events)),
+		Webhooks: make(map[queue.WebhookID]queue.WebhookStats),
+		DiskFree: -1,
+	}
+	for id := range q.data.webhooks {
+		st.Webhooks[id] = queue.WebhookStats{}
+	}
+	now := time.Now()
+	for _, e := range q.data.events {
+		for id, d := range e.deliveries {
+			w, ok := st.Webhooks[id]
+			if !ok {
+				continue // deleted since
+			}
+			w.Counts = w.Add(count(d.State))
+			since := d.due
+			if since.IsZero() {
+				since = e.Created
+			}
+			if d.State.Waiting() && !d.due.After(now) && !q.leased(id, e.ID) &&
+				(w.OldestDue.IsZero() || since.Before(w.OldestDue)) {
+				w.OldestDue = since.Round(0).UTC()
+			}
+			st.Webhooks[id] = w
+		}
+	}
+	return st
+}
+
+func count(s queue.State) (c queue.Counts) {
+	switch s {
+	case queue.Pending:
+		c.Pending = 1
+	case queue.Retrying:
+		c.Retrying = 1
+	case queue.Delivered:
+		c.Delivered = 1
+	case queue.Failed:
+		c.Failed = 1
+	}
+	return c
+}
+
+// leased tells whether a delivery is out.
+func (q *Queue) leased(w queue.WebhookID, id queue.EventID) bool {
+	l := q.lanes[w]
+	return l != nil && l.leased[id] != nil
+}
+
+// event finds an event by its whole id; nil is none.
+func (d *data) event(id queue.EventID) *event {
+	i, ok := slices.BinarySearchFunc(d.events, id.Seq(), func(e *event, seq uint64) int {
+		switch at := e.ID.Seq(); {
+		case at < seq:
+			return -1
+		case at > seq:
+			return 1
+		}
+		return 0
+	})
+	if !ok || d.events[i].ID != id {
+		return nil
+	}
+	return d.events[i]
+}
+
+// delivery finds a delivery by its id; nil is none.
+func (d *data) delivery(id queue.DeliveryID) *delivery {
+	if e := d.event(id.Event); e != nil {
+		return e.deliveries[id.Webhook]
+	}
+	return nil
+}
+
+// clone copies what may change. Bodies never do.
+func (d *data) clone() *data {
+	c := *d
+	c.events = make([]*event, len(d.events))
+	for i, e := range d.events {
+		c.events[i] = &event{Event: e.Event, deliveries: make(map[queue.WebhookID]*delivery, len(e.deliveries))}
+		for id, one := range e.deliveries {
+			copied := *one
+			copied.attempts = slices.Clone(one.attempts)
+			c.events[i].deliveries[id] = &copied
+		}
+	}
+	c.latest = maps.Clone(d.latest)
+	c.keys = maps.Clone(d.keys)
+	c.webhooks = maps.Clone(d.webhooks)
+	c.activities = slices.Clone(d.activities)
+	return &c
+}
+
+// wait gives a waiting delivery its due time; zero is at once.
+func (d *delivery) wait(due time.Time) {
+	d.due = due
+	if d.Due = due; !due.IsZero() {
+		d.Due = due.Round(0).UTC()
+	}
+}
+
+// end ends a delivery now.
+func (d *delivery) end(s queue.State) {
+	d.State, d.Ended = s, time.Now().Round(0).UTC()
+	d.wait(time.Time{})
+}

@@ -1,0 +1,239 @@
+package memqueue
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/userhero/relay/queue"
+)
+
+// The bounds of queue.EventQuery.Limit and its like.
+const (
+	defaultLimit = 50
+	maxLimit     = 1000
+)
+
+// Event implements queue.Queue.
+func (q *Queue) Event(_ context.Context, id queue.EventID) (queue.Event, error) {
+	if err := q.open(); err != nil {
+		return queue.Event{}, err
+	}
+	defer q.mu.Unlock()
+	e, err := q.data.mustEvent(id)
+	if err != nil {
+		return queue.Event{}, err
+	}
+	return e.Event, nil
+}
+
+func (d *data) mustEvent(id queue.EventID) (*event, error) {
+	if e := d.event(id); e != nil {
+		return e, nil
+	}
+	return nil, fmt.Errorf("event %s: %w", id, queue.ErrNotFound)
+}
+
+// Latest implements queue.Queue.
+func (q *Queue) Latest(_ context.Context, feedbackID string) (queue.Event, error) {
+	if err := q.open(); err != nil {
+		return queue.Event{}, err
+	}
+	defer q.mu.Unlock()
+	id, ok := q.data.latest[feedbackID]
+	if !ok {
+		return queue.Event{}, fmt.Errorf("feedback %q: %w", feedbackID, queue.ErrNotFound)
+	}
+	return q.data.event(id).Event, nil
+}
+
+// Delivery implements queue.Queue.
+func (q *Queue) Delivery(_ context.Context, id queue.DeliveryID) (queue.Delivery, error) {
+	if err := q.open(); err != nil {
+		return queue.Delivery{}, err
+	}
+	defer q.mu.Unlock()
+	d := q.data.delivery(id)
+	if d == nil {
+		return queue.Delivery{}, fmt.Errorf("delivery %s: %w", id, queue.ErrNotFound)
+	}
+	return d.Delivery, nil
+}
+
+// EventDeliveries implements queue.Queue.
+func (q *Queue) EventDeliveries(_ context.Context, id queue.EventID) ([]queue.Delivery, error) {
+	if err := q.open(); err != nil {
+		return nil, err
+	}
+	defer q.mu.Unlock()
+	e, err := q.data.mustEvent(id)
+	if err != nil {
+		return nil, err
+	}
+	list := make([]queue.Delivery, 0, len(e.deliveries))
+	for _, w := range e.webhooks() {
+		list = append(list, e.deliveries[w].Delivery)
+	}
+	return list, nil
+}
+
+func (e *event) webhooks() []queue.WebhookID { return slices.Sorted(maps.Keys(e.deliveries)) }
+
+// Attempts implements queue.Queue.
+func (q *Queue) Attempts(_ context.Context, id queue.DeliveryID) ([]queue.Attempt, error) {
+	if err := q.open(); err != nil {
+		return nil, err
+	}
+	defer q.mu.Unlock()
+	d := q.data.delivery(id)
+	if d == nil {
+		return nil, fmt.Errorf("delivery %s: %w", id, queue.ErrNotFound)
+	}
+	return slices.Clone(d.attempts), nil
+}
+
+// place is where a list goes on: at this delivery of this event, or, for lists
+// of events, at webhook 0. It does not move when newer rows come.
+type place struct {
+	seq     uint64
+	webhook queue.WebhookID
+}
+
+func (p place) String() string {
+	return strconv.FormatUint(p.seq, 36) + "." + strconv.FormatUint(uint64(p.webhook), 36)
+}
+
+// parsePlace reads a cursor; the empty one is before everything.
+func parsePlace(cursor string) (place, error) {
+	if cursor == "" {
+		return place{seq: 1<<64 - 1}, nil
+	}
+	seq, webhook, _ := strings.Cut(cursor, ".")
+	s, err1 := strconv.ParseUint(seq, 36, 64)
+	w, err2 := strconv.ParseUint(webhook, 36, 32)
+	if err1 != nil || err2 != nil {
+		return place{}, fmt.Errorf("%q is no cursor of this list: %w", cursor, queue.ErrNotFound)
+	}
+	return place{s, queue.WebhookID(w)}, nil
+}
+
+func limited(limit int) int {
+	if limit <= 0 {
+		return defaultLimit
+	}
+	return min(limit, maxLimit)
+}
+
+// Events implements queue.Queue.
+func (q *Queue) Events(_ context.Context, want queue.EventQuery) (page queue.Page[queue.Event], err error) {
+	from, err := parsePlace(want.Cursor)
+	if err != nil {
+		return page, err
+	}
+	if err := q.open(); err != nil {
+		return page, err
+	}
+	defer q.mu.Unlock()
+	needle := bytes.ToLower([]byte(want.Contains))
+	for _, e := range slices.Backward(q.data.events) {
+		switch {
+		case e.ID.Seq() > from.seq,
+			!e.shown(want.Since, want.Until),
+			want.Type != "" && want.Type != e.Type,
+			want.FeedbackID != "" && want.FeedbackID != e.FeedbackID,
+			!bytes.Contains(bytes.ToLower(e.Body), needle):
+			continue
+		}
+		if len(page.Items) == limited(want.Limit) {
+			page.Next = place{seq: e.ID.Seq()}.String()
+			break
+		}
+		page.Items = append(page.Items, e.Event)
+	}
+	return page, nil
+}
+
+// shown tells whether lists show the event: the relay's own are in none.
+func (e *event) shown(since, until time.Time) bool {
+	return !strings.HasPrefix(e.Type, ".") &&
+		!e.Created.Before(since) &&
+		(until.IsZero() || e.Created.Before(until))
+}
+
+// Deliveries implements queue.Queue.
+func (q *Queue) Deliveries(_ context.Context, want queue.DeliveryQuery) (page queue.Page[queue.Delivery], err error) {
+	from, err := parsePlace(want.Cursor)
+	if err != nil {
+		return page, err
+	}
+	if err := q.open(); err != nil {
+		return page, err
+	}
+	defer q.mu.Unlock()
+	for _, e := range slices.Backward(q.data.events) {
+		if e.ID.Seq() > from.seq || !e.shown(want.Since, want.Until) {
+			continue
+		}
+		for _, w := range e.webhooks() {
+			d := e.deliveries[w]
+			switch {
+			case e.ID.Seq() == from.seq && w < from.webhook,
+				want.Webhook != 0 && want.Webhook != w,
+				len(want.States) > 0 && !slices.Contains(want.States, d.State):
+				continue
+			}
+			if len(page.Items) == limited(want.Limit) {
+				page.Next = place{e.ID.Seq(), w}.String()
+				return page, nil
+			}
+			page.Items = append(page.Items, d.Delivery)
+		}
+	}
+	return page, nil
+}
+
+// AppendActivity implements queue.Queue.
+func (q *Queue) AppendActivity(_ context.Context, a queue.Activity) error {
+	if err := q.open(); err != nil {
+		return err
+	}
+	defer q.mu.Unlock()
+	q.commit()
+	d := q.data
+	d.activity++
+	a.At = a.At.Round(0).UTC()
+	a.ID = fmt.Sprintf("act_%016x%08x", a.At.UnixNano(), d.activity)
+	i, _ := slices.BinarySearchFunc(d.activities, a, byID)
+	d.activities = slices.Insert(d.activities, i, a)
+	return nil
+}
+
+func byID(a, b queue.Activity) int { return cmp.Compare(a.ID, b.ID) }
+
+// Activities implements queue.Queue.
+func (q *Queue) Activities(_ context.Context, limit int, cursor string) (page queue.Page[queue.Activity], err error) {
+	if cursor != "" && !strings.HasPrefix(cursor, "act_") {
+		return page, fmt.Errorf("%q is no cursor of this list: %w", cursor, queue.ErrNotFound)
+	}
+	if err := q.open(); err != nil {
+		return page, err
+	}
+	defer q.mu.Unlock()
+	for _, a := range slices.Backward(q.data.activities) {
+		if cursor != "" && a.ID > cursor {
+			continue
+		}
+		if len(page.Items) == limited(limit) {
+			page.Next = a.ID
+			break
+		}
+		page.Items = append(page.Items, a)
+	}
+	return page, nil
+}

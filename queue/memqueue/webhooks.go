@@ -1,0 +1,90 @@
+package memqueue
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/userhero/relay/queue"
+)
+
+// Webhooks implements queue.Queue.
+func (q *Queue) Webhooks(context.Context) ([]queue.Webhook, error) {
+	if err := q.open(); err != nil {
+		return nil, err
+	}
+	defer q.mu.Unlock()
+	list := make([]queue.Webhook, 0, len(q.data.webhooks))
+	for _, id := range slices.Sorted(maps.Keys(q.data.webhooks)) {
+		w := q.data.webhooks[id]
+		w.Data = bytes.Clone(w.Data)
+		list = append(list, w)
+	}
+	return list, nil
+}
+
+// PutWebhook implements queue.Queue.
+func (q *Queue) PutWebhook(_ context.Context, w queue.Webhook) (queue.Webhook, error) {
+	if err := q.open(); err != nil {
+		return queue.Webhook{}, err
+	}
+	defer q.mu.Unlock()
+	d := q.data
+	if w.Revision == 0 {
+		w.ID = 0
+	} else if err := d.isRevision(w.ID, w.Revision); err != nil {
+		return queue.Webhook{}, err
+	}
+	for _, other := range d.webhooks {
+		if other.Name == w.Name && other.ID != w.ID {
+			return queue.Webhook{}, fmt.Errorf("a webhook named %q exists: %w", w.Name, queue.ErrConflict)
+		}
+	}
+	q.commit()
+	if w.Revision == 0 {
+		d.webhook++
+		w.ID = d.webhook
+	}
+	w.Revision++
+	w.Data = bytes.Clone(w.Data)
+	d.webhooks[w.ID] = w
+	return w, nil
+}
+
+func (d *data) isRevision(id queue.WebhookID, revision uint64) error {
+	w, ok := d.webhooks[id]
+	if !ok {
+		return fmt.Errorf("webhook %d: %w", id, queue.ErrNotFound)
+	}
+	if w.Revision != revision {
+		return fmt.Errorf("webhook %d is at revision %d, not %d: %w", id, w.Revision, revision, queue.ErrConflict)
+	}
+	return nil
+}
+
+// DeleteWebhook implements queue.Queue.
+func (q *Queue) DeleteWebhook(_ context.Context, id queue.WebhookID, revision uint64) (int64, error) {
+	if err := q.open(); err != nil {
+		return 0, err
+	}
+	defer q.mu.Unlock()
+	d := q.data
+	if err := d.isRevision(id, revision); err != nil {
+		return 0, err
+	}
+	q.commit()
+	if l := q.lanes[id]; l != nil {
+		l.end()
+	}
+	delete(d.webhooks, id)
+	var ended int64
+	for _, e := range d.events {
+		if waits := e.deliveries[id]; waits != nil && waits.State.Waiting() {
+			waits.end(queue.Failed)
+			ended++
+		}
+	}
+	return ended, nil
+}
