@@ -159,7 +159,9 @@ type Event struct {
 	FeedbackID string
 	Created    time.Time // UTC, to the millisecond
 	Trace      TraceContext
-	Body       []byte // exact bytes; read-only
+	// Replaces is the event of the same feedback before this one; zero is none.
+	Replaces EventID
+	Body     []byte // exact bytes; read-only
 }
 
 // TraceContext is a W3C trace context; the zero value is none.

@@ -92,7 +92,7 @@ func (o *enqueueOp) apply(b *batch) error {
 	event := &queue.Event{
 		Type: e.Type, FeedbackID: e.FeedbackID,
 		Created: e.Created.UTC().Truncate(time.Millisecond),
-		Trace:   e.Trace, Body: e.Body,
+		Trace:   e.Trace, Replaces: e.Replaces, Body: e.Body,
 	}
 	event.ID = queue.NewEventID(event.Created, b.s.tag, seq)
 	key := eventKey(seq)

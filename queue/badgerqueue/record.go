@@ -63,6 +63,10 @@ func appendEvent(b []byte, e *queue.Event) []byte {
 	b = appendString(b, e.FeedbackID)
 	b = binary.AppendVarint(b, e.Created.UnixMilli())
 	b = appendTrace(b, e.Trace)
+	b = appendBool(b, !e.Replaces.IsZero())
+	if !e.Replaces.IsZero() {
+		b = append(b, e.Replaces[:]...)
+	}
 	return append(b, e.Body...)
 }
 
@@ -76,6 +80,9 @@ func decodeEvent(key, rec []byte, tag uint32) (queue.Event, error) {
 	e := queue.Event{Type: r.string(), FeedbackID: r.string()}
 	e.Created = time.UnixMilli(r.varint()).UTC()
 	e.Trace = r.trace()
+	if r.bool() {
+		copy(e.Replaces[:], r.take(len(e.Replaces)))
+	}
 	if r.bad {
 		return queue.Event{}, fmt.Errorf("%w %q: short event header", errDamaged, key)
 	}

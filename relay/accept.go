@@ -1,0 +1,58 @@
+package relay
+
+import (
+	"context"
+	"time"
+
+	"github.com/userhero/relay/event"
+	"github.com/userhero/relay/queue"
+)
+
+// Acceptance is an event to take in.
+type Acceptance struct {
+	Type       event.Type
+	FeedbackID string
+	ProjectID  string
+	// Body is the finished document; it must not be changed afterwards.
+	Body  []byte
+	Trace queue.TraceContext
+	Keys  []queue.Key
+	// Replaces, unless zero, must be the feedback's latest event.
+	Replaces queue.EventID
+}
+
+// Accept stores an event with a delivery for each webhook that wants it; when it
+// returns, both are on disk. Errors are the queue's.
+func (r *Relay) Accept(ctx context.Context, a Acceptance) (queue.Receipt, error) {
+	receipt, err := r.queue.Enqueue(ctx, queue.Entry{
+		Type:       string(a.Type),
+		FeedbackID: a.FeedbackID,
+		Created:    time.Now(),
+		Body:       a.Body,
+		Trace:      a.Trace,
+		Webhooks:   r.wanting(a),
+		Keys:       a.Keys,
+		Replaces:   a.Replaces,
+	})
+	if err == nil && !receipt.Replayed {
+		r.observer.Accepted(string(a.Type))
+	}
+	return receipt, err
+}
+
+// wanting are the webhooks that get a delivery of an event.
+func (r *Relay) wanting(a Acceptance) []queue.WebhookID {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	if len(r.webhooks) == 0 {
+		return nil
+	}
+	doc := document{body: a.Body}
+	ids := make([]queue.WebhookID, 0, len(r.webhooks))
+	for _, w := range r.webhooks {
+		if w.wants(a.Type, &doc) {
+			ids = append(ids, w.id)
+		}
+	}
+	return ids
+}

@@ -1,0 +1,254 @@
+package relay
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/go-retryablehttp"
+
+	"github.com/userhero/relay/queue"
+)
+
+// errTimeout is the cause of an attempt's end by its own time limit.
+var errTimeout = errors.New("no answer within the time limit")
+
+// target is how one webhook is reached: settings that are compiled once and
+// never change. An attempt under way keeps the target it began with.
+type target struct {
+	config    WebhookConfig // complete
+	url       *url.URL
+	client    *client
+	secret    *signer // nil: nothing is signed
+	previous  *signer // nil: no rotation
+	filter    *filter // nil: everything
+	userAgent string
+	// header has the headers that are the same for every attempt.
+	header http.Header
+	// usePresent says, during a rotation, that X-UserHero-Signature is made with
+	// the present secret: the receiver has refused the previous one and taken
+	// this.
+	usePresent atomic.Bool
+}
+
+func newTarget(w WebhookConfig, c *client, userAgent string) (*target, error) {
+	u, err := url.Parse(w.URL)
+	if err != nil {
+		return nil, errors.New("url: no URL")
+	}
+	t := &target{config: w, url: u, client: c, userAgent: userAgent, header: make(http.Header)}
+	if t.secret, err = newSigner(w.Secret); err != nil {
+		return nil, fmt.Errorf("secret: %w", err)
+	}
+	if t.previous, err = newSigner(w.PreviousSecret); err != nil {
+		return nil, fmt.Errorf("previous secret: %w", err)
+	}
+	if w.Filter != "" {
+		if t.filter, err = compileFilter(w.Filter); err != nil {
+			return nil, fmt.Errorf("filter: %w", err)
+		}
+	}
+	for name, values := range w.Header {
+		t.header[http.CanonicalHeaderKey(name)] = values
+	}
+	t.header["Content-Type"] = []string{"application/json"}
+	t.header["User-Agent"] = []string{userAgent}
+	return t, nil
+}
+
+// message is what an attempt sends.
+type message struct {
+	id      string // of the delivery
+	typ     string // of the event
+	number  int    // of the attempt within its ladder, from 1
+	body    []byte
+	trace   queue.TraceContext // of the event
+	test    bool
+	started time.Time
+}
+
+// outcome is what an attempt means for its delivery and its webhook.
+type outcome struct {
+	class      string // "ok", or what went wrong
+	ok         bool
+	canceled   bool          // by us: it does not count
+	connection bool          // no connection was made
+	busy       bool          // the receiver cannot keep up
+	gone       bool          // 410: it wants no more
+	retryAfter time.Duration // what the receiver asked for
+}
+
+// attempt makes one attempt and says what came of it. The context ends it
+// early, uncounted; its own time limit is the webhook's.
+func (t *target) attempt(ctx context.Context, m message) (queue.Attempt, outcome) {
+	a := queue.Attempt{At: m.started.UTC()}
+	if sc := m.trace; sc.TraceID != ([16]byte{}) {
+		a.TraceID = sc.TraceID
+	} else {
+		_, _ = rand.Read(a.TraceID[:]) // never fails
+	}
+	_, _ = rand.Read(a.SpanID[:])
+	limited, cancel := context.WithTimeoutCause(ctx, t.config.Timeout, errTimeout)
+	defer cancel()
+
+	present := t.previous == nil || t.usePresent.Load()
+	o := t.try(limited, m, present, &a)
+	if t.previous != nil && (a.Status == http.StatusUnauthorized || a.Status == http.StatusForbidden) {
+		// The receiver knows one of the two secrets, and only one signature fits
+		// the header: the other is tried at once, and remembered if it is right.
+		if o = t.try(limited, m, !present, &a); o.ok {
+			t.usePresent.Store(!present)
+		}
+	}
+	a.Duration = time.Since(m.started)
+	if ctx.Err() != nil && !o.ok && a.Status == 0 {
+		o.canceled = true
+	}
+	if !o.ok {
+		a.ErrorClass = o.class
+	}
+	return a, o
+}
+
+// try sends one request within an attempt.
+func (t *target) try(ctx context.Context, m message, present bool, a *queue.Attempt) outcome {
+	a.Status, a.Error, a.ResponseHeaders, a.ResponseBody = 0, "", nil, nil
+	fail := func(class string, err error) outcome {
+		a.Error = redacted(err)
+		return outcome{class: class}
+	}
+	if err := t.client.egress.target(t.url); err != nil {
+		return fail(classEgress, err)
+	}
+	traced, _ := withConnected(ctx)
+	r, err := retryablehttp.NewRequestWithContext(traced, http.MethodPost, t.config.URL, m.body)
+	if err != nil {
+		return fail(classRequest, err)
+	}
+	r.Header = t.headers(m, present, a)
+	a.RequestHeaders = t.loggedHeaders(r.Header)
+	response, err := t.client.http.Do(r)
+	if err != nil {
+		if cause := context.Cause(ctx); cause != nil && !errors.Is(err, errEgress) {
+			err = cause
+		}
+		class, connection := classify(err)
+		o := fail(class, err)
+		if class == classTimeout {
+			a.Error = fmt.Sprintf("%s (%s)", errTimeout, t.config.Timeout)
+		}
+		o.connection, o.busy = connection, connection || class == classTimeout
+		return o
+	}
+	defer func() { _ = response.Body.Close() }()
+	a.Status = response.StatusCode
+	a.ResponseHeaders = headerList(response.Header)
+	if response.StatusCode >= 200 {
+		// An upgraded connection's body would never end.
+		if err := t.readBody(response.Body, a); err != nil && ctx.Err() != nil {
+			a.Status = 0
+			if class, _ := classify(context.Cause(ctx)); class == classTimeout {
+				a.Error = fmt.Sprintf("%s (%s)", errTimeout, t.config.Timeout)
+				return outcome{class: classTimeout, busy: true}
+			}
+			return fail(classCanceled, context.Cause(ctx))
+		}
+	}
+	if response.StatusCode/100 == 2 {
+		return outcome{class: "ok", ok: true}
+	}
+	a.Error = "answered " + strconv.Itoa(response.StatusCode) + " " + http.StatusText(response.StatusCode)
+	return outcome{
+		class:      classOfStatus(response.StatusCode),
+		busy:       response.StatusCode == http.StatusTooManyRequests || response.StatusCode == http.StatusServiceUnavailable,
+		gone:       response.StatusCode == http.StatusGone,
+		retryAfter: retryAfter(response.StatusCode, response.Header, time.Now()),
+	}
+}
+
+// readBody keeps the beginning of an answer's body and reads on, within
+// bounds, so that the connection can serve again. A body that breaks off does
+// not undo the status that came before it.
+func (t *target) readBody(body io.Reader, a *queue.Attempt) error {
+	limited := io.LimitReader(body, maxResponseBody)
+	kept, err := io.ReadAll(io.LimitReader(limited, keptResponseBody))
+	a.ResponseBody = kept
+	if err == nil {
+		_, err = io.Copy(io.Discard, limited)
+	}
+	return err
+}
+
+// headers writes names as they are documented; over HTTP/1.1 receivers see them
+// so.
+func (t *target) headers(m message, present bool, a *queue.Attempt) http.Header {
+	h := maps.Clone(t.header)
+	h["X-UserHero-Event"] = []string{m.typ}
+	h["X-UserHero-Delivery"] = []string{m.id}
+	h["X-UserHero-Attempt"] = []string{strconv.Itoa(m.number)}
+	if m.test {
+		h["X-UserHero-Test"] = []string{"true"}
+	}
+	h["webhook-id"] = []string{m.id}
+	timestamp := m.started.Unix()
+	h["webhook-timestamp"] = []string{strconv.FormatInt(timestamp, 10)}
+	if t.secret != nil {
+		plain, standard := t.secret, t.secret.standardSignature(m.id, timestamp, m.body)
+		if t.previous != nil {
+			standard += " " + t.previous.standardSignature(m.id, timestamp, m.body)
+			if !present {
+				plain = t.previous
+			}
+		}
+		h["webhook-signature"] = []string{standard}
+		h["X-UserHero-Signature"] = []string{plain.signature(m.body)}
+	}
+	h["traceparent"] = []string{traceparent(a, m.trace.Flags)}
+	if m.trace.State != "" {
+		h["tracestate"] = []string{m.trace.State}
+	}
+	return h
+}
+
+// traceparent is the header of W3C Trace Context, §3.2.
+func traceparent(a *queue.Attempt, flags byte) string {
+	b := make([]byte, 0, 55)
+	b = append(b, "00-"...)
+	b = hex.AppendEncode(b, a.TraceID[:])
+	b = append(b, '-')
+	b = hex.AppendEncode(b, a.SpanID[:])
+	b = append(b, '-')
+	return string(hex.AppendEncode(b, []byte{flags}))
+}
+
+// loggedHeaders are the headers as the attempt log keeps them: the values of
+// configured ones may be secrets.
+func (t *target) loggedHeaders(h http.Header) []queue.Header {
+	list := headerList(h)
+	for i := range list {
+		if _, configured := t.config.Header[list[i].Name]; configured {
+			list[i].Value = "[redacted]"
+		}
+	}
+	return list
+}
+
+func headerList(h http.Header) []queue.Header {
+	list := make([]queue.Header, 0, len(h))
+	for _, name := range slices.Sorted(maps.Keys(h)) {
+		for _, v := range h[name] {
+			list = append(list, queue.Header{Name: name, Value: v})
+		}
+	}
+	return list
+}

@@ -1,0 +1,102 @@
+package relay
+
+import "time"
+
+const (
+	// connectionFailures in a row open the breaker of an active webhook.
+	connectionFailures = 10
+	// maxProbeDelay bounds the time between two probes.
+	maxProbeDelay = 5 * time.Minute
+	// defaultProbeDelay is the first where a webhook has no ladder.
+	defaultProbeDelay = time.Second
+)
+
+// breaker keeps a webhook that does not answer from using up the rungs of
+// everything that waits for it. While it is open one attempt, a probe, goes out
+// at a time; the first success closes it.
+//
+//	        ladder ran out, 10 connection failures
+//	closed ───────────────────────────────────────► open ──► probing
+//	   ▲                                             ▲          │ │
+//	   │                                             └──failure─┘ │
+//	   └────────────────────────success───────────────────────────┘
+//
+// It is a value with explicit time: its owner serialises the calls.
+type breaker struct {
+	open     bool
+	probing  bool
+	refused  int           // connection failures in a row
+	delay    time.Duration // before the next probe after a failure
+	probe    time.Time     // not before then
+	lastTime time.Time     // when the last attempt ended
+}
+
+// probeDelays are the bounds of the time between probes: the first rung, then
+// twice as long each time, up to the longest rung or five minutes.
+func probeDelays(ladder []time.Duration) (first, most time.Duration) {
+	if len(ladder) == 0 {
+		return defaultProbeDelay, maxProbeDelay
+	}
+	first = min(ladder[0], maxProbeDelay)
+	most = first
+	for _, d := range ladder {
+		most = max(most, min(d, maxProbeDelay))
+	}
+	return first, most
+}
+
+// trip opens the breaker. A probe may go at once where the last attempt lies a
+// first rung back.
+func (b *breaker) trip(ladder []time.Duration) {
+	if b.open {
+		return
+	}
+	first, _ := probeDelays(ladder)
+	b.open, b.delay = true, first
+	b.probe = b.lastTime.Add(first)
+}
+
+// admits tells whether the open breaker lets an attempt out now, or how long
+// to wait for that; 0 is until the probe under way has ended.
+func (b *breaker) admits(now time.Time) (ok bool, wait time.Duration) {
+	switch {
+	case !b.open:
+		return true, 0
+	case b.probing:
+		return false, 0
+	case now.Before(b.probe):
+		return false, b.probe.Sub(now)
+	}
+	return true, 0
+}
+
+// begin tells that an attempt goes out.
+func (b *breaker) begin() {
+	if b.open {
+		b.probing = true
+	}
+}
+
+// unused tells that what began was given back without an attempt.
+func (b *breaker) unused() { b.probing = false }
+
+// succeeded closes the breaker.
+func (b *breaker) succeeded(now time.Time) { *b = breaker{lastTime: now} }
+
+// failed counts a failure; connection says that no connection was made.
+func (b *breaker) failed(now time.Time, connection bool, ladder []time.Duration) {
+	b.lastTime = now
+	if b.refused++; !connection {
+		b.refused = 0
+	}
+	if b.open {
+		_, most := probeDelays(ladder)
+		b.probing = false
+		b.probe = now.Add(b.delay)
+		b.delay = min(2*b.delay, most)
+		return
+	}
+	if b.refused >= connectionFailures {
+		b.trip(ladder)
+	}
+}

@@ -1,0 +1,114 @@
+package relay
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"net/http"
+	"net/http/httptrace"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/go-retryablehttp"
+)
+
+// Bounds of one attempt on the wire.
+const (
+	maxResponseHeader = 16 << 10
+	maxResponseBody   = 64 << 10 // read, so that the connection can be used again
+	keptResponseBody  = 16 << 10
+	// wireRetries within one attempt, and the time between them: only for
+	// connections that were never made.
+	wireRetries  = 2
+	wireRetryMin = 100 * time.Millisecond
+	wireRetryMax = time.Second
+	idleTimeout  = 90 * time.Second
+)
+
+// client sends requests: one for each generation's egress settings.
+type client struct {
+	http   *retryablehttp.Client
+	egress *egress
+}
+
+func newClient(c Egress) (*client, error) {
+	e, err := newEgress(c)
+	if err != nil {
+		return nil, err
+	}
+	transport := &http.Transport{
+		DialContext:            e.dial,
+		ForceAttemptHTTP2:      true,
+		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12},
+		TLSHandshakeTimeout:    dialTimeout,
+		MaxResponseHeaderBytes: maxResponseHeader,
+		DisableCompression:     true,
+		MaxIdleConnsPerHost:    maxConcurrency,
+		IdleConnTimeout:        idleTimeout,
+	}
+	if e.proxy != nil {
+		transport.Proxy = http.ProxyURL(e.proxy)
+	}
+	return newClientOn(transport, e), nil
+}
+
+// newClientOn puts the retrying client on any transport.
+func newClientOn(transport http.RoundTripper, e *egress) *client {
+	r := retryablehttp.NewClient()
+	r.HTTPClient = &http.Client{
+		Transport:     roundTripper{transport},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	r.Logger = nil
+	r.RetryMax, r.RetryWaitMin, r.RetryWaitMax = wireRetries, wireRetryMin, wireRetryMax
+	r.ErrorHandler = retryablehttp.PassthroughErrorHandler
+	r.CheckRetry = neverConnected
+	return &client{http: r, egress: e}
+}
+
+// roundTripper hides the transport's CloseIdleConnections: go-retryablehttp
+// calls it after every failure, and would close the connections to receivers
+// that are well.
+type roundTripper struct{ inner http.RoundTripper }
+
+func (t roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return t.inner.RoundTrip(r) }
+
+// connected is set, by a trace of the attempt's context, once a connection was
+// had: from then on the receiver may have seen the request.
+type connectedKey struct{}
+
+func withConnected(ctx context.Context) (context.Context, *bool) {
+	had := new(bool)
+	ctx = context.WithValue(ctx, connectedKey{}, had)
+	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GotConn: func(httptrace.GotConnInfo) { *had = true },
+	}), had
+}
+
+// neverConnected allows another try within the attempt only where the request
+// surely never reached the receiver, and trying again may help.
+func neverConnected(ctx context.Context, _ *http.Response, err error) (bool, error) {
+	if err == nil || ctx.Err() != nil {
+		return false, nil
+	}
+	if had, ok := ctx.Value(connectedKey{}).(*bool); ok && *had {
+		return false, nil
+	}
+	class, _ := classify(err)
+	return class == classRefused || class == classDNS && temporary(err), nil
+}
+
+// redacted is the error without the URL that net/http puts before it.
+func redacted(err error) string {
+	var u *url.Error
+	for errors.As(err, &u) {
+		err = u.Err
+	}
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f {
+			return ' '
+		}
+		return r
+	}, err.Error())
+}

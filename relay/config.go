@@ -1,0 +1,296 @@
+package relay
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/userhero/relay/event"
+)
+
+// Bounds of what may be configured.
+const (
+	DefaultTimeout     = 30 * time.Second
+	DefaultConcurrency = 8
+	maxTimeout         = 10 * time.Minute
+	maxConcurrency     = 1024
+	maxRungs           = 100
+	maxRung            = 30 * 24 * time.Hour
+)
+
+// DefaultLadder returns the delays before each retry: 1m 5m 30m 2h 24h.
+func DefaultLadder() []time.Duration {
+	return []time.Duration{time.Minute, 5 * time.Minute, 30 * time.Minute, 2 * time.Hour, 24 * time.Hour}
+}
+
+// Config is one generation of settings. It is not changed once attached.
+type Config struct {
+	Webhooks []WebhookConfig
+	// Retry is the ladder of webhooks without their own. Nil is DefaultLadder,
+	// empty is no retries.
+	Retry []time.Duration
+	// Timeout is that of webhooks without their own; 0 is DefaultTimeout.
+	Timeout time.Duration
+	Egress  Egress
+}
+
+// Egress says where deliveries may go besides public addresses.
+type Egress struct {
+	// Allow are addresses, networks in CIDR notation and host names. A host name
+	// is allowed whatever it resolves to, when it is dialled by that name.
+	Allow []string
+	// Proxy is the URL of an HTTP proxy; empty is none. Names are then resolved
+	// by the proxy, which must keep inner addresses to itself; addresses given
+	// as such are still checked here.
+	Proxy string
+}
+
+// WebhookConfig is one webhook as configured.
+type WebhookConfig struct {
+	// Name identifies the webhook: letters, digits, - and _, at most 63.
+	Name string
+	// URL is where events go: absolute, http or https.
+	URL string
+	// Secret keys the signatures; empty sends none.
+	Secret string
+	// PreviousSecret, while a secret is being rotated, also signs.
+	PreviousSecret string
+	// Events are the types it wants; empty is all.
+	Events []event.Type
+	// Filter is a CEL expression over `event` and `data`; empty is all.
+	Filter string
+	// Header is sent with every attempt.
+	Header http.Header
+	// Retry is its ladder; nil is the generation's, empty is no retries.
+	Retry []time.Duration
+	// Timeout bounds one attempt; 0 is the generation's.
+	Timeout time.Duration
+	// Concurrency bounds attempts at one time; 0 is DefaultConcurrency.
+	Concurrency int
+	// Rate bounds attempts per time; zero is no bound.
+	Rate Rate
+	// Ordered keeps events of one feedback in order.
+	Ordered bool
+	// Disabled webhooks get no new events and hold those that wait.
+	Disabled bool
+}
+
+// Rate is a number of attempts in a time.
+type Rate struct {
+	Events int
+	Per    time.Duration
+}
+
+// ParseRate reads "50/s", "100/m", "1000/h" or "5/10s".
+func ParseRate(s string) (Rate, error) {
+	n, per, ok := strings.Cut(s, "/")
+	events, err := strconv.Atoi(n)
+	if !ok || err != nil || events < 1 {
+		return Rate{}, fmt.Errorf("%q is no rate; write for example 50/s", s)
+	}
+	if per != "" && (per[0] < '0' || per[0] > '9') {
+		per = "1" + per
+	}
+	d, err := time.ParseDuration(per)
+	if err != nil || d <= 0 {
+		return Rate{}, fmt.Errorf("%q is no rate; write for example 50/s", s)
+	}
+	return Rate{Events: events, Per: d}, nil
+}
+
+// String is what ParseRate reads; empty for no bound.
+func (r Rate) String() string {
+	switch {
+	case r.Events == 0:
+		return ""
+	case r.Per == time.Second:
+		return fmt.Sprintf("%d/s", r.Events)
+	case r.Per == time.Minute:
+		return fmt.Sprintf("%d/m", r.Events)
+	case r.Per == time.Hour:
+		return fmt.Sprintf("%d/h", r.Events)
+	}
+	return fmt.Sprintf("%d/%s", r.Events, r.Per)
+}
+
+// Validate says what is wrong with the settings, touching neither store nor
+// network.
+func (c Config) Validate() error {
+	var errs []error
+	if err := validateLadder(c.Retry); err != nil {
+		errs = append(errs, fmt.Errorf("retry: %w", err))
+	}
+	if err := validateTimeout(c.Timeout); err != nil {
+		errs = append(errs, fmt.Errorf("timeout: %w", err))
+	}
+	if err := c.Egress.Validate(); err != nil {
+		errs = append(errs, fmt.Errorf("egress: %w", err))
+	}
+	seen := make(map[string]bool)
+	for _, w := range c.Webhooks {
+		if seen[w.Name] {
+			errs = append(errs, fmt.Errorf("webhook %s: the name is taken", w.Name))
+		}
+		seen[w.Name] = true
+		if err := w.Validate(); err != nil {
+			errs = append(errs, fmt.Errorf("webhook %s: %w", w.Name, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Validate says what is wrong with the egress settings.
+func (e Egress) Validate() error {
+	for _, a := range e.Allow {
+		if _, err := parseAllowed(a); err != nil {
+			return fmt.Errorf("allow: %w", err)
+		}
+	}
+	if e.Proxy != "" {
+		u, err := url.Parse(e.Proxy)
+		if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+			return errors.New("proxy: write an URL such as http://proxy.internal:3128")
+		}
+	}
+	return nil
+}
+
+var (
+	validName     = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$`)
+	validHostname = regexp.MustCompile(`^[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9_])?$`)
+	validField    = regexp.MustCompile("^[!#$%&'*+.^_`|~0-9A-Za-z-]+$") // RFC 9110 §5.1
+)
+
+// allowed is one entry of the allow list: a network, or a host name.
+type allowed struct {
+	prefix netip.Prefix
+	host   string
+}
+
+func parseAllowed(s string) (allowed, error) {
+	if p, err := netip.ParsePrefix(s); err == nil {
+		return allowed{prefix: p.Masked()}, nil
+	}
+	if a, err := netip.ParseAddr(strings.Trim(s, "[]")); err == nil {
+		a = a.Unmap()
+		return allowed{prefix: netip.PrefixFrom(a, a.BitLen())}, nil
+	}
+	if !validHostname.MatchString(s) {
+		return allowed{}, fmt.Errorf("%q is no address, no network such as 10.1.0.0/16 and no host name", s)
+	}
+	return allowed{host: strings.ToLower(s)}, nil
+}
+
+// ownHeaders are those the relay sends itself, or that would break a request.
+var ownHeaders = []string{
+	"Content-Type", "Content-Length", "Transfer-Encoding", "Connection", "Host", "Te", "Trailer", "Upgrade", "Expect",
+	"User-Agent", "Accept-Encoding", "Traceparent", "Tracestate", "Webhook-Id", "Webhook-Timestamp", "Webhook-Signature",
+	"Idempotency-Key", "X-Idempotency-Key", // net/http replays requests that carry one
+}
+
+// Validate says what is wrong with a webhook's settings.
+func (w WebhookConfig) Validate() error {
+	var errs []error
+	wrong := func(option, format string, args ...any) {
+		errs = append(errs, fmt.Errorf(option+": "+format, args...))
+	}
+	if !validName.MatchString(w.Name) {
+		wrong("name", "%q must have 1 to 63 letters, digits, - and _, and begin with a letter or digit", w.Name)
+	}
+	switch u, err := url.Parse(w.URL); {
+	case err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https":
+		wrong("url", "give an absolute http or https URL")
+	case u.User != nil:
+		wrong("url", "credentials do not belong into the URL; send them with header Authorization")
+	case u.Fragment != "":
+		wrong("url", "a fragment is never sent; leave it out")
+	}
+	for option, secret := range map[string]string{"secret": w.Secret, "previous secret": w.PreviousSecret} {
+		if _, err := signingKey(secret); err != nil {
+			wrong(option, "%w", err)
+		}
+	}
+	if w.PreviousSecret != "" && w.Secret == "" {
+		wrong("secret", "a previous secret needs a present one")
+	}
+	for _, t := range w.Events {
+		if !slices.Contains(event.Types(), t) {
+			wrong("events", "there is no event type %q; there are %v", t, event.Types())
+		}
+	}
+	if w.Filter != "" {
+		if _, err := compileFilter(w.Filter); err != nil {
+			wrong("filter", "%w", err)
+		}
+	}
+	for name, values := range w.Header {
+		canonical := http.CanonicalHeaderKey(name)
+		switch {
+		case !validField.MatchString(name):
+			wrong("header", "%q is no header name", name)
+		case slices.Contains(ownHeaders, canonical) || strings.HasPrefix(canonical, "X-Userhero-"):
+			wrong("header", "%s is the relay's own and cannot be set", canonical)
+		}
+		for _, v := range values {
+			if strings.ContainsFunc(v, func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }) {
+				wrong("header", "the value of %s has a control character", canonical)
+			}
+		}
+	}
+	if err := validateLadder(w.Retry); err != nil {
+		wrong("retry", "%w", err)
+	}
+	if err := validateTimeout(w.Timeout); err != nil {
+		wrong("timeout", "%w", err)
+	}
+	if w.Concurrency < 0 || w.Concurrency > maxConcurrency {
+		wrong("concurrency", "%d is not between 1 and %d", w.Concurrency, maxConcurrency)
+	}
+	return errors.Join(errs...)
+}
+
+func validateLadder(rungs []time.Duration) error {
+	if len(rungs) > maxRungs {
+		return fmt.Errorf("%d rungs; at most %d", len(rungs), maxRungs)
+	}
+	for _, d := range rungs {
+		if d <= 0 || d > maxRung {
+			return fmt.Errorf("a rung of %s; each must be above 0 and at most 30 days", d)
+		}
+	}
+	return nil
+}
+
+func validateTimeout(d time.Duration) error {
+	if d < 0 || d > maxTimeout {
+		return fmt.Errorf("%s is not between 0 and %s", d, maxTimeout)
+	}
+	return nil
+}
+
+// complete returns the webhook with the generation's defaults filled in.
+func (w WebhookConfig) complete(c Config) WebhookConfig {
+	if w.Retry == nil {
+		w.Retry = c.Retry
+	}
+	if w.Retry == nil {
+		w.Retry = DefaultLadder()
+	}
+	if w.Timeout == 0 {
+		w.Timeout = c.Timeout
+	}
+	if w.Timeout == 0 {
+		w.Timeout = DefaultTimeout
+	}
+	if w.Concurrency == 0 {
+		w.Concurrency = DefaultConcurrency
+	}
+	return w
+}

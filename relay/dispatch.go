@@ -1,0 +1,298 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/userhero/relay/queue"
+)
+
+const (
+	// idleWorker is how long a worker waits for another delivery.
+	idleWorker = 5 * time.Second
+	// laneRetry is how long a webhook waits after its lane failed.
+	laneRetry = time.Second
+	// deferOrdered is how long an event waits for one before it, in a webhook
+	// that keeps order, where nobody knows when that is due.
+	deferOrdered = 100 * time.Millisecond
+)
+
+// task is a delivery with the target that was in force when it was taken.
+type task struct {
+	lease  *queue.Lease
+	target *target
+}
+
+// run is the webhook's goroutine; the end of relay.lanes stops it. It ends when
+// everything under way has been settled.
+func (w *webhook) run() {
+	var workers sync.WaitGroup
+	var lane queue.Lane
+	quit := make(chan struct{}) // ends idle workers
+	closeLane := func() {
+		if lane == nil {
+			return
+		}
+		close(quit)
+		workers.Wait() // a lane that closes earlier would hand their deliveries out again
+		_ = lane.Close()
+		lane, quit = nil, make(chan struct{})
+	}
+	defer closeLane()
+	timer := time.NewTimer(time.Hour)
+	timer.Stop()
+	for ctx := w.relay.lanes; ctx.Err() == nil; {
+		free, wait := w.free(time.Now())
+		if free == 0 {
+			if !w.takes() {
+				closeLane()
+			}
+			w.rest(ctx, timer, wait)
+			continue
+		}
+		if lane == nil {
+			var err error
+			if lane, err = w.relay.queue.Lane(w.id, queue.LaneOptions{MaxInFlight: maxConcurrency}); err != nil {
+				w.laneFailed(ctx, timer, err)
+				continue
+			}
+		}
+		leases, err := w.next(ctx, lane, free)
+		if err != nil {
+			if !errors.Is(err, context.Canceled) {
+				w.laneFailed(ctx, timer, err)
+			}
+			continue
+		}
+		for _, lease := range leases {
+			w.dispatch(&workers, quit, lease)
+		}
+	}
+}
+
+// rest waits until something changes, or for a time.
+func (w *webhook) rest(ctx context.Context, timer *time.Timer, wait time.Duration) {
+	var due <-chan time.Time
+	if wait > 0 {
+		timer.Reset(wait)
+		due = timer.C
+	}
+	select {
+	case <-w.changed:
+	case <-due:
+	case <-ctx.Done():
+	}
+	timer.Stop()
+}
+
+func (w *webhook) laneFailed(ctx context.Context, timer *time.Timer, err error) {
+	if ctx.Err() != nil {
+		return
+	}
+	w.mu.Lock()
+	known := w.failure != nil
+	w.failure = err
+	w.mu.Unlock()
+	if !known {
+		w.relay.log.Error("a webhook gets nothing", "webhook", w.name, "error", err)
+	}
+	w.rest(ctx, timer, laneRetry)
+}
+
+// free is how many deliveries may be taken now, or how long to wait; no time
+// means until something changes.
+func (w *webhook) free(now time.Time) (n int, wait time.Duration) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.takesLocked() {
+		return 0, 0
+	}
+	if w.breaker.open {
+		if w.underWay > 0 {
+			return 0, 0
+		}
+		ok, wait := w.breaker.admits(now)
+		if !ok {
+			return 0, wait
+		}
+		n = 1
+	} else if n = w.window.size - w.underWay; n <= 0 {
+		return 0, 0
+	}
+	if w.limiter == nil {
+		return n, 0
+	}
+	tokens := w.limiter.TokensAt(now)
+	if tokens < 1 {
+		return 0, max(time.Duration((1-tokens)/float64(w.limiter.Limit())*float64(time.Second)), time.Millisecond)
+	}
+	return min(n, int(tokens)), 0
+}
+
+// next waits for the lane. What changes meanwhile interrupts it.
+func (w *webhook) next(ctx context.Context, lane queue.Lane, free int) ([]*queue.Lease, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	w.mu.Lock()
+	if !w.takesLocked() {
+		w.mu.Unlock()
+		return nil, nil
+	}
+	w.interrupt = cancel
+	w.mu.Unlock()
+	leases, err := lane.Next(ctx, free)
+	w.mu.Lock()
+	w.interrupt = nil
+	if err == nil {
+		w.failure = nil
+	}
+	w.mu.Unlock()
+	return leases, err
+}
+
+// dispatch hands a lease to a worker, or gives it back where things have
+// changed since it was asked for.
+func (w *webhook) dispatch(workers *sync.WaitGroup, quit <-chan struct{}, lease *queue.Lease) {
+	now := time.Now()
+	w.mu.Lock()
+	ok := w.takesLocked()
+	if ok && w.breaker.open {
+		ok, _ = w.breaker.admits(now)
+		ok = ok && w.underWay == 0
+	}
+	if !ok {
+		w.mu.Unlock()
+		w.giveBack(lease, time.Time{})
+		return
+	}
+	w.breaker.begin()
+	w.underWay++
+	if w.limiter != nil {
+		w.limiter.AllowN(now, 1)
+	}
+	t := task{lease: lease, target: w.target}
+	w.mu.Unlock()
+	select {
+	case w.work <- t:
+	default:
+		workers.Go(func() { w.labour(t, quit) })
+	}
+}
+
+// labour works on one delivery after the other, until none has come for a
+// while.
+func (w *webhook) labour(t task, quit <-chan struct{}) {
+	idle := time.NewTimer(idleWorker)
+	defer idle.Stop()
+	for {
+		w.deliver(t)
+		idle.Reset(idleWorker)
+		select {
+		case t = <-w.work:
+		case <-idle.C:
+			return
+		case <-quit:
+			return
+		}
+	}
+}
+
+// giveBack defers a lease without an attempt.
+func (w *webhook) giveBack(lease *queue.Lease, at time.Time) {
+	if err := lease.Defer(at); err != nil && !errors.Is(err, queue.ErrClosed) {
+		w.relay.log.Error("a delivery was not given back; it will be attempted again", "delivery", lease.Delivery.ID, "error", err)
+	}
+}
+
+// deliver makes one attempt and settles its lease.
+func (w *webhook) deliver(t task) {
+	defer w.wake(false)
+	if t.target.config.Ordered {
+		if until, before := w.relay.eventBefore(t.lease); before {
+			w.unused()
+			w.giveBack(t.lease, until)
+			return
+		}
+	}
+	d := &t.lease.Delivery
+	attempt, o := t.target.attempt(w.relay.attempts, message{
+		id: d.ID.String(), typ: d.Type, number: d.Rung + 1,
+		body: t.lease.Event.Body, trace: t.lease.Event.Trace, started: time.Now(),
+	})
+	if o.canceled {
+		w.unused()
+		w.giveBack(t.lease, time.Time{})
+		return
+	}
+	w.relay.observer.Attempted(w.name, o.class, attempt.Duration)
+	ended := time.Now()
+	if o.ok {
+		w.settle(t.lease, t.lease.Ack(attempt))
+		w.succeeded(ended)
+		w.relay.observer.Delivered(w.name, ended.Sub(d.Created))
+		return
+	}
+	due, more := nextDue(t.target.config.Retry, d.Rung, ended, o.retryAfter)
+	if more {
+		attempt.Next = due.UTC()
+		w.settle(t.lease, t.lease.Retry(due, attempt))
+	} else {
+		w.settle(t.lease, t.lease.Dead(attempt))
+	}
+	w.relay.log.Debug("an attempt failed", "webhook", w.name, "delivery", d.ID.String(), "attempt", d.Rung+1,
+		"class", o.class, "error", attempt.Error, "next", attempt.Next)
+	w.failed(ended, o, t.target.config.Retry)
+	switch {
+	case o.gone:
+		w.change(Disabled, "the receiver answered 410 Gone", ended)
+	case !more:
+		w.relay.log.Warn("a delivery failed for good", "webhook", w.name, "delivery", d.ID.String(), "event", d.ID.Event.String(),
+			"attempts", d.Rung+1, "class", o.class, "error", attempt.Error)
+		w.change(Failing, attempt.Error, ended)
+	}
+}
+
+func (w *webhook) settle(lease *queue.Lease, err error) {
+	if err != nil {
+		w.relay.log.Error("a delivery was not settled; it will be attempted again", "webhook", w.name,
+			"delivery", lease.Delivery.ID.String(), "error", err)
+	}
+}
+
+// unused ends what was under way without an attempt.
+func (w *webhook) unused() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.underWay--
+	w.breaker.unused()
+}
+
+func (w *webhook) succeeded(at time.Time) {
+	w.mu.Lock()
+	w.underWay--
+	if w.breaker.open {
+		w.window.restart()
+	} else {
+		w.window.grow()
+	}
+	w.breaker.succeeded(at)
+	w.record.LastSuccess, w.record.LastAttempt = at.UTC(), at.UTC()
+	failing := w.record.State == Failing
+	w.mu.Unlock()
+	if failing {
+		w.change(Active, "", at)
+	}
+}
+
+func (w *webhook) failed(at time.Time, o outcome, ladder []time.Duration) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.underWay--
+	w.breaker.failed(at, o.connection, ladder)
+	if o.busy {
+		w.window.shrink()
+	}
+	w.record.LastAttempt = at.UTC()
+}

@@ -1,0 +1,154 @@
+package relay
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/userhero/relay/queue"
+)
+
+// Generation is one set of settings in force. The newest attached counts; when
+// it is detached, the newest one left does. So a configuration that fails to
+// start takes its settings with it, and what was before goes on.
+type Generation struct {
+	relay  *Relay
+	config Config
+	client *client
+}
+
+// storeTime bounds what attaching and state changes ask of the store.
+const storeTime = 10 * time.Second
+
+// Attach puts settings in force. Webhooks are known by their names: one that
+// is missing is parked, one that returns finds its deliveries. Attempts under
+// way end with the settings they began with.
+func (r *Relay) Attach(c Config) (*Generation, error) {
+	if err := c.Validate(); err != nil {
+		return nil, err
+	}
+	g := &Generation{relay: r, config: c, client: r.client}
+	r.attachMu.Lock()
+	defer r.attachMu.Unlock()
+	if g.client == nil {
+		if g.client = r.sameClient(c.Egress); g.client == nil {
+			var err error
+			if g.client, err = newClient(c.Egress); err != nil {
+				return nil, fmt.Errorf("egress: %w", err)
+			}
+		}
+	}
+	if err := r.apply(g); err != nil {
+		return nil, err
+	}
+	r.mu.Lock()
+	r.generations = append(r.generations, g)
+	r.mu.Unlock()
+	return g, nil
+}
+
+// sameClient is the client of a generation with the same egress settings: its
+// connections are worth keeping.
+func (r *Relay) sameClient(e Egress) *client {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	for _, g := range r.generations {
+		if g.config.Egress.Proxy == e.Proxy && slices.Equal(g.config.Egress.Allow, e.Allow) {
+			return g.client
+		}
+	}
+	return nil
+}
+
+// Detach takes the settings out of force; twice is fine. When none is left,
+// the last ones stay, for a moment, until the relay stops or others come.
+func (g *Generation) Detach() error {
+	r := g.relay
+	r.attachMu.Lock()
+	defer r.attachMu.Unlock()
+	r.mu.Lock()
+	r.generations = slices.DeleteFunc(r.generations, func(o *Generation) bool { return o == g })
+	var newest *Generation
+	if n := len(r.generations); n > 0 {
+		newest = r.generations[n-1]
+	}
+	current, stopped := r.current, r.stopped
+	r.mu.Unlock()
+	if newest == nil || newest == current || stopped {
+		return nil
+	}
+	return r.apply(newest)
+}
+
+// apply makes a generation the one that counts; r.attachMu is held.
+func (r *Relay) apply(g *Generation) error {
+	ctx, cancel := context.WithTimeout(context.Background(), storeTime)
+	defer cancel()
+	named := make(map[string]*target)
+	for _, wc := range g.config.Webhooks {
+		t, err := newTarget(wc.complete(g.config), g.client, r.agent)
+		if err != nil {
+			return fmt.Errorf("webhook %s: %w", wc.Name, err)
+		}
+		named[wc.Name] = t
+	}
+	for name, t := range named {
+		r.mu.RLock()
+		w := r.webhooks[name]
+		r.mu.RUnlock()
+		if w == nil {
+			var err error
+			if w, err = r.create(ctx, name); err != nil {
+				return fmt.Errorf("webhook %s: %w", name, err)
+			}
+		}
+		if err := w.configure(ctx, t); err != nil {
+			return fmt.Errorf("webhook %s: %w", name, err)
+		}
+	}
+	for _, w := range r.all() {
+		if _, ok := named[w.name]; !ok {
+			if err := w.configure(ctx, nil); err != nil {
+				return fmt.Errorf("parking webhook %s: %w", w.name, err)
+			}
+		}
+	}
+	r.mu.Lock()
+	r.current = g
+	r.mu.Unlock()
+	return nil
+}
+
+// create makes a webhook that the store does not know yet.
+func (r *Relay) create(ctx context.Context, name string) (*webhook, error) {
+	rec := record{Source: FromCaddyfile, State: Active}
+	stored, err := r.queue.PutWebhook(ctx, queue.Webhook{Name: name, Data: rec.encode()})
+	if err != nil {
+		return nil, err
+	}
+	w := newWebhook(r, stored, rec)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.adopt(w)
+	if r.started && !r.stopped {
+		r.running.Go(w.run)
+	}
+	return w, nil
+}
+
+// note writes a line of the activity log. What it tells has happened whether or
+// not it can be written, so a failure is logged and no more.
+func (r *Relay) note(a activity) {
+	ctx, cancel := context.WithTimeout(context.Background(), storeTime)
+	defer cancel()
+	data, err := json.Marshal(a)
+	if err == nil {
+		err = r.queue.AppendActivity(ctx, queue.Activity{At: time.Now(), Data: data})
+	}
+	if err != nil && !errors.Is(err, queue.ErrClosed) {
+		r.log.Warn("the activity log misses a line", "what", a.What, "webhook", a.Webhook, "error", err)
+	}
+}

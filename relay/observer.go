@@ -1,0 +1,27 @@
+package relay
+
+import "time"
+
+// Observer is told what happens, for metrics. Its methods are called from any
+// goroutine and must return at once.
+type Observer interface {
+	// Accepted: an event of this type is on disk.
+	Accepted(eventType string)
+	// Rejected: an event was refused; reason is one of a fixed list.
+	Rejected(reason string)
+	// Attempted: an attempt ended; outcome is "ok" or the class of the failure.
+	Attempted(webhook, outcome string, took time.Duration)
+	// Delivered: an event reached its webhook, this long after it was accepted.
+	Delivered(webhook string, endToEnd time.Duration)
+	// StateChanged: a webhook's state is another.
+	StateChanged(webhook, from, to string)
+}
+
+// nobody is the observer where none is given.
+type nobody struct{}
+
+func (nobody) Accepted(string)                         {}
+func (nobody) Rejected(string)                         {}
+func (nobody) Attempted(string, string, time.Duration) {}
+func (nobody) Delivered(string, time.Duration)         {}
+func (nobody) StateChanged(string, string, string)     {}

@@ -1,0 +1,58 @@
+package relay
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/userhero/relay/queue"
+)
+
+// The states of a webhook.
+const (
+	Active   = "active"
+	Failing  = "failing"
+	Disabled = "disabled"
+)
+
+// The sources of a webhook's settings.
+const (
+	FromCaddyfile = "caddyfile"
+	FromAPI       = "api"
+)
+
+// record is what the store keeps of a webhook, as JSON: how it fares, not how it
+// is configured, which the configuration file says at every start.
+type record struct {
+	Source string `json:"source"`
+	State  string `json:"state"`
+	// Reason says in words why it is failing or disabled.
+	Reason       string    `json:"reason,omitempty"`
+	FailingSince time.Time `json:"failing_since,omitzero"`
+	LastSuccess  time.Time `json:"last_success,omitzero"`
+	LastAttempt  time.Time `json:"last_attempt,omitzero"`
+}
+
+func decodeRecord(w queue.Webhook) (record, error) {
+	var rec record
+	if err := json.Unmarshal(w.Data, &rec); err != nil {
+		return rec, fmt.Errorf("reading the record of webhook %q: %w", w.Name, err)
+	}
+	return rec, nil
+}
+
+func (rec record) encode() []byte {
+	b, err := json.Marshal(rec)
+	if err != nil {
+		panic(err) // strings and times of this century always marshal
+	}
+	return b
+}
+
+// activity is one line of the activity log, as JSON.
+type activity struct {
+	What    string `json:"what"` // "webhook failing", "webhook recovered", …
+	Who     string `json:"who"`  // a user's id, "admin", "caddyfile" or "relay"
+	Webhook string `json:"webhook,omitempty"`
+	Detail  string `json:"detail,omitempty"`
+}

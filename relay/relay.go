@@ -1,0 +1,249 @@
+// Package relay takes events from a queue to the webhooks that want them:
+// signed, retried on a ladder, each webhook at its own pace.
+//
+// It promises that one slow or dead receiver delays nobody else, that no rung
+// of a ladder is early, that a stored event is sent with the same bytes at every
+// attempt, and that stopping counts no attempt that did not end by itself. What
+// is durable is the queue's; the package knows no HTTP server, no Caddy and no
+// metrics library.
+//
+// An event's way: Accept picks the webhooks and enqueues; each webhook's own
+// goroutine takes due deliveries from its lane, as many as its window and its
+// breaker let out; a worker makes the attempt and settles the lease.
+package relay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/userhero/relay/event"
+	"github.com/userhero/relay/queue"
+)
+
+// Options are what a relay works with.
+type Options struct {
+	// Queue is where events are; the caller closes it, after Stop.
+	Queue queue.Queue
+	// Logger gets one line per thing an operator would act on. Default: none.
+	Logger *slog.Logger
+	// Version is sent as User-Agent: UserHero-Relay/<version>.
+	Version string
+	// Observer is told what happens. Default: nobody.
+	Observer Observer
+
+	// client replaces the way to receivers, in tests.
+	client *client
+}
+
+// Relay is the engine above one queue. All methods may be called from any
+// goroutine.
+type Relay struct {
+	queue    queue.Queue
+	log      *slog.Logger
+	observer Observer
+	agent    string
+	client   *client // nil: each generation's own
+
+	// lanes ends the webhooks' goroutines, attempts what they have under way.
+	lanes, attempts           context.Context
+	stopLanes, cancelAttempts context.CancelFunc
+	running                   sync.WaitGroup // webhooks' goroutines
+	attachMu                  sync.Mutex     // serialises Attach, Detach, Start and Stop
+	mu                        sync.RWMutex   // guards everything below
+	started, stopped          bool
+	webhooks                  map[string]*webhook // by name
+	byID                      map[queue.WebhookID]*webhook
+	generations               []*Generation // attached, oldest first
+	current                   *Generation   // the one that was applied last
+}
+
+// errStopping is the cause of attempts that a stop cuts off.
+var errStopping = errors.New("the relay is stopping")
+
+// New makes a relay; nothing runs before Start.
+func New(o Options) *Relay {
+	r := &Relay{
+		queue: o.Queue, log: o.Logger, observer: o.Observer, client: o.client,
+		agent:    "UserHero-Relay/" + o.Version,
+		webhooks: make(map[string]*webhook),
+		byID:     make(map[queue.WebhookID]*webhook),
+	}
+	if r.log == nil {
+		r.log = slog.New(slog.DiscardHandler)
+	}
+	if r.observer == nil {
+		r.observer = nobody{}
+	}
+	if o.Version == "" {
+		r.agent = "UserHero-Relay/dev"
+	}
+	r.lanes, r.stopLanes = context.WithCancel(context.Background())
+	attempts, cancel := context.WithCancelCause(context.Background())
+	r.attempts, r.cancelAttempts = attempts, func() { cancel(errStopping) }
+	return r
+}
+
+// Start reads the webhooks the store knows and begins to deliver as soon as
+// settings are attached. Until then everything waits.
+func (r *Relay) Start(ctx context.Context) error {
+	r.attachMu.Lock()
+	defer r.attachMu.Unlock()
+	stored, err := r.queue.Webhooks(ctx)
+	if err != nil {
+		return fmt.Errorf("reading the webhooks: %w", err)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.started {
+		return nil
+	}
+	for _, s := range stored {
+		rec, err := decodeRecord(s)
+		if err != nil {
+			return err
+		}
+		r.adopt(newWebhook(r, s, rec))
+	}
+	r.started = true
+	for _, w := range r.webhooks {
+		r.running.Go(w.run)
+	}
+	return nil
+}
+
+// adopt takes a webhook in; r.mu is held.
+func (r *Relay) adopt(w *webhook) {
+	r.webhooks[w.name] = w
+	r.byID[w.id] = w
+}
+
+// Stop takes no more work, lets attempts under way end while the context
+// lasts, and cuts off the rest without counting them. It tolerates being called
+// twice and before Start.
+func (r *Relay) Stop(ctx context.Context) error {
+	r.attachMu.Lock()
+	defer r.attachMu.Unlock()
+	r.mu.Lock()
+	r.stopped = true
+	r.mu.Unlock()
+	r.stopLanes()
+	ended := make(chan struct{})
+	go func() {
+		r.running.Wait()
+		close(ended)
+	}()
+	var err error
+	select {
+	case <-ended:
+	case <-ctx.Done():
+		err = context.Cause(ctx)
+		r.cancelAttempts()
+		<-ended
+	}
+	r.cancelAttempts()
+	for _, w := range r.all() {
+		w.save()
+	}
+	return err
+}
+
+// all returns the webhooks, by name.
+func (r *Relay) all() []*webhook {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return slices.SortedFunc(maps.Values(r.webhooks), func(a, b *webhook) int { return strings.Compare(a.name, b.name) })
+}
+
+// Queue is the queue the relay works on.
+func (r *Relay) Queue() queue.Queue { return r.queue }
+
+// Health is nil while the queue takes events and the webhooks' goroutines run.
+func (r *Relay) Health() error {
+	r.mu.RLock()
+	started, stopped := r.started, r.stopped
+	r.mu.RUnlock()
+	switch {
+	case !started:
+		return errors.New("the relay has not started")
+	case stopped:
+		return errors.New("the relay has stopped")
+	}
+	if err := r.queue.Health(); err != nil {
+		return err
+	}
+	for _, w := range r.all() {
+		if err := w.trouble(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// WebhookStatus is how a webhook is configured and how it fares.
+type WebhookStatus struct {
+	ID          queue.WebhookID
+	Name        string
+	URL         string
+	Events      []event.Type // empty: all
+	Filter      string
+	Retry       []time.Duration
+	Timeout     time.Duration
+	Concurrency int
+	Rate        Rate
+	Ordered     bool
+	HasSecret   bool
+	Source      string // FromCaddyfile or FromAPI
+	State       string // Active, Failing or Disabled
+	// Parked says that the webhook has left the configuration: its deliveries
+	// are held until it comes back, or expire.
+	Parked       bool
+	FailingSince time.Time
+	Reason       string // why it is failing or disabled
+	LastSuccess  time.Time
+	LastAttempt  time.Time
+	Counts       Counts
+}
+
+// Counts are deliveries by the state people see.
+type Counts struct{ Pending, Retrying, Held, Failed, Delivered int64 }
+
+// Webhooks returns every webhook, by name, parked ones included.
+func (r *Relay) Webhooks() []WebhookStatus {
+	stats := r.queue.Stats()
+	all := r.all()
+	list := make([]WebhookStatus, len(all))
+	for i, w := range all {
+		list[i] = w.status(stats.Webhooks[w.id].Counts)
+	}
+	return list
+}
+
+// Webhook returns one webhook.
+func (r *Relay) Webhook(name string) (WebhookStatus, bool) {
+	r.mu.RLock()
+	w, ok := r.webhooks[name]
+	r.mu.RUnlock()
+	if !ok {
+		return WebhookStatus{}, false
+	}
+	return w.status(r.queue.Stats().Webhooks[w.id].Counts), true
+}
+
+// DeliveryState is the state people see: "held" for what waits while its
+// webhook takes nothing.
+func (r *Relay) DeliveryState(d queue.Delivery) string {
+	r.mu.RLock()
+	w := r.byID[d.ID.Webhook]
+	r.mu.RUnlock()
+	if d.State.Waiting() && w != nil && !w.takes() {
+		return "held"
+	}
+	return d.State.String()
+}

@@ -1,0 +1,244 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"github.com/userhero/relay/event"
+	"github.com/userhero/relay/queue"
+)
+
+// webhook is one receiver at run time. Its goroutine, run, takes deliveries from
+// the lane; workers attempt them; both find here what is in force.
+//
+//	          a ladder ran out
+//	active ─────────────────────► failing
+//	  ▲  ▲ ◄────────────────────── │
+//	  │  └─  a 2xx                 │ 410, owner
+//	  │ owner                      ▼
+//	  └───────────────────────── disabled
+type webhook struct {
+	relay *Relay
+	id    queue.WebhookID
+	name  string
+	// changed wakes run: settings, state, or a place that became free.
+	changed chan struct{}
+	work    chan task // to idle workers; unbuffered
+
+	// storing serialises what is written of the webhook; taken before mu.
+	storing  sync.Mutex
+	revision uint64 // as stored; guarded by storing
+	parked   bool   // as stored; guarded by storing
+
+	mu        sync.Mutex // guards everything below
+	record    record
+	target    *target // nil: parked
+	limiter   *rate.Limiter
+	breaker   breaker
+	window    window
+	underWay  int
+	interrupt context.CancelFunc // ends the lane's Next, nil when none waits
+	failure   error              // why the lane cannot be read
+}
+
+func newWebhook(r *Relay, s queue.Webhook, rec record) *webhook {
+	w := &webhook{
+		relay: r, id: s.ID, name: s.Name, revision: s.Revision, parked: s.Expires, record: rec,
+		changed: make(chan struct{}, 1),
+		work:    make(chan task),
+	}
+	if rec.State == Failing {
+		w.breaker.lastTime = rec.LastAttempt
+		w.breaker.trip(nil)
+	}
+	return w
+}
+
+// configure puts a target in force; nil parks the webhook.
+func (w *webhook) configure(ctx context.Context, t *target) error {
+	w.storing.Lock()
+	defer w.storing.Unlock()
+	w.mu.Lock()
+	before := w.stateLocked()
+	w.target = t
+	if t != nil {
+		w.window.set(t.config.Concurrency)
+		w.limiter = newLimiter(t.config.Rate, w.limiter)
+	}
+	after := w.stateLocked()
+	w.mu.Unlock()
+	w.wake(true)
+	if before != after {
+		w.relay.observer.StateChanged(w.name, before, after)
+	}
+	if parked := t == nil; parked != w.parked {
+		w.parked = parked
+		return w.put(ctx)
+	}
+	return nil
+}
+
+// newLimiter keeps the old one where the rate is the same.
+func newLimiter(r Rate, old *rate.Limiter) *rate.Limiter {
+	if r.Events == 0 {
+		return nil
+	}
+	limit := rate.Limit(float64(r.Events) / r.Per.Seconds())
+	if old != nil && old.Limit() == limit {
+		return old
+	}
+	// A tenth of a second's worth may go at once.
+	return rate.NewLimiter(limit, max(1, int(limit/10)))
+}
+
+// put stores the record; storing is held.
+func (w *webhook) put(ctx context.Context) error {
+	w.mu.Lock()
+	data := w.record.encode()
+	w.mu.Unlock()
+	stored, err := w.relay.queue.PutWebhook(ctx, queue.Webhook{
+		ID: w.id, Name: w.name, Revision: w.revision, Expires: w.parked, Data: data,
+	})
+	if err != nil {
+		return err
+	}
+	w.revision = stored.Revision
+	return nil
+}
+
+// save stores the record at the end, so that times shown survive a restart.
+func (w *webhook) save() {
+	w.storing.Lock()
+	defer w.storing.Unlock()
+	ctx, cancel := context.WithTimeout(context.Background(), storeTime)
+	defer cancel()
+	if err := w.put(ctx); err != nil && !errors.Is(err, queue.ErrClosed) && !errors.Is(err, queue.ErrFailed) {
+		w.relay.log.Warn("a webhook's state was not stored", "webhook", w.name, "error", err)
+	}
+}
+
+// stateLocked is the state people see: the stored one, unless the
+// configuration disables the webhook.
+func (w *webhook) stateLocked() string {
+	if w.target != nil && w.target.config.Disabled {
+		return Disabled
+	}
+	return w.record.State
+}
+
+// takesLocked tells whether deliveries go out, as far as settings say.
+func (w *webhook) takesLocked() bool { return w.target != nil && w.stateLocked() != Disabled }
+
+func (w *webhook) takes() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.takesLocked()
+}
+
+// wants tells whether a new event gets a delivery.
+func (w *webhook) wants(t event.Type, doc *document) bool {
+	w.mu.Lock()
+	target, takes := w.target, w.takesLocked()
+	w.mu.Unlock()
+	if !takes {
+		return false
+	}
+	for _, wanted := range target.config.Events {
+		if wanted == t {
+			return target.filter.matches(doc)
+		}
+	}
+	return len(target.config.Events) == 0 && target.filter.matches(doc)
+}
+
+func (w *webhook) trouble() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.failure != nil {
+		return fmt.Errorf("webhook %s gets nothing: %w", w.name, w.failure)
+	}
+	return nil
+}
+
+// wake makes run look again; interrupting also when it waits for the lane.
+func (w *webhook) wake(interrupting bool) {
+	select {
+	case w.changed <- struct{}{}:
+	default:
+	}
+	if !interrupting {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.interrupt != nil {
+		w.interrupt()
+	}
+}
+
+// change moves the webhook to another state, stores that, and tells who cares.
+// It does nothing where the webhook has no such move to make.
+func (w *webhook) change(to, reason string, at time.Time) {
+	w.storing.Lock()
+	defer w.storing.Unlock()
+	w.mu.Lock()
+	from := w.record.State
+	if from == to || from == Disabled {
+		w.mu.Unlock()
+		return
+	}
+	w.record.State, w.record.Reason = to, reason
+	w.record.FailingSince = time.Time{}
+	if to == Failing {
+		w.record.FailingSince = at.UTC()
+		w.breaker.trip(w.ladderLocked())
+	}
+	w.mu.Unlock()
+	w.wake(true)
+	ctx, cancel := context.WithTimeout(context.Background(), storeTime)
+	defer cancel()
+	if err := w.put(ctx); err != nil {
+		w.relay.log.Error("a webhook's state was not stored", "webhook", w.name, "state", to, "error", err)
+	}
+	w.relay.observer.StateChanged(w.name, from, to)
+	what := "webhook " + to
+	if to == Active {
+		what = "webhook recovered"
+		w.relay.log.Info(what, "webhook", w.name)
+	} else {
+		w.relay.log.Warn(what, "webhook", w.name, "reason", reason)
+	}
+	w.relay.note(activity{What: what, Who: "relay", Webhook: w.name, Detail: reason})
+}
+
+func (w *webhook) ladderLocked() []time.Duration {
+	if w.target == nil {
+		return nil
+	}
+	return w.target.config.Retry
+}
+
+func (w *webhook) status(c queue.Counts) WebhookStatus {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	s := WebhookStatus{
+		ID: w.id, Name: w.name, Source: w.record.Source, State: w.stateLocked(), Parked: w.target == nil,
+		FailingSince: w.record.FailingSince, Reason: w.record.Reason,
+		LastSuccess: w.record.LastSuccess, LastAttempt: w.record.LastAttempt,
+		Counts: Counts{Pending: c.Pending, Retrying: c.Retrying, Failed: c.Failed, Delivered: c.Delivered},
+	}
+	if !w.takesLocked() {
+		s.Counts.Held, s.Counts.Pending, s.Counts.Retrying = c.Waiting(), 0, 0
+	}
+	if t := w.target; t != nil {
+		s.URL, s.Events, s.Filter = t.config.URL, t.config.Events, t.config.Filter
+		s.Retry, s.Timeout, s.Concurrency = t.config.Retry, t.config.Timeout, t.config.Concurrency
+		s.Rate, s.Ordered, s.HasSecret = t.config.Rate, t.config.Ordered, t.secret != nil
+	}
+	return s
+}

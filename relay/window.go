@@ -1,0 +1,27 @@
+package relay
+
+// window is how many attempts may be under way at once: what the webhook allows
+// when it answers, one when it has just come back, and fewer where it cannot
+// keep up. It is the congestion window of Postfix's queue manager.
+type window struct {
+	size int // at least 1
+	most int
+}
+
+// set changes the bound; a window that was full open stays so.
+func (w *window) set(most int) {
+	if w.size == w.most || w.size > most {
+		w.size = most
+	}
+	w.most = most
+}
+
+// restart begins again with one.
+func (w *window) restart() { w.size = 1 }
+
+// grow answers a success: from one to the bound in as many rounds as it takes
+// to double.
+func (w *window) grow() { w.size = min(w.size+1, w.most) }
+
+// shrink answers a receiver that cannot keep up.
+func (w *window) shrink() { w.size = max(w.size/2, 1) }
