@@ -1,0 +1,51 @@
+package caddymodule
+
+import (
+	"net/http"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/userhero/relay/event"
+)
+
+func init() { caddy.RegisterModule(AdminAPI{}) }
+
+// adminPrefix is where the API is on Caddy's admin endpoint.
+const adminPrefix = "/userhero"
+
+// AdminAPI mounts the relay's API on Caddy's admin endpoint, below /userhero/,
+// for scripts and for the command line.
+//
+// It holds nothing: Caddy changes the admin endpoint before it provisions apps
+// and does not change it back when they fail, so each request asks for the
+// engine that runs at that moment.
+type AdminAPI struct{}
+
+// CaddyModule returns the Caddy module information.
+func (AdminAPI) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "admin.api.userhero",
+		New: func() caddy.Module { return new(AdminAPI) },
+	}
+}
+
+// Routes returns one route for everything: the pattern is a metrics label.
+func (AdminAPI) Routes() []caddy.AdminRoute {
+	return []caddy.AdminRoute{{Pattern: adminPrefix + "/", Handler: caddy.AdminHandlerFunc(serveAdmin)}}
+}
+
+func serveAdmin(w http.ResponseWriter, r *http.Request) error {
+	e := engines.current()
+	if e == nil {
+		writeProblem(w, event.NewProblem(http.StatusServiceUnavailable, "The running configuration has no userhero app, or it has not started yet."))
+		return nil
+	}
+	http.StripPrefix(adminPrefix, http.HandlerFunc(e.serveAPI)).ServeHTTP(w, r)
+	return nil
+}
+
+// Interface guards
+var (
+	_ caddy.Module      = AdminAPI{}
+	_ caddy.AdminRouter = AdminAPI{}
+)

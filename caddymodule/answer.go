@@ -1,0 +1,161 @@
+package caddymodule
+
+import (
+	"encoding/json"
+	"errors"
+	"net/http"
+	"sync"
+
+	"github.com/userhero/relay/event"
+	"github.com/userhero/relay/queue"
+)
+
+// Header values that never change, made once. They are read-only: who sets a
+// field anew replaces the slice.
+var (
+	headerTrue      = []string{"true"}
+	jsonType        = []string{"application/json"}
+	problemType     = []string{"application/problem+json"}
+	connectionClose = []string{"close"}
+	noStore         = []string{"no-store"}
+	retrySoon       = []string{"1"}
+	retryLater      = []string{"5"}
+	retryMuchLater  = []string{"30"}
+	allowedMethods  = []string{"POST, PATCH, PUT, OPTIONS"}
+	identityCoding  = []string{"identity"}
+	acceptedFormats = []string{"application/json, text/plain, application/x-www-form-urlencoded, multipart/form-data"}
+)
+
+// answers are buffers for short JSON texts.
+var answers = sync.Pool{New: func() any { b := make([]byte, 0, 256); return &b }}
+
+// writeAccepted answers 202 with what the client needs to come back to its
+// feedback; a form sent by a page without script is led back to the page.
+func writeAccepted(w http.ResponseWriter, r *http.Request, f format, feedback *event.Feedback) {
+	if f.isForm() && wantsHTML(r.Header) {
+		writeThanks(w, r)
+		return
+	}
+	buf := answers.Get().(*[]byte)
+	defer answers.Put(buf)
+	b := append((*buf)[:0], `{"id":`...)
+	b = appendString(b, feedback.ID())
+	b = append(b, `,"status":`...)
+	b = appendString(b, feedback.Status())
+	b = append(b, `,"createdAt":`...)
+	b = appendString(b, feedback.CreatedAt())
+	b = append(b, '}', '\n')
+	*buf = b
+	h := w.Header()
+	h["Content-Type"] = jsonType
+	h["Cache-Control"] = noStore
+	w.WriteHeader(http.StatusAccepted)
+	_, _ = w.Write(b) //nolint:gosec // JSON, never HTML; the client may have gone, the event is stored
+}
+
+// appendString appends s as a JSON string.
+func appendString(b []byte, s string) []byte {
+	for i := range len(s) {
+		if c := s[i]; c < 0x20 || c == '"' || c == '\\' || c > 0x7e {
+			quoted, err := json.Marshal(s)
+			if err != nil { // a string always has a JSON form
+				return append(b, `""`...)
+			}
+			return append(b, quoted...)
+		}
+	}
+	b = append(b, '"')
+	b = append(b, s...)
+	return append(b, '"')
+}
+
+// refuse answers a submission that made no event, and counts why. What the
+// client cannot repair is logged.
+func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, err error) {
+	problem, reason := explain(err)
+	h.app.engine.metrics.Rejected(reason)
+	header := w.Header()
+	switch problem.Status {
+	case http.StatusServiceUnavailable:
+		h.app.complaints.log(h.app.log, reason, err)
+		header["Retry-After"] = retryAfter(err)
+	case http.StatusRequestEntityTooLarge, http.StatusRequestTimeout:
+		if r.ProtoMajor == 1 {
+			header["Connection"] = connectionClose // or net/http waits for the rest of the body before it answers
+		}
+	case http.StatusUnsupportedMediaType:
+		header["Accept-Post"] = acceptedFormats
+		header["Accept-Encoding"] = identityCoding
+	}
+	writeProblem(w, problem)
+}
+
+// explain says what the client is told about an error, and under which reason
+// it is counted. What is no refusal of ours is the store's.
+func explain(err error) (problem *event.Problem, reason string) {
+	if errors.As(err, &problem) {
+		switch problem.Status {
+		case http.StatusBadRequest:
+			return problem, "malformed"
+		case http.StatusForbidden:
+			return problem, "forbidden"
+		case http.StatusNotFound:
+			return problem, "unknown_feedback"
+		case http.StatusRequestTimeout:
+			return problem, "timeout"
+		case http.StatusRequestEntityTooLarge:
+			return problem, "too_large"
+		case http.StatusUnsupportedMediaType:
+			return problem, "media_type"
+		}
+		return problem, "invalid"
+	}
+	switch {
+	case errors.Is(err, queue.ErrMismatch):
+		return event.NewProblem(http.StatusUnprocessableEntity, "This Idempotency-Key or id was used within 24 hours with another body. Use a new one for new feedback."), "key_reused"
+	case errors.Is(err, queue.ErrFull):
+		return unavailable(err), "full"
+	case errors.Is(err, queue.ErrFailed):
+		return unavailable(err), "failed"
+	case errors.Is(err, queue.ErrClosed):
+		return unavailable(err), "closed"
+	case errors.Is(err, queue.ErrConflict):
+		return unavailable(err), "conflict"
+	}
+	return unavailable(err), "error"
+}
+
+// unavailable is the answer when the store takes nothing now.
+func unavailable(err error) *event.Problem {
+	detail := "The submission could not be stored. Try again later."
+	switch {
+	case errors.Is(err, queue.ErrFull):
+		detail = "The store takes no more events at the moment. Try again later."
+	case errors.Is(err, queue.ErrClosed):
+		detail = "The relay is starting or stopping. Try again."
+	case errors.Is(err, queue.ErrFailed):
+		detail = "The store has failed; its operator finds the reason in the log."
+	}
+	return event.NewProblem(http.StatusServiceUnavailable, detail)
+}
+
+// retryAfter is when to come back: soon where the store changes hands, later
+// where it must make room, much later where somebody must look after it.
+func retryAfter(err error) []string {
+	switch {
+	case errors.Is(err, queue.ErrClosed), errors.Is(err, queue.ErrConflict):
+		return retrySoon
+	case errors.Is(err, queue.ErrFull):
+		return retryLater
+	}
+	return retryMuchLater
+}
+
+// writeProblem answers in the format of RFC 9457.
+func writeProblem(w http.ResponseWriter, p *event.Problem) {
+	h := w.Header()
+	h["Content-Type"] = problemType
+	h["Cache-Control"] = noStore
+	w.WriteHeader(p.Status)
+	_, _ = w.Write(append(p.JSON(), '\n')) //nolint:gosec // JSON, never HTML
+}

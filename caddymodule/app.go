@@ -1,0 +1,246 @@
+// Package caddymodule makes UserHero Relay a part of Caddy: the app, the
+// handlers, the admin routes, the Caddyfile syntax and the metrics.
+//
+// It promises that Caddy's life cycle costs no event: validating a
+// configuration touches no disk and no network, a reload keeps the store open
+// and the deliveries going, a failed reload leaves everything as it was, and a
+// request that comes before the start or after the stop gets an answer. It is
+// the only package that knows Caddy; what an event is, when an attempt is due
+// and how it is kept are decided elsewhere.
+package caddymodule
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/relay"
+)
+
+func init() { caddy.RegisterModule(new(App)) }
+
+// defaultRetention is how long what has ended is kept where nothing is said.
+const defaultRetention = 30 * 24 * time.Hour
+
+// App relays feedback to webhooks: it keeps events in a durable queue and
+// delivers them with signatures and retries. Submissions come in through the
+// `userhero` HTTP handler.
+type App struct {
+	// The store of events and deliveries. Default: `{"engine": "badger"}`,
+	// a folder below Caddy's data directory.
+	QueueRaw json.RawMessage `json:"queue,omitempty" caddy:"namespace=userhero.queues inline_key=engine"`
+
+	// The webhooks: each gets every event it has chosen, signed, at least once.
+	// A webhook that leaves this list keeps its deliveries, which wait until
+	// it comes back or they expire.
+	Webhooks []*Webhook `json:"webhooks,omitempty"`
+
+	// The delays before each retry, for webhooks without their own. An empty
+	// list means no retries. Default: 1m, 5m, 30m, 2h, 24h.
+	Retry Ladder `json:"retry,omitzero"`
+
+	// How long one attempt may take, for webhooks without their own.
+	// Default: 30s.
+	Timeout caddy.Duration `json:"timeout,omitempty"`
+
+	// How long events, deliveries and attempts are kept after the last
+	// delivery of the event has ended. What still waits is kept. Default: 30d.
+	Retention caddy.Duration `json:"retention,omitempty"`
+
+	// How many bytes the store may take on disk. Near it finished events go
+	// early, oldest first; at it submissions are answered 503. Default: no
+	// bound but the free space of the disk.
+	MaxDisk int64 `json:"max_disk,omitempty"`
+
+	// Where webhooks may be besides public addresses, and through which proxy
+	// they are reached.
+	Egress *Egress `json:"egress,omitempty"`
+
+	// Who is told when a webhook fails and recovers.
+	NotifiersRaw []json.RawMessage `json:"notifiers,omitempty" caddy:"namespace=userhero.notifiers inline_key=notifier"`
+
+	config relay.Config
+	engine *engine // a reference, given back by Cleanup
+	log    *slog.Logger
+
+	complaints complaints
+
+	attaching  sync.Once
+	attachment *attachment // nil where attaching failed
+	attachErr  error
+}
+
+// Egress bounds where deliveries may go. Without it only public addresses are
+// dialled, whatever a webhook's name resolves to at that moment.
+type Egress struct {
+	// Addresses, networks in CIDR notation and host names that may be dialled
+	// though they are not public.
+	Allow []string `json:"allow,omitempty"`
+
+	// The URL of an HTTP proxy that deliveries go through. Placeholders are
+	// replaced when the configuration is loaded.
+	Proxy string `json:"proxy,omitempty"`
+}
+
+// CaddyModule returns the Caddy module information.
+func (*App) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "userhero",
+		New: func() caddy.Module { return new(App) },
+	}
+}
+
+// Provision resolves the placeholders and takes a reference to the engine of
+// the store. It opens nothing: `caddy validate` runs beside the server that
+// holds the store.
+func (a *App) Provision(ctx caddy.Context) error {
+	a.log = ctx.Slogger()
+	if a.Retention == 0 {
+		a.Retention = caddy.Duration(defaultRetention)
+	}
+	config, err := a.resolve(caddy.NewReplacer())
+	if err != nil {
+		return err
+	}
+	a.config = config
+	opener, err := a.loadQueue(ctx)
+	if err != nil {
+		return err
+	}
+	a.engine, err = engines.acquire(opener, QueueOptions{
+		Retention: time.Duration(a.Retention),
+		MaxDisk:   a.MaxDisk,
+	}, a.log)
+	if err != nil {
+		return err
+	}
+	if err := a.engine.metrics.register(ctx.GetMetricsRegistry()); err != nil {
+		return fmt.Errorf("registering the metrics: %w", err)
+	}
+	return nil
+}
+
+// resolve returns the relay's configuration with every placeholder replaced.
+// What it returns holds secrets; what it reads keeps the placeholders.
+func (a *App) resolve(repl *caddy.Replacer) (relay.Config, error) {
+	c := relay.Config{
+		Retry:   a.Retry.durations(),
+		Timeout: time.Duration(a.Timeout),
+	}
+	if a.Egress != nil {
+		proxy, err := resolveSecret(repl, a.Egress.Proxy)
+		if err != nil {
+			return c, fmt.Errorf("egress: proxy: %w", err)
+		}
+		c.Egress = relay.Egress{Allow: a.Egress.Allow, Proxy: proxy}
+	}
+	for _, w := range a.Webhooks {
+		wc, err := w.resolve(repl)
+		if err != nil {
+			return c, fmt.Errorf("webhook %s: %w", w.Name, err)
+		}
+		c.Webhooks = append(c.Webhooks, wc)
+	}
+	return c, nil
+}
+
+func (a *App) loadQueue(ctx caddy.Context) (QueueOpener, error) {
+	if a.QueueRaw == nil {
+		a.QueueRaw = json.RawMessage(`{"engine":"badger"}`)
+	}
+	module, err := ctx.LoadModule(a, "QueueRaw")
+	if err != nil {
+		return nil, fmt.Errorf("loading the queue engine: %w", err)
+	}
+	opener, ok := module.(QueueOpener)
+	if !ok {
+		return nil, fmt.Errorf("module %T is in the namespace userhero.queues but opens no queue", module)
+	}
+	return opener, nil
+}
+
+// Validate checks the settings without a store and without the network.
+func (a *App) Validate() error {
+	if a.Retention < 0 || a.MaxDisk < 0 || a.Timeout < 0 {
+		return errors.New("retention, max_disk and timeout may not be negative")
+	}
+	return a.config.Validate()
+}
+
+// Start opens the store unless it is open, and makes these settings the ones
+// that count.
+func (a *App) Start() error {
+	if err := a.attach(); err != nil {
+		return err
+	}
+	engines.started(a)
+	return nil
+}
+
+// attach opens the engine and attaches the app's generation, once. Caddy
+// starts apps in no certain order, so a request may come before Start: it
+// attaches too, lest its event find no webhooks.
+func (a *App) attach() error {
+	a.attaching.Do(func() {
+		a.attachment, a.attachErr = a.engine.attach(a.config, a.log)
+	})
+	return a.attachErr
+}
+
+// Stop takes these settings back. The engine lives on while a configuration
+// refers to it; the newest settings still attached count.
+func (a *App) Stop() error {
+	engines.stopped(a)
+	return a.detach()
+}
+
+// detach also keeps a later attach from doing anything.
+func (a *App) detach() error {
+	a.attaching.Do(func() { a.attachErr = fmt.Errorf("the configuration was stopped: %w", queue.ErrClosed) })
+	if a.attachment == nil {
+		return nil
+	}
+	return a.engine.detach(a.attachment)
+}
+
+// accept hands a submission to the relay. Whatever the moment, also before
+// Start and after Cleanup, there is an answer: a receipt or an error that wraps
+// one of the queue's.
+func (a *App) accept(ctx context.Context, acceptance relay.Acceptance) (queue.Receipt, error) {
+	if err := a.attach(); err != nil {
+		return queue.Receipt{}, err
+	}
+	return a.engine.accept(ctx, acceptance)
+}
+
+// latest returns the newest event of a feedback.
+func (a *App) latest(ctx context.Context, feedbackID string) (queue.Event, error) {
+	if err := a.attach(); err != nil {
+		return queue.Event{}, err
+	}
+	return a.engine.latest(ctx, feedbackID)
+}
+
+// Cleanup gives the engine back. Caddy calls it also where Provision failed
+// half-way, and without Stop where Start was never called.
+func (a *App) Cleanup() error {
+	if a.engine == nil {
+		return nil
+	}
+	return errors.Join(a.detach(), engines.release(a.engine))
+}
+
+// Interface guards
+var (
+	_ caddy.App          = (*App)(nil)
+	_ caddy.Provisioner  = (*App)(nil)
+	_ caddy.Validator    = (*App)(nil)
+	_ caddy.CleanerUpper = (*App)(nil)
+)

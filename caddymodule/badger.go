@@ -1,0 +1,153 @@
+package caddymodule
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+
+	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/queue/badgerqueue"
+)
+
+func init() { caddy.RegisterModule(BadgerQueue{}) }
+
+// BadgerQueue keeps events and deliveries in a folder on the local disk. One
+// process at a time can hold it.
+type BadgerQueue struct {
+	// The folder; it is made where it is missing. Placeholders are replaced.
+	// Default: `userhero` in Caddy's data directory.
+	Path string `json:"path,omitempty"`
+
+	// Encrypts everything at rest with AES. 16, 24 or 32 bytes, as they are, in
+	// hexadecimal or in base64. Write it as a placeholder, such as
+	// `{file./run/secrets/data_key}`. Default: no encryption.
+	EncryptionKey string `json:"encryption_key,omitempty"`
+
+	path string
+	key  []byte
+}
+
+// CaddyModule returns the Caddy module information.
+func (BadgerQueue) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "userhero.queues.badger",
+		New: func() caddy.Module { return new(BadgerQueue) },
+	}
+}
+
+// Provision resolves the path and the key.
+func (b *BadgerQueue) Provision(caddy.Context) error {
+	repl := caddy.NewReplacer()
+	path, err := repl.ReplaceOrErr(b.Path, true, true)
+	if err != nil {
+		return fmt.Errorf("path: %w", err)
+	}
+	if path == "" {
+		path = filepath.Join(caddy.AppDataDir(), "userhero")
+	}
+	if b.path, err = filepath.Abs(path); err != nil {
+		return fmt.Errorf("path: %w", err)
+	}
+	if b.EncryptionKey == "" {
+		return nil
+	}
+	text, err := resolveSecret(repl, b.EncryptionKey)
+	if err != nil {
+		return fmt.Errorf("encryption_key: %w", err)
+	}
+	if b.key, err = decodeKey(text); err != nil {
+		return fmt.Errorf("encryption_key: %w", err)
+	}
+	return nil
+}
+
+// decodeKey reads 16, 24 or 32 bytes written in hexadecimal, in base64 or as
+// they are. Where a text can be read in two ways the narrower alphabet wins:
+// 32 hexadecimal digits are 16 bytes, 24 characters that end in == are 16
+// bytes, any other 16, 24 or 32 characters are the key itself.
+func decodeKey(text string) ([]byte, error) {
+	fits := func(n int) bool { return n == 16 || n == 24 || n == 32 }
+	if key, err := hex.DecodeString(text); err == nil && fits(len(key)) {
+		return key, nil
+	}
+	if key, err := base64.StdEncoding.DecodeString(text); err == nil && fits(len(key)) && strings.HasSuffix(text, "=") {
+		return key, nil
+	}
+	if fits(len(text)) {
+		return []byte(text), nil
+	}
+	for _, encoding := range []*base64.Encoding{base64.RawStdEncoding, base64.URLEncoding, base64.RawURLEncoding} {
+		if key, err := encoding.DecodeString(text); err == nil && fits(len(key)) {
+			return key, nil
+		}
+	}
+	return nil, errors.New("must be 16, 24 or 32 bytes, as they are, in hexadecimal or in base64; make one with: openssl rand -hex 32")
+}
+
+// UnmarshalCaddyfile sets up the engine from Caddyfile tokens. Syntax:
+//
+//	badger {
+//	    path           <folder>
+//	    encryption_key <key>
+//	}
+func (b *BadgerQueue) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	d.Next() // consume the engine's name
+	if d.NextArg() {
+		return d.ArgErr()
+	}
+	for d.NextBlock(0) {
+		switch d.Val() {
+		case "path":
+			if err := oneArgument(d, &b.Path); err != nil {
+				return err
+			}
+		case "encryption_key":
+			if err := oneArgument(d, &b.EncryptionKey); err != nil {
+				return err
+			}
+		default:
+			return d.Errf("unrecognized option '%s' of queue badger; known are path and encryption_key", d.Val())
+		}
+	}
+	return nil
+}
+
+// StoreKey is the absolute path.
+func (b *BadgerQueue) StoreKey() string { return b.path }
+
+// StoreSettings are the options that count when the store is opened.
+func (b *BadgerQueue) StoreSettings() map[string]string {
+	digest := sha256.Sum256(b.key)
+	return map[string]string{"queue": "badger", "encryption_key": hex.EncodeToString(digest[:])}
+}
+
+// OpenQueue opens the folder.
+func (b *BadgerQueue) OpenQueue(ctx context.Context, o QueueOptions) (queue.Queue, error) {
+	store, err := badgerqueue.Open(ctx, badgerqueue.Options{
+		Path:          b.path,
+		EncryptionKey: b.key,
+		Retention:     o.Retention,
+		MaxDisk:       o.MaxDisk,
+		Logger:        o.Logger,
+		OnCommit:      o.OnCommit,
+	})
+	if err != nil {
+		return nil, err // not a nil *Store in an interface
+	}
+	return store, nil
+}
+
+// Interface guards
+var (
+	_ caddy.Provisioner     = (*BadgerQueue)(nil)
+	_ caddyfile.Unmarshaler = (*BadgerQueue)(nil)
+	_ QueueOpener           = (*BadgerQueue)(nil)
+)

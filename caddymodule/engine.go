@@ -1,0 +1,282 @@
+package caddymodule
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/userhero/relay/console"
+	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/relay"
+)
+
+// Bounds of an engine's end. Caddy's own systemd unit kills the process five
+// seconds after it asked it to end, so attempts under way get less than that;
+// those that do not end are cut off and not counted.
+const (
+	requestGrace = 2 * time.Second
+	attemptGrace = 4 * time.Second
+	closeGrace   = 20 * time.Second
+)
+
+// engine is one store and the relay that works on it. It belongs to no single
+// configuration: those that name the same store share it, so a reload finds
+// everything running.
+//
+//	           acquire          attach, accept        last release
+//	(nothing) ────────► unopened ───────────► open ─────────────► closed
+//	                        └──────────────────────────────────────▲
+//	                        │ opening failed ► failed ─────────────┘
+type engine struct {
+	key      string
+	opener   QueueOpener
+	options  QueueOptions
+	settings map[string]string
+	metrics  *metrics
+	log      *switchLogger
+
+	opening sync.Once
+	users   sync.WaitGroup // of the relay; added to only while not closed
+
+	mu      sync.RWMutex // guards everything below; never held while the disk works
+	closed  bool
+	failure error // why it could not be opened
+	queue   queue.Queue
+	relay   *relay.Relay
+	api     http.Handler
+}
+
+// attachment is one configuration's hold on the engine.
+type attachment struct {
+	generation *relay.Generation
+	log        *slog.Logger
+	once       sync.Once
+	err        error
+}
+
+// newEngine opens nothing.
+func newEngine(opener QueueOpener, o QueueOptions, log *slog.Logger) *engine {
+	e := &engine{
+		key:      opener.StoreKey(),
+		opener:   opener,
+		options:  o,
+		settings: storeSettings(opener, o),
+		metrics:  newMetrics(),
+		log:      newSwitchLogger(log),
+	}
+	e.metrics.read = e.current
+	e.options.Logger = e.log.logger()
+	e.options.OnCommit = e.metrics.committed
+	return e
+}
+
+// storeSettings are the options that cannot change while the store is open.
+func storeSettings(opener QueueOpener, o QueueOptions) map[string]string {
+	s := maps.Clone(opener.StoreSettings())
+	if s == nil {
+		s = make(map[string]string, 2)
+	}
+	s["retention"] = o.Retention.String()
+	s["max_disk"] = strconv.FormatInt(o.MaxDisk, 10)
+	return s
+}
+
+// differing names the settings that another configuration of the same store
+// would have had otherwise.
+func (e *engine) differing(opener QueueOpener, o QueueOptions) []string {
+	other := storeSettings(opener, o)
+	var names []string
+	for name, value := range other {
+		if e.settings[name] != value {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// open opens the store and starts the relay, once; every caller gets the same
+// error. It does not end with the caller: the first may be a request whose
+// client goes away.
+func (e *engine) open() error {
+	e.opening.Do(func() {
+		q, r, err := e.build(context.Background())
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		if err != nil {
+			e.failure = fmt.Errorf("opening the store %s: %w", e.key, err)
+			return
+		}
+		e.queue, e.relay = q, r
+		e.api = console.NewAPI(console.Options{Relay: r, Version: version(), Started: time.Now(), Logger: e.options.Logger})
+	})
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	if e.closed {
+		return errEngineClosed
+	}
+	return e.failure
+}
+
+var errEngineClosed = fmt.Errorf("the relay has stopped: %w", queue.ErrClosed)
+
+func (e *engine) build(ctx context.Context) (queue.Queue, *relay.Relay, error) {
+	q, err := e.opener.OpenQueue(ctx, e.options)
+	if err != nil {
+		return nil, nil, err
+	}
+	r := relay.New(relay.Options{
+		Queue:    q,
+		Logger:   e.options.Logger,
+		Version:  version(),
+		Observer: e.metrics,
+	})
+	if err := r.Start(ctx); err != nil {
+		closing, cancel := context.WithTimeout(ctx, closeGrace)
+		defer cancel()
+		return nil, nil, errors.Join(fmt.Errorf("starting the relay: %w", err), q.Close(closing))
+	}
+	return q, r, nil
+}
+
+// attach makes the settings those that count, opening the engine where nobody
+// has yet.
+func (e *engine) attach(c relay.Config, log *slog.Logger) (*attachment, error) {
+	if err := e.open(); err != nil {
+		return nil, err
+	}
+	r, err := e.use()
+	if err != nil {
+		return nil, err
+	}
+	defer e.users.Done()
+	e.log.push(log)
+	g, err := r.Attach(c)
+	if err != nil {
+		e.log.remove(log)
+		return nil, fmt.Errorf("applying the webhooks: %w", err)
+	}
+	return &attachment{generation: g, log: log}, nil
+}
+
+// detach takes settings back; detaching twice is fine.
+func (e *engine) detach(a *attachment) error {
+	a.once.Do(func() {
+		a.err = a.generation.Detach()
+		e.log.remove(a.log)
+	})
+	return a.err
+}
+
+// use returns the relay and keeps the engine from closing until the caller
+// calls users.Done. Where the engine is closed or was never opened, the error
+// wraps queue.ErrClosed.
+func (e *engine) use() (*relay.Relay, error) {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	switch {
+	case e.closed:
+		return nil, errEngineClosed
+	case e.failure != nil:
+		return nil, e.failure
+	case e.relay == nil:
+		return nil, fmt.Errorf("the relay has not started: %w", queue.ErrClosed)
+	}
+	e.users.Add(1)
+	return e.relay, nil
+}
+
+// current is the relay for a reading of its counters, or nil.
+func (e *engine) current() *relay.Relay {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	if e.closed {
+		return nil
+	}
+	return e.relay
+}
+
+// accept hands a submission to the relay.
+func (e *engine) accept(ctx context.Context, a relay.Acceptance) (queue.Receipt, error) {
+	r, err := e.use()
+	if err != nil {
+		return queue.Receipt{}, err
+	}
+	defer e.users.Done()
+	return r.Accept(ctx, a)
+}
+
+// latest returns the newest event of a feedback.
+func (e *engine) latest(ctx context.Context, feedbackID string) (queue.Event, error) {
+	r, err := e.use()
+	if err != nil {
+		return queue.Event{}, err
+	}
+	defer e.users.Done()
+	return r.Queue().Latest(ctx, feedbackID)
+}
+
+// serveAPI answers a request to the API.
+func (e *engine) serveAPI(w http.ResponseWriter, r *http.Request) {
+	if _, err := e.use(); err != nil {
+		writeProblem(w, unavailable(err))
+		return
+	}
+	defer e.users.Done()
+	e.mu.RLock()
+	api := e.api
+	e.mu.RUnlock()
+	api.ServeHTTP(w, r)
+}
+
+// Destruct ends the engine within bounded time: requests under way are
+// answered, attempts under way end or are cut off uncounted, what was settled
+// is committed. Requests that come later get an error at once. The pool calls
+// it, after the last configuration gave the engine back.
+func (e *engine) Destruct() error {
+	e.opening.Do(func() {}) // waits for an opening under way, prevents a later one
+	e.mu.Lock()
+	e.closed = true
+	q, r := e.queue, e.relay
+	e.mu.Unlock()
+	if r == nil {
+		return nil
+	}
+
+	idle := make(chan struct{})
+	go func() { e.users.Wait(); close(idle) }()
+	select {
+	case <-idle:
+	case <-time.After(requestGrace):
+		// The store answers them ErrClosed.
+	}
+	var errs []error
+	stopping, cancel := context.WithTimeout(context.Background(), attemptGrace)
+	defer cancel()
+	if err := r.Stop(stopping); err != nil && !errors.Is(err, context.DeadlineExceeded) {
+		errs = append(errs, fmt.Errorf("stopping the relay: %w", err))
+	}
+	closing, cancel := context.WithTimeout(context.Background(), closeGrace)
+	defer cancel()
+	if err := q.Close(closing); err != nil {
+		errs = append(errs, fmt.Errorf("closing the store %s: %w", e.key, err))
+	}
+	return errors.Join(errs...)
+}
+
+// warnDiffering tells the user what a reload has not applied.
+func warnDiffering(log *slog.Logger, key string, names []string) {
+	if len(names) == 0 {
+		return
+	}
+	log.Warn("the store stays open with the options it was opened with; restart Caddy to apply the new ones",
+		"store", key, "options", strings.Join(names, ", "))
+}

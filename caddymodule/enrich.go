@@ -1,0 +1,152 @@
+package caddymodule
+
+import (
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/dunglas/httpsfv"
+	"github.com/medama-io/go-useragent"
+	"golang.org/x/text/language"
+
+	"github.com/userhero/relay/event"
+)
+
+// maxHint bounds the header fields that are read for the context, in bytes. A
+// longer one is not from a browser, or of no use to a person.
+const maxHint = 1024
+
+// userAgents is made at the first need; it takes some 5 MB.
+var userAgents = sync.OnceValue(useragent.NewParser)
+
+// defaults are what the request tells about itself; the feedback takes from it
+// what it has not said.
+func (h *Handler) defaults(r *http.Request) event.Defaults {
+	d := event.Defaults{Project: h.Project, Widget: h.Widget}
+	// The page that holds the form or the widget. What led the visitor there
+	// (context.referrer) only the page knows.
+	d.Context.PageURL = hint(r.Header, "Referer")
+	fromUserAgent(&d.Context, hint(r.Header, "User-Agent"))
+	fromClientHints(&d.Context, r.Header)
+	d.Context.Locale = localeOf(hint(r.Header, "Accept-Language"))
+	if h.CountryHeader != "" {
+		d.Context.Country = countryOf(r.Header.Get(h.CountryHeader))
+	}
+	return d
+}
+
+// hint is a header field, or nothing where it is too long to be looked at or
+// holds bytes that no JSON string may hold.
+func hint(h http.Header, name string) string {
+	v := h.Get(name)
+	if len(v) > maxHint {
+		return ""
+	}
+	return strings.ToValidUTF8(v, "\uFFFD")
+}
+
+// fromUserAgent reads browser, system and kind of device.
+func fromUserAgent(c *event.Context, field string) {
+	if field == "" {
+		return
+	}
+	ua := userAgents().Parse(field)
+	c.Browser = ua.Browser().String()
+	c.BrowserVersion = ua.BrowserVersionMajor()
+	c.OS = ua.OS().String()
+	if ua.IsMacOS() {
+		c.OS = "macOS" // as Apple and the client hints write it
+	}
+	if !ua.IsBot() { // a script is no device
+		c.DeviceType = strings.ToLower(ua.Device().String())
+	}
+}
+
+// fromClientHints reads the hints that browsers send unasked
+// (https://wicg.github.io/ua-client-hints/). They are meant to be read, where
+// User-Agent is full of old disguises, so they win over it.
+func fromClientHints(c *event.Context, h http.Header) {
+	if field := hint(h, "Sec-CH-UA-Platform"); field != "" {
+		if item, err := httpsfv.UnmarshalItem([]string{field}); err == nil {
+			if platform, ok := item.Value.(string); ok && platform != "" && platform != "Unknown" {
+				c.OS = platform
+			}
+		}
+	}
+	if hint(h, "Sec-CH-UA-Mobile") == "?1" && c.DeviceType != "tablet" {
+		c.DeviceType = "mobile"
+	}
+	if field := hint(h, "Sec-CH-UA"); field != "" {
+		if name, version := brandOf(field); name != "" {
+			c.Browser, c.BrowserVersion = name, version
+		}
+	}
+}
+
+// brandOf picks the browser from a list of brands, in which an invented one
+// stands against sniffing and the engine stands beside the product.
+func brandOf(field string) (name, version string) {
+	brands, err := httpsfv.UnmarshalList([]string{field})
+	if err != nil {
+		return "", ""
+	}
+	for _, member := range brands {
+		item, ok := member.(httpsfv.Item)
+		if !ok {
+			continue
+		}
+		brand, ok := item.Value.(string)
+		if !ok || brand == "" || strings.Contains(brand, "Brand") && strings.Contains(brand, "Not") {
+			continue
+		}
+		if brand == "Chromium" && name != "" {
+			continue
+		}
+		v, _ := item.Params.Get("v")
+		text, _ := v.(string)
+		if _, err := strconv.Atoi(text); err != nil {
+			text = ""
+		}
+		name, version = brand, text
+		if brand != "Chromium" {
+			break
+		}
+	}
+	switch name {
+	case "Google Chrome":
+		name = "Chrome"
+	case "Microsoft Edge":
+		name = "Edge"
+	}
+	return name, version
+}
+
+// localeOf is the language the visitor likes best (RFC 9110 §12.5.4).
+func localeOf(field string) string {
+	if field == "" {
+		return ""
+	}
+	tags, _, err := language.ParseAcceptLanguage(field)
+	if err != nil || len(tags) == 0 || tags[0] == language.Und {
+		return ""
+	}
+	if locale := tags[0].String(); locale != "mul" { // "*"
+		return locale
+	}
+	return ""
+}
+
+// countryOf is the ISO 3166-1 code in upper case, or nothing: proxies write
+// XX or T1 where they do not know.
+func countryOf(field string) string {
+	if len(field) != 2 || strings.EqualFold(field, "XX") {
+		return ""
+	}
+	for i := range len(field) {
+		if c := field[i] | 0x20; c < 'a' || c > 'z' {
+			return ""
+		}
+	}
+	return strings.ToUpper(field)
+}

@@ -1,0 +1,73 @@
+package caddymodule
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+)
+
+// FuzzIntake feeds the handler any method, header and body: it always answers,
+// and has stored exactly one event where the answer says so, else none.
+func FuzzIntake(f *testing.F) {
+	for _, seed := range []struct{ method, path, contentType, key, body string }{
+		{"POST", "/feedback", "application/json", "", `{"message":"hi"}`},
+		{"POST", "/feedback", "text/plain", "k", `{"message":"hi","id":"fb_1","rating":3}`},
+		{"POST", "/feedback", "application/x-www-form-urlencoded", "", "message=hi&metadata.a.b=1&rating=2"},
+		{"POST", "/feedback", "multipart/form-data; boundary=x", "", "--x\r\nContent-Disposition: form-data; name=message\r\n\r\nhi\r\n--x--\r\n"},
+		{"PATCH", "/feedback/fb_1", "application/json", "", `{"status":"done","metadata":{"a":null}}`},
+		{"PUT", "/feedback/", "application/json", "", `{"status":"done"}`},
+		{"OPTIONS", "/feedback", "", "", ""},
+		{"GET", "/", "", "", ""},
+	} {
+		f.Add(seed.method, seed.path, seed.contentType, seed.key, seed.body)
+	}
+	app := provisionedApp(f)
+	if err := app.Start(); err != nil {
+		f.Fatal(err)
+	}
+	f.Cleanup(func() {
+		if err := app.Stop(); err != nil {
+			f.Error(err)
+		}
+		if err := app.Cleanup(); err != nil {
+			f.Error(err)
+		}
+	})
+	handler := &Handler{MaxBody: defaultMaxBody, UpdateAuth: "t", token: "t", app: app}
+	next := caddyhttp.HandlerFunc(func(http.ResponseWriter, *http.Request) error {
+		f.Error("the answering mode called the next handler")
+		return nil
+	})
+	stored := func() int64 { return app.engine.current().Queue().Stats().Events }
+	f.Fuzz(func(t *testing.T, method, path, contentType, key, body string) {
+		r, err := http.NewRequest(method, "http://site.test/", strings.NewReader(body))
+		if err != nil {
+			t.Skip() // no server lets such a method through
+		}
+		r.URL.Path = path
+		r.Header.Set("Content-Type", contentType)
+		r.Header.Set("Authorization", "Bearer t")
+		if key != "" {
+			r.Header.Set("Idempotency-Key", key)
+		}
+		w := httptest.NewRecorder()
+		before := stored()
+		if err := handler.ServeHTTP(w, r, next); err != nil {
+			t.Fatal(err)
+		}
+		added := stored() - before
+		switch {
+		case added < 0 || added > 1:
+			t.Errorf("%d events were stored", added)
+		case added == 1 && w.Code != http.StatusAccepted && w.Code != http.StatusSeeOther:
+			t.Errorf("an event was stored, but the answer is %d", w.Code)
+		case w.Code == http.StatusAccepted && added == 0 && w.Header().Get("Idempotency-Replayed") == "" && method == http.MethodPost:
+			t.Error("accepted, but nothing was stored")
+		case w.Code >= 500:
+			t.Errorf("answered %d: %s", w.Code, w.Body)
+		}
+	})
+}

@@ -1,0 +1,201 @@
+package caddymodule
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/userhero/relay/event"
+	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/relay"
+)
+
+func init() { caddy.RegisterModule(Handler{}) }
+
+// Bounds of MaxBody in bytes. A finished document is at most 100 KiB
+// (event.MaxDocument), so a larger submission could only be refused later.
+const (
+	defaultMaxBody = 64 << 10
+	largestMaxBody = 1 << 20
+)
+
+// Handler takes in feedback: POST creates it, PATCH and PUT on …/{id} change
+// it. The answer 202 says that the event and its deliveries are on disk.
+// Problems are answered in the format of RFC 9457.
+type Handler struct {
+	// The projectId of submissions that have none.
+	Project string `json:"project,omitempty"`
+
+	// The widgetId of submissions that have none.
+	Widget string `json:"widget,omitempty"`
+
+	// The origins whose pages may submit, such as `https://app.example.com`,
+	// or `*` for all. Default: only pages of the site itself.
+	AllowOrigins []string `json:"allow_origins,omitempty"`
+
+	// The largest body in bytes, at most 1 MiB; above it the answer is 413.
+	// Default: 64 KiB.
+	MaxBody int64 `json:"max_body,omitempty"`
+
+	// Let the next handler answer. Its 2xx makes the event, and is released
+	// once the event is on disk; it is also what allows an update. Whatever
+	// is no feedback passes untouched.
+	Passthrough bool `json:"passthrough,omitempty"`
+
+	// The request header field that holds the visitor's country as two
+	// letters, such as `CF-IPCountry`, for submissions without
+	// context.country. Set it only where a proxy in front sets the field.
+	CountryHeader string `json:"country_header,omitempty"`
+
+	// The bearer token that allows PATCH and PUT. Write it as a placeholder,
+	// such as `{env.UPDATE_TOKEN}`. Default: only users whom Caddy has
+	// authenticated may update. Not asked for with passthrough, where the next
+	// handler decides.
+	UpdateAuth string `json:"update_auth,omitempty"`
+
+	app   *App
+	cors  cors
+	token string // UpdateAuth, resolved
+}
+
+// CaddyModule returns the Caddy module information.
+func (Handler) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "http.handlers.userhero",
+		New: func() caddy.Module { return new(Handler) },
+	}
+}
+
+// Provision finds the app, made with its defaults where the configuration has
+// none.
+func (h *Handler) Provision(ctx caddy.Context) error {
+	app, err := ctx.App("userhero")
+	if err != nil {
+		return fmt.Errorf("loading the userhero app: %w", err)
+	}
+	h.app = app.(*App)
+	if h.MaxBody == 0 {
+		h.MaxBody = defaultMaxBody
+	}
+	if h.token, err = resolveSecret(caddy.NewReplacer(), h.UpdateAuth); err != nil {
+		return fmt.Errorf("update_auth: %w", err)
+	}
+	h.cors, err = newCORS(h.AllowOrigins)
+	return err
+}
+
+// Validate checks the bounds.
+func (h *Handler) Validate() error {
+	if h.MaxBody < 1 || h.MaxBody > largestMaxBody {
+		return fmt.Errorf("max_body must be between 1 and %d bytes, is %d", largestMaxBody, h.MaxBody)
+	}
+	if h.UpdateAuth != "" && h.token == "" {
+		return errors.New("update_auth: the token is empty")
+	}
+	return nil
+}
+
+// ServeHTTP answers the request, or lets the next handler answer.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	if h.Passthrough {
+		return h.pass(w, r, next)
+	}
+	h.cors.allow(w.Header(), r.Header)
+	switch r.Method {
+	case http.MethodPost:
+		h.create(w, r)
+	case http.MethodPatch, http.MethodPut:
+		h.update(w, r)
+	case http.MethodOptions:
+		h.cors.preflight(w, r)
+	default:
+		w.Header()["Allow"] = allowedMethods
+		writeProblem(w, event.NewProblem(http.StatusMethodNotAllowed, "Send feedback with POST, change it with PATCH or PUT on its id."))
+	}
+	return nil
+}
+
+// create answers a POST.
+func (h *Handler) create(w http.ResponseWriter, r *http.Request) {
+	arrived := time.Now()
+	format, err := formatOf(r.Header)
+	if err != nil {
+		h.refuse(w, r, err)
+		return
+	}
+	body, err := readBody(w, r, h.MaxBody, bodyTimeout)
+	if err != nil {
+		h.refuse(w, r, err)
+		return
+	}
+	defer body.release()
+	feedback, identity, err := format.parse(body.Bytes(), r.Header)
+	if err != nil {
+		h.refuse(w, r, err)
+		return
+	}
+	defer feedback.Release()
+	receipt, err := h.submit(r, feedback, identity)
+	if err != nil {
+		h.refuse(w, r, err)
+		return
+	}
+	if receipt.Replayed {
+		h.replay(w, r, format, receipt.Event)
+		return
+	}
+	h.app.engine.metrics.ingested(time.Since(arrived))
+	writeAccepted(w, r, format, feedback)
+}
+
+// submit completes the feedback and stores its event. identity is what a
+// repeat of the submission must equal.
+func (h *Handler) submit(r *http.Request, feedback *event.Feedback, identity []byte) (queue.Receipt, error) {
+	now := time.Now()
+	clientID := feedback.ID()
+	feedback.Fill(h.defaults(r))
+	keys, err := idempotencyKeys(r.Header, feedback.ProjectID(), clientID, identity)
+	if err != nil {
+		return queue.Receipt{}, err
+	}
+	feedback.Complete(now, event.NewID)
+	document, err := feedback.Document(event.Created, now)
+	if err != nil {
+		return queue.Receipt{}, err
+	}
+	// What was read whole is stored, also where the client has gone by now: a
+	// page that closes does not wait for the answer.
+	ctx := context.WithoutCancel(r.Context())
+	return h.app.accept(ctx, relay.Acceptance{
+		Type:       event.Created,
+		FeedbackID: feedback.ID(),
+		ProjectID:  feedback.ProjectID(),
+		Body:       document,
+		Trace:      traceOf(ctx),
+		Keys:       keys,
+	})
+}
+
+// replay gives the answer that the first submission with the same key got.
+func (h *Handler) replay(w http.ResponseWriter, r *http.Request, format format, e queue.Event) {
+	first, err := event.Stored(e.Body)
+	if err != nil {
+		h.refuse(w, r, fmt.Errorf("reading event %s: %w", e.ID, err))
+		return
+	}
+	defer first.Release()
+	w.Header()["Idempotency-Replayed"] = headerTrue
+	writeAccepted(w, r, format, first)
+}
+
+// Interface guards
+var (
+	_ caddy.Provisioner           = (*Handler)(nil)
+	_ caddy.Validator             = (*Handler)(nil)
+	_ caddyhttp.MiddlewareHandler = (*Handler)(nil)
+)

@@ -1,0 +1,334 @@
+package caddymodule
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/userhero/relay/event"
+	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/relay"
+)
+
+const intake = "userhero /feedback*"
+
+func webhookTo(h *hook) string {
+	return fmt.Sprintf("webhook crm {\nurl %s\nsecret s3cret\n}\n", h.URL)
+}
+
+func TestReloadsUnderLoadLoseNothing(t *testing.T) {
+	const reloads, clients = 20, 8
+	s, h := newSite(t), newHook(t)
+	s.load(webhookTo(h), intake)
+
+	var sent atomic.Int64
+	stop := make(chan struct{})
+	var load sync.WaitGroup
+	for c := range clients {
+		load.Go(func() {
+			for n := 0; ; n++ {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				submitUntilAnswered(t, s, fmt.Sprintf("client-%d-%d", c, n))
+				sent.Add(1)
+			}
+		})
+	}
+	for i := range reloads {
+		s.load(webhookTo(h)+fmt.Sprintf("timeout %ds\n", 10+i), intake)
+	}
+	close(stop)
+	load.Wait()
+
+	arrived := h.await(t, int(sent.Load()))
+	deliveries, feedback := make(map[string]int), make(map[string]int)
+	for _, a := range arrived {
+		deliveries[a.Header.Get("X-UserHero-Delivery")]++
+		feedback[a.document(t).Data["id"].(string)]++
+	}
+	for id, n := range deliveries {
+		if n != 1 {
+			t.Errorf("delivery %s came %d times", id, n)
+		}
+	}
+	if len(feedback) != int(sent.Load()) {
+		t.Errorf("%d submissions were accepted, %d arrived", sent.Load(), len(feedback))
+	}
+	if strings.Contains(s.log(), "panic") {
+		t.Error("the log tells of a panic")
+	}
+}
+
+// submitUntilAnswered repeats a submission whose connection broke: where a
+// listener changes hands the kernel resets what it had not accepted yet, and an
+// idle connection may close as a request goes out. An answer must be 202.
+func submitUntilAnswered(t *testing.T, s *site, key string) {
+	t.Helper()
+	header := append([]string{"Idempotency-Key", key}, jsonBody...)
+	for range 100 {
+		a, err := request(http.MethodPost, "http://"+s.address+"/feedback", `{"message":"under load"}`, header...)
+		if err != nil {
+			continue
+		}
+		if a.Status != http.StatusAccepted {
+			t.Errorf("a submission during reloads: %d %s", a.Status, a.Body)
+		}
+		return
+	}
+	t.Error("a submission found no connection in 100 tries")
+}
+
+func TestCountersGoOnOverReloads(t *testing.T) {
+	s, h := newSite(t), newHook(t)
+	s.load(webhookTo(h), intake)
+	for i := range 3 {
+		s.post(`{"message":"counted"}`)
+		h.await(t, i+1)
+		s.load(webhookTo(h)+fmt.Sprintf("timeout %ds\n", 10+i), intake)
+	}
+	a, err := request(http.MethodGet, "http://"+s.admin+"/metrics", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := `userhero_events_accepted_total{type="feedback.created"} 3`; !strings.Contains(a.Body, want) {
+		t.Errorf("no %s in:\n%s", want, grep(a.Body, "userhero_"))
+	}
+}
+
+// grep returns the lines that contain s.
+func grep(text, s string) string {
+	var b strings.Builder
+	for line := range strings.Lines(text) {
+		if strings.Contains(line, s) {
+			b.WriteString(line)
+		}
+	}
+	return b.String()
+}
+
+func TestValidateTouchesNoDisk(t *testing.T) {
+	s, h := newSite(t), newHook(t)
+	config := s.config(webhookTo(h), intake)
+	var parsed caddy.Config
+	if err := caddy.StrictUnmarshalJSON(config, &parsed); err != nil {
+		t.Fatal(err)
+	}
+	if err := caddy.Validate(&parsed); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(s.store()); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("validating has made the store's folder (%v)", err)
+	}
+}
+
+func TestValidateBesideRunningServer(t *testing.T) {
+	s, h := newSite(t), newHook(t)
+	s.load(webhookTo(h), intake)
+	var parsed caddy.Config
+	if err := caddy.StrictUnmarshalJSON(s.config(webhookTo(h), intake), &parsed); err != nil {
+		t.Fatal(err)
+	}
+	if err := caddy.Validate(&parsed); err != nil {
+		t.Fatal(err)
+	}
+	if a := s.post(`{"message":"still here"}`); a.Status != http.StatusAccepted {
+		t.Errorf("after validating: %d %s", a.Status, a.Body)
+	}
+	h.await(t, 1)
+}
+
+func TestFailedReloadRollsBack(t *testing.T) {
+	s, before, after := newSite(t), newHook(t), newHook(t)
+	s.load(webhookTo(before), intake)
+
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = taken.Close() }()
+	_, port, err := net.SplitHostPort(taken.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	broken := s.config(webhookTo(after), intake+"\n}\nhttp://:"+port+" {\nrespond ok\n")
+	if err := caddy.Load(broken, true); err == nil {
+		t.Fatal("a configuration with a taken port was loaded")
+	}
+
+	if a := s.post(`{"message":"after the failed reload"}`); a.Status != http.StatusAccepted {
+		t.Fatalf("%d %s", a.Status, a.Body)
+	}
+	before.await(t, 1)
+	if n := after.count(); n != 0 {
+		t.Errorf("the webhook of the failed configuration got %d deliveries", n)
+	}
+	if a := s.api("/healthz"); a.Status != http.StatusOK {
+		t.Errorf("healthz: %d %s", a.Status, a.Body)
+	}
+}
+
+func TestChangedPathOpensOtherStore(t *testing.T) {
+	s, h := newSite(t), newHook(t)
+	in := func(folder string) string {
+		return webhookTo(h) + fmt.Sprintf("queue badger {\npath %s\n}\n", filepath.Join(s.dir, folder))
+	}
+	events := func() int {
+		return len(s.api("/events").json(t)["items"].([]any))
+	}
+	s.load(in("one"), intake)
+	s.post(`{"message":"in one"}`)
+	h.await(t, 1)
+	if n := events(); n != 1 {
+		t.Fatalf("%d events in the first store, want 1", n)
+	}
+	s.load(in("two"), intake)
+	if n := events(); n != 0 {
+		t.Fatalf("%d events in the second store, want none", n)
+	}
+	s.post(`{"message":"in two"}`)
+	h.await(t, 2)
+	s.load(in("one"), intake)
+	if n := events(); n != 1 {
+		t.Fatalf("%d events in the first store when it is back, want 1", n)
+	}
+}
+
+func TestOtherStoreOptionsAreReportedNotApplied(t *testing.T) {
+	s, h := newSite(t), newHook(t)
+	s.load(webhookTo(h), intake)
+	s.load(webhookTo(h)+"retention 7d\nmax_disk 10GiB\n", intake)
+	if want := `"options":"max_disk, retention"`; !strings.Contains(s.log(), want) {
+		t.Errorf("the log does not say %s", want)
+	}
+	if a := s.post(`{"message":"goes on"}`); a.Status != http.StatusAccepted {
+		t.Errorf("%d %s", a.Status, a.Body)
+	}
+}
+
+func TestWebhookThatLeftKeepsItsDeliveries(t *testing.T) {
+	s, h := newSite(t), newHook(t)
+	h.mu.Lock()
+	h.status = http.StatusInternalServerError
+	h.mu.Unlock()
+	withRetry := webhookTo(h) + "retry 200ms 200ms 200ms 200ms 200ms 200ms 200ms 200ms\n"
+	s.load(withRetry, intake)
+	s.post(`{"message":"waits for its webhook"}`)
+	h.await(t, 1)
+	s.load("", intake)
+	h.mu.Lock()
+	h.status = http.StatusNoContent
+	before := len(h.arrived)
+	h.mu.Unlock()
+	s.load(withRetry, intake)
+	arrived := h.await(t, before+1)
+	first, last := arrived[0].Header.Get("X-UserHero-Delivery"), arrived[len(arrived)-1].Header.Get("X-UserHero-Delivery")
+	if first != last {
+		t.Errorf("delivery %s became %s", first, last)
+	}
+}
+
+// provisionedApp is an app as Caddy has it after Provision, without Caddy.
+func provisionedApp(t testing.TB) *App {
+	t.Helper()
+	ctx, cancel := caddy.NewContext(caddy.Context{Context: context.Background()})
+	t.Cleanup(cancel)
+	app := &App{QueueRaw: fmt.Appendf(nil, `{"engine":"badger","path":%q}`, filepath.Join(t.TempDir(), "store"))}
+	if err := app.Provision(ctx); err != nil {
+		t.Fatal(err)
+	}
+	return app
+}
+
+func acceptance(t *testing.T) relay.Acceptance {
+	t.Helper()
+	return relay.Acceptance{Type: event.Created, FeedbackID: "fb_1", Body: []byte(`{"event":"feedback.created"}`)}
+}
+
+func TestRequestBeforeStartIsAccepted(t *testing.T) {
+	t.Parallel()
+	app := provisionedApp(t)
+	if _, err := app.accept(t.Context(), acceptance(t)); err != nil {
+		t.Errorf("before Start: %v", err)
+	}
+	if err := app.Start(); err != nil {
+		t.Error(err)
+	}
+	if err := errors.Join(app.Stop(), app.Cleanup()); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestRequestAfterCleanupGetsErrClosed(t *testing.T) {
+	t.Parallel()
+	app := provisionedApp(t)
+	if err := errors.Join(app.Start(), app.Stop(), app.Cleanup()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := app.accept(t.Context(), acceptance(t)); !errors.Is(err, queue.ErrClosed) {
+		t.Errorf("after Cleanup: %v, want %v", err, queue.ErrClosed)
+	}
+	if _, err := app.latest(t.Context(), "fb_1"); !errors.Is(err, queue.ErrClosed) {
+		t.Errorf("after Cleanup: %v, want %v", err, queue.ErrClosed)
+	}
+}
+
+func TestCleanupWithoutStartOpensNothing(t *testing.T) {
+	t.Parallel()
+	app := provisionedApp(t)
+	if err := app.Cleanup(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := app.accept(t.Context(), acceptance(t)); !errors.Is(err, queue.ErrClosed) {
+		t.Errorf("after Cleanup: %v, want %v", err, queue.ErrClosed)
+	}
+	if _, err := os.Stat(app.engine.key); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the store's folder exists (%v)", err)
+	}
+}
+
+func TestRequestsDuringShutdownAreAnswered(t *testing.T) {
+	t.Parallel()
+	app := provisionedApp(t)
+	if err := app.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var clients sync.WaitGroup
+	started := make(chan struct{}, 8)
+	for range cap(started) {
+		clients.Go(func() {
+			for first := true; ; first = false {
+				_, err := app.accept(t.Context(), acceptance(t))
+				if first {
+					started <- struct{}{}
+				}
+				if errors.Is(err, queue.ErrClosed) {
+					return
+				}
+				if err != nil {
+					t.Errorf("during shutdown: %v", err)
+					return
+				}
+			}
+		})
+	}
+	for range cap(started) {
+		<-started
+	}
+	if err := errors.Join(app.Stop(), app.Cleanup()); err != nil {
+		t.Error(err)
+	}
+	clients.Wait()
+}

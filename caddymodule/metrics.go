@@ -1,0 +1,190 @@
+package caddymodule
+
+import (
+	"errors"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/userhero/relay/relay"
+)
+
+// metrics are the collectors of one engine. They live as long as it does, so
+// counters go on over reloads; each configuration brings a new registry, in
+// which they are registered again.
+//
+// Gauges are read from counters in memory when they are scraped. Labels take
+// their values from the configuration or from a fixed list, never from what a
+// client sends.
+type metrics struct {
+	accepted   *prometheus.CounterVec
+	rejected   *prometheus.CounterVec
+	ingest     prometheus.Histogram
+	commit     prometheus.Histogram
+	attempts   *prometheus.CounterVec
+	attempt    *prometheus.HistogramVec
+	endToEnd   *prometheus.HistogramVec
+	deliveries *prometheus.Desc
+	oldestDue  *prometheus.Desc
+	disk       *prometheus.Desc
+	state      *prometheus.Desc
+
+	// read returns the relay, or nil while there is none.
+	read func() *relay.Relay
+}
+
+// Buckets in seconds. An fsync takes 0.1–10 ms on a good disk and a second on
+// a bad one; an attempt ends within its timeout, 30 s unless set; end to end
+// reaches from a millisecond to the end of a ladder of days.
+var (
+	ingestBuckets   = []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5}
+	attemptBuckets  = []float64{.001, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60}
+	endToEndBuckets = []float64{.001, .005, .01, .05, .1, .5, 1, 5, 30, 60, 300, 1800, 7200, 21600, 86400, 259200}
+)
+
+func newMetrics() *metrics {
+	webhook := []string{"webhook"}
+	return &metrics{
+		accepted: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "userhero_events_accepted_total",
+			Help: "Events that were stored durably.",
+		}, []string{"type"}),
+		rejected: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "userhero_events_rejected_total",
+			Help: "Submissions that made no event, by reason.",
+		}, []string{"reason"}),
+		ingest: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "userhero_ingest_duration_seconds",
+			Help:    "Time from a submission's arrival to its durable acceptance.",
+			Buckets: ingestBuckets,
+		}),
+		commit: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "userhero_queue_commit_duration_seconds",
+			Help:    "Time of one durable commit of the store, which many submissions share.",
+			Buckets: ingestBuckets,
+		}),
+		attempts: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "userhero_delivery_attempts_total",
+			Help: "Delivery attempts that ended, by outcome.",
+		}, []string{"webhook", "outcome"}),
+		attempt: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "userhero_delivery_attempt_duration_seconds",
+			Help:    "Time of one delivery attempt.",
+			Buckets: attemptBuckets,
+		}, webhook),
+		endToEnd: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "userhero_delivery_end_to_end_seconds",
+			Help:    "Time from an event's acceptance to its delivery, retries included.",
+			Buckets: endToEndBuckets,
+		}, webhook),
+		deliveries: prometheus.NewDesc("userhero_deliveries",
+			"Deliveries in the store, by state.", []string{"webhook", "state"}, nil),
+		oldestDue: prometheus.NewDesc("userhero_queue_oldest_due_age_seconds",
+			"How long the oldest due delivery has waited for its attempt; 0 where nothing is due.", nil, nil),
+		disk: prometheus.NewDesc("userhero_queue_disk_bytes",
+			"Size of the store's files.", nil, nil),
+		state: prometheus.NewDesc("userhero_webhook_state",
+			"1 for the state a webhook is in, 0 for the others.", []string{"webhook", "state"}, nil),
+	}
+}
+
+// register adds the collectors to a configuration's registry.
+func (m *metrics) register(r prometheus.Registerer) error {
+	err := r.Register(m)
+	if are := (prometheus.AlreadyRegisteredError{}); errors.As(err, &are) && are.ExistingCollector == m {
+		return nil
+	}
+	return err
+}
+
+func (m *metrics) vectors() []prometheus.Collector {
+	return []prometheus.Collector{m.accepted, m.rejected, m.ingest, m.commit, m.attempts, m.attempt, m.endToEnd}
+}
+
+// Describe implements prometheus.Collector.
+func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
+	for _, v := range m.vectors() {
+		v.Describe(ch)
+	}
+	ch <- m.deliveries
+	ch <- m.oldestDue
+	ch <- m.disk
+	ch <- m.state
+}
+
+// Collect implements prometheus.Collector.
+func (m *metrics) Collect(ch chan<- prometheus.Metric) {
+	for _, v := range m.vectors() {
+		v.Collect(ch)
+	}
+	r := m.read()
+	if r == nil {
+		return
+	}
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	for _, w := range r.Webhooks() {
+		for _, c := range []struct {
+			state string
+			n     int64
+		}{
+			{"pending", w.Counts.Pending},
+			{"retrying", w.Counts.Retrying},
+			{"held", w.Counts.Held},
+			{"failed", w.Counts.Failed},
+			{"delivered", w.Counts.Delivered},
+		} {
+			gauge(m.deliveries, float64(c.n), w.Name, c.state)
+		}
+		for _, state := range []string{relay.Active, relay.Failing, relay.Disabled} {
+			v := 0.0
+			if w.State == state {
+				v = 1
+			}
+			gauge(m.state, v, w.Name, state)
+		}
+	}
+	stats := r.Queue().Stats()
+	gauge(m.disk, float64(stats.DiskBytes))
+	age := 0.0
+	for _, w := range stats.Webhooks {
+		if !w.OldestDue.IsZero() {
+			age = max(age, time.Since(w.OldestDue).Seconds())
+		}
+	}
+	gauge(m.oldestDue, age)
+}
+
+// committed is the store's report of a commit.
+func (m *metrics) committed(took time.Duration, _ int) { m.commit.Observe(took.Seconds()) }
+
+// ingested is the handler's report of an acceptance.
+func (m *metrics) ingested(took time.Duration) { m.ingest.Observe(took.Seconds()) }
+
+// Accepted implements relay.Observer.
+func (m *metrics) Accepted(t string) { m.accepted.WithLabelValues(t).Inc() }
+
+// Rejected implements relay.Observer; reason is one of a fixed list.
+func (m *metrics) Rejected(reason string) { m.rejected.WithLabelValues(reason).Inc() }
+
+// Attempted implements relay.Observer.
+func (m *metrics) Attempted(webhook, outcome string, took time.Duration) {
+	m.attempts.WithLabelValues(webhook, outcome).Inc()
+	m.attempt.WithLabelValues(webhook).Observe(took.Seconds())
+}
+
+// Delivered implements relay.Observer.
+func (m *metrics) Delivered(webhook string, endToEnd time.Duration) {
+	m.endToEnd.WithLabelValues(webhook).Observe(endToEnd.Seconds())
+}
+
+// StateChanged implements relay.Observer; the state is read when it is
+// scraped.
+func (m *metrics) StateChanged(string, string, string) {}
+
+// Interface guards
+var (
+	_ prometheus.Collector = (*metrics)(nil)
+	_ relay.Observer       = (*metrics)(nil)
+)

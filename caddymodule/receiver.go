@@ -1,0 +1,231 @@
+package caddymodule
+
+import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/userhero/relay/event"
+)
+
+func init() {
+	caddy.RegisterModule(new(Receiver))
+	httpcaddyfile.RegisterHandlerDirective("userhero_receiver", parseReceiver)
+	httpcaddyfile.RegisterDirectiveOrder("userhero_receiver", httpcaddyfile.Before, "respond")
+}
+
+// Bounds of what a receiver keeps in memory.
+const (
+	keptRequests    = 100
+	keptRequestBody = 128 << 10 // bytes; an event document has at most 100 KiB
+)
+
+// Receiver is a webhook to try the relay with. It verifies the signature of
+// each POST the way a receiver of your own would, keeps the last 100 in memory
+// until the next reload, and shows them: as a page, or as JSON to who asks for
+// application/json.
+type Receiver struct {
+	// The secret of the webhook. Placeholders are replaced when the
+	// configuration is loaded. Without it nothing can be verified, and
+	// everything is accepted.
+	Secret string `json:"secret,omitempty"`
+
+	// A status to answer every POST with, such as 500, to see retries. It is
+	// verified and shown all the same. Default: 204, or 401 where the
+	// signature is wrong.
+	Reject int `json:"reject,omitempty"`
+
+	secret string
+
+	mu       sync.Mutex // guards received
+	received []receivedRequest
+}
+
+// receivedRequest is one POST as it arrived.
+type receivedRequest struct {
+	At       time.Time `json:"at"`
+	Verified bool      `json:"verified"`
+	Reason   string    `json:"reason,omitempty"` // why it is not verified
+	Answered int       `json:"answered"`
+	Event    string    `json:"event"`
+	Delivery string    `json:"delivery"`
+	Attempt  string    `json:"attempt"`
+	Body     string    `json:"body"`
+}
+
+// CaddyModule returns the Caddy module information.
+func (*Receiver) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "http.handlers.userhero_receiver",
+		New: func() caddy.Module { return new(Receiver) },
+	}
+}
+
+// Provision resolves the secret.
+func (rc *Receiver) Provision(caddy.Context) (err error) {
+	if rc.secret, err = resolveSecret(caddy.NewReplacer(), rc.Secret); err != nil {
+		return fmt.Errorf("secret: %w", err)
+	}
+	return nil
+}
+
+// Validate checks the status.
+func (rc *Receiver) Validate() error {
+	if rc.Reject != 0 && (rc.Reject < 200 || rc.Reject > 599) {
+		return fmt.Errorf("reject: %d is no final status; write one from 200 to 599", rc.Reject)
+	}
+	return nil
+}
+
+// ServeHTTP takes a POST and shows what came on GET.
+func (rc *Receiver) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Handler) error {
+	switch r.Method {
+	case http.MethodPost:
+		rc.receive(w, r)
+		return nil
+	case http.MethodGet, http.MethodHead:
+		return rc.show(w, r)
+	}
+	w.Header().Set("Allow", "GET, HEAD, POST")
+	writeProblem(w, event.NewProblem(http.StatusMethodNotAllowed, "Deliveries come with POST; GET shows them."))
+	return nil
+}
+
+// receive verifies and keeps one delivery.
+func (rc *Receiver) receive(w http.ResponseWriter, r *http.Request) {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, keptRequestBody))
+	if err != nil {
+		writeProblem(w, unreadable(err))
+		return
+	}
+	entry := receivedRequest{
+		At:       time.Now().UTC(),
+		Answered: http.StatusNoContent,
+		Event:    r.Header.Get("X-UserHero-Event"),
+		Delivery: r.Header.Get("X-UserHero-Delivery"),
+		Attempt:  r.Header.Get("X-UserHero-Attempt"),
+		Body:     string(body),
+	}
+	if err := rc.verify(r.Header, body); err != nil {
+		entry.Reason = err.Error()
+		if rc.secret != "" {
+			entry.Answered = http.StatusUnauthorized
+		}
+	} else {
+		entry.Verified = true
+	}
+	if rc.Reject != 0 {
+		entry.Answered = rc.Reject
+	}
+	rc.mu.Lock()
+	rc.received = append(rc.received, entry)
+	if extra := len(rc.received) - keptRequests; extra > 0 {
+		rc.received = append(rc.received[:0], rc.received[extra:]...)
+	}
+	rc.mu.Unlock()
+	w.WriteHeader(entry.Answered)
+}
+
+// verify is the whole of what a receiver must do: compute the HMAC over the
+// bytes that came, and compare without telling how far they agree.
+func (rc *Receiver) verify(h http.Header, body []byte) error {
+	if rc.secret == "" {
+		return errors.New("this receiver has no secret to verify with")
+	}
+	hexadecimal, ok := strings.CutPrefix(h.Get("X-UserHero-Signature"), "sha256=")
+	if !ok {
+		return errors.New("there is no X-UserHero-Signature")
+	}
+	signature, err := hex.DecodeString(hexadecimal)
+	if err != nil {
+		return errors.New("X-UserHero-Signature is not hexadecimal")
+	}
+	mac := hmac.New(sha256.New, []byte(rc.secret))
+	mac.Write(body)
+	if !hmac.Equal(signature, mac.Sum(nil)) {
+		return errors.New("X-UserHero-Signature does not belong to this body and secret")
+	}
+	return nil
+}
+
+// show answers with what came, newest first.
+func (rc *Receiver) show(w http.ResponseWriter, r *http.Request) error {
+	rc.mu.Lock()
+	newest := make([]receivedRequest, len(rc.received))
+	for i, entry := range rc.received {
+		newest[len(newest)-1-i] = entry
+	}
+	rc.mu.Unlock()
+
+	h := w.Header()
+	h["Cache-Control"] = noStore
+	h.Set("Vary", "Accept")
+	if !wantsHTML(r.Header) && strings.Contains(r.Header.Get("Accept"), "json") {
+		h["Content-Type"] = jsonType
+		return json.NewEncoder(w).Encode(map[string]any{"received": newest})
+	}
+	h.Set("Content-Type", "text/html; charset=utf-8")
+	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
+	return receiverPage.Execute(w, newest)
+}
+
+func parseReceiver(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
+	rc := new(Receiver)
+	return rc, rc.UnmarshalCaddyfile(h.Dispenser)
+}
+
+// UnmarshalCaddyfile sets up the receiver from Caddyfile tokens. Syntax:
+//
+//	userhero_receiver [<matcher>] {
+//	    secret <secret>
+//	    reject <status>
+//	}
+func (rc *Receiver) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	d.Next() // consume the directive's name
+	if d.NextArg() {
+		return d.ArgErr()
+	}
+	for d.NextBlock(0) {
+		switch option := d.Val(); option {
+		case "secret":
+			if err := oneArgument(d, &rc.Secret); err != nil {
+				return err
+			}
+		case "reject":
+			var text string
+			if !d.Args(&text) || d.NextArg() {
+				return d.ArgErr()
+			}
+			status, err := strconv.Atoi(text)
+			if err != nil || status < 200 || status > 599 {
+				return d.Errf("reject: %q is no status; write one from 200 to 599", text)
+			}
+			rc.Reject = status
+		default:
+			return d.Errf("unrecognized option '%s' of userhero_receiver; known are secret and reject", option)
+		}
+	}
+	return nil
+}
+
+// Interface guards
+var (
+	_ caddy.Provisioner           = (*Receiver)(nil)
+	_ caddy.Validator             = (*Receiver)(nil)
+	_ caddyfile.Unmarshaler       = (*Receiver)(nil)
+	_ caddyhttp.MiddlewareHandler = (*Receiver)(nil)
+)

@@ -1,0 +1,310 @@
+package caddymodule
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+)
+
+// TestMain keeps Caddy's files out of the user's folders.
+func TestMain(m *testing.M) {
+	home, err := os.MkdirTemp("", "userhero-test-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	for _, name := range []string{"HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME"} {
+		if err := os.Setenv(name, home); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+	}
+	code := m.Run()
+	if err := os.RemoveAll(home); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+// site is Caddy running in this process, on loopback, with a store in a folder
+// of the test. Caddy is one per process, so tests that use it are not parallel.
+type site struct {
+	t       *testing.T
+	dir     string
+	address string // of the site
+	admin   string // of the admin endpoint
+}
+
+// newSite reserves addresses and loads nothing yet.
+func newSite(t *testing.T) *site {
+	t.Helper()
+	s := &site{t: t, dir: t.TempDir(), address: freeAddress(t), admin: freeAddress(t)}
+	t.Cleanup(func() {
+		if err := caddy.Stop(); err != nil {
+			t.Errorf("stopping: %v", err)
+		}
+	})
+	return s
+}
+
+// freeAddress is a loopback address that nobody listens on.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	return l.Addr().String()
+}
+
+// store is the default folder of the store.
+func (s *site) store() string { return filepath.Join(s.dir, "store") }
+
+// config is the JSON of a Caddyfile around the two parts: options of the
+// userhero app, and what stands in the site block. A queue is added where the
+// options name none.
+func (s *site) config(options, block string) []byte {
+	s.t.Helper()
+	if !strings.Contains(options, "queue ") {
+		options += fmt.Sprintf("\nqueue badger {\npath %s\n}\n", s.store())
+	}
+	_, port, err := net.SplitHostPort(s.address)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	source := fmt.Sprintf(`{
+		admin %s
+		persist_config off
+		default_bind 127.0.0.1
+		auto_https off
+		storage file_system %s
+		log default {
+			output file %s
+			level DEBUG
+		}
+		metrics
+		userhero {
+			egress {
+				allow 127.0.0.1
+			}
+			%s
+		}
+	}
+	http://:%s {
+		%s
+	}
+	`, s.admin, filepath.Join(s.dir, "caddy"), s.logFile(), options, port, block)
+	config, _, err := adapt(source)
+	if err != nil {
+		s.t.Fatalf("%v\n%s", err, source)
+	}
+	return config
+}
+
+func (s *site) logFile() string { return filepath.Join(s.dir, "caddy.log") }
+
+// log is what was logged up to now.
+func (s *site) log() string {
+	s.t.Helper()
+	b, err := os.ReadFile(s.logFile())
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return string(b)
+}
+
+// load makes it the running configuration.
+func (s *site) load(options, block string) {
+	s.t.Helper()
+	if err := caddy.Load(s.config(options, block), true); err != nil {
+		s.t.Fatal(err)
+	}
+	client.CloseIdleConnections() // those to the server before are closed, perhaps while a request is on its way
+}
+
+// answer is a whole HTTP answer.
+type answer struct {
+	Status int
+	Header http.Header
+	Body   string
+}
+
+// json reads the body into an object.
+func (a answer) json(t *testing.T) map[string]any {
+	t.Helper()
+	var v map[string]any
+	if err := json.Unmarshal([]byte(a.Body), &v); err != nil {
+		t.Fatalf("%v in %q", err, a.Body)
+	}
+	return v
+}
+
+var client = &http.Client{
+	Timeout:       30 * time.Second,
+	Transport:     &http.Transport{MaxIdleConnsPerHost: 64},
+	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+}
+
+// do sends a request to the site; header fields are name, value, name, value.
+func (s *site) do(method, path, body string, header ...string) answer {
+	s.t.Helper()
+	a, err := request(method, "http://"+s.address+path, body, header...)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return a
+}
+
+// api reads from the API on the admin endpoint.
+func (s *site) api(path string) answer {
+	s.t.Helper()
+	a, err := request(http.MethodGet, "http://"+s.admin+"/userhero"+path, "")
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return a
+}
+
+func request(method, url, body string, header ...string) (answer, error) {
+	var r io.Reader
+	if body != "" {
+		r = strings.NewReader(body)
+	}
+	req, err := http.NewRequest(method, url, r)
+	if err != nil {
+		return answer{}, err
+	}
+	for i := 0; i+1 < len(header); i += 2 {
+		if header[i] == "Host" {
+			req.Host = header[i+1]
+			continue
+		}
+		req.Header.Add(header[i], header[i+1])
+	}
+	res, err := client.Do(req)
+	if err != nil {
+		return answer{}, err
+	}
+	defer func() { _ = res.Body.Close() }()
+	b, err := io.ReadAll(res.Body)
+	if err != nil {
+		return answer{}, err
+	}
+	return answer{res.StatusCode, res.Header, string(b)}, nil
+}
+
+// jsonBody is the header of a JSON submission.
+var jsonBody = []string{"Content-Type", "application/json"}
+
+// post submits JSON to /feedback.
+func (s *site) post(body string, header ...string) answer {
+	s.t.Helper()
+	return s.do(http.MethodPost, "/feedback", body, append(header, jsonBody...)...)
+}
+
+// hook is a receiver of webhooks on loopback.
+type hook struct {
+	*httptest.Server
+
+	mu      sync.Mutex // guards arrived and status
+	arrived []arrival
+	status  int
+	signal  chan struct{} // closed at the next arrival, then made anew
+}
+
+// arrival is one delivery attempt as it came.
+type arrival struct {
+	Header http.Header
+	Body   []byte
+}
+
+func newHook(t *testing.T) *hook {
+	t.Helper()
+	h := &hook{status: http.StatusNoContent, signal: make(chan struct{})}
+	h.Server = httptest.NewServer(h)
+	t.Cleanup(h.Close)
+	return h
+}
+
+// ServeHTTP keeps what comes.
+func (h *hook) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		w.WriteHeader(http.StatusBadRequest)
+		return
+	}
+	h.mu.Lock()
+	h.arrived = append(h.arrived, arrival{r.Header.Clone(), body})
+	status := h.status
+	close(h.signal)
+	h.signal = make(chan struct{})
+	h.mu.Unlock()
+	w.WriteHeader(status)
+}
+
+// await returns what arrived once that is at least n.
+func (h *hook) await(t *testing.T, n int) []arrival {
+	t.Helper()
+	deadline := time.After(20 * time.Second)
+	for {
+		h.mu.Lock()
+		got, signal := slices.Clone(h.arrived), h.signal
+		h.mu.Unlock()
+		if len(got) >= n {
+			return got
+		}
+		select {
+		case <-signal:
+		case <-deadline:
+			t.Fatalf("%d deliveries arrived, want %d", len(got), n)
+		}
+	}
+}
+
+// count is how much has arrived.
+func (h *hook) count() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return len(h.arrived)
+}
+
+// document is the event document of an arrival.
+func (a arrival) document(t *testing.T) (doc struct {
+	Event string
+	Data  map[string]any
+}) {
+	t.Helper()
+	if err := json.Unmarshal(a.Body, &doc); err != nil {
+		t.Fatalf("%v in %s", err, a.Body)
+	}
+	return doc
+}
+
+// eventually waits until the condition holds; for what gives no signal, such
+// as a state that another goroutine writes after an answer has gone out.
+func eventually(t *testing.T, condition func() bool) {
+	t.Helper()
+	deadline, tick := time.After(20*time.Second), time.NewTicker(5*time.Millisecond)
+	defer tick.Stop()
+	for !condition() {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatal("the condition did not come true in 20 s")
+		}
+	}
+}

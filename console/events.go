@@ -1,0 +1,94 @@
+package console
+
+import (
+	"encoding/hex"
+	"encoding/json"
+	"net/http"
+	"time"
+
+	"github.com/userhero/relay/event"
+	"github.com/userhero/relay/queue"
+)
+
+// eventView is an event; lists leave the body and the deliveries out.
+type eventView struct {
+	ID         string          `json:"id"`
+	Type       string          `json:"type"`
+	FeedbackID string          `json:"feedback_id"`
+	CreatedAt  time.Time       `json:"created_at"`
+	Size       int             `json:"size"` // of the body in bytes
+	TraceID    string          `json:"trace_id,omitempty"`
+	Body       json.RawMessage `json:"body,omitempty"`
+	Deliveries []deliveryView  `json:"deliveries,omitzero"`
+}
+
+func viewEvent(e queue.Event) eventView {
+	return eventView{
+		ID:         e.ID.String(),
+		Type:       e.Type,
+		FeedbackID: e.FeedbackID,
+		CreatedAt:  moment(e.Created),
+		Size:       len(e.Body),
+		TraceID:    traceID(e.Trace.TraceID),
+	}
+}
+
+// traceID is the id in hexadecimal, empty where there is none.
+func traceID(id [16]byte) string {
+	if id == ([16]byte{}) {
+		return ""
+	}
+	return hex.EncodeToString(id[:])
+}
+
+func (a *api) events(r *http.Request) (any, error) {
+	p := parameters{values: r.URL.Query()}
+	q := queue.EventQuery{
+		Type:       p.oneOf("type", string(event.Created), string(event.Updated)),
+		FeedbackID: p.text("feedback_id"),
+		Since:      p.time("since"),
+		Until:      p.time("until"),
+		Contains:   p.text("q"),
+		Limit:      p.limit(maxEvents),
+		Cursor:     p.text("cursor"),
+	}
+	if err := p.err(); err != nil {
+		return nil, err
+	}
+	found, err := a.queue.Events(r.Context(), q)
+	if err != nil {
+		return nil, cursorProblem(err, q.Cursor)
+	}
+	page := list[eventView]{Items: make([]eventView, len(found.Items)), Next: found.Next}
+	for i, e := range found.Items {
+		page.Items[i] = viewEvent(e)
+	}
+	return page, nil
+}
+
+func (a *api) event(r *http.Request) (any, error) {
+	id, err := queue.ParseEventID(r.PathValue("id"))
+	if err != nil {
+		return nil, err
+	}
+	e, err := a.queue.Event(r.Context(), id)
+	if err != nil {
+		return nil, err
+	}
+	deliveries, err := a.queue.EventDeliveries(r.Context(), id)
+	if err != nil {
+		return nil, err
+	}
+	v := viewEvent(e)
+	v.Body = e.Body
+	v.Deliveries = make([]deliveryView, 0, len(deliveries))
+	names := a.names()
+	for _, d := range deliveries {
+		dv, err := a.viewWithAttempts(r, d, names)
+		if err != nil {
+			return nil, err
+		}
+		v.Deliveries = append(v.Deliveries, dv)
+	}
+	return v, nil
+}

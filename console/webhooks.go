@@ -1,0 +1,117 @@
+package console
+
+import (
+	"fmt"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/userhero/relay/event"
+	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/relay"
+)
+
+// webhookView is a webhook without its secrets.
+type webhookView struct {
+	Name         string       `json:"name"`
+	URL          string       `json:"url"`
+	Events       []event.Type `json:"events"`
+	Filter       string       `json:"filter,omitempty"`
+	Retry        []string     `json:"retry"`
+	Timeout      string       `json:"timeout"`
+	Concurrency  int          `json:"concurrency"`
+	Rate         string       `json:"rate,omitempty"`
+	Ordered      bool         `json:"ordered"`
+	HasSecret    bool         `json:"has_secret"`
+	Source       string       `json:"source"`
+	State        string       `json:"state"`
+	Parked       bool         `json:"parked,omitempty"`
+	FailingSince time.Time    `json:"failing_since,omitzero"`
+	Reason       string       `json:"reason,omitempty"`
+	LastSuccess  time.Time    `json:"last_success,omitzero"`
+	LastAttempt  time.Time    `json:"last_attempt,omitzero"`
+	Counts       countsView   `json:"counts"`
+}
+
+func viewWebhook(w relay.WebhookStatus) webhookView {
+	v := webhookView{
+		Name:         w.Name,
+		URL:          shownURL(w.URL),
+		Events:       w.Events,
+		Filter:       w.Filter,
+		Retry:        make([]string, len(w.Retry)),
+		Timeout:      w.Timeout.String(),
+		Concurrency:  w.Concurrency,
+		Rate:         w.Rate.String(),
+		Ordered:      w.Ordered,
+		HasSecret:    w.HasSecret,
+		Source:       w.Source,
+		State:        w.State,
+		Parked:       w.Parked,
+		FailingSince: moment(w.FailingSince),
+		Reason:       w.Reason,
+		LastSuccess:  moment(w.LastSuccess),
+		LastAttempt:  moment(w.LastAttempt),
+		Counts:       countsOf(w),
+	}
+	if len(v.Events) == 0 {
+		v.Events = event.Types()
+	}
+	for i, rung := range w.Retry {
+		v.Retry[i] = rung.String()
+	}
+	return v
+}
+
+// shownURL hides what is likely a secret in a URL: the password and the values
+// of the query.
+func shownURL(raw string) string {
+	u, err := url.Parse(raw)
+	if err != nil {
+		return ""
+	}
+	if query := u.Query(); len(query) > 0 {
+		for name := range query {
+			query[name] = []string{"xxxxx"} // as url.URL.Redacted writes passwords
+		}
+		u.RawQuery = query.Encode()
+	}
+	return u.Redacted()
+}
+
+func (a *api) webhooks(*http.Request) (any, error) {
+	all := a.relay.Webhooks()
+	page := list[webhookView]{Items: make([]webhookView, len(all))}
+	for i, w := range all {
+		page.Items[i] = viewWebhook(w)
+	}
+	return page, nil
+}
+
+func (a *api) webhook(r *http.Request) (any, error) {
+	name := r.PathValue("name")
+	w, ok := a.relay.Webhook(name)
+	if !ok {
+		return nil, event.NewProblem(http.StatusNotFound, fmt.Sprintf("There is no webhook named %q.", name))
+	}
+	return viewWebhook(w), nil
+}
+
+// names are the webhooks' names by id. A webhook that has been deleted is shown
+// by its number.
+type names map[queue.WebhookID]string
+
+func (a *api) names() names {
+	n := make(names)
+	for _, w := range a.relay.Webhooks() {
+		n[w.ID] = w.Name
+	}
+	return n
+}
+
+func (n names) of(id queue.WebhookID) string {
+	if name, ok := n[id]; ok {
+		return name
+	}
+	return fmt.Sprintf("deleted-%d", id)
+}
