@@ -85,6 +85,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if h.token, err = resolveSecret(caddy.NewReplacer(), h.UpdateAuth); err != nil {
 		return fmt.Errorf("update_auth: %w", err)
 	}
+	userAgents() // takes 20 ms, which no visitor should wait for
 	h.cors, err = newCORS(h.AllowOrigins)
 	return err
 }
