@@ -11,10 +11,11 @@ func TestAcknowledgedEventsSurviveKill(t *testing.T) {
 	r := startReceiver(t, nil)
 	s := startRelay(t, relayOptions{app: fmt.Sprintf("webhook app {\n url %s\n secret %s\n}", r.url, secret)})
 
-	l := startLoad(t, s, 16)
+	l := newLoad(t)
+	l.start(s, 16, false)
 	for range 5 {
 		before := l.acknowledgements()
-		eventually(t, 30*time.Second, "200 more acknowledged events", func() bool { return l.acknowledgements() >= before+200 })
+		eventually(t, 30*time.Second, "500 more acknowledged events", func() bool { return l.acknowledgements() >= before+500 })
 		s.killAndRestart()
 	}
 	l.end()

@@ -1,11 +1,14 @@
 package e2e
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"sync"
 	"testing"
+	"time"
 )
 
 // load is a number of clients that submit one event after the other.
@@ -17,43 +20,95 @@ type load struct {
 	// mu guards everything declared below.
 	acknowledged map[string]bool // feedback ids
 	refused      []string        // answers that were not 202
-	broken       int             // submissions without an answer
+	broken       int             // submissions that got no answer
+	repeated     int             // submissions sent again
 }
 
-// startLoad starts clients; they end at end(), or with the test.
-func startLoad(t *testing.T, s *relayServer, clients int) *load {
+func newLoad(t *testing.T) *load {
 	t.Helper()
 	l := &load{stop: make(chan struct{}), acknowledged: map[string]bool{}}
-	for client := range clients {
-		l.running.Go(func() {
-			for n := 0; ; n++ {
-				select {
-				case <-l.stop:
-					return
-				default:
-				}
-				l.one(s, fmt.Sprintf(`{"message":"client %d, submission %d"}`, client, n))
-			}
-		})
-	}
 	t.Cleanup(l.end)
 	return l
 }
 
-func (l *load) one(s *relayServer, body string) {
-	response, answer, err := s.submit([]byte(body))
-	l.mu.Lock()
-	defer l.mu.Unlock()
+// start adds clients; they end at end(), or with the test. Those that repeat
+// send a submission that got no answer again, under the same Idempotency-Key:
+// nobody can tell from a closed connection whether the submission arrived.
+func (l *load) start(s *relayServer, clients int, repeat bool) {
+	for client := range clients {
+		l.running.Go(func() {
+			transport := &http.Transport{}
+			defer transport.CloseIdleConnections()
+			c := &http.Client{Transport: transport, Timeout: 30 * time.Second}
+			for n := 0; l.goesOn(0); n++ {
+				body := fmt.Appendf(nil, `{"message":"client %d, submission %d"}`, client, n)
+				key := fmt.Sprintf("load-%d-%d", client, n)
+				err := l.submit(c, s, body, key)
+				for tries := 1; err != nil && repeat && tries < 1000; tries++ {
+					l.mu.Lock()
+					l.repeated++
+					l.mu.Unlock()
+					l.goesOn(time.Millisecond)
+					err = l.submit(c, s, body, key)
+				}
+				if err != nil {
+					l.mu.Lock()
+					l.broken++
+					l.mu.Unlock()
+					l.goesOn(10 * time.Millisecond) // the server may be away
+				}
+			}
+		})
+	}
+}
+
+// submit posts one body and notes the answer; an error is a missing answer.
+func (l *load) submit(c *http.Client, s *relayServer, body []byte, key string) error {
+	request, err := http.NewRequest(http.MethodPost, "http://"+s.site+"/feedback", bytes.NewReader(body))
 	if err != nil {
-		l.broken++
-		return
+		return err
+	}
+	request.Header.Set("Content-Type", "application/json")
+	// By its own name, net/http would repeat the request by itself.
+	request.Header["idempotency-key"] = []string{key}
+	response, err := c.Do(request)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = response.Body.Close() }()
+	answer, err := io.ReadAll(response.Body)
+	if err != nil {
+		return err
 	}
 	var accepted struct{ ID string }
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	if response.StatusCode != http.StatusAccepted || json.Unmarshal(answer, &accepted) != nil || accepted.ID == "" {
 		l.refused = append(l.refused, fmt.Sprintf("%s: %s", response.Status, answer))
-		return
+		return nil
 	}
 	l.acknowledged[accepted.ID] = true
+	return nil
+}
+
+// goesOn tells, after a pause, whether the load has not been ended.
+func (l *load) goesOn(pause time.Duration) bool {
+	if pause == 0 {
+		select {
+		case <-l.stop:
+			return false
+		default:
+			return true
+		}
+	}
+	timer := time.NewTimer(pause)
+	defer timer.Stop()
+	select {
+	case <-l.stop:
+		return false
+	case <-timer.C:
+		return true
+	}
 }
 
 // end stops the clients and waits for them; twice is fine.

@@ -245,10 +245,7 @@ func binary(t *testing.T) string {
 	if path == "" {
 		path = filepath.Join("..", "caddy")
 	}
-	path, err := filepath.Abs(path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	path = absolute(t, path)
 	if _, err := os.Stat(path); err != nil {
 		t.Fatalf("no caddy to test (%v): run `./xcaddy.sh build`, or `make e2e`", err)
 	}

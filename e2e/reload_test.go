@@ -9,14 +9,16 @@ import (
 	"time"
 )
 
-// TestReloadsUnderLoad: twenty reloads lose nothing, repeat nothing, and show
-// clients nothing but 202.
+// TestReloadsUnderLoad: twenty reloads lose nothing, repeat nothing, and answer
+// nothing but 202. Caddy closes its connections when it reloads, some just as a
+// request is on its way; the clients repeat those.
 func TestReloadsUnderLoad(t *testing.T) {
 	r := startReceiver(t, nil)
 	webhook := fmt.Sprintf("webhook app {\n url %s\n secret %s\n concurrency %%d\n}", r.url, secret)
 	s := startRelay(t, relayOptions{app: fmt.Sprintf(webhook, 8)})
 
-	l := startLoad(t, s, 8)
+	l := newLoad(t)
+	l.start(s, 8, true)
 	for n := range 20 {
 		before := l.acknowledgements()
 		eventually(t, 30*time.Second, "20 more acknowledged events", func() bool { return l.acknowledgements() >= before+20 })
@@ -26,8 +28,12 @@ func TestReloadsUnderLoad(t *testing.T) {
 		}
 	}
 	l.end()
-	if l.broken > 0 || len(l.refused) > 0 {
-		t.Errorf("%d submissions without an answer, %d refused: %v", l.broken, len(l.refused), l.refused[:min(3, len(l.refused))])
+	if l.broken > 0 {
+		t.Errorf("%d submissions got no answer, however often they were repeated", l.broken)
+	}
+	t.Logf("%d acknowledged, %d sent again", l.acknowledgements(), l.repeated)
+	for _, refused := range l.refused {
+		t.Errorf("a submission was refused: %s", refused)
 	}
 
 	var arrived map[string]int
@@ -42,9 +48,19 @@ func TestReloadsUnderLoad(t *testing.T) {
 		c := s.webhook("app").Counts
 		return c.Pending == 0 && c.Retrying == 0
 	})
-	for id, n := range feedbackIDs(t, r.arrivals()) {
+	all := r.arrivals()
+	for id, n := range feedbackIDs(t, all) {
 		if n != 1 {
 			t.Errorf("%s arrived %d times", id, n)
+		}
+	}
+	submissions := map[string]int{}
+	for _, a := range all {
+		submissions[documentOf(t, a).Data.Message]++
+	}
+	for message, n := range submissions {
+		if n != 1 {
+			t.Errorf("%q made %d events", message, n)
 		}
 	}
 }

@@ -112,7 +112,18 @@ func answers(ctx context.Context, url string) bool {
 // Run runs another subcommand of the same binary in the same directories
 // ("validate", "--config", …) and returns what it printed.
 func (p *Process) Run(ctx context.Context, args ...string) (string, error) {
-	out, err := p.command(ctx, args...).CombinedOutput()
+	return run(p.command(ctx, args...), args)
+}
+
+// Run runs a subcommand of a binary, with Caddy's own directories in dir, and
+// returns what it printed.
+func Run(ctx context.Context, binary, dir string, args ...string) (string, error) {
+	p := &Process{options: Options{Binary: binary, Dir: dir}}
+	return p.Run(ctx, args...)
+}
+
+func run(cmd *exec.Cmd, args []string) (string, error) {
+	out, err := cmd.CombinedOutput()
 	if err != nil {
 		return string(out), fmt.Errorf("caddy %s: %w: %s", strings.Join(args, " "), err, out)
 	}
