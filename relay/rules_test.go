@@ -1,0 +1,249 @@
+package relay
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestNextDueClimbsTheLadder(t *testing.T) {
+	t.Parallel()
+	ended := time.Date(2026, 1, 7, 15, 30, 0, 0, time.UTC)
+	ladder := DefaultLadder()
+	for failed, want := range ladder {
+		due, ok := nextDue(ladder, failed, ended, 0)
+		if !ok || due.Sub(ended) != want {
+			t.Errorf("after %d failures: %v, %v; want %v", failed, due.Sub(ended), ok, want)
+		}
+	}
+	if _, ok := nextDue(ladder, len(ladder), ended, time.Hour); ok {
+		t.Error("a ladder of five rungs has a sixth")
+	}
+	if _, ok := nextDue(nil, 0, ended, 0); ok {
+		t.Error("an empty ladder has a rung")
+	}
+	for _, c := range []struct{ asked, want time.Duration }{
+		{time.Second, time.Minute},           // shorter than the rung: the rung
+		{10 * time.Minute, 10 * time.Minute}, // longer: what was asked
+		{48 * time.Hour, 24 * time.Hour},     // capped
+		{-time.Hour, time.Minute},
+	} {
+		if due, _ := nextDue(ladder, 0, ended, c.asked); due.Sub(ended) != c.want {
+			t.Errorf("asked for %v: %v, want %v", c.asked, due.Sub(ended), c.want)
+		}
+	}
+}
+
+func TestRetryAfterIsReadWithinBounds(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 1, 7, 15, 30, 0, 0, time.UTC)
+	for _, c := range []struct {
+		status int
+		value  string
+		want   time.Duration
+	}{
+		{503, "120", 2 * time.Minute},
+		{429, " 5 ", 5 * time.Second},
+		{500, "120", 0}, // only 429 and 503 have a say
+		{503, "", 0},
+		{503, "soon", 0},
+		{503, "-5", 0},
+		{503, "9223372036854775807", 24 * time.Hour},
+		{503, "99999999999999999999999999", 24 * time.Hour},
+		{503, "Wed, 07 Jan 2026 15:31:00 GMT", time.Minute},
+		{503, "Wed, 07 Jan 2026 15:29:00 GMT", 0},
+		{503, "Wed, 07 Jan 2099 15:29:00 GMT", 24 * time.Hour},
+	} {
+		if got := retryAfter(c.status, http.Header{"Retry-After": {c.value}}, now); got != c.want {
+			t.Errorf("%d with %q: %v, want %v", c.status, c.value, got, c.want)
+		}
+	}
+}
+
+func TestBreakerLetsOneProbeThroughAtATime(t *testing.T) {
+	t.Parallel()
+	ladder := []time.Duration{time.Second, 4 * time.Second}
+	start := time.Date(2026, 1, 7, 15, 30, 0, 0, time.UTC)
+	var b breaker
+	if ok, _ := b.admits(start); !ok {
+		t.Fatal("a closed breaker refuses")
+	}
+	b.failed(start, false, ladder)
+	b.trip(ladder)
+	now := start
+	for i, delay := range []time.Duration{time.Second, time.Second, 2 * time.Second, 4 * time.Second, 4 * time.Second} {
+		ok, wait := b.admits(now)
+		if ok || wait != delay {
+			t.Fatalf("probe %d: admitted %v, wait %v; want a wait of %v", i, ok, wait, delay)
+		}
+		now = now.Add(delay)
+		if ok, _ := b.admits(now); !ok {
+			t.Fatalf("probe %d is not let out in its time", i)
+		}
+		b.begin()
+		if ok, wait := b.admits(now.Add(time.Hour)); ok || wait != 0 {
+			t.Fatalf("a second probe beside probe %d: %v, %v", i, ok, wait)
+		}
+		b.failed(now, false, ladder)
+	}
+	b.begin()
+	b.succeeded(now)
+	if ok, _ := b.admits(now); !ok || b.open {
+		t.Error("a success leaves the breaker open")
+	}
+}
+
+func TestBreakerOpensAfterConnectionFailuresInARow(t *testing.T) {
+	t.Parallel()
+	var b breaker
+	now := time.Date(2026, 1, 7, 15, 30, 0, 0, time.UTC)
+	for range connectionFailures - 1 {
+		b.failed(now, true, nil)
+	}
+	b.failed(now, false, nil) // an answer: there is somebody
+	for range connectionFailures - 1 {
+		b.failed(now, true, nil)
+	}
+	if b.open {
+		t.Fatal("open after fewer failures in a row than it takes")
+	}
+	if b.failed(now, true, nil); !b.open {
+		t.Fatal("closed after ten connections that were never made")
+	}
+}
+
+func TestWindowGrowsGentlyAndShrinksFast(t *testing.T) {
+	t.Parallel()
+	var w window
+	w.set(8)
+	if w.size != 8 {
+		t.Fatalf("a new window lets %d out, want all 8", w.size)
+	}
+	for _, want := range []int{4, 2, 1, 1} {
+		if w.shrink(); w.size != want {
+			t.Fatalf("shrunk to %d, want %d", w.size, want)
+		}
+	}
+	for range 100 {
+		w.grow()
+	}
+	if w.size != 8 {
+		t.Errorf("grown to %d, want 8", w.size)
+	}
+	w.restart()
+	w.set(16)
+	if w.size != 1 {
+		t.Errorf("a wider bound opened a window that was careful to %d", w.size)
+	}
+}
+
+// The vector is that of the Standard Webhooks specification's reference
+// libraries.
+func TestSignaturesAreStandard(t *testing.T) {
+	t.Parallel()
+	s, err := newSigner("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := s.standardSignature("msg_p5jXN8AQM9LWM0D4loKWxJek", 1614265330, []byte(`{"test": 2432232314}`)),
+		"v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="; got != want {
+		t.Errorf("webhook-signature is %s, want %s", got, want)
+	}
+	// RFC 4231, test case 2.
+	s, err = newSigner("Jefe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // the second from a used hash
+		if got, want := s.signature([]byte("what do ya want for nothing?")),
+			"sha256=5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843"; got != want {
+			t.Errorf("X-UserHero-Signature is %s, want %s", got, want)
+		}
+	}
+	if _, err := newSigner("whsec_no base64"); err == nil {
+		t.Error("a secret that promises base64 and has none is taken")
+	}
+}
+
+func TestRatesAreRead(t *testing.T) {
+	t.Parallel()
+	for in, want := range map[string]Rate{
+		"50/s": {50, time.Second}, "100/m": {100, time.Minute}, "3/h": {3, time.Hour}, "5/10s": {5, 10 * time.Second},
+	} {
+		got, err := ParseRate(in)
+		if err != nil || got != want || got.String() != in {
+			t.Errorf("%q reads as %+v, %v and writes as %q", in, got, err, got)
+		}
+	}
+	for _, in := range []string{"", "50", "0/s", "-1/s", "1/", "1/x", "1/-1s", "x/s"} {
+		if _, err := ParseRate(in); err == nil {
+			t.Errorf("%q is taken for a rate", in)
+		}
+	}
+}
+
+func TestValidateNamesTheOption(t *testing.T) {
+	t.Parallel()
+	good := WebhookConfig{Name: "crm", URL: "https://crm.example.com/hooks"}
+	if err := (Config{Webhooks: []WebhookConfig{good}}).Validate(); err != nil {
+		t.Fatal(err)
+	}
+	for want, change := range map[string]func(*WebhookConfig){
+		"name:":        func(w *WebhookConfig) { w.Name = "a/b" },
+		"url:":         func(w *WebhookConfig) { w.URL = "ftp://x" },
+		"credentials":  func(w *WebhookConfig) { w.URL = "https://u:p@x/" },
+		"secret:":      func(w *WebhookConfig) { w.Secret = "whsec_!" },
+		"events:":      func(w *WebhookConfig) { w.Events = append(w.Events, "feedback.eaten") },
+		"filter:":      func(w *WebhookConfig) { w.Filter = "data.rating <" },
+		"header:":      func(w *WebhookConfig) { w.Header = http.Header{"x-userhero-signature": {"x"}} },
+		"control":      func(w *WebhookConfig) { w.Header = http.Header{"X-A": {"a\r\nb: c"}} },
+		"retry:":       func(w *WebhookConfig) { w.Retry = []time.Duration{-1} },
+		"timeout:":     func(w *WebhookConfig) { w.Timeout = time.Hour },
+		"concurrency:": func(w *WebhookConfig) { w.Concurrency = 1 << 20 },
+	} {
+		w := good
+		change(&w)
+		err := Config{Webhooks: []WebhookConfig{w}}.Validate()
+		if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "webhook ") {
+			t.Errorf("want an error that names the webhook and %q, got %v", want, err)
+		}
+	}
+	if err := (Config{Webhooks: []WebhookConfig{good, good}}).Validate(); err == nil {
+		t.Error("two webhooks of one name are taken")
+	}
+	if err := (Config{Egress: Egress{Allow: []string{"not a host"}}}).Validate(); err == nil {
+		t.Error("an allow that is nothing is taken")
+	}
+}
+
+func TestFiltersChoose(t *testing.T) {
+	t.Parallel()
+	body := []byte(`{"event":"feedback.created","timestamp":"2026-01-07T15:30:00Z","data":{"rating":2,"category":"bug","metadata":{"plan":"pro"}}}`)
+	for expression, want := range map[string]bool{
+		`data.rating <= 2 && data.category == "bug"`:         true,
+		`data.rating == 2`:                                   true,
+		`data.rating > 2`:                                    false,
+		`event == "feedback.updated"`:                        false,
+		`data.metadata.plan == "pro"`:                        true,
+		`data.nothing == "x"`:                                false, // absent: no match
+		`has(data.nothing) || data.category.startsWith("b")`: true,
+		`data.category.matches("^(a+)+$")`:                   false,
+		`data.metadata.exists(k, k == "plan")`:               true,
+	} {
+		f, err := compileFilter(expression)
+		if err != nil {
+			t.Errorf("%s: %v", expression, err)
+			continue
+		}
+		if got := f.matches(&document{body: body}); got != want {
+			t.Errorf("%s is %v, want %v", expression, got, want)
+		}
+	}
+	if _, err := compileFilter(`data.rating <`); err == nil || !strings.Contains(err.Error(), "1:14") {
+		t.Errorf("an expression that does not compile names no position: %v", err)
+	}
+	if _, err := compileFilter(`"a string"`); err == nil {
+		t.Error("an expression that is no condition is taken")
+	}
+}
