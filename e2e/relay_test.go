@@ -36,6 +36,8 @@ type relayOptions struct {
 	noEgress bool
 	// intake is written into the userhero directive.
 	intake string
+	// site is written into the site, after the userhero directive.
+	site string
 }
 
 // startRelay starts a relay with a store of its own, and stops it with the
@@ -107,8 +109,9 @@ http://%s {
 		project proj_e2e
 		%s
 	}
+	%s
 }
-`, s.admin, s.store(), egress, o.app, s.site, o.intake)
+`, s.admin, s.store(), egress, o.app, s.site, o.intake, o.site)
 }
 
 // submit posts one JSON body to the intake.
