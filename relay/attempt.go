@@ -33,8 +33,10 @@ type target struct {
 	previous  *signer // nil: no rotation
 	filter    *filter // nil: everything
 	userAgent string
-	// header has the headers that are the same for every attempt.
-	header http.Header
+	// header has the headers that are the same for every attempt, of which
+	// configured ones may be secrets.
+	header     http.Header
+	configured map[string]bool
 	// usePresent says, during a rotation, that X-UserHero-Signature is made with
 	// the present secret: the receiver has refused the previous one and taken
 	// this.
@@ -46,7 +48,7 @@ func newTarget(w WebhookConfig, c *client, userAgent string) (*target, error) {
 	if err != nil {
 		return nil, errors.New("url: no URL")
 	}
-	t := &target{config: w, url: u, client: c, userAgent: userAgent, header: make(http.Header)}
+	t := &target{config: w, url: u, client: c, userAgent: userAgent, header: make(http.Header), configured: make(map[string]bool)}
 	if t.secret, err = newSigner(w.Secret); err != nil {
 		return nil, fmt.Errorf("secret: %w", err)
 	}
@@ -59,7 +61,8 @@ func newTarget(w WebhookConfig, c *client, userAgent string) (*target, error) {
 		}
 	}
 	for name, values := range w.Header {
-		t.header[http.CanonicalHeaderKey(name)] = values
+		name = http.CanonicalHeaderKey(name)
+		t.header[name], t.configured[name] = values, true
 	}
 	t.header["Content-Type"] = []string{"application/json"}
 	t.header["User-Agent"] = []string{userAgent}
@@ -231,12 +234,11 @@ func traceparent(a *queue.Attempt, flags byte) string {
 	return string(hex.AppendEncode(b, []byte{flags}))
 }
 
-// loggedHeaders are the headers as the attempt log keeps them: the values of
-// configured ones may be secrets.
+// loggedHeaders are the headers as the attempt log keeps them.
 func (t *target) loggedHeaders(h http.Header) []queue.Header {
 	list := headerList(h)
 	for i := range list {
-		if _, configured := t.config.Header[list[i].Name]; configured {
+		if t.configured[list[i].Name] {
 			list[i].Value = "[redacted]"
 		}
 	}

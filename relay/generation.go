@@ -95,7 +95,8 @@ func (r *Relay) apply(g *Generation) error {
 		}
 		named[wc.Name] = t
 	}
-	for name, t := range named {
+	for _, wc := range g.config.Webhooks {
+		name, t := wc.Name, named[wc.Name]
 		r.mu.RLock()
 		w := r.webhooks[name]
 		r.mu.RUnlock()

@@ -46,7 +46,7 @@ func (q *Queue) Enqueue(ctx context.Context, e queue.Entry) (queue.Receipt, erro
 		Event: queue.Event{
 			Type: e.Type, FeedbackID: e.FeedbackID,
 			Created: e.Created.UTC().Truncate(time.Millisecond),
-			Trace:   e.Trace, Body: e.Body,
+			Trace:   e.Trace, Replaces: e.Replaces, Body: e.Body,
 		},
 		deliveries: make(map[queue.WebhookID]*delivery),
 	}

@@ -1,0 +1,37 @@
+package memqueue_test
+
+import (
+	"testing"
+
+	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/queue/memqueue"
+	"github.com/userhero/relay/queue/queuetest"
+)
+
+// TestKeepsEveryPromise runs the suite with settlements that are durable at
+// once, and with such as a crash can take back.
+func TestKeepsEveryPromise(t *testing.T) {
+	t.Parallel()
+	for name, o := range map[string]memqueue.Options{"settles at once": {}, "settles lazily": {LazySettles: true}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			queuetest.Run(t, harness(o))
+		})
+	}
+}
+
+func harness(o memqueue.Options) queuetest.Harness {
+	again := func(t *testing.T, q queue.Queue) queue.Queue {
+		t.Helper()
+		m, ok := q.(*memqueue.Queue)
+		if !ok {
+			t.Fatalf("the suite gave back a %T", q)
+		}
+		return m.Crash()
+	}
+	return queuetest.Harness{
+		Open:   func(*testing.T) queue.Queue { return memqueue.New(o) },
+		Reopen: again,
+		Crash:  again,
+	}
+}
