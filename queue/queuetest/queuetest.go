@@ -1,0 +1,137 @@
+// Package queuetest holds every engine to what package queue promises.
+//
+// Run runs one named subtest per promise, so a failure reads as the promise
+// that is broken. The suite knows an engine through its Harness only: it works
+// in real time, allows settlements to become visible late, as engines that
+// commit them lazily need, and waits for what must come with a deadline rather
+// than for a fixed time. Only "nothing comes" is judged by a moment of waiting.
+package queuetest
+
+import (
+	"testing"
+
+	"github.com/userhero/relay/queue"
+)
+
+// Harness is how the suite gets at an engine. Each function ends the test when
+// it cannot do its work. The suite closes every queue that it was given.
+type Harness struct {
+	// Open returns a new, empty queue. It is called by subtests in parallel.
+	Open func(t *testing.T) queue.Queue
+	// Reopen opens what q stored, once more. The suite has closed q.
+	Reopen func(t *testing.T, q queue.Queue) queue.Queue
+	// Crash ends q as a killed process would, without closing it, and opens
+	// what q had committed. Nil where the engine cannot show that within a
+	// process: the subtests that need it are then left out.
+	Crash func(t *testing.T, q queue.Queue) queue.Queue
+}
+
+// promise is one subtest.
+type promise struct {
+	name string
+	keep func(t *trial)
+}
+
+// Run checks every promise. Subtests run in parallel.
+func Run(t *testing.T, h Harness) {
+	promises := []promise{
+		// What Enqueue says.
+		{"EventBytesAreUnchanged", eventBytesAreUnchanged},
+		{"EventIsStoredWhole", eventIsStoredWhole},
+		{"EventIDsAreUniqueAndSorted", eventIDsAreUniqueAndSorted},
+		{"EventIDsOfTwoStoresNeverMeet", eventIDsOfTwoStoresNeverMeet},
+		{"EventGoesToItsWebhooksOnly", eventGoesToItsWebhooksOnly},
+		{"DuplicateWebhooksMakeOneDelivery", duplicateWebhooksMakeOneDelivery},
+		{"DeletedWebhooksGetNothing", deletedWebhooksGetNothing},
+		{"EnqueueIsIdempotentOnKey", enqueueIsIdempotentOnKey},
+		{"KeyWithAnotherBodyIsMismatch", keyWithAnotherBodyIsMismatch},
+		{"EveryKeyOfAnEventHolds", everyKeyOfAnEventHolds},
+		{"ConcurrentEqualKeysMakeOneEvent", concurrentEqualKeysMakeOneEvent},
+		{"ReplacesIsCompareAndSwap", replacesIsCompareAndSwap},
+		{"ConcurrentReplacesLetOneWin", concurrentReplacesLetOneWin},
+		{"ReplayWinsOverConflict", replayWinsOverConflict},
+		{"CancelledEnqueueIsWholeOrNothing", cancelledEnqueueIsWholeOrNothing},
+
+		// What lanes hand out.
+		{"LaneOpensOnce", laneOpensOnce},
+		{"UnopenedLaneKeepsDeliveriesWaiting", unopenedLaneKeepsDeliveriesWaiting},
+		{"NextWaitsForWork", nextWaitsForWork},
+		{"NextHonoursMax", nextHonoursMax},
+		{"NextReturnsTheContextsError", nextReturnsTheContextsError},
+		{"CloseWakesNext", closeWakesNext},
+		{"MaxInFlightIsABound", maxInFlightIsABound},
+		{"MaxInFlightIsEightByDefault", maxInFlightIsEightByDefault},
+		{"FreshComeInOrderOfAcceptance", freshComeInOrderOfAcceptance},
+		{"RetriesComeByDueTime", retriesComeByDueTime},
+		{"FreshIsNotBehindBacklog", freshIsNotBehindBacklog},
+		{"RetryIsNotBehindFresh", retryIsNotBehindFresh},
+		{"RetryIsNeverEarly", retryIsNeverEarly},
+		{"SlowWebhookDelaysNobody", slowWebhookDelaysNobody},
+		{"ClosedLaneLosesItsLeases", closedLaneLosesItsLeases},
+
+		// What settling does.
+		{"LeaseIsSettledOnce", leaseIsSettledOnce},
+		{"SettledLeaseHasNoPowerOverTheNext", settledLeaseHasNoPowerOverTheNext},
+		{"ConcurrentSettlesLetOneWin", concurrentSettlesLetOneWin},
+		{"AckDelivers", ackDelivers},
+		{"DeadFailsAndKeeps", deadFailsAndKeeps},
+		{"RetryTakesTheNextRung", retryTakesTheNextRung},
+		{"DeferUsesNoAttempt", deferUsesNoAttempt},
+		{"DeferAtOnceComesFirst", deferAtOnceComesFirst},
+		{"DeferWaitsForItsTime", deferWaitsForItsTime},
+		{"AttemptsAreKeptWhole", attemptsAreKeptWhole},
+
+		// What Requeue says.
+		{"RequeueGivesFreshLadder", requeueGivesFreshLadder},
+		{"RequeueIsNeverEarly", requeueIsNeverEarly},
+		{"RequeueMovesWhatWaits", requeueMovesWhatWaits},
+		{"RequeueLeavesLeasedAlone", requeueLeavesLeasedAlone},
+		{"RequeueMakesAMissingDelivery", requeueMakesAMissingDelivery},
+		{"RequeueOfUnknownIsNotFound", requeueOfUnknownIsNotFound},
+
+		// What reading shows.
+		{"UnknownIsNotFound", unknownIsNotFound},
+		{"LatestIsTheNewestOfItsFeedback", latestIsTheNewestOfItsFeedback},
+		{"EventDeliveriesComeByWebhook", eventDeliveriesComeByWebhook},
+		{"EventsAreSelected", eventsAreSelected},
+		{"DeliveriesAreSelected", deliveriesAreSelected},
+		{"LimitsBoundPages", limitsBoundPages},
+		{"CursorsStayRightWhileRowsCome", cursorsStayRightWhileRowsCome},
+		{"BadCursorIsAnError", badCursorIsAnError},
+		{"RelayOwnEventsAreInNoList", relayOwnEventsAreInNoList},
+		{"ActivitiesAreNewestFirst", activitiesAreNewestFirst},
+		{"StatsCountStates", statsCountStates},
+		{"OldestDueTellsSinceWhen", oldestDueTellsSinceWhen},
+
+		// What webhook records say.
+		{"WebhookRevisionsAreCompareAndSwap", webhookRevisionsAreCompareAndSwap},
+		{"ConcurrentPutsLetOneWin", concurrentPutsLetOneWin},
+		{"WebhookNamesAreUnique", webhookNamesAreUnique},
+		{"WebhookIDsAreNeverReused", webhookIDsAreNeverReused},
+		{"WebhooksComeByID", webhooksComeByID},
+		{"DeleteEndsWhatWaits", deleteEndsWhatWaits},
+
+		// What outlives a process.
+		{"ReopenKeepsEverything", reopenKeepsEverything},
+		{"ReopenHandsLeasesOutAgain", reopenHandsLeasesOutAgain},
+		{"CloseCommitsWhatWasSettled", closeCommitsWhatWasSettled},
+		{"CloseUnderLoadLosesNothing", closeUnderLoadLosesNothing},
+		{"ClosedQueueSaysSo", closedQueueSaysSo},
+
+		// All of it at once.
+		{"RandomOperationsAgreeWithTheModel", randomOperationsAgreeWithTheModel},
+		{"ConcurrentUseKeepsEveryPromise", concurrentUseKeepsEveryPromise},
+	}
+	if h.Crash != nil {
+		promises = append(promises,
+			promise{"CrashKeepsWhatWasAcknowledged", crashKeepsWhatWasAcknowledged},
+			promise{"CrashLosesNoDelivery", crashLosesNoDelivery},
+		)
+	}
+	for _, p := range promises {
+		t.Run(p.name, func(t *testing.T) {
+			t.Parallel()
+			p.keep(newTrial(t, h))
+		})
+	}
+}

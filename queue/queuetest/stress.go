@@ -1,0 +1,280 @@
+package queuetest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/userhero/relay/queue"
+)
+
+// ledger is what really happened to deliveries, by those who made it happen.
+type ledger struct {
+	t  *trial
+	mu sync.Mutex
+	// by delivery; one that was never handed out has no account.
+	accounts map[queue.DeliveryID]*account
+}
+
+type account struct {
+	out      bool
+	attempts int
+	ended    bool
+	due      time.Time
+}
+
+// handedOut enters a lease.
+func (b *ledger) handedOut(lease *queue.Lease) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	id := lease.Delivery.ID
+	a := b.accounts[id]
+	if a == nil {
+		a = &account{}
+		b.accounts[id] = a
+	}
+	switch early := time.Until(a.due); {
+	case a.out:
+		b.t.Errorf("%s is handed out while it is out", id)
+	case early > 0:
+		b.t.Errorf("%s is handed out %v before it is due", id, early)
+	case lease.Delivery.Attempts != a.attempts:
+		b.t.Errorf("%s is handed out with %d attempts, and %d were made", id, lease.Delivery.Attempts, a.attempts)
+	}
+	a.out, a.ended = true, false
+}
+
+// settle settles a lease at random and enters that. The entry comes first: the
+// delivery may be out again before settle returns.
+func (b *ledger) settle(lease *queue.Lease, rnd *rand.Rand) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	a := b.accounts[lease.Delivery.ID]
+	a.out, a.due = false, time.Time{}
+	at := time.Now().Add(time.Duration(rnd.IntN(20)) * time.Millisecond)
+	switch n := rnd.IntN(10); {
+	case n < 2:
+		a.attempts, a.due = a.attempts+1, at
+		return lease.Retry(at, made(500))
+	case n < 3:
+		a.due = at
+		return lease.Defer(at)
+	case n < 4:
+		return lease.Defer(time.Time{})
+	case n < 5:
+		a.attempts, a.ended = a.attempts+1, true
+		return lease.Dead(made(500))
+	}
+	a.attempts, a.ended = a.attempts+1, true
+	return lease.Ack(made(200))
+}
+
+// concurrentUseKeepsEveryPromise has everybody at work at once: some accept,
+// some deliver, some requeue, list, change webhooks, read counters. In the end
+// every delivery has ended and nothing happened that nobody did.
+func concurrentUseKeepsEveryPromise(t *trial) {
+	const writers, each = 8, 150
+	webhooks := []queue.WebhookID{t.webhook("a"), t.webhook("b"), t.webhook("c")}
+	book := &ledger{t: t, accounts: make(map[queue.DeliveryID]*account)}
+	ctx, stop := context.WithCancel(t.ctx)
+	defer stop()
+
+	var accepting, rest sync.WaitGroup
+	ids := make(chan queue.EventID, writers*each)
+	for n := range writers {
+		accepting.Go(func() {
+			rnd := rand.New(rand.NewPCG(1, uint64(n))) //nolint:gosec // random, not secret
+			for i := range each {
+				r, err := t.q.Enqueue(ctx, queue.Entry{
+					Type: "feedback.created", FeedbackID: fmt.Sprintf("fb_%d_%d", n, i),
+					Created: time.Now(), Body: fmt.Appendf(nil, `{"writer":%d,"n":%d}`, n, i),
+					Webhooks: webhooks[:rnd.IntN(len(webhooks)+1)],
+					Keys:     []queue.Key{key(fmt.Sprintf("%d %d", n, i), 1)},
+				})
+				if err != nil {
+					t.Errorf("Enqueue: %v", err)
+					return
+				}
+				ids <- r.Event.ID
+			}
+		})
+	}
+	for n, w := range webhooks {
+		rest.Go(func() { book.deliver(ctx, w, rand.New(rand.NewPCG(2, uint64(n)))) }) //nolint:gosec // random, not secret
+	}
+	accepting.Go(func() {
+		rnd := rand.New(rand.NewPCG(3, 0)) //nolint:gosec // random, not secret
+		for range writers * each {
+			var id queue.EventID
+			select {
+			case id = <-ids:
+			case <-ctx.Done():
+				return
+			}
+			if rnd.IntN(7) > 0 {
+				continue
+			}
+			at := time.Now().Add(time.Duration(rnd.IntN(10)-5) * time.Millisecond)
+			d := queue.DeliveryID{Event: id, Webhook: webhooks[rnd.IntN(len(webhooks))]}
+			// What was due before is due at `at` from now on; whose lease comes
+			// first is not known here.
+			book.forgetDue(d)
+			if err := t.q.Requeue(ctx, d, at); err != nil && !errors.Is(err, queue.ErrConflict) {
+				t.Errorf("Requeue: %v", err)
+			}
+			book.forgetDue(d)
+		}
+	})
+	var listed atomic.Int64
+	rest.Go(func() { listed.Store(t.listAgainAndAgain(ctx)) })
+	rest.Go(func() { t.changeWebhooksAgainAndAgain(ctx) })
+
+	accepting.Wait()
+	t.eventually("all deliveries end", func() string {
+		st := t.q.Stats()
+		for _, w := range webhooks {
+			if n := st.Webhooks[w].Waiting(); n > 0 {
+				return fmt.Sprintf("of webhook %d wait %d", w, n)
+			}
+		}
+		return ""
+	})
+	stop()
+	rest.Wait()
+	book.check(webhooks, writers*each)
+	t.Logf("%d lists were walked meanwhile", listed.Load())
+}
+
+// deliver is one webhook's relay: it leases, settles, and now and then starts
+// anew with a lane of its own.
+func (b *ledger) deliver(ctx context.Context, w queue.WebhookID, rnd *rand.Rand) {
+	var lane queue.Lane
+	for round := 1; ctx.Err() == nil; round++ {
+		if lane == nil {
+			var err error
+			if lane, err = b.t.q.Lane(w, queue.LaneOptions{MaxInFlight: 6}); err != nil {
+				b.t.Errorf("Lane: %v", err)
+				return
+			}
+		}
+		leases, err := lane.Next(ctx, 1+rnd.IntN(4))
+		if err != nil {
+			if ctx.Err() == nil {
+				b.t.Errorf("Next: %v", err)
+			}
+			return
+		}
+		for _, lease := range leases {
+			b.handedOut(lease)
+		}
+		for _, lease := range leases {
+			if err := b.settle(lease, rnd); err != nil {
+				b.t.Errorf("settling: %v", err)
+			}
+		}
+		if round%150 == 0 {
+			if err := lane.Close(); err != nil {
+				b.t.Errorf("closing a lane: %v", err)
+			}
+			lane = nil
+		}
+	}
+}
+
+func (b *ledger) forgetDue(id queue.DeliveryID) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if a := b.accounts[id]; a != nil {
+		a.due = time.Time{}
+	}
+}
+
+// check compares what the queue stores with what happened.
+func (b *ledger) check(webhooks []queue.WebhookID, events int) {
+	t := b.t
+	counted := make(map[queue.WebhookID]queue.Counts)
+	seen := 0
+	for _, d := range t.allDeliveries(queue.DeliveryQuery{Limit: 97}) {
+		seen++
+		a := b.accounts[d.ID]
+		switch {
+		case a == nil:
+			t.Errorf("%s was never handed out", describe(d))
+			continue
+		case d.State.Waiting() || !a.ended:
+			t.Errorf("%s; was it settled for good: %v", describe(d), a.ended)
+		case d.Attempts != a.attempts:
+			t.Errorf("%s; made were %d", describe(d), a.attempts)
+		}
+		if n := len(t.attempts(d.ID)); n != d.Attempts {
+			t.Errorf("%s; kept are %d", describe(d), n)
+		}
+		c := counted[d.ID.Webhook]
+		if d.State == queue.Delivered {
+			c.Delivered++
+		} else {
+			c.Failed++
+		}
+		counted[d.ID.Webhook] = c
+	}
+	equal(t, "how many deliveries are stored, against those handed out", seen, len(b.accounts))
+	for _, w := range webhooks {
+		t.counts(w, counted[w])
+	}
+	equal(t, "how many events are listed", len(t.allEvents(queue.EventQuery{Limit: 1000})), events)
+	equal(t, "how many events are counted", t.q.Stats().Events, int64(events))
+}
+
+// listAgainAndAgain walks the list of deliveries: newest first, each once.
+func (t *trial) listAgainAndAgain(ctx context.Context) (walks int64) {
+	for ; ctx.Err() == nil; walks++ {
+		var last queue.EventID
+		cursor, seen := "", make(map[queue.DeliveryID]bool)
+		for {
+			page, err := t.q.Deliveries(ctx, queue.DeliveryQuery{Limit: 100, Cursor: cursor})
+			if err != nil {
+				if ctx.Err() == nil {
+					t.Errorf("Deliveries: %v", err)
+				}
+				return walks
+			}
+			for _, d := range page.Items {
+				if seen[d.ID] {
+					t.Errorf("one walk of the list shows %s twice", d.ID)
+				}
+				seen[d.ID] = true
+				if !last.IsZero() && d.ID.Event.Seq() > last.Seq() {
+					t.Errorf("the list shows %s after %s, which is older", d.ID.Event, last)
+				}
+				last = d.ID.Event
+			}
+			if cursor = page.Next; cursor == "" {
+				break
+			}
+		}
+	}
+	return walks
+}
+
+// changeWebhooksAgainAndAgain makes, changes and deletes webhooks of its own.
+func (t *trial) changeWebhooksAgainAndAgain(ctx context.Context) {
+	for n := 0; ctx.Err() == nil; n++ {
+		w, err := t.q.PutWebhook(ctx, queue.Webhook{Name: fmt.Sprintf("passing %d", n)})
+		if err == nil {
+			w.Data = []byte("changed")
+			w, err = t.q.PutWebhook(ctx, w)
+		}
+		if err == nil {
+			_, err = t.q.DeleteWebhook(ctx, w.ID, w.Revision)
+		}
+		if err != nil && ctx.Err() == nil {
+			t.Errorf("making, changing and deleting a webhook: %v", err)
+			return
+		}
+		_ = t.q.Stats()
+	}
+}
