@@ -241,9 +241,11 @@ func TestFailingWebhookIsProbedWhileOthersUseNoRung(t *testing.T) {
 		if probes < 4 || probes > 10 {
 			t.Errorf("%d probes in a minute, with delays from 1 s to 10 s", probes)
 		}
+		mu.Lock()
 		if most != 1 {
 			t.Errorf("%d attempts at once on a failing webhook", most)
 		}
+		mu.Unlock()
 		untouched := 0
 		page, err := r.Queue().Deliveries(t.Context(), queue.DeliveryQuery{Limit: 100})
 		if err != nil {
