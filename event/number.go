@@ -53,6 +53,9 @@ func (p *parser) number() ([]byte, error) {
 	if !sameDecimal(literal, printed) {
 		return nil, p.unstable("the number has more digits than JavaScript keeps; it would become " + string(printed))
 	}
+	if !bytes.ContainsAny(printed, ".e") {
+		return p.integer(printed) // as such it must read back
+	}
 	return printed, nil
 }
 
