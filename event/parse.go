@@ -66,6 +66,12 @@ func (p *parser) malformed(what string) error {
 	return malformed(p.pointer(), fmt.Sprintf("%s, at byte %d", what, p.pos))
 }
 
+// malformedParent is malformed for what stands between members or elements.
+func (p *parser) malformedParent(what string) error {
+	p.path = p.path[:len(p.path)-1]
+	return p.malformed(what)
+}
+
 func (p *parser) unstable(what string) error { return unstable(p.pointer(), what) }
 
 func (p *parser) space() {
@@ -148,7 +154,7 @@ func (p *parser) array(depth int) (ref, error) {
 			p.path = p.path[:len(p.path)-1]
 			return list, nil
 		default:
-			return none, p.malformed("a comma or ] is due")
+			return none, p.malformedParent("a comma or ] is due")
 		}
 	}
 }
@@ -177,7 +183,7 @@ func (p *parser) object(depth int) (ref, error) {
 	for {
 		p.space()
 		if p.peek() != '"' {
-			return none, p.malformed("a member's name is due")
+			return none, p.malformedParent("a member's name is due")
 		}
 		// Until the name is read, the pointer leads to the object.
 		path := p.path
@@ -222,7 +228,7 @@ func (p *parser) object(depth int) (ref, error) {
 			}
 			return obj, nil
 		default:
-			return none, p.malformed("a comma or } is due")
+			return none, p.malformedParent("a comma or } is due")
 		}
 	}
 }

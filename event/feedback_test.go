@@ -1,0 +1,306 @@
+package event
+
+import (
+	"bytes"
+	"fmt"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+var noon = time.Date(2026, 1, 7, 15, 30, 0, 999, time.FixedZone("", 3600))
+
+func document(t testing.TB, f *Feedback, typ Type) string {
+	t.Helper()
+	doc, err := f.Document(typ, noon)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(doc)
+}
+
+func parsed(t testing.TB, body string) *Feedback {
+	t.Helper()
+	f, err := Parse([]byte(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+func TestDocumentHasTheDocumentedOrder(t *testing.T) {
+	t.Parallel()
+	f := parsed(t, `{"zeta":{"b":1,"a":[2]},"metadata":{"userId":"user_123"},"10":"index","screenshotUrl":"https://x.example/a.png",
+		"context":{"more":true,"country":"US","locale":"en-US","timezone":"America/New_York","viewport":{"depth":2,"height":1080,"width":1920},
+		"deviceType":"desktop","os":"macOS","browserVersion":"120","browser":"Chrome","referrer":"/dashboard","pageUrl":"/dashboard/reports"},
+		"status":null,"rating":2.0,"category":"bug","message":"…","widgetId":"w_default","projectId":"proj_xyz","alpha":null}`)
+	f.Complete(noon, func(time.Time) string { return "fb_abc123" })
+	want := `{"event":"feedback.created","timestamp":"2026-01-07T14:30:00Z","data":{"10":"index","id":"fb_abc123","projectId":"proj_xyz",` +
+		`"widgetId":"w_default","message":"…","category":"bug","rating":2,"status":"new","screenshotUrl":"https://x.example/a.png",` +
+		`"context":{"pageUrl":"/dashboard/reports","referrer":"/dashboard","browser":"Chrome","browserVersion":"120","os":"macOS",` +
+		`"deviceType":"desktop","viewport":{"width":1920,"height":1080,"depth":2},"timezone":"America/New_York","locale":"en-US",` +
+		`"country":"US","more":true},"metadata":{"userId":"user_123"},"createdAt":"2026-01-07T14:30:00Z","zeta":{"b":1,"a":[2]},"alpha":null}}`
+	if got := document(t, f, Created); got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+}
+
+func TestNothingPresentIsOverwritten(t *testing.T) {
+	t.Parallel()
+	f := parsed(t, `{"message":"m","id":"mine","status":"open","createdAt":"2020-02-03T04:05:06.789+01:00","projectId":"p","context":{"browser":"Lynx","viewport":{"width":1,"height":2}}}`)
+	f.Fill(Defaults{Project: "other", Widget: "w", Context: Context{Browser: "Chrome", OS: "macOS", ViewportWidth: 9, ViewportHeight: 9}})
+	f.Complete(noon, NewID)
+	want := `"data":{"id":"mine","projectId":"p","widgetId":"w","message":"m","status":"open","context":{"browser":"Lynx","os":"macOS","viewport":{"width":1,"height":2}},"createdAt":"2020-02-03T03:05:06Z"}}`
+	if got := document(t, f, Created); !strings.HasSuffix(got, want) {
+		t.Errorf("got %s", got)
+	}
+	if f.ID() != "mine" || f.Status() != "open" || f.CreatedAt() != "2020-02-03T03:05:06Z" || f.ProjectID() != "p" {
+		t.Errorf("accessors: %q %q %q %q", f.ID(), f.Status(), f.CreatedAt(), f.ProjectID())
+	}
+}
+
+func TestRefusalsPointAtTheirCause(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		body     string
+		status   int
+		pointers string
+	}{
+		{``, 400, ""},
+		{`{"message":"m"`, 400, ""},
+		{`{"message":"m"} x`, 400, ""},
+		{`{"message":"m",}`, 400, ""},
+		{`{'message':'m'}`, 400, ""},
+		{"\ufeff{}", 400, ""},
+		{`{"message":"m","a/b~":{"c":[0,01]}}`, 400, "/a~1b~0/c/1"},
+		{"{\"message\":\"a\nb\"}", 400, "/message"},
+		{"{\"message\":\"\xff\"}", 400, ""},
+		{`{"message":"m","a":{"x":1,"\u0078":2}}`, 400, "/a/x"},
+		{`[]`, 422, ""},
+		{`{}`, 422, "/message"},
+		{`{"message":null}`, 422, "/message"},
+		{`{"message":""}`, 422, "/message"},
+		{`{"message":7}`, 422, "/message"},
+		{`{"message":"m","rating":0,"category":1,"context":[],"metadata":"x"}`, 422, "/category /rating /context /metadata"},
+		{`{"message":"m","rating":4.5}`, 422, "/rating"},
+		{`{"message":"m","rating":"5"}`, 422, "/rating"},
+		{`{"message":"m","screenshotUrl":"javascript:alert(1)"}`, 422, "/screenshotUrl"},
+		{`{"message":"m","screenshotUrl":"/x.png"}`, 422, "/screenshotUrl"},
+		{`{"message":"m","createdAt":"yesterday"}`, 422, "/createdAt"},
+		{`{"message":"m","id":"a/b"}`, 422, "/id"},
+		{`{"message":"m","id":""}`, 422, "/id"},
+		{`{"message":"m","context":{"pageUrl":1,"viewport":{"width":"1"}}}`, 422, "/context/pageUrl /context/viewport/width"},
+		{`{"message":"m","metadata":{"n":9007199254740992}}`, 422, "/metadata/n"},
+		{`{"message":"m","metadata":{"n":[1,-1e400]}}`, 422, "/metadata/n/1"},
+		{`{"message":"m","metadata":{"n":1.000000000000000005}}`, 422, "/metadata/n"},
+		{`{"message":"m","metadata":{"__proto__":1}}`, 422, "/metadata/__proto__"},
+		{`{"message":"m","metadata":{"\u005f_proto__":1}}`, 422, "/metadata/__proto__"},
+		{`{"message":"\ud800"}`, 422, "/message"},
+		{`{"message":"m","a":` + strings.Repeat("[", 64) + strings.Repeat("]", 64) + `}`, 422, "/a" + strings.Repeat("/0", 63)},
+	} {
+		_, err := Parse([]byte(c.body))
+		p, ok := err.(*Problem) //nolint:errorlint // it is returned bare
+		if !ok {
+			t.Errorf("%.60s: %v", c.body, err)
+			continue
+		}
+		var pointers []string
+		for _, e := range p.Errors {
+			pointers = append(pointers, e.Pointer)
+		}
+		want := strings.Split(c.pointers, " ")
+		slices.Sort(want)
+		slices.Sort(pointers)
+		if p.Status != c.status || !slices.Equal(pointers, want) {
+			t.Errorf("%.60s: status %d at %q, want %d at %q: %v", c.body, p.Status, pointers, c.status, want, p)
+		}
+	}
+	if _, err := Parse([]byte(`{"message":"m","a":` + strings.Repeat("[", 63) + strings.Repeat("]", 63) + `}`)); err != nil {
+		t.Errorf("64 levels are refused: %v", err)
+	}
+}
+
+func TestFinishedDocumentIsBounded(t *testing.T) {
+	t.Parallel()
+	f := parsed(t, `{"message":"`+strings.Repeat("x", MaxDocument-100)+`"}`)
+	doc, err := f.Document(Created, noon)
+	if err != nil {
+		t.Fatal(err)
+	}
+	room := MaxDocument - len(doc)
+	f.Release()
+	for extra, ok := range map[int]bool{room: true, room + 1: false} {
+		f := parsed(t, `{"message":"`+strings.Repeat("x", MaxDocument-100+extra)+`"}`)
+		if doc, err := f.Document(Created, noon); (err == nil) != ok {
+			t.Errorf("%d bytes: %v", len(doc), err)
+		}
+	}
+}
+
+func TestFormsMakeTheSameFeedback(t *testing.T) {
+	t.Parallel()
+	f, err := ParseForm(url.Values{
+		"message": {"hi"}, "rating": {"4"}, "category": {""}, "metadata.plan": {"pro"}, "metadata.team.size": {"7"},
+		"context.pageUrl": {"/x"}, "context.viewport.width": {"800"}, "metadata.9": {"i"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := `"data":{"message":"hi","rating":4,"context":{"pageUrl":"/x","viewport":{"width":800}},"metadata":{"9":"i","plan":"pro","team":{"size":"7"}}}}`
+	if got := document(t, f, Created); !strings.HasSuffix(got, want) {
+		t.Errorf("got %s", got)
+	}
+	for query, pointer := range map[string]string{
+		"message=":                         "/message",
+		"message=m&message=n":              "/message",
+		"message=m&rating=many":            "/rating",
+		"message=m&rating=9":               "/rating",
+		"message=m&a..b=1":                 "/a//b",
+		"message=m&metadata=1":             "/metadata",
+		"message=m&a=1&a.b=2":              "/a/b",
+		"message=m&metadata.__proto__.x=1": "/metadata/__proto__/x",
+	} {
+		values, err := url.ParseQuery(query)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = ParseForm(values)
+		p, ok := err.(*Problem) //nolint:errorlint // it is returned bare
+		if !ok || len(p.Errors) != 1 || p.Errors[0].Pointer != pointer {
+			t.Errorf("%s: %v, want one error at %s", query, err, pointer)
+		}
+	}
+}
+
+func TestMergeIsThatOfRFC7396(t *testing.T) {
+	t.Parallel()
+	base := parsed(t, `{"message":"m","id":"fb_1","status":"new","category":"bug","metadata":{"a":{"b":1,"c":2},"d":[1]}}`)
+	base.Complete(noon, NewID)
+	doc := document(t, base, Created)
+	for _, c := range []struct{ change, want string }{
+		{`{"status":"done"}`, `"status":"done"`},
+		{`{"category":null}`, `"message":"m","status":"new","metadata"`},
+		{`{"metadata":{"a":{"b":null,"e":3}}}`, `"metadata":{"a":{"c":2,"e":3},"d":[1]}`},
+		{`{"metadata":{"d":{"x":null,"y":1}}}`, `"metadata":{"a":{"b":1,"c":2},"d":{"y":1}}`},
+		{`{"metadata":{"2":1,"1":2}}`, `"metadata":{"1":2,"2":1,"a":`},
+		{`{"rating":5,"extra":[1]}`, `"rating":5,"status":"new"`},
+	} {
+		f, err := Stored([]byte(doc))
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, err := ParsePatch([]byte(c.change))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if changed, err := f.Merge(p); err != nil || !changed {
+			t.Errorf("%s: changed %v, %v", c.change, changed, err)
+		}
+		if got := document(t, f, Updated); !strings.Contains(got, c.want) || !strings.HasPrefix(got, `{"event":"feedback.updated"`) {
+			t.Errorf("%s makes %s", c.change, got)
+		}
+		if changed, err := f.Merge(p); err != nil || changed {
+			t.Errorf("%s again: changed %v, %v", c.change, changed, err)
+		}
+	}
+	for change, pointer := range map[string]string{
+		`{"id":"other"}`: "/id", `{"createdAt":"2020-01-01T00:00:00Z"}`: "/createdAt", `{"message":null}`: "/message",
+		`{"rating":9}`: "/rating", `{"metadata":1}`: "/metadata",
+	} {
+		f, err := Stored([]byte(doc))
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, err := ParsePatch([]byte(change))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := f.Merge(p); err == nil || !strings.Contains(err.Error(), pointer) {
+			t.Errorf("%s: %v, want an error at %s", change, err, pointer)
+		}
+	}
+}
+
+func TestApplicationsAnswerWins(t *testing.T) {
+	t.Parallel()
+	for answer, want := range map[string]string{
+		`{"id":"app_1","status":"triaged","ok":true}`:         `"data":{"id":"app_1","message":"m","status":"triaged"}}`,
+		`{"data":{"id":77,"rating":"not a number"},"id":"x"}`: `"data":{"id":"77","message":"m"}}`,
+		`{"metadata":{"2":1,"1":{"b":1}}}`:                    `"data":{"message":"m","metadata":{"1":{"b":1},"2":1}}}`,
+		`[1]`:                                                 `"data":{"message":"m"}}`,
+		`not json`:                                            `"data":{"message":"m"}}`,
+	} {
+		f := parsed(t, `{"message":"m"}`)
+		if err := f.Override([]byte(answer)); err != nil {
+			t.Errorf("%s: %v", answer, err)
+		}
+		if got := document(t, f, Created); !strings.HasSuffix(got, want) {
+			t.Errorf("%s makes %s", answer, got)
+		}
+	}
+}
+
+func TestIDsSortByTimeAndDiffer(t *testing.T) {
+	t.Parallel()
+	a, b := NewID(noon), NewID(noon.Add(time.Millisecond))
+	if !strings.HasPrefix(a, "fb_") || len(a) != 29 || a >= b || NewID(noon) == a {
+		t.Errorf("%s, %s", a, b)
+	}
+}
+
+func TestPooledFeedbackSharesNoBytes(t *testing.T) {
+	t.Parallel()
+	var wg sync.WaitGroup
+	for w := range 8 {
+		wg.Go(func() {
+			for i := range 500 {
+				text := strings.Repeat(fmt.Sprint(w), 1+i%50)
+				f, err := Parse(fmt.Appendf(nil, `{"message":%q,"metadata":{%q:[%d]}}`, text, text, w))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				doc, err := f.Document(Created, noon)
+				f.Release()
+				if err != nil || bytes.Count(doc, []byte(text)) < 2 || !bytes.HasSuffix(doc, fmt.Appendf(nil, `:[%d]}}}`, w)) {
+					t.Errorf("%s, %v", doc, err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+var sample = []byte(`{"message":"The export button does nothing when I click it twice. See the screenshot: the \"Export\" dialog stays grey.",` +
+	`"category":"bug","rating":2,"context":{"pageUrl":"/dashboard/reports","viewport":{"width":1920,"height":1080},"timezone":"America/New_York"},` +
+	`"metadata":{"userId":"user_123","plan":"pro","notes":"` + strings.Repeat("lorem ipsum dolor sit amet ", 24) + `"}}`)
+
+func BenchmarkCanonical(b *testing.B) {
+	b.SetBytes(int64(len(sample)))
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := Canonical(sample); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkSubmissionToDocument(b *testing.B) {
+	b.SetBytes(int64(len(sample)))
+	b.ReportAllocs()
+	for b.Loop() {
+		f, err := Parse(sample)
+		if err != nil {
+			b.Fatal(err)
+		}
+		f.Fill(Defaults{Project: "p", Widget: "w"})
+		f.Complete(noon, NewID)
+		if _, err := f.Document(Created, noon); err != nil {
+			b.Fatal(err)
+		}
+		f.Release()
+	}
+}
