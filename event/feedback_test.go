@@ -75,7 +75,7 @@ func TestRefusalsPointAtTheirCause(t *testing.T) {
 		{`{"message":"m",}`, 400, ""},
 		{`{'message':'m'}`, 400, ""},
 		{"\ufeff{}", 400, ""},
-		{`{"message":"m","a/b~":{"c":[0,01]}}`, 400, "/a~1b~0/c/1"},
+		{`{"message":"m","a/b~":{"c":[0,x]}}`, 400, "/a~1b~0/c/1"},
 		{"{\"message\":\"a\nb\"}", 400, "/message"},
 		{"{\"message\":\"\xff\"}", 400, ""},
 		{`{"message":"m","a":{"x":1,"\u0078":2}}`, 400, "/a/x"},
