@@ -55,7 +55,6 @@ type committer struct {
 
 	maxEntries, maxBytes int // of one Badger transaction
 	advise               int64
-	activity             uint32    // tells apart what was recorded in one nanosecond
 	carry                operation // taken from the queue, did not fit the last batch
 	timer                *time.Timer
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/dgraph-io/badger/v4"
@@ -135,7 +134,7 @@ func (b *batch) address(e *queue.Event, webhooks []queue.WebhookID) deliveries {
 		b.hooks[h] = b.hooks[h] // its counters are to be written
 		b.fresh = append(b.fresh, freshEvent{event: e, hook: h})
 	}
-	slices.SortFunc(ds, func(x, y delivery) int { return int(int64(x.webhook) - int64(y.webhook)) })
+	ds.sort()
 	return ds
 }
 

@@ -53,6 +53,7 @@ type hook struct {
 
 // leased is one delivery that is out.
 type leased struct {
+	lease    *queue.Lease
 	lane     *lane
 	ticket   ticket
 	settling bool // its settlement is on its way to the disk
@@ -156,6 +157,13 @@ func (h *hook) move(seq uint64) bool {
 	}
 	h.moving[seq] = true
 	return true
+}
+
+// isLeased tells whether a delivery is out.
+func (h *hook) isLeased(seq uint64) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.leased[seq] != nil
 }
 
 // moved makes the lane read its windows anew: one of them had the old place.

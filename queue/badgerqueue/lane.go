@@ -42,9 +42,6 @@ type lane struct {
 	turn  bool // whose turn it is, where both are due: fresh when false
 	calls int
 	timer *time.Timer
-	// head is when the first fresh delivery was accepted.
-	headSeq uint64
-	head    time.Time
 }
 
 // rung is the window of the deliveries that wait on one rung, by due time.
@@ -161,15 +158,11 @@ func (l *lane) poll(ctx context.Context, max int) ([]*queue.Lease, time.Duration
 	if room <= 0 {
 		return nil, 0, nil
 	}
-	var txn *badger.Txn
-	defer func() {
-		if txn != nil {
-			txn.Discard()
-		}
-	}()
+	view := view{db: l.s.db}
+	defer view.close()
 	if l.needsDisk() {
-		var out map[uint64]bool
-		txn, out = l.snapshot()
+		txn, out := l.snapshot()
+		view.txn = txn
 		if err := l.refill(txn, out); err != nil {
 			return nil, 0, err
 		}
@@ -179,7 +172,27 @@ func (l *lane) poll(ctx context.Context, max int) ([]*queue.Lease, time.Duration
 	if len(tickets) == 0 {
 		return nil, l.wait(now), nil
 	}
-	return l.lease(tickets, txn)
+	return l.lease(tickets, &view), time.Microsecond, nil
+}
+
+// view is a transaction that is opened when it is needed: opening one waits for
+// the commit under way, and deliveries handed over in memory need none.
+type view struct {
+	db  *badger.DB
+	txn *badger.Txn
+}
+
+func (v *view) get() *badger.Txn {
+	if v.txn == nil {
+		v.txn = v.db.NewTransaction(false)
+	}
+	return v.txn
+}
+
+func (v *view) close() {
+	if v.txn != nil {
+		v.txn.Discard()
+	}
 }
 
 // drain takes over the inbox and returns how many leases may go out.
@@ -187,6 +200,7 @@ func (l *lane) drain() (room int) {
 	l.h.mu.Lock()
 	defer l.h.mu.Unlock()
 	l.drainLocked()
+	l.headsLocked()
 	if l.calls++; l.calls%markEvery == 0 {
 		l.markLocked()
 	}
@@ -421,17 +435,8 @@ func (l *lane) wait(now time.Time) time.Duration {
 	return max(time.Duration(first-now.UnixNano()), time.Microsecond)
 }
 
-// lease turns tickets into leases; txn may be nil.
-func (l *lane) lease(tickets []ticket, txn *badger.Txn) ([]*queue.Lease, time.Duration, error) {
-	if txn == nil {
-		for _, t := range tickets {
-			if t.event == nil || t.again {
-				txn = l.s.db.NewTransaction(false)
-				defer txn.Discard()
-				break
-			}
-		}
-	}
+// lease turns tickets into leases.
+func (l *lane) lease(tickets []ticket, v *view) []*queue.Lease {
 	leases := make([]*queue.Lease, 0, len(tickets))
 	read := 0
 	for i, t := range tickets {
@@ -440,7 +445,7 @@ func (l *lane) lease(tickets []ticket, txn *badger.Txn) ([]*queue.Lease, time.Du
 			l.signal()
 			break
 		}
-		lease, err := l.open(txn, &tickets[i])
+		lease, err := l.open(v, &tickets[i])
 		if err != nil {
 			// Said and stepped over: it stays where it is and is seen by check.
 			_ = l.s.report(fmt.Sprintf("leasing event %d", t.seq), err)
@@ -453,22 +458,28 @@ func (l *lane) lease(tickets []ticket, txn *badger.Txn) ([]*queue.Lease, time.Du
 			}
 		}
 	}
-	return l.goOut(leases, tickets), time.Microsecond, nil
+	// What is next is read before its turn: since when it waits is known by it.
+	if len(l.fresh) > 0 && l.fresh[0].event == nil {
+		if e, err := l.s.getEvent(v.get(), l.fresh[0].seq); err == nil {
+			l.fresh[0].event = &e
+		}
+	}
+	return l.goOut(leases, tickets)
 }
 
 // open reads what a ticket needs. No lease and no error means that the ticket
 // is stale.
-func (l *lane) open(txn *badger.Txn, t *ticket) (*queue.Lease, error) {
+func (l *lane) open(v *view, t *ticket) (*queue.Lease, error) {
 	d := delivery{webhook: l.h.id, state: queue.Pending}
 	if t.event == nil {
-		e, err := l.s.getEvent(txn, t.seq)
+		e, err := l.s.getEvent(v.get(), t.seq)
 		if err != nil {
 			return nil, err
 		}
 		t.event = &e
 	}
 	if !t.fresh || t.again {
-		ds, err := getDeliveries(txn, t.seq)
+		ds, err := getDeliveries(v.get(), t.seq)
 		if err != nil {
 			return nil, err
 		}
@@ -502,7 +513,7 @@ func (l *lane) goOut(leases []*queue.Lease, tickets []ticket) []*queue.Lease {
 			l.h.inbox.lost = true // must not be; the store knows better
 			continue
 		}
-		l.h.leased[t.seq] = &leased{lane: l, ticket: t}
+		l.h.leased[t.seq] = &leased{lease: lease, lane: l, ticket: t}
 		l.out++
 		out = append(out, lease)
 	}
@@ -515,8 +526,6 @@ func (l *lane) headsLocked() {
 	l.h.freshSince, l.h.due = time.Time{}, 0
 	if len(l.fresh) > 0 && l.fresh[0].event != nil {
 		l.h.freshSince = l.fresh[0].event.Created
-	} else if len(l.fresh) > 0 && l.fresh[0].seq == l.headSeq {
-		l.h.freshSince = l.head
 	}
 	for _, r := range l.rungs {
 		if len(r.window) > 0 && (l.h.due == 0 || r.window[0].due < l.h.due) {

@@ -1,10 +1,12 @@
 package badgerqueue
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"slices"
 	"time"
 
 	"github.com/userhero/relay/queue"
@@ -133,6 +135,11 @@ func (ds deliveries) find(w queue.WebhookID) *delivery {
 		}
 	}
 	return nil
+}
+
+// sort puts the entries into the order they are stored and listed in.
+func (ds deliveries) sort() {
+	slices.SortFunc(ds, func(a, b delivery) int { return cmp.Compare(a.webhook, b.webhook) })
 }
 
 func (ds deliveries) encode(key []byte) []byte {
@@ -313,6 +320,7 @@ type state struct {
 	seq     uint64          // of the newest event; numbers are dense from 1
 	events  int64           // stored now
 	webhook queue.WebhookID // last given
+	noted   uint64          // activities ever recorded; tells apart those of one instant
 	// swept is the sweep cursor: events below it are gone, or wait, or have an
 	// X key to be found by.
 	swept uint64
@@ -323,6 +331,7 @@ func (s state) encode() []byte {
 	b := binary.AppendUvarint(record(48), s.seq)
 	b = binary.AppendVarint(b, s.events)
 	b = binary.AppendUvarint(b, uint64(s.webhook))
+	b = binary.AppendUvarint(b, s.noted)
 	b = binary.AppendUvarint(b, s.swept)
 	b = binary.AppendVarint(b, s.ended)
 	return seal(keyState, b)
@@ -334,7 +343,7 @@ func decodeState(rec []byte) (s state, err error) {
 		return s, err
 	}
 	r := reader{b: p}
-	s = state{seq: r.uvarint(), events: r.varint(), webhook: queue.WebhookID(r.uvarint()), swept: r.uvarint(), ended: r.varint()}
+	s = state{seq: r.uvarint(), events: r.varint(), webhook: queue.WebhookID(r.uvarint()), noted: r.uvarint(), swept: r.uvarint(), ended: r.varint()}
 	if r.bad {
 		return s, fmt.Errorf("%w %q: short", errDamaged, keyState)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/userhero/relay/queue"
@@ -25,8 +26,7 @@ func (l *lane) Settle(lease *queue.Lease, what queue.Settlement) error {
 		return err
 	}
 	defer s.end()
-	seq := lease.Event.ID.Seq()
-	op, err := l.take(seq, what)
+	op, err := l.take(lease, what)
 	if err != nil || op == nil {
 		return err
 	}
@@ -40,12 +40,12 @@ func (l *lane) Settle(lease *queue.Lease, what queue.Settlement) error {
 
 // take ends a lease as far as memory goes. Nothing is left to write when it was
 // given back for at once.
-func (l *lane) take(seq uint64, what queue.Settlement) (*settleOp, error) {
-	h := l.h
+func (l *lane) take(lease *queue.Lease, what queue.Settlement) (*settleOp, error) {
+	h, seq := l.h, lease.Event.ID.Seq()
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	out := h.leased[seq]
-	if out == nil || out.lane != l || out.settling {
+	if out == nil || out.lease != lease || out.settling {
 		return nil, queue.ErrLeaseLost
 	}
 	l.out--
@@ -193,6 +193,9 @@ func (s *Store) Requeue(ctx context.Context, id queue.DeliveryID, at time.Time) 
 		if h == nil {
 			return fmt.Errorf("webhook %d: %w", id.Webhook, queue.ErrNotFound)
 		}
+		if h.isLeased(seq) {
+			return fmt.Errorf("delivery %s is being attempted: %w", id, queue.ErrConflict)
+		}
 		ds, err := b.deliveriesOf(seq)
 		if err != nil {
 			return err
@@ -200,8 +203,9 @@ func (s *Store) Requeue(ctx context.Context, id queue.DeliveryID, at time.Time) 
 		d := ds.find(id.Webhook)
 		stored := d != nil
 		if !stored {
-			ds = append(ds, delivery{webhook: id.Webhook, state: queue.Pending})
-			d = &ds[len(ds)-1]
+			ds = append(slices.Clone(ds), delivery{webhook: id.Webhook, state: queue.Pending})
+			ds.sort()
+			d = ds.find(id.Webhook)
 			h.counts.Pending++
 		}
 		if d.fresh() && stored && due <= b.now.UnixNano() {

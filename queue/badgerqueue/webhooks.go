@@ -28,14 +28,14 @@ func (s *Store) PutWebhook(ctx context.Context, w queue.Webhook) (queue.Webhook,
 	err := s.commit(ctx, 4, 1024+len(w.Data)+len(w.Name), func(b *batch) error {
 		put = w
 		if w.Revision == 0 {
-			if err := b.nameIsFree(w.Name); err != nil {
-				return err
-			}
-			b.stateOf.webhook++
-			put.ID = b.stateOf.webhook
+			put.ID = b.stateOf.webhook + 1
 		} else if err := b.isRevision(w.ID, w.Revision); err != nil {
 			return err
 		}
+		if err := b.nameIsFree(w.Name, put.ID); err != nil {
+			return err
+		}
+		b.stateOf.webhook = max(b.stateOf.webhook, put.ID)
 		put.Revision = w.Revision + 1
 		if put.Expires {
 			b.stateOf.swept = 0 // what waits for it may go now, wherever it is
@@ -68,10 +68,11 @@ func (s *Store) PutWebhook(ctx context.Context, w queue.Webhook) (queue.Webhook,
 	return put, nil
 }
 
-func (b *batch) nameIsFree(name string) error {
+// nameIsFree tells whether no webhook but id has the name.
+func (b *batch) nameIsFree(name string, id queue.WebhookID) error {
 	return scan(b.txn, []byte{prefixWebhook}, nil, func(key, rec []byte) (bool, error) {
 		w, err := decodeWebhook(key, rec)
-		if err == nil && w.Name == name {
+		if err == nil && w.Name == name && w.ID != id {
 			err = fmt.Errorf("the name is taken: %w", queue.ErrConflict)
 		}
 		return err == nil, err
@@ -128,8 +129,8 @@ func (s *Store) DeleteWebhook(ctx context.Context, id queue.WebhookID, revision 
 // AppendActivity implements queue.Queue.
 func (s *Store) AppendActivity(ctx context.Context, a queue.Activity) error {
 	err := s.commit(ctx, 2, 256+len(a.Data), func(b *batch) error {
-		b.c.activity++
-		key := activityKey(a.At.UnixNano(), b.c.activity)
+		b.stateOf.noted++
+		key := activityKey(a.At.UnixNano(), uint32(b.stateOf.noted))
 		return b.set(key, seal(key, append(record(len(a.Data)), a.Data...)))
 	})
 	if err != nil {

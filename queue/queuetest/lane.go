@@ -59,8 +59,8 @@ func (t *trial) answered(answers <-chan answer, after string) answer {
 	select {
 	case a := <-answers:
 		return a
-	case <-time.After(patience):
-		t.Fatalf("Next still waits %v after %s", patience, after)
+	case <-time.After(t.h.Patience):
+		t.Fatalf("Next still waits %v after %s", t.h.Patience, after)
 		return answer{}
 	}
 }

@@ -267,7 +267,7 @@ func (m *model) next() {
 	if due == 0 || l.out == l.most {
 		return // nothing must come; other subtests see that nothing does
 	}
-	ctx, cancel := context.WithTimeout(m.t.ctx, patience)
+	ctx, cancel := context.WithTimeout(m.t.ctx, m.t.h.Patience)
 	defer cancel()
 	leases, err := l.Next(ctx, 1+m.rnd.IntN(6))
 	if err != nil {
@@ -478,6 +478,7 @@ func (m *model) deliveriesDiffer() string {
 		slices.SortFunc(want[first:], func(a, b *modelDelivery) int { return cmp.Compare(a.ID.Webhook, b.ID.Webhook) })
 	}
 	got := m.t.allDeliveries(queue.DeliveryQuery{Limit: 1 + m.rnd.IntN(1000)})
+	byWebhook(got)
 	now := time.Now()
 	var gotLines, wantLines []string
 	for i := range max(len(got), len(want)) {

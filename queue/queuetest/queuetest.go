@@ -9,6 +9,7 @@ package queuetest
 
 import (
 	"testing"
+	"time"
 
 	"github.com/userhero/relay/queue"
 )
@@ -24,6 +25,8 @@ type Harness struct {
 	// what q had committed. Nil where the engine cannot show that within a
 	// process: the subtests that need it are then left out.
 	Crash func(t *testing.T, q queue.Queue) queue.Queue
+	// Patience is how long the suite waits for what must come. Default 15 s.
+	Patience time.Duration
 }
 
 // promise is one subtest.
@@ -127,6 +130,9 @@ func Run(t *testing.T, h Harness) {
 			promise{"CrashKeepsWhatWasAcknowledged", crashKeepsWhatWasAcknowledged},
 			promise{"CrashLosesNoDelivery", crashLosesNoDelivery},
 		)
+	}
+	if h.Patience == 0 {
+		h.Patience = 15 * time.Second
 	}
 	for _, p := range promises {
 		t.Run(p.name, func(t *testing.T) {

@@ -171,13 +171,7 @@ func deliveriesAreSelected(t *trial) {
 		for _, limit := range []int{0, 1, 3} {
 			c.q.Limit = limit
 			got := t.allDeliveries(c.q)
-			// Within one event, any order will do.
-			slices.SortStableFunc(got, func(x, y queue.Delivery) int {
-				if x.ID.Event == y.ID.Event {
-					return int(x.ID.Webhook) - int(y.ID.Webhook)
-				}
-				return 0
-			})
+			byWebhook(got)
 			sameIDs(t, fmt.Sprintf("deliveries %s, %d a page", c.name, limit), idsOf(got, deliveryID), want)
 		}
 	}
@@ -213,6 +207,17 @@ func limitsBoundPages(t *trial) {
 		equal(t, "how many deliveries", len(t.allDeliveries(queue.DeliveryQuery{Limit: limit})), n)
 		equal(t, "how many activities", len(t.allActivities(limit)), n)
 	}
+}
+
+// byWebhook sorts the deliveries within each event, where a list may have any
+// order.
+func byWebhook(list []queue.Delivery) {
+	slices.SortStableFunc(list, func(x, y queue.Delivery) int {
+		if x.ID.Event == y.ID.Event {
+			return int(x.ID.Webhook) - int(y.ID.Webhook)
+		}
+		return 0
+	})
 }
 
 // cursorsStayRightWhileRowsCome: whoever walks a list sees every row that was

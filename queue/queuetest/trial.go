@@ -13,8 +13,6 @@ import (
 )
 
 const (
-	// patience is how long the suite waits for what must come.
-	patience = 15 * time.Second
 	// moment is how long it watches that nothing comes. A slow machine can hide
 	// a fault behind it, never make one up.
 	moment = 30 * time.Millisecond
@@ -91,13 +89,13 @@ func equal[T comparable](t *trial, what string, got, want T) {
 // eventually waits until wrong finds nothing wrong; an empty answer is nothing.
 func (t *trial) eventually(promise string, wrong func() string) {
 	t.Helper()
-	for end := time.Now().Add(patience); ; time.Sleep(poll) {
+	for end := time.Now().Add(t.h.Patience); ; time.Sleep(poll) {
 		fault := wrong()
 		if fault == "" {
 			return
 		}
 		if time.Now().After(end) {
-			t.Fatalf("not within %v: %s: %s", patience, promise, fault)
+			t.Fatalf("not within %v: %s: %s", t.h.Patience, promise, fault)
 		}
 	}
 }
@@ -160,7 +158,7 @@ func (t *trial) lane(w queue.WebhookID, inFlight int) queue.Lane {
 // next returns what Next returns, which must be something.
 func (t *trial) next(l queue.Lane, most int) []*queue.Lease {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.ctx, patience)
+	ctx, cancel := context.WithTimeout(t.ctx, t.h.Patience)
 	defer cancel()
 	leases, err := l.Next(ctx, most)
 	if err != nil {

@@ -1,0 +1,134 @@
+package badgerqueue_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"testing"
+
+	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/queue/badgerqueue"
+	"github.com/userhero/relay/queue/queuetest"
+)
+
+// TestKeepsEveryPromise runs the suite that every engine runs.
+func TestKeepsEveryPromise(t *testing.T) {
+	t.Parallel()
+	var paths sync.Map // of a queue.Queue: its folder
+	openAt := func(t *testing.T, path string) queue.Queue {
+		t.Helper()
+		s, err := badgerqueue.Open(context.Background(), badgerqueue.Options{Path: path})
+		if err != nil {
+			t.Fatal(err)
+		}
+		paths.Store(s, path)
+		return s
+	}
+	pathOf := func(t *testing.T, q queue.Queue) string {
+		t.Helper()
+		path, ok := paths.Load(q)
+		if !ok {
+			t.Fatal("the suite gave back a queue that it did not get")
+		}
+		return path.(string)
+	}
+	queuetest.Run(t, queuetest.Harness{
+		Open: func(t *testing.T) queue.Queue {
+			t.Helper()
+			return openAt(t, t.TempDir())
+		},
+		Reopen: func(t *testing.T, q queue.Queue) queue.Queue {
+			t.Helper()
+			return openAt(t, pathOf(t, q))
+		},
+		// What a killed process leaves is what its files hold at that moment.
+		Crash: func(t *testing.T, q queue.Queue) queue.Queue {
+			t.Helper()
+			left := t.TempDir()
+			copyFiles(t, pathOf(t, q), left)
+			if err := q.Close(context.Background()); err != nil {
+				t.Fatal(err)
+			}
+			return openAt(t, left)
+		},
+	})
+}
+
+// copyFiles copies the files of a store that is open. Where Badger makes or
+// removes one meanwhile, the copy is of no moment there ever was, and is made
+// anew.
+func copyFiles(t *testing.T, from, to string) {
+	t.Helper()
+	for range 100 {
+		names := filesIn(t, from)
+		var err error
+		for _, name := range names {
+			if err = errors.Join(err, copySparse(filepath.Join(from, name), filepath.Join(to, name))); err != nil {
+				break
+			}
+		}
+		if err == nil && slices.Equal(names, filesIn(t, from)) {
+			return
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			t.Fatal(err)
+		}
+		for _, name := range filesIn(t, to) {
+			if err := os.Remove(filepath.Join(to, name)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	t.Fatal("the store's files never rest")
+}
+
+// filesIn lists a store's files, without the lock of the process that is taken
+// for dead.
+func filesIn(t *testing.T, path string) (names []string) {
+	t.Helper()
+	entries, err := os.ReadDir(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		if e.Name() != "LOCK" {
+			names = append(names, e.Name())
+		}
+	}
+	return names
+}
+
+// copySparse copies a file and leaves holes where it has nothing but zeros: a
+// log is as large as it may grow from the start.
+func copySparse(from, to string) error {
+	src, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = src.Close() }()
+	dst, err := os.Create(to)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = dst.Close() }()
+	var size int64
+	block, zeros := make([]byte, 64<<10), make([]byte, 64<<10)
+	for {
+		n, err := io.ReadFull(src, block)
+		if n > 0 && string(block[:n]) != string(zeros[:n]) {
+			if _, err := dst.WriteAt(block[:n], size); err != nil {
+				return err
+			}
+		}
+		size += int64(n)
+		if err != nil {
+			break // the end
+		}
+	}
+	return dst.Truncate(size)
+}

@@ -1,0 +1,521 @@
+package queuetest_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/queue/memqueue"
+	"github.com/userhero/relay/queue/queuetest"
+)
+
+// faultEnv makes the test binary run the suite on an engine with that fault.
+const faultEnv = "QUEUETEST_FAULT"
+
+// fault is a way to break an engine, and the promises that must then be found
+// broken.
+type fault struct {
+	name   string
+	breaks []string
+	// breakIt wraps a sound queue; restarted tells that it was opened again.
+	breakIt func(q queue.Queue, restarted bool) queue.Queue
+}
+
+var faults = []fault{
+	{"none", nil, func(q queue.Queue, _ bool) queue.Queue { return &sound{q} }},
+	{"keys are not held", []string{"EnqueueIsIdempotentOnKey", "KeyWithAnotherBodyIsMismatch", "EveryKeyOfAnEventHolds", "ReplayWinsOverConflict"},
+		entries(func(e *queue.Entry) { e.Keys = nil })},
+	{"keys are looked up before the commit", []string{"ConcurrentEqualKeysMakeOneEvent"},
+		func(q queue.Queue, _ bool) queue.Queue { return &racesKeys{Queue: q} }},
+	{"Replaces is not looked at", []string{"ReplacesIsCompareAndSwap", "ConcurrentReplacesLetOneWin"},
+		entries(func(e *queue.Entry) { e.Replaces = queue.EventID{} })},
+	{"the relay's own events are listed", []string{"RelayOwnEventsAreInNoList"},
+		entries(func(e *queue.Entry) { e.Type = strings.TrimPrefix(e.Type, ".") })},
+	{"bodies are trimmed", []string{"EventBytesAreUnchanged"},
+		entries(func(e *queue.Entry) { e.Body = []byte(strings.TrimSpace(string(e.Body))) })},
+	{"one event is lost at a restart", []string{"ReopenKeepsEverything", "CloseUnderLoadLosesNothing", "RandomOperationsAgreeWithTheModel"}, losesAnEvent},
+	{"everything is lost at a crash", []string{"CrashKeepsWhatWasAcknowledged"}, nil},
+	{"what was settled is lost at Close", []string{"CloseCommitsWhatWasSettled"},
+		func(q queue.Queue, _ bool) queue.Queue { return &closesLikeACrash{q.(*memqueue.Queue)} }},
+	{"the first lease after a restart is dropped", []string{"ReopenHandsLeasesOutAgain", "CrashLosesNoDelivery"}, dropsALease},
+	{"leases are settled as often as asked", []string{"LeaseIsSettledOnce", "ConcurrentSettlesLetOneWin", "ClosedLaneLosesItsLeases"}, settles(settlesAgain)},
+	{"the lease before settles the lease after", []string{"SettledLeaseHasNoPowerOverTheNext"}, settlesByDelivery},
+	{"retries come 20 ms early", []string{"RetryIsNeverEarly"}, settles(retriesEarly)},
+	{"Defer counts as an attempt", []string{"DeferUsesNoAttempt"}, settles(deferIsRetry)},
+	{"Defer at once waits a moment", []string{"DeferAtOnceComesFirst"}, settles(deferLater)},
+	{"now and then a retry is taken for delivered", []string{"RandomOperationsAgreeWithTheModel", "ConcurrentUseKeepsEveryPromise"}, retryIsAckSometimes()},
+	{"fresh deliveries come back to front", []string{"FreshComeInOrderOfAcceptance", "RandomOperationsAgreeWithTheModel"}, lanes(backToFront)},
+	{"retries go before fresh deliveries", []string{"FreshIsNotBehindBacklog"}, lanes(retriesFirst)},
+	{"lanes wait for each other", []string{"SlowWebhookDelaysNobody"}, oneLaneAtATime},
+	{"a lane hands out one too many", []string{"MaxInFlightIsABound"}, func(q queue.Queue, _ bool) queue.Queue { return &oneTooMany{q} }},
+	{"Close leaves Next asleep", []string{"CloseWakesNext"}, lanes(func(l queue.Lane) queue.Lane { return neverCloses{l} })},
+	{"Requeue forgets when", []string{"RequeueIsNeverEarly", "RequeueMovesWhatWaits"}, func(q queue.Queue, _ bool) queue.Queue { return &requeuesAtOnce{q} }},
+	{"Requeue does nothing", []string{"RequeueGivesFreshLadder", "RequeueMakesAMissingDelivery"}, func(q queue.Queue, _ bool) queue.Queue { return &requeuesNothing{q} }},
+	{"cursors count rows", []string{"CursorsStayRightWhileRowsCome"}, func(q queue.Queue, _ bool) queue.Queue { return &countsRows{q} }},
+	{"attempts but the last are forgotten", []string{"RetryTakesTheNextRung", "AttemptsAreKeptWhole"}, func(q queue.Queue, _ bool) queue.Queue { return &lastAttempt{q} }},
+	{"revisions are not looked at", []string{"WebhookRevisionsAreCompareAndSwap", "ConcurrentPutsLetOneWin"}, func(q queue.Queue, _ bool) queue.Queue { return &anyRevision{q} }},
+	{"deleting a webhook counts nothing", []string{"DeleteEndsWhatWaits", "WebhookIDsAreNeverReused"}, func(q queue.Queue, _ bool) queue.Queue { return &countsNoneDeleted{q} }},
+	{"counters start anew at a restart", []string{"StatsCountStates", "ReopenKeepsEverything"}, losesCounters},
+}
+
+// TestBrokenEngine is the suite on the engine that the environment names. It
+// fails, and is run by TestFaultsAreFound only.
+func TestBrokenEngine(t *testing.T) {
+	name := os.Getenv(faultEnv)
+	i := slices.IndexFunc(faults, func(f fault) bool { return f.name == name })
+	if i < 0 {
+		t.Skip("runs on an engine that is broken on purpose, for TestFaultsAreFound")
+	}
+	queuetest.Run(t, brokenHarness(faults[i]))
+}
+
+func brokenHarness(f fault) queuetest.Harness {
+	var inner sync.Map // of a broken queue: the sound one inside
+	broken := func(m *memqueue.Queue, restarted bool) queue.Queue {
+		var q queue.Queue = m
+		if f.breakIt != nil {
+			q = f.breakIt(m, restarted)
+		}
+		inner.Store(q, m)
+		return q
+	}
+	o := memqueue.Options{LazySettles: true}
+	again := func(t *testing.T, q queue.Queue) queue.Queue {
+		t.Helper()
+		m, ok := inner.Load(q)
+		if !ok {
+			t.Fatalf("the suite gave back a %T it did not get", q)
+		}
+		return broken(m.(*memqueue.Queue).Crash(), true)
+	}
+	crash := again
+	if f.breakIt == nil {
+		crash = func(*testing.T, queue.Queue) queue.Queue { return broken(memqueue.New(o), true) }
+	}
+	return queuetest.Harness{
+		Open:     func(*testing.T) queue.Queue { return broken(memqueue.New(o), false) },
+		Reopen:   again,
+		Crash:    crash,
+		Patience: time.Second,
+	}
+}
+
+// TestFaultsAreFound runs, for each fault, the subtests that must find it, in a
+// process of their own; and all of them on an engine that is sound.
+func TestFaultsAreFound(t *testing.T) {
+	t.Parallel()
+	for _, f := range faults {
+		t.Run(f.name, func(t *testing.T) {
+			t.Parallel()
+			//nolint:gosec // the test binary itself
+			run := exec.CommandContext(t.Context(), os.Args[0], "-test.v", "-test.run", "^TestBrokenEngine$/^("+strings.Join(f.breaks, "|")+")$")
+			if f.breaks == nil {
+				run.Args[len(run.Args)-1] = "^TestBrokenEngine$"
+			}
+			run.Env = append(os.Environ(), faultEnv+"="+f.name)
+			out, err := run.CombinedOutput()
+			if f.breaks == nil && err != nil {
+				t.Fatalf("the suite fails on a sound engine: %v\n%s", err, out)
+			}
+			for _, p := range f.breaks {
+				if !strings.Contains(string(out), "--- FAIL: TestBrokenEngine/"+p+" ") {
+					t.Errorf("%s does not notice it; the suite says:\n%s", p, out)
+				}
+			}
+		})
+	}
+}
+
+// sound breaks nothing.
+type sound struct{ queue.Queue }
+
+// entries breaks what is enqueued.
+func entries(change func(*queue.Entry)) func(queue.Queue, bool) queue.Queue {
+	return func(q queue.Queue, _ bool) queue.Queue { return &changesEntries{q, change} }
+}
+
+type changesEntries struct {
+	queue.Queue
+	change func(*queue.Entry)
+}
+
+func (q *changesEntries) Enqueue(ctx context.Context, e queue.Entry) (queue.Receipt, error) {
+	q.change(&e)
+	return q.Queue.Enqueue(ctx, e)
+}
+
+// racesKeys looks a key up, and stores it later.
+type racesKeys struct {
+	queue.Queue
+	held sync.Map
+}
+
+func (q *racesKeys) Enqueue(ctx context.Context, e queue.Entry) (queue.Receipt, error) {
+	for _, k := range e.Keys {
+		if first, ok := q.held.Load(k); ok {
+			return queue.Receipt{Event: first.(queue.Event), Replayed: true}, nil
+		}
+	}
+	time.Sleep(time.Millisecond) // as a disk would take
+	keys := e.Keys
+	e.Keys = nil
+	r, err := q.Queue.Enqueue(ctx, e)
+	for _, k := range keys {
+		q.held.Store(k, r.Event)
+	}
+	return r, err
+}
+
+// losesAnEvent hides the newest event once the queue was restarted.
+func losesAnEvent(q queue.Queue, restarted bool) queue.Queue {
+	if !restarted {
+		return &sound{q}
+	}
+	lost := &hides{Queue: q}
+	if newest, err := q.Events(context.Background(), queue.EventQuery{Limit: 1}); err == nil && len(newest.Items) > 0 {
+		lost.id = newest.Items[0].ID
+	}
+	if newest, err := q.Deliveries(context.Background(), queue.DeliveryQuery{Limit: 1}); err == nil && len(newest.Items) > 0 {
+		lost.id = newest.Items[0].ID.Event
+	}
+	return lost
+}
+
+type hides struct {
+	queue.Queue
+	id queue.EventID
+}
+
+func (q *hides) Events(ctx context.Context, want queue.EventQuery) (queue.Page[queue.Event], error) {
+	page, err := q.Queue.Events(ctx, want)
+	page.Items = slices.DeleteFunc(page.Items, func(e queue.Event) bool { return e.ID == q.id })
+	return page, err
+}
+
+func (q *hides) Deliveries(ctx context.Context, want queue.DeliveryQuery) (queue.Page[queue.Delivery], error) {
+	page, err := q.Queue.Deliveries(ctx, want)
+	page.Items = slices.DeleteFunc(page.Items, func(d queue.Delivery) bool { return d.ID.Event == q.id })
+	return page, err
+}
+
+// closesLikeACrash commits nothing when it is closed.
+type closesLikeACrash struct{ *memqueue.Queue }
+
+func (q *closesLikeACrash) Close(context.Context) error {
+	left := q.Crash()
+	*q = closesLikeACrash{left}
+	return nil
+}
+
+// lanes breaks lanes.
+func lanes(wrap func(queue.Lane) queue.Lane) func(queue.Queue, bool) queue.Queue {
+	return func(q queue.Queue, _ bool) queue.Queue { return &wrapsLanes{q, wrap} }
+}
+
+type wrapsLanes struct {
+	queue.Queue
+	wrap func(queue.Lane) queue.Lane
+}
+
+func (q *wrapsLanes) Lane(w queue.WebhookID, o queue.LaneOptions) (queue.Lane, error) {
+	l, err := q.Queue.Lane(w, o)
+	if err != nil {
+		return nil, err
+	}
+	return q.wrap(l), nil
+}
+
+// dropsALease keeps the first lease after a restart to itself.
+func dropsALease(q queue.Queue, restarted bool) queue.Queue {
+	if !restarted {
+		return &sound{q}
+	}
+	return &wrapsLanes{q, func(l queue.Lane) queue.Lane { return &drops{Lane: l} }}
+}
+
+type drops struct {
+	queue.Lane
+	dropped bool
+}
+
+func (l *drops) Next(ctx context.Context, most int) ([]*queue.Lease, error) {
+	if !l.dropped {
+		if _, err := l.Lane.Next(ctx, 1); err != nil {
+			return nil, err
+		}
+		l.dropped = true
+	}
+	return l.Lane.Next(ctx, most)
+}
+
+// neverCloses stays open.
+type neverCloses struct{ queue.Lane }
+
+func (neverCloses) Close() error { return nil }
+
+// backToFront reverses what Next returns.
+func backToFront(l queue.Lane) queue.Lane { return reverses{l} }
+
+type reverses struct{ queue.Lane }
+
+func (l reverses) Next(ctx context.Context, most int) ([]*queue.Lease, error) {
+	leases, err := l.Lane.Next(ctx, most)
+	slices.Reverse(leases)
+	return leases, err
+}
+
+// retriesFirst gives a fresh delivery back where a retry is due as well.
+func retriesFirst(l queue.Lane) queue.Lane { return prefersRetries{l} }
+
+type prefersRetries struct{ queue.Lane }
+
+func (l prefersRetries) Next(ctx context.Context, _ int) ([]*queue.Lease, error) {
+	first, err := l.Lane.Next(ctx, 1)
+	if err != nil || first[0].Delivery.State == queue.Retrying {
+		return first, err
+	}
+	moment, cancel := context.WithTimeout(ctx, time.Millisecond)
+	defer cancel()
+	second, err := l.Lane.Next(moment, 1)
+	if err != nil {
+		return first, nil //nolint:nilerr // there is no second one
+	}
+	back, stays := second, first
+	if second[0].Delivery.State == queue.Retrying {
+		back, stays = first, second
+	}
+	return stays, back[0].Defer(time.Time{})
+}
+
+// oneLaneAtATime lets Next of one lane wait for Next of another.
+func oneLaneAtATime(q queue.Queue, _ bool) queue.Queue {
+	turn := make(chan struct{}, 1)
+	return &wrapsLanes{q, func(l queue.Lane) queue.Lane { return takesTurns{l, turn} }}
+}
+
+type takesTurns struct {
+	queue.Lane
+	turn chan struct{}
+}
+
+func (l takesTurns) Next(ctx context.Context, most int) ([]*queue.Lease, error) {
+	select {
+	case l.turn <- struct{}{}:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	defer func() { <-l.turn }()
+	return l.Lane.Next(ctx, most)
+}
+
+// oneTooMany is off by one.
+type oneTooMany struct{ queue.Queue }
+
+func (q *oneTooMany) Lane(w queue.WebhookID, o queue.LaneOptions) (queue.Lane, error) {
+	o.MaxInFlight++
+	return q.Queue.Lane(w, o)
+}
+
+// settling passes a settlement on, changed or not.
+type settling func(s queue.Settlement, pass func(queue.Settlement) error) error
+
+// settles breaks how leases are settled.
+func settles(how settling) func(queue.Queue, bool) queue.Queue {
+	return lanes(func(l queue.Lane) queue.Lane { return wrapsLeases{l, how} })
+}
+
+type wrapsLeases struct {
+	queue.Lane
+	how settling
+}
+
+func (l wrapsLeases) Next(ctx context.Context, most int) ([]*queue.Lease, error) {
+	leases, err := l.Lane.Next(ctx, most)
+	for i, lease := range leases {
+		leases[i] = queue.NewLease(lease.Delivery, lease.Event, settler{lease, l.how})
+	}
+	return leases, err
+}
+
+type settler struct {
+	inner *queue.Lease
+	how   settling
+}
+
+func (s settler) Settle(_ *queue.Lease, what queue.Settlement) error {
+	return s.how(what, func(what queue.Settlement) error { return pass(s.inner, what) })
+}
+
+// pass settles a lease.
+func pass(l *queue.Lease, s queue.Settlement) error {
+	switch s.Kind {
+	case queue.SettleAck:
+		return l.Ack(s.Attempt)
+	case queue.SettleRetry:
+		return l.Retry(s.At, s.Attempt)
+	case queue.SettleDefer:
+		return l.Defer(s.At)
+	case queue.SettleDead:
+		return l.Dead(s.Attempt)
+	}
+	return fmt.Errorf("no such way to settle: %d", s.Kind)
+}
+
+func settlesAgain(s queue.Settlement, pass func(queue.Settlement) error) error {
+	_ = pass(s)
+	return nil
+}
+
+// settlesByDelivery settles the lease that is out, whoever asks.
+func settlesByDelivery(q queue.Queue, _ bool) queue.Queue {
+	var out sync.Map // of a delivery: its newest lease
+	return &wrapsLanes{q, func(l queue.Lane) queue.Lane { return remembers{l, &out} }}
+}
+
+type remembers struct {
+	queue.Lane
+	out *sync.Map
+}
+
+func (l remembers) Next(ctx context.Context, most int) ([]*queue.Lease, error) {
+	leases, err := l.Lane.Next(ctx, most)
+	for i, lease := range leases {
+		l.out.Store(lease.Delivery.ID, lease)
+		leases[i] = queue.NewLease(lease.Delivery, lease.Event, l)
+	}
+	return leases, err
+}
+
+func (l remembers) Settle(lease *queue.Lease, s queue.Settlement) error {
+	newest, _ := l.out.Load(lease.Delivery.ID)
+	return pass(newest.(*queue.Lease), s)
+}
+
+func retriesEarly(s queue.Settlement, pass func(queue.Settlement) error) error {
+	s.At = s.At.Add(-20 * time.Millisecond)
+	return pass(s)
+}
+
+func deferIsRetry(s queue.Settlement, pass func(queue.Settlement) error) error {
+	if s.Kind == queue.SettleDefer {
+		s.Kind = queue.SettleRetry
+	}
+	return pass(s)
+}
+
+func deferLater(s queue.Settlement, pass func(queue.Settlement) error) error {
+	if s.Kind == queue.SettleDefer {
+		s.At = time.Now().Add(5 * time.Millisecond)
+	}
+	return pass(s)
+}
+
+// retryIsAckSometimes gets every 20th retry wrong.
+func retryIsAckSometimes() func(queue.Queue, bool) queue.Queue {
+	var n atomic.Int64
+	return settles(func(s queue.Settlement, pass func(queue.Settlement) error) error {
+		if s.Kind == queue.SettleRetry && n.Add(1)%20 == 0 {
+			s.Kind = queue.SettleAck
+		}
+		return pass(s)
+	})
+}
+
+// requeuesAtOnce forgets when.
+type requeuesAtOnce struct{ queue.Queue }
+
+func (q *requeuesAtOnce) Requeue(ctx context.Context, d queue.DeliveryID, _ time.Time) error {
+	return q.Queue.Requeue(ctx, d, time.Now())
+}
+
+// requeuesNothing says yes and does nothing.
+type requeuesNothing struct{ queue.Queue }
+
+func (q *requeuesNothing) Requeue(context.Context, queue.DeliveryID, time.Time) error { return nil }
+
+// countsRows takes for a cursor how many rows were read.
+type countsRows struct{ queue.Queue }
+
+func (q *countsRows) Events(ctx context.Context, want queue.EventQuery) (page queue.Page[queue.Event], err error) {
+	read := 0
+	if want.Cursor != "" {
+		if read, err = strconv.Atoi(want.Cursor); err != nil {
+			return page, err
+		}
+	}
+	limit := want.Limit
+	want.Limit, want.Cursor = 1000, ""
+	page, err = q.Queue.Events(ctx, want)
+	page.Items, page.Next = page.Items[min(read, len(page.Items)):], ""
+	if len(page.Items) > limit {
+		page.Items, page.Next = page.Items[:limit], strconv.Itoa(read+limit)
+	}
+	return page, err
+}
+
+// lastAttempt keeps one attempt.
+type lastAttempt struct{ queue.Queue }
+
+func (q *lastAttempt) Attempts(ctx context.Context, id queue.DeliveryID) ([]queue.Attempt, error) {
+	as, err := q.Queue.Attempts(ctx, id)
+	return as[max(len(as)-1, 0):], err
+}
+
+// anyRevision takes every revision for the stored one.
+type anyRevision struct{ queue.Queue }
+
+func (q *anyRevision) PutWebhook(ctx context.Context, w queue.Webhook) (queue.Webhook, error) {
+	all, err := q.Webhooks(ctx)
+	for _, stored := range all {
+		if stored.ID == w.ID && w.Revision != 0 {
+			w.Revision = stored.Revision
+		}
+	}
+	if err != nil {
+		return w, err
+	}
+	return q.Queue.PutWebhook(ctx, w)
+}
+
+// countsNoneDeleted does not say what it ended.
+type countsNoneDeleted struct{ queue.Queue }
+
+func (q *countsNoneDeleted) DeleteWebhook(ctx context.Context, id queue.WebhookID, revision uint64) (int64, error) {
+	_, err := q.Queue.DeleteWebhook(ctx, id, revision)
+	return 0, err
+}
+
+// losesCounters counts from zero after a restart.
+func losesCounters(q queue.Queue, restarted bool) queue.Queue {
+	if !restarted {
+		return &sound{q}
+	}
+	return &subtracts{q, q.Stats()}
+}
+
+type subtracts struct {
+	queue.Queue
+	before queue.Stats
+}
+
+func (q *subtracts) Stats() queue.Stats {
+	st := q.Queue.Stats()
+	for id, w := range st.Webhooks {
+		b := q.before.Webhooks[id].Counts
+		w.Pending -= b.Pending
+		w.Retrying -= b.Retrying
+		w.Delivered -= b.Delivered
+		w.Failed -= b.Failed
+		st.Webhooks[id] = w
+	}
+	return st
+}
