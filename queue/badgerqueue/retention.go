@@ -252,7 +252,7 @@ func (s *Store) remove(ctx context.Context, gone []finished, then func(b *batch)
 		m, more, err := s.remove(ctx, gone[half:], then, more, others)
 		return n + m, more, err
 	}
-	var removed int64
+	var removed int64 // the committer's, until commit has returned without an error
 	err := s.commit(ctx, entries, bytes, func(b *batch) error {
 		for _, f := range gone {
 			ok, err := b.remove(f)
@@ -265,7 +265,10 @@ func (s *Store) remove(ctx context.Context, gone []finished, then func(b *batch)
 		}
 		return then(b)
 	})
-	return removed, more, err
+	if err != nil {
+		return 0, false, err
+	}
+	return removed, more, nil
 }
 
 // remove takes one event out, unless it waits again.

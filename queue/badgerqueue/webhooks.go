@@ -92,8 +92,9 @@ func (b *batch) isRevision(id queue.WebhookID, revision uint64) error {
 
 // DeleteWebhook implements queue.Queue. The keys of its waiting deliveries are
 // removed by the sweep; without a webhook they mean nothing.
-func (s *Store) DeleteWebhook(ctx context.Context, id queue.WebhookID, revision uint64) (ended int64, err error) {
-	err = s.commit(ctx, 4, 1024, func(b *batch) error {
+func (s *Store) DeleteWebhook(ctx context.Context, id queue.WebhookID, revision uint64) (int64, error) {
+	var ended int64 // the committer's, until commit has returned without an error
+	err := s.commit(ctx, 4, 1024, func(b *batch) error {
 		if err := b.isRevision(id, revision); err != nil {
 			return err
 		}

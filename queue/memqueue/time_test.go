@@ -91,7 +91,7 @@ func TestKeyIsHeldForADay(t *testing.T) {
 		if again := enqueue(t, q, e); !again.Replayed || again.Event.ID != first.Event.ID {
 			t.Errorf("a key that is nearly a day old is forgotten")
 		}
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		if again := enqueue(t, q, e); again.Replayed {
 			t.Errorf("a key that is a day old is still held")
 		}
@@ -125,7 +125,7 @@ func TestRetentionCountsFromTheEndAndSparesWhatWaits(t *testing.T) {
 		if gone(t, q, ended) {
 			t.Error("an event is gone within a week after its delivery ended")
 		}
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		sweep()
 		if !gone(t, q, ended) {
 			t.Error("an event is kept though its delivery ended a week ago")

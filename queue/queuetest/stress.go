@@ -81,9 +81,12 @@ func concurrentUseKeepsEveryPromise(t *trial) {
 	webhooks := []queue.WebhookID{t.webhook("a"), t.webhook("b"), t.webhook("c")}
 	book := &ledger{t: t, accounts: make(map[queue.DeliveryID]*account)}
 	ctx, stop := context.WithCancel(t.ctx)
-	defer stop()
-
-	var accepting, rest sync.WaitGroup
+	var accepting, delivering sync.WaitGroup
+	defer func() { // also when the test fails on the way
+		stop()
+		accepting.Wait()
+		delivering.Wait()
+	}()
 	ids := make(chan queue.EventID, writers*each)
 	for n := range writers {
 		accepting.Go(func() {
@@ -96,7 +99,9 @@ func concurrentUseKeepsEveryPromise(t *trial) {
 					Keys:     []queue.Key{key(fmt.Sprintf("%d %d", n, i), 1)},
 				})
 				if err != nil {
-					t.Errorf("Enqueue: %v", err)
+					if ctx.Err() == nil {
+						t.Errorf("Enqueue: %v", err)
+					}
 					return
 				}
 				ids <- r.Event.ID
@@ -104,7 +109,7 @@ func concurrentUseKeepsEveryPromise(t *trial) {
 		})
 	}
 	for n, w := range webhooks {
-		rest.Go(func() { book.deliver(ctx, w, rand.New(rand.NewPCG(2, uint64(n)))) }) //nolint:gosec // random, not secret
+		delivering.Go(func() { book.deliver(ctx, w, rand.New(rand.NewPCG(2, uint64(n)))) }) //nolint:gosec // random, not secret
 	}
 	accepting.Go(func() {
 		rnd := rand.New(rand.NewPCG(3, 0)) //nolint:gosec // random, not secret
@@ -123,15 +128,15 @@ func concurrentUseKeepsEveryPromise(t *trial) {
 			// What was due before is due at `at` from now on; whose lease comes
 			// first is not known here.
 			book.forgetDue(d)
-			if err := t.q.Requeue(ctx, d, at); err != nil && !errors.Is(err, queue.ErrConflict) {
+			if err := t.q.Requeue(ctx, d, at); err != nil && !errors.Is(err, queue.ErrConflict) && ctx.Err() == nil {
 				t.Errorf("Requeue: %v", err)
 			}
 			book.forgetDue(d)
 		}
 	})
 	var listed atomic.Int64
-	rest.Go(func() { listed.Store(t.listAgainAndAgain(ctx)) })
-	rest.Go(func() { t.changeWebhooksAgainAndAgain(ctx) })
+	delivering.Go(func() { listed.Store(t.listAgainAndAgain(ctx)) })
+	delivering.Go(func() { t.changeWebhooksAgainAndAgain(ctx) })
 
 	accepting.Wait()
 	t.eventually("all deliveries end", func() string {
@@ -144,7 +149,7 @@ func concurrentUseKeepsEveryPromise(t *trial) {
 		return ""
 	})
 	stop()
-	rest.Wait()
+	delivering.Wait()
 	book.check(webhooks, writers*each)
 	t.Logf("%d lists were walked meanwhile", listed.Load())
 }
@@ -229,9 +234,23 @@ func (b *ledger) check(webhooks []queue.WebhookID, events int) {
 	equal(t, "how many events are counted", t.q.Stats().Events, int64(events))
 }
 
+// breath is how long those who only watch and disturb rest, so that the others
+// get on with their work.
+const breath = 5 * time.Millisecond
+
+// rest waits for a breath; it tells whether there is more to do.
+func rest(ctx context.Context) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(breath):
+		return true
+	}
+}
+
 // listAgainAndAgain walks the list of deliveries: newest first, each once.
 func (t *trial) listAgainAndAgain(ctx context.Context) (walks int64) {
-	for ; ctx.Err() == nil; walks++ {
+	for ; rest(ctx); walks++ {
 		var last queue.EventID
 		cursor, seen := "", make(map[queue.DeliveryID]bool)
 		for {
@@ -262,7 +281,7 @@ func (t *trial) listAgainAndAgain(ctx context.Context) (walks int64) {
 
 // changeWebhooksAgainAndAgain makes, changes and deletes webhooks of its own.
 func (t *trial) changeWebhooksAgainAndAgain(ctx context.Context) {
-	for n := 0; ctx.Err() == nil; n++ {
+	for n := 0; rest(ctx); n++ {
 		w, err := t.q.PutWebhook(ctx, queue.Webhook{Name: fmt.Sprintf("passing %d", n)})
 		if err == nil {
 			w.Data = []byte("changed")
