@@ -104,9 +104,10 @@ func (t *target) attempt(ctx context.Context, m message) (queue.Attempt, outcome
 	limited, cancel := context.WithTimeoutCause(ctx, t.config.Timeout, errTimeout)
 	defer cancel()
 
-	present := t.previous == nil || t.usePresent.Load()
+	rotating := t.rotating(m.started)
+	present := !rotating || t.usePresent.Load()
 	o := t.try(limited, m, present, &a)
-	if t.previous != nil && (a.Status == http.StatusUnauthorized || a.Status == http.StatusForbidden) {
+	if rotating && (a.Status == http.StatusUnauthorized || a.Status == http.StatusForbidden) {
 		// The receiver knows one of the two secrets, and only one signature fits
 		// the header: the other is tried at once, and remembered if it is right.
 		if o = t.try(limited, m, !present, &a); o.ok {
@@ -121,6 +122,11 @@ func (t *target) attempt(ctx context.Context, m message) (queue.Attempt, outcome
 		a.ErrorClass = o.class
 	}
 	return a, o
+}
+
+// rotating tells whether the previous secret still signs.
+func (t *target) rotating(now time.Time) bool {
+	return t.previous != nil && (t.config.PreviousUntil.IsZero() || now.Before(t.config.PreviousUntil))
 }
 
 // try sends one request within an attempt.
@@ -207,7 +213,7 @@ func (t *target) headers(m message, present bool, a *queue.Attempt) http.Header 
 	h["webhook-timestamp"] = []string{strconv.FormatInt(timestamp, 10)}
 	if t.secret != nil {
 		plain, standard := t.secret, t.secret.standardSignature(m.id, timestamp, m.body)
-		if t.previous != nil {
+		if t.rotating(m.started) {
 			standard += " " + t.previous.standardSignature(m.id, timestamp, m.body)
 			if !present {
 				plain = t.previous

@@ -62,6 +62,9 @@ type WebhookConfig struct {
 	Secret string
 	// PreviousSecret, while a secret is being rotated, also signs.
 	PreviousSecret string
+	// PreviousUntil is when the previous secret ceases to sign; zero is not while
+	// it is configured.
+	PreviousUntil time.Time
 	// Events are the types it wants; empty is all.
 	Events []event.Type
 	// Filter is a CEL expression over `event` and `data`; empty is all.

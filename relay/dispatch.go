@@ -25,9 +25,10 @@ type task struct {
 	target *target
 }
 
-// run is the webhook's goroutine; the end of relay.lanes stops it. It ends when
+// run is the webhook's goroutine; the end of w.lanes stops it. It ends when
 // everything under way has been settled.
 func (w *webhook) run() {
+	defer close(w.ended)
 	var workers sync.WaitGroup
 	var lane queue.Lane
 	quit := make(chan struct{}) // ends idle workers
@@ -43,7 +44,7 @@ func (w *webhook) run() {
 	defer closeLane()
 	timer := time.NewTimer(time.Hour)
 	timer.Stop()
-	for ctx := w.relay.lanes; ctx.Err() == nil; {
+	for ctx := w.lanes; ctx.Err() == nil; {
 		free, wait := w.free(time.Now())
 		if free == 0 {
 			if !w.takes() {

@@ -102,19 +102,29 @@ func (r *Relay) apply(g *Generation) error {
 		r.mu.RUnlock()
 		if w == nil {
 			var err error
-			if w, err = r.create(ctx, name); err != nil {
+			if w, err = r.create(ctx, name, record{Source: FromCaddyfile, State: Active}); err != nil {
 				return fmt.Errorf("webhook %s: %w", name, err)
 			}
+		} else if w.added() != nil {
+			return fmt.Errorf("webhook %s: one of this name was added through the API; delete that, or rename this", name)
 		}
 		if err := w.configure(ctx, t); err != nil {
 			return fmt.Errorf("webhook %s: %w", name, err)
 		}
 	}
 	for _, w := range r.all() {
-		if _, ok := named[w.name]; !ok {
-			if err := w.configure(ctx, nil); err != nil {
-				return fmt.Errorf("parking webhook %s: %w", w.name, err)
+		if _, ok := named[w.name]; ok {
+			continue
+		}
+		var t *target // none: it has left the configuration, and is parked
+		if c := w.added(); c != nil {
+			var err error
+			if t, err = newTarget(c.config(w.name).complete(g.config), g.client, r.agent); err != nil {
+				return fmt.Errorf("webhook %s: %w", w.name, err)
 			}
+		}
+		if err := w.configure(ctx, t); err != nil {
+			return fmt.Errorf("webhook %s: %w", w.name, err)
 		}
 	}
 	r.mu.Lock()
@@ -124,8 +134,7 @@ func (r *Relay) apply(g *Generation) error {
 }
 
 // create makes a webhook that the store does not know yet.
-func (r *Relay) create(ctx context.Context, name string) (*webhook, error) {
-	rec := record{Source: FromCaddyfile, State: Active}
+func (r *Relay) create(ctx context.Context, name string, rec record) (*webhook, error) {
 	stored, err := r.queue.PutWebhook(ctx, queue.Webhook{Name: name, Data: rec.encode()})
 	if err != nil {
 		return nil, err

@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"time"
@@ -21,11 +22,13 @@ const (
 	FromAPI       = "api"
 )
 
-// record is what the store keeps of a webhook, as JSON: how it fares, not how it
-// is configured, which the configuration file says at every start.
+// record is what the store keeps of a webhook, as JSON: how it fares and, where
+// it was added through the API, how it is configured. What the configuration
+// file says is read from there at every start.
 type record struct {
-	Source string `json:"source"`
-	State  string `json:"state"`
+	Source string        `json:"source"`
+	Config *storedConfig `json:"config,omitempty"`
+	State  string        `json:"state"`
 	// Reason says in words why it is failing or disabled.
 	Reason       string    `json:"reason,omitempty"`
 	FailingSince time.Time `json:"failing_since,omitzero"`
@@ -55,4 +58,25 @@ type activity struct {
 	Who     string `json:"who"`  // a user's id, "admin", "caddyfile" or "relay"
 	Webhook string `json:"webhook,omitempty"`
 	Detail  string `json:"detail,omitempty"`
+}
+
+// Activity is one line of the activity log: who did what, or what happened.
+type Activity struct {
+	ID                         string
+	At                         time.Time
+	What, Who, Webhook, Detail string
+}
+
+// Activities lists the activity log, newest first.
+func (r *Relay) Activities(ctx context.Context, limit int, cursor string) (queue.Page[Activity], error) {
+	stored, err := r.queue.Activities(ctx, limit, cursor)
+	page := queue.Page[Activity]{Next: stored.Next}
+	for _, s := range stored.Items {
+		var a activity
+		if err := json.Unmarshal(s.Data, &a); err != nil {
+			return page, fmt.Errorf("reading activity %s: %w", s.ID, err)
+		}
+		page.Items = append(page.Items, Activity{ID: s.ID, At: s.At, What: a.What, Who: a.Who, Webhook: a.Webhook, Detail: a.Detail})
+	}
+	return page, err
 }

@@ -29,6 +29,10 @@ type webhook struct {
 	// changed wakes run: settings, state, or a place that became free.
 	changed chan struct{}
 	work    chan task // to idle workers; unbuffered
+	// quit ends run, for a webhook that is deleted; ended tells that it has.
+	quit  context.CancelFunc
+	lanes context.Context
+	ended chan struct{}
 
 	// storing serialises what is written of the webhook; taken before mu.
 	storing  sync.Mutex
@@ -51,7 +55,9 @@ func newWebhook(r *Relay, s queue.Webhook, rec record) *webhook {
 		relay: r, id: s.ID, name: s.Name, revision: s.Revision, parked: s.Expires, record: rec,
 		changed: make(chan struct{}, 1),
 		work:    make(chan task),
+		ended:   make(chan struct{}),
 	}
+	w.lanes, w.quit = context.WithCancel(r.lanes)
 	if rec.State == Failing {
 		w.breaker.lastTime = rec.LastAttempt
 		w.breaker.trip(nil)
@@ -140,12 +146,36 @@ func (w *webhook) takes() bool {
 	return w.takesLocked()
 }
 
+// added are the settings of a webhook that was added through the API; nil of
+// others.
+func (w *webhook) added() *storedConfig {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.record.Config
+}
+
+// stop ends run and waits for what is under way.
+func (w *webhook) stop(ctx context.Context) error {
+	w.quit()
+	select {
+	case <-w.ended:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
 // wants tells whether a new event gets a delivery.
 func (w *webhook) wants(t event.Type, doc *document) bool {
+	return w.takes() && w.wouldWant(t, doc)
+}
+
+// wouldWant tells whether an event is of a type and kind the webhook asks for.
+func (w *webhook) wouldWant(t event.Type, doc *document) bool {
 	w.mu.Lock()
-	target, takes := w.target, w.takesLocked()
+	target := w.target
 	w.mu.Unlock()
-	if !takes {
+	if target == nil {
 		return false
 	}
 	for _, wanted := range target.config.Events {
@@ -214,6 +244,44 @@ func (w *webhook) change(to, reason string, at time.Time) {
 		w.relay.log.Warn(what, "webhook", w.name, "reason", reason)
 	}
 	w.relay.note(activity{What: what, Who: "relay", Webhook: w.name, Detail: reason})
+}
+
+// setByOwner enables or disables the webhook because somebody said so.
+func (w *webhook) setByOwner(to, reason, who string) error {
+	w.storing.Lock()
+	defer w.storing.Unlock()
+	w.mu.Lock()
+	before, from := w.record, w.stateLocked()
+	w.record.State, w.record.Reason, w.record.FailingSince = to, reason, time.Time{}
+	if to == Active {
+		w.breaker = breaker{lastTime: w.breaker.lastTime}
+		w.window.restart()
+	}
+	after := w.stateLocked()
+	w.mu.Unlock()
+	ctx, cancel := context.WithTimeout(context.Background(), storeTime)
+	defer cancel()
+	if err := w.put(ctx); err != nil {
+		w.mu.Lock()
+		w.record = before
+		w.mu.Unlock()
+		return err
+	}
+	w.wake(true)
+	if to == Active && after == Disabled {
+		return fmt.Errorf("webhook %q is disabled in the configuration file; enable it there: %w", w.name, ErrReadOnly)
+	}
+	if from == after {
+		return nil
+	}
+	w.relay.observer.StateChanged(w.name, from, after)
+	what := "webhook enabled"
+	if to == Disabled {
+		what = "webhook disabled"
+	}
+	w.relay.log.Info(what, "webhook", w.name, "by", who)
+	w.relay.note(activity{What: what, Who: who, Webhook: w.name})
+	return nil
 }
 
 func (w *webhook) ladderLocked() []time.Duration {

@@ -1,0 +1,358 @@
+package relay
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/userhero/relay/event"
+	"github.com/userhero/relay/queue"
+)
+
+// Errors of managing webhooks, for errors.Is.
+var (
+	// ErrReadOnly: the webhook's settings are in the configuration file.
+	ErrReadOnly = errors.New("the webhook's settings are in the configuration file; change them there")
+	// ErrExists: the name is taken.
+	ErrExists = errors.New("there is a webhook of this name")
+	// ErrInvalid: the settings are wrong; the error says which.
+	ErrInvalid = errors.New("the settings are not valid")
+
+	errParked = fmt.Errorf("the webhook has left the configuration: %w", queue.ErrConflict)
+)
+
+// storedConfig is how a webhook that was added through the API is kept.
+type storedConfig struct {
+	URL            string          `json:"url"`
+	Secret         string          `json:"secret,omitempty"`
+	PreviousSecret string          `json:"previous_secret,omitempty"`
+	PreviousUntil  time.Time       `json:"previous_until,omitzero"`
+	Events         []event.Type    `json:"events,omitempty"`
+	Filter         string          `json:"filter,omitempty"`
+	Header         http.Header     `json:"header,omitempty"`
+	Retry          []time.Duration `json:"retry,omitzero"`
+	Timeout        time.Duration   `json:"timeout,omitempty"`
+	Concurrency    int             `json:"concurrency,omitempty"`
+	Rate           Rate            `json:"rate,omitzero"`
+	Ordered        bool            `json:"ordered,omitempty"`
+}
+
+func store(w WebhookConfig) *storedConfig {
+	return &storedConfig{
+		URL: w.URL, Secret: w.Secret, PreviousSecret: w.PreviousSecret, PreviousUntil: w.PreviousUntil,
+		Events: w.Events, Filter: w.Filter, Header: w.Header, Retry: w.Retry, Timeout: w.Timeout,
+		Concurrency: w.Concurrency, Rate: w.Rate, Ordered: w.Ordered,
+	}
+}
+
+func (c *storedConfig) config(name string) WebhookConfig {
+	return WebhookConfig{
+		Name: name, URL: c.URL, Secret: c.Secret, PreviousSecret: c.PreviousSecret, PreviousUntil: c.PreviousUntil,
+		Events: c.Events, Filter: c.Filter, Header: c.Header, Retry: c.Retry, Timeout: c.Timeout,
+		Concurrency: c.Concurrency, Rate: c.Rate, Ordered: c.Ordered,
+	}
+}
+
+// NewSecret makes a secret of Standard Webhooks 1.0: whsec_ and 32 random bytes.
+func NewSecret() string {
+	var b [32]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return secretPrefix + base64.StdEncoding.EncodeToString(b[:])
+}
+
+// find returns a webhook by name.
+func (r *Relay) find(name string) (*webhook, error) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	if w := r.webhooks[name]; w != nil {
+		return w, nil
+	}
+	return nil, fmt.Errorf("webhook %q: %w", name, queue.ErrNotFound)
+}
+
+// Add makes a webhook, which gets every event accepted from now on that it
+// wants. Who is noted in the activity log.
+func (r *Relay) Add(ctx context.Context, c WebhookConfig, who string) error {
+	if err := c.Validate(); err != nil {
+		return fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	r.attachMu.Lock()
+	defer r.attachMu.Unlock()
+	if _, err := r.find(c.Name); err == nil {
+		return fmt.Errorf("webhook %q: %w", c.Name, ErrExists)
+	}
+	t, err := r.targetOf(c)
+	if err != nil {
+		return err
+	}
+	w, err := r.create(ctx, c.Name, record{Source: FromAPI, State: Active, Config: store(c)})
+	if err != nil {
+		return err
+	}
+	if err := w.configure(ctx, t); err != nil {
+		return err
+	}
+	r.note(activity{What: "webhook added", Who: who, Webhook: c.Name, Detail: t.url.Host})
+	return nil
+}
+
+// targetOf compiles settings as the current generation would; r.attachMu is
+// held.
+func (r *Relay) targetOf(c WebhookConfig) (*target, error) {
+	r.mu.RLock()
+	g := r.current
+	r.mu.RUnlock()
+	if g == nil {
+		return nil, errors.New("no configuration is in force yet; try again in a moment")
+	}
+	t, err := newTarget(c.complete(g.config), g.client, r.agent)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	return t, nil
+}
+
+// Change changes the settings of a webhook that was added through the API.
+// The name stays.
+func (r *Relay) Change(ctx context.Context, name string, change func(*WebhookConfig) error, who string) error {
+	return r.change(ctx, name, change, activity{What: "webhook changed", Who: who, Webhook: name})
+}
+
+func (r *Relay) change(ctx context.Context, name string, change func(*WebhookConfig) error, a activity) error {
+	r.attachMu.Lock()
+	defer r.attachMu.Unlock()
+	w, err := r.find(name)
+	if err != nil {
+		return err
+	}
+	w.mu.Lock()
+	stored := w.record.Config
+	w.mu.Unlock()
+	if stored == nil {
+		return fmt.Errorf("webhook %q: %w", name, ErrReadOnly)
+	}
+	c := stored.config(name)
+	if err := change(&c); err != nil {
+		return err
+	}
+	c.Name = name
+	if err := c.Validate(); err != nil {
+		return fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	t, err := r.targetOf(c)
+	if err != nil {
+		return err
+	}
+	if err := w.reconfigure(ctx, store(c)); err != nil {
+		return err
+	}
+	if err := w.configure(ctx, t); err != nil {
+		return err
+	}
+	r.note(a)
+	return nil
+}
+
+// reconfigure stores other settings.
+func (w *webhook) reconfigure(ctx context.Context, c *storedConfig) error {
+	w.storing.Lock()
+	defer w.storing.Unlock()
+	w.mu.Lock()
+	before := w.record.Config
+	w.record.Config = c
+	w.mu.Unlock()
+	if err := w.put(ctx); err != nil {
+		w.mu.Lock()
+		w.record.Config = before
+		w.mu.Unlock()
+		return err
+	}
+	return nil
+}
+
+// Rotate gives a webhook another secret, or makes one where none is given, and
+// returns it. For the overlap the former one signs too.
+func (r *Relay) Rotate(ctx context.Context, name, secret string, overlap time.Duration, who string) (string, error) {
+	if secret == "" {
+		secret = NewSecret()
+	}
+	err := r.change(ctx, name, func(c *WebhookConfig) error {
+		c.PreviousSecret, c.PreviousUntil = "", time.Time{}
+		if overlap > 0 && c.Secret != "" {
+			c.PreviousSecret, c.PreviousUntil = c.Secret, time.Now().Add(overlap).UTC()
+		}
+		c.Secret = secret
+		return nil
+	}, activity{What: "secret rotated", Who: who, Webhook: name, Detail: "overlap " + overlap.String()})
+	if err != nil {
+		return "", err
+	}
+	return secret, nil
+}
+
+// Delete removes a webhook that was added through the API and ends its waiting
+// deliveries, which it counts.
+func (r *Relay) Delete(ctx context.Context, name, who string) (ended int64, err error) {
+	r.attachMu.Lock()
+	defer r.attachMu.Unlock()
+	w, err := r.find(name)
+	if err != nil {
+		return 0, err
+	}
+	w.mu.Lock()
+	readOnly := w.record.Config == nil && w.target != nil
+	w.mu.Unlock()
+	if readOnly {
+		return 0, fmt.Errorf("webhook %q: %w", name, ErrReadOnly)
+	}
+	// Nothing new is made for it, and what is under way ends first: an attempt
+	// of a webhook that is gone would have nowhere to settle.
+	w.mu.Lock()
+	w.target = nil
+	w.mu.Unlock()
+	w.wake(true)
+	if err := w.stop(ctx); err != nil {
+		return 0, err
+	}
+	w.storing.Lock()
+	defer w.storing.Unlock()
+	if ended, err = r.queue.DeleteWebhook(ctx, w.id, w.revision); err != nil {
+		return 0, err
+	}
+	r.mu.Lock()
+	delete(r.webhooks, w.name)
+	delete(r.byID, w.id)
+	r.mu.Unlock()
+	r.note(activity{What: "webhook deleted", Who: who, Webhook: name, Detail: fmt.Sprintf("%d waiting deliveries ended", ended)})
+	return ended, nil
+}
+
+// Enable lets a webhook have new events again and releases what was held.
+func (r *Relay) Enable(_ context.Context, name, who string) error {
+	w, err := r.find(name)
+	if err != nil {
+		return err
+	}
+	return w.setByOwner(Active, "", who)
+}
+
+// Disable gives a webhook no new events and holds what waits.
+func (r *Relay) Disable(_ context.Context, name, who string) error {
+	w, err := r.find(name)
+	if err != nil {
+		return err
+	}
+	return w.setByOwner(Disabled, "disabled by "+who, who)
+}
+
+// Redeliver gives one delivery a fresh ladder, due now.
+func (r *Relay) Redeliver(ctx context.Context, id queue.DeliveryID, who string) error {
+	if err := r.queue.Requeue(ctx, id, time.Now()); err != nil {
+		return err
+	}
+	name := ""
+	r.mu.RLock()
+	if w := r.byID[id.Webhook]; w != nil {
+		name = w.name
+	}
+	r.mu.RUnlock()
+	r.note(activity{What: "delivery requeued", Who: who, Webhook: name, Detail: id.String()})
+	return nil
+}
+
+// Recovery selects what to deliver again to one webhook.
+type Recovery struct {
+	// Failed takes deliveries whose ladder ran out, Missed events that it would
+	// have got, had it been enabled.
+	Failed, Missed bool
+	Since, Until   time.Time // of acceptance; zero is no bound
+	DryRun         bool      // only count
+}
+
+// Recover delivers again what a webhook has not got, and counts it. It goes
+// out gently: the webhook's window begins with one.
+func (r *Relay) Recover(ctx context.Context, name string, what Recovery, who string) (count int64, err error) {
+	w, err := r.find(name)
+	if err != nil {
+		return 0, err
+	}
+	if !what.DryRun {
+		w.mu.Lock()
+		w.window.restart()
+		w.mu.Unlock()
+	}
+	requeue := func(id queue.DeliveryID) error {
+		if !what.DryRun {
+			err := r.queue.Requeue(ctx, id, time.Now())
+			if errors.Is(err, queue.ErrConflict) || errors.Is(err, queue.ErrNotFound) {
+				return nil // under way, or gone meanwhile
+			}
+			if err != nil {
+				return err
+			}
+		}
+		count++
+		return nil
+	}
+	if what.Failed {
+		err = r.eachFailed(ctx, w, what, requeue)
+	}
+	if err == nil && what.Missed {
+		err = r.eachMissed(ctx, w, what, requeue)
+	}
+	if err != nil {
+		return count, fmt.Errorf("after %d: %w", count, err)
+	}
+	if !what.DryRun && count > 0 {
+		r.note(activity{What: "deliveries requeued", Who: who, Webhook: name, Detail: fmt.Sprint(count)})
+	}
+	return count, nil
+}
+
+func (r *Relay) eachFailed(ctx context.Context, w *webhook, what Recovery, do func(queue.DeliveryID) error) error {
+	q := queue.DeliveryQuery{Webhook: w.id, States: []queue.State{queue.Failed}, Since: what.Since, Until: what.Until, Limit: 1000}
+	for {
+		page, err := r.queue.Deliveries(ctx, q)
+		if err != nil {
+			return err
+		}
+		for _, d := range page.Items {
+			if err := do(d.ID); err != nil {
+				return err
+			}
+		}
+		if q.Cursor = page.Next; q.Cursor == "" {
+			return nil
+		}
+	}
+}
+
+func (r *Relay) eachMissed(ctx context.Context, w *webhook, what Recovery, do func(queue.DeliveryID) error) error {
+	q := queue.EventQuery{Since: what.Since, Until: what.Until, Limit: 200}
+	for {
+		page, err := r.queue.Events(ctx, q)
+		if err != nil {
+			return err
+		}
+		for _, e := range page.Items {
+			if !w.wouldWant(event.Type(e.Type), &document{body: e.Body}) {
+				continue
+			}
+			id := queue.DeliveryID{Event: e.ID, Webhook: w.id}
+			_, err := r.queue.Delivery(ctx, id)
+			if errors.Is(err, queue.ErrNotFound) {
+				err = do(id)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		if q.Cursor = page.Next; q.Cursor == "" {
+			return nil
+		}
+	}
+}

@@ -1,0 +1,45 @@
+package relay
+
+import (
+	"context"
+	"time"
+
+	"github.com/userhero/relay/event"
+	"github.com/userhero/relay/queue"
+)
+
+// sample is the documented example of an event, as test sends carry it.
+const sample = `{"event":"feedback.created","timestamp":"2026-01-07T15:30:00Z","data":{"id":"fb_abc123","projectId":"proj_xyz",` +
+	`"widgetId":"w_default","message":"The export button does nothing when I click it.","category":"bug","rating":2,"status":"new",` +
+	`"screenshotUrl":"https://example.com/screenshots/fb_abc123.png","context":{"pageUrl":"/dashboard/reports","referrer":"/dashboard",` +
+	`"browser":"Chrome","browserVersion":"120","os":"macOS","deviceType":"desktop","viewport":{"width":1920,"height":1080},` +
+	`"timezone":"America/New_York","locale":"en-US","country":"US"},"metadata":{"userId":"user_123"},"createdAt":"2026-01-07T15:30:00Z"}}`
+
+// TestResult is what came of a test send.
+type TestResult struct {
+	OK      bool
+	Attempt queue.Attempt
+}
+
+// Test sends the documented sample to a webhook now, through the same signer,
+// client and egress guard as deliveries, marked X-UserHero-Test. It touches
+// neither the queue nor the webhook's state, and works on disabled webhooks.
+func (r *Relay) Test(ctx context.Context, name string) (TestResult, error) {
+	w, err := r.find(name)
+	if err != nil {
+		return TestResult{}, err
+	}
+	w.mu.Lock()
+	t := w.target
+	w.mu.Unlock()
+	if t == nil {
+		return TestResult{}, errParked
+	}
+	now := time.Now()
+	id := queue.DeliveryID{Event: queue.NewEventID(now, 0, 0), Webhook: w.id}
+	a, o := t.attempt(ctx, message{
+		id: id.String(), typ: string(event.Created), number: 1, body: []byte(sample), started: now, test: true,
+	})
+	a.Number = 1
+	return TestResult{OK: o.ok, Attempt: a}, nil
+}
