@@ -56,7 +56,7 @@ func Parse(body []byte) (*Feedback, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := f.settle(true); err != nil {
+	if err := f.settle(); err != nil {
 		f.Release()
 		return nil, err
 	}
@@ -92,10 +92,10 @@ func Stored(document []byte) (*Feedback, error) {
 }
 
 // settle drops known members that are null, validates the others and puts them
-// into their order. Complete says that what is required must be there.
-func (f *Feedback) settle(complete bool) error {
+// into their order.
+func (f *Feedback) settle() error {
 	v := validator{f: f}
-	v.data(complete)
+	v.data()
 	if len(v.errors) > 0 {
 		return invalid(v.errors...)
 	}
@@ -214,7 +214,7 @@ func (f *Feedback) arrange() {
 func (f *Feedback) Override(answer []byte) error {
 	a, err := parseObject(answer)
 	if err != nil {
-		return nil //nolint:nilerr // an answer that is not ours to read
+		return nil // not ours to read
 	}
 	defer a.Release()
 	if data := a.member(a.root, "data"); data != none && a.at(data).kind == object {
@@ -234,7 +234,7 @@ func (f *Feedback) Override(answer []byte) error {
 			f.set(f.root, name, f.adopt(&a.tree, r))
 		}
 	}
-	return f.settle(true)
+	return f.settle()
 }
 
 // Patch is a change to feedback: the members it carries, null to remove one.
@@ -271,7 +271,7 @@ func (f *Feedback) Merge(p *Patch) (changed bool, err error) {
 	before := f.append(nil, f.root)
 	f.merge(f.root, &p.tree, p.root)
 	f.orderAll(f.root)
-	if err := f.settle(true); err != nil {
+	if err := f.settle(); err != nil {
 		return false, err
 	}
 	f.arrange()
@@ -281,7 +281,7 @@ func (f *Feedback) Merge(p *Patch) (changed bool, err error) {
 // merge is MergePatch of RFC 7396 §2 for two objects.
 func (f *Feedback) merge(target ref, p *tree, patch ref) {
 	for r := p.at(patch).first; r != none; r = p.at(r).next {
-		name, old := string(p.at(r).name), none
+		name := string(p.at(r).name)
 		if p.at(r).kind == null {
 			f.remove(target, name)
 			continue
@@ -290,7 +290,8 @@ func (f *Feedback) merge(target ref, p *tree, patch ref) {
 			f.set(target, name, f.adopt(p, r))
 			continue
 		}
-		if old = f.member(target, name); old == none || f.at(old).kind != object {
+		old := f.member(target, name)
+		if old == none || f.at(old).kind != object {
 			f.set(target, name, f.add(node{kind: object}))
 			old = f.member(target, name)
 		}

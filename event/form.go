@@ -31,7 +31,7 @@ func ParseForm(fields url.Values) (*Feedback, error) {
 		return nil, invalid(wrong...)
 	}
 	f.orderAll(f.root)
-	if err := f.settle(true); err != nil {
+	if err := f.settle(); err != nil {
 		f.Release()
 		return nil, err
 	}

@@ -19,10 +19,10 @@ func (v *validator) wrong(pointer, format string, args ...any) {
 	v.errors = append(v.errors, FieldError{pointer, fmt.Sprintf(format, args...)})
 }
 
-// data validates the whole; complete says that the message must be there.
-func (v *validator) data(complete bool) {
+// data validates the whole; the message must be there.
+func (v *validator) data() {
 	v.members(v.f.root, "")
-	if complete && v.f.member(v.f.root, "message") == none && !v.accused("/message") {
+	if v.f.member(v.f.root, "message") == none && !v.accused("/message") {
 		v.wrong("/message", "missing; feedback has a message")
 	}
 }

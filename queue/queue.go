@@ -140,7 +140,7 @@ type Entry struct {
 	Replaces EventID
 }
 
-// Key makes an entry idempotent for the engine's window (24 h, CONTRACT §3).
+// Key makes an entry idempotent for the engine's window of 24 hours.
 type Key struct {
 	Name string   // scoped by the caller; at most 512 bytes
 	Hash [32]byte // of the request body; a key that comes with another hash is ErrMismatch
@@ -231,12 +231,13 @@ const (
 	SettleDead
 )
 
-// Ack: the receiver has it.
+// Ack says that the receiver has it.
 func (l *Lease) Ack(a Attempt) error {
 	return l.settler.Settle(l, Settlement{Kind: SettleAck, Attempt: a})
 }
 
-// Retry: the attempt failed; the delivery takes the next rung and is due at `at`.
+// Retry says that the attempt failed: the delivery takes the next rung and is
+// due at `at`.
 func (l *Lease) Retry(at time.Time, a Attempt) error {
 	return l.settler.Settle(l, Settlement{Kind: SettleRetry, At: at, Attempt: a})
 }
@@ -247,7 +248,7 @@ func (l *Lease) Defer(at time.Time) error {
 	return l.settler.Settle(l, Settlement{Kind: SettleDefer, At: at})
 }
 
-// Dead: the last attempt failed; the delivery is failed and kept.
+// Dead says that the last attempt failed: the delivery is failed and kept.
 func (l *Lease) Dead(a Attempt) error {
 	return l.settler.Settle(l, Settlement{Kind: SettleDead, Attempt: a})
 }

@@ -90,7 +90,7 @@ func withConnected(ctx context.Context) (context.Context, *bool) {
 // surely never reached the receiver, and trying again may help.
 func neverConnected(ctx context.Context, _ *http.Response, err error) (bool, error) {
 	if err == nil || ctx.Err() != nil {
-		return false, nil
+		return false, nil //nolint:nilerr // whether to retry; the error itself is passed on unchanged
 	}
 	if had, ok := ctx.Value(connectedKey{}).(*bool); ok && *had {
 		return false, nil

@@ -220,6 +220,13 @@ type batch struct {
 	stateOf state                 // the committer's, as this batch leaves it
 }
 
+// moved has a webhook's counters written with the batch.
+func (b *batch) moved(h *hook) {
+	if _, ok := b.hooks[h]; !ok {
+		b.hooks[h] = nil
+	}
+}
+
 type freshEvent struct {
 	event *queue.Event
 	hook  *hook

@@ -54,7 +54,7 @@ func (s *Store) Enqueue(ctx context.Context, e queue.Entry) (queue.Receipt, erro
 		return op.receipt, err
 	case <-ctx.Done():
 		go func() {
-			<-op.result
+			_ = <-op.result // nobody is left to tell
 			s.pending.Add(-size)
 		}()
 		return queue.Receipt{}, context.Cause(ctx)
@@ -131,7 +131,7 @@ func (b *batch) address(e *queue.Event, webhooks []queue.WebhookID) deliveries {
 		}
 		ds = append(ds, delivery{webhook: w, state: queue.Pending})
 		h.counts.Pending++
-		b.hooks[h] = b.hooks[h] // its counters are to be written
+		b.moved(h)
 		b.fresh = append(b.fresh, freshEvent{event: e, hook: h})
 	}
 	ds.sort()

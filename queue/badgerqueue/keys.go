@@ -77,12 +77,12 @@ func waitingKey(w queue.WebhookID, rung uint8, at waiting) []byte {
 	return binary.BigEndian.AppendUint64(k, at.seq)
 }
 
-// parseWaitingKey reads an R key of 22 bytes.
-func parseWaitingKey(k []byte) (w queue.WebhookID, rung uint8, at waiting, ok bool) {
+// parseWaitingKey reads an R key of 22 bytes, but for its rung.
+func parseWaitingKey(k []byte) (w queue.WebhookID, at waiting, ok bool) {
 	if len(k) != 22 || k[0] != prefixWaiting {
-		return 0, 0, waiting{}, false
+		return 0, waiting{}, false
 	}
-	return queue.WebhookID(binary.BigEndian.Uint32(k[1:])), k[5],
+	return queue.WebhookID(binary.BigEndian.Uint32(k[1:])),
 		waiting{due: int64(binary.BigEndian.Uint64(k[6:])), seq: binary.BigEndian.Uint64(k[14:])}, true
 }
 

@@ -364,7 +364,7 @@ func (l *lane) refillRung(txn *badger.Txn, out map[uint64]bool, n uint8, r *rung
 			r.more = true
 			return false
 		}
-		_, _, at, ok := parseWaitingKey(key)
+		_, at, ok := parseWaitingKey(key)
 		if !ok {
 			return true
 		}

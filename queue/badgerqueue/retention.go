@@ -293,7 +293,7 @@ func (b *batch) remove(f finished) (bool, error) {
 			}
 		}
 		h.count(d.state, -1)
-		b.hooks[h] = b.hooks[h]
+		b.moved(h)
 	}
 	keys := append([][]byte{eventKey(f.seq)}, f.attempts...)
 	if len(ds) > 0 {
@@ -326,7 +326,7 @@ func (s *Store) sweepOrphans(ctx context.Context) error {
 		found := false
 		err := s.view(ctx, func(txn *badger.Txn) error {
 			scanKeys(txn, []byte{prefixWaiting}, waitingPrefix(w), func(key []byte) bool {
-				id, _, _, ok := parseWaitingKey(key)
+				id, _, ok := parseWaitingKey(key)
 				if !ok {
 					return true
 				}
