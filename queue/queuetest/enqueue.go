@@ -314,7 +314,10 @@ func replacesIsCompareAndSwap(t *trial) {
 	latest, err := t.q.Latest(t.ctx, first.FeedbackID)
 	t.ok("Latest", err)
 	equal(t, "the latest event", latest.ID, third.ID)
-	sameIDs(t, "the events", idsOf(t.allEvents(queue.EventQuery{}), eventID), []queue.EventID{third.ID, second.ID, first.ID})
+	all := t.allEvents(queue.EventQuery{})
+	sameIDs(t, "the events", idsOf(all, eventID), []queue.EventID{third.ID, second.ID, first.ID})
+	sameIDs(t, "what they replace", idsOf(all, func(e queue.Event) queue.EventID { return e.Replaces }), []queue.EventID{second.ID, first.ID, {}})
+	equal(t, "what the latest event replaces", latest.Replaces, second.ID)
 }
 
 func concurrentReplacesLetOneWin(t *trial) {
