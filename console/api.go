@@ -1,4 +1,5 @@
-// Package console shows what the relay does and has done, as a JSON API.
+// Package console shows what the relay does and has done, and lets people manage
+// its webhooks, as a JSON API.
 //
 // It promises that reading costs the relay little (counters, and pages of
 // bounded size by cursor), that no secret is in an answer, and that every error
@@ -11,6 +12,8 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/userhero/relay/event"
@@ -26,6 +29,9 @@ type Options struct {
 	Version string
 	// Started is when the relay began its work.
 	Started time.Time
+	// Who names the one who sent a request, for the activity log. Default:
+	// "admin".
+	Who func(*http.Request) string
 	// Logger gets the errors that are not the client's. Default: none.
 	Logger *slog.Logger
 }
@@ -36,44 +42,85 @@ type api struct {
 	queue   queue.Queue
 	version string
 	started time.Time
+	who     func(*http.Request) string
 	log     *slog.Logger
 }
 
 // NewAPI returns the API. Its paths are relative: mount it with
 // http.StripPrefix.
 func NewAPI(o Options) http.Handler {
-	a := &api{relay: o.Relay, queue: o.Relay.Queue(), version: o.Version, started: o.Started, log: o.Logger}
+	a := &api{relay: o.Relay, queue: o.Relay.Queue(), version: o.Version, started: o.Started, who: o.Who, log: o.Logger}
+	if a.who == nil {
+		a.who = func(*http.Request) string { return "admin" }
+	}
 	if a.log == nil {
 		a.log = slog.New(slog.DiscardHandler)
 	}
 	mux := http.NewServeMux()
-	for path, get := range map[string]func(*http.Request) (any, error){
-		"/status":          a.status,
-		"/healthz":         a.health,
-		"/webhooks":        a.webhooks,
-		"/webhooks/{name}": a.webhook,
-		"/deliveries":      a.deliveries,
-		"/deliveries/{id}": a.delivery,
-		"/events":          a.events,
-		"/events/{id}":     a.event,
-	} {
-		mux.Handle("GET "+path, a.answer(get))
-		mux.HandleFunc(path, a.methodNotAllowed)
+	allow := make(map[string][]string)
+	for _, r := range a.routes() {
+		mux.Handle(r.method+" "+r.path, a.answer(r.do))
+		allow[r.path] = append(allow[r.path], r.method)
+	}
+	for path, methods := range allow {
+		mux.Handle(path, a.methodNotAllowed(methods))
 	}
 	mux.HandleFunc("/", a.unknownPath)
-	return mux
+	// A page of another origin must not act in the name of who is logged in
+	// here. What is no browser sends neither of the fields this looks at.
+	protection := http.NewCrossOriginProtection()
+	protection.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		a.fail(w, r, event.NewProblem(http.StatusForbidden, "Requests of another origin may not change anything."))
+	}))
+	return protection.Handler(mux)
 }
+
+// route is one request of the API.
+type route struct {
+	method, path string
+	do           func(*http.Request) (any, error)
+}
+
+func (a *api) routes() []route {
+	return []route{
+		{"GET", "/status", a.status},
+		{"GET", "/healthz", a.health},
+		{"GET", "/webhooks", a.webhooks},
+		{"POST", "/webhooks", a.addWebhook},
+		{"GET", "/webhooks/{name}", a.webhook},
+		{"PATCH", "/webhooks/{name}", a.changeWebhook},
+		{"DELETE", "/webhooks/{name}", a.deleteWebhook},
+		{"POST", "/webhooks/{name}/enable", a.enableWebhook},
+		{"POST", "/webhooks/{name}/disable", a.disableWebhook},
+		{"POST", "/webhooks/{name}/test", a.testWebhook},
+		{"POST", "/webhooks/{name}/rotate", a.rotateSecret},
+		{"POST", "/webhooks/{name}/redeliver", a.recoverWebhook},
+		{"GET", "/deliveries", a.deliveries},
+		{"GET", "/deliveries/{id}", a.delivery},
+		{"POST", "/deliveries/{id}/redeliver", a.redeliver},
+		{"GET", "/events", a.events},
+		{"GET", "/events/{id}", a.event},
+		{"GET", "/activity", a.activity},
+	}
+}
+
+// created is an answer of status 201.
+type created struct{ value any }
 
 // answer writes what a request is answered with: the value, or the error as a
 // problem.
-func (a *api) answer(get func(*http.Request) (any, error)) http.Handler {
+func (a *api) answer(do func(*http.Request) (any, error)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		value, err := get(r)
+		value, err := do(r)
 		if err != nil {
 			a.fail(w, r, err)
 			return
 		}
-		a.write(w, r, http.StatusOK, "application/json", value)
+		status := http.StatusOK
+		if c, ok := value.(created); ok {
+			status, value = http.StatusCreated, c.value
+		}
+		a.write(w, r, status, "application/json", value)
 	})
 }
 
@@ -85,6 +132,14 @@ func (a *api) fail(w http.ResponseWriter, r *http.Request, err error) {
 	case errors.As(err, &problem):
 	case errors.Is(err, queue.ErrNotFound):
 		problem = event.NewProblem(http.StatusNotFound, "There is no such record, or it has expired.")
+	case errors.Is(err, relay.ErrInvalid):
+		problem = event.NewProblem(http.StatusUnprocessableEntity, strings.TrimPrefix(err.Error(), relay.ErrInvalid.Error()+": "))
+	case errors.Is(err, relay.ErrReadOnly):
+		problem = event.NewProblem(http.StatusForbidden, err.Error())
+	case errors.Is(err, relay.ErrExists), errors.Is(err, queue.ErrConflict):
+		problem = event.NewProblem(http.StatusConflict, err.Error())
+	case errors.Is(err, queue.ErrFull):
+		problem = event.NewProblem(http.StatusServiceUnavailable, err.Error())
 	case errors.Is(err, queue.ErrClosed):
 		problem = event.NewProblem(http.StatusServiceUnavailable, "The relay is starting or stopping. Try again.")
 	default:
@@ -110,13 +165,20 @@ func (a *api) write(w http.ResponseWriter, r *http.Request, status int, contentT
 	_, _ = w.Write(append(body, '\n')) // the client may have gone
 }
 
-func (a *api) methodNotAllowed(w http.ResponseWriter, r *http.Request) {
-	w.Header().Set("Allow", "GET, HEAD")
-	a.fail(w, r, event.NewProblem(http.StatusMethodNotAllowed, "This resource can only be read."))
+func (a *api) methodNotAllowed(methods []string) http.Handler {
+	if slices.Contains(methods, "GET") {
+		methods = append(methods, "HEAD")
+	}
+	slices.Sort(methods)
+	allow := strings.Join(methods, ", ")
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Allow", allow)
+		a.fail(w, r, event.NewProblem(http.StatusMethodNotAllowed, "This resource takes "+allow+"."))
+	})
 }
 
 func (a *api) unknownPath(w http.ResponseWriter, r *http.Request) {
-	a.fail(w, r, event.NewProblem(http.StatusNotFound, "There are /status, /healthz, /webhooks, /deliveries and /events."))
+	a.fail(w, r, event.NewProblem(http.StatusNotFound, "There are /status, /healthz, /webhooks, /deliveries, /events and /activity."))
 }
 
 // list is one page of a list.

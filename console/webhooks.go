@@ -88,14 +88,7 @@ func (a *api) webhooks(*http.Request) (any, error) {
 	return page, nil
 }
 
-func (a *api) webhook(r *http.Request) (any, error) {
-	name := r.PathValue("name")
-	w, ok := a.relay.Webhook(name)
-	if !ok {
-		return nil, event.NewProblem(http.StatusNotFound, fmt.Sprintf("There is no webhook named %q.", name))
-	}
-	return viewWebhook(w), nil
-}
+func (a *api) webhook(r *http.Request) (any, error) { return a.named(r.PathValue("name")) }
 
 // names are the webhooks' names by id. A webhook that has been deleted is shown
 // by its number.

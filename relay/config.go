@@ -108,6 +108,27 @@ func ParseRate(s string) (Rate, error) {
 	return Rate{Events: events, Per: d}, nil
 }
 
+// ParseDuration is time.ParseDuration with days: "30d", "1d12h".
+func ParseDuration(s string) (time.Duration, error) {
+	var days time.Duration
+	rest := s
+	if whole, after, ok := strings.Cut(s, "d"); ok {
+		n, err := strconv.ParseUint(whole, 10, 16)
+		if err != nil {
+			return 0, fmt.Errorf("%q is no duration; write for example 30s, 5m, 24h or 30d", s)
+		}
+		days, rest = time.Duration(n)*24*time.Hour, after
+	}
+	if rest == "" && days > 0 {
+		return days, nil
+	}
+	d, err := time.ParseDuration(rest)
+	if err != nil {
+		return 0, fmt.Errorf("%q is no duration; write for example 30s, 5m, 24h or 30d", s)
+	}
+	return days + d, nil
+}
+
 // String is what ParseRate reads; empty for no bound.
 func (r Rate) String() string {
 	switch {
