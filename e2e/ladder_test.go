@@ -50,7 +50,7 @@ func TestLadderRunsOutAndRecovers(t *testing.T) {
 		}
 		rung, gap := rungs[i-1], a.at.Sub(all[i-1].answered)
 		// 10 % of the rung, and what this machine needs to wake up and commit.
-		if latest := rung + rung/10 + 150*time.Millisecond; gap < rung || gap > latest {
+		if latest := rung + rung/10 + 250*time.Millisecond; gap < rung || gap > latest {
 			t.Errorf("retry %d came %s after the attempt before, want %s to %s", i, gap, rung, latest)
 		}
 	}

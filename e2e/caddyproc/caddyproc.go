@@ -18,8 +18,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -187,15 +189,34 @@ func (p *Process) write(caddyfile string) error {
 	return nil
 }
 
-// FreeAddress returns "127.0.0.1:PORT" with a port that nobody listened on a
-// moment ago.
+// Ports that FreeAddress hands out: below those that systems give to outgoing
+// connections (32768 and up on Linux), so that a client that dials a server
+// which is away cannot sit down on its port.
+const (
+	firstPort = 20_000
+	lastPort  = 32_000
+)
+
+// nextPort makes the ports of one test process differ from each other, also
+// before anybody listens on them; it begins somewhere of its own, for the sake
+// of other processes.
+var nextPort atomic.Int64
+
+func init() { nextPort.Store(int64(os.Getpid()) * 101) }
+
+// FreeAddress returns "127.0.0.1:PORT" with a port that nobody listens on and
+// that was not returned before, in a run of 12,000.
 func FreeAddress() (string, error) {
-	l, err := new(net.ListenConfig).Listen(context.Background(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", fmt.Errorf("finding a free port: %w", err)
+	var err error
+	for range lastPort - firstPort {
+		port := firstPort + nextPort.Add(1)%(lastPort-firstPort)
+		address := net.JoinHostPort("127.0.0.1", strconv.FormatInt(port, 10))
+		var l net.Listener
+		if l, err = new(net.ListenConfig).Listen(context.Background(), "tcp", address); err == nil {
+			return address, l.Close()
+		}
 	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().String(), nil
+	return "", fmt.Errorf("finding a free port: %w", err)
 }
 
 // buffer is a bytes.Buffer for one writer and many readers.
