@@ -298,7 +298,8 @@ type Delivery struct {
 	// Due is when the next attempt may be made; zero means at once, or never
 	// where the delivery has ended.
 	Due time.Time
-	// Ended is when it was delivered or failed; else zero.
+	// Ended is when it was delivered or failed; zero while it waits, and where it
+	// failed because its webhook was deleted.
 	Ended time.Time
 }
 

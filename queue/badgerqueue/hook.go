@@ -152,18 +152,24 @@ func (h *hook) settled(seq uint64) {
 func (h *hook) move(seq uint64) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.leased[seq] != nil {
+	if h.isOutLocked(seq) {
 		return false
 	}
 	h.moving[seq] = true
 	return true
 }
 
-// isLeased tells whether a delivery is out.
+// isLeased tells whether a delivery is out; one whose settlement is on its way
+// to the disk is not any more.
 func (h *hook) isLeased(seq uint64) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.leased[seq] != nil
+	return h.isOutLocked(seq)
+}
+
+func (h *hook) isOutLocked(seq uint64) bool {
+	out := h.leased[seq]
+	return out != nil && !out.settling
 }
 
 // moved makes the lane read its windows anew: one of them had the old place.

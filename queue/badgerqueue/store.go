@@ -425,7 +425,8 @@ func (c clock) now() time.Time { return c.start.Add(time.Since(c.start)) }
 
 // at turns a time that a caller computed from time.Now into one of this clock.
 func (c clock) at(t time.Time) time.Time {
-	return c.now().Add(time.Until(t))
+	left := time.Until(t) // first: what passes between the two may only make it later
+	return c.now().Add(left)
 }
 
 // badgerLogger hands Badger's messages on. Badger's "info" is about its own
