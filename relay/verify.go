@@ -1,0 +1,323 @@
+package relay
+
+import (
+	"bytes"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/userhero/relay/event"
+)
+
+// Signed is a request as its receiver has it.
+type Signed struct {
+	// Secret is the webhook's secret as the receiver knows it.
+	Secret string
+	// Signature is the value of X-UserHero-Signature, or of webhook-signature,
+	// which may hold several, separated by spaces.
+	Signature string
+	// ID and Timestamp are the values of webhook-id and webhook-timestamp. Only
+	// webhook-signature covers them.
+	ID, Timestamp string
+	// Body is the request's body.
+	Body []byte
+}
+
+// Verdict says whether a signature is right.
+type Verdict struct {
+	// Valid is true where the signature is right as it is.
+	Valid bool
+	// Reasons say why it is not, a sentence or two each. Where Explained is
+	// true, mending just these makes it right; else they are what to look at.
+	Reasons   []string
+	Explained bool
+}
+
+// Verify checks a signature as a receiver has to. Where it is wrong, it tries
+// the usual mistakes, the fewest at a time, until they explain it: a body that
+// was parsed and written again, a newline that a tool added, a secret with
+// something around it, another encoding.
+func Verify(s Signed) Verdict {
+	if s.Secret == "" {
+		return wrong("The secret is empty. For a webhook without a secret nothing is signed.")
+	}
+	s.Signature = fieldValue(s.Signature)
+	if s.Signature == "" {
+		return wrong("The signature is empty. Where the request had none, its webhook has no secret, or something on the way removed the header.")
+	}
+	standard := strings.HasPrefix(s.Signature, standardPrefix)
+	covered := s.ID != "" && s.Timestamp != ""
+	if standard && !covered {
+		return wrong("This is a webhook-signature, which covers webhook-id and webhook-timestamp too. Give both, from the same request.")
+	}
+	schemes := []scheme{plainScheme(s)}
+	if covered {
+		schemes = append(schemes, standardScheme(s))
+	}
+	if standard { // what it claims to be comes first
+		schemes[0], schemes[1] = schemes[1], schemes[0]
+	}
+	readable := false
+	for _, c := range schemes {
+		readable = readable || len(c.sums) > 0
+	}
+	if !readable {
+		return wrong(unreadable(s.Signature))
+	}
+	bodies := bodyVariants(s.Body)
+	for mistakes := range maxMistakes + 1 {
+		for _, c := range schemes {
+			if reasons, ok := c.match(bodies, mistakes); ok {
+				return Verdict{Valid: mistakes == 0, Reasons: reasons, Explained: true}
+			}
+		}
+	}
+	return wrong(unexplained(s.Body)...)
+}
+
+const (
+	plainPrefix    = "sha256="
+	standardPrefix = "v1,"
+	// maxMistakes is how many mistakes at once are looked for. More are rare,
+	// and a wrong secret costs all the tries.
+	maxMistakes = 3
+)
+
+func wrong(reasons ...string) Verdict { return Verdict{Reasons: reasons} }
+
+// variant is something that was given, or what it becomes when one mistake is
+// mended. The mistake is a sentence; it is empty for what was given.
+type variant struct {
+	value   []byte
+	mistake string
+}
+
+// variants are tried in turn; the first is what was given.
+type variants []variant
+
+// add appends what is not there yet.
+func (v variants) add(value []byte, mistake string) variants {
+	for _, known := range v {
+		if bytes.Equal(known.value, value) {
+			return v
+		}
+	}
+	return append(v, variant{value, mistake})
+}
+
+// scheme is one of the two ways to sign: an HMAC-SHA256 with one of the keys,
+// over one of the heads and the body, gives one of the sums.
+type scheme struct{ sums, keys, heads variants }
+
+// match looks for a combination with exactly so many mistakes that gives one
+// of the sums.
+func (c scheme) match(bodies variants, mistakes int) (reasons []string, ok bool) {
+	for _, key := range c.keys {
+		for _, head := range c.heads {
+			for _, body := range bodies {
+				made := mistakesOf(key, head, body)
+				if len(made) > mistakes {
+					continue
+				}
+				mac := hmac.New(sha256.New, key.value)
+				_, _ = mac.Write(head.value) // hashes do not fail
+				_, _ = mac.Write(body.value)
+				want := mac.Sum(nil)
+				for _, sum := range c.sums {
+					all := append(mistakesOf(sum), made...)
+					if len(all) == mistakes && hmac.Equal(sum.value, want) {
+						return all, true
+					}
+				}
+			}
+		}
+	}
+	return nil, false
+}
+
+func mistakesOf(parts ...variant) (made []string) {
+	for _, p := range parts {
+		if p.mistake != "" {
+			made = append(made, p.mistake)
+		}
+	}
+	return made
+}
+
+// plainScheme is X-UserHero-Signature: sha256= and lower-case hex, over the
+// body alone.
+func plainScheme(s Signed) scheme {
+	c := scheme{heads: variants{{}}, keys: secretVariants(s.Secret, func(secret string) ([]byte, bool) { return []byte(secret), true })}
+	if key, err := signingKey(s.Secret); err == nil && strings.HasPrefix(s.Secret, secretPrefix) {
+		c.keys = c.keys.add(key, "The secret was decoded. X-UserHero-Signature is keyed with the secret's characters, whsec_ among them; only webhook-signature is keyed with what they decode to.")
+	}
+	sum, encoding := decodeSum(trimPrefixFold(s.Signature, plainPrefix, standardPrefix))
+	var mistake string
+	switch {
+	case sum == nil:
+		return c
+	case encoding == inBase64:
+		mistake = "The signature is in base64. X-UserHero-Signature is sha256= and the HMAC in lower-case hex."
+	case !strings.HasPrefix(s.Signature, plainPrefix):
+		mistake = "The signature has to begin with sha256= (in lower case)."
+	case encoding == inUpperHex:
+		mistake = "The signature is in upper-case hex. The header has lower-case hex, and is compared byte for byte."
+	}
+	c.sums = variants{{sum, mistake}}
+	return c
+}
+
+// standardScheme is the webhook-signature of Standard Webhooks 1.0: v1, and
+// base64, over id.timestamp.body.
+func standardScheme(s Signed) scheme {
+	c := scheme{keys: secretVariants(s.Secret, func(secret string) ([]byte, bool) {
+		key, err := signingKey(secret)
+		return key, err == nil
+	})}
+	c.keys = c.keys.add([]byte(s.Secret), "The secret was not decoded. webhook-signature is keyed with the bytes that a secret's part after whsec_ stands for in base64.")
+	c.heads = variants{{value: head(s.ID, s.Timestamp)}}
+	id, at := fieldValue(s.ID), fieldValue(s.Timestamp)
+	c.heads = c.heads.add(head(id, at), "webhook-id or webhook-timestamp has something around it: give the bare values.")
+	if ms, err := strconv.ParseInt(at, 10, 64); err == nil {
+		c.heads = c.heads.add(head(id, strconv.FormatInt(ms/1000, 10)), "webhook-timestamp is in seconds, not in milliseconds.")
+	}
+	c.heads = c.heads.add(nil, "The signature covers the body alone. webhook-signature covers id.timestamp.body.")
+	for _, token := range strings.Fields(s.Signature) {
+		sum, encoding := decodeSum(trimPrefixFold(token, plainPrefix, standardPrefix))
+		var mistake string
+		switch {
+		case sum == nil: // of another version, such as v1a
+			continue
+		case encoding != inBase64:
+			mistake = "The signature is in hex. webhook-signature is v1, and the HMAC in base64."
+		case !strings.HasPrefix(token, standardPrefix):
+			mistake = "The signature has to begin with v1, as the header does."
+		}
+		c.sums = c.sums.add(sum, mistake)
+	}
+	return c
+}
+
+func head(id, timestamp string) []byte { return []byte(id + "." + timestamp + ".") }
+
+// secretVariants are the keys of a secret, as it is given and without what
+// tends to stick to it.
+func secretVariants(secret string, key func(string) ([]byte, bool)) (keys variants) {
+	add := func(secret, mistake string) {
+		if k, ok := key(secret); ok {
+			keys = keys.add(k, mistake)
+		}
+	}
+	add(secret, "")
+	bare := strings.TrimSpace(secret)
+	add(bare, "The secret has white space around it, such as the newline at the end of a file.")
+	add(strings.Trim(bare, `"'`), "The secret has quotation marks around it.")
+	add(bare+"\n", "The webhook's secret ends with a newline that the one here does not have. It was perhaps read from a file; configure it without.")
+	if !strings.HasPrefix(bare, secretPrefix) {
+		add(secretPrefix+bare, "The secret lacks its beginning, whsec_.")
+	}
+	return keys
+}
+
+// bodyVariants are the body, and what it may have been when it was signed.
+func bodyVariants(body []byte) variants {
+	v := variants{{value: body}}
+	v = v.add(bytes.TrimRight(body, "\r\n"), "The body ends with a newline that was not sent. Many editors and echo add one: use printf '%s', or keep the bytes as they came.")
+	v = v.add(bytes.TrimSpace(body), "The body has white space around it that was not sent.")
+	v = v.add(append(bytes.Clone(body), '\n'), "The body was sent with a newline at its end, which is missing here.")
+	v = v.add(bytes.TrimPrefix(body, []byte("\xEF\xBB\xBF")), "The body begins with a byte order mark that was not sent.")
+	v = v.add(bytes.ReplaceAll(body, []byte("\r\n"), []byte("\n")), "The body's newlines were turned into CR LF.")
+	if canonical, err := event.Canonical(body); err == nil {
+		v = v.add(canonical, "The body was parsed and written again: the same JSON, but other bytes (spaces or escapes). Verify over the raw bytes of the request, before any JSON parser.")
+	}
+	return v
+}
+
+// The encodings of a sum.
+type encoding int
+
+const (
+	inHex encoding = iota
+	inUpperHex
+	inBase64
+)
+
+// decodeSum reads an HMAC-SHA256 in any encoding; nil where it is none.
+func decodeSum(text string) ([]byte, encoding) {
+	if len(text) == 2*sha256.Size {
+		if sum, err := hex.DecodeString(text); err == nil {
+			if strings.ToLower(text) != text {
+				return sum, inUpperHex
+			}
+			return sum, inHex
+		}
+	}
+	text = strings.TrimRight(text, "=")
+	for _, e := range []*base64.Encoding{base64.RawStdEncoding, base64.RawURLEncoding} {
+		if sum, err := e.DecodeString(text); err == nil && len(sum) == sha256.Size {
+			return sum, inBase64
+		}
+	}
+	return nil, inHex
+}
+
+// trimPrefixFold cuts the first of the prefixes that is there, in any case.
+func trimPrefixFold(text string, prefixes ...string) string {
+	for _, p := range prefixes {
+		if len(text) >= len(p) && strings.EqualFold(text[:len(p)], p) {
+			return text[len(p):]
+		}
+	}
+	return text
+}
+
+// fieldValue is the value of a header field that may have been copied with its
+// name, in quotation marks, or with white space.
+func fieldValue(text string) string {
+	bare := func(s string) string { return strings.Trim(strings.TrimSpace(s), `"'`) }
+	text = bare(text)
+	for _, name := range []string{"X-UserHero-Signature:", "webhook-signature:", "webhook-id:", "webhook-timestamp:"} {
+		if rest := trimPrefixFold(text, name); rest != text {
+			return bare(rest)
+		}
+	}
+	return text
+}
+
+// unreadable says why a signature cannot be one.
+func unreadable(signature string) string {
+	text := trimPrefixFold(strings.Fields(signature)[0], plainPrefix, standardPrefix)
+	if strings.Trim(text, "0123456789abcdefABCDEF") == "" {
+		switch n := len(text); {
+		case n == 2*20: // bytes of SHA-1
+			return "The signature is as long as one of SHA-1. The relay signs with SHA-256."
+		case n < 2*sha256.Size:
+			return fmt.Sprintf("The signature is cut off: it has %d hex digits of %d.", n, 2*sha256.Size)
+		}
+	}
+	return "The signature is no HMAC-SHA256: X-UserHero-Signature is sha256= and 64 hex digits, webhook-signature is v1, and 44 characters of base64. Give the header's value as it came."
+}
+
+// unexplained says what is left to look at once no mistake that is known
+// explains the signature.
+func unexplained(body []byte) []string {
+	const (
+		secret = "Compare the secret with the one that the webhook is configured with; while it is being rotated, X-UserHero-Signature is made with the previous one."
+		raw    = "Verify over the raw bytes of the request, before any parser, and with the headers of the same request."
+	)
+	if len(body) == 0 {
+		return []string{"The body is empty. No event is: give it on standard input, as it came."}
+	}
+	canonical, err := event.Canonical(body)
+	switch {
+	case err != nil:
+		return []string{"The body is not the JSON that was sent; it was cut off or changed (" + err.Error() + "). " + raw, secret}
+	case !bytes.Equal(canonical, body):
+		return []string{"The body was written again: the relay sends JSON without spaces. Its members were perhaps sorted or changed as well. " + raw, secret}
+	}
+	return []string{"The body reads as the relay writes it, so the secret is likely another one. " + secret, "If the secret is right, the body's members were changed or put in another order, or the signature is of another request. " + raw}
+}
