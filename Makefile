@@ -83,10 +83,11 @@ fuzz: ## Run each fuzz target for FUZZTIME (30s)
 	done
 
 # Programs the tests run, and the Debian packages that bring them: the race
-# detector needs gcc, the example receivers node and python3.
+# detector needs gcc, the example receivers node and python3, the test of a full
+# disk an ext4 file system.
 programs:
 	@missing=""; \
-	for p in gcc:gcc,libc6-dev node:nodejs npm:npm python3:python3; do \
+	for p in gcc:gcc,libc6-dev node:nodejs npm:npm python3:python3 mkfs.ext4:e2fsprogs mount:mount; do \
 		command -v $${p%%:*} >/dev/null || missing="$$missing $$(echo $${p#*:} | tr , ' ')"; \
 	done; \
 	[ -z "$$missing" ] && exit 0; \

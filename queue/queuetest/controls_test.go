@@ -67,13 +67,14 @@ var faults = []fault{
 	{"counters start anew at a restart", []string{"StatsCountStates", "ReopenKeepsEverything"}, losesCounters},
 }
 
-// TestBrokenEngine is the suite on the engine that the environment names. It
-// fails, and is run by TestFaultsAreFound only.
+// TestBrokenEngine is the suite on the engine that the environment names, where
+// it must fail. TestFaultsAreFound runs it so; where no engine is named there is
+// nothing to find.
 func TestBrokenEngine(t *testing.T) {
 	name := os.Getenv(faultEnv)
 	i := slices.IndexFunc(faults, func(f fault) bool { return f.name == name })
 	if i < 0 {
-		t.Skip("runs on an engine that is broken on purpose, for TestFaultsAreFound")
+		return
 	}
 	queuetest.Run(t, brokenHarness(faults[i]))
 }
