@@ -75,6 +75,10 @@ func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	problem, reason := explain(err)
 	h.app.engine.metrics.Rejected(reason)
 	header := w.Header()
+	var limited errLimited
+	if errors.As(err, &limited) {
+		header["Retry-After"] = limited.retryAfter()
+	}
 	switch problem.Status {
 	case http.StatusServiceUnavailable:
 		h.app.complaints.log(h.app.log, reason, err)
@@ -110,7 +114,10 @@ func explain(err error) (problem *event.Problem, reason string) {
 		}
 		return problem, "invalid"
 	}
+	var limited errLimited
 	switch {
+	case errors.As(err, &limited):
+		return limited.problem(), "rate_limited"
 	case errors.Is(err, queue.ErrMismatch):
 		return event.NewProblem(http.StatusUnprocessableEntity, "This Idempotency-Key or id was used within 24 hours with another body. Use a new one for new feedback."), "key_reused"
 	case errors.Is(err, queue.ErrFull):

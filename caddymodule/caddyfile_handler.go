@@ -1,6 +1,8 @@
 package caddymodule
 
 import (
+	"strconv"
+
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -27,6 +29,9 @@ func parseHandler(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
 //	    passthrough
 //	    country_header <field>
 //	    update_auth    <token>
+//	    geoip          <file.mmdb>
+//	    rate_limit     [project] <rate> [burst <n>]
+//	    honeypot       <member>
 //	}
 func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // consume the directive's name
@@ -61,13 +66,44 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			err = oneArgument(d, &h.CountryHeader)
 		case "update_auth":
 			err = oneArgument(d, &h.UpdateAuth)
+		case "geoip":
+			err = oneArgument(d, &h.GeoIP)
+		case "rate_limit":
+			err = h.unmarshalLimit(d)
+		case "honeypot":
+			err = oneArgument(d, &h.Honeypot)
 		default:
-			err = d.Errf("unrecognized option '%s' of userhero; known are project, widget, allow_origin, max_body, passthrough, country_header and update_auth", option)
+			err = d.Errf("unrecognized option '%s' of userhero; known are project, widget, allow_origin, max_body, passthrough, country_header, update_auth, geoip, rate_limit and honeypot", option)
 		}
 		if err != nil {
 			return err
 		}
 	}
+	return nil
+}
+
+// unmarshalLimit reads `[project] <rate> [burst <n>]`.
+func (h *Handler) unmarshalLimit(d *caddyfile.Dispenser) error {
+	args, to := d.RemainingArgs(), &h.RateLimit
+	if len(args) > 0 && args[0] == "project" {
+		args, to = args[1:], &h.ProjectRateLimit
+	}
+	l := new(Limit)
+	switch {
+	case len(args) == 3 && args[1] == "burst":
+		burst, err := strconv.Atoi(args[2])
+		if err != nil || burst < 1 {
+			return d.Errf("rate_limit: %q is no burst; write a number above zero", args[2])
+		}
+		l.Burst = burst
+	case len(args) != 1:
+		return d.ArgErr()
+	}
+	l.Rate = args[0]
+	if _, err := newLimiter(l); err != nil {
+		return d.WrapErr(err)
+	}
+	*to = l
 	return nil
 }
 

@@ -33,6 +33,9 @@ func (h *Handler) defaults(r *http.Request) event.Defaults {
 	if h.CountryHeader != "" {
 		d.Context.Country = countryOf(r.Header.Get(h.CountryHeader))
 	}
+	if d.Context.Country == "" {
+		d.Context.Country = h.geo.countryOf(r)
+	}
 	return d
 }
 

@@ -11,13 +11,13 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// maxAnswer bounds how much of a JSON answer is held back to be read, in
+// maxHeld bounds how much of a JSON answer is held back to be read, in
 // bytes; a larger one is released without having been read.
-const maxAnswer = 256 << 10
+const maxHeld = 256 << 10
 
 // gate holds an answer back until the event it makes is durable.
 //
-//	            WriteHeader(2xx), JSON      end of the answer, or maxAnswer
+//	            WriteHeader(2xx), JSON      end of the answer, or maxHeld
 //	           ┌───────────────► holding ──────────────┐
 //	(nothing) ─┤                                    record ──ok──► open
 //	           ├── WriteHeader(2xx), else ─────────────┘  └─error─► refused
@@ -111,7 +111,7 @@ func (g *gate) Write(p []byte) (int, error) {
 	case gateRefused:
 		return len(p), nil
 	}
-	if g.held.Len()+len(p) > maxAnswer {
+	if g.held.Len()+len(p) > maxHeld {
 		g.settle(nil)
 		return g.Write(p)
 	}

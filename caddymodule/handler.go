@@ -58,9 +58,28 @@ type Handler struct {
 	// handler decides.
 	UpdateAuth string `json:"update_auth,omitempty"`
 
-	app   *App
-	cors  cors
-	token string // UpdateAuth, resolved
+	// A MaxMind database, such as GeoLite2-Country.mmdb, that tells the
+	// visitor's country from the address, for submissions without
+	// context.country and where country_header tells nothing.
+	GeoIP string `json:"geoip,omitempty"`
+
+	// How much one client address may submit; beyond it the answer is 429.
+	// Default: no limit.
+	RateLimit *Limit `json:"rate_limit,omitempty"`
+
+	// How much may be submitted for one project.
+	ProjectRateLimit *Limit `json:"project_rate_limit,omitempty"`
+
+	// A member that people do not see and robots fill in. A submission that
+	// has it not empty is answered as if it were taken, and dropped.
+	Honeypot string `json:"honeypot,omitempty"`
+
+	app      *App
+	cors     cors
+	token    string // UpdateAuth, resolved
+	geo      *geoip
+	clients  *limiter
+	projects *limiter
 }
 
 // CaddyModule returns the Caddy module information.
@@ -85,12 +104,18 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if h.token, err = resolveSecret(caddy.NewReplacer(), h.UpdateAuth); err != nil {
 		return fmt.Errorf("update_auth: %w", err)
 	}
+	if err := h.provisionLimits(ctx); err != nil {
+		return err
+	}
+	if h.geo, err = openGeoIP(h.GeoIP); err != nil {
+		return err
+	}
 	userAgents() // takes 20 ms, which no visitor should wait for
 	h.cors, err = newCORS(h.AllowOrigins)
 	return err
 }
 
-// Validate checks the bounds.
+// Validate checks the settings.
 func (h *Handler) Validate() error {
 	if h.MaxBody < 1 || h.MaxBody > largestMaxBody {
 		return fmt.Errorf("max_body must be between 1 and %d bytes, is %d", largestMaxBody, h.MaxBody)
@@ -101,6 +126,9 @@ func (h *Handler) Validate() error {
 	return nil
 }
 
+// Cleanup closes what Provision opened.
+func (h *Handler) Cleanup() error { return h.geo.close() }
+
 // ServeHTTP answers the request, or lets the next handler answer.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	if h.Passthrough {
@@ -108,10 +136,16 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	}
 	h.cors.allow(w.Header(), r.Header)
 	switch r.Method {
-	case http.MethodPost:
-		h.create(w, r)
-	case http.MethodPatch, http.MethodPut:
-		h.update(w, r)
+	case http.MethodPost, http.MethodPatch, http.MethodPut:
+		if err := h.limitClient(r); err != nil {
+			h.refuse(w, r, err)
+			return nil
+		}
+		if r.Method == http.MethodPost {
+			h.create(w, r)
+		} else {
+			h.update(w, r)
+		}
 	case http.MethodOptions:
 		h.cors.preflight(w, r)
 	default:
@@ -141,6 +175,10 @@ func (h *Handler) create(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer feedback.Release()
+	if h.trapped(feedback) {
+		writeAccepted(w, r, format, feedback)
+		return
+	}
 	receipt, err := h.submit(r, feedback, identity)
 	if err != nil {
 		h.refuse(w, r, err)
@@ -154,12 +192,29 @@ func (h *Handler) create(w http.ResponseWriter, r *http.Request) {
 	writeAccepted(w, r, format, feedback)
 }
 
+// trapped tells whether a robot has filled in the honeypot. The feedback is then
+// completed, for an answer that gives nothing away, and counted.
+func (h *Handler) trapped(feedback *event.Feedback) bool {
+	if h.Honeypot == "" {
+		return false
+	}
+	if value, _ := feedback.Take(h.Honeypot); value == "" {
+		return false
+	}
+	h.app.engine.metrics.Rejected("honeypot")
+	feedback.Complete(time.Now(), event.NewID)
+	return true
+}
+
 // submit completes the feedback and stores its event. identity is what a
 // repeat of the submission must equal.
 func (h *Handler) submit(r *http.Request, feedback *event.Feedback, identity []byte) (queue.Receipt, error) {
 	now := time.Now()
 	clientID := feedback.ID()
 	feedback.Fill(h.defaults(r))
+	if err := h.limitProject(feedback.ProjectID()); err != nil {
+		return queue.Receipt{}, err
+	}
 	keys, err := idempotencyKeys(r.Header, feedback.ProjectID(), clientID, identity)
 	if err != nil {
 		return queue.Receipt{}, err
@@ -198,5 +253,6 @@ func (h *Handler) replay(w http.ResponseWriter, r *http.Request, format format, 
 var (
 	_ caddy.Provisioner           = (*Handler)(nil)
 	_ caddy.Validator             = (*Handler)(nil)
+	_ caddy.CleanerUpper          = (*Handler)(nil)
 	_ caddyhttp.MiddlewareHandler = (*Handler)(nil)
 )

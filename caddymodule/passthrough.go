@@ -2,6 +2,7 @@ package caddymodule
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -25,11 +26,23 @@ func (h *Handler) pass(w http.ResponseWriter, r *http.Request, next caddyhttp.Ha
 		h.cors.preflight(w, r)
 		return nil
 	}
+	if isSubmission(r) {
+		if err := h.limitClient(r); err != nil {
+			h.refuse(w, r, err)
+			return nil
+		}
+	}
 	s := h.overhear(r)
 	if s == nil {
 		return next.ServeHTTP(w, r)
 	}
 	defer s.release()
+	if s.feedback != nil {
+		if err := h.limitProject(cmp.Or(s.feedback.ProjectID(), h.Project)); err != nil {
+			h.refuse(w, r, err)
+			return nil
+		}
+	}
 
 	// The app's answer is read for the id it gave, so it must not be coded.
 	// What lies outside, such as encode, has taken its decision already.
@@ -58,14 +71,24 @@ func (s *overheard) release() {
 	}
 }
 
+// isSubmission tells whether a request may be a submission, by what stands
+// before its body.
+func isSubmission(r *http.Request) bool {
+	switch r.Method {
+	case http.MethodPost, http.MethodPatch, http.MethodPut:
+		return r.Header.Get("Upgrade") == ""
+	}
+	return false
+}
+
 // overhear reads the request if it is a submission, and leaves it readable. The
 // buffer is not one that is used again: a transport may read a body until
 // after the answer.
 func (h *Handler) overhear(r *http.Request) *overheard {
-	update := r.Method == http.MethodPatch || r.Method == http.MethodPut
-	if r.Method != http.MethodPost && !update || r.Header.Get("Upgrade") != "" {
+	if !isSubmission(r) {
 		return nil
 	}
+	update := r.Method != http.MethodPost
 	format, err := formatOf(r.Header)
 	if err != nil || update && format != formatJSON {
 		return nil
@@ -84,6 +107,9 @@ func (h *Handler) overhear(r *http.Request) *overheard {
 	if err != nil {
 		_, reason := explain(err)
 		h.app.engine.metrics.Rejected(reason)
+		return nil
+	}
+	if s.feedback != nil && h.trapped(s.feedback) {
 		return nil
 	}
 	return s

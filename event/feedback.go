@@ -313,3 +313,24 @@ func known(parent string) []string {
 
 // isKnown tells whether a member of data, context or viewport is documented.
 func isKnown(parent, name string) bool { return slices.Contains(known(parent), name) }
+
+// Take removes a member that is not documented and returns its text; other
+// values than strings count as their JSON. It is for fields that a form has for
+// the intake's own use.
+func (f *Feedback) Take(name string) (value string, ok bool) {
+	if isKnown("", name) {
+		return "", false
+	}
+	r := f.member(f.root, name)
+	if r == none {
+		return "", false
+	}
+	n := f.at(r)
+	if n.kind == text {
+		value = string(n.value)
+	} else {
+		value = string(f.append(nil, r))
+	}
+	f.remove(f.root, name)
+	return value, true
+}

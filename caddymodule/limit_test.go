@@ -1,0 +1,148 @@
+package caddymodule
+
+import (
+	"bytes"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/maxmind/mmdbwriter"
+	"github.com/maxmind/mmdbwriter/mmdbtype"
+)
+
+func TestLimiterLetsABurstAndThenTheRateThrough(t *testing.T) {
+	t.Parallel()
+	l, err := newLimiter(&Limit{Rate: "10/s", Burst: 50})
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Date(2026, 1, 7, 15, 30, 0, 0, time.UTC)
+	for i := range 50 {
+		if wait := l.take("a", now); wait != 0 {
+			t.Fatalf("number %d of the burst waits %v", i+1, wait)
+		}
+	}
+	if wait := l.take("a", now); wait != 100*time.Millisecond {
+		t.Errorf("the 51st waits %v, want 100ms", wait)
+	}
+	if wait := l.take("b", now); wait != 0 {
+		t.Errorf("another key waits %v", wait)
+	}
+	taken := 0
+	for range 1000 { // ten seconds of asking
+		if now = now.Add(10 * time.Millisecond); l.take("a", now) == 0 {
+			taken++
+		}
+	}
+	if taken != 100 {
+		t.Errorf("%d in ten seconds, want 100", taken)
+	}
+	if l.take("a", now.Add(time.Hour)) != 0 {
+		t.Error("an hour later the bucket is not full")
+	}
+}
+
+func TestLimiterRemembersABoundedNumberOfKeys(t *testing.T) {
+	t.Parallel()
+	l, err := newLimiter(&Limit{Rate: "1/h"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	for i := range 5 * maxLimited {
+		l.take(strconv.Itoa(i), now)
+	}
+	if n := len(l.now) + len(l.before); n > 2*maxLimited {
+		t.Errorf("%d keys are remembered, want at most %d", n, 2*maxLimited)
+	}
+	if l.take(strconv.Itoa(5*maxLimited-1), now) == 0 {
+		t.Error("the newest key was forgotten")
+	}
+}
+
+func TestTooMuchIsRefusedWithATimeToComeBack(t *testing.T) {
+	s, h := newSite(t), newHook(t)
+	s.load(webhookTo(h), "userhero /feedback* {\nrate_limit 2/m burst 2\n}\n")
+	for i := range 3 {
+		a := s.post(fmt.Sprintf(`{"message":"%d"}`, i))
+		if want := map[bool]int{true: 202, false: 429}[i < 2]; a.Status != want {
+			t.Fatalf("submission %d: %d %s", i+1, a.Status, a.Body)
+		}
+		if i == 2 {
+			if after, err := strconv.Atoi(a.Header.Get("Retry-After")); err != nil || after < 1 || after > 30 {
+				t.Errorf("Retry-After %q", a.Header.Get("Retry-After"))
+			}
+		}
+	}
+	h.await(t, 2)
+}
+
+func TestProjectsAreLimitedEach(t *testing.T) {
+	s, h := newSite(t), newHook(t)
+	s.load(webhookTo(h), "userhero /feedback* {\nproject p\nrate_limit project 1/h\n}\n")
+	for i, c := range []struct {
+		body   string
+		status int
+	}{
+		{`{"message":"a"}`, 202}, {`{"message":"b"}`, 429}, {`{"message":"c","projectId":"p"}`, 429}, {`{"message":"d","projectId":"q"}`, 202},
+	} {
+		if a := s.post(c.body); a.Status != c.status {
+			t.Errorf("submission %d: %d, want %d: %s", i+1, a.Status, c.status, a.Body)
+		}
+	}
+	h.await(t, 2)
+}
+
+func TestHoneypotCatchesRobotsUnnoticed(t *testing.T) {
+	s, h := newSite(t), newHook(t)
+	s.load(webhookTo(h), "userhero /feedback* {\nhoneypot website\n}\n")
+	robot := s.post(`{"message":"buy","website":"https://spam.example"}`)
+	person := s.post(`{"message":"hello","website":""}`)
+	if robot.Status != http.StatusAccepted || person.Status != http.StatusAccepted || len(robot.json(t)) != len(person.json(t)) {
+		t.Errorf("the robot sees %d %s, the person %d %s", robot.Status, robot.Body, person.Status, person.Body)
+	}
+	arrived := h.await(t, 1)
+	if doc := arrived[0].document(t); doc.Data["message"] != "hello" || doc.Data["website"] != nil {
+		t.Errorf("what arrived is %s", arrived[0].Body)
+	}
+}
+
+func TestCountryComesFromTheDatabase(t *testing.T) {
+	db, err := mmdbwriter.New(mmdbwriter.Options{DatabaseType: "Test-Country", IncludeReservedNetworks: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, loopback, err := net.ParseCIDR("127.0.0.0/8")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Insert(loopback, mmdbtype.Map{"country": mmdbtype.Map{"iso_code": mmdbtype.String("CH")}}); err != nil {
+		t.Fatal(err)
+	}
+	var file bytes.Buffer
+	if _, err := db.WriteTo(&file); err != nil {
+		t.Fatal(err)
+	}
+	s, h := newSite(t), newHook(t)
+	path := filepath.Join(s.dir, "country.mmdb")
+	if err := os.WriteFile(path, file.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.load(webhookTo(h), "userhero /feedback* {\ncountry_header X-Country\ngeoip "+path+"\n}\n")
+	s.post(`{"message":"1"}`)
+	s.post(`{"message":"2"}`, "X-Country", "US")
+	s.post(`{"message":"3","context":{"country":"FR"}}`, "X-Country", "US")
+	want := map[string]string{"1": "CH", "2": "US", "3": "FR"}
+	for _, a := range h.await(t, 3) {
+		doc := a.document(t)
+		country := doc.Data["context"].(map[string]any)["country"]
+		if m := doc.Data["message"].(string); country != want[m] {
+			t.Errorf("submission %s: country %v, want %s", m, country, want[m])
+		}
+	}
+}
