@@ -1,0 +1,182 @@
+/*!
+ * UserHero feedback widget: a button, a small form, and a letter box that
+ * keeps what was written until the relay has it. No dependencies.
+ *
+ *   <script src="userhero-widget.js" defer data-endpoint="/feedback"></script>
+ */
+(() => {
+  // Short names for what is used often: the whole has a limit of 3 KiB.
+  const page = document;
+  const on = addEventListener;
+  const now = Date.now; // ms since 1970, like every time below
+  const { min, max, random } = Math;
+
+  const script = page.currentScript;
+  if (!script || window.UserHero) return;
+  const option = script.dataset;
+  const endpoint = new URL(option.endpoint || "/feedback", page.baseURI).href;
+
+  // One storage entry per feedback, so that tabs never overwrite each other's:
+  // [body, tries, due, hold], that is the exact text every attempt sends, the
+  // failed attempts so far, when the next may be made, and until when the relay
+  // has asked for patience (Retry-After).
+  const prefix = "userhero " + endpoint + " ";
+  const MOST = 50; // feedback kept
+  const LONGEST = 2e4; // UTF-16 units of a body: at most 60 kB of UTF-8, where beacons and the intake take 64 KiB
+  const PATIENCE = 3e4; // ms for one attempt
+  const SLOWEST = 3e5; // ms between two attempts
+  const DAY = 864e5; // ms; the longest Retry-After that is honoured
+
+  let storage = {}; // lasts as long as the page, where the browser gives none
+  try {
+    storage = localStorage;
+  } catch {}
+  const keys = () => Object.keys(storage).filter((key) => key.startsWith(prefix));
+  const load = (key) => JSON.parse(storage[key] || "[]");
+  const save = (key, entry) => {
+    try {
+      return (storage[key] = JSON.stringify(entry)); // throws where storage is full
+    } catch {}
+  };
+
+  // Storage keys of this page's feedback that is neither settled nor handed to a
+  // beacon, with whom to tell.
+  const own = {};
+  let timer;
+  let turn = Promise.resolve();
+
+  // One attempt; answers when the next is due. What has happened is stored first
+  // and told after.
+  const attempt = async (key, [body, tries]) => {
+    let answer;
+    try {
+      answer = await fetch(endpoint, {
+        method: "POST",
+        headers: { "Content-Type": "application/json", "Idempotency-Key": key.slice(prefix.length) },
+        body,
+        credentials: "omit",
+        redirect: "error", // else a login page's 200 would count as ours
+        signal: AbortSignal.timeout(PATIENCE),
+      });
+    } catch {}
+    const tell = own[key];
+    if (answer?.ok || /^4(?!08|25|29)/.test(answer?.status)) {
+      delete storage[key];
+      delete own[key];
+      tell?.(answer.ok ? "Thank you!" : "Not accepted.");
+      return Infinity;
+    }
+    const after = answer?.headers.get("Retry-After"); // seconds or a date
+    const hold = now() + min(after * 1e3 || Date.parse(after) - now() || 0, DAY);
+    // Half of each delay is chance, so that a relay that comes back is not met by all at once.
+    const due = max(hold, now() + (min(1e3 * 2 ** tries, SLOWEST) * (1 + random())) / 2);
+    if (storage[key]) save(key, [body, tries + 1, due, hold]); // else another tab has settled it
+    tell?.("Kept here, sent later.");
+    return due;
+  };
+
+  // Everything that is due, one after the other; then sets the timer.
+  // An eager pass ignores our own back-off, never the relay's Retry-After.
+  const pass = async (eager) => {
+    let next = Infinity;
+    for (const key of keys()) {
+      const entry = load(key);
+      const due = entry[eager ? 3 : 2];
+      next = min(next, due > now() ? due : entry[0] ? await attempt(key, entry) : Infinity);
+    }
+    clearTimeout(timer);
+    if (next < Infinity) timer = setTimeout(run, max(next - now(), 1e3));
+  };
+
+  // One pass at a time on this page, and where the browser has Web Locks, among
+  // all tabs: each reads storage only when its turn has come.
+  const run = (eager) => {
+    const work = () => pass(eager);
+    turn = turn.then(() => navigator.locks?.request(prefix, work) || work()).catch(() => {});
+  };
+
+  // Addresses without query and fragment: these may hold what is nobody's business.
+  const bare = (url) => url.split(/[?#]/)[0] || undefined;
+
+  // Keeps a feedback and sends it when it can; answers its id, or undefined where
+  // it is too long or there is no room. tell gets a sentence for the visitor after each attempt.
+  const send = (fields, tell) => {
+    // Pages without TLS have no randomUUID.
+    const id = crypto.randomUUID?.() || crypto.getRandomValues(new Uint32Array(4)).join("-");
+    const body = JSON.stringify({
+      id,
+      projectId: option.project,
+      widgetId: option.widget,
+      createdAt: new Date(),
+      metadata: api.metadata,
+      ...fields,
+      context: {
+        pageUrl: bare(location.href),
+        referrer: bare(page.referrer),
+        viewport: { width: innerWidth, height: innerHeight },
+        timezone: Intl.DateTimeFormat().resolvedOptions().timeZone,
+        locale: navigator.language,
+      },
+    });
+    const key = prefix + id;
+    if (body.length < LONGEST && keys().length < MOST && save(key, [body, 0, 0, 0])) {
+      own[key] = tell;
+      run();
+      return id;
+    }
+  };
+
+  // The page may not come back. A beacon cannot carry an Idempotency-Key and its
+  // answer is not seen: the id in the body marks the repeat, the entry stays.
+  const leave = () => {
+    for (const key in own) {
+      const [body, , , hold] = load(key);
+      if (hold <= now() && navigator.sendBeacon(endpoint, body)) delete own[key];
+    }
+  };
+
+  const api = (window.UserHero = { send });
+  on("online", () => run(1));
+  on("pagehide", leave);
+  on("visibilitychange", () => page.hidden && leave());
+  run(1);
+
+  // The form, in a shadow tree: the page's style stays out, ours stays in, and
+  // the page's keyboard shortcuts do not see what is typed. The sheet is made by
+  // script because a strict style-src refuses style elements and attributes.
+  const host = page.createElement("div");
+  const root = host.attachShadow({ mode: "open" });
+  const sheet = new CSSStyleSheet();
+  sheet.replaceSync(
+    ":host{all:initial;color-scheme:light dark}" +
+      "*{font:16px/1.5 system-ui}" +
+      "dialog,button,textarea,input{color:CanvasText;background:Canvas;border:1px solid;padding:8px}" +
+      ".o{position:fixed;right:16px;bottom:16px;z-index:9999}" +
+      "form,label{display:grid;gap:8px}",
+  );
+  root.adoptedStyleSheets = [sheet];
+  root.innerHTML =
+    "<button class=o></button><dialog><form>" +
+    "<label>Message<textarea name=message required maxlength=4000></textarea></label>" +
+    "<label>Category<input name=category maxlength=99></label>" +
+    "<label>Rating, 1 to 5<input name=rating type=number min=1 max=5></label>" +
+    "<p role=status></p><button>Send</button><button type=button>Close";
+  const [button, dialog] = root.children;
+  const form = dialog.firstChild;
+  const said = form.children[3];
+  button.textContent = dialog.ariaLabel = option.label || "Feedback";
+  button.onclick = api.open = () => dialog.showModal();
+  form.lastChild.onclick = () => dialog.close();
+  host.onkeydown = (event) => event.stopPropagation();
+  form.onsubmit = (event) => {
+    event.preventDefault();
+    const { message, category, rating } = form;
+    const id = send(
+      { message: message.value, category: category.value || undefined, rating: +rating.value || undefined },
+      (outcome) => (said.textContent = outcome),
+    );
+    said.textContent = id ? "Sending" : "No room. Try later.";
+    if (id) form.reset();
+  };
+  page.documentElement.append(host); // there even where the body is not yet
+})();
