@@ -62,8 +62,15 @@ func TestAbsentContextComesFromRequest(t *testing.T) {
 	}
 }
 
-// TestIntakeAnswers holds the table of requests and answers of one handler.
+// TestIntakeAnswers holds the table of requests and answers of one handler,
+// over both versions of HTTP.
 func TestIntakeAnswers(t *testing.T) {
+	for version, c := range map[string]*http.Client{"HTTP 1": client, "HTTP 2": client2} {
+		t.Run(version, func(t *testing.T) { testIntakeAnswers(t, c) })
+	}
+}
+
+func testIntakeAnswers(t *testing.T, over *http.Client) {
 	s, h := newSite(t), newHook(t)
 	s.load(webhookTo(h), "userhero /feedback* {\nmax_body 1KiB\n}\n")
 	const multipart = "--xyz\r\nContent-Disposition: form-data; name=\"message\"\r\n\r\nfrom a form\r\n--xyz--\r\n"
@@ -106,7 +113,7 @@ func TestIntakeAnswers(t *testing.T) {
 		{"update without token", "PATCH", `{"status":"done"}`, jsonBody, 403, "update_auth"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			a := s.do(c.method, "/feedback", c.body, c.header...)
+			a := s.doOver(over, c.method, "/feedback", c.body, c.header...)
 			if a.Status != c.status || !strings.Contains(a.Body, c.detail) {
 				t.Fatalf("%d %s, want %d with %q", a.Status, a.Body, c.status, c.detail)
 			}

@@ -97,6 +97,9 @@ func (s *site) config(options, block string) []byte {
 			level DEBUG
 		}
 		metrics
+		servers {
+			protocols h1 h2c
+		}
 		userhero {
 			egress {
 				allow 127.0.0.1
@@ -159,10 +162,27 @@ var client = &http.Client{
 	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 }
 
+// client2 speaks HTTP/2 without TLS.
+var client2 = func() *http.Client {
+	var protocols http.Protocols
+	protocols.SetUnencryptedHTTP2(true)
+	return &http.Client{
+		Timeout:       client.Timeout,
+		Transport:     &http.Transport{Protocols: &protocols},
+		CheckRedirect: client.CheckRedirect,
+	}
+}()
+
 // do sends a request to the site; header fields are name, value, name, value.
 func (s *site) do(method, path, body string, header ...string) answer {
 	s.t.Helper()
-	a, err := request(method, "http://"+s.address+path, body, header...)
+	return s.doOver(client, method, path, body, header...)
+}
+
+// doOver is do with a client of one's own.
+func (s *site) doOver(c *http.Client, method, path, body string, header ...string) answer {
+	s.t.Helper()
+	a, err := requestOver(c, method, "http://"+s.address+path, body, header...)
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -180,6 +200,10 @@ func (s *site) api(path string) answer {
 }
 
 func request(method, url, body string, header ...string) (answer, error) {
+	return requestOver(client, method, url, body, header...)
+}
+
+func requestOver(c *http.Client, method, url, body string, header ...string) (answer, error) {
 	var r io.Reader
 	if body != "" {
 		r = strings.NewReader(body)
@@ -195,7 +219,7 @@ func request(method, url, body string, header ...string) (answer, error) {
 		}
 		req.Header.Add(header[i], header[i+1])
 	}
-	res, err := client.Do(req)
+	res, err := c.Do(req)
 	if err != nil {
 		return answer{}, err
 	}
