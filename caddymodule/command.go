@@ -1,0 +1,148 @@
+package caddymodule
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	caddycmd "github.com/caddyserver/caddy/v2/cmd"
+	"github.com/spf13/cobra"
+)
+
+func init() {
+	caddycmd.RegisterCommand(caddycmd.Command{
+		Name:  "userhero",
+		Usage: "<command>",
+		Short: "Watches and steers UserHero Relay",
+		Long: `
+Shows what the relay of a running Caddy has accepted and delivered, and steers
+its webhooks. All commands but verify talk to Caddy's admin endpoint.
+
+They print tables for people; with --json they print the API's answer as it
+came. They exit with 0 on success, and with 1 and a message otherwise.`,
+		CobraFunc: addCommands,
+	})
+}
+
+// addCommands puts the commands below `caddy userhero`.
+func addCommands(root *cobra.Command) {
+	flags := root.PersistentFlags()
+	flags.String("address", "", "The admin address of the running Caddy; default: the configuration's, or localhost:2019")
+	flags.StringP("config", "c", "", "Configuration file in which to look for the admin address, where --address is not given")
+	flags.StringP("adapter", "a", "", "Name of the config adapter for --config")
+	root.Args = cobra.NoArgs // an unknown command is an error, not a reason for the help
+	root.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+	root.AddCommand(
+		statusCommand(),
+		webhooksCommand(),
+		testCommand(),
+		enableCommand(),
+		disableCommand(),
+		eventsCommand(),
+		deliveriesCommand(),
+		redeliverCommand(),
+		verifyCommand(),
+		listenCommand(),
+	)
+}
+
+// dial prepares talking to the admin endpoint that the flags name. It does not
+// connect yet.
+func dial(cmd *cobra.Command) (*adminClient, error) {
+	address, err := caddycmd.DetermineAdminAPIAddress(flagText(cmd, "address"), nil, flagText(cmd, "config"), flagText(cmd, "adapter"))
+	if err != nil {
+		return nil, fmt.Errorf("finding Caddy's admin address: %w", err)
+	}
+	return newAdminClient(address)
+}
+
+// flagText is the value of a flag that the command has.
+func flagText(cmd *cobra.Command, flag string) string {
+	f := cmd.Flag(flag)
+	if f == nil {
+		return ""
+	}
+	return f.Value.String()
+}
+
+// flagSet tells whether a flag without a value is set.
+func flagSet(cmd *cobra.Command, flag string) bool { return flagText(cmd, flag) == "true" }
+
+// flagTime reads a flag that names a time: RFC 3339, a day, or a duration that
+// is counted back from now. Empty is zero.
+func flagTime(cmd *cobra.Command, flag string) (time.Time, error) {
+	v := flagText(cmd, flag)
+	if v == "" {
+		return time.Time{}, nil
+	}
+	if t, err := time.Parse(time.RFC3339, v); err == nil {
+		return t.UTC(), nil
+	}
+	if t, err := time.ParseInLocation(time.DateOnly, v, time.Local); err == nil {
+		return t.UTC(), nil
+	}
+	if d, err := caddy.ParseDuration(v); err == nil && d >= 0 {
+		return time.Now().UTC().Add(-d).Truncate(time.Second), nil
+	}
+	return time.Time{}, fmt.Errorf("--%s: %q is no time; write for example 2h (two hours ago), 2026-01-07 or 2026-01-07T15:30:00Z", flag, v)
+}
+
+const timeHelp = "a time such as 2026-01-07T15:30:00Z, a day, or how long ago, such as 2h or 7d"
+
+// webhookNames completes the name of a webhook, once.
+func webhookNames(cmd *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+	if len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	return completedWebhooks(cmd), cobra.ShellCompDirectiveNoFileComp
+}
+
+// webhookFlag completes the value of --webhook.
+func webhookFlag(cmd *cobra.Command, _ []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+	return completedWebhooks(cmd), cobra.ShellCompDirectiveNoFileComp
+}
+
+// completionTime is how long a shell waits for completions.
+const completionTime = 3 * time.Second
+
+func completedWebhooks(cmd *cobra.Command) (names []cobra.Completion) {
+	for _, w := range completed[webhookAnswer](cmd, "/webhooks") {
+		names = append(names, cobra.CompletionWithDesc(cell(w.Name), w.State))
+	}
+	return names
+}
+
+// completed lists what to complete with; nothing where Caddy does not answer.
+func completed[T any](cmd *cobra.Command, path string) []T {
+	c, err := dial(cmd)
+	if err != nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(background(cmd), completionTime)
+	defer cancel()
+	body, err := c.get(ctx, path, nil)
+	if err != nil {
+		return nil
+	}
+	page, err := readAnswer[listAnswer[T]](body)
+	if err != nil {
+		return nil
+	}
+	return page.Items
+}
+
+// background is the command's context; completions run without one.
+func background(cmd *cobra.Command) context.Context {
+	if ctx := cmd.Context(); ctx != nil {
+		return ctx
+	}
+	return context.Background()
+}
+
+// completeFlag says how the value of a flag is completed.
+func completeFlag(cmd *cobra.Command, flag string, f cobra.CompletionFunc) {
+	if err := cmd.RegisterFlagCompletionFunc(flag, f); err != nil {
+		panic(err) // the flag is not defined: a mistake in this package
+	}
+}

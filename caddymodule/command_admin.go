@@ -1,0 +1,160 @@
+package caddymodule
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/userhero/relay/event"
+)
+
+const (
+	// maxAdminAnswer bounds what is read of one answer, in bytes: a full page of
+	// deliveries with all their attempts fits in.
+	maxAdminAnswer = 64 << 20
+	// answerTime is how long an answer may take. A test send waits for its
+	// webhook's timeout.
+	answerTime = 5 * time.Minute
+)
+
+// adminClient asks the relay's API on the admin endpoint of a running Caddy.
+type adminClient struct {
+	address string // as it was given
+	origin  string // http://host:port, which Caddy compares with its own
+	socket  bool   // a Unix socket has no origin
+	http    *http.Client
+}
+
+// newAdminClient takes an address as Caddy's configuration has it, for example
+// localhost:2019 or unix//run/caddy.sock. It does not connect.
+func newAdminClient(address string) (*adminClient, error) {
+	parsed, err := caddy.ParseNetworkAddress(address)
+	if err != nil || parsed.PortRangeSize() > 1 || parsed.IsFdNetwork() {
+		return nil, fmt.Errorf("%q is no address to connect to; write for example localhost:2019 or unix//run/caddy/admin.sock", address)
+	}
+	c := &adminClient{address: address, origin: "http://" + parsed.JoinHostPort(0)}
+	if parsed.IsUnixNetwork() {
+		parsed.Host, _, _ = strings.Cut(parsed.Host, "|") // permissions may follow
+		c.origin, c.socket = "http://127.0.0.1", true     // the host that Caddy takes over sockets
+	}
+	c.http = &http.Client{
+		Timeout: answerTime,
+		Transport: &http.Transport{
+			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+				return new(net.Dialer).DialContext(ctx, parsed.Network, parsed.JoinHostPort(0))
+			},
+		},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	return c, nil
+}
+
+// get reads from the API.
+func (c *adminClient) get(ctx context.Context, path string, query url.Values) ([]byte, error) {
+	if len(query) > 0 {
+		path += "?" + query.Encode()
+	}
+	return c.ask(ctx, http.MethodGet, path, nil)
+}
+
+// post has the API do something; in is sent as JSON unless it is nil.
+func (c *adminClient) post(ctx context.Context, path string, in any) ([]byte, error) {
+	if in == nil {
+		return c.ask(ctx, http.MethodPost, path, nil)
+	}
+	body, err := json.Marshal(in)
+	if err != nil {
+		return nil, err
+	}
+	return c.ask(ctx, http.MethodPost, path, body)
+}
+
+func (c *adminClient) ask(ctx context.Context, method, path string, body []byte) ([]byte, error) {
+	request, err := http.NewRequestWithContext(ctx, method, c.origin+adminPrefix+path, bytes.NewReader(body))
+	if err != nil {
+		return nil, fmt.Errorf("the admin address %s: %w", c.address, err)
+	}
+	if !c.socket {
+		request.Header.Set("Origin", c.origin) // Caddy's admin endpoint may insist on it
+	}
+	if len(body) > 0 {
+		request.Header.Set("Content-Type", "application/json")
+	}
+	response, err := c.http.Do(request)
+	if err != nil {
+		return nil, c.unreached(err)
+	}
+	defer func() { _ = response.Body.Close() }()
+	answer, err := io.ReadAll(io.LimitReader(response.Body, maxAdminAnswer+1))
+	switch {
+	case err != nil:
+		return nil, c.unreached(err)
+	case len(answer) > maxAdminAnswer:
+		return nil, fmt.Errorf("the answer is longer than %d MiB; ask for fewer rows with --limit", maxAdminAnswer>>20)
+	case response.StatusCode/100 != 2:
+		return nil, c.refused(response, answer)
+	}
+	return answer, nil
+}
+
+// unreached says what to do where there is no answer.
+func (c *adminClient) unreached(err error) error {
+	if ue := (*url.Error)(nil); errors.As(err, &ue) {
+		err = ue.Err // its URL says less than the address
+	}
+	switch {
+	case errors.Is(err, context.Canceled):
+		return err
+	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, os.ErrNotExist):
+		return fmt.Errorf("nothing listens at Caddy's admin address %s: start Caddy with `caddy run`, or say with --address where its admin endpoint is (%w)", c.address, err)
+	}
+	return fmt.Errorf("asking Caddy at its admin address %s: %w; --address names another", c.address, err)
+}
+
+// refused makes an error of an answer that is none of success.
+func (c *adminClient) refused(response *http.Response, answer []byte) error {
+	kind, _, _ := mime.ParseMediaType(response.Header.Get("Content-Type"))
+	if kind == "application/problem+json" {
+		problem := new(event.Problem)
+		if err := json.Unmarshal(answer, problem); err == nil && problem.Detail != "" {
+			return problem
+		}
+	}
+	if response.StatusCode == http.StatusNotFound {
+		return fmt.Errorf("what answers at %s is not a Caddy with UserHero Relay: check --address, and that the running Caddy is this build", c.address)
+	}
+	var caddys struct { // what the admin endpoint itself says
+		Error string `json:"error"`
+	}
+	if err := json.Unmarshal(answer, &caddys); err == nil && caddys.Error != "" {
+		return fmt.Errorf("the admin endpoint at %s refused with %s: %s", c.address, response.Status, cell(caddys.Error))
+	}
+	return fmt.Errorf("the admin endpoint at %s answered %s: Caddy's log may say why", c.address, response.Status)
+}
+
+// readAnswer decodes an answer.
+func readAnswer[T any](answer []byte) (v T, err error) {
+	if err := json.Unmarshal(answer, &v); err != nil {
+		return v, fmt.Errorf("the answer is not what this version of the command expects (%w); use the command of the build that runs, or --json", err)
+	}
+	return v, nil
+}
+
+// listAnswer is one page of a list.
+type listAnswer[T any] struct {
+	Items []T    `json:"items"`
+	Next  string `json:"next"`
+}
