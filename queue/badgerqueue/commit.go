@@ -322,6 +322,12 @@ func (b *batch) finish() error {
 
 // applied makes the committed batch visible to lanes and readers.
 func (c *committer) applied(b *batch) {
+	if c.state.seq != b.stateOf.seq {
+		select {
+		case c.s.moved <- struct{}{}:
+		default:
+		}
+	}
 	c.state = b.stateOf
 	shown := c.state
 	c.s.shown.Store(&shown)

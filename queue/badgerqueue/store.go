@@ -94,7 +94,11 @@ type Store struct {
 	pending atomic.Int64 // bytes of entries that wait for their commit
 	stop    chan struct{}
 	stopped sync.WaitGroup
-	failed  atomic.Pointer[error] // the first error of a commit, for good
+	// committed waits for the committer alone; moved tells that it has stored
+	// events.
+	committed sync.WaitGroup
+	moved     chan struct{}         // of capacity 1
+	failed    atomic.Pointer[error] // the first error of a commit, for good
 
 	// visible is held while a commit becomes visible and its effects are told
 	// to the lanes. Who holds it and empties a lane's inbox has a snapshot that
@@ -129,6 +133,7 @@ func open(ctx context.Context, o Options, b bounds) (*Store, error) {
 		o: o, bounds: b, log: o.Logger, clock: newClock(), open: true,
 		ops:   make(chan operation, maxQueued),
 		stop:  make(chan struct{}),
+		moved: make(chan struct{}, 1),
 		hooks: make(map[queue.WebhookID]*hook),
 	}
 	var err error
@@ -152,8 +157,9 @@ func open(ctx context.Context, o Options, b bounds) (*Store, error) {
 	}
 	adviseMemtables(o.Path)
 	s.committer.init(s)
-	s.stopped.Go(s.committer.run)
+	s.committed.Go(s.committer.run)
 	s.stopped.Go(s.sweep)
+	s.stopped.Go(s.keepHighWater)
 	return s, nil
 }
 
@@ -271,13 +277,20 @@ func (s *Store) load() error {
 		if err != nil && !errors.Is(err, badger.ErrKeyNotFound) {
 			return err
 		}
+		newest, err := newestSeq(txn)
+		if err != nil {
+			return err
+		}
+		if newest > st.seq {
+			return fmt.Errorf("%w: the counters end with event number %d, the events with %d", errDamaged, st.seq, newest)
+		}
 		return s.loadHooks(txn)
 	})
 	if err != nil {
 		return fmt.Errorf("reading the store at %s: %w", s.o.Path, err)
 	}
 	s.shown.Store(&st)
-	return nil
+	return s.checkHighWater(st.seq)
 }
 
 func (s *Store) loadHooks(txn *badger.Txn) error {
@@ -401,6 +414,7 @@ func (s *Store) Close(ctx context.Context) error {
 	defer cancel()
 	closed := make(chan error, 1)
 	go func() {
+		s.committed.Wait()
 		s.stopped.Wait()
 		closed <- s.db.Close()
 	}()
