@@ -77,6 +77,7 @@ type listener struct {
 	out, err io.Writer
 
 	seen    map[string]time.Time // when a delivery without attempts was seen first
+	listed  bool                 // the deliveries could be listed once
 	trouble string               // what was last said about what is in the way
 }
 
@@ -118,23 +119,23 @@ func newListener(cmd *cobra.Command) (*listener, error) {
 	}, nil
 }
 
-// run forwards until the context ends, which is no error. Before the first look
-// has succeeded, errors end it; later ones are waited out.
+// run forwards until the context ends, which is no error. Where the deliveries
+// cannot be listed even once, it ends; later it waits until they can.
 func (l *listener) run(ctx context.Context) error {
 	if err := l.begin(ctx); err != nil {
 		return err
 	}
 	timer := time.NewTimer(l.interval)
 	defer timer.Stop()
-	for looked := false; ; {
+	for {
 		err := l.look(ctx)
 		switch problem := (*event.Problem)(nil); {
 		case ctx.Err() != nil:
 			_, _ = fmt.Fprintln(l.err, "Stopped. The same command goes on from here.")
 			return nil
 		case err == nil:
-			looked, l.trouble = true, ""
-		case !looked, errors.Is(err, errCursor):
+			l.trouble = ""
+		case !l.listed, errors.Is(err, errCursor):
 			return err
 		case errors.As(err, &problem) && problem.Status < http.StatusInternalServerError:
 			return err // such as a webhook that was deleted
@@ -189,6 +190,7 @@ func (l *listener) look(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	l.listed = true
 	oldest := time.Time{} // of what is left for another look
 	var blocked error
 	for _, d := range deliveries {

@@ -41,7 +41,7 @@ func openListenCursor(path, address, webhook string, since time.Time) (*listenCu
 	if path == "" {
 		cache, err := os.UserCacheDir()
 		if err != nil {
-			return nil, fmt.Errorf("%w: %w; say with --state in which file", errCursor, err)
+			return nil, fmt.Errorf("%w: %w; name another file with --state", errCursor, err)
 		}
 		key := sha256.Sum256([]byte(address + "\n" + webhook))
 		path = filepath.Join(cache, "userhero", "listen-"+hex.EncodeToString(key[:8])+".json")
@@ -51,7 +51,7 @@ func openListenCursor(path, address, webhook string, since time.Time) (*listenCu
 	switch {
 	case errors.Is(err, os.ErrNotExist):
 	case err != nil:
-		return nil, fmt.Errorf("%w: %w", errCursor, err)
+		return nil, fmt.Errorf("%w: %w; name another file with --state", errCursor, err)
 	default:
 		kept := listenCursor{path: path}
 		if err := json.Unmarshal(text, &kept); err != nil {
@@ -106,7 +106,7 @@ func (c *listenCursor) advance(forwarded time.Time) error {
 func (c *listenCursor) save() (err error) {
 	defer func() {
 		if err != nil {
-			err = fmt.Errorf("%w: %w; say with --state in which file", errCursor, err)
+			err = fmt.Errorf("%w: %w; name another file with --state", errCursor, err)
 		}
 	}()
 	text, err := json.Marshal(c)
