@@ -259,7 +259,7 @@ func TestAdminAddressIsFoundAsCaddyFindsIt(t *testing.T) {
 
 func TestCommandsSpeakThroughUnixSockets(t *testing.T) {
 	t.Parallel()
-	dir, err := os.MkdirTemp("", "uh") // t.TempDir may be too long for a socket
+	dir, err := os.MkdirTemp("", "uh") //nolint:usetesting // t.TempDir may be too long for a socket
 	if err != nil {
 		t.Fatal(err)
 	}
