@@ -1,0 +1,206 @@
+package smtpnotify
+
+import (
+	"cmp"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/mail"
+	"net/netip"
+	"net/url"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// The values of [Config.TLS].
+const (
+	StartTLS    = "starttls" // plain first, encrypted before anything is said (RFC 3207); required, never skipped
+	ImplicitTLS = "implicit" // encrypted from the first byte (RFC 8314), usually port 465
+	NoTLS       = "none"     // never encrypted
+)
+
+// DefaultTimeout bounds one Send, from name resolution to the last reply.
+const DefaultTimeout = time.Minute
+
+// Config says which server takes the mails and who gets them.
+type Config struct {
+	Host string   // host:port of the server, such as smtp.example.com:587
+	From string   // sender, "relay@example.com" or "Relay <relay@example.com>"
+	To   []string // recipients, written like From; at least one
+
+	// Username and Password log in at the server; both or none. They are sent
+	// over encrypted connections, or to this machine.
+	Username, Password string
+
+	TLS     string         // StartTLS (default), ImplicitTLS or NoTLS
+	RootCAs *x509.CertPool // who may sign the server's certificate; nil: whom the system trusts
+	Console string         // address of the console, linked in mails; optional
+	Timeout time.Duration  // bounds one Send, besides its context; 0: DefaultTimeout
+
+	Logger *slog.Logger     // nil: silent
+	Now    func() time.Time // the clock of the Date header; nil: time.Now
+}
+
+// Notifier sends notices. It is safe for concurrent use and holds no connection
+// between calls, so there is nothing to close.
+type Notifier struct {
+	server   string // host:port
+	host     string // the name its certificate must have
+	from     *mail.Address
+	to       []*mail.Address
+	domain   string // of our Message-IDs
+	hello    string // how we introduce ourselves
+	username string
+	password string
+	mode     string
+	tls      *tls.Config
+	console  string
+	timeout  time.Duration
+	log      *slog.Logger
+	now      func() time.Time
+}
+
+// New makes a Notifier, or tells everything that is wrong with the
+// configuration. It uses no network.
+func New(c Config) (*Notifier, error) {
+	n := &Notifier{
+		server:   c.Host,
+		username: c.Username,
+		password: c.Password,
+		mode:     cmp.Or(c.TLS, StartTLS),
+		timeout:  cmp.Or(c.Timeout, DefaultTimeout),
+		log:      c.Logger,
+		now:      c.Now,
+		hello:    helloName(),
+	}
+	if n.log == nil {
+		n.log = slog.New(slog.DiscardHandler)
+	}
+	if n.now == nil {
+		n.now = time.Now
+	}
+
+	var wrong []error
+	var err error
+	if n.host, err = hostOf(c.Host); err != nil {
+		wrong = append(wrong, err)
+	}
+	if n.from, err = address("from", c.From); err != nil {
+		wrong = append(wrong, err)
+	} else if n.domain = n.from.Address[strings.LastIndexByte(n.from.Address, '@')+1:]; !ascii(n.from) {
+		n.domain = "userhero.invalid" // identities are ASCII (RFC 5322 §3.6.4)
+	}
+	if len(c.To) == 0 {
+		wrong = append(wrong, errors.New("to: nobody would get the mails; name at least one address"))
+	}
+	for _, raw := range c.To {
+		to, err := address("to", raw)
+		if err != nil {
+			wrong = append(wrong, err)
+			continue
+		}
+		if !slices.ContainsFunc(n.to, func(a *mail.Address) bool { return a.Address == to.Address }) {
+			n.to = append(n.to, to)
+		}
+	}
+	if (c.Username == "") != (c.Password == "") {
+		wrong = append(wrong, errors.New("username and password: give both, or neither for a server that asks for none"))
+	}
+	switch n.mode {
+	case StartTLS, ImplicitTLS:
+	case NoTLS:
+		if c.Username != "" && n.host != "" && !mayBeThisMachine(n.host) {
+			wrong = append(wrong, fmt.Errorf("tls none: the password for %s would cross the network in the clear; use starttls or implicit", n.host))
+		}
+	default:
+		wrong = append(wrong, fmt.Errorf("tls %q: it is %s, %s or %s", c.TLS, StartTLS, ImplicitTLS, NoTLS))
+	}
+	if n.console, err = consoleLink(c.Console); err != nil {
+		wrong = append(wrong, err)
+	}
+	if c.Timeout < 0 {
+		wrong = append(wrong, fmt.Errorf("timeout %s: it cannot be negative", c.Timeout))
+	}
+	if len(wrong) > 0 {
+		return nil, fmt.Errorf("e-mail notices: %w", errors.Join(wrong...))
+	}
+	n.tls = &tls.Config{ServerName: n.host, RootCAs: c.RootCAs, MinVersion: tls.VersionTLS12}
+	return n, nil
+}
+
+func hostOf(hostport string) (string, error) {
+	host, port, err := net.SplitHostPort(hostport)
+	if err != nil {
+		return "", fmt.Errorf("host %q: write it with its port, such as smtp.example.com:587", hostport)
+	}
+	if number, err := strconv.ParseUint(port, 10, 16); err != nil || number == 0 {
+		return "", fmt.Errorf("host %q: the port is a number from 1 to 65535", hostport)
+	}
+	if _, err := netip.ParseAddr(host); err == nil {
+		return host, nil
+	}
+	if host == "" || strings.ContainsFunc(host, func(r rune) bool {
+		return r <= ' ' || r > '~' || strings.ContainsRune(`/\@:<>"`, r)
+	}) {
+		return "", fmt.Errorf("host %q: before the port stands the name or address of a server", hostport)
+	}
+	return host, nil
+}
+
+// address parses one address of RFC 5322. Line breaks are refused although
+// folded headers may have them: what comes from a configuration has no reason to.
+func address(option, raw string) (*mail.Address, error) {
+	parsed, err := mail.ParseAddress(raw)
+	switch {
+	case strings.ContainsAny(raw, "\r\n\x00"):
+		return nil, fmt.Errorf("%s: %q has a line break in it", option, raw)
+	case err != nil:
+		return nil, fmt.Errorf("%s: %q is no e-mail address: %s", option, raw, strings.TrimPrefix(err.Error(), "mail: "))
+	case strings.ContainsFunc(parsed.Address, func(r rune) bool { return r <= ' ' || r == 0x7f }):
+		return nil, fmt.Errorf("%s: the address in %q has blanks in it", option, raw)
+	}
+	parsed.Name = oneLine(parsed.Name, maxName)
+	return parsed, nil
+}
+
+func consoleLink(raw string) (string, error) {
+	if raw == "" {
+		return "", nil
+	}
+	u, err := url.Parse(raw)
+	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
+		return "", errors.New("console: write its whole address, such as https://relay.example.com/console")
+	}
+	if u.User != nil {
+		return "", errors.New("console: leave the user and password out of the address; it is sent in mails")
+	}
+	return u.String(), nil
+}
+
+// mayBeThisMachine tells whether a host is this machine by its name; the
+// address that is dialled is checked again.
+func mayBeThisMachine(host string) bool {
+	if addr, err := netip.ParseAddr(host); err == nil {
+		return addr.Unmap().IsLoopback()
+	}
+	name := strings.ToLower(strings.TrimSuffix(host, "."))
+	return name == "localhost" || strings.HasSuffix(name, ".localhost") // RFC 6761 §6.3
+}
+
+// helloName is what EHLO says: this machine's name where it can be one of
+// RFC 5321 §4.1.1.1.
+func helloName() string {
+	name, err := os.Hostname()
+	if err != nil || name == "" || strings.ContainsFunc(name, func(r rune) bool {
+		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' || r == '.')
+	}) {
+		return "localhost"
+	}
+	return name
+}

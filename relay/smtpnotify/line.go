@@ -1,0 +1,71 @@
+package smtpnotify
+
+import (
+	"net/url"
+	"regexp"
+	"strings"
+	"unicode"
+)
+
+const (
+	maxName   = 80  // characters of a webhook's or a machine's name
+	maxReason = 300 // characters of a reason
+	maxURL    = 300 // characters of a URL
+)
+
+// oneLine makes any text one printable line of at most limit characters. Line
+// breaks and other controls become spaces, which is what makes headers safe;
+// characters of format go too, because those that turn the direction of writing
+// make a text read as something else (Unicode TR 36 §2.2).
+func oneLine(text string, limit int) string {
+	var b strings.Builder
+	count, space := 0, false
+	for _, r := range strings.ToValidUTF8(text, "\uFFFD") {
+		if unicode.IsSpace(r) || unicode.IsControl(r) || unicode.Is(unicode.Cf, r) ||
+			unicode.Is(unicode.Zl, r) || unicode.Is(unicode.Zp, r) {
+			space = b.Len() > 0
+			continue
+		}
+		if space {
+			b.WriteByte(' ')
+			count++
+			space = false
+		}
+		if count >= limit {
+			b.WriteRune('…')
+			break
+		}
+		b.WriteRune(r)
+		count++
+	}
+	return b.String()
+}
+
+// publicURL is raw without what often holds a secret: user information, query
+// and fragment. What does not parse as an absolute URL is not shown at all,
+// because there is no telling which part of it is which.
+func publicURL(raw string) string {
+	u, err := url.Parse(raw)
+	if err != nil || u.Scheme == "" || u.Host == "" {
+		return ""
+	}
+	shown := url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path, RawPath: u.RawPath}
+	return oneLine(shown.String(), maxURL)
+}
+
+var urlInText = regexp.MustCompile(`(?i)[a-z][a-z0-9+.-]*://[^\s"'<>]+`)
+
+// reasonLine is a reason as one line in which URLs have lost their secrets:
+// errors of HTTP clients like to quote the whole address.
+func reasonLine(reason string) string {
+	cleaned := urlInText.ReplaceAllStringFunc(reason, func(raw string) string {
+		// Punctuation after a URL belongs to the sentence.
+		trimmed := strings.TrimRight(raw, ".,:;)]}")
+		shown := publicURL(trimmed)
+		if shown == "" {
+			shown = "(URL)"
+		}
+		return shown + raw[len(trimmed):]
+	})
+	return oneLine(cleaned, maxReason)
+}

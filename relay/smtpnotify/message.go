@@ -1,0 +1,207 @@
+package smtpnotify
+
+import (
+	"fmt"
+	"html/template"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/wneessen/go-mail"
+)
+
+// compose makes the one mail that carries all notices, as plain text with an
+// HTML alternative that says the same.
+func (n *Notifier) compose(notices []Notice) (*mail.Msg, error) {
+	entries := make([]entry, len(notices))
+	for i, notice := range notices {
+		if err := notice.validate(); err != nil {
+			return nil, err
+		}
+		entries[i] = entryOf(notice)
+	}
+	page := page{Title: subject(notices), Entries: entries, Console: n.console}
+	var html strings.Builder
+	if err := htmlPage.Execute(&html, page); err != nil {
+		return nil, fmt.Errorf("writing the mail's HTML: %w", err)
+	}
+
+	id := messageID(notices, n.domain)
+	m := mail.NewMsg(mail.WithNoDefaultUserAgent())
+	m.FromMailAddress(n.from)
+	m.ToMailAddress(n.to...)
+	m.Subject(page.Title)
+	m.SetDateWithValue(n.now())
+	m.SetMessageIDWithValue(id)
+	m.SetGenHeader("Auto-Submitted", "auto-generated") // RFC 3834 §5: nobody's holiday message answers it
+	m.SetGenHeader(mail.HeaderXAutoResponseSuppress, "All")
+	inReplyTo, references := threadHeaders(notices, id, n.domain)
+	if inReplyTo != "" {
+		m.SetGenHeader(mail.HeaderInReplyTo, inReplyTo)
+	}
+	if references != "" {
+		m.SetGenHeader(mail.HeaderReferences, references)
+	}
+	m.SetBodyString(mail.TypeTextPlain, page.text())
+	m.AddAlternativeString(mail.TypeTextHTML, html.String())
+	return m, nil
+}
+
+// states say in plain words what is the matter, one webhook and several.
+var states = map[string]struct{ one, many string }{
+	Failing:   {"is failing", "are failing"},
+	Recovered: {"works again", "work again"},
+	Disabled:  {"is disabled", "are disabled"},
+	Warning:   {"has trouble", "have trouble"},
+}
+
+// subject tells it all where that fits: `Webhook "crm" is failing`,
+// `3 webhooks work again: crm, mail, wiki`, `2 webhooks are failing, 1 works again`.
+func subject(notices []Notice) string {
+	const product = "UserHero Relay: "
+	if len(notices) == 1 {
+		return product + "webhook " + strconv.Quote(oneLine(notices[0].Webhook, maxName)) + " " + states[notices[0].Kind].one
+	}
+	names := make(map[string][]string)
+	for _, notice := range notices {
+		names[notice.Kind] = append(names[notice.Kind], oneLine(notice.Webhook, maxName))
+	}
+	var parts []string
+	for _, kind := range []string{Failing, Disabled, Warning, Recovered} {
+		count := len(names[kind])
+		if count == 0 {
+			continue
+		}
+		what := " webhooks "
+		if len(parts) > 0 {
+			what = " "
+		} else if count == 1 {
+			what = " webhook "
+		}
+		state := states[kind].many
+		if count == 1 {
+			state = states[kind].one
+		}
+		part := strconv.Itoa(count) + what + state
+		if len(names) == 1 {
+			part += ": " + strings.Join(names[kind], ", ")
+		}
+		parts = append(parts, part)
+	}
+	return product + oneLine(strings.Join(parts, ", "), 150)
+}
+
+// page is a mail's content before it has a form. All texts in it are lines.
+type page struct {
+	Title   string
+	Entries []entry
+	Console string
+}
+
+type entry struct {
+	Heading string
+	Facts   []fact
+	Advice  string
+}
+
+type fact struct{ Label, Value string }
+
+func entryOf(n Notice) entry {
+	name := oneLine(n.Webhook, maxName)
+	e := entry{Heading: "Webhook " + strconv.Quote(name) + " " + states[n.Kind].one + "."}
+	add := func(label, value string) {
+		if value != "" {
+			e.Facts = append(e.Facts, fact{label, value})
+		}
+	}
+	reason := reasonLine(n.Reason)
+	add("Sends to", publicURL(n.URL))
+	switch n.Kind {
+	case Failing:
+		add("Failing since", moment(earlier(n.Since, n.At)))
+		add("Last answer", reason)
+		e.Advice = "A delivery ran out of retries and is kept as failed; it can be sent again from the console or with " +
+			"“caddy userhero redeliver”. New feedback is still accepted and waits. The relay keeps asking with one delivery at a time; " +
+			"once the receiver answers with a 2xx status, what waits goes out by itself."
+	case Recovered:
+		add("Works since", moment(n.At))
+		if !n.Since.IsZero() && n.At.After(n.Since) {
+			add("Had failed for", n.At.Sub(n.Since).Round(time.Second).String())
+		}
+		add("Last answer", reason)
+		e.Advice = "What waited is being sent now. Deliveries that had run out of retries stay failed until they are sent again " +
+			"from the console or with “caddy userhero redeliver”."
+	case Disabled:
+		add("Disabled at", moment(n.At))
+		add("Reason", reason)
+		e.Advice = "No new deliveries are made for it and those waiting are held. When the receiver is ready, enable it in the console " +
+			"or with “caddy userhero enable”; what it missed can be sent then."
+	case Warning:
+		add("Failing since", moment(earlier(n.Since, n.At)))
+		add("Last answer", reason)
+		e.Advice = "Nothing is lost so far: the relay tries again. If this goes on until no retries are left, another mail says so."
+	}
+	if n.Waiting > 0 {
+		add("Waiting", strconv.FormatInt(n.Waiting, 10)+plural(n.Waiting, " delivery", " deliveries"))
+	}
+	add("Reported by", oneLine(n.Host, maxName))
+	return e
+}
+
+func (p page) text() string {
+	var b strings.Builder
+	for i, e := range p.Entries {
+		if i > 0 {
+			b.WriteString("\n----\n\n")
+		}
+		b.WriteString(e.Heading + "\n\n")
+		for _, f := range e.Facts {
+			fmt.Fprintf(&b, "  %-15s %s\n", f.Label, f.Value)
+		}
+		b.WriteString("\n" + e.Advice + "\n")
+	}
+	if p.Console != "" {
+		b.WriteString("\nConsole: " + p.Console + "\n")
+	}
+	b.WriteString("\n-- \n" + footer + "\n")
+	return b.String()
+}
+
+const footer = "Sent by UserHero Relay, because its configuration names this address under “notify”."
+
+var htmlPage = template.Must(template.New("mail").Parse(`<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><title>{{.Title}}</title></head>
+<body style="font-family:sans-serif;line-height:1.5">
+{{range $i, $e := .Entries}}{{if $i}}<hr>
+{{end}}<h2 style="font-size:1.1em">{{$e.Heading}}</h2>
+<table>
+{{range $e.Facts}}<tr><th align="left" valign="top" style="padding-right:1em">{{.Label}}</th><td>{{.Value}}</td></tr>
+{{end}}</table>
+<p>{{$e.Advice}}</p>
+{{end}}{{with .Console}}<p><a href="{{.}}">Open the console</a></p>
+{{end}}<p style="color:#666;font-size:.85em">` + footer + `</p>
+</body></html>
+`))
+
+// moment writes a time as people in different places read it alike.
+func moment(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.UTC().Format("2006-01-02 15:04:05 UTC")
+}
+
+// earlier is since, or at where since is unknown.
+func earlier(since, at time.Time) time.Time {
+	if since.IsZero() {
+		return at
+	}
+	return since
+}
+
+func plural(count int64, one, many string) string {
+	if count == 1 {
+		return one
+	}
+	return many
+}

@@ -1,0 +1,307 @@
+package smtpnotify
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	netmail "net/mail"
+	"net/textproto"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/wneessen/go-mail"
+	"github.com/wneessen/go-mail/smtp"
+)
+
+// goodbye is how long the reply to QUIT is waited for: the mail is accepted by
+// then, so that nothing depends on it.
+const goodbye = 2 * time.Second
+
+// hangingUp is the reply of a server that closes the connection (RFC 5321 §3.8).
+const hangingUp = 421
+
+// Send tells all notices in one mail to all recipients, over a connection of its
+// own; no notices make no mail. It returns nil once the server has taken the
+// mail for everybody, else an *[Error]. It ends when ctx does, or after
+// [Config.Timeout].
+//
+// When the connection breaks after the mail was sent and before the server
+// confirmed it, the mail may have arrived: the error is temporary and the mail
+// of the next try has the same Message-ID.
+func (n *Notifier) Send(ctx context.Context, notices []Notice) error {
+	if len(notices) == 0 {
+		return nil
+	}
+	message, err := n.compose(notices)
+	if err != nil {
+		err = &refusal{err.Error()}
+		return failure(n.server, "composing", err)
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, n.timeout, fmt.Errorf("not done after %s: %w", n.timeout, context.DeadlineExceeded))
+	defer cancel()
+
+	c := conversation{Notifier: n}
+	err = c.hold(ctx, message)
+	var sent *Error
+	switch {
+	case err == nil:
+		n.log.DebugContext(ctx, "e-mail sent", "message_id", message.GetMessageID(), "notices", len(notices))
+		return nil
+	case errors.As(err, &sent):
+		return sent
+	case ctx.Err() != nil:
+		// The connection was closed under the conversation; what that made of
+		// the stage says nothing.
+		return failure(n.server, c.stage+c.silence(), context.Cause(ctx))
+	}
+	return failure(n.server, c.stage, err)
+}
+
+// conversation is one connection's worth of SMTP (RFC 5321).
+type conversation struct {
+	*Notifier
+
+	stage     string // what is being done, for errors
+	encrypted bool
+	loopback  bool // the other end is this machine
+}
+
+// silence explains the timeouts that have a usual cause.
+func (c *conversation) silence() string {
+	if c.stage == stageGreeting && c.mode != ImplicitTLS {
+		return " (a server that expects TLS from the first byte, usually on port 465, stays silent: then set tls implicit)"
+	}
+	return ""
+}
+
+const (
+	stageConnect  = "connecting"
+	stageGreeting = "waiting for the greeting"
+	stageTLS      = "starting TLS"
+	stageLogin    = "logging in"
+)
+
+func (c *conversation) hold(ctx context.Context, message *mail.Msg) error {
+	c.stage = stageConnect
+	var dialer net.Dialer
+	conn, err := dialer.DialContext(ctx, "tcp", c.server)
+	if err != nil {
+		return err
+	}
+	// Closing the connection is what ends every read and write below it, at any
+	// stage. It is closed here and not by the client, which forgets connections
+	// that fail early.
+	defer func() { _ = conn.Close() }()
+	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
+	defer stop()
+
+	client, err := c.greet(ctx, conn)
+	if err != nil {
+		return err
+	}
+	if c.username != "" {
+		c.stage = stageLogin
+		if err := c.login(client); err != nil {
+			return err
+		}
+	}
+	err = c.hand(client, message)
+	// A conversation that broke is not taken up again, lest a QUIT in the middle
+	// of a mail ends it, and the server takes half a mail for a whole one.
+	var reply *textproto.Error
+	if err == nil || errors.As(err, &reply) && reply.Code != hangingUp {
+		c.leave(conn, client)
+	}
+	return err
+}
+
+// leave says QUIT and waits a little for the reply, as RFC 5321 §4.1.1.10 asks.
+func (c *conversation) leave(conn net.Conn, client *smtp.Client) {
+	_ = conn.SetDeadline(time.Now().Add(goodbye))
+	_ = client.Quit()
+}
+
+// greet brings the connection to where mails can be handed over: introduced,
+// and encrypted unless it shall not be.
+func (c *conversation) greet(ctx context.Context, conn net.Conn) (*smtp.Client, error) {
+	if tcp, ok := conn.RemoteAddr().(*net.TCPAddr); ok {
+		c.loopback = tcp.IP.IsLoopback()
+	}
+	if c.mode == ImplicitTLS {
+		c.stage = stageTLS
+		secured := tls.Client(conn, c.tls.Clone())
+		if err := secured.HandshakeContext(ctx); err != nil {
+			return nil, c.explain(err)
+		}
+		conn, c.encrypted = secured, true
+	}
+	c.stage = stageGreeting
+	client, err := smtp.NewClient(conn, c.host)
+	if err != nil {
+		return nil, err
+	}
+	client.SkipSMTPUTF8(ascii(c.from) && !slices.ContainsFunc(c.to, func(a *netmail.Address) bool { return !ascii(a) }))
+	c.stage = "introducing this machine"
+	if err := client.Hello(c.hello); err != nil {
+		return nil, err
+	}
+	if c.mode != StartTLS {
+		return client, nil
+	}
+	c.stage = stageTLS
+	if offered, _ := client.Extension("STARTTLS"); !offered {
+		return nil, &refusal{"the server does not offer STARTTLS, and without it nothing is sent; " +
+			"for a server that expects TLS from the first byte, usually on port 465, set tls implicit; for one without TLS, tls none"}
+	}
+	if err := client.StartTLS(c.tls.Clone()); err != nil {
+		return nil, c.explain(err)
+	}
+	c.encrypted = true
+	return client, nil
+}
+
+// explain says what to do about a handshake that failed.
+func (c *conversation) explain(err error) error {
+	var (
+		name    x509.HostnameError
+		unknown x509.UnknownAuthorityError
+		invalid x509.CertificateInvalidError
+		record  tls.RecordHeaderError
+	)
+	switch {
+	case errors.As(err, &name):
+		return fmt.Errorf("%w; set host to a name that the certificate is for, or give the server a certificate for %s", err, c.host)
+	case errors.As(err, &unknown):
+		return fmt.Errorf("%w; add the authority that signed the certificate of %s to the certificates this system trusts "+
+			"(SSL_CERT_FILE names a file of them)", err, c.host)
+	case errors.As(err, &invalid):
+		return fmt.Errorf("%w; renew the certificate of %s, and check the clock of this machine", err, c.host)
+	case errors.As(err, &record) && c.mode == ImplicitTLS:
+		return fmt.Errorf("%w; this port does not speak TLS from the first byte: set tls starttls, or use port 465", err)
+	}
+	return err
+}
+
+// login authenticates (RFC 4954). Its errors hold the code of the server's reply
+// and not its text: a server that did not understand may quote the password.
+func (c *conversation) login(client *smtp.Client) error {
+	if !c.encrypted && !c.loopback {
+		return &refusal{c.host + " is not this machine, and the password would cross the network in the clear; set tls starttls or implicit"}
+	}
+	offered, mechanisms := client.Extension("AUTH")
+	if !offered {
+		return &refusal{"the server asks for no login here; leave out username and password, or use the port for submission, usually 587"}
+	}
+	auth := c.mechanism(strings.Fields(strings.ToUpper(mechanisms)))
+	if auth == nil {
+		return &refusal{"none of the server's ways to log in (" + mechanisms + ") is known here; known are SCRAM-SHA-256, PLAIN and LOGIN"}
+	}
+	err := client.Auth(auth)
+	var reply *textproto.Error
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &reply) && reply.Code >= 500:
+		return &textproto.Error{Code: reply.Code, Msg: "the server refused; check username and password, and whether the account may send by SMTP"}
+	case errors.As(err, &reply):
+		return &textproto.Error{Code: reply.Code, Msg: "the server could not check username and password now"}
+	}
+	return errors.New("the connection broke, or the server did not follow the protocol")
+}
+
+// mechanism picks the way that gives away least.
+func (c *conversation) mechanism(offered []string) smtp.Auth {
+	for _, known := range []struct {
+		name string
+		auth smtp.Auth
+	}{
+		{"SCRAM-SHA-256", smtp.ScramSHA256Auth(c.username, c.password)},
+		// That these may use this unencrypted connection was decided above.
+		{"PLAIN", smtp.PlainAuth("", c.username, c.password, c.host, true)},
+		{"LOGIN", smtp.LoginAuth(c.username, c.password, c.host, true)},
+	} {
+		if slices.Contains(offered, known.name) {
+			return known.auth
+		}
+	}
+	return nil
+}
+
+// hand gives the mail to the server. One dead address among many must not keep
+// an alarm from the others: who is accepted gets the mail, and the error names
+// the rest. Only when nobody is accepted is the mail not sent.
+func (c *conversation) hand(client *smtp.Client, message *mail.Msg) error {
+	c.stage = "naming the sender " + c.from.Address
+	if err := client.Mail(path(c.from)); err != nil {
+		return err
+	}
+	var refused []string
+	var refusals []error
+	for _, recipient := range c.to {
+		to := recipient.Address
+		c.stage = "naming the recipient " + to
+		err := client.Rcpt(path(recipient))
+		var reply *textproto.Error
+		if errors.As(err, &reply) && reply.Code != hangingUp {
+			refused = append(refused, to)
+			refusals = append(refusals, fmt.Errorf("%s: %w", to, err))
+			continue
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if len(refused) == len(c.to) {
+		c.stage = "naming the recipients"
+		return mostHopeful(refusals)
+	}
+
+	c.stage = "sending the mail"
+	writer, err := client.Data()
+	if err != nil {
+		return err
+	}
+	if _, err := message.WriteTo(writer); err != nil {
+		return err
+	}
+	c.stage = "waiting for the mail to be accepted"
+	if err := writer.Close(); err != nil {
+		return err
+	}
+	if len(refused) == 0 {
+		return nil
+	}
+	e := failure(c.server, "the mail was taken, but not for", errors.Join(refusals...))
+	e.Refused, e.temporary = refused, false
+	return e
+}
+
+// mostHopeful joins the refusals of all recipients so that the first, which
+// decides whether trying again can help, is a temporary one where there is one.
+func mostHopeful(refusals []error) error {
+	var later, never []error
+	for _, err := range refusals {
+		var reply *textproto.Error
+		if errors.As(err, &reply) && reply.Code < 500 {
+			later = append(later, err)
+		} else {
+			never = append(never, err)
+		}
+	}
+	return errors.Join(append(later, never...)...)
+}
+
+// path is an address as commands have it (RFC 5321 §4.1.2): without the display
+// name, and with quotes where the local part needs them.
+func path(a *netmail.Address) string {
+	return (&netmail.Address{Address: a.Address}).String()
+}
+
+// ascii tells whether an address needs no SMTPUTF8 (RFC 6531).
+func ascii(a *netmail.Address) bool {
+	return !strings.ContainsFunc(a.Address, func(r rune) bool { return r > '~' })
+}
