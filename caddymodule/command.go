@@ -3,6 +3,7 @@ package caddymodule
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -15,12 +16,12 @@ func init() {
 		Name:  "userhero",
 		Usage: "<command>",
 		Short: "Watches and steers UserHero Relay",
-		Long: `
+		Long: strings.TrimSpace(`
 Shows what the relay of a running Caddy has accepted and delivered, and steers
 its webhooks. All commands but verify talk to Caddy's admin endpoint.
 
 They print tables for people; with --json they print the API's answer as it
-came. They exit with 0 on success, and with 1 and a message otherwise.`,
+came. They exit with 0 on success, and with 1 and a message otherwise.`),
 		CobraFunc: addCommands,
 	})
 }
@@ -45,6 +46,9 @@ func addCommands(root *cobra.Command) {
 		verifyCommand(),
 		listenCommand(),
 	)
+	for _, cmd := range root.Commands() {
+		cmd.Long = strings.TrimSpace(cmd.Long)
+	}
 }
 
 // dial prepares talking to the admin endpoint that the flags name. It does not

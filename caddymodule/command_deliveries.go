@@ -213,7 +213,7 @@ func redeliverMany(cmd *cobra.Command, webhook string) error {
 		return err
 	}
 	dry := flagSet(cmd, "dry-run")
-	answer, err := c.post(cmd.Context(), webhookPath(webhook, "redeliver"), struct {
+	answer, err := postWebhook(cmd, c, webhook, "redeliver", struct {
 		State  string    `json:"state,omitempty"`
 		Since  time.Time `json:"since,omitzero"`
 		Until  time.Time `json:"until,omitzero"`

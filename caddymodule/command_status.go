@@ -42,7 +42,7 @@ func statusCommand() *cobra.Command {
 Shows what waits, what was delivered and what failed, the webhooks by state, and
 the store. It exits with 1 where the relay is not healthy: where submissions
 cannot be stored, or deliveries do not go out.`,
-		Args: cobra.NoArgs,
+		Args: cobra.NoArgs, ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := dial(cmd)
 			if err != nil {

@@ -227,7 +227,7 @@ func TestCommandsFailWithWhatToDo(t *testing.T) {
 		{down, []string{"status"}, "the relay is not healthy: the disk is full"},
 		{down, []string{"status", "--json"}, "the relay is not healthy"},
 		{down, []string{"webhooks"}, "starting or stopping"},
-		{canned(), []string{"enable", "none"}, `There is no webhook named "none".`},
+		{canned(), []string{"enable", "none"}, "webhook \"none\": There is no webhook named \"none\". `caddy userhero webhooks` lists"},
 		{canned(), []string{"test", "erp"}, "did not take the test: answered 418"},
 		{canned(), []string{"test"}, "the name of one webhook"},
 		{canned(), []string{"events", "--since", "yesterday"}, `--since: "yesterday" is no time`},

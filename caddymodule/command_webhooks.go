@@ -5,12 +5,15 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"net/http"
 	"net/url"
 	"slices"
 	"strconv"
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/userhero/relay/event"
 )
 
 // webhookAnswer is a webhook.
@@ -38,7 +41,7 @@ func webhooksCommand() *cobra.Command {
 	return addJSON(&cobra.Command{
 		Use:   "webhooks",
 		Short: "Lists the webhooks, their states and what waits for them",
-		Args:  cobra.NoArgs,
+		Args:  cobra.NoArgs, ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			columns := []string{"NAME", "STATE", "WAITING", "FAILED", "DELIVERED", "LAST SUCCESS", "SOURCE", "URL", "REASON"}
 			return showList(cmd, "/webhooks", url.Values{}, columns, func(w webhookAnswer) []string {
@@ -69,7 +72,7 @@ not of success.`,
 			if err != nil {
 				return err
 			}
-			answer, err := c.post(cmd.Context(), webhookPath(args[0], "test"), nil)
+			answer, err := postWebhook(cmd, c, args[0], "test", nil)
 			if err != nil {
 				return err
 			}
@@ -133,7 +136,7 @@ func toggle(verb string) func(*cobra.Command, []string) error {
 		if err != nil {
 			return err
 		}
-		answer, err := c.post(cmd.Context(), webhookPath(args[0], verb), nil)
+		answer, err := postWebhook(cmd, c, args[0], verb, nil)
 		if err != nil {
 			return err
 		}
@@ -161,4 +164,11 @@ func oneName(_ *cobra.Command, args []string) error {
 	return nil
 }
 
-func webhookPath(name, verb string) string { return "/webhooks/" + url.PathEscape(name) + "/" + verb }
+// postWebhook has the API do something with a webhook.
+func postWebhook(cmd *cobra.Command, c *adminClient, name, verb string, in any) ([]byte, error) {
+	answer, err := c.post(cmd.Context(), "/webhooks/"+url.PathEscape(name)+"/"+verb, in)
+	if problem := (*event.Problem)(nil); errors.As(err, &problem) && problem.Status == http.StatusNotFound {
+		return nil, fmt.Errorf("webhook %q: %w `caddy userhero webhooks` lists those there are", name, err)
+	}
+	return answer, err
+}
