@@ -25,6 +25,7 @@
   const LONGEST = 2e4; // UTF-16 units of a body: at most 60 kB of UTF-8, where beacons and the intake take 64 KiB
   const PATIENCE = 3e4; // ms for one attempt
   const SLOWEST = 3e5; // ms between two attempts
+  const SETTLING = 99; // ms in which other tabs, processes of their own, see what this one has stored
   const DAY = 864e5; // ms; the longest Retry-After that is honoured
 
   let storage = {}; // lasts as long as the page, where the browser gives none
@@ -48,6 +49,7 @@
   // One attempt; answers when the next is due. What has happened is stored first
   // and told after.
   const attempt = async (key, [body, tries]) => {
+    const tell = own[key]; // a beacon may take it off meanwhile
     let answer;
     try {
       answer = await fetch(endpoint, {
@@ -59,7 +61,6 @@
         signal: AbortSignal.timeout(PATIENCE),
       });
     } catch {}
-    const tell = own[key];
     if (answer?.ok || /^4(?!08|25|29)/.test(answer?.status)) {
       delete storage[key];
       delete own[key];
@@ -86,6 +87,7 @@
     }
     clearTimeout(timer);
     if (next < Infinity) timer = setTimeout(run, max(next - now(), 1e3));
+    await new Promise((done) => setTimeout(done, SETTLING));
   };
 
   // One pass at a time on this page, and where the browser has Web Locks, among
@@ -126,7 +128,7 @@
     }
   };
 
-  // The page may not come back. A beacon cannot carry an Idempotency-Key and its
+  // A page that is hidden, as each is before it closes, may not come back. A beacon cannot carry an Idempotency-Key and its
   // answer is not seen: the id in the body marks the repeat, the entry stays.
   const leave = () => {
     for (const key in own) {
@@ -137,7 +139,6 @@
 
   const api = (window.UserHero = { send });
   on("online", () => run(1));
-  on("pagehide", leave);
   on("visibilitychange", () => page.hidden && leave());
   run(1);
 
@@ -158,7 +159,7 @@
   root.innerHTML =
     "<button class=o></button><dialog><form>" +
     "<label>Message<textarea name=message required maxlength=4000></textarea></label>" +
-    "<label>Category<input name=category maxlength=99></label>" +
+    "<label>Category<input name=category></label>" +
     "<label>Rating, 1 to 5<input name=rating type=number min=1 max=5></label>" +
     "<p role=status></p><button>Send</button><button type=button>Close";
   const [button, dialog] = root.children;
