@@ -170,6 +170,7 @@ func (g *gate) open() {
 	g.state = gateOpen
 	real := g.ResponseWriter.Header()
 	clear(real)
+	trailer := takeTrailer(g.header)
 	maps.Copy(real, g.header)
 	g.decorate(real)
 	g.ResponseWriter.WriteHeader(g.status)
@@ -177,6 +178,23 @@ func (g *gate) open() {
 		_, _ = g.ResponseWriter.Write(g.held.Bytes()) //nolint:gosec // the app's own answer; the client may have gone, the event is stored
 		g.held = bytes.Buffer{}
 	}
+	maps.Copy(real, trailer) // what is set after the header goes out behind the body
+}
+
+// takeTrailer takes the fields out that are announced to come behind the body:
+// of an answer that was held back they are there already.
+func takeTrailer(h http.Header) http.Header {
+	trailer := make(http.Header)
+	for _, names := range h["Trailer"] {
+		for name := range strings.SplitSeq(names, ",") {
+			name = http.CanonicalHeaderKey(strings.TrimSpace(name))
+			if values, ok := h[name]; ok {
+				trailer[name] = values
+				delete(h, name)
+			}
+		}
+	}
+	return trailer
 }
 
 // isJSON tells whether an answer can be read: JSON, and not coded.

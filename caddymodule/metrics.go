@@ -22,6 +22,7 @@ type metrics struct {
 	ingest     prometheus.Histogram
 	commit     prometheus.Histogram
 	attempts   *prometheus.CounterVec
+	mails      *prometheus.CounterVec
 	attempt    *prometheus.HistogramVec
 	endToEnd   *prometheus.HistogramVec
 	deliveries *prometheus.Desc
@@ -67,6 +68,10 @@ func newMetrics() *metrics {
 			Name: "userhero_delivery_attempts_total",
 			Help: "Delivery attempts that ended, by outcome.",
 		}, []string{"webhook", "outcome"}),
+		mails: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "userhero_emails_sent_total",
+			Help: "Notices of a webhook's state that were sent, or were not, by kind and outcome.",
+		}, []string{"kind", "outcome"}),
 		attempt: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "userhero_delivery_attempt_duration_seconds",
 			Help:    "Time of one delivery attempt.",
@@ -98,7 +103,7 @@ func (m *metrics) register(r prometheus.Registerer) error {
 }
 
 func (m *metrics) vectors() []prometheus.Collector {
-	return []prometheus.Collector{m.accepted, m.rejected, m.ingest, m.commit, m.attempts, m.attempt, m.endToEnd}
+	return []prometheus.Collector{m.accepted, m.rejected, m.ingest, m.commit, m.attempts, m.mails, m.attempt, m.endToEnd}
 }
 
 // Describe implements prometheus.Collector.
@@ -182,6 +187,9 @@ func (m *metrics) Delivered(webhook string, endToEnd time.Duration) {
 // StateChanged implements relay.Observer; the state is read when it is
 // scraped.
 func (m *metrics) StateChanged(string, string, string) {}
+
+// Mailed implements relay.Observer.
+func (m *metrics) Mailed(kind, outcome string) { m.mails.WithLabelValues(kind, outcome).Inc() }
 
 // Interface guards
 var (

@@ -101,7 +101,12 @@ func see(t *testing.T, c *http.Client, method, url, body string, header ...strin
 	if method != http.MethodHead {
 		res.Header.Del("Content-Length")
 	}
-	return seen{res.StatusCode, fmt.Sprint(res.Header), fmt.Sprint(res.Trailer), string(text), strings.Join(hints, " ")}
+	what := seen{res.StatusCode, fmt.Sprint(res.Header), fmt.Sprint(res.Trailer), string(text), strings.Join(hints, " ")}
+	if _, boundary, ok := strings.Cut(res.Header.Get("Content-Type"), "boundary="); ok { // chosen anew each time
+		what.Header = strings.ReplaceAll(what.Header, boundary, "xyz")
+		what.Body = strings.ReplaceAll(what.Body, boundary, "xyz")
+	}
+	return what
 }
 
 // TestOrdinaryApplicationsBehaveTheSameBehindIt sends the same requests to an
@@ -153,7 +158,7 @@ func TestOrdinaryApplicationsBehaveTheSameBehindIt(t *testing.T) {
 				with := see(t, c, q.method, "http://"+s.address+"/with/feedback/"+q.path, q.body, q.header...)
 				without := see(t, c, q.method, "http://"+s.address+"/without/feedback/"+q.path, q.body, q.header...)
 				if with != without {
-					t.Errorf("with:    %.600v\nwithout: %.600v", with, without)
+					t.Errorf("with:    %.600s\nwithout: %.600s", fmt.Sprint(with), fmt.Sprint(without))
 				}
 			})
 		}
@@ -239,9 +244,18 @@ func TestContinueIsSentBeforeTheBody(t *testing.T) {
 	if _, err := io.WriteString(conn, body); err != nil {
 		t.Fatal(err)
 	}
-	res, err := http.ReadResponse(r, nil)
-	if err != nil || res.StatusCode != http.StatusCreated {
-		t.Fatalf("%v, %v", res, err)
+	for {
+		res, err := http.ReadResponse(r, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if res.StatusCode == http.StatusContinue {
+			continue // the application's own, which the proxy hands on
+		}
+		if res.StatusCode != http.StatusCreated {
+			t.Fatalf("status %d", res.StatusCode)
+		}
+		break
 	}
 	h.await(t, 1)
 }

@@ -8,6 +8,7 @@
 package console
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"log/slog"
@@ -151,8 +152,10 @@ func (a *api) fail(w http.ResponseWriter, r *http.Request, err error) {
 
 // write sends a value as JSON.
 func (a *api) write(w http.ResponseWriter, r *http.Request, status int, contentType string, value any) {
-	body, err := json.Marshal(value)
-	if err != nil {
+	var body bytes.Buffer
+	encoder := json.NewEncoder(&body)
+	encoder.SetEscapeHTML(false) // an event's body is shown byte for byte
+	if err := encoder.Encode(value); err != nil {
 		a.log.Error("encoding an API answer", "path", r.URL.Path, "error", err)
 		http.Error(w, http.StatusText(http.StatusInternalServerError), http.StatusInternalServerError)
 		return
@@ -162,7 +165,7 @@ func (a *api) write(w http.ResponseWriter, r *http.Request, status int, contentT
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Content-Type-Options", "nosniff")
 	w.WriteHeader(status)
-	_, _ = w.Write(append(body, '\n')) // the client may have gone
+	_, _ = w.Write(body.Bytes()) // the client may have gone
 }
 
 func (a *api) methodNotAllowed(methods []string) http.Handler {

@@ -39,6 +39,9 @@ type Config struct {
 	// Timeout is that of webhooks without their own; 0 is DefaultTimeout.
 	Timeout time.Duration
 	Egress  Egress
+	// Notifier is told when a webhook fails, recovers or is disabled; nil tells
+	// nobody.
+	Notifier Notifier
 }
 
 // Egress says where deliveries may go besides public addresses.

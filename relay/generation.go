@@ -127,9 +127,20 @@ func (r *Relay) apply(g *Generation) error {
 			return fmt.Errorf("webhook %s: %w", w.name, err)
 		}
 	}
+	if g.config.Notifier != nil {
+		if err := r.openMail(ctx); err != nil {
+			return err
+		}
+	}
 	r.mu.Lock()
+	first := r.current == nil
 	r.current = g
 	r.mu.Unlock()
+	if first && g.config.Notifier != nil {
+		for _, w := range r.all() {
+			w.remind()
+		}
+	}
 	return nil
 }
 

@@ -15,6 +15,9 @@ type Observer interface {
 	Delivered(webhook string, endToEnd time.Duration)
 	// StateChanged: a webhook's state is another.
 	StateChanged(webhook, from, to string)
+	// Mailed: a notice of this kind was sent; outcome is "ok", "retry" or
+	// "failed".
+	Mailed(kind, outcome string)
 }
 
 // nobody is the observer where none is given.
@@ -25,3 +28,4 @@ func (nobody) Rejected(string)                         {}
 func (nobody) Attempted(string, string, time.Duration) {}
 func (nobody) Delivered(string, time.Duration)         {}
 func (nobody) StateChanged(string, string, string)     {}
+func (nobody) Mailed(string, string)                   {}

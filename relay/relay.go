@@ -58,6 +58,7 @@ type Relay struct {
 	attachMu                  sync.Mutex     // serialises Attach, Detach, Start and Stop
 	mu                        sync.RWMutex   // guards everything below
 	started, stopped          bool
+	mail                      *mail               // nil until settings with a notifier come
 	webhooks                  map[string]*webhook // by name
 	byID                      map[queue.WebhookID]*webhook
 	generations               []*Generation // attached, oldest first
@@ -105,6 +106,9 @@ func (r *Relay) Start(ctx context.Context) error {
 		return nil
 	}
 	for _, s := range stored {
+		if s.Name == mailbox {
+			continue
+		}
 		rec, err := decodeRecord(s)
 		if err != nil {
 			return err

@@ -13,6 +13,10 @@ import (
 	"github.com/userhero/relay/queue"
 )
 
+// remindWithin is for how long a notice's key keeps it from being posted twice,
+// and a little less.
+const remindWithin = 23 * time.Hour
+
 // webhook is one receiver at run time. Its goroutine, run, takes deliveries from
 // the lane; workers attempt them; both find here what is in force.
 //
@@ -217,7 +221,7 @@ func (w *webhook) change(to, reason string, at time.Time) {
 	w.storing.Lock()
 	defer w.storing.Unlock()
 	w.mu.Lock()
-	from := w.record.State
+	from, since := w.record.State, w.record.FailingSince
 	if from == to || from == Disabled {
 		w.mu.Unlock()
 		return
@@ -244,6 +248,40 @@ func (w *webhook) change(to, reason string, at time.Time) {
 		w.relay.log.Warn(what, "webhook", w.name, "reason", reason)
 	}
 	w.relay.note(activity{What: what, Who: "relay", Webhook: w.name, Detail: reason})
+	kind := map[string]string{Active: NoticeRecovered, Failing: NoticeFailing, Disabled: NoticeDisabled}[to]
+	if since.IsZero() {
+		since = at
+	}
+	w.relay.tell(w.notice(kind, reason, since, at))
+}
+
+// notice says what changed. What belongs to one time of failing has one thread,
+// named by when that began.
+func (w *webhook) notice(kind, reason string, since, at time.Time) Notice {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	n := Notice{
+		Kind: kind, Webhook: w.name, At: at.UTC(), Since: since.UTC(), Reason: reason,
+		Thread: fmt.Sprintf("%d-%d", w.id, since.UnixMilli()),
+	}
+	if w.target != nil {
+		u := *w.target.url
+		u.RawQuery, u.User, u.Fragment = "", nil, ""
+		n.URL = u.String()
+	}
+	return n
+}
+
+// remind posts the notice of a webhook that is failing, lest a crash came
+// between its change of state and the notice. One that was posted is not posted
+// twice.
+func (w *webhook) remind() {
+	w.mu.Lock()
+	failing, since, reason := w.record.State == Failing, w.record.FailingSince, w.record.Reason
+	w.mu.Unlock()
+	if failing && time.Since(since) < remindWithin {
+		w.relay.tell(w.notice(NoticeFailing, reason, since, since))
+	}
 }
 
 // setByOwner enables or disables the webhook because somebody said so.
