@@ -110,6 +110,9 @@ func (a *App) Provision(ctx caddy.Context) error {
 		return err
 	}
 	a.config = config
+	if a.config.Notifier, err = a.loadNotifiers(ctx); err != nil {
+		return err
+	}
 	opener, err := a.loadQueue(ctx)
 	if err != nil {
 		return err

@@ -1,0 +1,132 @@
+package caddymodule
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+
+	"github.com/userhero/relay/relay"
+	"github.com/userhero/relay/relay/smtpnotify"
+)
+
+func init() { caddy.RegisterModule(SMTPNotifier{}) }
+
+// SMTPNotifier tells people by e-mail when a webhook fails, recovers or is
+// disabled by its receiver: one mail per change of state, grouped within a
+// minute, tried again for more than a day, with no feedback and no secret in it.
+type SMTPNotifier struct {
+	// The mail server, host:port.
+	Host string `json:"host,omitempty"`
+
+	// The sender's address.
+	From string `json:"from,omitempty"`
+
+	// The recipients' addresses.
+	To []string `json:"to,omitempty"`
+
+	// The login, where the server asks for one.
+	Username string `json:"username,omitempty"`
+
+	// The password; write it as a placeholder, such as `{env.SMTP_PASSWORD}`.
+	Password string `json:"password,omitempty"`
+
+	// How the connection is encrypted: `starttls` (default), `implicit` or
+	// `none`.
+	TLS string `json:"tls,omitempty"`
+
+	smtp *smtpnotify.Notifier
+}
+
+// CaddyModule returns the Caddy module information.
+func (SMTPNotifier) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "userhero.notifiers.smtp",
+		New: func() caddy.Module { return new(SMTPNotifier) },
+	}
+}
+
+// Provision resolves placeholders and checks the settings, without the network.
+func (n *SMTPNotifier) Provision(ctx caddy.Context) error {
+	repl := caddy.NewReplacer()
+	c := smtpnotify.Config{From: n.From, To: n.To, TLS: n.TLS, Logger: ctx.Slogger()}
+	for _, field := range []struct {
+		name, value string
+		to          *string
+	}{
+		{"host", n.Host, &c.Host}, {"username", n.Username, &c.Username}, {"password", n.Password, &c.Password},
+	} {
+		v, err := resolveSecret(repl, field.value)
+		if err != nil {
+			return fmt.Errorf("%s: %w", field.name, err)
+		}
+		*field.to = v
+	}
+	var err error
+	n.smtp, err = smtpnotify.New(c)
+	return err
+}
+
+// Notify implements relay.Notifier.
+func (n *SMTPNotifier) Notify(ctx context.Context, notices []relay.Notice) error {
+	mails := make([]smtpnotify.Notice, len(notices))
+	for i, notice := range notices {
+		mails[i] = smtpnotify.Notice{
+			Kind: notice.Kind, Webhook: notice.Webhook, URL: notice.URL, At: notice.At,
+			Since: notice.Since, Reason: notice.Reason, ThreadID: notice.Thread,
+		}
+	}
+	return n.smtp.Send(ctx, mails)
+}
+
+// UnmarshalCaddyfile sets up the notifier from Caddyfile tokens. Syntax:
+//
+//	smtp {
+//	    host     <host:port>
+//	    from     <address>
+//	    to       <address…>
+//	    username <name>
+//	    password <password>
+//	    tls      starttls|implicit|none
+//	}
+func (n *SMTPNotifier) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	d.Next() // consume the notifier's name
+	if d.NextArg() {
+		return d.ArgErr()
+	}
+	for d.NextBlock(0) {
+		var err error
+		switch option := d.Val(); option {
+		case "host":
+			err = oneArgument(d, &n.Host)
+		case "from":
+			err = oneArgument(d, &n.From)
+		case "to":
+			to := d.RemainingArgs()
+			if len(to) == 0 {
+				return d.ArgErr()
+			}
+			n.To = append(n.To, to...)
+		case "username":
+			err = oneArgument(d, &n.Username)
+		case "password":
+			err = oneArgument(d, &n.Password)
+		case "tls":
+			err = oneArgument(d, &n.TLS)
+		default:
+			err = d.Errf("unrecognized option '%s' of notify smtp; known are host, from, to, username, password and tls", option)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Interface guards
+var (
+	_ caddy.Provisioner     = (*SMTPNotifier)(nil)
+	_ caddyfile.Unmarshaler = (*SMTPNotifier)(nil)
+	_ relay.Notifier        = (*SMTPNotifier)(nil)
+)

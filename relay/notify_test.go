@@ -1,0 +1,121 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/userhero/relay/queue/memqueue"
+)
+
+// letters are what a notifier was asked to send.
+type letters struct {
+	mu   sync.Mutex
+	sent [][]Notice
+	err  func(n int) error // of the nth call, from 0
+}
+
+func (l *letters) Notify(_ context.Context, notices []Notice) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n := len(l.sent)
+	l.sent = append(l.sent, notices)
+	if l.err != nil {
+		return l.err(n)
+	}
+	return nil
+}
+
+func (l *letters) all() [][]Notice {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return append([][]Notice(nil), l.sent...)
+}
+
+// later is an error that may pass.
+type later struct{ error }
+
+func (later) Temporary() bool { return true }
+
+func TestOneLetterPerChangeOfStateAlsoOverARestart(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		status := http.StatusInternalServerError
+		rs := &receivers{answer: func(request) (int, http.Header) { return status, nil }}
+		l := &letters{}
+		q := memqueue.New(memqueue.Options{})
+		c := Config{Notifier: l, Webhooks: []WebhookConfig{{Name: "w", URL: "https://r.example/x?token=canary", Retry: []time.Duration{time.Second}}}}
+		r, stop := startOn(t, q, rs, c)
+		accept(t, r, "fb_1")
+		accept(t, r, "fb_2")
+		time.Sleep(10 * time.Second)
+		if n := len(l.all()); n != 0 {
+			t.Fatalf("%d letters before the group was complete", n)
+		}
+		stop() // between the change of state and the letter
+		r, stop = startOn(t, q, rs, c)
+		time.Sleep(10 * time.Minute)
+		sent := l.all()
+		if len(sent) != 1 || len(sent[0]) != 1 || sent[0][0].Kind != NoticeFailing || sent[0][0].URL != "https://r.example/x" {
+			t.Fatalf("letters %+v, want one about the failing webhook, without its query", sent)
+		}
+		status = http.StatusOK
+		accept(t, r, "fb_3")
+		time.Sleep(10 * time.Minute)
+		stop()
+		_, stop = startOn(t, q, rs, c)
+		defer stop()
+		time.Sleep(time.Hour)
+		sent = l.all()
+		if len(sent) != 2 || sent[1][0].Kind != NoticeRecovered || sent[1][0].Thread != sent[0][0].Thread {
+			t.Errorf("letters %+v, want one more, in the same thread", sent)
+		}
+	})
+}
+
+func TestLettersAreGroupedAndTriedAgain(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		rs := &receivers{answer: always(500)}
+		l := &letters{err: func(n int) error {
+			switch n {
+			case 0:
+				return later{errors.New("greylisted")}
+			case 1:
+				return nil
+			}
+			return errors.New("no such mailbox")
+		}}
+		c := Config{Notifier: l, Retry: []time.Duration{}}
+		for i := range 3 {
+			c.Webhooks = append(c.Webhooks, WebhookConfig{Name: fmt.Sprint("w", i), URL: "https://r.example/"})
+		}
+		r, stop := startOn(t, memqueue.New(memqueue.Options{}), rs, c)
+		defer stop()
+		start := time.Now()
+		accept(t, r, "fb_1")
+		time.Sleep(time.Hour)
+		sent := l.all()
+		if len(sent) != 2 || len(sent[0]) != 3 || len(sent[1]) != 3 {
+			t.Fatalf("%d letters %+v, want one about all three, tried twice", len(sent), sent)
+		}
+		if since := time.Since(start); since < time.Minute {
+			t.Errorf("sent after %v", since)
+		}
+		if err := r.Disable(t.Context(), "w0", "ada"); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Hour)
+		if n := len(l.all()); n != 2 {
+			t.Errorf("%d letters; nobody needs to be told of what they did themselves", n)
+		}
+		if page, err := r.Activities(t.Context(), 100, ""); err != nil || len(page.Items) < 7 {
+			t.Errorf("the activity log has %+v, %v", page.Items, err)
+		}
+	})
+}
