@@ -11,14 +11,14 @@ BIN       := $(CURDIR)/.bin
 GOLANGCI  := $(BIN)/golangci-lint@$(GOLANGCI_VERSION)/golangci-lint
 GOTESTSUM := $(BIN)/gotestsum@$(GOTESTSUM_VERSION)/gotestsum
 OUT       := $(BIN)/results
-NODE_DIRS := e2e/express4 e2e/express5
+NODE_DIRS := e2e/express4 e2e/express5 examples/widget
 
 # Where the relay must compile without cgo.
 CROSS := linux/arm64 darwin/arm64 windows/amd64
 
 # Packages whose tests run one after the other and without the race detector,
 # because they measure time against another process.
-BLACK_BOX := ./e2e/...
+BLACK_BOX := ./e2e/... ./examples/widget/
 UNIT      := $(shell go list ./... 2>/dev/null | grep -v /relay/e2e)
 
 FUZZTIME ?= 30s
@@ -63,7 +63,7 @@ conformance: ## The conformance suite against every queue
 
 e2e: $(GOTESTSUM) node build ## Black-box tests of the built binary
 	@mkdir -p $(OUT)
-	@$(GOTESTSUM) --format testname --jsonfile $(OUT)/e2e.json -- -count=1 -shuffle=on -timeout 15m $(BLACK_BOX)
+	@RELAY=$(CURDIR)/caddy $(GOTESTSUM) --format testname --jsonfile $(OUT)/e2e.json -- -count=1 -shuffle=on -timeout 15m $(BLACK_BOX)
 
 cross: ## Compile without cgo for the other systems
 	@for target in $(CROSS); do \
@@ -84,10 +84,10 @@ fuzz: ## Run each fuzz target for FUZZTIME (30s)
 
 # Programs the tests run, and the Debian packages that bring them: the race
 # detector needs gcc, the example receivers node and python3, the test of a full
-# disk an ext4 file system.
+# disk an ext4 file system, the widget a browser, the alert rules promtool.
 programs:
 	@missing=""; \
-	for p in gcc:gcc,libc6-dev node:nodejs npm:npm python3:python3 mkfs.ext4:e2fsprogs mount:mount; do \
+	for p in gcc:gcc,libc6-dev node:nodejs npm:npm python3:python3 mkfs.ext4:e2fsprogs mount:mount chromium:chromium promtool:prometheus; do \
 		command -v $${p%%:*} >/dev/null || missing="$$missing $$(echo $${p#*:} | tr , ' ')"; \
 	done; \
 	[ -z "$$missing" ] && exit 0; \
