@@ -69,6 +69,7 @@ type App struct {
 	config relay.Config
 	engine *engine // a reference, given back by Cleanup
 	log    *slog.Logger
+	ctx    caddy.Context // of the configuration, for its events
 
 	complaints complaints
 
@@ -101,7 +102,7 @@ func (*App) CaddyModule() caddy.ModuleInfo {
 // the store. It opens nothing: `caddy validate` runs beside the server that
 // holds the store.
 func (a *App) Provision(ctx caddy.Context) error {
-	a.log = ctx.Slogger()
+	a.ctx, a.log = ctx, ctx.Slogger()
 	if a.Retention == 0 {
 		a.Retention = caddy.Duration(defaultRetention)
 	}

@@ -73,6 +73,7 @@ func newEngine(opener QueueOpener, o QueueOptions, log *slog.Logger) *engine {
 		log:      newSwitchLogger(log),
 	}
 	e.metrics.read = e.current
+	e.metrics.stateChanged = func(webhook, from, to string) { engines.stateChanged(e, webhook, from, to) }
 	e.options.Logger = e.log.logger()
 	e.options.OnCommit = e.metrics.committed
 	return e

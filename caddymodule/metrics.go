@@ -32,6 +32,8 @@ type metrics struct {
 
 	// read returns the relay, or nil while there is none.
 	read func() *relay.Relay
+	// stateChanged is told of webhooks' changes of state; nil tells nobody.
+	stateChanged func(webhook, from, to string)
 }
 
 // Buckets in seconds. An fsync takes 0.1–10 ms on a good disk and a second on
@@ -184,9 +186,12 @@ func (m *metrics) Delivered(webhook string, endToEnd time.Duration) {
 	m.endToEnd.WithLabelValues(webhook).Observe(endToEnd.Seconds())
 }
 
-// StateChanged implements relay.Observer; the state is read when it is
-// scraped.
-func (m *metrics) StateChanged(string, string, string) {}
+// StateChanged implements relay.Observer; the gauge is read when it is scraped.
+func (m *metrics) StateChanged(webhook, from, to string) {
+	if m.stateChanged != nil {
+		m.stateChanged(webhook, from, to)
+	}
+}
 
 // Mailed implements relay.Observer.
 func (m *metrics) Mailed(kind, outcome string) { m.mails.WithLabelValues(kind, outcome).Inc() }
