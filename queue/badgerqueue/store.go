@@ -155,6 +155,7 @@ func open(ctx context.Context, o Options, b bounds) (*Store, error) {
 	if err := s.load(); err != nil {
 		return nil, errors.Join(err, s.db.Close())
 	}
+	s.disk.measure()
 	adviseMemtables(o.Path)
 	s.committer.init(s)
 	s.committed.Go(s.committer.run)
