@@ -104,7 +104,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if h.token, err = resolveSecret(caddy.NewReplacer(), h.UpdateAuth); err != nil {
 		return fmt.Errorf("update_auth: %w", err)
 	}
-	if err := h.provisionLimits(ctx); err != nil {
+	if err := h.provisionLimits(); err != nil {
 		return err
 	}
 	if h.geo, err = openGeoIP(h.GeoIP); err != nil {

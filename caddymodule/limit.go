@@ -9,7 +9,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/userhero/relay/event"
@@ -149,7 +148,7 @@ func clientOf(r *http.Request) string {
 }
 
 // provisionLimits compiles the limits.
-func (h *Handler) provisionLimits(_ caddy.Context) (err error) {
+func (h *Handler) provisionLimits() (err error) {
 	if h.clients, err = newLimiter(h.RateLimit); err != nil {
 		return fmt.Errorf("rate_limit: %w", err)
 	}

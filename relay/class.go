@@ -76,5 +76,3 @@ func temporary(err error) bool {
 	var dns *net.DNSError
 	return errors.As(err, &dns) && (dns.IsTemporary || dns.IsTimeout)
 }
-
-func lower(s string) string { return strings.ToLower(s) }

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"strings"
 	"syscall"
 	"time"
 
@@ -68,7 +69,7 @@ func (e *egress) dial(ctx context.Context, network, address string) (net.Conn, e
 	if err != nil {
 		return nil, err
 	}
-	if e.proxy != nil && sameHost(e.proxy, address) || e.hosts[lower(host)] {
+	if e.proxy != nil && sameHost(e.proxy, address) || e.hosts[strings.ToLower(host)] {
 		return e.free.DialContext(ctx, network, address)
 	}
 	return e.guarded.DialContext(ctx, network, address)

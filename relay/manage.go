@@ -232,21 +232,21 @@ func (r *Relay) Delete(ctx context.Context, name, who string) (ended int64, err 
 }
 
 // Enable lets a webhook have new events again and releases what was held.
-func (r *Relay) Enable(_ context.Context, name, who string) error {
+func (r *Relay) Enable(ctx context.Context, name, who string) error {
 	w, err := r.find(name)
 	if err != nil {
 		return err
 	}
-	return w.setByOwner(Active, "", who)
+	return w.setByOwner(ctx, Active, "", who)
 }
 
 // Disable gives a webhook no new events and holds what waits.
-func (r *Relay) Disable(_ context.Context, name, who string) error {
+func (r *Relay) Disable(ctx context.Context, name, who string) error {
 	w, err := r.find(name)
 	if err != nil {
 		return err
 	}
-	return w.setByOwner(Disabled, "disabled by "+who, who)
+	return w.setByOwner(ctx, Disabled, "disabled by "+who, who)
 }
 
 // Redeliver gives one delivery a fresh ladder, due now.

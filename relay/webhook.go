@@ -285,7 +285,7 @@ func (w *webhook) remind() {
 }
 
 // setByOwner enables or disables the webhook because somebody said so.
-func (w *webhook) setByOwner(to, reason, who string) error {
+func (w *webhook) setByOwner(ctx context.Context, to, reason, who string) error {
 	w.storing.Lock()
 	defer w.storing.Unlock()
 	w.mu.Lock()
@@ -297,8 +297,6 @@ func (w *webhook) setByOwner(to, reason, who string) error {
 	}
 	after := w.stateLocked()
 	w.mu.Unlock()
-	ctx, cancel := context.WithTimeout(context.Background(), storeTime)
-	defer cancel()
 	if err := w.put(ctx); err != nil {
 		w.mu.Lock()
 		w.record = before
