@@ -95,7 +95,7 @@ func TestCountersGoOnOverReloads(t *testing.T) {
 	s, h := newSite(t), newHook(t)
 	s.load(webhookTo(h), intake)
 	for i := range 3 {
-		s.post(`{"message":"counted"}`)
+		submitUntilAnswered(t, s, fmt.Sprintf("counted-%d", i))
 		h.await(t, i+1)
 		s.load(webhookTo(h)+fmt.Sprintf("timeout %ds\n", 10+i), intake)
 	}

@@ -2,6 +2,7 @@ package caddymodule
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -12,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -204,6 +206,19 @@ func request(method, url, body string, header ...string) (answer, error) {
 }
 
 func requestOver(c *http.Client, method, url, body string, header ...string) (answer, error) {
+	for tries := 0; ; tries++ {
+		a, err := requestOnce(c, method, url, body, header...)
+		// Where a listener changes hands, the kernel resets connections that
+		// Caddy had not accepted yet. Nothing of the request has been sent then.
+		var op *net.OpError
+		if errors.As(err, &op) && op.Op == "dial" && errors.Is(err, syscall.ECONNRESET) && tries < 100 {
+			continue
+		}
+		return a, err
+	}
+}
+
+func requestOnce(c *http.Client, method, url, body string, header ...string) (answer, error) {
 	var r io.Reader
 	if body != "" {
 		r = strings.NewReader(body)
