@@ -32,7 +32,10 @@ type egress struct {
 	guarded  net.Dialer
 	free     net.Dialer
 	proxy    *url.URL
+	network  dialFunc // in place of the network, in simulations
 }
+
+type dialFunc = func(ctx context.Context, network, address string) (net.Conn, error)
 
 func newEgress(c Egress) (*egress, error) {
 	e := &egress{
@@ -65,6 +68,9 @@ func newEgress(c Egress) (*egress, error) {
 
 // dial is the transport's way out.
 func (e *egress) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	if e.network != nil {
+		return e.network(ctx, network, address)
+	}
 	host, _, err := net.SplitHostPort(address)
 	if err != nil {
 		return nil, err

@@ -39,6 +39,7 @@ func (r *Relay) Attach(c Config) (*Generation, error) {
 			if g.client, err = newClient(c.Egress); err != nil {
 				return nil, fmt.Errorf("egress: %w", err)
 			}
+			g.client.egress.network = r.dial
 		}
 	}
 	if err := r.apply(g); err != nil {

@@ -18,6 +18,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"net"
 	"slices"
 	"strings"
 	"sync"
@@ -37,6 +38,9 @@ type Options struct {
 	Version string
 	// Observer is told what happens. Default: nobody.
 	Observer Observer
+	// Dial, unless nil, is the network: receivers are dialled with it and not
+	// with the guarded dialer. It is for simulations, whose network is in memory.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 
 	// client replaces the way to receivers, in tests.
 	client *client
@@ -50,6 +54,7 @@ type Relay struct {
 	observer Observer
 	agent    string
 	client   *client // nil: each generation's own
+	dial     dialFunc
 
 	// lanes ends the webhooks' goroutines, attempts what they have under way.
 	lanes, attempts           context.Context
@@ -71,7 +76,7 @@ var errStopping = errors.New("the relay is stopping")
 // New makes a relay; nothing runs before Start.
 func New(o Options) *Relay {
 	r := &Relay{
-		queue: o.Queue, log: o.Logger, observer: o.Observer, client: o.client,
+		queue: o.Queue, log: o.Logger, observer: o.Observer, client: o.client, dial: o.Dial,
 		agent:    "UserHero-Relay/" + o.Version,
 		webhooks: make(map[string]*webhook),
 		byID:     make(map[queue.WebhookID]*webhook),
