@@ -23,6 +23,9 @@ UNIT      := $(shell go list ./... 2>/dev/null | grep -v /relay/e2e)
 
 FUZZTIME ?= 30s
 
+# Of the bench, such as -long, -only 'accepts', -pairs 1, -duration 5s.
+BENCHFLAGS ?=
+
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
@@ -72,7 +75,7 @@ cross: ## Compile without cgo for the other systems
 	done
 
 bench: build ## Measure against Caddy's own respond and reverse_proxy; JSON in bench/out
-	@go run ./bench -caddy ./caddy
+	@go run ./bench -caddy ./caddy $(BENCHFLAGS)
 
 fuzz: ## Run each fuzz target for FUZZTIME (30s)
 	@for package in $$(go list ./...); do \

@@ -16,6 +16,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"time"
 )
 
@@ -23,10 +24,11 @@ func main() {
 	var o options
 	flag.StringVar(&o.caddy, "caddy", "./caddy", "the Caddy to measure, with this module in it")
 	flag.StringVar(&o.out, "out", "bench/out", "where the JSON goes; stores are made there too, and removed")
-	flag.IntVar(&o.pairs, "pairs", 5, "pairs of runs per figure")
+	flag.IntVar(&o.pairs, "pairs", 5, "runs, or pairs of runs, per figure")
 	flag.DurationVar(&o.duration, "duration", 2*time.Second, "how long each run submits")
 	o.only = new(regexp.Regexp)
-	flag.TextVar(o.only, "only", regexp.MustCompile(""), "regular expression of the scenarios to run")
+	flag.TextVar(o.only, "only", regexp.MustCompile(""), "regular expression of the rows to measure")
+	flag.BoolVar(&o.long, "long", false, "also what takes minutes and gigabytes, once each")
 	check := flag.Bool("check", false, "exit 1 when a target is missed")
 	flag.Parse()
 
@@ -49,6 +51,12 @@ type options struct {
 	pairs    int
 	duration time.Duration
 	only     *regexp.Regexp
+	long     bool
+}
+
+// chosen tells whether the flags ask for a scenario: by any of its rows.
+func (s scenario) chosen(o options) bool {
+	return (o.long || !s.long) && slices.ContainsFunc(s.rows, func(r row) bool { return o.only.MatchString(r.name) })
 }
 
 // run measures every chosen scenario, and tells whether all targets were met.
@@ -65,17 +73,19 @@ func run(ctx context.Context, o options) (met bool, err error) {
 	r := newReport(o)
 	r.printHead(os.Stdout)
 	met = true
-	for _, s := range scenarios {
-		if !o.only.MatchString(s.name) {
+	for _, s := range scenarios() {
+		if !s.chosen(o) {
 			continue
 		}
-		f, err := s.measure(ctx, o)
+		figures, err := s.measure(ctx, o)
 		if err != nil {
-			return false, fmt.Errorf("%s: %w", s.name, err)
+			return false, fmt.Errorf("%s: %w", s.rows[0].name, err)
 		}
-		r.add(f)
-		f.print(os.Stdout)
-		met = met && f.Met
+		r.add(figures)
+		for _, f := range figures {
+			f.print(os.Stdout)
+			met = met && f.Met
+		}
 	}
 	path, err := r.write(o.out)
 	if err != nil {

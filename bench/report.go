@@ -36,25 +36,35 @@ func newReport(o options) *report {
 	}
 }
 
-func (r *report) add(f figure) { r.Figures = append(r.Figures, f) }
+func (r *report) add(f []figure) { r.Figures = append(r.Figures, f...) }
 
 func (r *report) printHead(w io.Writer) {
-	fmt.Fprintf(w, "%s, %s, %d cores, %s; medians of %d pairs of %s; generator, Caddy and sink on this one machine\n\n",
+	fmt.Fprintf(w, "%s, %s, %d cores, %s; medians of %d runs or pairs of %s; generator, Caddy and sink on this one machine\n\n",
 		r.Machine.CPU, r.Machine.System, r.Machine.Cores, r.Machine.Go, r.Pairs, r.Duration)
-	fmt.Fprintf(w, "%-34s %10s %10s  %-14s %7s %7s\n", "figure", "relay", "Caddy's", "", "ratio", "target")
+	fmt.Fprintf(w, "%-44s %10s %10s  %-14s %8s %8s\n", "figure", "relay", "Caddy's", "", "result", "target")
 }
 
 func (f figure) print(w io.Writer) {
-	fmt.Fprintf(w, "%-34s %10s", f.Scenario, number3(median(f.Relay)))
+	fmt.Fprintf(w, "%-44s %10s", f.Row, number3(median(f.Relay)))
 	if f.Baseline != nil {
-		verdict := "met"
+		fmt.Fprintf(w, " %10s  %-14s", number3(median(f.Baseline)), f.Against)
+	} else {
+		fmt.Fprintf(w, " %10s  %-14s", "", f.Unit)
+	}
+	target, verdict := "", ""
+	if f.Least != 0 || f.Most != 0 {
+		verdict = "met"
 		if !f.Met {
 			verdict = "MISSED"
 		}
-		fmt.Fprintf(w, " %10s  %-14s %7.2f %7.2f  %s", number3(median(f.Baseline)), f.Against, f.Ratio, f.Target, verdict)
-	} else {
-		fmt.Fprintf(w, " %s", f.Unit)
 	}
+	switch {
+	case f.Least != 0:
+		target = "≥ " + number3(f.Least)
+	case f.Most != 0:
+		target = "≤ " + number3(f.Most)
+	}
+	fmt.Fprintf(w, " %8s %8s  %s", number3(f.Result), target, verdict)
 	if len(f.Notes) > 0 {
 		fmt.Fprintf(w, "  (%s)", f.Notes[len(f.Notes)-1])
 	}

@@ -9,69 +9,126 @@ import (
 	"github.com/userhero/relay/bench/load"
 )
 
-// scenario is one row of the table: a figure of the relay over a figure of
-// Caddy without it, under the same load.
+// scenario is one way of using the relay, and the rows of the table that come
+// of it. Each has a file of its own.
 type scenario struct {
-	name string
-	// unit is what relay and baseline return.
-	unit string
-	// target is the least ratio wanted.
-	target float64
-	// relay and baseline each do one run on a fresh process and return the
-	// figure, and what there is to say about it.
-	relay, baseline func(ctx context.Context, o options) (figure float64, note string, err error)
-	// against names the baseline.
-	against string
+	rows []row
+	// long ones take minutes and gigabytes: they run once, and only with -long.
+	long bool
+	// relay and baseline each do one run on fresh processes. A scenario without
+	// a baseline has only rows that stand alone.
+	relay, baseline func(ctx context.Context, o options) (outcome, error)
 }
 
-var scenarios = []scenario{
-	accepts(64),
-	accepts(256),
-	throughput(1, 0.50),
-	latency(200),
+// scenarios are all there are, in the order of the table.
+func scenarios() []scenario {
+	return []scenario{
+		accepts(64),
+		accepts(256),
+		throughput(1),
+		throughput(5),
+		latency(200),
+	}
+}
+
+// outcome is what one run came to: a figure for each row, in their order, and
+// what there is to say about it.
+type outcome struct {
+	figures []float64
+	note    string
+}
+
+// row is one line of the table.
+type row struct {
+	name, unit string
+	// against names the baseline, and compare says how its figure is used.
+	against string
+	compare comparison
+	// least and most are wanted of what compare gives; 0 is no bound.
+	least, most float64
+	// smoke is the least of one short run on a machine that does other things
+	// too: below it something is broken, not slow. 0 is no part of that run.
+	smoke float64
+}
+
+// comparison is what becomes of the relay's figure and the baseline's.
+type comparison uint8
+
+const (
+	alone comparison = iota // the figure stands for itself
+	ratio                   // relay / baseline
+	above                   // relay - baseline
+)
+
+func (c comparison) of(relay, baseline float64) float64 {
+	switch c {
+	case ratio:
+		return relay / baseline
+	case above:
+		return relay - baseline
+	}
+	return relay
+}
+
+// met tells whether a result is within the row's bounds.
+func (r row) met(result float64) bool {
+	return (r.least == 0 || result >= r.least) && (r.most == 0 || result <= r.most)
 }
 
 // figure is one measured row.
 type figure struct {
-	Scenario string    `json:"scenario"`
-	Unit     string    `json:"unit"`
-	Against  string    `json:"against,omitempty"`
-	Target   float64   `json:"target,omitempty"`
-	Ratio    float64   `json:"ratio,omitempty"` // the median of the pairs' ratios
+	Row     string `json:"row"`
+	Unit    string `json:"unit"`
+	Against string `json:"against,omitempty"`
+	// Result is the median, over the runs, of the ratio or difference, or of
+	// the figure itself where it stands alone.
+	Result   float64   `json:"result"`
+	Least    float64   `json:"least,omitempty"`
+	Most     float64   `json:"most,omitempty"`
 	Met      bool      `json:"met"`
 	Relay    []float64 `json:"relay"`
 	Baseline []float64 `json:"baseline,omitempty"`
 	Notes    []string  `json:"notes,omitempty"`
 }
 
-// measure does the pairs, one after the other, the two of a pair in turns.
-func (s scenario) measure(ctx context.Context, o options) (figure, error) {
-	f := figure{Scenario: s.name, Unit: s.unit, Against: s.against, Target: s.target, Met: true}
-	var ratios []float64
-	for range o.pairs {
-		relay, note, err := s.relay(ctx, o)
-		if err != nil {
-			return f, fmt.Errorf("the relay: %w", err)
-		}
-		f.Relay = append(f.Relay, relay)
-		if note != "" {
-			f.Notes = append(f.Notes, note)
-		}
-		if s.baseline == nil {
-			continue
-		}
-		baseline, _, err := s.baseline(ctx, o)
-		if err != nil {
-			return f, fmt.Errorf("%s: %w", s.against, err)
-		}
-		f.Baseline = append(f.Baseline, baseline)
-		ratios = append(ratios, relay/baseline)
+// measure does the runs, the two of a pair in turns.
+func (s scenario) measure(ctx context.Context, o options) ([]figure, error) {
+	figures := make([]figure, len(s.rows))
+	results := make([][]float64, len(s.rows))
+	runs := o.pairs
+	if s.long {
+		runs = 1
 	}
-	if s.baseline != nil {
-		f.Ratio = median(ratios)
-		f.Met = f.Ratio >= s.target
+	for range runs {
+		relay, err := s.relay(ctx, o)
+		if err != nil {
+			return nil, fmt.Errorf("the relay: %w", err)
+		}
+		baseline := outcome{figures: make([]float64, len(s.rows))}
+		if s.baseline != nil {
+			if baseline, err = s.baseline(ctx, o); err != nil {
+				return nil, fmt.Errorf("the baseline: %w", err)
+			}
+		}
+		for i, r := range s.rows {
+			f := &figures[i]
+			f.Relay = append(f.Relay, relay.figures[i])
+			if r.compare != alone {
+				f.Baseline = append(f.Baseline, baseline.figures[i])
+			}
+			results[i] = append(results[i], r.compare.of(relay.figures[i], baseline.figures[i]))
+			if relay.note != "" && i == 0 {
+				f.Notes = append(f.Notes, relay.note)
+			}
+		}
 	}
-	return f, nil
+	for i, r := range s.rows {
+		f := &figures[i]
+		f.Row, f.Unit, f.Against, f.Least, f.Most = r.name, r.unit, r.against, r.least, r.most
+		f.Result = median(results[i])
+		f.Met = r.met(f.Result)
+	}
+	return figures, nil
 }
 
 func median(of []float64) float64 {
@@ -86,40 +143,8 @@ func median(of []float64) float64 {
 	return (sorted[middle-1] + sorted[middle]) / 2
 }
 
-// accepts compares durable acknowledgements, nobody to deliver to, with an
-// answer that Caddy makes up on the spot.
-func accepts(connections int) scenario {
-	submit := func(ctx context.Context, o options, site string) (float64, string, error) {
-		result, err := submitAll(ctx, o, site, connections)
-		if err != nil {
-			return 0, "", err
-		}
-		return result.PerSecond(), fmt.Sprintf("p50 %s p99 %s", rounded(result.Latency.Quantile(0.5)), rounded(result.Latency.Quantile(0.99))), nil
-	}
-	return scenario{
-		name: fmt.Sprintf("durable accepts, %d connections", connections), unit: "requests/s",
-		target: 0.25, against: "respond 202",
-		relay: func(ctx context.Context, o options) (float64, string, error) {
-			s, err := startCaddy(ctx, o, relayConfig(nil))
-			if err != nil {
-				return 0, "", err
-			}
-			defer s.stop()
-			return submit(ctx, o, s.site)
-		},
-		baseline: func(ctx context.Context, o options) (float64, string, error) {
-			s, err := startCaddy(ctx, o, plainConfig("respond /feedback 202"))
-			if err != nil {
-				return 0, "", err
-			}
-			defer s.stop()
-			return submit(ctx, o, s.site)
-		},
-	}
-}
-
-// submitAll is the sustained load that rows share: every connection submits as
-// fast as it is answered, and every answer must be 2xx.
+// submitAll is the sustained load that scenarios share: every connection
+// submits as fast as it is answered, and every answer must be 2xx.
 func submitAll(ctx context.Context, o options, site string, connections int) (*load.Result, error) {
 	result, err := load.Run(ctx, load.Options{
 		Address: site, Path: "/feedback", Body: submission,
@@ -135,3 +160,5 @@ func submitAll(ctx context.Context, o options, site string, connections int) (*l
 }
 
 func rounded(d time.Duration) time.Duration { return d.Round(10 * time.Microsecond) }
+
+func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }

@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -35,6 +37,7 @@ func plainConfig(site string) config { return config{site: site, ready: "/config
 // server is one running Caddy with a folder of its own.
 type server struct {
 	site    string // host:port
+	admin   string // host:port
 	process *caddyproc.Process
 	dir     string
 }
@@ -66,7 +69,27 @@ func startCaddy(ctx context.Context, o options, c config) (*server, error) {
 		_ = os.RemoveAll(dir)
 		return nil, err
 	}
-	return &server{site: site, process: p, dir: dir}, nil
+	return &server{site: site, admin: admin, process: p, dir: dir}, nil
+}
+
+// mallocs is how many objects the process has allocated since it began.
+func (s *server) mallocs(ctx context.Context) (uint64, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.admin+"/debug/vars", nil)
+	if err != nil {
+		return 0, err
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = response.Body.Close() }()
+	var vars struct {
+		Memstats struct{ Mallocs uint64 } `json:"memstats"`
+	}
+	if err := json.NewDecoder(response.Body).Decode(&vars); err != nil {
+		return 0, fmt.Errorf("reading the process's counters: %w", err)
+	}
+	return vars.Memstats.Mallocs, nil
 }
 
 // stop ends the process and removes its folder; a process that does not stop

@@ -47,6 +47,15 @@ func Start(ctx context.Context, deliver func(delivery string, body []byte, at ti
 // Address is the sink's host:port.
 func (s *Sink) Address() string { return s.listener.Addr().String() }
 
+// URLs are n different URLs of the sink.
+func (s *Sink) URLs(n int) []string {
+	urls := make([]string, n)
+	for i := range urls {
+		urls[i] = fmt.Sprintf("http://%s/hook/%d", s.Address(), i)
+	}
+	return urls
+}
+
 // Count is how many requests have been answered.
 func (s *Sink) Count() uint64 { return s.count.Load() }
 

@@ -1,0 +1,51 @@
+package main
+
+import (
+	"context"
+	"fmt"
+)
+
+// accepts compares durable acknowledgements, nobody to deliver to, with an
+// answer that Caddy makes up on the spot. What both allocate is read from the
+// processes themselves.
+func accepts(connections int) scenario {
+	run := func(ctx context.Context, o options, c config) (outcome, error) {
+		s, err := startCaddy(ctx, o, c)
+		if err != nil {
+			return outcome{}, err
+		}
+		defer s.stop()
+		before, err := s.mallocs(ctx)
+		if err != nil {
+			return outcome{}, err
+		}
+		result, err := submitAll(ctx, o, s.site, connections)
+		if err != nil {
+			return outcome{}, err
+		}
+		after, err := s.mallocs(ctx)
+		if err != nil {
+			return outcome{}, err
+		}
+		return outcome{
+			figures: []float64{result.PerSecond(), float64(after-before) / float64(result.Answered)},
+			note:    fmt.Sprintf("p50 %s p99 %s", rounded(result.Latency.Quantile(0.5)), rounded(result.Latency.Quantile(0.99))),
+		}, nil
+	}
+	return scenario{
+		rows: []row{
+			{
+				name: fmt.Sprintf("durable accepts, %d connections", connections), unit: "requests/s",
+				against: "respond 202", compare: ratio, least: 0.45, smoke: 0.12,
+			},
+			{
+				name: fmt.Sprintf("allocations of an accept, %d connections", connections), unit: "allocations",
+				against: "respond 202", compare: above, most: 60,
+			},
+		},
+		relay: func(ctx context.Context, o options) (outcome, error) { return run(ctx, o, relayConfig(nil)) },
+		baseline: func(ctx context.Context, o options) (outcome, error) {
+			return run(ctx, o, plainConfig("respond /feedback 202"))
+		},
+	}
+}
