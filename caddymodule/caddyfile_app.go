@@ -40,6 +40,8 @@ func parseApp(d *caddyfile.Dispenser, existing any) (any, error) {
 //	        events      <type…>
 //	        filter      <expression>
 //	        header      <field> <value>
+//	        tls_client_auth <cert_file> <key_file>
+//	        tls_ca      <file…>
 //	        retry       <delay…>|none
 //	        timeout     <duration>
 //	        concurrency <number>
@@ -196,6 +198,8 @@ func (w *Webhook) unmarshalOption(d *caddyfile.Dispenser) error {
 			w.Headers = make(http.Header)
 		}
 		w.Headers.Add(name, value)
+	case "tls_client_auth", "tls_ca":
+		return w.unmarshalTLS(d)
 	case "retry":
 		return ladder(d, &w.Retry)
 	case "timeout":
@@ -224,7 +228,7 @@ func (w *Webhook) unmarshalOption(d *caddyfile.Dispenser) error {
 		w.Disabled = true
 		return noArgument(d)
 	default:
-		return d.Errf("unrecognized option '%s' of webhook; known are url, secret, events, filter, header, retry, timeout, concurrency, rate, ordered and disabled", option)
+		return d.Errf("unrecognized option '%s' of webhook; known are url, secret, events, filter, header, tls_client_auth, tls_ca, retry, timeout, concurrency, rate, ordered and disabled", option)
 	}
 	return nil
 }

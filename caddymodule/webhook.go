@@ -40,6 +40,10 @@ type Webhook struct {
 	// when the configuration is loaded. The relay's own fields cannot be set.
 	Headers http.Header `json:"headers,omitempty"`
 
+	// For receivers that ask for a client certificate, or whose own certificate
+	// is not of a public authority.
+	TLS *TLS `json:"tls,omitempty"`
+
 	// The delays before each retry; an empty list means no retries. Default:
 	// the app's.
 	Retry Ladder `json:"retry,omitzero"`
@@ -117,6 +121,10 @@ func (w *Webhook) resolve(repl *caddy.Replacer) (relay.WebhookConfig, error) {
 			}
 			c.Header.Add(name, v)
 		}
+	}
+	var err error
+	if c.TLS, err = w.TLS.resolve(repl); err != nil {
+		return c, err
 	}
 	if w.Rate != "" {
 		rate, err := relay.ParseRate(w.Rate)

@@ -27,11 +27,19 @@ type webhookInput struct {
 	Events         *[]event.Type      `json:"events"`
 	Filter         *string            `json:"filter"`
 	Headers        *map[string]string `json:"headers"`
+	TLS            *tlsInput          `json:"tls"`
 	Retry          *[]string          `json:"retry"`
 	Timeout        *string            `json:"timeout"`
 	Concurrency    *int               `json:"concurrency"`
 	Rate           *string            `json:"rate"`
 	Ordered        *bool              `json:"ordered"`
+}
+
+// tlsInput are a webhook's TLS settings, in PEM; they are replaced as a whole.
+type tlsInput struct {
+	ClientCertificate    string `json:"client_certificate"`
+	ClientCertificateKey string `json:"client_certificate_key"`
+	RootCA               string `json:"root_ca"`
 }
 
 // apply puts what is given into the settings.
@@ -48,6 +56,9 @@ func (in webhookInput) apply(c *relay.WebhookConfig) error {
 		for name, value := range *in.Headers {
 			c.Header.Set(name, value)
 		}
+	}
+	if in.TLS != nil {
+		c.TLS = relay.TLS{Certificate: in.TLS.ClientCertificate, Key: in.TLS.ClientCertificateKey, CA: in.TLS.RootCA}
 	}
 	if in.Retry != nil {
 		c.Retry = make([]time.Duration, 0, len(*in.Retry))

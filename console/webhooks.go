@@ -23,6 +23,7 @@ type webhookView struct {
 	Rate         string       `json:"rate,omitempty"`
 	Ordered      bool         `json:"ordered"`
 	HasSecret    bool         `json:"has_secret"`
+	TLS          *tlsView     `json:"tls,omitempty"`
 	Source       string       `json:"source"`
 	State        string       `json:"state"`
 	Parked       bool         `json:"parked,omitempty"`
@@ -45,6 +46,7 @@ func viewWebhook(w relay.WebhookStatus) webhookView {
 		Rate:         w.Rate.String(),
 		Ordered:      w.Ordered,
 		HasSecret:    w.HasSecret,
+		TLS:          viewTLS(w.TLS),
 		Source:       w.Source,
 		State:        w.State,
 		Parked:       w.Parked,
@@ -61,6 +63,32 @@ func viewWebhook(w relay.WebhookStatus) webhookView {
 		v.Retry[i] = rung.String()
 	}
 	return v
+}
+
+// tlsView names the certificates of a webhook with TLS settings of its own.
+type tlsView struct {
+	ClientCertificate *certificateView  `json:"client_certificate,omitempty"`
+	RootCA            []certificateView `json:"root_ca,omitempty"`
+}
+
+// certificateView is a certificate by its subject.
+type certificateView struct {
+	Subject  string    `json:"subject"`
+	NotAfter time.Time `json:"not_after"`
+}
+
+func viewTLS(s relay.TLSStatus) *tlsView {
+	var v tlsView
+	if c := s.Certificate; !c.Expires.IsZero() {
+		v.ClientCertificate = &certificateView{c.Subject, moment(c.Expires)}
+	}
+	for _, c := range s.CA {
+		v.RootCA = append(v.RootCA, certificateView{c.Subject, moment(c.Expires)})
+	}
+	if v.ClientCertificate == nil && v.RootCA == nil {
+		return nil
+	}
+	return &v
 }
 
 // shownURL hides what is likely a secret in a URL: the password and the values

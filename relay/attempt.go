@@ -32,6 +32,7 @@ type target struct {
 	secret    *signer // nil: nothing is signed
 	previous  *signer // nil: no rotation
 	filter    *filter // nil: everything
+	tls       TLSStatus
 	userAgent string
 	// header has the headers that are the same for every attempt, of which
 	// configured ones may be secrets.
@@ -48,7 +49,10 @@ func newTarget(w WebhookConfig, c *client, userAgent string) (*target, error) {
 	if err != nil {
 		return nil, errors.New("url: no URL")
 	}
-	t := &target{config: w, url: u, client: c, userAgent: userAgent, header: make(http.Header), configured: make(map[string]bool)}
+	t := &target{config: w, url: u, userAgent: userAgent, header: make(http.Header), configured: make(map[string]bool)}
+	if t.client, t.tls, err = c.withTLS(w.TLS); err != nil {
+		return nil, fmt.Errorf("tls: %w", err)
+	}
 	if t.secret, err = newSigner(w.Secret); err != nil {
 		return nil, fmt.Errorf("secret: %w", err)
 	}

@@ -37,10 +37,28 @@ func newClient(c Egress) (*client, error) {
 	if err != nil {
 		return nil, err
 	}
+	return newClientOn(newTransport(e, defaultTLS()), e), nil
+}
+
+// withTLS returns the client for a webhook's own TLS settings. It has a
+// transport to itself: a connection made with one webhook's certificate, or to
+// a receiver that only its authorities vouch for, never carries another's events.
+func (c *client) withTLS(t TLS) (*client, TLSStatus, error) {
+	if t == (TLS{}) {
+		return c, TLSStatus{}, nil
+	}
+	config, status, err := t.compile()
+	if err != nil {
+		return nil, status, err
+	}
+	return newClientOn(newTransport(c.egress, config), c.egress), status, nil
+}
+
+func newTransport(e *egress, c *tls.Config) http.RoundTripper {
 	transport := &http.Transport{
 		DialContext:            e.dial,
 		ForceAttemptHTTP2:      true,
-		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12},
+		TLSClientConfig:        c,
 		TLSHandshakeTimeout:    dialTimeout,
 		MaxResponseHeaderBytes: maxResponseHeader,
 		DisableCompression:     true,
@@ -50,7 +68,7 @@ func newClient(c Egress) (*client, error) {
 	if e.proxy != nil {
 		transport.Proxy = http.ProxyURL(e.proxy)
 	}
-	return newClientOn(transport, e), nil
+	return transport
 }
 
 // newClientOn puts the retrying client on any transport.

@@ -74,6 +74,9 @@ type WebhookConfig struct {
 	Filter string
 	// Header is sent with every attempt.
 	Header http.Header
+	// TLS is for receivers that ask for a client certificate, or whose own is not
+	// of a public authority.
+	TLS TLS
 	// Retry is its ladder; nil is the generation's, empty is no retries.
 	Retry []time.Duration
 	// Timeout bounds one attempt; 0 is the generation's.
@@ -269,6 +272,14 @@ func (w WebhookConfig) Validate() error {
 			if strings.ContainsFunc(v, func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }) {
 				wrong("header", "the value of %s has a control character", canonical)
 			}
+		}
+	}
+	if w.TLS != (TLS{}) {
+		if err := w.TLS.Validate(); err != nil {
+			wrong("tls", "%w", err)
+		}
+		if !strings.HasPrefix(strings.ToLower(w.URL), "https:") {
+			wrong("tls", "is for https URLs; over http nobody would ask for it")
 		}
 	}
 	if err := validateLadder(w.Retry); err != nil {

@@ -34,6 +34,7 @@ type storedConfig struct {
 	Events         []event.Type    `json:"events,omitempty"`
 	Filter         string          `json:"filter,omitempty"`
 	Header         http.Header     `json:"header,omitempty"`
+	TLS            TLS             `json:"tls,omitzero"`
 	Retry          []time.Duration `json:"retry,omitzero"`
 	Timeout        time.Duration   `json:"timeout,omitempty"`
 	Concurrency    int             `json:"concurrency,omitempty"`
@@ -44,7 +45,7 @@ type storedConfig struct {
 func store(w WebhookConfig) *storedConfig {
 	return &storedConfig{
 		URL: w.URL, Secret: w.Secret, PreviousSecret: w.PreviousSecret, PreviousUntil: w.PreviousUntil,
-		Events: w.Events, Filter: w.Filter, Header: w.Header, Retry: w.Retry, Timeout: w.Timeout,
+		Events: w.Events, Filter: w.Filter, Header: w.Header, TLS: w.TLS, Retry: w.Retry, Timeout: w.Timeout,
 		Concurrency: w.Concurrency, Rate: w.Rate, Ordered: w.Ordered,
 	}
 }
@@ -52,7 +53,7 @@ func store(w WebhookConfig) *storedConfig {
 func (c *storedConfig) config(name string) WebhookConfig {
 	return WebhookConfig{
 		Name: name, URL: c.URL, Secret: c.Secret, PreviousSecret: c.PreviousSecret, PreviousUntil: c.PreviousUntil,
-		Events: c.Events, Filter: c.Filter, Header: c.Header, Retry: c.Retry, Timeout: c.Timeout,
+		Events: c.Events, Filter: c.Filter, Header: c.Header, TLS: c.TLS, Retry: c.Retry, Timeout: c.Timeout,
 		Concurrency: c.Concurrency, Rate: c.Rate, Ordered: c.Ordered,
 	}
 }

@@ -208,6 +208,7 @@ type WebhookStatus struct {
 	Rate        Rate
 	Ordered     bool
 	HasSecret   bool
+	TLS         TLSStatus
 	Source      string // FromCaddyfile or FromAPI
 	State       string // Active, Failing or Disabled
 	// Parked says that the webhook has left the configuration: its deliveries

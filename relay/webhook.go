@@ -342,7 +342,7 @@ func (w *webhook) status(c queue.Counts) WebhookStatus {
 	if t := w.target; t != nil {
 		s.URL, s.Events, s.Filter = t.config.URL, t.config.Events, t.config.Filter
 		s.Retry, s.Timeout, s.Concurrency = t.config.Retry, t.config.Timeout, t.config.Concurrency
-		s.Rate, s.Ordered, s.HasSecret = t.config.Rate, t.config.Ordered, t.secret != nil
+		s.Rate, s.Ordered, s.HasSecret, s.TLS = t.config.Rate, t.config.Ordered, t.secret != nil, t.tls
 	}
 	return s
 }

@@ -1,0 +1,113 @@
+package relay
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+)
+
+// TLS says how a webhook's receiver and the relay know each other, where that
+// is not as on the public web. Its zero value is: the relay shows nothing, and
+// trusts the system's authorities. All fields are PEM.
+type TLS struct {
+	// Certificate is what the relay shows to a receiver that asks for a client
+	// certificate, then those that lead to its authority; Key is its private
+	// key, which nothing shows again. Both or none.
+	Certificate string `json:"certificate,omitempty"`
+	Key         string `json:"key,omitempty"`
+	// CA are the authorities the receiver's certificate may come from. Where
+	// they are given, no others count.
+	CA string `json:"ca,omitempty"`
+}
+
+// Validate says what is wrong with the settings.
+func (t TLS) Validate() error {
+	_, _, err := t.compile()
+	return err
+}
+
+// TLSStatus is what may be shown of a webhook's TLS settings.
+type TLSStatus struct {
+	Certificate CertificateStatus   // of the client; zero where there is none
+	CA          []CertificateStatus // empty: the system's
+}
+
+// CertificateStatus names a certificate.
+type CertificateStatus struct {
+	Subject string
+	Expires time.Time
+}
+
+// defaultTLS is how receivers without TLS settings of their own are reached.
+func defaultTLS() *tls.Config { return &tls.Config{MinVersion: tls.VersionTLS12} }
+
+// compile reads the PEM. Its errors say nothing of what is in the key.
+func (t TLS) compile() (*tls.Config, TLSStatus, error) {
+	c, s := defaultTLS(), TLSStatus{}
+	if (t.Certificate == "") != (t.Key == "") {
+		return nil, s, errors.New("a client certificate and its key are given together")
+	}
+	if t.Certificate != "" {
+		pair, err := clientCertificate(t.Certificate, t.Key)
+		if err != nil {
+			return nil, s, fmt.Errorf("client certificate: %w", err)
+		}
+		c.Certificates = []tls.Certificate{pair}
+		s.Certificate = certificateStatus(pair.Leaf)
+	}
+	if t.CA != "" {
+		authorities, err := certificates(t.CA)
+		if err != nil {
+			return nil, s, fmt.Errorf("own authorities: %w", err)
+		}
+		c.RootCAs = x509.NewCertPool()
+		for _, a := range authorities {
+			c.RootCAs.AddCert(a)
+			s.CA = append(s.CA, certificateStatus(a))
+		}
+	}
+	return c, s, nil
+}
+
+func certificateStatus(c *x509.Certificate) CertificateStatus {
+	return CertificateStatus{Subject: c.Subject.String(), Expires: c.NotAfter}
+}
+
+func clientCertificate(certificate, key string) (tls.Certificate, error) {
+	if block, _ := pem.Decode([]byte(key)); block != nil && (block.Type == "ENCRYPTED PRIVATE KEY" || strings.Contains(block.Headers["Proc-Type"], "ENCRYPTED")) {
+		return tls.Certificate{}, errors.New("the key has a passphrase; give it without, for example by: openssl pkey -in KEY -out PLAIN")
+	}
+	pair, err := tls.X509KeyPair([]byte(certificate), []byte(key))
+	if err != nil {
+		return pair, errors.New(strings.TrimPrefix(err.Error(), "tls: "))
+	}
+	return pair, nil
+}
+
+// certificates reads all of a PEM text, which must be certificates and nothing
+// else: a key among them is surely a mistake.
+func certificates(text string) ([]*x509.Certificate, error) {
+	var all []*x509.Certificate
+	for rest := []byte(text); ; {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil {
+			break
+		}
+		if block.Type != "CERTIFICATE" {
+			return nil, fmt.Errorf("there is a %s; give certificates only", strings.ToLower(block.Type))
+		}
+		c, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, fmt.Errorf("certificate %d: %w", len(all)+1, err)
+		}
+		all = append(all, c)
+	}
+	if len(all) == 0 {
+		return nil, errors.New("there is no certificate; give PEM, which begins with -----BEGIN CERTIFICATE-----")
+	}
+	return all, nil
+}
