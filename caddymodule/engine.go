@@ -52,6 +52,7 @@ type engine struct {
 	queue   queue.Queue
 	relay   *relay.Relay
 	api     http.Handler
+	console http.Handler
 }
 
 // attachment is one configuration's hold on the engine.
@@ -117,7 +118,8 @@ func (e *engine) open() error {
 			return
 		}
 		e.queue, e.relay = q, r
-		e.api = console.NewAPI(console.Options{Relay: r, Version: version(), Started: time.Now(), Logger: e.options.Logger})
+		options := console.Options{Relay: r, Version: version(), Started: time.Now(), Logger: e.options.Logger}
+		e.api, e.console = console.NewAPI(options), console.New(options)
 	})
 	e.mu.RLock()
 	defer e.mu.RUnlock()
@@ -236,6 +238,19 @@ func (e *engine) serveAPI(w http.ResponseWriter, r *http.Request) {
 	api := e.api
 	e.mu.RUnlock()
 	api.ServeHTTP(w, r)
+}
+
+// serveConsole answers a request to the console.
+func (e *engine) serveConsole(w http.ResponseWriter, r *http.Request) {
+	if _, err := e.use(); err != nil {
+		stopped(w, r, r.URL.Path, err)
+		return
+	}
+	defer e.users.Done()
+	e.mu.RLock()
+	console := e.console
+	e.mu.RUnlock()
+	console.ServeHTTP(w, r)
 }
 
 // Destruct ends the engine within bounded time: requests under way are

@@ -11,8 +11,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/caddyserver/caddy/v2"
-
 	"github.com/userhero/relay/event"
 	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/relay"
@@ -81,12 +79,7 @@ func (h *Handler) mayUpdate(r *http.Request) bool {
 			}
 		}
 	}
-	repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
-	if !ok {
-		return false
-	}
-	user, ok := repl.GetString("http.auth.user.id")
-	return ok && user != ""
+	return authenticated(r) != ""
 }
 
 // merge applies the patch to the newest state of the feedback and stores the

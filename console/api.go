@@ -30,8 +30,8 @@ type Options struct {
 	Version string
 	// Started is when the relay began its work.
 	Started time.Time
-	// Who names the one who sent a request, for the activity log. Default:
-	// "admin".
+	// Who names the one who sent a request, for the activity log. Default: as
+	// WithUser said, or "admin".
 	Who func(*http.Request) string
 	// Logger gets the errors that are not the client's. Default: none.
 	Logger *slog.Logger
@@ -52,7 +52,7 @@ type api struct {
 func NewAPI(o Options) http.Handler {
 	a := &api{relay: o.Relay, queue: o.Relay.Queue(), version: o.Version, started: o.Started, who: o.Who, log: o.Logger}
 	if a.who == nil {
-		a.who = func(*http.Request) string { return "admin" }
+		a.who = userOf
 	}
 	if a.log == nil {
 		a.log = slog.New(slog.DiscardHandler)

@@ -1,0 +1,239 @@
+package caddymodule
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	pathpkg "path"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/userhero/relay/console"
+	"github.com/userhero/relay/event"
+)
+
+func init() {
+	caddy.RegisterModule(Console{})
+	httpcaddyfile.RegisterHandlerDirective("userhero_console", parseConsole)
+	// After authentication and encode, beside what answers.
+	httpcaddyfile.RegisterDirectiveOrder("userhero_console", httpcaddyfile.Before, "respond")
+}
+
+// Console shows what the relay does and has done, and lets people manage its
+// webhooks: pages for people, and the API for scripts below api/.
+//
+// It is closed unless one of these holds: Caddy has authenticated the user
+// (basic_auth and its like), the header field of user_header is there, the
+// client has shown a certificate that Caddy verified, or no_auth is written.
+type Console struct {
+	// The request header field that names the user, set by whoever asked for
+	// the password, such as the server behind forward_auth. Set it only where
+	// clients cannot: whoever sends the field is let in.
+	UserHeader string `json:"user_header,omitempty"`
+
+	// Let everybody in who can reach it.
+	NoAuth bool `json:"no_auth,omitempty"`
+
+	app *App
+}
+
+// CaddyModule returns the Caddy module information.
+func (Console) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "http.handlers.userhero_console",
+		New: func() caddy.Module { return new(Console) },
+	}
+}
+
+// Provision finds the app, made with its defaults where the configuration has
+// none.
+func (c *Console) Provision(ctx caddy.Context) error {
+	app, err := ctx.App("userhero")
+	if err != nil {
+		return fmt.Errorf("loading the userhero app: %w", err)
+	}
+	c.app = app.(*App)
+	return nil
+}
+
+// Validate checks the settings.
+func (c *Console) Validate() error {
+	if c.UserHeader != "" && c.NoAuth {
+		return errors.New("no_auth lets in whom user_header does not name; write one of them")
+	}
+	return nil
+}
+
+// anybody is who is noted in the activity log where no_auth lets everybody in.
+const anybody = "somebody"
+
+// user is who sends the request; it is false for whom nobody has let in.
+func (c *Console) user(r *http.Request) (string, bool) {
+	if user := authenticated(r); user != "" {
+		return user, true
+	}
+	if c.UserHeader != "" {
+		if user := r.Header.Get(c.UserHeader); user != "" {
+			return user, true
+		}
+	}
+	if r.TLS != nil && len(r.TLS.VerifiedChains) > 0 {
+		subject := r.TLS.VerifiedChains[0][0].Subject
+		if subject.CommonName != "" {
+			return subject.CommonName, true
+		}
+		return subject.String(), true
+	}
+	return anybody, c.NoAuth
+}
+
+// authenticated is the id of the user that Caddy has authenticated, or empty.
+func authenticated(r *http.Request) string {
+	repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
+	if !ok {
+		return ""
+	}
+	user, _ := repl.GetString("http.auth.user.id")
+	return user
+}
+
+// consolePolicy lets pages use what the console itself serves, and no code or
+// style that is written into them: text that got there as markup would do
+// nothing.
+const consolePolicy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; " +
+	"form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+
+// ServeHTTP answers the request.
+func (c *Console) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Handler) error {
+	h := w.Header()
+	h.Set("Content-Security-Policy", consolePolicy)
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Referrer-Policy", "same-origin")
+	h.Set("Cross-Origin-Opener-Policy", "same-origin")
+	h.Set("Cross-Origin-Resource-Policy", "same-origin")
+	h.Set("Cache-Control", "no-store")
+
+	path, ok := consolePath(r)
+	if !ok {
+		// The links of a page are relative to its folder, so a page needs the slash.
+		h.Set("Location", (&url.URL{Path: "./" + pathpkg.Base(requestedPath(r)) + "/", RawQuery: r.URL.RawQuery}).String())
+		w.WriteHeader(http.StatusTemporaryRedirect)
+		return nil
+	}
+	if strings.HasPrefix(path, console.AssetsPath) {
+		console.ServeAsset(w, r, path) // no secrets: they are in the repository
+		return nil
+	}
+	user, ok := c.user(r)
+	if !ok {
+		refuse(w, r, path)
+		return nil
+	}
+	r = console.WithUser(r, user)
+	target := *r.URL
+	target.Path, target.RawPath = path, ""
+	r.URL = &target
+	if err := c.app.attach(); err != nil {
+		stopped(w, r, path, err)
+		return nil
+	}
+	c.app.engine.serveConsole(w, r)
+	return nil
+}
+
+// consolePath is the request's path below the console's mount point, whether
+// or not that was cut off. It is false where the path is the mount point
+// itself, without a slash.
+func consolePath(r *http.Request) (inside string, ok bool) {
+	requested := requestedPath(r)
+	if requested == r.URL.Path {
+		return console.Locate(requested)
+	}
+	inside = cmp.Or(r.URL.Path, "/")
+	return inside, inside != "/" || strings.HasSuffix(requested, "/")
+}
+
+// requestedPath is the path as it was before the site changed it.
+func requestedPath(r *http.Request) string {
+	if original, ok := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request); ok {
+		return original.URL.Path
+	}
+	return r.URL.Path
+}
+
+// refuse says what opens the console.
+func refuse(w http.ResponseWriter, r *http.Request, path string) {
+	if !wantsHTML(r.Header) {
+		writeProblem(w, event.NewProblem(http.StatusForbidden, "The console is closed: "+
+			"put authentication before userhero_console, such as basic_auth, or write user_header or no_auth into it."))
+		return
+	}
+	console.WriteNotice(w, path, http.StatusForbidden, console.Notice{
+		Title: "The console is closed",
+		Text:  "It shows what people have written and can send it elsewhere, so it opens to nobody until the Caddyfile says to whom. Add one of these, and reload.",
+		Samples: []console.Sample{
+			{Name: "A password. caddy hash-password makes the hash:", Code: "handle_path /relay/* {\n\tbasic_auth {\n\t\tada $2a$14$…\n\t}\n\tuserhero_console\n}"},
+			{Name: "Your own login, asked by forward_auth; copy_headers must name the same field:", Code: "userhero_console {\n\tuser_header Remote-User\n}"},
+			{Name: "Everybody who can reach this address, which is right on loopback only:", Code: "userhero_console {\n\tno_auth\n}"},
+		},
+	})
+}
+
+// stopped says that there is nothing to show at this moment.
+func stopped(w http.ResponseWriter, r *http.Request, path string, err error) {
+	w.Header()["Retry-After"] = retryAfter(err)
+	problem := unavailable(err)
+	if !wantsHTML(r.Header) {
+		writeProblem(w, problem)
+		return
+	}
+	console.WriteNotice(w, path, problem.Status, console.Notice{Title: "Not at this moment", Text: problem.Detail})
+}
+
+func parseConsole(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
+	c := new(Console)
+	return c, c.UnmarshalCaddyfile(h.Dispenser)
+}
+
+// UnmarshalCaddyfile sets up the console from Caddyfile tokens. Syntax:
+//
+//	userhero_console [<matcher>] {
+//	    user_header <field>
+//	    no_auth
+//	}
+func (c *Console) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	d.Next() // consume the directive's name
+	if d.NextArg() {
+		return d.ArgErr()
+	}
+	for d.NextBlock(0) {
+		var err error
+		switch option := d.Val(); option {
+		case "user_header":
+			err = oneArgument(d, &c.UserHeader)
+		case "no_auth":
+			c.NoAuth = true
+			err = noArgument(d)
+		default:
+			err = d.Errf("unrecognized option '%s' of userhero_console; known are user_header and no_auth", option)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Interface guards
+var (
+	_ caddy.Provisioner           = (*Console)(nil)
+	_ caddy.Validator             = (*Console)(nil)
+	_ caddyfile.Unmarshaler       = (*Console)(nil)
+	_ caddyhttp.MiddlewareHandler = (*Console)(nil)
+)

@@ -1,0 +1,94 @@
+package console
+
+import (
+	"bytes"
+	"compress/gzip"
+	"crypto/sha256"
+	"embed"
+	"encoding/hex"
+	"net/http"
+	"path"
+	"strings"
+	"time"
+)
+
+//go:embed assets
+var assetFiles embed.FS
+
+// AssetsPath begins the paths of styles and scripts. They hold nothing of the
+// relay's, so they may be served to everybody.
+const AssetsPath = "/assets/"
+
+// asset is one file as it is served.
+type asset struct {
+	plain, compressed []byte
+	contentType       string
+	version           string // of the content, for its address
+}
+
+// assets are the files by name, read and compressed once.
+var assets = loadAssets()
+
+func loadAssets() map[string]asset {
+	all := make(map[string]asset)
+	for name, contentType := range map[string]string{
+		"console.css":     "text/css; charset=utf-8",
+		"console.js":      "text/javascript; charset=utf-8",
+		"htmx.min.js":     "text/javascript; charset=utf-8",
+		"htmx-sse.min.js": "text/javascript; charset=utf-8",
+		"icon.svg":        "image/svg+xml",
+	} {
+		plain, err := assetFiles.ReadFile("assets/" + name)
+		if err != nil {
+			panic(err) // it is embedded
+		}
+		sum := sha256.Sum256(plain)
+		all[name] = asset{plain, compress(plain), contentType, hex.EncodeToString(sum[:6])}
+	}
+	return all
+}
+
+func compress(plain []byte) []byte {
+	var b bytes.Buffer
+	z, err := gzip.NewWriterLevel(&b, gzip.BestCompression)
+	if err == nil {
+		_, err = z.Write(plain)
+	}
+	if err == nil {
+		err = z.Close()
+	}
+	if err != nil {
+		panic(err) // memory takes everything
+	}
+	return b.Bytes()
+}
+
+// assetURL is the address of a file, relative to the console's root. It changes
+// with the content, so that browsers may keep what they have.
+func assetURL(name string) string { return AssetsPath[1:] + name + "?v=" + assets[name].version }
+
+// ServeAsset answers with the file that a path below the console's mount point
+// names.
+func ServeAsset(w http.ResponseWriter, r *http.Request, inside string) {
+	a, ok := assets[path.Base(inside)]
+	if !ok || inside != AssetsPath+path.Base(inside) {
+		http.NotFound(w, r)
+		return
+	}
+	h := w.Header()
+	h.Set("Content-Type", a.contentType)
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Cache-Control", "no-cache")
+	if r.URL.Query().Get("v") == a.version {
+		h.Set("Cache-Control", "public, max-age=31536000, immutable")
+	}
+	h.Set("Vary", "Accept-Encoding")
+	h.Set("ETag", `"`+a.version+`"`)
+	content := a.plain
+	if strings.Contains(r.Header.Get("Accept-Encoding"), "gzip") {
+		h.Set("Content-Encoding", "gzip")
+		h.Set("ETag", `"`+a.version+`-gzip"`)
+		content = a.compressed
+	}
+	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(content))
+}
