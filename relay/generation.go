@@ -84,54 +84,30 @@ func (g *Generation) Detach() error {
 	return r.apply(newest)
 }
 
-// apply makes a generation the one that counts; r.attachMu is held.
+// apply makes a generation the one that counts, or changes nothing that is in
+// force; r.attachMu is held.
 func (r *Relay) apply(g *Generation) error {
 	ctx, cancel := context.WithTimeout(context.Background(), storeTime)
 	defer cancel()
-	named := make(map[string]*target)
-	for _, wc := range g.config.Webhooks {
-		t, err := newTarget(wc.complete(g.config), g.client, r.agent)
-		if err != nil {
-			return fmt.Errorf("webhook %s: %w", wc.Name, err)
-		}
-		named[wc.Name] = t
+	targets, err := r.targets(g)
+	if err != nil {
+		return err
 	}
 	for _, wc := range g.config.Webhooks {
-		name, t := wc.Name, named[wc.Name]
-		r.mu.RLock()
-		w := r.webhooks[name]
-		r.mu.RUnlock()
-		if w == nil {
-			var err error
-			if w, err = r.create(ctx, name, record{Source: FromCaddyfile, State: Active}); err != nil {
-				return fmt.Errorf("webhook %s: %w", name, err)
-			}
-		} else if w.added() != nil {
-			return fmt.Errorf("webhook %s: one of this name was added through the API; delete that, or rename this", name)
-		}
-		if err := w.configure(ctx, t); err != nil {
-			return fmt.Errorf("webhook %s: %w", name, err)
-		}
-	}
-	for _, w := range r.all() {
-		if _, ok := named[w.name]; ok {
+		if _, err := r.find(wc.Name); err == nil {
 			continue
 		}
-		var t *target // none: it has left the configuration, and is parked
-		if c := w.added(); c != nil {
-			var err error
-			if t, err = newTarget(c.config(w.name).complete(g.config), g.client, r.agent); err != nil {
-				return fmt.Errorf("webhook %s: %w", w.name, err)
-			}
-		}
-		if err := w.configure(ctx, t); err != nil {
-			return fmt.Errorf("webhook %s: %w", w.name, err)
+		if _, err := r.create(ctx, wc.Name, record{Source: FromCaddyfile, State: Active}); err != nil {
+			return fmt.Errorf("webhook %s: %w", wc.Name, err)
 		}
 	}
 	if g.config.Notifier != nil {
 		if err := r.openMail(ctx); err != nil {
 			return err
 		}
+	}
+	if err := r.configure(ctx, targets); err != nil {
+		return err
 	}
 	r.mu.Lock()
 	first := r.current == nil
@@ -140,6 +116,57 @@ func (r *Relay) apply(g *Generation) error {
 	if first && g.config.Notifier != nil {
 		for _, w := range r.all() {
 			w.remind()
+		}
+	}
+	return nil
+}
+
+// targets are those of a generation, by the names of their webhooks: of the
+// file's and of those that were added through the API.
+func (r *Relay) targets(g *Generation) (map[string]*target, error) {
+	targets := make(map[string]*target)
+	compile := func(c WebhookConfig) error {
+		t, err := newTarget(c.complete(g.config), g.client, r.agent)
+		if err != nil {
+			return fmt.Errorf("webhook %s: %w", c.Name, err)
+		}
+		targets[c.Name] = t
+		return nil
+	}
+	for _, wc := range g.config.Webhooks {
+		if w, err := r.find(wc.Name); err == nil && w.added() != nil {
+			return nil, fmt.Errorf("webhook %s: one of this name was added through the API; delete that, or rename this", wc.Name)
+		}
+		if err := compile(wc); err != nil {
+			return nil, err
+		}
+	}
+	for _, w := range r.all() {
+		if c := w.added(); c != nil {
+			if err := compile(c.config(w.name)); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return targets, nil
+}
+
+// configure puts targets in force. A webhook without one has left the
+// configuration, and is parked. When the store refuses that, all get back what
+// they had.
+func (r *Relay) configure(ctx context.Context, targets map[string]*target) error {
+	type change struct {
+		webhook *webhook
+		before  *target
+	}
+	var changed []change
+	for _, w := range r.all() {
+		changed = append(changed, change{w, w.aim()})
+		if err := w.configure(ctx, targets[w.name]); err != nil {
+			for _, c := range changed {
+				_ = c.webhook.configure(ctx, c.before) // in force again, whatever the store says
+			}
+			return fmt.Errorf("webhook %s: %w", w.name, err)
 		}
 	}
 	return nil

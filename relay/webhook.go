@@ -86,11 +86,22 @@ func (w *webhook) configure(ctx context.Context, t *target) error {
 	if before != after {
 		w.relay.observer.StateChanged(w.name, before, after)
 	}
-	if parked := t == nil; parked != w.parked {
-		w.parked = parked
-		return w.put(ctx)
+	parked := w.parked
+	if w.parked = t == nil; w.parked == parked {
+		return nil
 	}
-	return nil
+	err := w.put(ctx)
+	if err != nil {
+		w.parked = parked
+	}
+	return err
+}
+
+// aim is the target in force; nil where the webhook is parked.
+func (w *webhook) aim() *target {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.target
 }
 
 // newLimiter keeps the old one where the rate is the same.
