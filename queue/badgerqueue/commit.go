@@ -77,6 +77,7 @@ func (c *committer) run() {
 	for {
 		batch = c.gather(batch[:0])
 		if len(batch) == 0 {
+			c.keepTime()
 			return
 		}
 		if err := c.s.failure(); err != nil {
@@ -88,6 +89,13 @@ func (c *committer) run() {
 		}
 		c.commit(batch)
 		clear(batch)
+	}
+}
+
+// keepTime writes how far the time of day was set since the last commit.
+func (c *committer) keepTime() {
+	if c.s.clock.movedFrom(c.state.shift) && c.s.failure() == nil && c.s.disk.roomToWrite() {
+		c.commit([]operation{&waitedOp{do: func(*batch) error { return nil }, result: make(chan error, 1)}})
 	}
 }
 
@@ -300,7 +308,7 @@ func (c *committer) fail(ops []operation, err error) {
 }
 
 // finish writes what the operations of a batch share: each touched D record
-// once, counters, cursors.
+// once, counters, cursors, the time.
 func (b *batch) finish() error {
 	for seq, ds := range b.touched {
 		key := deliveriesKey(seq)
@@ -314,10 +322,8 @@ func (b *batch) finish() error {
 			return err
 		}
 	}
-	if b.stateOf != b.c.state {
-		return b.set(keyState, b.stateOf.encode())
-	}
-	return nil
+	b.stateOf.at, b.stateOf.shift = b.now.UnixNano(), b.s.clock.readShift()
+	return b.set(keyState, b.stateOf.encode())
 }
 
 // applied makes the committed batch visible to lanes and readers.

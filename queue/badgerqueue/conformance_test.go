@@ -10,6 +10,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/queue/badgerqueue"
@@ -19,42 +20,48 @@ import (
 // TestKeepsEveryPromise runs the suite that every engine runs.
 func TestKeepsEveryPromise(t *testing.T) {
 	t.Parallel()
-	var paths sync.Map // of a queue.Queue: its folder
-	openAt := func(t *testing.T, path string) queue.Queue {
+	var opened sync.Map // of a queue.Queue: its options
+	open := func(t *testing.T, o badgerqueue.Options) queue.Queue {
 		t.Helper()
-		s, err := badgerqueue.Open(context.Background(), badgerqueue.Options{Path: path})
+		s, err := badgerqueue.Open(context.Background(), o)
 		if err != nil {
 			t.Fatal(err)
 		}
-		paths.Store(s, path)
+		opened.Store(s, o)
 		return s
 	}
-	pathOf := func(t *testing.T, q queue.Queue) string {
+	optionsOf := func(t *testing.T, q queue.Queue) badgerqueue.Options {
 		t.Helper()
-		path, ok := paths.Load(q)
+		o, ok := opened.Load(q)
 		if !ok {
 			t.Fatal("the suite gave back a queue that it did not get")
 		}
-		return path.(string)
+		return o.(badgerqueue.Options)
 	}
 	queuetest.Run(t, queuetest.Harness{
 		Open: func(t *testing.T) queue.Queue {
 			t.Helper()
-			return openAt(t, t.TempDir())
+			return open(t, badgerqueue.Options{Path: t.TempDir()})
+		},
+		// The clock is looked at as often as the retention asks for.
+		OpenOn: func(t *testing.T, c queue.Clock) queue.Queue {
+			t.Helper()
+			return open(t, badgerqueue.Options{Path: t.TempDir(), Retention: 10 * time.Second, Clock: c})
 		},
 		Reopen: func(t *testing.T, q queue.Queue) queue.Queue {
 			t.Helper()
-			return openAt(t, pathOf(t, q))
+			return open(t, optionsOf(t, q))
 		},
 		// What a killed process leaves is what its files hold at that moment.
 		Crash: func(t *testing.T, q queue.Queue) queue.Queue {
 			t.Helper()
-			left := t.TempDir()
-			copyFiles(t, pathOf(t, q), left)
+			o, left := optionsOf(t, q), t.TempDir()
+			copyFiles(t, o.Path, left)
 			if err := q.Close(context.Background()); err != nil {
 				t.Fatal(err)
 			}
-			return openAt(t, left)
+			o.Path = left
+			return open(t, o)
 		},
 	})
 }

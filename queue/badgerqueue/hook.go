@@ -183,6 +183,15 @@ func (h *hook) moved(seq uint64) {
 	}
 }
 
+// wake has an open lane look again.
+func (h *hook) wake() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.lane != nil {
+		h.lane.signal()
+	}
+}
+
 // show publishes the counters of the last commit.
 func (h *hook) show() {
 	h.mu.Lock()
@@ -203,7 +212,7 @@ func (h *hook) storedMarks(added []ticket) marks {
 	return m
 }
 
-func (h *hook) stats(now time.Time) queue.WebhookStats {
+func (h *hook) stats(c *clock) queue.WebhookStats {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	st := queue.WebhookStats{Counts: h.shown}
@@ -214,8 +223,8 @@ func (h *hook) stats(now time.Time) queue.WebhookStats {
 	if since.IsZero() && len(h.inbox.fresh) > 0 {
 		since = h.inbox.fresh[0].Created
 	}
-	if h.due != 0 && h.due <= now.UnixNano() {
-		if due := time.Unix(0, h.due).UTC(); since.IsZero() || due.Before(since) {
+	if h.due != 0 && h.due <= c.now().UnixNano() {
+		if due := c.wall(h.due); since.IsZero() || due.Before(since) {
 			since = due
 		}
 	}

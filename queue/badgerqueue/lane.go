@@ -489,7 +489,7 @@ func (l *lane) open(v *view, t *ticket) (*queue.Lease, error) {
 		}
 		d = *stored
 	}
-	return queue.NewLease(publicDelivery(t.event, d), *t.event, l), nil
+	return queue.NewLease(l.s.clock.delivery(t.event, d), *t.event, l), nil
 }
 
 // goOut registers the leases; those whose ticket went stale are dropped.

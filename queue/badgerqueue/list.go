@@ -27,16 +27,17 @@ const (
 	createdSlack = time.Minute
 )
 
-func publicDelivery(e *queue.Event, d delivery) queue.Delivery {
+// delivery is what a lease shows.
+func (c *clock) delivery(e *queue.Event, d delivery) queue.Delivery {
 	p := queue.Delivery{
 		ID:   queue.DeliveryID{Event: e.ID, Webhook: d.webhook},
 		Type: e.Type, FeedbackID: e.FeedbackID, Created: e.Created,
 		State: d.state, Rung: int(d.rung), Attempts: int(d.attempts),
 	}
 	if d.state.Waiting() {
-		p.Due = fromUnixNano(d.at)
+		p.Due = c.wall(d.at)
 	} else {
-		p.Ended = fromUnixNano(d.at)
+		p.Ended = c.wall(d.at)
 	}
 	return p
 }
@@ -47,7 +48,7 @@ func (s *Store) publicDelivery(e *queue.Event, d delivery) queue.Delivery {
 	if d.state.Waiting() && s.hook(d.webhook) == nil {
 		d.state, d.at = queue.Failed, 0
 	}
-	return publicDelivery(e, d)
+	return s.clock.delivery(e, d)
 }
 
 // view runs fn with a snapshot.

@@ -325,15 +325,20 @@ type state struct {
 	// X key to be found by.
 	swept uint64
 	ended int64 // no X key is older; unix nanoseconds
+	// at is the store's time of the last commit, and shift how far the time of
+	// day was ahead of it; in nanoseconds. Older builds wrote neither.
+	at, shift int64
 }
 
 func (s state) encode() []byte {
-	b := binary.AppendUvarint(record(48), s.seq)
+	b := binary.AppendUvarint(record(64), s.seq)
 	b = binary.AppendVarint(b, s.events)
 	b = binary.AppendUvarint(b, uint64(s.webhook))
 	b = binary.AppendUvarint(b, s.noted)
 	b = binary.AppendUvarint(b, s.swept)
 	b = binary.AppendVarint(b, s.ended)
+	b = binary.AppendVarint(b, s.at)
+	b = binary.AppendVarint(b, s.shift)
 	return seal(keyState, b)
 }
 
@@ -344,6 +349,9 @@ func decodeState(rec []byte) (s state, err error) {
 	}
 	r := reader{b: p}
 	s = state{seq: r.uvarint(), events: r.varint(), webhook: queue.WebhookID(r.uvarint()), noted: r.uvarint(), swept: r.uvarint(), ended: r.varint()}
+	if len(r.b) > 0 {
+		s.at, s.shift = r.varint(), r.varint()
+	}
 	if r.bad {
 		return s, fmt.Errorf("%w %q: short", errDamaged, keyState)
 	}

@@ -58,6 +58,7 @@ func (s *Store) sweep() {
 			return
 		case <-tick.C:
 		}
+		s.lookAtClock(ctx)
 		written := s.disk.written.Load()
 		s.disk.measure()
 		n, err := s.sweepOnce(ctx)
@@ -71,6 +72,30 @@ func (s *Store) sweep() {
 			}
 			s.disk.measure()
 		}
+	}
+}
+
+// lookAtClock has the lanes look again where the machine slept through their
+// timers, and keeps how far the time of day was set meanwhile.
+func (s *Store) lookAtClock(ctx context.Context) {
+	if s.clock.readSlept() > 0 {
+		s.wakeLanes()
+	}
+	if !s.clock.movedFrom(s.shown.Load().shift) {
+		return
+	}
+	err := s.commit(ctx, 2, 256, func(*batch) error { return nil }) // every batch keeps it
+	if err != nil && ctx.Err() == nil {
+		s.log.Warn("keeping the time", "error", err)
+	}
+}
+
+// wakeLanes has every lane look at what is due.
+func (s *Store) wakeLanes() {
+	s.hooksMu.RLock()
+	defer s.hooksMu.RUnlock()
+	for _, h := range s.hooks {
+		h.wake()
 	}
 }
 
@@ -128,7 +153,8 @@ func (s *Store) sweepSequence(ctx context.Context, early bool) (removed int64, m
 				swept = seqOf(key) + 1
 				return true, nil
 			}
-			if e.Created.After(old) && !early {
+			created, ahead := s.clock.own(e.Created)
+			if created.After(old) && !ahead && !early {
 				return false, nil
 			}
 			ds, err := getDeliveries(txn, seqOf(key))
@@ -138,8 +164,8 @@ func (s *Store) sweepSequence(ctx context.Context, early bool) (removed int64, m
 				return true, nil
 			}
 			swept = seqOf(key) + 1
-			switch ended := endedAt(&e, ds); {
-			case s.waits(ds, !e.Created.After(old)): // its settlement will tell
+			switch ended := endedAt(created, ds); {
+			case s.waits(ds, !created.After(old)): // its settlement will tell
 			case early || !ended.After(old):
 				gone = append(gone, s.finished(txn, &e, len(rec), waiting{}))
 			default:
@@ -153,7 +179,7 @@ func (s *Store) sweepSequence(ctx context.Context, early bool) (removed int64, m
 	}
 	return s.remove(ctx, gone, func(b *batch) error {
 		for _, at := range later {
-			if ds, err := b.deliveriesOf(at.seq); err != nil || s.waits(ds, false) {
+			if ds, err := b.deliveriesOf(at.seq); err != nil || s.waits(ds, true) {
 				continue // requeued since: its settlement will tell
 			}
 			b.stateOf.ended = min(b.stateOf.ended, at.due)
@@ -171,6 +197,8 @@ func (s *Store) sweepEnded(ctx context.Context, early bool) (removed int64, more
 	old := s.clock.now().Add(-s.o.Retention).UnixNano()
 	var gone []finished
 	var stale [][]byte
+	kept := false // a key that the cursor must not pass
+	looked := 0
 	low := s.shown.Load().ended
 	err = s.view(ctx, func(txn *badger.Txn) error {
 		scanKeys(txn, []byte{prefixEnded}, endedKey(waiting{due: low}), func(key []byte) bool {
@@ -178,19 +206,25 @@ func (s *Store) sweepEnded(ctx context.Context, early bool) (removed int64, more
 			if at.due > old && !early {
 				return false
 			}
-			if len(gone)+len(stale) >= sweepBatch {
-				more = true
+			if looked++; len(gone)+len(stale) >= sweepBatch || looked > sweepScan {
+				more = len(gone)+len(stale) >= sweepBatch
 				return false
 			}
-			low = at.due
+			if !kept {
+				low = at.due
+			}
 			e, err := s.getEvent(txn, at.seq)
 			if err != nil {
 				stale = append(stale, endedKey(at))
 				return true
 			}
 			ds, err := getDeliveries(txn, at.seq)
-			if err != nil || s.waits(ds, false) {
+			switch {
+			case err != nil || s.waits(ds, true):
 				stale = append(stale, endedKey(at)) // requeued: it gets a new one
+				return true
+			case at.due > old && s.waits(ds, false):
+				kept = true // parked, and not expired: it does not go early
 				return true
 			}
 			gone = append(gone, s.finished(txn, &e, len(e.Body), at))
@@ -214,8 +248,8 @@ func (s *Store) sweepEnded(ctx context.Context, early bool) (removed int64, more
 
 // endedAt is when the last delivery ended; without deliveries, or with parked
 // ones alone, when the event was accepted.
-func endedAt(e *queue.Event, ds deliveries) time.Time {
-	ended := e.Created
+func endedAt(created time.Time, ds deliveries) time.Time {
+	ended := created
 	for _, d := range ds {
 		if at := fromUnixNano(d.at); !d.state.Waiting() && at.After(ended) {
 			ended = at

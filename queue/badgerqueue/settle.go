@@ -129,7 +129,7 @@ func (o *settleOp) apply(b *batch) error {
 
 // ended leaves a trace for the sweep of an event that ended behind its cursor.
 func (b *batch) ended(seq uint64, ds deliveries) error {
-	if seq >= b.stateOf.swept || b.s.waits(ds, false) {
+	if seq >= b.stateOf.swept || b.s.waits(ds, true) {
 		return nil
 	}
 	at := b.now.UnixNano()

@@ -68,6 +68,9 @@ type Options struct {
 	// systems that do not tell their free space truly; on a disk that is really
 	// full the process then dies by SIGBUS.
 	MinFree int64
+	// Clock tells the time of day and what the machine slept. Default: the
+	// machine's. Everything else is timed by the runtime's clock.
+	Clock queue.Clock
 	// Logger gets the store's and Badger's messages. Default: none.
 	Logger *slog.Logger
 	// OnCommit, unless nil, is called after every durable commit with the time
@@ -130,7 +133,7 @@ func open(ctx context.Context, o Options, b bounds) (*Store, error) {
 		return nil, err
 	}
 	s := &Store{
-		o: o, bounds: b, log: o.Logger, clock: newClock(), open: true,
+		o: o, bounds: b, log: o.Logger, clock: clock{system: o.Clock}, open: true,
 		ops:   make(chan operation, maxQueued),
 		stop:  make(chan struct{}),
 		moved: make(chan struct{}, 1),
@@ -178,6 +181,9 @@ func (o *Options) complete() error {
 	}
 	if o.Retention == 0 {
 		o.Retention = 30 * 24 * time.Hour
+	}
+	if o.Clock == nil {
+		o.Clock = systemClock{}
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
@@ -290,6 +296,7 @@ func (s *Store) load() error {
 	if err != nil {
 		return fmt.Errorf("reading the store at %s: %w", s.o.Path, err)
 	}
+	s.clock.resume(st.at, st.shift)
 	s.shown.Store(&st)
 	return s.checkHighWater(st.seq)
 }
@@ -386,11 +393,10 @@ func (s *Store) Stats() queue.Stats {
 		DiskFree:  s.disk.free(),
 		Commit:    time.Duration(s.latency.Load()),
 	}
-	now := s.clock.now()
 	s.hooksMu.RLock()
 	defer s.hooksMu.RUnlock()
 	for id, h := range s.hooks {
-		st.Webhooks[id] = h.stats(now)
+		st.Webhooks[id] = h.stats(&s.clock)
 	}
 	return st
 }
@@ -428,20 +434,6 @@ func (s *Store) Close(ctx context.Context) error {
 	case <-ctx.Done():
 		return fmt.Errorf("closing the store at %s: %w; what was acknowledged is safe and read again at the next start", s.o.Path, context.Cause(ctx))
 	}
-}
-
-// clock is wall time that only runs forwards: a step of the system's clock
-// while the process runs makes nothing early and nothing late.
-type clock struct{ start time.Time }
-
-func newClock() clock { return clock{start: time.Now()} }
-
-func (c clock) now() time.Time { return c.start.Add(time.Since(c.start)) }
-
-// at turns a time that a caller computed from time.Now into one of this clock.
-func (c clock) at(t time.Time) time.Time {
-	left := time.Until(t) // first: what passes between the two may only make it later
-	return c.now().Add(left)
 }
 
 // badgerLogger hands Badger's messages on. Badger's "info" is about its own

@@ -133,7 +133,7 @@ func (q *Queue) Requeue(_ context.Context, id queue.DeliveryID, at time.Time) er
 		e.deliveries[id.Webhook] = d
 	}
 	d.State, d.Rung, d.Ended = queue.Pending, 0, time.Time{}
-	d.wait(at)
+	d.wait(at, q.slept())
 	l := q.lanes[id.Webhook]
 	l.forget(id.Event)
 	l.signal()

@@ -12,6 +12,9 @@ import (
 // defaultInFlight is LaneOptions.MaxInFlight where none is given.
 const defaultInFlight = 8
 
+// lookEvery is how often a lane that waits asks whether the machine has slept.
+const lookEvery = 10 * time.Millisecond
+
 // lane implements queue.Lane. It keeps no order of its own: what comes next is
 // looked up each time.
 type lane struct {
@@ -108,7 +111,11 @@ func (l *lane) Next(ctx context.Context, most int) ([]*queue.Lease, error) {
 func (l *lane) sleep(ctx context.Context, due time.Time) error {
 	var alarm <-chan time.Time
 	if !due.IsZero() {
-		timer := time.NewTimer(time.Until(due))
+		wait := due.Sub(l.q.now())
+		if l.q.o.Clock != nil {
+			wait = min(wait, lookEvery)
+		}
+		timer := time.NewTimer(wait)
 		defer timer.Stop()
 		alarm = timer.C
 	}
@@ -130,7 +137,7 @@ func (l *lane) take(most int) (leases []*queue.Lease, due time.Time, err error) 
 	if q.lanes[l.webhook] != l {
 		return nil, due, queue.ErrClosed
 	}
-	for now := time.Now(); len(leases) < most && len(l.leased) < l.most; {
+	for now := q.now(); len(leases) < most && len(l.leased) < l.most; {
 		e, again := l.pick(now)
 		if e == nil {
 			due = again
@@ -215,9 +222,9 @@ func (l *lane) Settle(lease *queue.Lease, s queue.Settlement) error {
 	case queue.SettleRetry:
 		d.State = queue.Retrying
 		d.Rung++
-		d.wait(s.At)
+		d.wait(s.At, q.slept())
 	case queue.SettleDefer:
-		d.wait(s.At)
+		d.wait(s.At, q.slept())
 	}
 	return nil
 }

@@ -37,6 +37,10 @@ type Options struct {
 	// is, or with Sync: a crash before that loses them, and their deliveries are
 	// handed out again. So do engines whose settlements ride in a later commit.
 	LazySettles bool
+	// Clock tells what the machine slept; a lane then looks at it every so often.
+	// Default: none, as if it never did. Of the time of day the queue asks nothing:
+	// what it holds does not outlive the process.
+	Clock queue.Clock
 }
 
 // Queue is a queue in memory; it implements queue.Queue.
@@ -72,8 +76,8 @@ type event struct {
 	deliveries map[queue.WebhookID]*delivery
 }
 
-// delivery keeps its own due time: that of queue.Delivery is for readers and
-// has no monotonic reading.
+// delivery keeps its own due time, by Queue.now: that of queue.Delivery is for
+// readers and has no monotonic reading.
 type delivery struct {
 	queue.Delivery
 	due      time.Time
@@ -177,7 +181,7 @@ func (q *Queue) Stats() queue.Stats {
 	for id := range q.data.webhooks {
 		st.Webhooks[id] = queue.WebhookStats{}
 	}
-	now := time.Now()
+	now := q.now()
 	for _, e := range q.data.events {
 		for id, d := range e.deliveries {
 			w, ok := st.Webhooks[id]
@@ -191,7 +195,10 @@ func (q *Queue) Stats() queue.Stats {
 			}
 			if d.State.Waiting() && !d.due.After(now) && !q.leased(id, e.ID) &&
 				(w.OldestDue.IsZero() || since.Before(w.OldestDue)) {
-				w.OldestDue = since.Round(0).UTC()
+				if since = since.Round(0).UTC(); !d.due.IsZero() {
+					since = d.Due
+				}
+				w.OldestDue = since
 			}
 			st.Webhooks[id] = w
 		}
@@ -263,16 +270,28 @@ func (d *data) clone() *data {
 	return &c
 }
 
-// wait gives a waiting delivery its due time; zero is at once.
-func (d *delivery) wait(due time.Time) {
-	d.due = due
-	if d.Due = due; !due.IsZero() {
-		d.Due = due.Round(0).UTC()
+// wait gives a waiting delivery its due time, by the runtime's clock; zero is at
+// once. Slept is what the machine has slept so far.
+func (d *delivery) wait(due time.Time, slept time.Duration) {
+	d.due, d.Due = due, due
+	if !due.IsZero() {
+		d.due, d.Due = due.Add(slept), due.Round(0).UTC()
 	}
 }
+
+// slept is for how long the machine was suspended since the queue was made.
+func (q *Queue) slept() time.Duration {
+	if q.o.Clock == nil {
+		return 0
+	}
+	return q.o.Clock.Slept()
+}
+
+// now is the runtime's clock and what it slept through.
+func (q *Queue) now() time.Time { return time.Now().Add(q.slept()) }
 
 // end ends a delivery now.
 func (d *delivery) end(s queue.State) {
 	d.State, d.Ended = s, time.Now().Round(0).UTC()
-	d.wait(time.Time{})
+	d.wait(time.Time{}, 0)
 }

@@ -30,7 +30,12 @@ func harness(o memqueue.Options) queuetest.Harness {
 		return m.Crash()
 	}
 	return queuetest.Harness{
-		Open:   func(*testing.T) queue.Queue { return memqueue.New(o) },
+		Open: func(*testing.T) queue.Queue { return memqueue.New(o) },
+		OpenOn: func(_ *testing.T, c queue.Clock) queue.Queue {
+			o := o
+			o.Clock = c
+			return memqueue.New(o)
+		},
 		Reopen: again,
 		Crash:  again,
 	}

@@ -65,6 +65,8 @@ var faults = []fault{
 	{"revisions are not looked at", []string{"WebhookRevisionsAreCompareAndSwap", "ConcurrentPutsLetOneWin"}, func(q queue.Queue, _ bool) queue.Queue { return &anyRevision{q} }},
 	{"deleting a webhook counts nothing", []string{"DeleteEndsWhatWaits", "WebhookIDsAreNeverReused"}, func(q queue.Queue, _ bool) queue.Queue { return &countsNoneDeleted{q} }},
 	{"counters start anew at a restart", []string{"StatsCountStates", "ReopenKeepsEverything"}, losesCounters},
+	{"due times are times of day", []string{"ClockSetBackDelaysNothing", "ClockSetForwardHastensNothing"}, unbroken},
+	{"sleep is no time", []string{"SleepIsTimeThatPasses"}, unbroken},
 }
 
 // TestBrokenEngine is the suite on the engine that the environment names, where
@@ -80,11 +82,15 @@ func TestBrokenEngine(t *testing.T) {
 }
 
 func brokenHarness(f fault) queuetest.Harness {
-	var inner sync.Map // of a broken queue: the sound one inside
+	var inner sync.Map  // of a broken queue: the sound one inside
+	var clocks sync.Map // of a sound queue: the suite's clock
 	broken := func(m *memqueue.Queue, restarted bool) queue.Queue {
 		var q queue.Queue = m
 		if f.breakIt != nil {
 			q = f.breakIt(m, restarted)
+		}
+		if c, ok := clocks.Load(m); ok && timeFaults[f.name].breakIt != nil {
+			q = timeFaults[f.name].breakIt(q, c.(queue.Clock))
 		}
 		inner.Store(q, m)
 		return q
@@ -96,7 +102,11 @@ func brokenHarness(f fault) queuetest.Harness {
 		if !ok {
 			t.Fatalf("the suite gave back a %T it did not get", q)
 		}
-		return broken(m.(*memqueue.Queue).Crash(), true)
+		left := m.(*memqueue.Queue).Crash()
+		if c, ok := clocks.Load(m); ok {
+			clocks.Store(left, c)
+		}
+		return broken(left, true)
 	}
 	crash := again
 	if f.breakIt == nil {
@@ -107,7 +117,16 @@ func brokenHarness(f fault) queuetest.Harness {
 		patience = 0
 	}
 	return queuetest.Harness{
-		Open:     func(*testing.T) queue.Queue { return broken(memqueue.New(o), false) },
+		Open: func(*testing.T) queue.Queue { return broken(memqueue.New(o), false) },
+		OpenOn: func(_ *testing.T, c queue.Clock) queue.Queue {
+			o := o
+			if !timeFaults[f.name].sleepless {
+				o.Clock = c
+			}
+			m := memqueue.New(o)
+			clocks.Store(m, c)
+			return broken(m, false)
+		},
 		Reopen:   again,
 		Crash:    crash,
 		Patience: patience,

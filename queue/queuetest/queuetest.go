@@ -19,6 +19,10 @@ import (
 type Harness struct {
 	// Open returns a new, empty queue. It is called by subtests in parallel.
 	Open func(t *testing.T) queue.Queue
+	// OpenOn is Open on a clock of the suite's. Nil where the engine has a clock
+	// that is not its machine's: the subtests of time are then left out. Patience
+	// must cover what such a queue needs to see that the machine has slept.
+	OpenOn func(t *testing.T, c queue.Clock) queue.Queue
 	// Reopen opens what q stored, once more. The suite has closed q.
 	Reopen func(t *testing.T, q queue.Queue) queue.Queue
 	// Crash ends q as a killed process would, without closing it, and opens
@@ -129,6 +133,13 @@ func Run(t *testing.T, h Harness) {
 		promises = append(promises,
 			promise{"CrashKeepsWhatWasAcknowledged", crashKeepsWhatWasAcknowledged},
 			promise{"CrashLosesNoDelivery", crashLosesNoDelivery},
+		)
+	}
+	if h.OpenOn != nil {
+		promises = append(promises,
+			promise{"ClockSetBackDelaysNothing", clockSetBackDelaysNothing},
+			promise{"ClockSetForwardHastensNothing", clockSetForwardHastensNothing},
+			promise{"SleepIsTimeThatPasses", sleepIsTimeThatPasses},
 		)
 	}
 	if h.Patience == 0 {

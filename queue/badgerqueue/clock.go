@@ -1,0 +1,110 @@
+package badgerqueue
+
+import (
+	"sync/atomic"
+	"time"
+
+	"github.com/userhero/relay/queue"
+)
+
+const (
+	// shiftStep is how far the time of day must have moved against the store's
+	// own before that is noticed: less is the machine's clock being disciplined.
+	shiftStep = 20 * time.Millisecond
+	// shiftKeep is how far it must have moved to be written for its own sake; less
+	// rides in the next commit.
+	shiftKeep = time.Second
+)
+
+// clock is the store's own time, in which everything waits and ends. It begins
+// with the time of day when the store is made and only runs forwards:
+//
+//   - while the store is open, with the runtime's clock and what the machine
+//     slept, whatever is done to the time of day;
+//   - while it is closed, with the time of day, and at the least it stands
+//     still. So no delivery waits for longer than was asked for, however far
+//     the time of day was set back.
+//
+// shift is how far the time of day is ahead of it; it is kept with the store's
+// counters, like the time of the last commit, and turns what is shown into the
+// time of day. Only a time of day that was set forward while nobody had the
+// store open cannot be told from time that passed.
+type clock struct {
+	system queue.Clock
+	start  time.Time // by the runtime's clock
+	base   time.Time // the store's time at start
+	asleep time.Duration
+	slept  atomic.Int64 // since start, as last read
+	shift  atomic.Int64
+}
+
+// resume starts the clock of a store whose last commit was at `at` by its own
+// time, when the time of day was ahead by shift. Zero is a store that has none.
+func (c *clock) resume(at, shift int64) {
+	c.start, c.asleep = time.Now(), c.system.Slept()
+	c.slept.Store(0)
+	c.shift.Store(shift)
+	c.base = c.system.Wall().Add(-time.Duration(shift))
+	if last := time.Unix(0, at); at != 0 && c.base.Before(last) {
+		c.base = last
+	}
+	c.readShift()
+}
+
+// now is the store's time.
+func (c *clock) now() time.Time {
+	return c.base.Add(time.Since(c.start) + time.Duration(c.slept.Load()))
+}
+
+// at turns a time that a caller computed from time.Now into the store's.
+func (c *clock) at(t time.Time) time.Time {
+	left := time.Until(t) // first: what passes between the two may only make it later
+	return c.now().Add(left)
+}
+
+// readSlept returns how long the machine has slept since the last call: timers
+// have waited through that.
+func (c *clock) readSlept() time.Duration {
+	total := int64(c.system.Slept() - c.asleep)
+	return time.Duration(total - c.slept.Swap(total))
+}
+
+// readShift looks at the time of day, and tells how far it is ahead.
+func (c *clock) readShift() int64 {
+	shift := int64(c.system.Wall().Sub(c.now()))
+	if moved := time.Duration(shift - c.shift.Load()); moved.Abs() >= shiftStep {
+		c.shift.Store(shift)
+	}
+	return c.shift.Load()
+}
+
+// movedFrom tells whether the time of day has moved so far from a shift that this is
+// to be written for its own sake.
+func (c *clock) movedFrom(shift int64) bool {
+	return time.Duration(c.readShift()-shift).Abs() >= shiftKeep
+}
+
+// wall turns the store's time into the time of day; zero stays zero.
+func (c *clock) wall(t int64) time.Time {
+	if t == 0 {
+		return time.Time{}
+	}
+	return fromUnixNano(t + c.shift.Load())
+}
+
+// own turns a time of day into the store's. Ahead says that it was read from a
+// clock that has been set back since; it counts as now.
+func (c *clock) own(t time.Time) (own time.Time, ahead bool) {
+	own, now := t.Add(-time.Duration(c.shift.Load())), c.now()
+	if own.After(now.Add(createdSlack)) {
+		return now, true
+	}
+	return own, false
+}
+
+// systemClock is the machine's.
+type systemClock struct{}
+
+func (systemClock) Wall() time.Time { return time.Now().Round(0) }
+
+func (systemClock) Slept() time.Duration { return slept() }

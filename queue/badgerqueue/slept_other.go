@@ -1,0 +1,9 @@
+//go:build !linux
+
+package badgerqueue
+
+import "time"
+
+// slept is not asked of this system: a retry that waits over a sleep comes as
+// much later.
+func slept() time.Duration { return 0 }
