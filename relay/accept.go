@@ -36,6 +36,7 @@ func (r *Relay) Accept(ctx context.Context, a Acceptance) (queue.Receipt, error)
 	})
 	if err == nil && !receipt.Replayed {
 		r.observer.Accepted(string(a.Type))
+		r.tally.accepted(receipt.Event.Created)
 	}
 	return receipt, err
 }

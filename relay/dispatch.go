@@ -229,9 +229,12 @@ func (w *webhook) deliver(t task) {
 	}
 	w.relay.observer.Attempted(w.name, o.class, attempt.Duration)
 	ended := time.Now()
+	if d.Attempts == 0 {
+		w.relay.tally.first(ended, ended.Sub(d.Created))
+	}
 	if o.ok {
 		w.settle(t.lease, t.lease.Ack(attempt))
-		w.succeeded(ended)
+		w.succeeded(ended, attempt)
 		w.relay.observer.Delivered(w.name, ended.Sub(d.Created))
 		return
 	}
@@ -244,7 +247,7 @@ func (w *webhook) deliver(t task) {
 	}
 	w.relay.log.Debug("an attempt failed", "webhook", w.name, "delivery", d.ID.String(), "attempt", d.Rung+1,
 		"class", o.class, "error", attempt.Error, "next", attempt.Next)
-	w.failed(ended, o, t.target.config.Retry)
+	w.failed(ended, attempt, o, t.target.config.Retry)
 	switch {
 	case o.gone:
 		w.change(Disabled, "the receiver answered 410 Gone", ended)
@@ -270,7 +273,13 @@ func (w *webhook) unused() {
 	w.breaker.unused()
 }
 
-func (w *webhook) succeeded(at time.Time) {
+// answered notes what came of an attempt; w.mu is held.
+func (w *webhook) answered(at time.Time, a queue.Attempt) {
+	w.record.LastAttempt = at.UTC()
+	w.record.LastAnswer = Answer{Status: a.Status, Error: a.Error, Class: a.ErrorClass, Duration: a.Duration}
+}
+
+func (w *webhook) succeeded(at time.Time, a queue.Attempt) {
 	w.mu.Lock()
 	w.underWay--
 	if w.breaker.open {
@@ -279,7 +288,9 @@ func (w *webhook) succeeded(at time.Time) {
 		w.window.grow()
 	}
 	w.breaker.succeeded(at)
-	w.record.LastSuccess, w.record.LastAttempt = at.UTC(), at.UTC()
+	w.record.LastSuccess = at.UTC()
+	w.answered(at, a)
+	w.tally.at(at).Delivered++
 	failing := w.record.State == Failing
 	w.mu.Unlock()
 	if failing {
@@ -287,7 +298,7 @@ func (w *webhook) succeeded(at time.Time) {
 	}
 }
 
-func (w *webhook) failed(at time.Time, o outcome, ladder []time.Duration) {
+func (w *webhook) failed(at time.Time, a queue.Attempt, o outcome, ladder []time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.underWay--
@@ -295,5 +306,6 @@ func (w *webhook) failed(at time.Time, o outcome, ladder []time.Duration) {
 	if o.busy {
 		w.window.shrink()
 	}
-	w.record.LastAttempt = at.UTC()
+	w.answered(at, a)
+	w.tally.at(at).Failed++
 }

@@ -102,7 +102,7 @@ func (r *Relay) Add(ctx context.Context, c WebhookConfig, who string) error {
 }
 
 // targetOf compiles settings as the current generation would; r.attachMu is
-// held.
+// held where they are to be put in force.
 func (r *Relay) targetOf(c WebhookConfig) (*target, error) {
 	r.mu.RLock()
 	g := r.current

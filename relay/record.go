@@ -34,6 +34,18 @@ type record struct {
 	FailingSince time.Time `json:"failing_since,omitzero"`
 	LastSuccess  time.Time `json:"last_success,omitzero"`
 	LastAttempt  time.Time `json:"last_attempt,omitzero"`
+	// LastAnswer is what came of the attempt at LastAttempt.
+	LastAnswer Answer `json:"last_answer,omitzero"`
+	// Hours is the tally of the last day as it was when the record was stored.
+	Hours []hourTally `json:"hours,omitempty"`
+}
+
+// Answer is what came of an attempt, in short.
+type Answer struct {
+	Status   int           `json:"status,omitempty"` // 0 where no answer came
+	Error    string        `json:"error,omitempty"`  // empty on success
+	Class    string        `json:"class,omitempty"`  // of the error
+	Duration time.Duration `json:"duration,omitempty"`
 }
 
 func decodeRecord(w queue.Webhook) (record, error) {

@@ -68,6 +68,9 @@ type Relay struct {
 	byID                      map[queue.WebhookID]*webhook
 	generations               []*Generation // attached, oldest first
 	current                   *Generation   // the one that was applied last
+
+	tally       wholeTally
+	tallyStored queue.Webhook // its record; see saveTally
 }
 
 // errStopping is the cause of attempts that a stop cuts off.
@@ -111,7 +114,15 @@ func (r *Relay) Start(ctx context.Context) error {
 		return nil
 	}
 	for _, s := range stored {
-		if s.Name == mailbox {
+		switch s.Name {
+		case mailbox:
+			continue
+		case tallyRecord:
+			// What is only looked at keeps nothing from starting.
+			if err := r.tally.decode(s.Data); err != nil {
+				r.log.Warn("the tally of the last hours begins anew", "error", err)
+			}
+			r.tallyStored = s
 			continue
 		}
 		rec, err := decodeRecord(s)
@@ -124,6 +135,7 @@ func (r *Relay) Start(ctx context.Context) error {
 	for _, w := range r.webhooks {
 		r.running.Go(w.run)
 	}
+	r.running.Go(r.keepTallies)
 	return nil
 }
 
@@ -140,6 +152,7 @@ func (r *Relay) Stop(ctx context.Context) error {
 	r.attachMu.Lock()
 	defer r.attachMu.Unlock()
 	r.mu.Lock()
+	ran := r.started && !r.stopped
 	r.stopped = true
 	r.mu.Unlock()
 	r.stopLanes()
@@ -159,6 +172,9 @@ func (r *Relay) Stop(ctx context.Context) error {
 	r.cancelAttempts()
 	for _, w := range r.all() {
 		w.save()
+	}
+	if ran {
+		r.saveTally()
 	}
 	return err
 }
@@ -218,6 +234,7 @@ type WebhookStatus struct {
 	Reason       string // why it is failing or disabled
 	LastSuccess  time.Time
 	LastAttempt  time.Time
+	LastAnswer   Answer // to the last attempt; zero before the first
 	Counts       Counts
 }
 

@@ -2,14 +2,15 @@ package relay
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/userhero/relay/event"
 	"github.com/userhero/relay/queue"
 )
 
-// sample is the documented example of an event, as test sends carry it.
-const sample = `{"event":"feedback.created","timestamp":"2026-01-07T15:30:00Z","data":{"id":"fb_abc123","projectId":"proj_xyz",` +
+// Sample is the documented example of an event, as test sends carry it.
+const Sample = `{"event":"feedback.created","timestamp":"2026-01-07T15:30:00Z","data":{"id":"fb_abc123","projectId":"proj_xyz",` +
 	`"widgetId":"w_default","message":"The export button does nothing when I click it.","category":"bug","rating":2,"status":"new",` +
 	`"screenshotUrl":"https://example.com/screenshots/fb_abc123.png","context":{"pageUrl":"/dashboard/reports","referrer":"/dashboard",` +
 	`"browser":"Chrome","browserVersion":"120","os":"macOS","deviceType":"desktop","viewport":{"width":1920,"height":1080},` +
@@ -35,11 +36,29 @@ func (r *Relay) Test(ctx context.Context, name string) (TestResult, error) {
 	if t == nil {
 		return TestResult{}, errParked
 	}
+	return t.test(ctx, w.id), nil
+}
+
+// Try is Test for a webhook that is not there yet, with the settings it would
+// have. Errors are those of Add.
+func (r *Relay) Try(ctx context.Context, c WebhookConfig) (TestResult, error) {
+	if err := c.Validate(); err != nil {
+		return TestResult{}, fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	t, err := r.targetOf(c)
+	if err != nil {
+		return TestResult{}, err
+	}
+	return t.test(ctx, 0), nil
+}
+
+// test sends the sample; the webhook's number becomes part of the delivery's id.
+func (t *target) test(ctx context.Context, w queue.WebhookID) TestResult {
 	now := time.Now()
-	id := queue.DeliveryID{Event: queue.NewEventID(now, 0, 0), Webhook: w.id}
+	id := queue.DeliveryID{Event: queue.NewEventID(now, 0, 0), Webhook: w}
 	a, o := t.attempt(ctx, message{
-		id: id.String(), typ: string(event.Created), number: 1, body: []byte(sample), started: now, test: true,
+		id: id.String(), typ: string(event.Created), number: 1, body: []byte(Sample), started: now, test: true,
 	})
 	a.Number = 1
-	return TestResult{OK: o.ok, Attempt: a}, nil
+	return TestResult{OK: o.ok, Attempt: a}
 }

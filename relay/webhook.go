@@ -52,6 +52,7 @@ type webhook struct {
 	underWay  int
 	interrupt context.CancelFunc // ends the lane's Next, nil when none waits
 	failure   error              // why the lane cannot be read
+	tally     tally
 }
 
 func newWebhook(r *Relay, s queue.Webhook, rec record) *webhook {
@@ -61,6 +62,7 @@ func newWebhook(r *Relay, s queue.Webhook, rec record) *webhook {
 		work:    make(chan task),
 		ended:   make(chan struct{}),
 	}
+	w.tally.restore(rec.Hours)
 	w.lanes, w.quit = context.WithCancel(r.lanes)
 	if rec.State == Failing {
 		w.breaker.lastTime = rec.LastAttempt
@@ -120,6 +122,7 @@ func newLimiter(r Rate, old *rate.Limiter) *rate.Limiter {
 // put stores the record; storing is held.
 func (w *webhook) put(ctx context.Context) error {
 	w.mu.Lock()
+	w.record.Hours = w.tally.stored()
 	data := w.record.encode()
 	w.mu.Unlock()
 	stored, err := w.relay.queue.PutWebhook(ctx, queue.Webhook{
@@ -344,7 +347,7 @@ func (w *webhook) status(c queue.Counts) WebhookStatus {
 	s := WebhookStatus{
 		ID: w.id, Name: w.name, Source: w.record.Source, State: w.stateLocked(), Parked: w.target == nil,
 		FailingSince: w.record.FailingSince, Reason: w.record.Reason,
-		LastSuccess: w.record.LastSuccess, LastAttempt: w.record.LastAttempt,
+		LastSuccess: w.record.LastSuccess, LastAttempt: w.record.LastAttempt, LastAnswer: w.record.LastAnswer,
 		Counts: Counts{Pending: c.Pending, Retrying: c.Retrying, Failed: c.Failed, Delivered: c.Delivered},
 	}
 	if !w.takesLocked() {

@@ -1,0 +1,317 @@
+package relay
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/bits"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/userhero/relay/queue"
+)
+
+// Tallies say what happened in each hour of the last day, for people to look
+// at. They are bounded, cost an attempt one addition, and are stored once an
+// hour and at the end: what a killed process had counted since is missing from
+// them, and from nothing else.
+
+// TallyHours is how many hours are told apart, the present one included.
+const TallyHours = 24
+
+// Hour is what happened in one hour.
+type Hour struct {
+	From      time.Time // when it began, UTC
+	Accepted  int64     // events; 0 where the tally is one webhook's
+	Delivered int64     // deliveries that arrived
+	Failed    int64     // attempts that failed
+}
+
+// hourOf numbers the hours since 1970.
+func hourOf(t time.Time) int64 { return t.Unix() / 3600 }
+
+// hourTally is one hour of one webhook, as it is stored.
+type hourTally struct {
+	Hour      int64 `json:"hour"`
+	Delivered int64 `json:"delivered,omitempty"`
+	Failed    int64 `json:"failed,omitempty"`
+}
+
+// tally is the last day of one webhook; the webhook's mutex guards it.
+type tally [TallyHours]hourTally
+
+// at is the tally of the hour that t is in.
+func (y *tally) at(t time.Time) *hourTally {
+	hour := hourOf(t)
+	h := &y[hour%TallyHours]
+	if h.Hour != hour {
+		*h = hourTally{Hour: hour}
+	}
+	return h
+}
+
+// stored are the hours in which something happened.
+func (y *tally) stored() (hours []hourTally) {
+	for _, h := range y {
+		if h.Delivered > 0 || h.Failed > 0 {
+			hours = append(hours, h)
+		}
+	}
+	return hours
+}
+
+// restore takes in what was stored.
+func (y *tally) restore(hours []hourTally) {
+	for _, h := range hours {
+		if h.Hour > 0 {
+			y[h.Hour%TallyHours] = h
+		}
+	}
+}
+
+// addTo adds the hours to those of the day that ends now.
+func (y *tally) addTo(day *Day, now time.Time) {
+	last := hourOf(now)
+	for _, h := range y {
+		if ago := last - h.Hour; ago >= 0 && ago < TallyHours {
+			slot := &day.Hours[TallyHours-1-ago]
+			slot.Delivered += h.Delivered
+			slot.Failed += h.Failed
+		}
+	}
+}
+
+// Day is the last day, hour by hour.
+type Day struct {
+	Hours [TallyHours]Hour // oldest first; the last is the present one
+	// FirstAttempts counts the events' first attempts, delivered or not;
+	// P50 and P99 are within which time of the acceptance half of them and all
+	// but a hundredth had their answer, within 6 %. Of the whole relay only.
+	FirstAttempts int64
+	P50, P99      time.Duration
+}
+
+func newDay(now time.Time) Day {
+	var d Day
+	for i := range d.Hours {
+		d.Hours[i].From = time.Unix((hourOf(now)-int64(TallyHours-1-i))*3600, 0).UTC()
+	}
+	return d
+}
+
+// Sum is all hours together.
+func (d Day) Sum() (sum Hour) {
+	sum.From = d.Hours[0].From
+	for _, h := range d.Hours {
+		sum.Accepted += h.Accepted
+		sum.Delivered += h.Delivered
+		sum.Failed += h.Failed
+	}
+	return sum
+}
+
+// Day is the last day of all webhooks.
+func (r *Relay) Day() Day {
+	now := time.Now()
+	d := newDay(now)
+	for _, w := range r.all() {
+		w.mu.Lock()
+		w.tally.addTo(&d, now)
+		w.mu.Unlock()
+	}
+	r.tally.addTo(&d, now)
+	return d
+}
+
+// WebhookDay is the last day of one webhook; false where there is none.
+func (r *Relay) WebhookDay(name string) (Day, bool) {
+	w, err := r.find(name)
+	if err != nil {
+		return Day{}, false
+	}
+	now := time.Now()
+	d := newDay(now)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.tally.addTo(&d, now)
+	return d, true
+}
+
+// A first attempt's time falls into one of these: eight for each power of two
+// of microseconds, so that a bucket is an eighth of its value wide at most.
+const buckets = 8 * 33 // up to 2^35 µs, more than nine hours
+
+func bucketOf(d time.Duration) int {
+	us := uint64(max(d.Microseconds(), 0))
+	if us < 8 {
+		return int(us)
+	}
+	power := bits.Len64(us) - 1
+	return min((power-2)*8+int(us>>(power-3))&7, buckets-1)
+}
+
+// middleOf is the middle of a bucket.
+func middleOf(bucket int) time.Duration {
+	if bucket < 8 {
+		return time.Duration(bucket) * time.Microsecond
+	}
+	power := bucket/8 + 2
+	width := uint64(1) << (power - 3)
+	return time.Duration((8+uint64(bucket%8))*width+width/2) * time.Microsecond
+}
+
+// wholeTally is the last day of the relay as a whole: what no webhook counts.
+// It may be added to from any goroutine, without a lock but once an hour.
+type wholeTally struct {
+	turning sync.Mutex // held to begin an hour
+	hours   [TallyHours]wholeHour
+}
+
+type wholeHour struct {
+	hour     atomic.Int64
+	accepted atomic.Int64
+	first    [buckets]atomic.Int64
+}
+
+// at is the present hour.
+func (y *wholeTally) at(t time.Time) *wholeHour {
+	hour := hourOf(t)
+	h := &y.hours[hour%TallyHours]
+	if h.hour.Load() == hour {
+		return h
+	}
+	y.turning.Lock()
+	defer y.turning.Unlock()
+	if h.hour.Load() != hour {
+		h.accepted.Store(0)
+		for i := range h.first {
+			h.first[i].Store(0)
+		}
+		h.hour.Store(hour)
+	}
+	return h
+}
+
+func (y *wholeTally) accepted(t time.Time) { y.at(t).accepted.Add(1) }
+
+// first counts a first attempt that ended at t, this long after the acceptance.
+func (y *wholeTally) first(t time.Time, took time.Duration) { y.at(t).first[bucketOf(took)].Add(1) }
+
+func (y *wholeTally) addTo(day *Day, now time.Time) {
+	var all [buckets]int64
+	last := hourOf(now)
+	for i := range y.hours {
+		h := &y.hours[i]
+		ago := last - h.hour.Load()
+		if ago < 0 || ago >= TallyHours {
+			continue
+		}
+		day.Hours[TallyHours-1-ago].Accepted += h.accepted.Load()
+		for b := range all {
+			n := h.first[b].Load()
+			all[b] += n
+			day.FirstAttempts += n
+		}
+	}
+	day.P50, day.P99 = quantile(all[:], day.FirstAttempts, 50), quantile(all[:], day.FirstAttempts, 99)
+}
+
+// quantile is within which time so many of a hundred had their answer.
+func quantile(counts []int64, total int64, percent int64) time.Duration {
+	rank := (total*percent + 99) / 100 // the smallest number that is so many of a hundred
+	for b, n := range counts {
+		if rank -= n; n > 0 && rank <= 0 {
+			return middleOf(b)
+		}
+	}
+	return 0
+}
+
+// storedHour is one hour of the relay as it is stored.
+type storedHour struct {
+	Hour     int64         `json:"hour"`
+	Accepted int64         `json:"accepted"`
+	First    map[int]int64 `json:"first,omitempty"` // by bucket
+}
+
+// tallyRecord is the name of the record that holds the relay's own tally; no
+// webhook can take it.
+const tallyRecord = ".tally"
+
+func (y *wholeTally) encode() []byte {
+	var stored []storedHour
+	for i := range y.hours {
+		h := &y.hours[i]
+		s := storedHour{Hour: h.hour.Load(), Accepted: h.accepted.Load(), First: make(map[int]int64)}
+		for b := range h.first {
+			if n := h.first[b].Load(); n > 0 {
+				s.First[b] = n
+			}
+		}
+		if s.Accepted > 0 || len(s.First) > 0 {
+			stored = append(stored, s)
+		}
+	}
+	b, err := json.Marshal(stored)
+	if err != nil {
+		panic(err) // numbers always marshal
+	}
+	return b
+}
+
+func (y *wholeTally) decode(data []byte) error {
+	var stored []storedHour
+	if err := json.Unmarshal(data, &stored); err != nil {
+		return fmt.Errorf("reading the tally: %w", err)
+	}
+	for _, s := range stored {
+		if s.Hour <= 0 {
+			continue
+		}
+		h := &y.hours[s.Hour%TallyHours]
+		h.hour.Store(s.Hour)
+		h.accepted.Store(s.Accepted)
+		for b, n := range s.First {
+			if b >= 0 && b < buckets {
+				h.first[b].Store(n)
+			}
+		}
+	}
+	return nil
+}
+
+// keepTallies stores them at the end of each hour, until the lanes end.
+func (r *Relay) keepTallies() {
+	for {
+		now := time.Now()
+		hour := time.NewTimer(time.Unix((hourOf(now)+1)*3600, 0).Sub(now))
+		select {
+		case <-hour.C:
+			for _, w := range r.all() {
+				w.save()
+			}
+			r.saveTally()
+		case <-r.lanes.Done():
+			hour.Stop()
+			return
+		}
+	}
+}
+
+// saveTally stores what no webhook's record holds. One goroutine calls it at a
+// time: keepTallies, and Stop after that.
+func (r *Relay) saveTally() {
+	ctx, cancel := context.WithTimeout(context.Background(), storeTime)
+	defer cancel()
+	r.tallyStored.Name, r.tallyStored.Data = tallyRecord, r.tally.encode()
+	stored, err := r.queue.PutWebhook(ctx, r.tallyStored)
+	if err != nil {
+		if !errors.Is(err, queue.ErrClosed) && !errors.Is(err, queue.ErrFailed) {
+			r.log.Warn("the tally of the last hours was not stored", "error", err)
+		}
+		return
+	}
+	r.tallyStored = stored
+}

@@ -1,0 +1,142 @@
+package relay
+
+import (
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/userhero/relay/queue/memqueue"
+)
+
+func TestDayTellsHoursApartAndSurvivesARestart(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		q := memqueue.New(memqueue.Options{})
+		rs := &receivers{answer: always(200)}
+		c := Config{Webhooks: []WebhookConfig{{Name: "a", URL: "http://a.example.com/", Retry: []time.Duration{48 * time.Hour}}}}
+		r, stop := startOn(t, q, rs, c)
+		accept(t, r, "fb_1")
+		accept(t, r, "fb_2")
+		synctest.Wait()
+		time.Sleep(2 * time.Hour)
+		rs.mu.Lock()
+		rs.answer = always(500)
+		rs.mu.Unlock()
+		accept(t, r, "fb_3")
+		synctest.Wait()
+
+		check := func(r *Relay, when string, accepted, delivered, failed [2]int64) {
+			t.Helper()
+			d := r.Day()
+			if of, ok := r.WebhookDay("a"); !ok || of.Sum().Delivered != d.Sum().Delivered || of.Sum().Failed != d.Sum().Failed {
+				t.Errorf("%s: the only webhook's day is %+v, the relay's %+v", when, of.Sum(), d.Sum())
+			}
+			now, before := d.Hours[TallyHours-1], d.Hours[TallyHours-3]
+			if got := [2]int64{before.Accepted, now.Accepted}; got != accepted {
+				t.Errorf("%s: accepted %v, want %v", when, got, accepted)
+			}
+			if got := [2]int64{before.Delivered, now.Delivered}; got != delivered {
+				t.Errorf("%s: delivered %v, want %v", when, got, delivered)
+			}
+			if got := [2]int64{before.Failed, now.Failed}; got != failed {
+				t.Errorf("%s: failed %v, want %v", when, got, failed)
+			}
+		}
+		check(r, "running", [2]int64{2, 1}, [2]int64{2, 0}, [2]int64{0, 1})
+		if n := r.Day().FirstAttempts; n != 3 {
+			t.Errorf("%d first attempts, want 3", n)
+		}
+		if w, _ := r.Webhook("a"); w.LastAnswer.Status != 500 || w.LastAnswer.Class != "http_500" {
+			t.Errorf("the last answer is %+v", w.LastAnswer)
+		}
+		stop()
+		r, stop = startOn(t, q, rs, c)
+		check(r, "restarted", [2]int64{2, 1}, [2]int64{2, 0}, [2]int64{0, 1})
+		if d := r.Day(); d.FirstAttempts != 3 {
+			t.Errorf("%d first attempts after a restart, want 3", d.FirstAttempts)
+		}
+		time.Sleep(22 * time.Hour)
+		if sum := r.Day().Sum(); sum.Accepted != 1 || sum.Delivered != 0 || sum.Failed != 1 {
+			t.Errorf("a day later the first hour still counts: %+v", sum)
+		}
+		stop()
+	})
+}
+
+// TestTalliesAreStoredEachHour: a process that is killed has told the store
+// about the hours that were over.
+func TestTalliesAreStoredEachHour(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		q := memqueue.New(memqueue.Options{})
+		c := Config{Webhooks: []WebhookConfig{{Name: "a", URL: "http://a.example.com/"}}}
+		r, stop := startOn(t, q, &receivers{answer: always(200)}, c)
+		accept(t, r, "fb_1")
+		time.Sleep(time.Hour + time.Second)
+		synctest.Wait()
+		killed := New(Options{Queue: q})
+		if err := killed.Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if sum := killed.Day().Sum(); sum.Accepted != 1 || sum.Delivered != 1 {
+			t.Errorf("stored after an hour: %+v", sum)
+		}
+		stop()
+		if err := killed.Stop(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// TestQuantilesAreCloseToTheSorted compares the buckets with sorting everything.
+func TestQuantilesAreCloseToTheSorted(t *testing.T) {
+	t.Parallel()
+	random := rand.New(rand.NewPCG(1, 2))
+	now := time.Now()
+	for _, scale := range []time.Duration{20 * time.Microsecond, time.Millisecond, time.Second, time.Hour} {
+		var y wholeTally
+		all := make([]time.Duration, 10_000)
+		for i := range all {
+			all[i] = time.Duration(random.ExpFloat64() * float64(scale))
+			y.first(now, all[i])
+		}
+		slices.Sort(all)
+		d := newDay(now)
+		y.addTo(&d, now)
+		for want, got := range map[time.Duration]time.Duration{all[4999]: d.P50, all[9899]: d.P99} {
+			if diff := (got - want).Abs(); diff > want/15+time.Microsecond {
+				t.Errorf("at a scale of %s: %s, sorted it is %s", scale, got, want)
+			}
+		}
+	}
+	for _, d := range []time.Duration{-1, 0, 1<<63 - 1} {
+		if b := bucketOf(d); b < 0 || b >= buckets {
+			t.Errorf("bucket %d", b)
+		}
+	}
+}
+
+func TestTryTestsWhatIsNotThereYet(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		rs := &receivers{answer: always(202)}
+		r, stop := startOn(t, memqueue.New(memqueue.Options{}), rs, Config{})
+		defer stop()
+		result, err := r.Try(t.Context(), WebhookConfig{Name: "new", URL: "http://new.example.com/", Secret: "s"})
+		if err != nil || !result.OK || result.Attempt.Status != 202 {
+			t.Errorf("%+v, %v", result, err)
+		}
+		seen := rs.all()
+		if len(seen) != 1 || seen[0].body != Sample || seen[0].header["X-UserHero-Test"] == nil || seen[0].header["X-UserHero-Signature"] == nil {
+			t.Errorf("sent: %+v", seen)
+		}
+		if _, err := r.Try(t.Context(), WebhookConfig{Name: "new", URL: "nowhere"}); err == nil {
+			t.Error("a wrong URL is tried")
+		}
+		if n := len(r.Webhooks()); n != 0 {
+			t.Errorf("%d webhooks were made", n)
+		}
+	})
+}
