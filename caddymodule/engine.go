@@ -13,6 +13,8 @@ import (
 	"sync"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"github.com/userhero/relay/console"
 	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/relay"
@@ -42,6 +44,7 @@ type engine struct {
 	settings map[string]string
 	metrics  *metrics
 	log      *switchLogger
+	traced   bool // the environment asks for spans
 
 	opening sync.Once
 	users   sync.WaitGroup // of the relay; added to only while not closed
@@ -51,6 +54,7 @@ type engine struct {
 	failure error // why it could not be opened
 	queue   queue.Queue
 	relay   *relay.Relay
+	tracing *tracing // nil: no spans
 	api     http.Handler
 	console http.Handler
 }
@@ -72,6 +76,7 @@ func newEngine(opener QueueOpener, o QueueOptions, log *slog.Logger) *engine {
 		settings: storeSettings(opener, o),
 		metrics:  newMetrics(),
 		log:      newSwitchLogger(log),
+		traced:   tracingWanted(),
 	}
 	e.metrics.read = e.current
 	e.metrics.stateChanged = func(webhook, from, to string) { engines.stateChanged(e, webhook, from, to) }
@@ -110,9 +115,11 @@ func (e *engine) differing(opener QueueOpener, o QueueOptions) []string {
 // client goes away.
 func (e *engine) open() error {
 	e.opening.Do(func() {
-		q, r, err := e.build(context.Background())
+		spans := acquireTracing(e.options.Logger)
+		q, r, err := e.build(context.Background(), spans.tracer())
 		e.mu.Lock()
 		defer e.mu.Unlock()
+		e.tracing = spans
 		if err != nil {
 			e.failure = fmt.Errorf("opening the store %s: %w", e.key, err)
 			return
@@ -131,7 +138,7 @@ func (e *engine) open() error {
 
 var errEngineClosed = fmt.Errorf("the relay has stopped: %w", queue.ErrClosed)
 
-func (e *engine) build(ctx context.Context) (queue.Queue, *relay.Relay, error) {
+func (e *engine) build(ctx context.Context, tracer trace.Tracer) (queue.Queue, *relay.Relay, error) {
 	q, err := e.opener.OpenQueue(ctx, e.options)
 	if err != nil {
 		return nil, nil, err
@@ -141,6 +148,7 @@ func (e *engine) build(ctx context.Context) (queue.Queue, *relay.Relay, error) {
 		Logger:   e.options.Logger,
 		Version:  version(),
 		Observer: e.metrics,
+		Tracer:   tracer,
 	})
 	if err := r.Start(ctx); err != nil {
 		closing, cancel := context.WithTimeout(ctx, closeGrace)
@@ -261,10 +269,10 @@ func (e *engine) Destruct() error {
 	e.opening.Do(func() {}) // waits for an opening under way, prevents a later one
 	e.mu.Lock()
 	e.closed = true
-	q, r := e.queue, e.relay
+	q, r, spans := e.queue, e.relay, e.tracing
 	e.mu.Unlock()
 	if r == nil {
-		return nil
+		return spans.release()
 	}
 
 	idle := make(chan struct{})
@@ -280,12 +288,15 @@ func (e *engine) Destruct() error {
 	if err := r.Stop(stopping); err != nil && !errors.Is(err, context.DeadlineExceeded) {
 		errs = append(errs, fmt.Errorf("stopping the relay: %w", err))
 	}
+	// The last spans go out while the store closes: neither waits for the other.
+	flushed := make(chan error, 1)
+	go func() { flushed <- spans.release() }()
 	closing, cancel := context.WithTimeout(context.Background(), closeGrace)
 	defer cancel()
 	if err := q.Close(closing); err != nil {
 		errs = append(errs, fmt.Errorf("closing the store %s: %w", e.key, err))
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, <-flushed)...)
 }
 
 // warnDiffering tells the user what a reload has not applied.

@@ -232,7 +232,7 @@ func (h *Handler) submit(r *http.Request, feedback *event.Feedback, identity []b
 		FeedbackID: feedback.ID(),
 		ProjectID:  feedback.ProjectID(),
 		Body:       document,
-		Trace:      traceOf(ctx),
+		Client:     h.app.engine.clientTrace(r.Header),
 		Keys:       keys,
 	})
 }

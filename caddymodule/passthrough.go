@@ -182,7 +182,7 @@ func (h *Handler) recordOnce(r *http.Request, s *overheard, answer []byte, heade
 		if err != nil {
 			return err
 		}
-		feedback, _, err := h.merge(ctx, id, s.patch, keys)
+		feedback, _, err := h.merge(ctx, id, s.patch, keys, h.app.engine.clientTrace(r.Header))
 		if err != nil {
 			return err
 		}
@@ -210,7 +210,7 @@ func (h *Handler) recordOnce(r *http.Request, s *overheard, answer []byte, heade
 		FeedbackID: s.feedback.ID(),
 		ProjectID:  s.feedback.ProjectID(),
 		Body:       document,
-		Trace:      traceOf(ctx),
+		Client:     h.app.engine.clientTrace(r.Header),
 		Keys:       keys,
 	})
 	return err

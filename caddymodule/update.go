@@ -11,6 +11,8 @@ import (
 	"strings"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"github.com/userhero/relay/event"
 	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/relay"
@@ -54,7 +56,7 @@ func (h *Handler) update(w http.ResponseWriter, r *http.Request) {
 		h.refuse(w, r, err)
 		return
 	}
-	feedback, receipt, err := h.merge(r.Context(), id, patch, keys)
+	feedback, receipt, err := h.merge(r.Context(), id, patch, keys, h.app.engine.clientTrace(r.Header))
 	if err != nil {
 		h.refuse(w, r, err)
 		return
@@ -85,7 +87,7 @@ func (h *Handler) mayUpdate(r *http.Request) bool {
 // merge applies the patch to the newest state of the feedback and stores the
 // whole as a new event. Where another update comes in between, it merges anew,
 // so no change is lost; where nothing changes, nothing is stored.
-func (h *Handler) merge(ctx context.Context, id string, patch *event.Patch, keys []queue.Key) (*event.Feedback, queue.Receipt, error) {
+func (h *Handler) merge(ctx context.Context, id string, patch *event.Patch, keys []queue.Key, client trace.SpanContext) (*event.Feedback, queue.Receipt, error) {
 	ctx = context.WithoutCancel(ctx)
 	for range updateTries {
 		latest, err := h.app.latest(ctx, id)
@@ -99,7 +101,7 @@ func (h *Handler) merge(ctx context.Context, id string, patch *event.Patch, keys
 		if err != nil {
 			return nil, queue.Receipt{}, fmt.Errorf("reading event %s: %w", latest.ID, err)
 		}
-		receipt, err := h.replaceLatest(ctx, latest, feedback, patch, keys)
+		receipt, err := h.replaceLatest(ctx, latest, feedback, patch, keys, client)
 		if err == nil {
 			return feedback, receipt, nil
 		}
@@ -113,7 +115,7 @@ func (h *Handler) merge(ctx context.Context, id string, patch *event.Patch, keys
 
 // replaceLatest stores the merged feedback unless another event has come after
 // latest.
-func (h *Handler) replaceLatest(ctx context.Context, latest queue.Event, feedback *event.Feedback, patch *event.Patch, keys []queue.Key) (queue.Receipt, error) {
+func (h *Handler) replaceLatest(ctx context.Context, latest queue.Event, feedback *event.Feedback, patch *event.Patch, keys []queue.Key, client trace.SpanContext) (queue.Receipt, error) {
 	changed, err := feedback.Merge(patch)
 	if err != nil {
 		return queue.Receipt{}, err
@@ -130,7 +132,7 @@ func (h *Handler) replaceLatest(ctx context.Context, latest queue.Event, feedbac
 		FeedbackID: latest.FeedbackID,
 		ProjectID:  feedback.ProjectID(),
 		Body:       document,
-		Trace:      traceOf(ctx),
+		Client:     client,
 		Keys:       keys,
 		Replaces:   latest.ID,
 	})

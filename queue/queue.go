@@ -316,6 +316,7 @@ type Attempt struct {
 	ResponseBody    []byte // at most 16 KiB
 	TraceID         [16]byte
 	SpanID          [8]byte
+	TraceFlags      byte      // of W3C Trace Context; bit 0: sampled
 	Next            time.Time // when the next attempt is due; zero where none is
 }
 

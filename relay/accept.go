@@ -4,6 +4,8 @@ import (
 	"context"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"github.com/userhero/relay/event"
 	"github.com/userhero/relay/queue"
 )
@@ -14,26 +16,32 @@ type Acceptance struct {
 	FeedbackID string
 	ProjectID  string
 	// Body is the finished document; it must not be changed afterwards.
-	Body  []byte
-	Trace queue.TraceContext
-	Keys  []queue.Key
+	Body []byte
+	// Client is the trace context that came with the submission, where nobody
+	// has checked it: it is linked. The request's own span is in Accept's context.
+	Client trace.SpanContext
+	Keys   []queue.Key
 	// Replaces, unless zero, must be the feedback's latest event.
 	Replaces queue.EventID
 }
 
 // Accept stores an event with a delivery for each webhook that wants it; when it
-// returns, both are on disk. Errors are the queue's.
+// returns, both are on disk, and with them the context of the span that did it,
+// or of the span in ctx where none is made. Errors are the queue's.
 func (r *Relay) Accept(ctx context.Context, a Acceptance) (queue.Receipt, error) {
+	webhooks := r.wanting(a)
+	ctx, span := r.startSend(ctx, &a)
 	receipt, err := r.queue.Enqueue(ctx, queue.Entry{
 		Type:       string(a.Type),
 		FeedbackID: a.FeedbackID,
 		Created:    time.Now(),
 		Body:       a.Body,
-		Trace:      a.Trace,
-		Webhooks:   r.wanting(a),
+		Trace:      traceContext(trace.SpanContextFromContext(ctx)),
+		Webhooks:   webhooks,
 		Keys:       a.Keys,
 		Replaces:   a.Replaces,
 	})
+	endSend(span, &receipt, len(webhooks), err)
 	if err == nil && !receipt.Replayed {
 		r.observer.Accepted(string(a.Type))
 		r.tally.accepted(receipt.Event.Created)

@@ -3,7 +3,6 @@ package relay
 import (
 	"context"
 	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -16,6 +15,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-retryablehttp"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/userhero/relay/queue"
 )
@@ -80,6 +80,7 @@ type message struct {
 	number  int    // of the attempt within its ladder, from 1
 	body    []byte
 	trace   queue.TraceContext // of the event
+	tracer  trace.Tracer       // nil: no spans
 	test    bool
 	started time.Time
 }
@@ -99,12 +100,17 @@ type outcome struct {
 // early, uncounted; its own time limit is the webhook's.
 func (t *target) attempt(ctx context.Context, m message) (queue.Attempt, outcome) {
 	a := queue.Attempt{At: m.started.UTC()}
-	if sc := m.trace; sc.TraceID != ([16]byte{}) {
-		a.TraceID = sc.TraceID
+	if m.tracer != nil {
+		sc := trace.SpanContextFromContext(ctx)
+		a.TraceID, a.SpanID, a.TraceFlags = sc.TraceID(), sc.SpanID(), byte(sc.TraceFlags())
+		ctx = onWire(ctx, &wire{tracer: m.tracer})
 	} else {
-		_, _ = rand.Read(a.TraceID[:]) // never fails
+		a.TraceID, a.TraceFlags = m.trace.TraceID, m.trace.Flags
+		if a.TraceID == ([16]byte{}) {
+			_, _ = rand.Read(a.TraceID[:]) // never fails
+		}
+		_, _ = rand.Read(a.SpanID[:])
 	}
-	_, _ = rand.Read(a.SpanID[:])
 	limited, cancel := context.WithTimeoutCause(ctx, t.config.Timeout, errTimeout)
 	defer cancel()
 
@@ -151,10 +157,11 @@ func (t *target) try(ctx context.Context, m message, present bool, a *queue.Atte
 	r.Header = t.headers(m, present, a)
 	a.RequestHeaders = t.loggedHeaders(r.Header)
 	response, err := t.client.http.Do(r)
+	if w, ok := ctx.Value(wireKey{}).(*wire); ok {
+		w.log(a.RequestHeaders)
+	}
 	if err != nil {
-		if cause := context.Cause(ctx); cause != nil && !errors.Is(err, errEgress) {
-			err = cause
-		}
+		err = causeOf(ctx, err)
 		class, connection := classify(err)
 		o := fail(class, err)
 		if class == classTimeout {
@@ -226,22 +233,11 @@ func (t *target) headers(m message, present bool, a *queue.Attempt) http.Header 
 		h["webhook-signature"] = []string{standard}
 		h["X-UserHero-Signature"] = []string{plain.signature(m.body)}
 	}
-	h["traceparent"] = []string{traceparent(a, m.trace.Flags)}
-	if m.trace.State != "" {
-		h["tracestate"] = []string{m.trace.State}
+	h[headerTraceparent] = []string{traceparent(a.TraceID, a.SpanID, a.TraceFlags)}
+	if m.tracer == nil && m.trace.State != "" {
+		h[headerTracestate] = []string{m.trace.State}
 	}
 	return h
-}
-
-// traceparent is the header of W3C Trace Context, §3.2.
-func traceparent(a *queue.Attempt, flags byte) string {
-	b := make([]byte, 0, 55)
-	b = append(b, "00-"...)
-	b = hex.AppendEncode(b, a.TraceID[:])
-	b = append(b, '-')
-	b = hex.AppendEncode(b, a.SpanID[:])
-	b = append(b, '-')
-	return string(hex.AppendEncode(b, []byte{flags}))
 }
 
 // loggedHeaders are the headers as the attempt log keeps them.

@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+
+	"github.com/userhero/relay/queue"
 )
 
 // The classes of what an attempt can come to, in logs, metrics and the API.
@@ -27,6 +29,23 @@ const (
 	classConnect  = "connect"  // unreachable, and other ways not to connect
 	classRequest  = "request"  // the request could not be made
 )
+
+// classOfStore names why an event was not stored.
+func classOfStore(err error) string {
+	switch {
+	case errors.Is(err, queue.ErrFull):
+		return "full"
+	case errors.Is(err, queue.ErrFailed):
+		return "failed"
+	case errors.Is(err, queue.ErrClosed):
+		return "closed"
+	case errors.Is(err, queue.ErrConflict):
+		return "conflict"
+	case errors.Is(err, queue.ErrMismatch):
+		return "key_reused"
+	}
+	return "error"
+}
 
 func classOfStatus(status int) string { return "http_" + strconv.Itoa(status) }
 

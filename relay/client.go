@@ -85,13 +85,6 @@ func newClientOn(transport http.RoundTripper, e *egress) *client {
 	return &client{http: r, egress: e}
 }
 
-// roundTripper hides the transport's CloseIdleConnections: go-retryablehttp
-// calls it after every failure, and would close the connections to receivers
-// that are well.
-type roundTripper struct{ inner http.RoundTripper }
-
-func (t roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return t.inner.RoundTrip(r) }
-
 // connected is set, by a trace of the attempt's context, once a connection was
 // had: from then on the receiver may have seen the request.
 type connectedKey struct{}

@@ -218,11 +218,13 @@ func (w *webhook) deliver(t task) {
 		}
 	}
 	d := &t.lease.Delivery
-	attempt, o := t.target.attempt(w.relay.attempts, message{
+	ctx, span := w.startProcess(w.relay.attempts, t)
+	attempt, o := t.target.attempt(ctx, message{
 		id: d.ID.String(), typ: d.Type, number: d.Rung + 1,
-		body: t.lease.Event.Body, trace: t.lease.Event.Trace, started: time.Now(),
+		body: t.lease.Event.Body, trace: t.lease.Event.Trace, tracer: w.relay.tracer, started: time.Now(),
 	})
 	if o.canceled {
+		endProcess(span, o, d.State, time.Time{})
 		w.unused()
 		w.giveBack(t.lease, time.Time{})
 		return
@@ -234,6 +236,7 @@ func (w *webhook) deliver(t task) {
 	}
 	if o.ok {
 		w.settle(t.lease, t.lease.Ack(attempt))
+		endProcess(span, o, queue.Delivered, time.Time{})
 		w.succeeded(ended, attempt)
 		w.relay.observer.Delivered(w.name, ended.Sub(d.Created))
 		return
@@ -242,8 +245,10 @@ func (w *webhook) deliver(t task) {
 	if more {
 		attempt.Next = due.UTC()
 		w.settle(t.lease, t.lease.Retry(due, attempt))
+		endProcess(span, o, queue.Retrying, due)
 	} else {
 		w.settle(t.lease, t.lease.Dead(attempt))
+		endProcess(span, o, queue.Failed, time.Time{})
 	}
 	w.relay.log.Debug("an attempt failed", "webhook", w.name, "delivery", d.ID.String(), "attempt", d.Rung+1,
 		"class", o.class, "error", attempt.Error, "next", attempt.Next)

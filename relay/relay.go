@@ -24,6 +24,8 @@ import (
 	"sync"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"github.com/userhero/relay/event"
 	"github.com/userhero/relay/queue"
 )
@@ -41,6 +43,9 @@ type Options struct {
 	// Dial, unless nil, is the network: receivers are dialled with it and not
 	// with the guarded dialer. It is for simulations, whose network is in memory.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+	// Tracer makes the spans. Nil makes none; receivers then get a traceparent
+	// that continues the request's trace, or begins one.
+	Tracer trace.Tracer
 
 	// client replaces the way to receivers, in tests.
 	client *client
@@ -52,6 +57,7 @@ type Relay struct {
 	queue    queue.Queue
 	log      *slog.Logger
 	observer Observer
+	tracer   trace.Tracer // nil: no spans
 	agent    string
 	client   *client // nil: each generation's own
 	dial     dialFunc
@@ -79,7 +85,7 @@ var errStopping = errors.New("the relay is stopping")
 // New makes a relay; nothing runs before Start.
 func New(o Options) *Relay {
 	r := &Relay{
-		queue: o.Queue, log: o.Logger, observer: o.Observer, client: o.client, dial: o.Dial,
+		queue: o.Queue, log: o.Logger, observer: o.Observer, tracer: o.Tracer, client: o.client, dial: o.Dial,
 		agent:    "UserHero-Relay/" + o.Version,
 		webhooks: make(map[string]*webhook),
 		byID:     make(map[queue.WebhookID]*webhook),

@@ -12,6 +12,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"github.com/userhero/relay/event"
 	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/queue/memqueue"
@@ -162,10 +164,8 @@ func TestRequestsCarryTheDocumentedHeaders(t *testing.T) {
 			{Name: "plain", URL: "https://plain.example/"},
 		}})
 		defer stop()
-		receipt, err := r.Accept(t.Context(), Acceptance{
-			Type: event.Updated, FeedbackID: "fb_1", Body: []byte(`{}`),
-			Trace: queue.TraceContext{TraceID: [16]byte{1}, SpanID: [8]byte{2}, Flags: 1, State: "k=v"},
-		})
+		request := trace.ContextWithSpanContext(t.Context(), spanContext(queue.TraceContext{TraceID: [16]byte{1}, SpanID: [8]byte{2}, Flags: 1, State: "k=v"}))
+		receipt, err := r.Accept(request, Acceptance{Type: event.Updated, FeedbackID: "fb_1", Body: []byte(`{}`)})
 		if err != nil {
 			t.Fatal(err)
 		}

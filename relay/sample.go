@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"github.com/userhero/relay/event"
 	"github.com/userhero/relay/queue"
 )
@@ -36,7 +38,7 @@ func (r *Relay) Test(ctx context.Context, name string) (TestResult, error) {
 	if t == nil {
 		return TestResult{}, errParked
 	}
-	return t.test(ctx, w.id), nil
+	return t.test(ctx, w.id, r.tracer), nil
 }
 
 // Try is Test for a webhook that is not there yet, with the settings it would
@@ -49,16 +51,18 @@ func (r *Relay) Try(ctx context.Context, c WebhookConfig) (TestResult, error) {
 	if err != nil {
 		return TestResult{}, err
 	}
-	return t.test(ctx, 0), nil
+	return t.test(ctx, 0, r.tracer), nil
 }
 
 // test sends the sample; the webhook's number becomes part of the delivery's id.
-func (t *target) test(ctx context.Context, w queue.WebhookID) TestResult {
+func (t *target) test(ctx context.Context, w queue.WebhookID, tracer trace.Tracer) TestResult {
 	now := time.Now()
 	id := queue.DeliveryID{Event: queue.NewEventID(now, 0, 0), Webhook: w}
+	ctx, span := startTest(ctx, tracer, t.config.Name, id)
 	a, o := t.attempt(ctx, message{
-		id: id.String(), typ: string(event.Created), number: 1, body: []byte(Sample), started: now, test: true,
+		id: id.String(), typ: string(event.Created), number: 1, body: []byte(Sample), tracer: tracer, started: now, test: true,
 	})
+	endProcess(span, o, 0, time.Time{})
 	a.Number = 1
 	return TestResult{OK: o.ok, Attempt: a}
 }

@@ -187,6 +187,7 @@ func encodeAttempt(key []byte, a *queue.Attempt) []byte {
 	b = append(b, a.TraceID[:]...)
 	b = append(b, a.SpanID[:]...)
 	b = binary.AppendVarint(b, unixNano(a.Next))
+	b = append(b, a.TraceFlags)
 	return seal(key, b)
 }
 
@@ -208,6 +209,9 @@ func decodeAttempt(key, rec []byte) (queue.Attempt, error) {
 	copy(a.TraceID[:], r.take(16))
 	copy(a.SpanID[:], r.take(8))
 	a.Next = fromUnixNano(r.varint())
+	if len(r.b) > 0 { // records of the first builds end here
+		a.TraceFlags = r.take(1)[0]
+	}
 	if r.bad {
 		return queue.Attempt{}, fmt.Errorf("%w %q: short attempt", errDamaged, key)
 	}

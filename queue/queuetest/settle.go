@@ -259,7 +259,7 @@ func attemptsAreKeptWhole(t *trial) {
 		RequestHeaders:  []queue.Header{{Name: "A", Value: "1"}, {Name: "A", Value: ""}, {Name: "B", Value: "ü"}},
 		ResponseHeaders: []queue.Header{{Name: "Retry-After", Value: "1"}},
 		ResponseBody:    bytes.Repeat([]byte{0, 255}, 8<<10),
-		TraceID:         [16]byte{1, 15: 2}, SpanID: [8]byte{3, 7: 4},
+		TraceID:         [16]byte{1, 15: 2}, SpanID: [8]byte{3, 7: 4}, TraceFlags: 3,
 		Next: at.Add(time.Minute),
 	}
 	t.ok("Retry", lease.Retry(time.Now(), want))
@@ -307,6 +307,7 @@ func attemptsDiffer(got, want queue.Attempt) string {
 		{"response body", bytes.Equal(got.ResponseBody, want.ResponseBody), len(got.ResponseBody), len(want.ResponseBody)},
 		{"trace id", got.TraceID == want.TraceID, got.TraceID, want.TraceID},
 		{"span id", got.SpanID == want.SpanID, got.SpanID, want.SpanID},
+		{"trace flags", got.TraceFlags == want.TraceFlags, got.TraceFlags, want.TraceFlags},
 		{"next", sameTime(got.Next, want.Next), got.Next, want.Next},
 	} {
 		if !m.same {

@@ -1,0 +1,72 @@
+package caddymodule
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/trace"
+)
+
+// linkedSampler keeps a root span that is linked to a sampled one, whatever the
+// sampler below it says of the new trace: the fifth retry of an event belongs to
+// a decision that was taken two days ago. A span with a parent is the sampler's
+// below.
+type linkedSampler struct{ base sdktrace.Sampler }
+
+// ShouldSample implements sdktrace.Sampler.
+func (s linkedSampler) ShouldSample(p sdktrace.SamplingParameters) sdktrace.SamplingResult {
+	result := s.base.ShouldSample(p)
+	if result.Decision == sdktrace.RecordAndSample || trace.SpanContextFromContext(p.ParentContext).IsValid() {
+		return result
+	}
+	for _, link := range p.Links {
+		if link.SpanContext.IsSampled() {
+			result.Decision = sdktrace.RecordAndSample
+			break
+		}
+	}
+	return result
+}
+
+// Description implements sdktrace.Sampler.
+func (s linkedSampler) Description() string { return "LinkedOr{" + s.base.Description() + "}" }
+
+// samplerFromEnvironment is the sampler of OTEL_TRACES_SAMPLER and
+// OTEL_TRACES_SAMPLER_ARG, which the SDK reads for itself and lends to nobody.
+// With an error it is the default, as the specification asks.
+func samplerFromEnvironment() (sdktrace.Sampler, error) {
+	fallback := linkedSampler{sdktrace.ParentBased(sdktrace.AlwaysSample())}
+	ratio, err := samplingRatio(os.Getenv("OTEL_TRACES_SAMPLER_ARG"))
+	switch name := strings.ToLower(strings.TrimSpace(os.Getenv("OTEL_TRACES_SAMPLER"))); name {
+	case "", "parentbased_always_on":
+		return fallback, nil
+	case "always_on":
+		return sdktrace.AlwaysSample(), nil
+	case "always_off":
+		return sdktrace.NeverSample(), nil
+	case "parentbased_always_off":
+		return linkedSampler{sdktrace.ParentBased(sdktrace.NeverSample())}, nil
+	case "traceidratio":
+		return linkedSampler{sdktrace.TraceIDRatioBased(ratio)}, err
+	case "parentbased_traceidratio":
+		return linkedSampler{sdktrace.ParentBased(sdktrace.TraceIDRatioBased(ratio))}, err
+	default:
+		return fallback, fmt.Errorf("OTEL_TRACES_SAMPLER: %q is none of always_on, always_off, traceidratio and these with parentbased_ before them", name)
+	}
+}
+
+// samplingRatio reads a share between 0 and 1; where it cannot, it is 1.
+func samplingRatio(text string) (float64, error) {
+	text = strings.TrimSpace(text)
+	if text == "" {
+		return 1, nil
+	}
+	ratio, err := strconv.ParseFloat(text, 64)
+	if err != nil || !(ratio >= 0 && ratio <= 1) {
+		return 1, fmt.Errorf("OTEL_TRACES_SAMPLER_ARG: %q is no number between 0 and 1", text)
+	}
+	return ratio, nil
+}

@@ -1,0 +1,211 @@
+package relay
+
+import (
+	"context"
+	"time"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/userhero/relay/queue"
+)
+
+// The spans of one event. A retry comes minutes or days after the trace it
+// belongs to has been looked at and forgotten, so it is a trace of its own that
+// links back; an attempt that comes at once is a child.
+//
+//	request ──► send feedback ──► process feedback ──► POST ──► the receiver's
+//	(Caddy's)        ▲                   ▲
+//	                 ╎ link              ╎ link
+//	                 └╌╌╌╌╌╌╌╌╌╌╌╌╌ process feedback ──► POST
+//	                                (a retry, a new root)
+//
+// Names and attributes are those of OpenTelemetry's semantic conventions 1.43.0:
+// for messaging (in development) and for HTTP clients (stable). What has no name
+// there begins with "userhero.".
+const (
+	spanSend    = "send feedback"
+	spanProcess = "process feedback"
+
+	// maxTraceState is what every vendor must carry on: W3C Trace Context §3.3.1.5.
+	maxTraceState = 512
+)
+
+var (
+	messagingSystem = semconv.MessagingSystemKey.String("userhero")
+	destination     = semconv.MessagingDestinationName("feedback")
+	sendOperation   = []attribute.KeyValue{messagingSystem, destination, semconv.MessagingOperationName("send"), semconv.MessagingOperationTypeSend}
+	processing      = []attribute.KeyValue{messagingSystem, destination, semconv.MessagingOperationName("process"), semconv.MessagingOperationTypeProcess}
+
+	producer = trace.WithSpanKind(trace.SpanKindProducer)
+	consumer = trace.WithSpanKind(trace.SpanKindConsumer)
+)
+
+// startSend starts the span of an acceptance: a child of the request's span
+// where the context has one. Otherwise whoever submitted is linked and no more:
+// anybody can send a traceparent, and thousands of submissions must not end up
+// in one trace because somebody copied a header.
+//
+// Without a tracer the span is nil and nothing is allocated.
+func (r *Relay) startSend(ctx context.Context, a *Acceptance) (context.Context, trace.Span) {
+	if r.tracer == nil {
+		return ctx, nil
+	}
+	options := append(make([]trace.SpanStartOption, 0, 2), producer)
+	if a.Client.IsValid() && !trace.SpanContextFromContext(ctx).IsValid() {
+		options = append(options, trace.WithLinks(trace.Link{SpanContext: a.Client}))
+	}
+	ctx, span := r.tracer.Start(ctx, spanSend, options...)
+	if span.IsRecording() {
+		span.SetAttributes(sendOperation...)
+		span.SetAttributes(
+			semconv.MessagingMessageConversationID(a.FeedbackID),
+			semconv.MessagingMessageBodySize(len(a.Body)),
+			attribute.String("userhero.event.type", string(a.Type)),
+		)
+	}
+	return ctx, span
+}
+
+// endSend ends it with what became of the event.
+func endSend(span trace.Span, receipt *queue.Receipt, webhooks int, err error) {
+	if span == nil {
+		return
+	}
+	if span.IsRecording() {
+		switch {
+		case err != nil:
+			fail(span, classOfStore(err))
+		case receipt.Replayed:
+			span.SetAttributes(semconv.MessagingMessageID(receipt.Event.ID.String()), attribute.Bool("userhero.event.replayed", true))
+		default:
+			span.SetAttributes(semconv.MessagingMessageID(receipt.Event.ID.String()), attribute.Int("userhero.event.deliveries", webhooks))
+		}
+	}
+	span.End()
+}
+
+// startProcess starts the span of one attempt. The first of a delivery is a
+// child of the event's creation; each later one is a new root, linked to the
+// creation and to the attempt before, and kept by the sampler where one of the
+// two was.
+func (w *webhook) startProcess(ctx context.Context, t task) (context.Context, trace.Span) {
+	if w.relay.tracer == nil {
+		return ctx, nil
+	}
+	d, e := &t.lease.Delivery, &t.lease.Event
+	var links []trace.Link
+	creation := spanContext(e.Trace)
+	if creation.IsValid() {
+		links = append(links, trace.Link{SpanContext: creation})
+	}
+	options := append(make([]trace.SpanStartOption, 0, 3), consumer)
+	if d.Attempts == 0 {
+		ctx = trace.ContextWithRemoteSpanContext(ctx, creation)
+	} else {
+		options = append(options, trace.WithNewRoot())
+		if before := w.attemptBefore(ctx, d.ID); before.IsValid() {
+			links = append(links, trace.Link{SpanContext: before})
+		}
+	}
+	ctx, span := w.relay.tracer.Start(ctx, spanProcess, append(options, trace.WithLinks(links...))...)
+	if span.IsRecording() {
+		span.SetAttributes(processing...)
+		span.SetAttributes(
+			semconv.MessagingDestinationSubscriptionName(w.name),
+			semconv.MessagingMessageID(d.ID.Event.String()),
+			semconv.MessagingMessageConversationID(d.FeedbackID),
+			semconv.MessagingMessageBodySize(len(e.Body)),
+			attribute.String("userhero.event.type", d.Type),
+			attribute.String("userhero.delivery.id", d.ID.String()),
+			attribute.Int("userhero.attempt", d.Rung+1),
+		)
+	}
+	return ctx, span
+}
+
+// startTest starts the span of a test send: nothing was created that it could
+// belong to but the request that asked for it.
+func startTest(ctx context.Context, tracer trace.Tracer, webhook string, id queue.DeliveryID) (context.Context, trace.Span) {
+	if tracer == nil {
+		return ctx, nil
+	}
+	ctx, span := tracer.Start(ctx, spanProcess, consumer)
+	if span.IsRecording() {
+		span.SetAttributes(processing...)
+		span.SetAttributes(
+			semconv.MessagingDestinationSubscriptionName(webhook),
+			attribute.String("userhero.delivery.id", id.String()),
+			attribute.Bool("userhero.test", true),
+		)
+	}
+	return ctx, span
+}
+
+// attemptBefore is the span of a delivery's last attempt, or none: a log that
+// cannot be read costs a link and nothing else.
+func (w *webhook) attemptBefore(ctx context.Context, id queue.DeliveryID) trace.SpanContext {
+	ctx, cancel := context.WithTimeout(ctx, storeTime)
+	defer cancel()
+	attempts, err := w.relay.queue.Attempts(ctx, id)
+	if err != nil || len(attempts) == 0 {
+		return trace.SpanContext{}
+	}
+	last := &attempts[len(attempts)-1]
+	return spanContext(queue.TraceContext{TraceID: last.TraceID, SpanID: last.SpanID, Flags: last.TraceFlags})
+}
+
+// endProcess ends the span of an attempt with what came of it; state 0 is that
+// of a test, which leaves none.
+func endProcess(span trace.Span, o outcome, state queue.State, next time.Time) {
+	if span == nil {
+		return
+	}
+	if span.IsRecording() {
+		if !o.ok {
+			fail(span, o.class)
+		}
+		if !o.canceled && state != 0 {
+			span.SetAttributes(attribute.String("userhero.delivery.state", state.String()))
+		}
+		if !next.IsZero() {
+			span.SetAttributes(attribute.String("userhero.delivery.next_attempt", next.UTC().Format(time.RFC3339Nano)))
+		}
+	}
+	span.End()
+}
+
+// fail marks a span as failed, by class: what an error says in words is in the
+// attempt log and the service's log, where its length and content are bounded.
+func fail(span trace.Span, class string) {
+	span.SetStatus(codes.Error, "")
+	span.SetAttributes(semconv.ErrorTypeKey.String(class))
+}
+
+// traceContext is what the store keeps of a span's context. Baggage is not part
+// of it: what a visitor's page puts there is nobody's business days later.
+func traceContext(sc trace.SpanContext) queue.TraceContext {
+	if !sc.IsValid() {
+		return queue.TraceContext{}
+	}
+	t := queue.TraceContext{TraceID: sc.TraceID(), SpanID: sc.SpanID(), Flags: byte(sc.TraceFlags())}
+	if state := sc.TraceState(); state.Len() > 0 {
+		if s := state.String(); len(s) <= maxTraceState {
+			t.State = s
+		}
+	}
+	return t
+}
+
+// spanContext is a stored context as a span's, invalid where nothing is stored.
+func spanContext(t queue.TraceContext) trace.SpanContext {
+	state, err := trace.ParseTraceState(t.State)
+	if err != nil {
+		state = trace.TraceState{} // the ids are still worth something
+	}
+	return trace.NewSpanContext(trace.SpanContextConfig{
+		TraceID: t.TraceID, SpanID: t.SpanID, TraceFlags: trace.TraceFlags(t.Flags), TraceState: state, Remote: true,
+	})
+}
