@@ -188,7 +188,7 @@ func (h *Handler) create(w http.ResponseWriter, r *http.Request) {
 		h.replay(w, r, format, receipt.Event)
 		return
 	}
-	h.app.engine.metrics.ingested(time.Since(arrived))
+	h.app.engine.metrics.ingested(time.Since(arrived), receipt.Event.Trace)
 	writeAccepted(w, r, format, feedback)
 }
 

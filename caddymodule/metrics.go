@@ -1,11 +1,15 @@
 package caddymodule
 
 import (
+	"encoding/hex"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 
+	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/relay"
 )
 
@@ -29,6 +33,9 @@ type metrics struct {
 	oldestDue  *prometheus.Desc
 	disk       *prometheus.Desc
 	state      *prometheus.Desc
+
+	// labels are those of webhooks; users may add as many as they like.
+	labels webhookLabels
 
 	// read returns the relay, or nil while there is none.
 	read func() *relay.Relay
@@ -91,7 +98,7 @@ func newMetrics() *metrics {
 		disk: prometheus.NewDesc("userhero_queue_disk_bytes",
 			"Size of the store's files.", nil, nil),
 		state: prometheus.NewDesc("userhero_webhook_state",
-			"1 for the state a webhook is in, 0 for the others.", []string{"webhook", "state"}, nil),
+			"1 for the state a webhook is in, 0 for the others; of the webhook _other, how many are in it.", []string{"webhook", "state"}, nil),
 	}
 }
 
@@ -128,46 +135,67 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	if r == nil {
 		return
 	}
-	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
-		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
-	}
-	for _, w := range r.Webhooks() {
-		for _, c := range []struct {
-			state string
-			n     int64
-		}{
-			{"pending", w.Counts.Pending},
-			{"retrying", w.Counts.Retrying},
-			{"held", w.Counts.Held},
-			{"failed", w.Counts.Failed},
-			{"delivered", w.Counts.Delivered},
-		} {
-			gauge(m.deliveries, float64(c.n), w.Name, c.state)
-		}
-		for _, state := range []string{relay.Active, relay.Failing, relay.Disabled} {
-			v := 0.0
-			if w.State == state {
-				v = 1
-			}
-			gauge(m.state, v, w.Name, state)
-		}
-	}
+	m.collectWebhooks(ch, r.Webhooks())
 	stats := r.Queue().Stats()
-	gauge(m.disk, float64(stats.DiskBytes))
-	age := 0.0
-	for _, w := range stats.Webhooks {
-		if !w.OldestDue.IsZero() {
-			age = max(age, time.Since(w.OldestDue).Seconds())
+	ch <- prometheus.MustNewConstMetric(m.disk, prometheus.GaugeValue, float64(stats.DiskBytes))
+	ch <- prometheus.MustNewConstMetric(m.oldestDue, prometheus.GaugeValue, r.OldestDueAge(stats).Seconds())
+}
+
+// collectWebhooks reads the gauges that webhooks have. Those beyond the bound of
+// the label are added up.
+func (m *metrics) collectWebhooks(ch chan<- prometheus.Metric, webhooks []relay.WebhookStatus) {
+	type reading struct {
+		deliveries [5]float64 // by countedStates
+		states     [3]float64 // by webhookStates
+	}
+	byLabel := make(map[string]*reading, len(webhooks))
+	for _, w := range webhooks {
+		label := m.labels.of(w.Name)
+		r := byLabel[label]
+		if r == nil {
+			r = new(reading)
+			byLabel[label] = r
+		}
+		for i, n := range [...]int64{w.Counts.Pending, w.Counts.Retrying, w.Counts.Held, w.Counts.Failed, w.Counts.Delivered} {
+			r.deliveries[i] += float64(n)
+		}
+		r.states[slices.Index(webhookStates, w.State)]++
+	}
+	for label, r := range byLabel {
+		for i, state := range countedStates {
+			ch <- prometheus.MustNewConstMetric(m.deliveries, prometheus.GaugeValue, r.deliveries[i], label, state)
+		}
+		for i, state := range webhookStates {
+			ch <- prometheus.MustNewConstMetric(m.state, prometheus.GaugeValue, r.states[i], label, state)
 		}
 	}
-	gauge(m.oldestDue, age)
 }
+
+// The values of the label "state".
+var (
+	countedStates = []string{"pending", "retrying", "held", "failed", "delivered"}
+	webhookStates = []string{relay.Active, relay.Failing, relay.Disabled}
+)
 
 // committed is the store's report of a commit.
 func (m *metrics) committed(took time.Duration, _ int) { m.commit.Observe(took.Seconds()) }
 
 // ingested is the handler's report of an acceptance.
-func (m *metrics) ingested(took time.Duration) { m.ingest.Observe(took.Seconds()) }
+func (m *metrics) ingested(took time.Duration, creation queue.TraceContext) {
+	observe(m.ingest, took, creation)
+}
+
+// observe adds an observation, with its trace as exemplar where there is one to
+// look at.
+func observe(h prometheus.Observer, d time.Duration, t queue.TraceContext) {
+	if t.Flags&byte(trace.FlagsSampled) != 0 {
+		h.(prometheus.ExemplarObserver).ObserveWithExemplar(d.Seconds(), prometheus.Labels{
+			"trace_id": hex.EncodeToString(t.TraceID[:]), "span_id": hex.EncodeToString(t.SpanID[:]),
+		})
+		return
+	}
+	h.Observe(d.Seconds())
+}
 
 // Accepted implements relay.Observer.
 func (m *metrics) Accepted(t string) { m.accepted.WithLabelValues(t).Inc() }
@@ -176,14 +204,26 @@ func (m *metrics) Accepted(t string) { m.accepted.WithLabelValues(t).Inc() }
 func (m *metrics) Rejected(reason string) { m.rejected.WithLabelValues(reason).Inc() }
 
 // Attempted implements relay.Observer.
-func (m *metrics) Attempted(webhook, outcome string, took time.Duration) {
-	m.attempts.WithLabelValues(webhook, outcome).Inc()
-	m.attempt.WithLabelValues(webhook).Observe(took.Seconds())
+func (m *metrics) Attempted(webhook, outcome string, took time.Duration, span queue.TraceContext) {
+	label := m.labels.of(webhook)
+	m.attempts.WithLabelValues(label, outcome).Inc()
+	observe(m.attempt.WithLabelValues(label), took, span)
 }
 
 // Delivered implements relay.Observer.
-func (m *metrics) Delivered(webhook string, endToEnd time.Duration) {
-	m.endToEnd.WithLabelValues(webhook).Observe(endToEnd.Seconds())
+func (m *metrics) Delivered(webhook string, endToEnd time.Duration, creation queue.TraceContext) {
+	observe(m.endToEnd.WithLabelValues(m.labels.of(webhook)), endToEnd, creation)
+}
+
+// Deleted implements relay.Observer: a webhook's series go with it.
+func (m *metrics) Deleted(webhook string) {
+	if !m.labels.forget(webhook) {
+		return // it was one of the others
+	}
+	gone := prometheus.Labels{"webhook": webhook}
+	m.attempts.DeletePartialMatch(gone)
+	m.attempt.DeletePartialMatch(gone)
+	m.endToEnd.DeletePartialMatch(gone)
 }
 
 // StateChanged implements relay.Observer; the gauge is read when it is scraped.

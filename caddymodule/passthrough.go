@@ -153,13 +153,13 @@ func (r errReader) Read([]byte) (int, error) { return 0, r.err }
 // record makes the event of a submission that the app has accepted. answer is
 // the app's answer where it is JSON.
 func (h *Handler) record(r *http.Request, s *overheard, answer []byte) error {
-	err := h.recordOnce(r, s, answer, r.Header)
+	e, err := h.recordOnce(r, s, answer, r.Header)
 	if errors.Is(err, queue.ErrMismatch) {
 		// The app decides what is a repeat; it has accepted this one.
-		err = h.recordOnce(r, s, answer, nil)
+		e, err = h.recordOnce(r, s, answer, nil)
 	}
 	if err == nil {
-		h.app.engine.metrics.ingested(time.Since(s.arrived))
+		h.app.engine.metrics.ingested(time.Since(s.arrived), e.Trace)
 		return nil
 	}
 	problem, reason := explain(err)
@@ -174,38 +174,38 @@ func (h *Handler) record(r *http.Request, s *overheard, answer []byte) error {
 	return nil
 }
 
-func (h *Handler) recordOnce(r *http.Request, s *overheard, answer []byte, header http.Header) error {
+func (h *Handler) recordOnce(r *http.Request, s *overheard, answer []byte, header http.Header) (queue.Event, error) {
 	ctx := context.WithoutCancel(r.Context())
 	if s.patch != nil {
 		id := path.Base(r.URL.Path)
 		keys, err := idempotencyKeys(header, id, "", s.identity)
 		if err != nil {
-			return err
+			return queue.Event{}, err
 		}
-		feedback, _, err := h.merge(ctx, id, s.patch, keys, h.app.engine.clientTrace(r.Header))
+		feedback, receipt, err := h.merge(ctx, id, s.patch, keys, h.app.engine.clientTrace(r.Header))
 		if err != nil {
-			return err
+			return queue.Event{}, err
 		}
 		feedback.Release()
-		return nil
+		return receipt.Event, nil
 	}
 	if answer != nil {
 		if err := s.feedback.Override(answer); err != nil {
-			return err
+			return queue.Event{}, err
 		}
 	}
 	now := time.Now()
 	s.feedback.Fill(h.defaults(r))
 	keys, err := idempotencyKeys(header, s.feedback.ProjectID(), "", s.identity)
 	if err != nil {
-		return err
+		return queue.Event{}, err
 	}
 	s.feedback.Complete(now, event.NewID)
 	document, err := s.feedback.Document(event.Created, now)
 	if err != nil {
-		return err
+		return queue.Event{}, err
 	}
-	_, err = h.app.accept(ctx, relay.Acceptance{
+	receipt, err := h.app.accept(ctx, relay.Acceptance{
 		Type:       event.Created,
 		FeedbackID: s.feedback.ID(),
 		ProjectID:  s.feedback.ProjectID(),
@@ -213,5 +213,5 @@ func (h *Handler) recordOnce(r *http.Request, s *overheard, answer []byte, heade
 		Client:     h.app.engine.clientTrace(r.Header),
 		Keys:       keys,
 	})
-	return err
+	return receipt.Event, err
 }

@@ -88,7 +88,13 @@ func TestOneTraceFromTheRequestToTheReceiver(t *testing.T) {
 				t.Errorf("the receiver got traceparent %q, tracestate %q; want %q", arrived.Header.Get("Traceparent"), arrived.Header.Get("Tracestate"), want)
 			}
 			delivery := s.api("/deliveries").json(t)["items"].([]any)[0].(map[string]any)["id"].(string)
-			if logged := s.api("/deliveries/" + delivery).Body; !strings.Contains(logged, post.SpanID) || !strings.Contains(logged, clientTraceID) {
+			// The settlement rides in a commit of its own.
+			logged := s.api("/deliveries/" + delivery).Body
+			for deadline := time.Now().Add(20 * time.Second); !strings.Contains(logged, `"state":"delivered"`) && time.Now().Before(deadline); {
+				time.Sleep(10 * time.Millisecond)
+				logged = s.api("/deliveries/" + delivery).Body
+			}
+			if !strings.Contains(logged, post.SpanID) || !strings.Contains(logged, `"trace_id":"`+clientTraceID) {
 				t.Errorf("the attempt log has another traceparent: %s", logged)
 			}
 			for span, want := range map[*spans.Span]map[string]string{

@@ -61,11 +61,7 @@ func (a *api) status(*http.Request) (any, error) {
 		v.Deliveries.Failed += c.Failed
 		v.Deliveries.Delivered += c.Delivered
 	}
-	for _, w := range stats.Webhooks {
-		if !w.OldestDue.IsZero() {
-			v.OldestDueAge = max(v.OldestDueAge, now.Sub(w.OldestDue).Seconds())
-		}
-	}
+	v.OldestDueAge = a.relay.OldestDueAge(stats).Seconds()
 	return v, nil
 }
 

@@ -229,7 +229,8 @@ func (w *webhook) deliver(t task) {
 		w.giveBack(t.lease, time.Time{})
 		return
 	}
-	w.relay.observer.Attempted(w.name, o.class, attempt.Duration)
+	w.relay.observer.Attempted(w.name, o.class, attempt.Duration,
+		queue.TraceContext{TraceID: attempt.TraceID, SpanID: attempt.SpanID, Flags: attempt.TraceFlags})
 	ended := time.Now()
 	if d.Attempts == 0 {
 		w.relay.tally.first(ended, ended.Sub(d.Created))
@@ -238,7 +239,7 @@ func (w *webhook) deliver(t task) {
 		w.settle(t.lease, t.lease.Ack(attempt))
 		endProcess(span, o, queue.Delivered, time.Time{})
 		w.succeeded(ended, attempt)
-		w.relay.observer.Delivered(w.name, ended.Sub(d.Created))
+		w.relay.observer.Delivered(w.name, ended.Sub(d.Created), t.lease.Event.Trace)
 		return
 	}
 	due, more := nextDue(t.target.config.Retry, d.Rung, ended, o.retryAfter)

@@ -228,6 +228,7 @@ func (r *Relay) Delete(ctx context.Context, name, who string) (ended int64, err 
 	delete(r.webhooks, w.name)
 	delete(r.byID, w.id)
 	r.mu.Unlock()
+	r.observer.Deleted(name)
 	r.note(activity{What: "webhook deleted", Who: who, Webhook: name, Detail: fmt.Sprintf("%d waiting deliveries ended", ended)})
 	return ended, nil
 }

@@ -269,6 +269,26 @@ func (r *Relay) Webhook(name string) (WebhookStatus, bool) {
 	return w.status(r.queue.Stats().Webhooks[w.id].Counts), true
 }
 
+// OldestDueAge is how long the oldest due delivery has been waiting for its
+// attempt, out of the queue's counters; 0 where nothing is due. Notices count
+// once they should have been grouped and sent.
+func (r *Relay) OldestDueAge(stats queue.Stats) time.Duration {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	oldest := time.Duration(0)
+	for id, s := range stats.Webhooks {
+		if s.OldestDue.IsZero() {
+			continue
+		}
+		age := time.Since(s.OldestDue)
+		if r.mail != nil && id == r.mail.id {
+			age -= groupWithin
+		}
+		oldest = max(oldest, age)
+	}
+	return oldest
+}
+
 // DeliveryState is the state people see: "held" for what waits while its
 // webhook takes nothing.
 func (r *Relay) DeliveryState(d queue.Delivery) string {
