@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/caddyserver/caddy/v2"
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/userhero/relay/console"
@@ -125,7 +126,7 @@ func (e *engine) open() error {
 			return
 		}
 		e.queue, e.relay = q, r
-		options := console.Options{Relay: r, Version: version(), Started: time.Now(), Logger: e.options.Logger}
+		options := console.Options{Relay: r, Version: version(), Started: time.Now(), Logger: e.options.Logger, Ending: e.ending}
 		e.api, e.console = console.NewAPI(options), console.New(options)
 	})
 	e.mu.RLock()
@@ -214,6 +215,10 @@ func (e *engine) current() *relay.Relay {
 	}
 	return e.relay
 }
+
+// ending tells that requests under way should end: Caddy waits for them before
+// it stops anything else, and the engine before it stops the relay.
+func (e *engine) ending() bool { return caddy.Exiting() || e.current() == nil }
 
 // accept hands a submission to the relay.
 func (e *engine) accept(ctx context.Context, a relay.Acceptance) (queue.Receipt, error) {

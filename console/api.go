@@ -15,6 +15,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/userhero/relay/event"
@@ -33,24 +34,42 @@ type Options struct {
 	// Who names the one who sent a request, for the activity log. Default: as
 	// WithUser said, or "admin".
 	Who func(*http.Request) string
+	// Ending is asked a few times a second while a stream is open; true ends it.
+	// Whoever serves requests says so when the server is about to wait for them.
+	// Default: never.
+	Ending func() bool
+	// Heartbeat is how often a silent stream says that it is alive. Default: 15 s.
+	Heartbeat time.Duration
 	// Logger gets the errors that are not the client's. Default: none.
 	Logger *slog.Logger
 }
 
-// api holds the options; it has no state of its own.
+// api holds the options; all state it has of its own is how many listen.
 type api struct {
-	relay   *relay.Relay
-	queue   queue.Queue
-	version string
-	started time.Time
-	who     func(*http.Request) string
-	log     *slog.Logger
+	relay     *relay.Relay
+	queue     queue.Queue
+	version   string
+	started   time.Time
+	who       func(*http.Request) string
+	ending    func() bool
+	heartbeat time.Duration
+	log       *slog.Logger
+	streams   atomic.Int64
 }
 
 // NewAPI returns the API. Its paths are relative: mount it with
 // http.StripPrefix.
 func NewAPI(o Options) http.Handler {
-	a := &api{relay: o.Relay, queue: o.Relay.Queue(), version: o.Version, started: o.Started, who: o.Who, log: o.Logger}
+	a := &api{
+		relay: o.Relay, queue: o.Relay.Queue(), version: o.Version, started: o.Started,
+		who: o.Who, ending: o.Ending, heartbeat: o.Heartbeat, log: o.Logger,
+	}
+	if a.ending == nil {
+		a.ending = func() bool { return false }
+	}
+	if a.heartbeat <= 0 {
+		a.heartbeat = defaultHeartbeat
+	}
 	if a.who == nil {
 		a.who = userOf
 	}
@@ -60,7 +79,7 @@ func NewAPI(o Options) http.Handler {
 	mux := http.NewServeMux()
 	allow := make(map[string][]string)
 	for _, r := range a.routes() {
-		mux.Handle(r.method+" "+r.path, a.answer(r.do))
+		mux.Handle(r.method+" "+r.path, r.handler)
 		allow[r.path] = append(allow[r.path], r.method)
 	}
 	for path, methods := range allow {
@@ -79,29 +98,30 @@ func NewAPI(o Options) http.Handler {
 // route is one request of the API.
 type route struct {
 	method, path string
-	do           func(*http.Request) (any, error)
+	handler      http.Handler
 }
 
 func (a *api) routes() []route {
 	return []route{
-		{"GET", "/status", a.status},
-		{"GET", "/healthz", a.health},
-		{"GET", "/webhooks", a.webhooks},
-		{"POST", "/webhooks", a.addWebhook},
-		{"GET", "/webhooks/{name}", a.webhook},
-		{"PATCH", "/webhooks/{name}", a.changeWebhook},
-		{"DELETE", "/webhooks/{name}", a.deleteWebhook},
-		{"POST", "/webhooks/{name}/enable", a.enableWebhook},
-		{"POST", "/webhooks/{name}/disable", a.disableWebhook},
-		{"POST", "/webhooks/{name}/test", a.testWebhook},
-		{"POST", "/webhooks/{name}/rotate", a.rotateSecret},
-		{"POST", "/webhooks/{name}/redeliver", a.recoverWebhook},
-		{"GET", "/deliveries", a.deliveries},
-		{"GET", "/deliveries/{id}", a.delivery},
-		{"POST", "/deliveries/{id}/redeliver", a.redeliver},
-		{"GET", "/events", a.events},
-		{"GET", "/events/{id}", a.event},
-		{"GET", "/activity", a.activity},
+		{"GET", "/status", a.answer(a.status)},
+		{"GET", "/healthz", a.answer(a.health)},
+		{"GET", "/webhooks", a.answer(a.webhooks)},
+		{"POST", "/webhooks", a.answer(a.addWebhook)},
+		{"GET", "/webhooks/{name}", a.answer(a.webhook)},
+		{"PATCH", "/webhooks/{name}", a.answer(a.changeWebhook)},
+		{"DELETE", "/webhooks/{name}", a.answer(a.deleteWebhook)},
+		{"POST", "/webhooks/{name}/enable", a.answer(a.enableWebhook)},
+		{"POST", "/webhooks/{name}/disable", a.answer(a.disableWebhook)},
+		{"POST", "/webhooks/{name}/test", a.answer(a.testWebhook)},
+		{"POST", "/webhooks/{name}/rotate", a.answer(a.rotateSecret)},
+		{"POST", "/webhooks/{name}/redeliver", a.answer(a.recoverWebhook)},
+		{"GET", "/deliveries", a.answer(a.deliveries)},
+		{"GET", "/deliveries/{id}", a.answer(a.delivery)},
+		{"POST", "/deliveries/{id}/redeliver", a.answer(a.redeliver)},
+		{"GET", "/events", a.answer(a.events)},
+		{"GET", "/events/{id}", a.answer(a.event)},
+		{"GET", "/activity", a.answer(a.activity)},
+		{"GET", "/stream", http.HandlerFunc(a.stream)},
 	}
 }
 
@@ -181,7 +201,7 @@ func (a *api) methodNotAllowed(methods []string) http.Handler {
 }
 
 func (a *api) unknownPath(w http.ResponseWriter, r *http.Request) {
-	a.fail(w, r, event.NewProblem(http.StatusNotFound, "There are /status, /healthz, /webhooks, /deliveries, /events and /activity."))
+	a.fail(w, r, event.NewProblem(http.StatusNotFound, "There are /status, /healthz, /webhooks, /deliveries, /events, /activity and /stream."))
 }
 
 // list is one page of a list.

@@ -45,6 +45,11 @@ func (r *Relay) Accept(ctx context.Context, a Acceptance) (queue.Receipt, error)
 	if err == nil && !receipt.Replayed {
 		r.observer.Accepted(string(a.Type))
 		r.tally.accepted(receipt.Event.Created)
+		if r.feed.tells() {
+			r.feed.tell(Happening{
+				Kind: HappenedAccepted, Event: receipt.Event.ID, Type: string(a.Type), FeedbackID: a.FeedbackID, Deliveries: len(webhooks),
+			})
+		}
 	}
 	return receipt, err
 }

@@ -240,17 +240,20 @@ func (w *webhook) deliver(t task) {
 		endProcess(span, o, queue.Delivered, time.Time{})
 		w.succeeded(ended, attempt)
 		w.relay.observer.Delivered(w.name, ended.Sub(d.Created), t.lease.Event.Trace)
+		w.tellAttempt(d, &attempt, o.class, queue.Delivered)
 		return
 	}
 	due, more := nextDue(t.target.config.Retry, d.Rung, ended, o.retryAfter)
+	state := queue.Failed
 	if more {
-		attempt.Next = due.UTC()
+		state, attempt.Next = queue.Retrying, due.UTC()
 		w.settle(t.lease, t.lease.Retry(due, attempt))
 		endProcess(span, o, queue.Retrying, due)
 	} else {
 		w.settle(t.lease, t.lease.Dead(attempt))
 		endProcess(span, o, queue.Failed, time.Time{})
 	}
+	w.tellAttempt(d, &attempt, o.class, state)
 	w.relay.log.Debug("an attempt failed", "webhook", w.name, "delivery", d.ID.String(), "attempt", d.Rung+1,
 		"class", o.class, "error", attempt.Error, "next", attempt.Next)
 	w.failed(ended, attempt, o, t.target.config.Retry)
@@ -262,6 +265,18 @@ func (w *webhook) deliver(t task) {
 			"attempts", d.Rung+1, "class", o.class, "error", attempt.Error)
 		w.change(Failing, attempt.Error, ended)
 	}
+}
+
+// tellAttempt tells those who listen of an attempt, after it was settled.
+func (w *webhook) tellAttempt(d *queue.Delivery, a *queue.Attempt, class string, state queue.State) {
+	if !w.relay.feed.tells() {
+		return
+	}
+	w.relay.feed.tell(Happening{
+		Kind: HappenedAttempt, Event: d.ID.Event, Type: d.Type, FeedbackID: d.FeedbackID,
+		Delivery: d.ID, Webhook: w.name, Number: d.Attempts + 1, Status: a.Status, Class: class, Error: a.Error,
+		Duration: a.Duration, State: state, Next: a.Next,
+	})
 }
 
 func (w *webhook) settle(lease *queue.Lease, err error) {

@@ -197,6 +197,9 @@ func (r *Relay) note(a activity) {
 	if err == nil {
 		err = r.queue.AppendActivity(ctx, queue.Activity{At: time.Now(), Data: data})
 	}
+	if err == nil && r.feed.tells() {
+		r.feed.tell(Happening{Kind: HappenedActivity, What: a.What, Who: a.Who, Webhook: a.Webhook, Detail: a.Detail})
+	}
 	if err != nil && !errors.Is(err, queue.ErrClosed) {
 		r.log.Warn("the activity log misses a line", "what", a.What, "webhook", a.Webhook, "error", err)
 	}

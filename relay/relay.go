@@ -61,6 +61,7 @@ type Relay struct {
 	agent    string
 	client   *client // nil: each generation's own
 	dial     dialFunc
+	feed     feed
 
 	// lanes ends the webhooks' goroutines, attempts what they have under way.
 	lanes, attempts           context.Context

@@ -86,7 +86,7 @@ func (w *webhook) configure(ctx context.Context, t *target) error {
 	w.mu.Unlock()
 	w.wake(true)
 	if before != after {
-		w.relay.observer.StateChanged(w.name, before, after)
+		w.relay.stateChanged(w.name, before, after, "")
 	}
 	parked := w.parked
 	if w.parked = t == nil; w.parked == parked {
@@ -253,7 +253,7 @@ func (w *webhook) change(to, reason string, at time.Time) {
 	if err := w.put(ctx); err != nil {
 		w.relay.log.Error("a webhook's state was not stored", "webhook", w.name, "state", to, "error", err)
 	}
-	w.relay.observer.StateChanged(w.name, from, to)
+	w.relay.stateChanged(w.name, from, to, reason)
 	what := "webhook " + to
 	if to == Active {
 		what = "webhook recovered"
@@ -324,7 +324,7 @@ func (w *webhook) setByOwner(ctx context.Context, to, reason, who string) error 
 	if from == after {
 		return nil
 	}
-	w.relay.observer.StateChanged(w.name, from, after)
+	w.relay.stateChanged(w.name, from, after, reason)
 	what := "webhook enabled"
 	if to == Disabled {
 		what = "webhook disabled"

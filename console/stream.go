@@ -1,0 +1,199 @@
+package console
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/userhero/relay/event"
+	"github.com/userhero/relay/relay"
+)
+
+const (
+	// defaultHeartbeat is how often a stream says that it is alive: proxies cut
+	// what has been silent for a minute, some for half of that.
+	defaultHeartbeat = 15 * time.Second
+	// streamPace is the least time between two writes to a stream, so that one
+	// page costs a busy relay ten writes a second.
+	streamPace = 100 * time.Millisecond
+	// endingPoll is how often a stream asks whether it is to end. Caddy waits for
+	// requests under way before it tells anybody that it ends.
+	endingPoll = 250 * time.Millisecond
+	// streamWrite bounds one write to a client that does not read.
+	streamWrite = 10 * time.Second
+	// maxStreams bounds those who listen at one time.
+	maxStreams = 64
+)
+
+// acceptedView is what the stream says of an event that was accepted.
+type acceptedView struct {
+	At         time.Time `json:"at"`
+	EventID    string    `json:"event_id"`
+	Type       string    `json:"type"`
+	FeedbackID string    `json:"feedback_id"`
+	Deliveries int       `json:"deliveries"`
+}
+
+// attemptedView is what the stream says of an attempt that ended.
+type attemptedView struct {
+	At            time.Time `json:"at"` // of its end
+	DeliveryID    string    `json:"delivery_id"`
+	EventID       string    `json:"event_id"`
+	Type          string    `json:"type"`
+	FeedbackID    string    `json:"feedback_id"`
+	Webhook       string    `json:"webhook"`
+	State         string    `json:"state"` // of the delivery, now
+	Number        int       `json:"number"`
+	DurationMS    float64   `json:"duration_ms"`
+	Status        int       `json:"status,omitempty"`
+	Error         string    `json:"error,omitempty"`
+	ErrorClass    string    `json:"error_class,omitempty"`
+	NextAttemptAt time.Time `json:"next_attempt_at,omitzero"`
+}
+
+// stateView is what the stream says of a webhook whose state is another.
+type stateView struct {
+	At      time.Time `json:"at"`
+	Webhook string    `json:"webhook"`
+	From    string    `json:"from"`
+	To      string    `json:"to"`
+	Reason  string    `json:"reason,omitempty"`
+}
+
+// noticedView is what the stream says of a new line of the activity log, which
+// has it with its id.
+type noticedView struct {
+	At      time.Time `json:"at"`
+	What    string    `json:"what"`
+	Who     string    `json:"who"`
+	Webhook string    `json:"webhook,omitempty"`
+	Detail  string    `json:"detail,omitempty"`
+}
+
+// lostView says that the stream has a gap. Whoever shows lists reads them
+// again.
+type lostView struct {
+	// Count is how many were lost; absent where nobody counted.
+	Count int `json:"count,omitempty"`
+	// Since is the id after which the gap begins, where the client named it.
+	Since string `json:"since,omitempty"`
+}
+
+// stream sends what happens, as server-sent events: accepted, attempt, state,
+// activity, and lost where there is a gap. It keeps no past: a client that comes
+// back with a Last-Event-ID is told of a gap, whose events are in the lists.
+//
+// It ends with the request, with the relay, and when Options.Ending says so.
+func (a *api) stream(w http.ResponseWriter, r *http.Request) {
+	if a.streams.Add(1) > maxStreams {
+		a.streams.Add(-1)
+		w.Header().Set("Retry-After", "10")
+		a.fail(w, r, event.NewProblem(http.StatusServiceUnavailable, fmt.Sprintf("There are %d streams already. Close one, or try again later.", maxStreams)))
+		return
+	}
+	defer a.streams.Add(-1)
+	h := w.Header()
+	h.Set("Content-Type", "text/event-stream")
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("X-Accel-Buffering", "no")
+	if r.Method == http.MethodHead {
+		return
+	}
+	out := http.NewResponseController(w)
+	sub := a.relay.Subscribe()
+	defer sub.Close()
+	b := bytes.NewBufferString("retry: 2000\n: the relay is heard\n\n")
+	if last := r.Header.Get("Last-Event-ID"); last != "" {
+		writeStreamed(b, "", "lost", lostView{Since: last})
+	}
+	heartbeat := time.NewTicker(a.heartbeat)
+	defer heartbeat.Stop()
+	ending := time.NewTicker(endingPoll)
+	defer ending.Stop()
+	var written time.Time
+	for {
+		if b.Len() > 0 {
+			_ = out.SetWriteDeadline(time.Now().Add(streamWrite)) // instead of the server's, which is for a whole answer
+			if _, err := w.Write(b.Bytes()); err != nil || out.Flush() != nil {
+				return
+			}
+			b.Reset()
+			written = time.Now()
+		}
+		select {
+		case <-r.Context().Done():
+			return
+		case <-sub.Done():
+			return
+		case <-ending.C:
+			if a.ending() {
+				return
+			}
+			continue
+		case <-heartbeat.C:
+			b.WriteString(": still here\n\n")
+			continue
+		case <-sub.Ready():
+		}
+		// What comes within the pace goes out together.
+		select {
+		case <-r.Context().Done():
+			return
+		case <-time.After(streamPace - time.Since(written)):
+		}
+		happened, lost := sub.Take()
+		if lost > 0 {
+			writeStreamed(b, "", "lost", lostView{Count: lost})
+		}
+		for i := range happened {
+			a.writeHappening(b, &happened[i])
+		}
+	}
+}
+
+func (a *api) writeHappening(b *bytes.Buffer, h *relay.Happening) {
+	at := moment(h.At)
+	var data any
+	switch h.Kind {
+	case relay.HappenedAccepted:
+		data = acceptedView{At: at, EventID: h.Event.String(), Type: h.Type, FeedbackID: h.FeedbackID, Deliveries: h.Deliveries}
+	case relay.HappenedAttempt:
+		v := attemptedView{
+			At: at, DeliveryID: h.Delivery.String(), EventID: h.Event.String(), Type: h.Type, FeedbackID: h.FeedbackID,
+			Webhook: h.Webhook, State: h.State.String(), Number: h.Number, DurationMS: milliseconds(h.Duration),
+			Status: h.Status, Error: h.Error, NextAttemptAt: moment(h.Next),
+		}
+		if h.Error != "" {
+			v.ErrorClass = h.Class
+		}
+		data = v
+	case relay.HappenedState:
+		data = stateView{At: at, Webhook: h.Webhook, From: h.From, To: h.To, Reason: h.Reason}
+	case relay.HappenedActivity:
+		data = noticedView{At: at, What: h.What, Who: h.Who, Webhook: h.Webhook, Detail: h.Detail}
+	default:
+		return
+	}
+	// Ids tell runs of the relay apart.
+	id := strconv.FormatInt(a.started.UnixMilli(), 36) + "-" + strconv.FormatUint(h.ID, 10)
+	writeStreamed(b, id, h.Kind, data)
+}
+
+// writeStreamed writes one event of a stream (HTML, §9.2.6). JSON has no line
+// break, so the data is one line.
+func writeStreamed(b *bytes.Buffer, id, kind string, data any) {
+	encoded, err := json.Marshal(data)
+	if err != nil {
+		panic(err) // strings, numbers and times of this century always marshal
+	}
+	if id != "" {
+		b.WriteString("id: " + id + "\n")
+	}
+	b.WriteString("event: " + kind + "\ndata: ")
+	b.Write(encoded)
+	b.WriteString("\n\n")
+}

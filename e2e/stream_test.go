@@ -1,0 +1,77 @@
+package e2e
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestStreamOutlivesReloadsAndHoldsNoStopUp: Caddy waits for requests under way
+// before it tells an app to stop, and a stream is such a request.
+func TestStreamOutlivesReloadsAndHoldsNoStopUp(t *testing.T) {
+	t.Parallel()
+	r := startReceiver(t, nil)
+	s := startRelay(t, relayOptions{app: fmt.Sprintf("webhook app {\n url %s\n}", r.url)})
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+s.admin+"/userhero/stream", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = response.Body.Close() }()
+	lines := make(chan string, 1000)
+	go func() {
+		defer close(lines)
+		for scanner := bufio.NewScanner(response.Body); scanner.Scan(); {
+			lines <- scanner.Text()
+		}
+	}()
+	await := func(what, data string) {
+		t.Helper()
+		event := ""
+		for end := time.After(20 * time.Second); ; {
+			select {
+			case line, open := <-lines:
+				if !open {
+					t.Fatalf("the stream ended before %s", what)
+				}
+				if name, ok := strings.CutPrefix(line, "event: "); ok {
+					event = name
+				}
+				if event == what && strings.Contains(line, data) {
+					return
+				}
+			case <-end:
+				t.Fatalf("the stream does not tell of %s with %s", what, data)
+			}
+		}
+	}
+	await("", "the relay is heard")
+	id := s.mustSubmit("before the reload")
+	await("accepted", id)
+	await("attempt", id)
+	if err := s.process.Reload(t.Context(), s.caddyfile(s.options), s.admin); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 10*time.Second, "the relay answers after the reload", func() bool {
+		_, _, err := caddyCommand(t.Context(), s, "", "status")
+		return err == nil
+	})
+	id = s.mustSubmit("after the reload")
+	await("attempt", id)
+
+	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second) // grace_period is 5 s
+	defer cancel()
+	if err := s.process.Stop(ctx); err != nil {
+		t.Error(err)
+	}
+	for range lines { // it ends with the process
+	}
+	s.start() // the test's end stops it
+}

@@ -1,0 +1,152 @@
+package relay
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/userhero/relay/queue"
+)
+
+// The kinds of happenings.
+const (
+	// HappenedAccepted: an event and its deliveries are on disk. Event, Type and
+	// FeedbackID say which; Deliveries how many webhooks get it.
+	HappenedAccepted = "accepted"
+	// HappenedAttempt: an attempt ended. Delivery, Webhook, Number, Status, Class,
+	// Error and Duration say of what and how, State what the delivery is now, and
+	// Next when it is tried again.
+	HappenedAttempt = "attempt"
+	// HappenedState: the state of a webhook is another. Webhook, From, To, Reason.
+	HappenedState = "state"
+	// HappenedActivity: the activity log has another line. What, Who, Webhook,
+	// Detail.
+	HappenedActivity = "activity"
+)
+
+// Happening is one thing that happened, as those who listen are told. It has no
+// payload and no secret. Which fields are set depends on Kind.
+type Happening struct {
+	// ID counts what was told since the relay was made, from 1; it moves only
+	// while somebody listens.
+	ID   uint64
+	Kind string
+	At   time.Time
+
+	Event      queue.EventID
+	Type       string
+	FeedbackID string
+	Deliveries int
+
+	Delivery queue.DeliveryID
+	Webhook  string // by name
+	Number   int    // of the attempt, from 1, over all ladders
+	Status   int    // 0 where no answer came
+	Class    string // "ok", or what went wrong
+	Error    string
+	Duration time.Duration
+	State    queue.State
+	Next     time.Time
+
+	From, To, Reason string
+
+	What, Who, Detail string
+}
+
+// maxUntaken is how many happenings a subscription keeps for one who does not
+// take them. With fewer, a page would lose some at each burst; each is some
+// 400 bytes.
+const maxUntaken = 512
+
+// feed tells those who listen what happens. Nothing is kept for those who do
+// not: what they missed is in the store.
+type feed struct {
+	listened atomic.Bool // any subscription is open; what publishers look at first
+
+	mu   sync.Mutex // guards everything below, and what subscriptions hold
+	last uint64
+	open map[*Subscription]struct{}
+}
+
+// Subscription gets what happens from its beginning on, in one order. It holds
+// a bounded number of happenings; one who takes them too slowly loses the
+// oldest, and is told how many.
+type Subscription struct {
+	feed  *feed
+	done  <-chan struct{}
+	ready chan struct{}
+	kept  []Happening // guarded by feed.mu, as all below
+	lost  int
+}
+
+// Subscribe begins to listen. Whoever subscribes closes the subscription.
+func (r *Relay) Subscribe() *Subscription {
+	f := &r.feed
+	s := &Subscription{feed: f, done: r.lanes.Done(), ready: make(chan struct{}, 1)}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.open == nil {
+		f.open = make(map[*Subscription]struct{})
+	}
+	f.open[s] = struct{}{}
+	f.listened.Store(true)
+	return s
+}
+
+// Ready can be received from when Take has something to return.
+func (s *Subscription) Ready() <-chan struct{} { return s.ready }
+
+// Done is closed when the relay stops: little will happen after that.
+func (s *Subscription) Done() <-chan struct{} { return s.done }
+
+// Take returns what has happened since it was last called, oldest first, and
+// how many happenings before those were lost. It does not wait.
+func (s *Subscription) Take() (happened []Happening, lost int) {
+	s.feed.mu.Lock()
+	defer s.feed.mu.Unlock()
+	happened, lost = s.kept, s.lost
+	s.kept, s.lost = nil, 0
+	return happened, lost
+}
+
+// Close ends the subscription; twice is fine.
+func (s *Subscription) Close() {
+	f := s.feed
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.open, s)
+	f.listened.Store(len(f.open) > 0)
+}
+
+// tells says whether anybody listens. Publishers ask before they make a
+// Happening, so that one who is not listened to pays for one load.
+func (f *feed) tells() bool { return f.listened.Load() }
+
+// tell hands a happening to everybody who listens. It never waits for them.
+func (f *feed) tell(h Happening) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.last++
+	h.ID, h.At = f.last, time.Now().UTC()
+	for s := range f.open {
+		if len(s.kept) == maxUntaken {
+			// Half of it goes at once, lest a burst move everything for each.
+			const gone = maxUntaken / 2
+			s.kept = append(s.kept[:0], s.kept[gone:]...)
+			s.lost += gone
+		}
+		s.kept = append(s.kept, h)
+		select {
+		case s.ready <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// stateChanged tells everybody who cares that a webhook's state is another.
+func (r *Relay) stateChanged(webhook, from, to, reason string) {
+	r.observer.StateChanged(webhook, from, to)
+	if r.feed.tells() {
+		r.feed.tell(Happening{Kind: HappenedState, Webhook: webhook, From: from, To: to, Reason: reason})
+	}
+}
