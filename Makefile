@@ -10,6 +10,7 @@ GOTESTSUM_VERSION := v1.13.0
 BIN       := $(CURDIR)/.bin
 GOLANGCI  := $(BIN)/golangci-lint@$(GOLANGCI_VERSION)/golangci-lint
 GOTESTSUM := $(BIN)/gotestsum@$(GOTESTSUM_VERSION)/gotestsum
+COLLECTOR := $(BIN)/collector/collector
 OUT       := $(BIN)/results
 NODE_DIRS := e2e/express4 e2e/express5 examples/widget
 
@@ -29,7 +30,7 @@ BENCHFLAGS ?=
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build run test lint fmt unit conformance e2e cross bench fuzz node programs clean
+.PHONY: help build run test lint fmt unit conformance e2e collector cross bench fuzz node programs clean
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -64,9 +65,11 @@ unit: $(GOTESTSUM) node ## Unit, conformance and lifecycle tests, with -race and
 conformance: ## The conformance suite against every queue
 	@go test -race -shuffle=on ./queue/...
 
-e2e: $(GOTESTSUM) node build ## Black-box tests of the built binary
+e2e: $(GOTESTSUM) node build collector ## Black-box tests of the built binary
 	@mkdir -p $(OUT)
-	@RELAY=$(CURDIR)/caddy $(GOTESTSUM) --format testname --jsonfile $(OUT)/e2e.json -- -count=1 -shuffle=on -timeout 15m $(BLACK_BOX)
+	@RELAY=$(CURDIR)/caddy COLLECTOR=$(COLLECTOR) $(GOTESTSUM) --format testname --jsonfile $(OUT)/e2e.json -- -count=1 -shuffle=on -timeout 15m $(BLACK_BOX)
+
+collector: $(COLLECTOR) ## Build the OpenTelemetry Collector of the end-to-end tests
 
 cross: ## Compile without cgo for the other systems
 	@for target in $(CROSS); do \
@@ -108,6 +111,10 @@ node: $(NODE_DIRS:%=%/node_modules/.package-lock.json)
 	@echo "npm ci in $*"
 	@cd $* && npm ci --silent --no-progress
 	@touch $@
+
+$(COLLECTOR): $(wildcard e2e/collector/*)
+	@echo "building the OpenTelemetry Collector (a minute or two, once)"
+	@cd e2e/collector && CGO_ENABLED=0 go build -trimpath -o $@ .
 
 $(GOLANGCI):
 	@echo "installing golangci-lint $(GOLANGCI_VERSION) (a minute or two, once)"

@@ -184,7 +184,16 @@ func TestMetricsPassPromlint(t *testing.T) {
 func TestNoticesThatWaitForOthersAreNotLate(t *testing.T) {
 	s, h := newSite(t), newHook(t)
 	h.status = http.StatusInternalServerError
-	s.load("webhook app {\nurl "+h.URL+"\nretry 1ms\n}\nnotify smtp {\nhost 127.0.0.1:1\nfrom a@example.com\nto b@example.com\ntls none\n}\n", intake)
+	s.load("webhook app {\nurl "+h.URL+`
+retry 1ms
+}
+notify smtp {
+	host 127.0.0.1:1
+	from a@example.com
+	to b@example.com
+	tls none
+}
+`, intake)
 	s.post(`{"message":"fails twice"}`)
 	h.await(t, 2)
 	for deadline := time.Now().Add(20 * time.Second); !strings.Contains(s.api("/webhooks/app").Body, `"failing"`); time.Sleep(10 * time.Millisecond) {

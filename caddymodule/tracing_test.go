@@ -8,14 +8,14 @@ import (
 	"testing"
 	"time"
 
-	"github.com/userhero/relay/e2e/spans"
+	"github.com/userhero/relay/e2e/otlpsink"
 )
 
 // traced sets what an operator would set to have spans exported to a collector,
 // and returns that. Spans leave soon after they end.
-func traced(t *testing.T, protocol string) *spans.Receiver {
+func traced(t *testing.T, protocol string) *otlpsink.Receiver {
 	t.Helper()
-	r, err := spans.Start(t.Context())
+	r, err := otlpsink.Start(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -31,10 +31,10 @@ func traced(t *testing.T, protocol string) *spans.Receiver {
 }
 
 // named waits for n spans of a name and returns them by the time they started.
-func named(t *testing.T, r *spans.Receiver, name string, n int) []spans.Span {
+func named(t *testing.T, r *otlpsink.Receiver, name string, n int) []otlpsink.Span {
 	t.Helper()
-	var found []spans.Span
-	all, ok := r.Await(20*time.Second, func(all []spans.Span) bool {
+	var found []otlpsink.Span
+	all, ok := r.Await(20*time.Second, func(all []otlpsink.Span) bool {
 		found = nil
 		for _, s := range all {
 			if s.Name == name {
@@ -46,7 +46,7 @@ func named(t *testing.T, r *spans.Receiver, name string, n int) []spans.Span {
 	if !ok {
 		t.Fatalf("no %d spans %q in %+v", n, name, all)
 	}
-	slices.SortFunc(found, func(a, b spans.Span) int { return a.Start.Compare(b.Start) })
+	slices.SortFunc(found, func(a, b otlpsink.Span) int { return a.Start.Compare(b.Start) })
 	return found
 }
 
@@ -68,7 +68,7 @@ func TestOneTraceFromTheRequestToTheReceiver(t *testing.T) {
 			arrived := h.await(t, 1)[0]
 			post, process, send, request := named(t, r, "POST", 1)[0], named(t, r, "process feedback", 1)[0], named(t, r, "send feedback", 1)[0], named(t, r, "handler", 1)[0]
 
-			for parent, child := range map[*spans.Span]spans.Span{&request: send, &send: process, &process: post} {
+			for parent, child := range map[*otlpsink.Span]otlpsink.Span{&request: send, &send: process, &process: post} {
 				if child.ParentID != parent.SpanID || child.TraceID != clientTraceID {
 					t.Errorf("%s is no child of %s in the client's trace: %+v", child.Name, parent.Name, child)
 				}
@@ -79,7 +79,7 @@ func TestOneTraceFromTheRequestToTheReceiver(t *testing.T) {
 			if !process.LinksTo(send) {
 				t.Errorf("the first attempt does not link to the creation: %+v", process)
 			}
-			for kind, span := range map[string]spans.Span{"producer": send, "consumer": process, "client": post} {
+			for kind, span := range map[string]otlpsink.Span{"producer": send, "consumer": process, "client": post} {
 				if span.Kind != kind || span.Failed || span.Service != "front door" || span.Scope != tracingScope || span.TraceState != "vendor=opaque" {
 					t.Errorf("%s: %+v", kind, span)
 				}
@@ -97,7 +97,7 @@ func TestOneTraceFromTheRequestToTheReceiver(t *testing.T) {
 			if !strings.Contains(logged, post.SpanID) || !strings.Contains(logged, `"trace_id":"`+clientTraceID) {
 				t.Errorf("the attempt log has another traceparent: %s", logged)
 			}
-			for span, want := range map[*spans.Span]map[string]string{
+			for span, want := range map[*otlpsink.Span]map[string]string{
 				&send: {
 					"messaging.system": "userhero", "messaging.operation.name": "send", "messaging.operation.type": "send",
 					"messaging.destination.name": "feedback", "userhero.event.type": "feedback.created", "userhero.event.deliveries": "1",
@@ -150,7 +150,7 @@ func TestRetriesAreTracesOfTheirOwnThatLinkBack(t *testing.T) {
 	// The webhook fails and is probed: one attempt after the other, all the same.
 	attempts := named(t, r, "process feedback", 4)
 	send := named(t, r, "send feedback", 1)[0]
-	if len(send.Links) != 1 || send.Links[0] != (spans.Link{TraceID: clientTraceID, SpanID: clientSpanID}) || send.ParentID != "" || send.TraceID == clientTraceID {
+	if len(send.Links) != 1 || send.Links[0] != (otlpsink.Link{TraceID: clientTraceID, SpanID: clientSpanID}) || send.ParentID != "" || send.TraceID == clientTraceID {
 		t.Errorf("what a client says of its trace is a link and no more; this is %+v", send)
 	}
 	traces := make(map[string]bool)

@@ -21,7 +21,8 @@ type arrival struct {
 	delivery string
 	attempt  string
 	body     string
-	signed   bool // X-UserHero-Signature fits the body
+	signed   bool   // X-UserHero-Signature fits the body
+	trace    string // traceparent
 }
 
 // receiver is a webhook receiver that remembers what arrived.
@@ -56,6 +57,7 @@ func (r *receiver) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 		delivery: request.Header.Get("X-UserHero-Delivery"),
 		attempt:  request.Header.Get("X-UserHero-Attempt"),
 		body:     string(body),
+		trace:    request.Header.Get("traceparent"),
 		signed:   request.Header.Get("X-UserHero-Signature") == signature(body),
 	}
 	status := http.StatusOK

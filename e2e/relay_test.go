@@ -36,6 +36,10 @@ type relayOptions struct {
 	noEgress bool
 	// intake is written into the userhero directive.
 	intake string
+	// global is written into the global options, beside userhero.
+	global string
+	// env is added to the environment.
+	env []string
 	// site is written into the site, after the userhero directive.
 	site string
 }
@@ -67,7 +71,7 @@ func (s *relayServer) start() {
 	s.t.Helper()
 	p, err := caddyproc.Start(s.t.Context(), caddyproc.Options{
 		Binary: binary(s.t), Dir: s.dir, Caddyfile: s.caddyfile(s.options),
-		Ready: "http://" + s.admin + "/userhero/healthz",
+		Ready: "http://" + s.admin + "/userhero/healthz", Env: s.options.env,
 	})
 	if err != nil {
 		s.t.Fatal(err)
@@ -96,6 +100,7 @@ func (s *relayServer) caddyfile(o relayOptions) string {
 	auto_https off
 	persist_config off
 	grace_period 5s
+	%s
 	userhero {
 		queue badger {
 			path %s
@@ -111,7 +116,7 @@ http://%s {
 	}
 	%s
 }
-`, s.admin, s.store(), egress, o.app, s.site, o.intake, o.site)
+`, s.admin, o.global, s.store(), egress, o.app, s.site, o.intake, o.site)
 }
 
 // submit posts one JSON body to the intake.

@@ -1,15 +1,16 @@
-// Package spans receives spans by OTLP in the test's own process, over HTTP and
-// gRPC, as a collector would, and shows them flat.
+// Package otlpsink takes in what is exported by OTLP, in the test's own process:
+// spans over HTTP and gRPC, as a collector would, and the names of metrics.
 //
-// It promises that a span it shows was exported, decoded by the published
-// protocol definitions and acknowledged; it knows nothing of who made it.
-package spans
+// It promises that what it shows was exported, decoded by the published protocol
+// definitions and acknowledged; it knows nothing of who made it.
+package otlpsink
 
 import (
 	"bytes"
 	"compress/gzip"
 	"context"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -19,6 +20,7 @@ import (
 	"sync"
 	"time"
 
+	metrics "go.opentelemetry.io/proto/otlp/collector/metrics/v1"
 	collector "go.opentelemetry.io/proto/otlp/collector/trace/v1"
 	common "go.opentelemetry.io/proto/otlp/common/v1"
 	otlp "go.opentelemetry.io/proto/otlp/trace/v1"
@@ -72,6 +74,7 @@ type Receiver struct {
 	mu sync.Mutex
 	// mu guards everything declared below.
 	all     []Span
+	metrics map[string]bool
 	changed chan struct{} // closed and replaced at each arrival
 	refuse  bool
 }
@@ -90,7 +93,7 @@ func Start(ctx context.Context) (*Receiver, error) {
 	}
 	r := &Receiver{
 		HTTP: "http://" + web.Addr().String(), GRPC: "http://" + rpc.Addr().String(),
-		changed: make(chan struct{}), grpc: grpc.NewServer(),
+		metrics: make(map[string]bool), changed: make(chan struct{}), grpc: grpc.NewServer(),
 	}
 	r.server = &http.Server{Handler: http.HandlerFunc(r.serveHTTP), ReadHeaderTimeout: 10 * time.Second}
 	collector.RegisterTraceServiceServer(r.grpc, r)
@@ -151,26 +154,53 @@ func (r *Receiver) serveHTTP(w http.ResponseWriter, request *http.Request) {
 	}
 	var buf bytes.Buffer
 	_, err := buf.ReadFrom(io.LimitReader(body, 64<<20))
-	var export collector.ExportTraceServiceRequest
+	var answer proto.Message
+	switch {
+	case err != nil:
+	case request.URL.Path == "/v1/traces":
+		var export collector.ExportTraceServiceRequest
+		if err = proto.Unmarshal(buf.Bytes(), &export); err == nil {
+			answer, err = r.Export(request.Context(), &export)
+		}
+	case request.URL.Path == "/v1/metrics":
+		var export metrics.ExportMetricsServiceRequest
+		if err = proto.Unmarshal(buf.Bytes(), &export); err == nil {
+			r.note(&export)
+			answer = new(metrics.ExportMetricsServiceResponse)
+		}
+	default:
+		err = fmt.Errorf("no exports are taken at %s", request.URL.Path)
+	}
+	var encoded []byte
 	if err == nil {
-		err = proto.Unmarshal(buf.Bytes(), &export)
+		encoded, err = proto.Marshal(answer)
 	}
-	if err != nil || request.URL.Path != "/v1/traces" {
-		http.Error(w, fmt.Sprint("no export of traces: ", err), http.StatusBadRequest)
-		return
-	}
-	answer, err := r.Export(request.Context(), &export)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest) // which no exporter tries again
 		return
 	}
-	encoded, err := proto.Marshal(answer)
-	if err != nil {
-		http.Error(w, err.Error(), http.StatusInternalServerError)
-		return
-	}
 	w.Header().Set("Content-Type", "application/x-protobuf")
 	_, _ = w.Write(encoded)
+}
+
+// note keeps the names of the metrics.
+func (r *Receiver) note(export *metrics.ExportMetricsServiceRequest) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, resource := range export.GetResourceMetrics() {
+		for _, scope := range resource.GetScopeMetrics() {
+			for _, m := range scope.GetMetrics() {
+				r.metrics[m.GetName()] = true
+			}
+		}
+	}
+}
+
+// HasMetric tells whether a metric of that name has arrived.
+func (r *Receiver) HasMetric(name string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.metrics[name]
 }
 
 // Export implements the service of OTLP.
@@ -178,7 +208,7 @@ func (r *Receiver) Export(_ context.Context, export *collector.ExportTraceServic
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.refuse {
-		return nil, fmt.Errorf("refused")
+		return nil, errors.New("refused")
 	}
 	for _, resource := range export.GetResourceSpans() {
 		service := attributes(resource.GetResource().GetAttributes())["service.name"]

@@ -1,0 +1,244 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/sdk/trace/tracetest"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/userhero/relay/event"
+	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/queue/memqueue"
+)
+
+// recording is a tracer whose spans can be looked at as soon as they end.
+func recording(t *testing.T) (trace.Tracer, *tracetest.InMemoryExporter) {
+	t.Helper()
+	spans := tracetest.NewInMemoryExporter()
+	provider := sdktrace.NewTracerProvider(sdktrace.WithSyncer(spans))
+	t.Cleanup(func() {
+		if err := provider.Shutdown(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+	return provider.Tracer("test"), spans
+}
+
+// requests are the `POST` spans in the order they began.
+func requests(spans *tracetest.InMemoryExporter) []tracetest.SpanStub {
+	var posts []tracetest.SpanStub
+	for _, s := range spans.GetSpans() {
+		if s.Name == "POST" {
+			posts = append(posts, s)
+		}
+	}
+	return posts
+}
+
+func attributeOf(s tracetest.SpanStub, key attribute.Key) string {
+	for _, a := range s.Attributes {
+		if a.Key == key {
+			return a.Value.String()
+		}
+	}
+	return ""
+}
+
+// TestRequestSpansTellFailuresApart: one span per try on the wire, with a class
+// that says where it went wrong.
+func TestRequestSpansTellFailuresApart(t *testing.T) {
+	t.Parallel()
+	const quick = 300 * time.Millisecond
+	answering, _ := rawServer(t, func(c net.Conn) { _, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok") })
+	redirecting, _ := rawServer(t, func(c net.Conn) {
+		_, _ = io.WriteString(c, "HTTP/1.1 302 Found\r\nLocation: /\r\nContent-Length: 0\r\n\r\n")
+	})
+	hanging, _ := rawServer(t, func(net.Conn) { time.Sleep(2 * quick) })
+	dripping, _ := rawServer(t, func(c net.Conn) {
+		_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\nbegins")
+		time.Sleep(2 * quick)
+	})
+	breaking, _ := rawServer(t, func(c net.Conn) { _, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\nends") })
+	resetting, _ := rawServer(t, func(c net.Conn) { _ = c.(*net.TCPConn).SetLinger(0) })
+	closed, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	refusing := "http://" + closed.Addr().String() + "/"
+	_ = closed.Close()
+	unknown := roundTripperFunc(func(*http.Request) (*http.Response, error) {
+		return nil, &net.OpError{Op: "dial", Err: &net.DNSError{Err: "no such host", Name: "nowhere.example", IsNotFound: true}}
+	})
+
+	for _, c := range []struct {
+		name, url string
+		transport http.RoundTripper // nil: the real one
+		class     string            // error.type; empty: none
+		status    string
+		tries     int
+		events    string
+	}{
+		{"answered", answering, nil, "", "200", 1, "connect start, connect done, request written, first byte"},
+		{"a redirect", redirecting, nil, "302", "302", 1, "connect start, connect done, request written, first byte"},
+		{"refused", refusing, nil, "refused", "", 1 + wireRetries, "connect start, connect done"},
+		{"reset", resetting, nil, "reset", "", 1, "connect start, connect done, request written"},
+		{"no TLS there", strings.Replace(answering, "http:", "https:", 1), nil, "tls", "", 1, "connect start, connect done, tls start, tls done"},
+		{"no answer", hanging, nil, "timeout", "", 1, "connect start, connect done, request written"},
+		{"half an answer in time", dripping, nil, "timeout", "200", 1, "connect start, connect done, request written, first byte"},
+		{"an answer that breaks off", breaking, nil, "reset", "200", 1, "connect start, connect done, request written, first byte"},
+		{"no such name", "http://nowhere.example/", unknown, "dns", "", 1, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			tracer, spans := recording(t)
+			cl, err := newClient(Egress{Allow: []string{"127.0.0.1"}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if c.transport != nil {
+				cl = newClientOn(c.transport, cl.egress)
+			}
+			to, err := newTarget(WebhookConfig{URL: c.url + "?token=canary", Timeout: quick}, cl, "test")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if c.tries > 1 {
+				to.config.Timeout = 30 * time.Second // for the pauses between them
+			}
+			ctx, span := startTest(t.Context(), tracer, "w", queue.DeliveryID{})
+			a, o := to.attempt(ctx, message{id: "dlv_1", typ: "feedback.created", number: 1, body: []byte(`{}`), tracer: tracer, started: time.Now()})
+			endProcess(span, o, 0, time.Time{})
+
+			posts := requests(spans)
+			if len(posts) != c.tries {
+				t.Fatalf("%d requests, want %d: %+v", len(posts), c.tries, posts)
+			}
+			for i, p := range posts {
+				resend := ""
+				if i > 0 {
+					resend = fmt.Sprint(i)
+				}
+				if got := attributeOf(p, "http.request.resend_count"); got != resend {
+					t.Errorf("request %d: resend_count %q", i, got)
+				}
+				if got := attributeOf(p, "error.type"); got != c.class || (p.Status.Code == codes.Error) != (c.class != "") {
+					t.Errorf("error.type %q and status %v, want %q", got, p.Status, c.class)
+				}
+				if got := attributeOf(p, "http.response.status_code"); got != c.status {
+					t.Errorf("status %q, want %q", got, c.status)
+				}
+				var events []string
+				for _, e := range p.Events {
+					events = append(events, e.Name)
+				}
+				if got := strings.Join(events, ", "); got != c.events {
+					t.Errorf("events %q, want %q", got, c.events)
+				}
+				if p.Parent.SpanID() != span.SpanContext().SpanID() || p.SpanKind != trace.SpanKindClient {
+					t.Errorf("%+v is no client span below the attempt's", p)
+				}
+			}
+			last := posts[len(posts)-1].SpanContext
+			for _, h := range a.RequestHeaders {
+				if want := traceparent(last.TraceID(), last.SpanID(), 1); h.Name == headerTraceparent && h.Value != want {
+					t.Errorf("the attempt log has the traceparent %q, want the last request's %q", h.Value, want)
+				}
+			}
+			if text := fmt.Sprintf("%+v", spans.GetSpans()); strings.Contains(text, "canary") {
+				t.Errorf("the query is in %s", text)
+			}
+		})
+	}
+}
+
+type roundTripperFunc func(*http.Request) (*http.Response, error)
+
+func (f roundTripperFunc) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+// TestStoreErrorsAreClassesOfTheSendSpan: what was not accepted is told by class.
+func TestStoreErrorsAreClassesOfTheSendSpan(t *testing.T) {
+	t.Parallel()
+	tracer, spans := recording(t)
+	q := memqueue.New(memqueue.Options{})
+	r := New(Options{Queue: q, Tracer: tracer})
+	if err := q.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Accept(t.Context(), Acceptance{Type: event.Created, FeedbackID: "fb", Body: []byte("{}")}); !errors.Is(err, queue.ErrClosed) {
+		t.Fatal(err)
+	}
+	if s := spans.GetSpans(); len(s) != 1 || s[0].Status.Code != codes.Error || attributeOf(s[0], "error.type") != "closed" {
+		t.Errorf("%+v", s)
+	}
+}
+
+// TestTraceContextIsStoredWithTheEvent: ids, flags and a tracestate of bounded
+// length, also where no spans are made.
+func TestTraceContextIsStoredWithTheEvent(t *testing.T) {
+	t.Parallel()
+	r := New(Options{Queue: memqueue.New(memqueue.Options{})})
+	for _, c := range []struct{ state, want string }{
+		{"vendor=opaque", "vendor=opaque"},
+		{"long=" + strings.Repeat("x", 250) + ",longer=" + strings.Repeat("y", 249), "long=" + strings.Repeat("x", 250) + ",longer=" + strings.Repeat("y", 249)}, // 512 bytes
+		{"long=" + strings.Repeat("x", 250) + ",longer=" + strings.Repeat("y", 250), ""},
+	} {
+		state, err := trace.ParseTraceState(c.state)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sc := trace.NewSpanContext(trace.SpanContextConfig{TraceID: trace.TraceID{1}, SpanID: trace.SpanID{2}, TraceFlags: trace.FlagsSampled, TraceState: state})
+		receipt, err := r.Accept(trace.ContextWithSpanContext(t.Context(), sc), Acceptance{Type: event.Created, FeedbackID: "fb", Body: []byte("{}")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		stored, err := r.Queue().Event(t.Context(), receipt.Event.ID)
+		if want := (queue.TraceContext{TraceID: [16]byte{1}, SpanID: [8]byte{2}, Flags: 1, State: c.want}); err != nil || stored.Trace != want {
+			t.Errorf("of a tracestate of %d bytes %+v is stored, want %+v (%v)", len(c.state), stored.Trace, want, err)
+		}
+		if back := traceContext(spanContext(stored.Trace)); back != stored.Trace {
+			t.Errorf("%+v comes back as %+v", stored.Trace, back)
+		}
+	}
+}
+
+// TestTracingOffAllocatesNothing: on the way of a submission, beyond what it
+// takes to carry the request's own context.
+func TestTracingOffAllocatesNothing(t *testing.T) {
+	r := New(Options{Queue: memqueue.New(memqueue.Options{})})
+	sc := trace.NewSpanContext(trace.SpanContextConfig{TraceID: trace.TraceID{1}, SpanID: trace.SpanID{2}, TraceFlags: trace.FlagsSampled})
+	for what, ctx := range map[string]context.Context{"without a request's span": t.Context(), "with one": trace.ContextWithSpanContext(t.Context(), sc)} {
+		a := &Acceptance{Type: event.Created, FeedbackID: "fb", Body: []byte("{}")}
+		receipt := &queue.Receipt{}
+		var stored queue.TraceContext
+		allocated := testing.AllocsPerRun(100, func() {
+			ctx, span := r.startSend(ctx, a)
+			stored = traceContext(trace.SpanContextFromContext(ctx))
+			endSend(span, receipt, 1, nil)
+		})
+		if allocated != 0 {
+			t.Errorf("%s: %v allocations", what, allocated)
+		}
+		if (stored.TraceID != [16]byte{}) != (what == "with one") {
+			t.Errorf("%s: %+v is stored", what, stored)
+		}
+	}
+	// The control: with a tracer it does allocate, so the measure measures.
+	r.tracer, _ = recording(t)
+	if n := testing.AllocsPerRun(100, func() {
+		_, span := r.startSend(t.Context(), &Acceptance{})
+		span.End()
+	}); n == 0 {
+		t.Error("a span that costs nothing: what is measured here?")
+	}
+}
