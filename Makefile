@@ -12,7 +12,7 @@ GOLANGCI  := $(BIN)/golangci-lint@$(GOLANGCI_VERSION)/golangci-lint
 GOTESTSUM := $(BIN)/gotestsum@$(GOTESTSUM_VERSION)/gotestsum
 COLLECTOR := $(BIN)/collector/collector
 OUT       := $(BIN)/results
-NODE_DIRS := e2e/express4 e2e/express5 examples/widget
+NODE_DIRS := e2e/console e2e/express4 e2e/express5 examples/widget
 
 # Where the relay must compile without cgo.
 CROSS := linux/arm64 darwin/arm64 windows/amd64
@@ -89,11 +89,12 @@ fuzz: ## Run each fuzz target for FUZZTIME (30s)
 	done
 
 # Programs the tests run, and the Debian packages that bring them: the race
-# detector needs gcc, the example receivers node and python3, the test of a full
-# disk an ext4 file system, the widget a browser, the alert rules promtool.
+# detector needs gcc, the example receivers node and python3, the console's
+# snippets php, the test of a full disk an ext4 file system, widget and console a
+# browser, the alert rules promtool.
 programs:
 	@missing=""; \
-	for p in gcc:gcc,libc6-dev node:nodejs npm:npm python3:python3 mkfs.ext4:e2fsprogs mount:mount chromium:chromium promtool:prometheus; do \
+	for p in gcc:gcc,libc6-dev node:nodejs npm:npm python3:python3 php:php-cli mkfs.ext4:e2fsprogs mount:mount chromium:chromium promtool:prometheus; do \
 		command -v $${p%%:*} >/dev/null || missing="$$missing $$(echo $${p#*:} | tr , ' ')"; \
 	done; \
 	[ -z "$$missing" ] && exit 0; \
@@ -104,7 +105,7 @@ programs:
 		echo "missing programs; install these Debian packages or their like:$$missing" >&2; exit 1; \
 	fi
 
-# What the tests need of node: one folder per version of Express.
+# What the tests need of node: two versions of Express, drivers of the browser.
 node: $(NODE_DIRS:%=%/node_modules/.package-lock.json)
 
 %/node_modules/.package-lock.json: %/package-lock.json | programs

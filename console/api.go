@@ -59,7 +59,9 @@ type api struct {
 
 // NewAPI returns the API. Its paths are relative: mount it with
 // http.StripPrefix.
-func NewAPI(o Options) http.Handler {
+func NewAPI(o Options) http.Handler { return newAPI(o).handler() }
+
+func newAPI(o Options) *api {
 	a := &api{
 		relay: o.Relay, queue: o.Relay.Queue(), version: o.Version, started: o.Started,
 		who: o.Who, ending: o.Ending, heartbeat: o.Heartbeat, log: o.Logger,
@@ -76,6 +78,10 @@ func NewAPI(o Options) http.Handler {
 	if a.log == nil {
 		a.log = slog.New(slog.DiscardHandler)
 	}
+	return a
+}
+
+func (a *api) handler() http.Handler {
 	mux := http.NewServeMux()
 	allow := make(map[string][]string)
 	for _, r := range a.routes() {
@@ -145,10 +151,15 @@ func (a *api) answer(do func(*http.Request) (any, error)) http.Handler {
 	})
 }
 
-// fail answers with a problem. What is not the client's doing is logged, and
-// told without its insides.
+// fail answers with a problem.
 func (a *api) fail(w http.ResponseWriter, r *http.Request, err error) {
-	var problem *event.Problem
+	problem := a.problem(r, err)
+	a.write(w, r, problem.Status, "application/problem+json", problem)
+}
+
+// problem is what a client is told about an error. What is not the client's
+// doing is logged, and told without its insides.
+func (a *api) problem(r *http.Request, err error) (problem *event.Problem) {
 	switch {
 	case errors.As(err, &problem):
 	case errors.Is(err, queue.ErrNotFound):
@@ -167,7 +178,7 @@ func (a *api) fail(w http.ResponseWriter, r *http.Request, err error) {
 		a.log.Error("answering the API", "path", r.URL.Path, "error", err)
 		problem = event.NewProblem(http.StatusInternalServerError, "The log has the reason.")
 	}
-	a.write(w, r, problem.Status, "application/problem+json", problem)
+	return problem
 }
 
 // write sends a value as JSON.

@@ -11,13 +11,15 @@ import (
 // of. Paths are relative; links in the pages are too, so that it works wherever
 // it is mounted.
 func New(o Options) http.Handler {
+	a := newAPI(o)
 	mux := http.NewServeMux()
-	mux.Handle("/api/", http.StripPrefix("/api", NewAPI(o)))
+	mux.Handle("/api/", http.StripPrefix("/api", a.handler()))
+	mux.Handle("/", newPages(a))
 	return mux
 }
 
 // areas are the first segments of the console's paths.
-var areas = []string{"api"}
+var areas = []string{"webhooks", "add", "events", "deliveries", "activity", "api", "assets"}
 
 // Locate cuts the mount point off a path from which nobody has: what is left
 // begins with one of the console's own segments, or is its index, "/". It is

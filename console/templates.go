@@ -3,18 +3,58 @@ package console
 import (
 	"embed"
 	"html/template"
+	"io/fs"
+	"path"
 	"strings"
+	"time"
 )
 
 //go:embed templates
 var templateFiles embed.FS
 
-var noticeTemplate = parse("notice.html")
+// templates are the pages by file name, each with the frame and the parts that
+// pages share. html/template escapes what is put in by where it stands: whatever
+// people have written is text.
+var templates = parseTemplates()
 
-// parse reads a page and the frame around it.
-func parse(name string) *template.Template {
-	t := template.New(name).Funcs(template.FuncMap{"asset": assetURL})
-	return template.Must(t.ParseFS(templateFiles, "templates/"+name))
+func parseTemplates() map[string]*template.Template {
+	functions := template.FuncMap{
+		"asset":  assetURL,
+		"when":   func(t time.Time) when { return whenOf(t, time.Now()) },
+		"number": number,
+		"live":   liveTrigger,
+		"under":  func(root string, v any) under { return under{root, v} },
+	}
+	shared := template.Must(template.New("").Funcs(functions).ParseFS(templateFiles, "templates/frame.html", "templates/parts.html"))
+	pages, err := fs.Glob(templateFiles, "templates/*.html")
+	if err != nil {
+		panic(err) // the pattern is a constant
+	}
+	all := make(map[string]*template.Template, len(pages))
+	for _, file := range pages {
+		t := template.Must(shared.Clone())
+		all[path.Base(file)] = template.Must(t.ParseFS(templateFiles, file))
+	}
+	return all
+}
+
+// under is what a shared part gets that holds links: the way to the root, and
+// what it shows.
+type under struct {
+	Root string
+	Of   any
+}
+
+// liveTrigger says when a page fetches itself anew: at once when something
+// happens, and again when it has been quiet for a moment, since a burst is more
+// than one wants to fetch for; and from time to time, because what it says of
+// times grows old.
+func liveTrigger(happenings []string) string {
+	var b strings.Builder
+	for _, h := range append(happenings, "lost") {
+		b.WriteString("sse:" + h + " throttle:800ms, sse:" + h + " delay:900ms, ")
+	}
+	return b.String() + "every 20s"
 }
 
 // rootOf is the way from a page to the console's root: the browser knows where

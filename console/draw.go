@@ -1,0 +1,150 @@
+package console
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/userhero/relay/relay"
+)
+
+// Drawings are numbers that a template writes into SVG attributes: a page has
+// no style of its own, by its policy.
+
+// bars is one row of bars, an hour each.
+type bars struct {
+	Label string // what a screen reader says instead
+	Kind  string // the colour: good, bad or plain
+	Bars  []bar
+}
+
+// bar is one hour; x, y and heights are in a box of 100 wide for each bar set
+// beside the other, 24 high.
+type bar struct {
+	X, Y, Height float64
+	Tip          string
+}
+
+const (
+	barWidth  = 6
+	barStep   = 8
+	barHeight = 36
+)
+
+// drawBars draws one number of each hour. The scale is the largest hour's, or
+// most where that is larger, so that rows beside each other compare.
+func drawBars(day relay.Day, what, kind string, most int64, of func(relay.Hour) int64) bars {
+	b := bars{Kind: kind, Bars: make([]bar, 0, len(day.Hours))}
+	var sum, largest int64
+	for _, h := range day.Hours {
+		n := of(h)
+		sum += n
+		largest = max(largest, n)
+	}
+	most = max(most, largest, 1)
+	for i, h := range day.Hours {
+		n := of(h)
+		height := float64(n) / float64(most) * barHeight
+		if n > 0 {
+			height = max(height, 2) // what happened is seen
+		} else {
+			height = 1
+		}
+		b.Bars = append(b.Bars, bar{
+			X: float64(i * barStep), Y: barHeight - height, Height: height,
+			Tip: fmt.Sprintf("%s–%s UTC: %s", h.From.Format("15:04"), h.From.Add(time.Hour).Format("15:04"), number(n)),
+		})
+	}
+	b.Label = fmt.Sprintf("%s per hour in the last 24 hours: %s, at most %s in one hour", what, number(sum), number(largest))
+	return b
+}
+
+// stacked is a webhook's day: of each hour what arrived, and on top of it what
+// failed.
+type stacked struct {
+	Label string
+	Bars  []stack
+}
+
+type stack struct {
+	X, GoodY, Good, BadY, Bad float64
+	Tip                       string
+}
+
+func drawStacked(day relay.Day) stacked {
+	var s stacked
+	var most int64 = 1
+	for _, h := range day.Hours {
+		most = max(most, h.Delivered+h.Failed)
+	}
+	scale := func(n int64) float64 {
+		if n == 0 {
+			return 0
+		}
+		return max(float64(n)/float64(most)*barHeight, 2)
+	}
+	for i, h := range day.Hours {
+		k := stack{X: float64(i * barStep), Good: scale(h.Delivered), Bad: scale(h.Failed)}
+		if k.Good+k.Bad == 0 {
+			k.Good = 1 // the base line
+		}
+		k.GoodY = barHeight - k.Good
+		k.BadY = max(k.GoodY-k.Bad, 0)
+		k.Tip = fmt.Sprintf("%s–%s UTC: %s delivered, %s failed", h.From.Format("15:04"), h.From.Add(time.Hour).Format("15:04"), number(h.Delivered), number(h.Failed))
+		s.Bars = append(s.Bars, k)
+	}
+	sum := day.Sum()
+	s.Label = fmt.Sprintf("Last 24 hours: %s delivered, %s failed", counted(sum.Delivered, "delivery", "deliveries"), counted(sum.Failed, "attempt", "attempts"))
+	return s
+}
+
+// ladder is a webhook's attempts in a row, with where a delivery is.
+type ladder struct {
+	Label string
+	Steps []step
+	// From and To are where the line begins and ends, Reached how far the
+	// delivery has come, all in percent of the width.
+	From, To, Reached float64
+	Here              bool // a delivery is on it
+}
+
+// step is one attempt. X is in percent of the width.
+type step struct {
+	X     float64
+	Name  string // when it comes: "at once", "1m", …; empty where there is no room
+	State string // failed, here or ahead
+}
+
+// namedSteps is how many steps have room for their names on a phone.
+const namedSteps = 8
+
+// drawLadder draws the attempts of a ladder. The attempts made are of the
+// delivery that stands on it; -1 is none.
+func drawLadder(rungs []time.Duration, made int) ladder {
+	n := len(rungs) + 1
+	l := ladder{Here: made >= 0 && made < n}
+	width := 100 / float64(n)
+	l.From, l.To = width/2, 100-width/2
+	l.Reached = l.From
+	for i := range n {
+		s := step{X: width * (float64(i) + 0.5), Name: "at once", State: "ahead"}
+		if i > 0 {
+			s.Name = rung(rungs[i-1])
+		}
+		if n > namedSteps && i != 0 && i != n-1 && i != made {
+			s.Name = ""
+		}
+		switch {
+		case i < made:
+			s.State = "failed"
+		case l.Here && i == made:
+			s.State = "here"
+			l.Reached = s.X
+		}
+		l.Steps = append(l.Steps, s)
+	}
+	l.Label = fmt.Sprintf("The ladder: one attempt at once and %s", counted(int64(len(rungs)), "retry", "retries"))
+	if l.Here {
+		l.Label = fmt.Sprintf("The ladder of %d attempts: %d failed, the next is number %d", n, made, made+1)
+	}
+	return l
+}

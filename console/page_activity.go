@@ -1,0 +1,79 @@
+package console
+
+import (
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/userhero/relay/relay"
+)
+
+// activityPerPage bounds a page of the log.
+const activityPerPage = 50
+
+// activityPage is the activity log.
+type activityPage struct {
+	Rows  []activityRow
+	Next  string // the address of the next page; empty at the end
+	First bool
+}
+
+// activityRow is one line of it.
+type activityRow struct {
+	At                         time.Time
+	Mark                       mark
+	What, Who, Webhook, Detail string
+	There                      bool // the webhook is still there
+}
+
+func (p pages) listActivity(r *http.Request) (any, error) {
+	cursor := r.URL.Query().Get("cursor")
+	found, err := p.relay.Activities(r.Context(), activityPerPage, cursor)
+	if err != nil {
+		return nil, cursorProblem(err, cursor)
+	}
+	page := activityPage{First: cursor == ""}
+	if found.Next != "" {
+		page.Next = "activity?cursor=" + url.QueryEscape(found.Next)
+	}
+	for _, a := range found.Items {
+		_, there := p.relay.Webhook(a.Webhook)
+		row := activityRow{At: a.At, Mark: activityMark(a), Who: a.Who, Webhook: a.Webhook, Detail: a.Detail, There: there}
+		switch row.Who {
+		case p.who(r):
+			row.Who = "you"
+		case "admin":
+			row.Who = "the admin endpoint"
+		case "relay":
+			row.Who = "the relay"
+		}
+		page.Rows = append(page.Rows, row)
+	}
+	s := screen{Title: "Activity", Area: "activity", Page: page}
+	if page.First {
+		s.Live = []string{"activity"}
+	}
+	return shown{name: "activity.html", screen: s}, nil
+}
+
+// activityMarks say what the log's words mean to people.
+var activityMarks = map[string]mark{
+	"webhook added":       {"good", "Webhook added"},
+	"webhook changed":     {"none", "Settings changed"},
+	"webhook deleted":     {"bad", "Webhook deleted"},
+	"webhook enabled":     {"good", "Enabled"},
+	"webhook disabled":    {"hold", "Stopped"},
+	"webhook failing":     {"bad", "Began to fail"},
+	"webhook recovered":   {"good", "Recovered"},
+	"secret rotated":      {"none", "Secret changed"},
+	"delivery requeued":   {"wait", "One delivery sent again"},
+	"deliveries requeued": {"wait", "Deliveries sent again"},
+	"notice sent":         {"mail", "E-mail"},
+}
+
+func activityMark(a relay.Activity) mark {
+	if m, ok := activityMarks[a.What]; ok {
+		return m
+	}
+	return mark{"none", a.What}
+}

@@ -1,0 +1,215 @@
+package console
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/userhero/relay/event"
+	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/relay"
+)
+
+// eventPage is one event, with one attempt of one of its deliveries open.
+type eventPage struct {
+	eventRow
+	Type, TraceID string
+	Size          string
+	Page          string // where the visitor was
+	Screenshot    string
+	Body          string // indented
+	Open          *openDelivery
+}
+
+// openDelivery is the delivery that is looked at.
+type openDelivery struct {
+	deliveryRow
+	URL      string // of the webhook; empty where it has been deleted
+	Due      time.Time
+	Attempts []attemptRow
+	Attempt  *openAttempt
+}
+
+// attemptRow is an attempt in the list of a delivery's.
+type attemptRow struct {
+	Number int
+	At     time.Time
+	Mark   mark
+	Took   string
+	Open   bool
+}
+
+// openAttempt is the attempt that is looked at.
+type openAttempt struct {
+	exchange
+	Number  int
+	At      time.Time
+	Mark    mark
+	Took    string
+	Error   string
+	Hint    string
+	TraceID string
+	Next    time.Time
+	Curl    string
+	Signed  bool
+	Verdict *relay.Verdict
+}
+
+// exchange is a request and what came back.
+type exchange struct {
+	Target          string
+	RequestHeaders  []queue.Header
+	RequestBody     string
+	Status          string // "204 No Content"; empty where no answer came
+	ResponseHeaders []queue.Header
+	ResponseBody    string
+}
+
+func exchangeOf(a queue.Attempt, target, body string) exchange {
+	x := exchange{
+		Target: target, RequestHeaders: a.RequestHeaders, RequestBody: indented([]byte(body)),
+		ResponseHeaders: a.ResponseHeaders,
+		ResponseBody:    indented(bytes.ToValidUTF8(a.ResponseBody, []byte("\uFFFD"))),
+	}
+	if a.Status != 0 {
+		x.Status = strings.TrimSpace(fmt.Sprintf("%d %s", a.Status, http.StatusText(a.Status)))
+	}
+	return x
+}
+
+// indented is JSON to read; what is none stays as it is.
+func indented(body []byte) string {
+	var b bytes.Buffer
+	if json.Indent(&b, body, "", "  ") != nil {
+		return string(body)
+	}
+	return b.String()
+}
+
+func attemptMark(a queue.Attempt) mark {
+	switch {
+	case a.ErrorClass == "" && a.Error == "":
+		return mark{"good", strings.TrimSpace(fmt.Sprintf("%d %s", a.Status, http.StatusText(a.Status)))}
+	case a.Status != 0:
+		return mark{"bad", strings.TrimSpace(fmt.Sprintf("%d %s", a.Status, http.StatusText(a.Status)))}
+	}
+	return mark{"bad", a.Error}
+}
+
+func (p pages) showEvent(r *http.Request) (any, error) {
+	v := r.URL.Query()
+	return p.eventScreen(r, v.Get("delivery"), v.Get("attempt"), "")
+}
+
+// eventScreen is the page of one event, with a delivery and an attempt open,
+// the newest where none is named. With a secret it says whether the attempt's
+// signature is right.
+func (p pages) eventScreen(r *http.Request, delivery, attempt, secret string) (any, error) {
+	id, err := queue.ParseEventID(r.PathValue("id"))
+	if err != nil {
+		return nil, err
+	}
+	e, err := p.queue.Event(r.Context(), id)
+	if err != nil {
+		return nil, err
+	}
+	deliveries, err := p.queue.EventDeliveries(r.Context(), id)
+	if err != nil {
+		return nil, err
+	}
+	now := time.Now()
+	byID := p.webhooksByID()
+	page := eventPage{
+		eventRow: p.eventRow(r, e, deliveries, byID, now),
+		Type:     e.Type, TraceID: traceID(e.Trace.TraceID), Size: size(int64(len(e.Body))), Body: indented(e.Body),
+	}
+	var d document
+	if json.Unmarshal(e.Body, &d) == nil {
+		page.Message, page.Page, page.Screenshot = d.Data.Message, d.Data.Context.PageURL, d.Data.ScreenshotURL
+	}
+	if len(deliveries) > 0 {
+		open := deliveries[0]
+		for _, d := range deliveries {
+			if d.ID.String() == delivery {
+				open = d
+			}
+		}
+		if page.Open, err = p.openDelivery(r, e, open, webhookOf(byID, open.ID.Webhook), attempt, now); err != nil {
+			return nil, err
+		}
+		if a := page.Open.Attempt; a != nil && secret != "" {
+			verdict := relay.Verify(signedOf(a.RequestHeaders, e.Body, secret))
+			a.Verdict = &verdict
+		}
+	}
+	title := "Feedback created"
+	if e.Type == string(event.Updated) {
+		title = "Feedback updated"
+	}
+	s := screen{Title: title, Area: "events", Page: page}
+	if secret == "" {
+		s.Live = []string{"attempt", "state"}
+	}
+	return shown{name: "event.html", screen: s}, nil
+}
+
+func (p pages) openDelivery(r *http.Request, e queue.Event, d queue.Delivery, w *relay.WebhookStatus, number string, now time.Time) (*openDelivery, error) {
+	open := &openDelivery{deliveryRow: p.deliveryRow(r, d, w, now)}
+	if w != nil {
+		open.URL = shownURL(w.URL)
+	}
+	if d.State.Waiting() && d.Due.After(now) {
+		open.Due = d.Due
+	}
+	attempts, err := p.queue.Attempts(r.Context(), d.ID)
+	if err != nil {
+		return nil, fmt.Errorf("reading the attempts of %s: %w", d.ID, err)
+	}
+	if len(attempts) == 0 {
+		return open, nil
+	}
+	chosen := len(attempts) - 1
+	for i, a := range attempts {
+		if strconv.Itoa(a.Number) == number {
+			chosen = i
+		}
+	}
+	for i, a := range attempts {
+		open.Attempts = append(open.Attempts, attemptRow{a.Number, a.At, attemptMark(a), span(a.Duration), i == chosen})
+	}
+	a := attempts[chosen]
+	open.Attempt = &openAttempt{
+		exchange: exchangeOf(a, open.URL, string(e.Body)), Number: a.Number, At: a.At, Mark: attemptMark(a), Took: span(a.Duration),
+		Error: a.Error, Hint: hintFor(a.ErrorClass), TraceID: traceID(a.TraceID), Next: a.Next,
+		Curl: curlOf(open.URL, a.RequestHeaders, e.Body), Signed: fields(a.RequestHeaders)["X-UserHero-Signature"] != "",
+	}
+	return open, nil
+}
+
+// curlOf is a command that sends the same request again.
+func curlOf(target string, headers []queue.Header, body []byte) string {
+	quote := func(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
+	var b strings.Builder
+	b.WriteString("curl -X POST " + quote(target))
+	for _, h := range headers {
+		b.WriteString(" \\\n  -H " + quote(h.Name+": "+h.Value))
+	}
+	b.WriteString(" \\\n  --data-raw " + quote(string(body)))
+	return b.String()
+}
+
+// signedOf is a request as its receiver had it.
+func signedOf(headers []queue.Header, body []byte, secret string) relay.Signed {
+	f := fields(headers)
+	return relay.Signed{Secret: secret, Signature: f["X-UserHero-Signature"], ID: f["webhook-id"], Timestamp: f["webhook-timestamp"], Body: body}
+}
+
+// checkSignature says whether an attempt was signed with a secret, which is
+// used for that and forgotten.
+func (p pages) checkSignature(r *http.Request) (any, error) {
+	return p.eventScreen(r, field(r, "delivery"), field(r, "attempt"), r.PostFormValue("secret"))
+}

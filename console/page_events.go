@@ -1,0 +1,313 @@
+package console
+
+import (
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/userhero/relay/event"
+	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/relay"
+)
+
+const (
+	// eventsPerPage bounds a page of the list.
+	eventsPerPage = 50
+	// searchTime bounds the search for one page. What is further back is one
+	// click away.
+	searchTime = 400 * time.Millisecond
+	// excerpt is how many characters of a message a list shows.
+	excerpt = 160
+)
+
+// eventsPage is the list of events.
+type eventsPage struct {
+	Query    eventsQuery
+	Webhooks []choice
+	States   []choice
+	Rows     []eventRow
+	Next     string // the address of the next page; empty at the end
+	Searched string // until when the search came, where it found little; empty else
+	First    bool   // it is the first page, which is kept up to date
+	Any      bool   // there are events at all
+	Submit   string
+}
+
+// eventsQuery is what the address of the list says.
+type eventsQuery struct{ Search, Type, Webhook, State, Cursor string }
+
+// address is the list's with this query.
+func (q eventsQuery) address() string {
+	v := url.Values{}
+	for name, value := range map[string]string{"q": q.Search, "type": q.Type, "webhook": q.Webhook, "state": q.State, "cursor": q.Cursor} {
+		if value != "" {
+			v.Set(name, value)
+		}
+	}
+	return "events?" + v.Encode()
+}
+
+// eventRow is an event in a list, with where its deliveries are.
+type eventRow struct {
+	ID, Feedback string
+	Created      bool
+	At           time.Time
+	Message      string
+	Category     string
+	Status       string
+	Rating       int
+	Deliveries   []deliveryRow
+	Only         string // the one delivery that is meant; empty where all are
+}
+
+// deliveryRow is a delivery in a list.
+type deliveryRow struct {
+	ID, Event, Webhook string
+	State              string
+	Mark               mark
+	Tries              int
+	At                 time.Time // of the event's acceptance
+	CanRedeliver       bool
+}
+
+// document is what a page shows of an event's body besides the whole.
+type document struct {
+	Data struct {
+		Message       string `json:"message"`
+		Category      string `json:"category"`
+		Status        string `json:"status"`
+		Rating        int    `json:"rating"`
+		ScreenshotURL string `json:"screenshotUrl"`
+		Context       struct {
+			PageURL string `json:"pageUrl"`
+		} `json:"context"`
+	} `json:"data"`
+}
+
+func (p pages) eventRow(r *http.Request, e queue.Event, deliveries []queue.Delivery, byID map[queue.WebhookID]relay.WebhookStatus, now time.Time) eventRow {
+	row := eventRow{ID: e.ID.String(), Feedback: e.FeedbackID, Created: e.Type == string(event.Created), At: e.Created}
+	var d document
+	if json.Unmarshal(e.Body, &d) == nil { // what the relay stores is such a document
+		row.Message = shorten(d.Data.Message, excerpt)
+		row.Category, row.Status, row.Rating = d.Data.Category, d.Data.Status, d.Data.Rating
+	}
+	for _, d := range deliveries {
+		row.Deliveries = append(row.Deliveries, p.deliveryRow(r, d, webhookOf(byID, d.ID.Webhook), now))
+	}
+	return row
+}
+
+// rowOf is the row of one delivery, with its event.
+func (p pages) rowOf(r *http.Request, d queue.Delivery, byID map[queue.WebhookID]relay.WebhookStatus, now time.Time) (eventRow, error) {
+	e, err := p.queue.Event(r.Context(), d.ID.Event)
+	if errors.Is(err, queue.ErrNotFound) { // retention came in between
+		e, err = queue.Event{ID: d.ID.Event, Type: d.Type, FeedbackID: d.FeedbackID, Created: d.Created}, nil
+	}
+	row := p.eventRow(r, e, []queue.Delivery{d}, byID, now)
+	row.Only = d.ID.String()
+	return row, err
+}
+
+// shorten cuts a text to n characters, white space put together.
+func shorten(text string, n int) string {
+	text = strings.Join(strings.Fields(text), " ")
+	if runes := []rune(text); len(runes) > n {
+		return string(runes[:n-1]) + "…"
+	}
+	return text
+}
+
+func webhookOf(byID map[queue.WebhookID]relay.WebhookStatus, id queue.WebhookID) *relay.WebhookStatus {
+	if w, ok := byID[id]; ok {
+		return &w
+	}
+	return nil
+}
+
+func (p pages) deliveryRow(r *http.Request, d queue.Delivery, w *relay.WebhookStatus, now time.Time) deliveryRow {
+	state := p.relay.DeliveryState(d)
+	row := deliveryRow{
+		ID: d.ID.String(), Event: d.ID.Event.String(), Webhook: names{}.of(d.ID.Webhook), State: state,
+		Mark: deliveryMark(d, state, w, p.who(r), now), Tries: d.Attempts, At: d.Created, CanRedeliver: w != nil,
+	}
+	if w != nil {
+		row.Webhook = w.Name
+	}
+	return row
+}
+
+func (p pages) webhooksByID() map[queue.WebhookID]relay.WebhookStatus {
+	byID := make(map[queue.WebhookID]relay.WebhookStatus)
+	for _, w := range p.relay.Webhooks() {
+		byID[w.ID] = w
+	}
+	return byID
+}
+
+// eventRows are the rows of events with all their deliveries.
+func (p pages) eventRows(r *http.Request, events []queue.Event, now time.Time) ([]eventRow, error) {
+	byID := p.webhooksByID()
+	rows := make([]eventRow, 0, len(events))
+	for _, e := range events {
+		deliveries, err := p.queue.EventDeliveries(r.Context(), e.ID)
+		if err != nil && !errors.Is(err, queue.ErrNotFound) { // retention may have come in between
+			return nil, err
+		}
+		rows = append(rows, p.eventRow(r, e, deliveries, byID, now))
+	}
+	return rows, nil
+}
+
+func (p pages) listEvents(r *http.Request) (any, error) {
+	v := r.URL.Query()
+	q := eventsQuery{
+		Search: strings.TrimSpace(v.Get("q")), Type: v.Get("type"), Webhook: v.Get("webhook"), State: v.Get("state"), Cursor: v.Get("cursor"),
+	}
+	if to, ok := p.byAnyID(r, q.Search); ok {
+		return to, nil
+	}
+	page := eventsPage{Query: q, First: q.Cursor == "", Any: p.queue.Stats().Events > 0, Submit: submitLine(r)}
+	for _, w := range p.relay.Webhooks() {
+		page.Webhooks = append(page.Webhooks, choice{w.Name, w.Name, w.Name == q.Webhook})
+	}
+	for _, state := range []string{stateDelivered, stateRetrying, statePending, stateHeld, stateFailed} {
+		page.States = append(page.States, choice{state, stateNames[state], state == q.State})
+	}
+	now := time.Now()
+	var err error
+	var next string
+	if q.Webhook != "" || q.State != "" {
+		next, err = p.findDeliveries(r, q, &page, now)
+	} else {
+		next, err = p.findEvents(r, q, &page, now)
+	}
+	if err != nil {
+		return nil, cursorProblem(err, q.Cursor)
+	}
+	if next != "" {
+		q.Cursor = next
+		page.Next = q.address()
+	}
+	s := screen{Title: "Events", Area: "events", Page: page}
+	if page.First {
+		s.Live = []string{"accepted", "attempt"}
+	}
+	return shown{name: "events.html", screen: s}, nil
+}
+
+// stateNames are the states of deliveries as a list to choose from has them.
+var stateNames = map[string]string{
+	stateDelivered: "delivered", stateRetrying: "being retried", statePending: "not sent yet", stateHeld: "held back", stateFailed: "given up",
+}
+
+// byAnyID leads to the one event that an id names: of the event, of one of its
+// deliveries.
+func (p pages) byAnyID(r *http.Request, text string) (to seeOther, ok bool) {
+	id, err := queue.ParseEventID(text)
+	query := ""
+	if err != nil {
+		d, err := queue.ParseDeliveryID(text)
+		if err != nil {
+			return "", false
+		}
+		id, query = d.Event, "?delivery="+text
+	}
+	if _, err := p.queue.Event(r.Context(), id); err != nil {
+		return "", false
+	}
+	return seeOther("events/" + id.String() + query), true
+}
+
+// findEvents fills the page with events; a search goes back as far as its time
+// lets it.
+func (p pages) findEvents(r *http.Request, q eventsQuery, page *eventsPage, now time.Time) (next string, err error) {
+	query := queue.EventQuery{Type: q.Type, Limit: eventsPerPage, Cursor: q.Cursor}
+	if strings.HasPrefix(q.Search, "fb_") && !strings.ContainsAny(q.Search, " \t") {
+		query.FeedbackID = q.Search
+	} else {
+		query.Contains = inBody(q.Search)
+	}
+	var events []queue.Event
+	for end := now.Add(searchTime); ; {
+		found, err := p.queue.Events(r.Context(), query)
+		if err != nil {
+			return "", err
+		}
+		events = append(events, found.Items...)
+		query.Cursor = found.Next
+		if found.Next == "" || len(events) >= eventsPerPage {
+			break
+		}
+		if time.Now().After(end) {
+			page.Searched = "The search has not come to the end yet."
+			break
+		}
+		query.Limit = eventsPerPage - len(events)
+	}
+	page.Rows, err = p.eventRows(r, events, now)
+	return query.Cursor, err
+}
+
+// inBody is how a text reads within a document, where it has to be escaped.
+// What looks like a piece of a document is left as it is.
+func inBody(text string) string {
+	if strings.Contains(text, `":`) {
+		return text
+	}
+	return strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(text)
+}
+
+// findDeliveries fills the page with the deliveries of one webhook, or in one
+// state, and their events.
+func (p pages) findDeliveries(r *http.Request, q eventsQuery, page *eventsPage, now time.Time) (next string, err error) {
+	query := queue.DeliveryQuery{States: storedStates(q.State), Limit: eventsPerPage, Cursor: q.Cursor}
+	if q.Webhook != "" {
+		w, err := p.webhookNamed(q.Webhook)
+		if err != nil {
+			return "", err
+		}
+		query.Webhook = w.ID
+	}
+	byID := p.webhooksByID()
+	wanted := strings.ToLower(inBody(q.Search))
+	for end := now.Add(searchTime); ; {
+		found, err := p.queue.Deliveries(r.Context(), query)
+		if err != nil {
+			return "", err
+		}
+		for _, d := range found.Items {
+			if q.State != "" && p.relay.DeliveryState(d) != q.State || q.Type != "" && d.Type != q.Type {
+				continue
+			}
+			if wanted != "" {
+				e, err := p.queue.Event(r.Context(), d.ID.Event)
+				if err != nil && !errors.Is(err, queue.ErrNotFound) {
+					return "", err
+				}
+				if !strings.Contains(strings.ToLower(string(e.Body)), wanted) {
+					continue
+				}
+			}
+			row, err := p.rowOf(r, d, byID, now)
+			if err != nil {
+				return "", err
+			}
+			page.Rows = append(page.Rows, row)
+		}
+		query.Cursor = found.Next
+		if found.Next == "" || len(page.Rows) > 0 && (q.Search == "" && q.Type == "" && q.State != stateHeld) {
+			break
+		}
+		if len(page.Rows) >= eventsPerPage/2 {
+			break
+		}
+		if time.Now().After(end) {
+			page.Searched = "The search has not come to the end yet."
+			break
+		}
+	}
+	return query.Cursor, nil
+}

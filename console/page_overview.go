@@ -1,0 +1,131 @@
+package console
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/relay"
+)
+
+// Sizes of what the overview shows; the whole is one click away.
+const (
+	overviewEvents   = 8
+	overviewWebhooks = 8
+)
+
+// overviewPage is the relay at a glance.
+type overviewPage struct {
+	Sentence     string
+	Trouble      string // why submissions are refused, or deliveries do not go out
+	Tiles        []tile
+	Webhooks     []webhookRow
+	MoreWebhooks int
+	Events       []eventRow
+	Submit       string // the line that makes an event
+}
+
+// tile is one number of the last day, with its hours where it has any.
+type tile struct {
+	Name, Number, Note string
+	Bars               *bars
+}
+
+func (p pages) overview(r *http.Request) (any, error) {
+	all := p.relay.Webhooks()
+	if len(all) == 0 {
+		return p.addWizard(r, wizard{Step: 1, First: true})
+	}
+	now := time.Now()
+	stats := p.queue.Stats()
+	page := overviewPage{Sentence: sentence(all, stats, p.who(r), now)}
+	if err := p.relay.Health(); err != nil {
+		page.Trouble = err.Error()
+	}
+	page.Tiles = tiles(p.relay.Day(), stats)
+	inTroubleFirst(all)
+	for _, w := range all[:min(len(all), overviewWebhooks)] {
+		page.Webhooks = append(page.Webhooks, p.webhookRow(r, w, now))
+	}
+	page.MoreWebhooks = len(all) - len(page.Webhooks)
+	found, err := p.queue.Events(r.Context(), queue.EventQuery{Limit: overviewEvents})
+	if err != nil {
+		return nil, err
+	}
+	if page.Events, err = p.eventRows(r, found.Items, now); err != nil {
+		return nil, err
+	}
+	page.Submit = submitLine(r)
+	return shown{name: "overview.html", screen: screen{
+		Title: "Overview", Area: "overview", Page: page, Live: []string{"accepted", "attempt", "state"},
+	}}, nil
+}
+
+// sentence says how things are: "2 of 3 webhooks healthy; 14 events waiting;
+// the oldest for 3 min."
+func sentence(all []relay.WebhookStatus, stats queue.Stats, user string, now time.Time) string {
+	var healthy, waiting int64
+	for _, w := range all {
+		if kind := webhookMark(w, user, now).Kind; kind == "good" || kind == "none" {
+			healthy++
+		}
+		waiting += w.Counts.Pending + w.Counts.Retrying + w.Counts.Held
+	}
+	n := int64(len(all))
+	parts := []string{fmt.Sprintf("%s of %s healthy", number(healthy), counted(n, "webhook", "webhooks"))}
+	switch {
+	case healthy == n && n == 1:
+		parts[0] = "The webhook is healthy"
+	case healthy == n && n == 2:
+		parts[0] = "Both webhooks healthy"
+	case healthy == n:
+		parts[0] = fmt.Sprintf("All %s webhooks healthy", number(n))
+	}
+	if waiting == 0 {
+		return parts[0] + "; nothing waiting."
+	}
+	parts = append(parts, counted(waiting, "delivery", "deliveries")+" waiting")
+	var oldest time.Time
+	for _, w := range stats.Webhooks {
+		if !w.OldestDue.IsZero() && (oldest.IsZero() || w.OldestDue.Before(oldest)) {
+			oldest = w.OldestDue
+		}
+	}
+	if age := now.Sub(oldest); !oldest.IsZero() && age >= time.Second {
+		parts = append(parts, "the oldest has been due for "+span(age.Truncate(time.Second)))
+	}
+	return strings.Join(parts, "; ") + "."
+}
+
+func tiles(day relay.Day, stats queue.Stats) []tile {
+	sum := day.Sum()
+	accepted := drawBars(day, "Accepted events", "plain", 0, func(h relay.Hour) int64 { return h.Accepted })
+	delivered := drawBars(day, "Deliveries", "good", 0, func(h relay.Hour) int64 { return h.Delivered })
+	failed := drawBars(day, "Failed attempts", "bad", 0, func(h relay.Hour) int64 { return h.Failed })
+	first := tile{Name: "First attempt", Number: "–", Note: "answered this long after the event came"}
+	if day.FirstAttempts > 0 {
+		first.Number = span(day.P50)
+		first.Note = "half of them sooner; 99 % within " + span(day.P99)
+	}
+	disk := tile{Name: "Store", Number: size(stats.DiskBytes), Note: counted(stats.Events, "event", "events") + " kept"}
+	if stats.DiskFree >= 0 {
+		disk.Note += "; " + size(stats.DiskFree) + " free"
+	}
+	return []tile{
+		{Name: "Accepted", Number: number(sum.Accepted), Note: "events in 24 h", Bars: &accepted},
+		{Name: "Delivered", Number: number(sum.Delivered), Note: "deliveries in 24 h", Bars: &delivered},
+		{Name: "Failed", Number: number(sum.Failed), Note: "attempts in 24 h; they are retried", Bars: &failed},
+		first, disk,
+	}
+}
+
+// submitLine is a command that makes an event, to this site.
+func submitLine(r *http.Request) string {
+	scheme := "http"
+	if r.TLS != nil {
+		scheme = "https"
+	}
+	return fmt.Sprintf("curl %s://%s/feedback \\\n  -H 'Content-Type: application/json' \\\n  -d '{\"message\":\"Hello from curl\",\"rating\":5}'", scheme, r.Host)
+}

@@ -1,0 +1,122 @@
+package console
+
+import (
+	"cmp"
+	"fmt"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/userhero/relay/relay"
+)
+
+// webhooksPerPage bounds a page of the list.
+const webhooksPerPage = 50
+
+// webhooksPage is the list of webhooks.
+type webhooksPage struct {
+	Rows           []webhookRow
+	Search         string
+	Total          int
+	Page, Pages    int
+	Previous, Next int // 0 is none
+}
+
+// webhookRow is a webhook in a list.
+type webhookRow struct {
+	Name, URL  string
+	FromFile   bool
+	Mark       mark
+	Why        string // it fails
+	Enabled    bool
+	CanPause   bool
+	CanDelete  bool
+	Share      string // of the attempts of the last day that succeeded
+	Day        stacked
+	LastAnswer string
+	LastAt     time.Time
+	Waiting    int64
+	Held       int64
+	Failed     int64
+}
+
+func (p pages) webhookRow(r *http.Request, w relay.WebhookStatus, now time.Time) webhookRow {
+	day, _ := p.relay.WebhookDay(w.Name)
+	sum := day.Sum()
+	row := webhookRow{
+		Name: w.Name, URL: shownURL(w.URL), FromFile: w.Source == relay.FromCaddyfile,
+		Mark:    webhookMark(w, p.who(r), now),
+		Enabled: w.State != relay.Disabled,
+		// What the file disables, only the file enables.
+		CanPause:   !w.Parked && (w.State != relay.Disabled || w.Reason != ""),
+		CanDelete:  w.Source == relay.FromAPI || w.Parked,
+		Share:      share(sum.Delivered, sum.Delivered+sum.Failed),
+		Day:        drawStacked(day),
+		LastAnswer: answerText(w.LastAnswer), LastAt: w.LastAttempt,
+		Waiting: w.Counts.Pending + w.Counts.Retrying, Held: w.Counts.Held, Failed: w.Counts.Failed,
+	}
+	if w.State == relay.Failing {
+		row.Why = w.Reason
+	}
+	return row
+}
+
+// answerText is the last answer in short: "204 in 12 ms", or the error.
+func answerText(a relay.Answer) string {
+	switch {
+	case a.Status != 0:
+		return fmt.Sprintf("%d %s in %s", a.Status, http.StatusText(a.Status), span(a.Duration))
+	case a.Error != "":
+		return a.Error
+	}
+	return ""
+}
+
+// inTroubleFirst sorts webhooks for people: what fails comes first.
+func inTroubleFirst(all []relay.WebhookStatus) {
+	rank := func(w relay.WebhookStatus) int {
+		switch {
+		case w.State == relay.Failing:
+			return 0
+		case w.Counts.Retrying > 0:
+			return 1
+		case w.State == relay.Disabled || w.Parked:
+			return 3
+		}
+		return 2
+	}
+	slices.SortStableFunc(all, func(a, b relay.WebhookStatus) int { return cmp.Compare(rank(a), rank(b)) })
+}
+
+func (p pages) listWebhooks(r *http.Request) (any, error) {
+	all := p.relay.Webhooks()
+	page := webhooksPage{Search: strings.TrimSpace(r.URL.Query().Get("q"))}
+	empty := len(all) == 0
+	if page.Search != "" {
+		wanted := strings.ToLower(page.Search)
+		all = slices.DeleteFunc(all, func(w relay.WebhookStatus) bool {
+			return !strings.Contains(strings.ToLower(w.Name), wanted) && !strings.Contains(strings.ToLower(shownURL(w.URL)), wanted)
+		})
+	}
+	inTroubleFirst(all)
+	page.Total = len(all)
+	page.Pages = max((page.Total+webhooksPerPage-1)/webhooksPerPage, 1)
+	page.Page, _ = strconv.Atoi(r.URL.Query().Get("page")) // what is no number is the first page
+	page.Page = min(max(page.Page, 1), page.Pages)
+	if page.Page > 1 {
+		page.Previous = page.Page - 1
+	}
+	if page.Page < page.Pages {
+		page.Next = page.Page + 1
+	}
+	from := (page.Page - 1) * webhooksPerPage
+	now := time.Now()
+	for _, w := range all[from:min(from+webhooksPerPage, len(all))] {
+		page.Rows = append(page.Rows, p.webhookRow(r, w, now))
+	}
+	return shown{name: "webhooks.html", screen: screen{
+		Title: "Webhooks", Area: "webhooks", Page: page, Empty: empty, Live: []string{"attempt", "state"},
+	}}, nil
+}

@@ -1,0 +1,213 @@
+package console
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/relay"
+)
+
+// span says how long something takes or took, in one unit.
+func span(d time.Duration) string {
+	switch {
+	case d < time.Microsecond:
+		return "0 ms"
+	case d < time.Millisecond:
+		return strconv.FormatFloat(float64(d.Round(10*time.Microsecond))/float64(time.Millisecond), 'f', -1, 64) + " ms"
+	case d < time.Second:
+		return fmt.Sprintf("%d ms", d.Milliseconds())
+	case d < 10*time.Second:
+		return strconv.FormatFloat(d.Round(100*time.Millisecond).Seconds(), 'f', -1, 64) + " s"
+	case d < 100*time.Second:
+		return fmt.Sprintf("%d s", int(d.Seconds()))
+	case d < 100*time.Minute:
+		return fmt.Sprintf("%d min", int(d.Minutes()))
+	case d < 48*time.Hour:
+		return fmt.Sprintf("%d h", int(d.Hours()))
+	}
+	return fmt.Sprintf("%d days", int(d.Hours()/24))
+}
+
+// when is a time as a page shows it.
+type when struct{ Machine, Absolute, Relative string }
+
+// whenOf says how far a time is from now.
+func whenOf(t, now time.Time) when {
+	w := when{
+		Machine:  t.UTC().Format(time.RFC3339),
+		Absolute: t.UTC().Format("2 January 2006, 15:04:05 UTC"),
+	}
+	switch d := now.Sub(t); {
+	case d >= 5*time.Second:
+		w.Relative = span(d.Truncate(time.Second)) + " ago"
+	case d > -time.Second:
+		w.Relative = "just now"
+	default:
+		w.Relative = "in " + span((-d).Truncate(time.Second))
+	}
+	return w
+}
+
+// rung is a delay of a ladder, short: 30s, 5m, 2h, 1h30m, 3d.
+func rung(d time.Duration) string {
+	if days := d / (24 * time.Hour); d%(24*time.Hour) == 0 && days > 1 {
+		return fmt.Sprintf("%dd", days)
+	}
+	s := d.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
+}
+
+// size is a number of bytes as people read it.
+func size(n int64) string {
+	if n < 1000 {
+		return fmt.Sprintf("%d B", n)
+	}
+	f, unit := float64(n)/1000, 0
+	for f >= 999.5 && unit < 3 {
+		f, unit = f/1000, unit+1
+	}
+	digits := 0
+	if f < 10 {
+		digits = 1
+	}
+	return strconv.FormatFloat(f, 'f', digits, 64) + " " + []string{"kB", "MB", "GB", "TB"}[unit]
+}
+
+// number writes 1234567 as 1,234,567.
+func number(n int64) string {
+	s := strconv.FormatInt(n, 10)
+	for i := len(s) - 3; i > 0 && s[i-1] != '-'; i -= 3 {
+		s = s[:i] + "," + s[i:]
+	}
+	return s
+}
+
+// counted is a number with its noun: "1 event", "14 events".
+func counted(n int64, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return number(n) + " " + many
+}
+
+// share is a part of a whole in percent. What is not all is never 100 %, what
+// is not nothing never 0 %.
+func share(part, whole int64) string {
+	switch {
+	case whole == 0:
+		return "–"
+	case part == whole:
+		return "100 %"
+	case part == 0:
+		return "0 %"
+	}
+	p := float64(part) / float64(whole) * 100
+	switch {
+	case p >= 99:
+		return strconv.FormatFloat(min(p, 99.9), 'f', 1, 64) + " %"
+	case p < 1:
+		return "under 1 %"
+	}
+	return strconv.FormatFloat(p, 'f', 0, 64) + " %"
+}
+
+// mark is a state by its sign and colour, and in words.
+type mark struct {
+	Kind string // good, bad, wait, hold or none: the sign and its colour
+	Text string
+}
+
+// disabledBy begins the reason of a webhook that its owner disabled.
+const disabledBy = "disabled by "
+
+// webhookMark says how a webhook fares, to the user who looks at it.
+func webhookMark(w relay.WebhookStatus, user string, now time.Time) mark {
+	switch {
+	case w.Parked:
+		return mark{"hold", "Left the Caddyfile"}
+	case w.State == relay.Failing:
+		return mark{"bad", "Failing for " + span(now.Sub(w.FailingSince))}
+	case w.State == relay.Disabled:
+		return mark{"hold", pausedBy(w, user)}
+	case w.LastAttempt.IsZero():
+		return mark{"none", "Nothing sent yet"}
+	case w.Counts.Retrying > 0 && w.LastAnswer.Error != "":
+		return mark{"wait", "Retrying"}
+	}
+	return mark{"good", "Healthy"}
+}
+
+// pausedBy says who or what paused a webhook.
+func pausedBy(w relay.WebhookStatus, user string) string {
+	who, owner := strings.CutPrefix(w.Reason, disabledBy)
+	switch {
+	case w.Reason == "":
+		return "Disabled in the Caddyfile"
+	case !owner:
+		return "Stopped: " + w.Reason
+	case who == user:
+		return "Paused by you"
+	case who == "admin":
+		return "Paused over the admin endpoint"
+	}
+	return "Paused by " + who
+}
+
+// deliveryMark says where a delivery is. The webhook is nil where it has been
+// deleted.
+func deliveryMark(d queue.Delivery, state string, w *relay.WebhookStatus, user string, now time.Time) mark {
+	switch state {
+	case stateDelivered:
+		if d.Attempts > 1 {
+			return mark{"good", fmt.Sprintf("Delivered at the %s try", ordinal(d.Attempts))}
+		}
+		return mark{"good", "Delivered"}
+	case stateFailed:
+		if w == nil && d.Ended.IsZero() {
+			return mark{"bad", "Ended: the webhook was deleted"}
+		}
+		return mark{"bad", "Gave up after " + counted(int64(d.Attempts), "try", "tries")}
+	case stateHeld:
+		if w == nil {
+			return mark{"hold", "Waiting"}
+		}
+		reason := webhookMark(*w, user, now).Text
+		return mark{"hold", "Waiting: " + strings.ToLower(reason[:1]) + reason[1:]}
+	case stateRetrying:
+		if left := d.Due.Sub(now); left > 0 {
+			return mark{"wait", "Sending in " + span(left.Truncate(time.Second)+time.Second)}
+		}
+		if w != nil && w.State == relay.Failing {
+			return mark{"wait", "Waiting for the webhook to recover"}
+		}
+		return mark{"wait", "Sending again now"}
+	}
+	if w != nil && w.State == relay.Failing {
+		return mark{"wait", "Waiting for the webhook to recover"}
+	}
+	return mark{"wait", "Sending now"}
+}
+
+func ordinal(n int) string {
+	suffix := "th"
+	if n%100 < 11 || n%100 > 13 {
+		switch n % 10 {
+		case 1:
+			suffix = "st"
+		case 2:
+			suffix = "nd"
+		case 3:
+			suffix = "rd"
+		}
+	}
+	return strconv.Itoa(n) + suffix
+}
