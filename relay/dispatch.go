@@ -21,14 +21,15 @@ const (
 
 // task is a delivery with the target that was in force when it was taken.
 type task struct {
-	lease  *queue.Lease
-	target *target
+	lease    *queue.Lease
+	target   *target
+	attempts context.Context //nolint:containedctx // its end cuts the attempt off
 }
 
-// run is the webhook's goroutine; the end of w.lanes stops it. It ends when
-// everything under way has been settled.
-func (w *webhook) run() {
-	defer close(w.ended)
+// run is the webhook's goroutine; the end of its life's lanes stops it. It ends
+// when everything under way has been settled.
+func (w *webhook) run(l life) {
+	defer close(l.ended)
 	var workers sync.WaitGroup
 	var lane queue.Lane
 	quit := make(chan struct{}) // ends idle workers
@@ -44,10 +45,10 @@ func (w *webhook) run() {
 	defer closeLane()
 	timer := time.NewTimer(time.Hour)
 	timer.Stop()
-	for ctx := w.lanes; ctx.Err() == nil; {
+	for ctx := l.lanes; ctx.Err() == nil; {
 		free, wait := w.free(time.Now())
 		if free == 0 {
-			if !w.takes() {
+			if w.atRest() {
 				closeLane()
 			}
 			w.rest(ctx, timer, wait)
@@ -56,6 +57,10 @@ func (w *webhook) run() {
 		if lane == nil {
 			var err error
 			if lane, err = w.relay.queue.Lane(w.id, queue.LaneOptions{MaxInFlight: maxConcurrency}); err != nil {
+				if errors.Is(err, queue.ErrNotFound) {
+					w.relay.forget(w) // its deletion was given up, and made after all
+					return
+				}
 				w.laneFailed(ctx, timer, err)
 				continue
 			}
@@ -68,9 +73,18 @@ func (w *webhook) run() {
 			continue
 		}
 		for _, lease := range leases {
-			w.dispatch(&workers, quit, lease)
+			w.dispatch(&workers, quit, task{lease: lease, attempts: l.attempts})
 		}
 	}
+}
+
+// atRest tells that the webhook takes nothing and nothing is under way. Before
+// that its lane stays open: closing it would wait for what is under way, and a
+// webhook that is enabled meanwhile would wait with it.
+func (w *webhook) atRest() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return !w.takesLocked() && w.underWay == 0
 }
 
 // rest waits until something changes, or for a time.
@@ -155,7 +169,7 @@ func (w *webhook) next(ctx context.Context, lane queue.Lane, free int) ([]*queue
 
 // dispatch hands a lease to a worker, or gives it back where things have
 // changed since it was asked for.
-func (w *webhook) dispatch(workers *sync.WaitGroup, quit <-chan struct{}, lease *queue.Lease) {
+func (w *webhook) dispatch(workers *sync.WaitGroup, quit <-chan struct{}, t task) {
 	now := time.Now()
 	w.mu.Lock()
 	ok := w.takesLocked()
@@ -165,7 +179,7 @@ func (w *webhook) dispatch(workers *sync.WaitGroup, quit <-chan struct{}, lease 
 	}
 	if !ok {
 		w.mu.Unlock()
-		w.giveBack(lease, time.Time{})
+		w.giveBack(t.lease, time.Time{})
 		return
 	}
 	w.breaker.begin()
@@ -173,7 +187,7 @@ func (w *webhook) dispatch(workers *sync.WaitGroup, quit <-chan struct{}, lease 
 	if w.limiter != nil {
 		w.limiter.AllowN(now, 1)
 	}
-	t := task{lease: lease, target: w.target}
+	t.target = w.target
 	w.mu.Unlock()
 	select {
 	case w.work <- t:
@@ -211,14 +225,14 @@ func (w *webhook) giveBack(lease *queue.Lease, at time.Time) {
 func (w *webhook) deliver(t task) {
 	defer w.wake(false)
 	if t.target.config.Ordered {
-		if until, before := w.relay.eventBefore(t.lease); before {
+		if until, before := w.relay.eventBefore(t.attempts, t.lease); before {
 			w.unused()
 			w.giveBack(t.lease, until)
 			return
 		}
 	}
 	d := &t.lease.Delivery
-	ctx, span := w.startProcess(w.relay.attempts, t)
+	ctx, span := w.startProcess(t.attempts, t)
 	attempt, o := t.target.attempt(ctx, message{
 		id: d.ID.String(), typ: d.Type, number: d.Rung + 1,
 		body: t.lease.Event.Body, trace: t.lease.Event.Trace, tracer: w.relay.tracer, started: time.Now(),
@@ -304,7 +318,7 @@ func (w *webhook) succeeded(at time.Time, a queue.Attempt) {
 	w.mu.Lock()
 	w.underWay--
 	if w.breaker.open {
-		w.window.restart()
+		w.window.restart(w.underWay)
 	} else {
 		w.window.grow()
 	}

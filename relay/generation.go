@@ -174,7 +174,15 @@ func (r *Relay) configure(ctx context.Context, targets map[string]*target) error
 
 // create makes a webhook that the store does not know yet.
 func (r *Relay) create(ctx context.Context, name string, rec record) (*webhook, error) {
-	stored, err := r.queue.PutWebhook(ctx, queue.Webhook{Name: name, Data: rec.encode()})
+	put := queue.Webhook{Name: name, Data: rec.encode()}
+	stored, err := r.queue.PutWebhook(ctx, put)
+	if errors.Is(err, queue.ErrConflict) {
+		// One that was given up was made after all.
+		if stored, err = r.stored(ctx, name); err == nil {
+			put.ID, put.Revision = stored.ID, stored.Revision
+			stored, err = r.queue.PutWebhook(ctx, put)
+		}
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -183,9 +191,21 @@ func (r *Relay) create(ctx context.Context, name string, rec record) (*webhook, 
 	defer r.mu.Unlock()
 	r.adopt(w)
 	if r.started && !r.stopped {
-		r.running.Go(w.run)
+		r.running.Go(func() { w.run(w.life) })
 	}
 	return w, nil
+}
+
+// stored finds the store's record of a webhook.
+func (r *Relay) stored(ctx context.Context, name string) (queue.Webhook, error) {
+	all, err := r.queue.Webhooks(ctx)
+	if err != nil {
+		return queue.Webhook{}, err
+	}
+	if i := slices.IndexFunc(all, func(s queue.Webhook) bool { return s.Name == name }); i >= 0 {
+		return all[i], nil
+	}
+	return queue.Webhook{}, fmt.Errorf("webhook %q: %w", name, queue.ErrNotFound)
 }
 
 // note writes a line of the activity log. What it tells has happened whether or

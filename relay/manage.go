@@ -160,8 +160,10 @@ func (r *Relay) change(ctx context.Context, name string, change func(*WebhookCon
 
 // reconfigure stores other settings.
 func (w *webhook) reconfigure(ctx context.Context, c *storedConfig) error {
-	w.storing.Lock()
-	defer w.storing.Unlock()
+	if err := w.storing.take(ctx); err != nil {
+		return err
+	}
+	defer w.storing.release()
 	w.mu.Lock()
 	before := w.record.Config
 	w.record.Config = c
@@ -170,6 +172,7 @@ func (w *webhook) reconfigure(ctx context.Context, c *storedConfig) error {
 		w.mu.Lock()
 		w.record.Config = before
 		w.mu.Unlock()
+		w.putBack(err)
 		return err
 	}
 	return nil
@@ -210,27 +213,45 @@ func (r *Relay) Delete(ctx context.Context, name, who string) (ended int64, err 
 	if readOnly {
 		return 0, fmt.Errorf("webhook %q: %w", name, ErrReadOnly)
 	}
-	// Nothing new is made for it, and what is under way ends first: an attempt
-	// of a webhook that is gone would have nowhere to settle.
+	// Nothing new is made for it, and what is under way is cut off first: an
+	// attempt of a webhook that is gone would have nowhere to settle.
 	w.mu.Lock()
+	target := w.target
 	w.target = nil
 	w.mu.Unlock()
 	w.wake(true)
-	if err := w.stop(ctx); err != nil {
+	err = w.stop(ctx)
+	if err == nil {
+		ended, err = w.remove(ctx)
+	}
+	if err != nil {
+		w.mu.Lock()
+		w.target = target
+		w.mu.Unlock()
+		w.revive()
 		return 0, err
 	}
-	w.storing.Lock()
-	defer w.storing.Unlock()
-	if ended, err = r.queue.DeleteWebhook(ctx, w.id, w.revision); err != nil {
-		return 0, err
-	}
-	r.mu.Lock()
-	delete(r.webhooks, w.name)
-	delete(r.byID, w.id)
-	r.mu.Unlock()
-	r.observer.Deleted(name)
+	r.forget(w)
 	r.note(activity{What: "webhook deleted", Who: who, Webhook: name, Detail: fmt.Sprintf("%d waiting deliveries ended", ended)})
 	return ended, nil
+}
+
+// remove takes the webhook's record out of the store.
+func (w *webhook) remove(ctx context.Context) (ended int64, err error) {
+	if err := w.storing.take(ctx); err != nil {
+		return 0, err
+	}
+	defer w.storing.release()
+	ended, err = w.relay.queue.DeleteWebhook(ctx, w.id, w.revision)
+	if errors.Is(err, queue.ErrConflict) {
+		if err = w.reread(ctx); err == nil {
+			ended, err = w.relay.queue.DeleteWebhook(ctx, w.id, w.revision)
+		}
+	}
+	if errors.Is(err, queue.ErrNotFound) {
+		return 0, nil // by an earlier try that was given up
+	}
+	return ended, err
 }
 
 // Enable lets a webhook have new events again and releases what was held.
@@ -284,7 +305,7 @@ func (r *Relay) Recover(ctx context.Context, name string, what Recovery, who str
 	}
 	if !what.DryRun {
 		w.mu.Lock()
-		w.window.restart()
+		w.window.restart(w.underWay)
 		w.mu.Unlock()
 	}
 	requeue := func(id queue.DeliveryID) error {

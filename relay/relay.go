@@ -83,6 +83,10 @@ type Relay struct {
 // errStopping is the cause of attempts that a stop cuts off.
 var errStopping = errors.New("the relay is stopping")
 
+// errDeleted is the cause of attempts that the deletion of their webhook cuts
+// off.
+var errDeleted = errors.New("the webhook is being deleted")
+
 // New makes a relay; nothing runs before Start.
 func New(o Options) *Relay {
 	r := &Relay{
@@ -140,7 +144,7 @@ func (r *Relay) Start(ctx context.Context) error {
 	}
 	r.started = true
 	for _, w := range r.webhooks {
-		r.running.Go(w.run)
+		r.running.Go(func() { w.run(w.life) })
 	}
 	r.running.Go(r.keepTallies)
 	return nil
@@ -150,6 +154,16 @@ func (r *Relay) Start(ctx context.Context) error {
 func (r *Relay) adopt(w *webhook) {
 	r.webhooks[w.name] = w
 	r.byID[w.id] = w
+}
+
+// forget takes out a webhook that the store does not have any more.
+func (r *Relay) forget(w *webhook) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.webhooks[w.name] == w {
+		delete(r.webhooks, w.name)
+		delete(r.byID, w.id)
+	}
 }
 
 // Stop takes no more work, lets attempts under way end while the context

@@ -131,7 +131,7 @@ func TestWindowGrowsGentlyAndShrinksFast(t *testing.T) {
 	if w.size != 8 {
 		t.Errorf("grown to %d, want 8", w.size)
 	}
-	w.restart()
+	w.restart(0)
 	w.set(16)
 	if w.size != 1 {
 		t.Errorf("a wider bound opened a window that was careful to %d", w.size)

@@ -33,13 +33,10 @@ type webhook struct {
 	// changed wakes run: settings, state, or a place that became free.
 	changed chan struct{}
 	work    chan task // to idle workers; unbuffered
-	// quit ends run, for a webhook that is deleted; ended tells that it has.
-	quit  context.CancelFunc
-	lanes context.Context
-	ended chan struct{}
+	life
 
 	// storing serialises what is written of the webhook; taken before mu.
-	storing  sync.Mutex
+	storing  turn
 	revision uint64 // as stored; guarded by storing
 	parked   bool   // as stored; guarded by storing
 
@@ -60,10 +57,10 @@ func newWebhook(r *Relay, s queue.Webhook, rec record) *webhook {
 		relay: r, id: s.ID, name: s.Name, revision: s.Revision, parked: s.Expires, record: rec,
 		changed: make(chan struct{}, 1),
 		work:    make(chan task),
-		ended:   make(chan struct{}),
+		life:    r.newLife(),
+		storing: make(turn, 1),
 	}
 	w.tally.restore(rec.Hours)
-	w.lanes, w.quit = context.WithCancel(r.lanes)
 	if rec.State == Failing {
 		w.breaker.lastTime = rec.LastAttempt
 		w.breaker.trip(nil)
@@ -71,10 +68,57 @@ func newWebhook(r *Relay, s queue.Webhook, rec record) *webhook {
 	return w
 }
 
+// life is one life of the webhook's goroutine, run: a webhook that is deleted
+// ends it, and one that could not be deleted gets another.
+type life struct {
+	lanes    context.Context // ends run
+	attempts context.Context // ends what is under way, uncounted
+	quit     context.CancelFunc
+	ended    chan struct{} // closed when run has ended
+}
+
+func (r *Relay) newLife() life {
+	l := life{ended: make(chan struct{})}
+	lanes, stop := context.WithCancel(r.lanes)
+	attempts, cut := context.WithCancelCause(r.attempts)
+	l.lanes, l.attempts = lanes, attempts
+	l.quit = func() { stop(); cut(errDeleted) }
+	return l
+}
+
+// stop ends run and what is under way, which does not count, and waits for that.
+func (w *webhook) stop(ctx context.Context) error {
+	w.quit()
+	select {
+	case <-w.ended:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// revive begins another life, after a stop; r.attachMu is held.
+func (w *webhook) revive() {
+	before := w.ended
+	w.life = w.relay.newLife()
+	w.relay.mu.RLock()
+	runs := w.relay.started && !w.relay.stopped
+	w.relay.mu.RUnlock()
+	if runs {
+		now := w.life
+		w.relay.running.Go(func() {
+			<-before // a webhook has one lane
+			w.run(now)
+		})
+	}
+}
+
 // configure puts a target in force; nil parks the webhook.
 func (w *webhook) configure(ctx context.Context, t *target) error {
-	w.storing.Lock()
-	defer w.storing.Unlock()
+	if err := w.storing.take(ctx); err != nil {
+		return err
+	}
+	defer w.storing.release()
 	w.mu.Lock()
 	before := w.stateLocked()
 	w.target = t
@@ -119,8 +163,7 @@ func newLimiter(r Rate, old *rate.Limiter) *rate.Limiter {
 	return rate.NewLimiter(limit, max(1, int(limit/10)))
 }
 
-// put stores the record; storing is held.
-func (w *webhook) put(ctx context.Context) error {
+func (w *webhook) putOnce(ctx context.Context) error {
 	w.mu.Lock()
 	w.record.Hours = w.tally.stored()
 	data := w.record.encode()
@@ -135,12 +178,52 @@ func (w *webhook) put(ctx context.Context) error {
 	return nil
 }
 
-// save stores the record at the end, so that times shown survive a restart.
-func (w *webhook) save() {
-	w.storing.Lock()
-	defer w.storing.Unlock()
+// put stores the record; storing is held.
+func (w *webhook) put(ctx context.Context) error {
+	err := w.putOnce(ctx)
+	if !errors.Is(err, queue.ErrConflict) {
+		return err
+	}
+	// Nobody else writes it: a write that was given up was made after all.
+	if err := w.reread(ctx); err != nil {
+		return err
+	}
+	return w.putOnce(ctx)
+}
+
+// reread finds the revision the store has; storing is held.
+func (w *webhook) reread(ctx context.Context) error {
+	stored, err := w.relay.stored(ctx, w.name)
+	if err == nil && stored.ID != w.id {
+		err = queue.ErrNotFound
+	}
+	if err == nil {
+		w.revision = stored.Revision
+	}
+	return err
+}
+
+// putBack stores the record as it was, where a change of it was given up and may
+// be written yet; storing is held.
+func (w *webhook) putBack(err error) {
+	if errors.Is(err, queue.ErrClosed) || errors.Is(err, queue.ErrFailed) || errors.Is(err, queue.ErrNotFound) {
+		return
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), storeTime)
 	defer cancel()
+	if err := w.put(ctx); err != nil {
+		w.relay.log.Warn("a change of a webhook was given up, and may be found made after a crash", "webhook", w.name, "error", err)
+	}
+}
+
+// save stores the record at the end, so that times shown survive a restart.
+func (w *webhook) save() {
+	ctx, cancel := context.WithTimeout(context.Background(), storeTime)
+	defer cancel()
+	if w.storing.take(ctx) != nil {
+		return // the store has stood still for so long that nothing is written any more
+	}
+	defer w.storing.release()
 	if err := w.put(ctx); err != nil && !errors.Is(err, queue.ErrClosed) && !errors.Is(err, queue.ErrFailed) {
 		w.relay.log.Warn("a webhook's state was not stored", "webhook", w.name, "error", err)
 	}
@@ -170,17 +253,6 @@ func (w *webhook) added() *storedConfig {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.record.Config
-}
-
-// stop ends run and waits for what is under way.
-func (w *webhook) stop(ctx context.Context) error {
-	w.quit()
-	select {
-	case <-w.ended:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
 }
 
 // wants tells whether a new event gets a delivery.
@@ -232,8 +304,8 @@ func (w *webhook) wake(interrupting bool) {
 // change moves the webhook to another state, stores that, and tells who cares.
 // It does nothing where the webhook has no such move to make.
 func (w *webhook) change(to, reason string, at time.Time) {
-	w.storing.Lock()
-	defer w.storing.Unlock()
+	_ = w.storing.take(context.Background()) // who has it gives up by himself
+	defer w.storing.release()
 	w.mu.Lock()
 	from, since := w.record.State, w.record.FailingSince
 	if from == to || from == Disabled {
@@ -300,14 +372,16 @@ func (w *webhook) remind() {
 
 // setByOwner enables or disables the webhook because somebody said so.
 func (w *webhook) setByOwner(ctx context.Context, to, reason, who string) error {
-	w.storing.Lock()
-	defer w.storing.Unlock()
+	if err := w.storing.take(ctx); err != nil {
+		return err
+	}
+	defer w.storing.release()
 	w.mu.Lock()
 	before, from := w.record, w.stateLocked()
 	w.record.State, w.record.Reason, w.record.FailingSince = to, reason, time.Time{}
 	if to == Active {
 		w.breaker = breaker{lastTime: w.breaker.lastTime}
-		w.window.restart()
+		w.window.restart(w.underWay)
 	}
 	after := w.stateLocked()
 	w.mu.Unlock()
@@ -315,6 +389,7 @@ func (w *webhook) setByOwner(ctx context.Context, to, reason, who string) error 
 		w.mu.Lock()
 		w.record = before
 		w.mu.Unlock()
+		w.putBack(err)
 		return err
 	}
 	w.wake(true)

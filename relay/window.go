@@ -16,8 +16,8 @@ func (w *window) set(most int) {
 	w.most = most
 }
 
-// restart begins again with one.
-func (w *window) restart() { w.size = 1 }
+// restart begins again with one besides those under way, which may be slow.
+func (w *window) restart(underWay int) { w.size = max(min(underWay+1, w.most), 1) }
 
 // grow answers a success: from one to the bound in as many rounds as it takes
 // to double.

@@ -1,0 +1,263 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/userhero/relay/event"
+	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/queue/memqueue"
+)
+
+// givesUp is a queue on a disk that stands still when asked to: whoever waits
+// for the next write to a webhook's record gives up, and it is made after all.
+// Where it fails, it is not.
+type givesUp struct {
+	queue.Queue
+	next, fails bool
+}
+
+var errFailed = errors.New("the disk stands still")
+
+func (q *givesUp) gives() (up bool, err error) {
+	up, q.next = q.next, false
+	if q.fails {
+		return up, errFailed
+	}
+	return up, nil
+}
+
+func (q *givesUp) PutWebhook(ctx context.Context, w queue.Webhook) (queue.Webhook, error) {
+	up, err := q.gives()
+	if err != nil {
+		return queue.Webhook{}, err
+	}
+	stored, err := q.Queue.PutWebhook(ctx, w)
+	if up {
+		return queue.Webhook{}, context.DeadlineExceeded
+	}
+	return stored, err
+}
+
+func (q *givesUp) DeleteWebhook(ctx context.Context, id queue.WebhookID, revision uint64) (int64, error) {
+	up, err := q.gives()
+	if err != nil {
+		return 0, err
+	}
+	ended, err := q.Queue.DeleteWebhook(ctx, id, revision)
+	if up {
+		return 0, context.DeadlineExceeded
+	}
+	return ended, err
+}
+
+// TestWriteThatWasGivenUpStandsInNobodysWay: it was made after all, and the next
+// one is no conflict.
+func TestWriteThatWasGivenUpStandsInNobodysWay(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		rs := &receivers{answer: always(200)}
+		q := &givesUp{Queue: memqueue.New(memqueue.Options{})}
+		r, stop := startOn(t, q, rs, Config{Webhooks: []WebhookConfig{{Name: "w", URL: "https://w.example/"}}})
+		defer stop()
+		givenUp := func(doing string, do func() error) {
+			t.Helper()
+			q.next = true
+			if err := do(); !errors.Is(err, context.DeadlineExceeded) {
+				t.Fatalf("%s, given up, returns %v", doing, err)
+			}
+			if err := do(); err != nil {
+				t.Fatalf("%s, once more: %v", doing, err)
+			}
+		}
+		givenUp("disabling", func() error { return r.Disable(t.Context(), "w", "test") })
+		givenUp("enabling", func() error { return r.Enable(t.Context(), "w", "test") })
+		givenUp("adding", func() error {
+			return r.Add(t.Context(), WebhookConfig{Name: "added", URL: "https://added.example/", Secret: "s"}, "test")
+		})
+		givenUp("rotating", func() error {
+			_, err := r.Rotate(t.Context(), "added", "", time.Hour, "test")
+			return err
+		})
+		givenUp("loading settings with a new webhook", func() error {
+			_, err := r.Attach(Config{Webhooks: []WebhookConfig{{Name: "w", URL: "https://w.example/"}, {Name: "new", URL: "https://new.example/"}}})
+			return err
+		})
+		accept(t, r, "fb_1")
+		synctest.Wait()
+		if n := len(rs.all()); n != 3 {
+			t.Errorf("an event for three webhooks made %d requests", n)
+		}
+		givenUp("deleting", func() error {
+			_, err := r.Delete(t.Context(), "added", "test")
+			if errors.Is(err, queue.ErrNotFound) {
+				return nil // it was noticed that the store has it no more
+			}
+			return err
+		})
+		time.Sleep(time.Minute)
+		if err := r.Health(); err != nil {
+			t.Errorf("afterwards the relay is not well: %v", err)
+		}
+		if _, ok := r.Webhook("added"); ok {
+			t.Error("a webhook that was deleted is there")
+		}
+	})
+}
+
+// TestSecretOfARotationThatFailedIsNotFoundAfterACrash: nobody was told of it.
+func TestSecretOfARotationThatFailedIsNotFoundAfterACrash(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		m := memqueue.New(memqueue.Options{})
+		q := &givesUp{Queue: m}
+		r, stop := startOn(t, q, &receivers{answer: always(200)}, Config{})
+		defer stop()
+		if err := r.Add(t.Context(), WebhookConfig{Name: "w", URL: "https://w.example/", Secret: "known to all"}, "test"); err != nil {
+			t.Fatal(err)
+		}
+		q.next = true
+		if _, err := r.Rotate(t.Context(), "w", "", time.Hour, "test"); err == nil {
+			t.Fatal("the rotation has not failed")
+		}
+		left, err := m.Crash().Webhooks(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range left {
+			if s.Name == "w" && !strings.Contains(string(s.Data), `"secret":"known to all"`) {
+				t.Errorf("after a crash the webhook has a secret that nobody knows: %s", s.Data)
+			}
+		}
+	})
+}
+
+// TestDeletingWaitsForNoReceiver: what is under way is cut off.
+func TestDeletingWaitsForNoReceiver(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		rs := &receivers{answer: always(0)}
+		r, stop := startOn(t, memqueue.New(memqueue.Options{}), rs, Config{})
+		defer stop()
+		if err := r.Add(t.Context(), WebhookConfig{Name: "hangs", URL: "https://hangs.example/", Timeout: 10 * time.Minute}, "test"); err != nil {
+			t.Fatal(err)
+		}
+		accept(t, r, "fb_1")
+		accept(t, r, "fb_2")
+		synctest.Wait()
+		start := time.Now()
+		ended, err := r.Delete(t.Context(), "hangs", "test")
+		if err != nil || ended != 2 {
+			t.Errorf("deleting ended %d deliveries, %v; two were under way", ended, err)
+		}
+		if took := time.Since(start); took > time.Second {
+			t.Errorf("deleting a webhook whose receiver hangs took %v", took)
+		}
+		if n := len(rs.all()); n != 2 {
+			t.Errorf("%d requests", n)
+		}
+	})
+}
+
+// TestWebhookThatCouldNotBeDeletedGoesOn: it gets what comes afterwards.
+func TestWebhookThatCouldNotBeDeletedGoesOn(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		rs := &receivers{answer: always(0)}
+		q := &givesUp{Queue: memqueue.New(memqueue.Options{})}
+		r, stop := startOn(t, q, rs, Config{})
+		defer stop()
+		if err := r.Add(t.Context(), WebhookConfig{Name: "w", URL: "https://w.example/"}, "test"); err != nil {
+			t.Fatal(err)
+		}
+		accept(t, r, "fb_1")
+		synctest.Wait()
+		q.fails = true
+		if _, err := r.Delete(t.Context(), "w", "test"); !errors.Is(err, errFailed) {
+			t.Fatalf("the store refuses, and deleting returns %v", err)
+		}
+		q.fails = false
+		rs.answer = always(200)
+		accept(t, r, "fb_2")
+		synctest.Wait()
+		if w, _ := r.Webhook("w"); w.Counts.Delivered != 2 {
+			t.Errorf("after it could not be deleted the webhook is %+v", w)
+		}
+	})
+}
+
+// TestEnablingWaitsForNoReceiver: a webhook that was disabled for a moment,
+// while an attempt hangs, goes on with the others at once.
+func TestEnablingWaitsForNoReceiver(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		rs := &receivers{answer: func(r request) (int, http.Header) {
+			if strings.Contains(r.body, "fb_0") {
+				return 0, nil
+			}
+			return 200, nil
+		}}
+		r, stop := startOn(t, memqueue.New(memqueue.Options{}), rs, Config{
+			Webhooks: []WebhookConfig{{Name: "w", URL: "https://w.example/", Timeout: 10 * time.Minute}},
+		})
+		defer stop()
+		accept(t, r, "fb_0")
+		synctest.Wait()
+		for _, do := range []func(context.Context, string, string) error{r.Disable, r.Enable} {
+			if err := do(t.Context(), "w", "test"); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+		}
+		for i := range 5 {
+			accept(t, r, fmt.Sprintf("fb_%d", i+1))
+		}
+		synctest.Wait()
+		if w, _ := r.Webhook("w"); w.Counts.Delivered != 5 {
+			t.Errorf("enabled again, while one attempt hangs, the webhook is %+v", w)
+		}
+	})
+}
+
+// TestOrderIsKeptAcrossEventsForOthers: an update that the filter keeps from the
+// webhook is no way past the creation.
+func TestOrderIsKeptAcrossEventsForOthers(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		failures := 2
+		rs := &receivers{}
+		rs.answer = func(request) (int, http.Header) {
+			if failures--; failures >= 0 {
+				return 500, nil
+			}
+			return 200, nil
+		}
+		r, stop := startOn(t, memqueue.New(memqueue.Options{}), rs, Config{Webhooks: []WebhookConfig{{
+			Name: "w", URL: "https://w.example/", Ordered: true, Filter: `data.status != "working"`, Retry: []time.Duration{time.Second, time.Minute},
+		}}})
+		defer stop()
+		var last queue.EventID
+		for _, status := range []string{"new", "working", "working", "done"} {
+			a := Acceptance{Type: event.Updated, FeedbackID: "fb_1", Replaces: last, Body: fmt.Appendf(nil, `{"data":{"status":%q}}`, status)}
+			receipt, err := r.Accept(t.Context(), a)
+			if err != nil {
+				t.Fatal(err)
+			}
+			last = receipt.Event.ID
+		}
+		time.Sleep(time.Hour)
+		var got []string
+		for _, s := range rs.all() {
+			got = append(got, s.body)
+		}
+		if want := `{"data":{"status":"new"}} {"data":{"status":"new"}} {"data":{"status":"new"}} {"data":{"status":"done"}}`; strings.Join(got, " ") != want {
+			t.Errorf("the receiver saw %s", got)
+		}
+	})
+}
