@@ -159,10 +159,14 @@ func (r *Relay) adopt(w *webhook) {
 // forget takes out a webhook that the store does not have any more.
 func (r *Relay) forget(w *webhook) {
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.webhooks[w.name] == w {
+	known := r.webhooks[w.name] == w
+	if known {
 		delete(r.webhooks, w.name)
 		delete(r.byID, w.id)
+	}
+	r.mu.Unlock()
+	if known {
+		r.observer.Deleted(w.name)
 	}
 }
 
