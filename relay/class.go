@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"strconv"
 	"strings"
@@ -72,7 +73,7 @@ func classify(err error) (class string, connection bool) {
 	case errors.As(err, &dns):
 		return classDNS, true
 	case errors.As(err, &record), errors.As(err, &alert), errors.As(err, &verify), errors.As(err, &hostname),
-		errors.As(err, &unknown), errors.As(err, &invalid), strings.Contains(err.Error(), "tls: "),
+		errors.As(err, &unknown), errors.As(err, &invalid), errors.Is(err, http.ErrSchemeMismatch), strings.Contains(err.Error(), "tls: "),
 		strings.Contains(err.Error(), "TLS handshake"):
 		return classTLS, true
 	case errors.Is(err, syscall.ECONNREFUSED):

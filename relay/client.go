@@ -4,11 +4,13 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"net"
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/hashicorp/go-retryablehttp"
 )
@@ -56,9 +58,12 @@ func (c *client) withTLS(t TLS) (*client, TLSStatus, error) {
 
 func newTransport(e *egress, c *tls.Config) http.RoundTripper {
 	transport := &http.Transport{
-		DialContext:            e.dial,
+		DialContext: e.dial,
+		DialTLSContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+			return dialTLS(ctx, e, c, network, address)
+		},
 		ForceAttemptHTTP2:      true,
-		TLSClientConfig:        c,
+		TLSClientConfig:        c, // inside a proxy's tunnel
 		TLSHandshakeTimeout:    dialTimeout,
 		MaxResponseHeaderBytes: maxResponseHeader,
 		DisableCompression:     true,
@@ -110,16 +115,29 @@ func neverConnected(ctx context.Context, _ *http.Response, err error) (bool, err
 	return class == classRefused || class == classDNS && temporary(err), nil
 }
 
-// redacted is the error without the URL that net/http puts before it.
+// maxErrorText bounds what is kept of an error: a receiver can write its own
+// text into some, such as the names of its certificate.
+const maxErrorText = 1 << 10
+
+// redacted is the error without the URL that net/http puts before it, in one
+// line of bounded length that steers no terminal.
 func redacted(err error) string {
 	var u *url.Error
 	for errors.As(err, &u) {
 		err = u.Err
 	}
-	return strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f {
+	text := strings.Map(func(r rune) rune {
+		if r == '\n' || r == '\r' || r == '\t' {
 			return ' '
+		}
+		if !unicode.IsPrint(r) {
+			return unicode.ReplacementChar
 		}
 		return r
 	}, err.Error())
+	if len(text) <= maxErrorText {
+		return text
+	}
+	const cut = "…"
+	return strings.ToValidUTF8(text[:maxErrorText-len(cut)], "") + cut
 }

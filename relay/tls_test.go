@@ -173,7 +173,10 @@ func TestReceiversWithoutProofAreNotTrusted(t *testing.T) {
 				t.Fatal(err)
 			}
 			a, o := tlsTarget(t, relay, s.URL, TLS{CA: ca.pem}).attempt(t.Context(), message{body: []byte(`{}`), started: time.Now()})
-			if o.ok != c.ok || !c.ok && a.ErrorClass != classTLS {
+			// In TLS 1.3 a receiver that asks in vain hangs up after the handshake, and
+			// its reason may be lost on the way.
+			late := c.name == "who asks for a certificate" && a.ErrorClass == classReset
+			if o.ok != c.ok || !c.ok && a.ErrorClass != classTLS && !late {
 				t.Errorf("%+v, class %q, error %q", o, a.ErrorClass, a.Error)
 			}
 		})
