@@ -62,7 +62,6 @@ func newTransport(e *egress, c *tls.Config) http.RoundTripper {
 		DialTLSContext: func(ctx context.Context, network, address string) (net.Conn, error) {
 			return dialTLS(ctx, e, c, network, address)
 		},
-		ForceAttemptHTTP2:      true,
 		TLSClientConfig:        c, // inside a proxy's tunnel
 		TLSHandshakeTimeout:    dialTimeout,
 		MaxResponseHeaderBytes: maxResponseHeader,

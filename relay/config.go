@@ -241,6 +241,10 @@ func (w WebhookConfig) Validate() error {
 		wrong("url", "credentials do not belong into the URL; send them with header Authorization")
 	case u.Fragment != "":
 		wrong("url", "a fragment is never sent; leave it out")
+	default:
+		if err := checkSpelling(u.Hostname()); err != nil {
+			wrong("url", "%w", err)
+		}
 	}
 	for option, secret := range map[string]string{"secret": w.Secret, "previous secret": w.PreviousSecret} {
 		if _, err := signingKey(secret); err != nil {

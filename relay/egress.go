@@ -10,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 	"time"
+	"unicode"
 
 	"code.dny.dev/ssrf"
 )
@@ -97,7 +98,7 @@ func (e *egress) control(network, address string, conn syscall.RawConn) error {
 	}
 	addr := to.Addr().Unmap()
 	for _, n := range e.networks {
-		if n.Contains(addr) {
+		if n.Contains(addr.WithZone("")) {
 			return nil
 		}
 	}
@@ -108,17 +109,46 @@ func (e *egress) control(network, address string, conn syscall.RawConn) error {
 	return fmt.Errorf("%w: %s is not a public address; where it is meant, add \"allow %s\" to the egress block", errEgress, addr, addr.WithZone(""))
 }
 
-// target judges what goes through a proxy, where the dialled address is the
-// proxy's: addresses given as such. Names are the proxy's to resolve and judge.
+// target judges what is written as an address, before a name is resolved or a
+// proxy does that. Names are the proxy's to resolve and judge.
 func (e *egress) target(u *url.URL) error {
-	if e.proxy == nil {
-		return nil
+	host := u.Hostname()
+	if err := checkSpelling(host); err != nil {
+		return fmt.Errorf("%w: %w", errEgress, err)
 	}
-	addr, err := netip.ParseAddr(u.Hostname())
+	if e.proxy == nil {
+		return nil // judged when it is dialled
+	}
+	addr, err := netip.ParseAddr(host)
 	if err != nil {
 		return nil //nolint:nilerr // a name
 	}
 	return e.control(networkOf(addr.Unmap()), netip.AddrPortFrom(addr, 443).String(), nil)
+}
+
+// checkSpelling refuses hosts that some programs read as another address than
+// others do: 2130706433, 0x7f.1, 0177.0.0.1 and 127.1 are 127.0.0.1 to many, and
+// full-width digits become plain ones on the way. No host name ends with a label
+// that is a number (RFC 1123 §2.1; WHATWG URL, "ends in a number").
+func checkSpelling(host string) error {
+	if _, err := netip.ParseAddr(host); err == nil {
+		return nil
+	}
+	for _, r := range host {
+		if r > unicode.MaxASCII && unicode.Is(unicode.Nd, r) || strings.ContainsRune("。．｡", r) {
+			return fmt.Errorf("%q has digits or dots that are not ASCII; write them plainly", host)
+		}
+	}
+	name := strings.TrimSuffix(host, ".")
+	last := strings.ToLower(name[strings.LastIndexByte(name, '.')+1:])
+	number := strings.Trim(last, "0123456789") == ""
+	if hex, ok := strings.CutPrefix(last, "0x"); ok {
+		number = strings.Trim(hex, "0123456789abcdef") == ""
+	}
+	if number {
+		return fmt.Errorf("%q is an address in a spelling that is read in several ways; write four decimal numbers, such as 192.0.2.1", host)
+	}
+	return nil
 }
 
 func networkOf(a netip.Addr) string {

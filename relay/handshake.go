@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net"
 	"sync/atomic"
+	"time"
 )
 
 // maxHandshake is how much a receiver may send before TLS is agreed. Chains have
@@ -15,7 +16,8 @@ const maxHandshake = 64 << 10
 
 var errHandshake = errors.New("tls: the receiver's handshake has more than 64 KiB; give it a shorter chain of certificates")
 
-// dialTLS dials a receiver and agrees on TLS, with HTTP/2 or HTTP/1.1.
+// dialTLS dials a receiver; the handshake is the caller's to begin, and bounded in
+// time and size.
 func dialTLS(ctx context.Context, e *egress, c *tls.Config, network, address string) (net.Conn, error) {
 	host, _, err := net.SplitHostPort(address)
 	if err != nil {
@@ -25,22 +27,24 @@ func dialTLS(ctx context.Context, e *egress, c *tls.Config, network, address str
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
-	defer cancel()
 	c = c.Clone()
-	c.NextProtos = []string{"h2", "http/1.1"}
 	if c.ServerName == "" {
 		c.ServerName = host
 	}
+	return tls.Client(boundHandshake(raw, c), c), nil
+}
+
+// boundHandshake bounds the handshake that the configuration is used for. The
+// configuration is the connection's own.
+func boundHandshake(raw net.Conn, c *tls.Config) net.Conn {
 	bounded := &handshakeConn{Conn: raw}
 	bounded.left.Store(maxHandshake)
-	conn := tls.Client(bounded, c)
-	if err := conn.HandshakeContext(ctx); err != nil {
-		_ = raw.Close()
-		return nil, err
+	_ = raw.SetDeadline(time.Now().Add(dialTimeout)) // where it fails, reading does too
+	c.VerifyConnection = func(tls.ConnectionState) error {
+		bounded.agreed.Store(true)
+		return raw.SetDeadline(time.Time{})
 	}
-	bounded.agreed.Store(true)
-	return conn, nil
+	return bounded
 }
 
 // handshakeConn bounds what is read until the handshake is over.

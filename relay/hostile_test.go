@@ -137,6 +137,7 @@ func TestHostileReceiversCostLittle(t *testing.T) {
 			})
 		}
 	}
+	awaitNoAttempts(t)
 }
 
 // checkKept holds what is kept of an attempt to its bounds.

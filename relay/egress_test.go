@@ -1,0 +1,205 @@
+package relay
+
+import (
+	"context"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/net/dns/dnsmessage"
+)
+
+// TestAddressesInOtherSpellingsAreRefused: what some programs read as an address
+// and others as a name is never asked of a resolver or a proxy.
+func TestAddressesInOtherSpellingsAreRefused(t *testing.T) {
+	t.Parallel()
+	proxied := &egress{proxy: &url.URL{Scheme: "http", Host: "proxy.example:3128"}}
+	for _, host := range []string{
+		"2130706433", "017700000001", "0x7f000001", "0x7f.1", "127.1", "127.0.1", "0177.0.0.1", "127.0.0.1.", "0x7F.0.0.0x1",
+		"169.254.43518", "1.2.3.4.5", "256.256.256.256", "example.1", "example.0x", "１２７.０.０.１", "127。0。0。1", "169．254．169．254",
+	} {
+		err := WebhookConfig{Name: "w", URL: "http://" + host + "/"}.Validate()
+		if err == nil || !strings.Contains(err.Error(), "url") {
+			t.Errorf("%s is a valid host: %v", host, err)
+		}
+		for name, e := range map[string]*egress{"direct": {}, "proxied": proxied} {
+			if err := e.target(&url.URL{Scheme: "http", Host: host}); err == nil {
+				t.Errorf("%s is a valid host, %s", host, name)
+			}
+		}
+	}
+	for _, host := range []string{"93.184.216.34", "[2606:2800:220:1::1]", "example.com", "1.example", "xn--bcher-kva.example", "bücher.example", "0x.example", "a-1", "example.com."} {
+		if err := (WebhookConfig{Name: "w", URL: "http://" + host + "/"}).Validate(); err != nil {
+			t.Errorf("%s: %v", host, err)
+		}
+	}
+}
+
+// TestNamesAreJudgedByTheAddressDialled: a name that is public when it is looked
+// at and private when it is dialled gains nothing, for every answer is judged,
+// each time, right before the connection.
+func TestNamesAreJudgedByTheAddressDialled(t *testing.T) {
+	t.Parallel()
+	var reached atomic.Int64
+	inside := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { reached.Add(1) }))
+	defer inside.Close()
+	_, port, err := net.SplitHostPort(inside.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name, allow string
+		answers     [][]string // of one look-up after the other, the last for ever
+		class       string
+	}{
+		{"always inside", "", [][]string{{"127.0.0.1"}}, classEgress},
+		{"mapped", "", [][]string{{"::ffff:127.0.0.1"}}, classEgress},
+		// 192.0.2.0/24 is nobody's; allowed here, it stands for a public address
+		// that does not answer.
+		{"public first, then inside", "192.0.2.0/24", [][]string{{"192.0.2.1"}, {"127.0.0.1"}}, ""},
+		{"both at once", "192.0.2.0/24", [][]string{{"192.0.2.1", "127.0.0.1"}}, ""},
+		{"another name is allowed", "inside.test", [][]string{{"127.0.0.1"}}, classEgress},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			allow := []string{}
+			if c.allow != "" {
+				allow = append(allow, c.allow)
+			}
+			client, err := newClient(Egress{Allow: allow})
+			if err != nil {
+				t.Fatal(err)
+			}
+			resolver, asked := dnsServer(t, c.answers)
+			client.egress.guarded.Resolver, client.egress.free.Resolver = resolver, resolver
+			client.egress.guarded.Timeout = 300 * time.Millisecond
+			to, err := newTarget(WebhookConfig{URL: "http://rebound.test:" + port + "/", Timeout: 2 * time.Second}, client, "test")
+			if err != nil {
+				t.Fatal(err)
+			}
+			for range 3 {
+				a, o := to.attempt(t.Context(), message{body: []byte(`{}`), started: time.Now()})
+				if o.ok || c.class != "" && a.ErrorClass != c.class {
+					t.Errorf("%+v: %s", o, a.Error)
+				}
+			}
+			if asked.Load() == 0 {
+				t.Error("the resolver was not asked: the test shows nothing")
+			}
+		})
+	}
+	t.Cleanup(func() {
+		if n := reached.Load(); n != 0 {
+			t.Errorf("%d requests reached the inside", n)
+		}
+	})
+}
+
+// dnsServer is a resolver whose answers change; they may not be kept.
+func dnsServer(t *testing.T, answers [][]string) (*net.Resolver, *atomic.Int64) {
+	t.Helper()
+	server, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = server.Close() })
+	asked := new(atomic.Int64)
+	go func() {
+		turns := make(map[dnsmessage.Type]int)
+		buf := make([]byte, 2048)
+		for {
+			n, from, err := server.ReadFrom(buf)
+			if err != nil {
+				return
+			}
+			var m dnsmessage.Message
+			if m.Unpack(buf[:n]) != nil || len(m.Questions) != 1 {
+				continue
+			}
+			asked.Add(1)
+			q := m.Questions[0]
+			reply := dnsmessage.Message{Header: dnsmessage.Header{ID: m.ID, Response: true, Authoritative: true, RecursionAvailable: true}, Questions: m.Questions}
+			for _, text := range answers[min(turns[q.Type], len(answers)-1)] {
+				ip := net.ParseIP(text)
+				head := dnsmessage.ResourceHeader{Name: q.Name, Type: q.Type, Class: q.Class}
+				switch v4 := ip.To4(); {
+				case q.Type == dnsmessage.TypeA && v4 != nil && !strings.Contains(text, ":"):
+					reply.Answers = append(reply.Answers, dnsmessage.Resource{Header: head, Body: &dnsmessage.AResource{A: [4]byte(v4)}})
+				case q.Type == dnsmessage.TypeAAAA && strings.Contains(text, ":"):
+					reply.Answers = append(reply.Answers, dnsmessage.Resource{Header: head, Body: &dnsmessage.AAAAResource{AAAA: [16]byte(ip.To16())}})
+				}
+			}
+			turns[q.Type]++
+			if packed, err := reply.Pack(); err == nil {
+				_, _ = server.WriteTo(packed, from)
+			}
+		}
+	}()
+	return &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "udp", server.LocalAddr().String())
+	}}, asked
+}
+
+// TestAProxyIsNoWayAroundTheGuard: addresses are judged before the proxy is
+// asked, and a receiver at the proxy's own address is nothing special.
+func TestAProxyIsNoWayAroundTheGuard(t *testing.T) {
+	t.Parallel()
+	var asked atomic.Value
+	asked.Store("")
+	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked.Store(r.Method + " " + r.RequestURI)
+		_, _ = io.WriteString(w, "from the proxy")
+	}))
+	defer proxy.Close()
+	attempt := func(to string, allow ...string) (string, string) {
+		asked.Store("")
+		c, err := newClient(Egress{Proxy: proxy.URL, Allow: allow})
+		if err != nil {
+			t.Fatal(err)
+		}
+		target, err := newTarget(WebhookConfig{URL: to, Timeout: 5 * time.Second}, c, "test")
+		if err != nil {
+			t.Fatal(err)
+		}
+		a, _ := target.attempt(t.Context(), message{body: []byte(`{}`), started: time.Now()})
+		return asked.Load().(string), a.ErrorClass
+	}
+	for _, inside := range []string{
+		"http://169.254.169.254/", "http://10.0.0.1/", "http://[::ffff:10.0.0.1]/", "http://[fd00:ec2::254]/", "http://[fe80::1%25lo]/",
+		"https://127.0.0.1/", proxy.URL + "/", "http://2130706433/", "http://0x7f.1/", "http://１２７.０.０.１/", "http://[64:ff9b::a00:1]/",
+	} {
+		if request, class := attempt(inside); request != "" || class != classEgress {
+			t.Errorf("%s: the proxy was asked %q, class %q", inside, request, class)
+		}
+	}
+	// The control: what may go goes, and through the proxy.
+	for to, want := range map[string]string{
+		"http://hooks.example/x": "POST http://hooks.example/x", "http://10.0.0.1/": "POST http://10.0.0.1/", "http://93.184.216.34/": "POST http://93.184.216.34/",
+	} {
+		if request, class := attempt(to, "10.0.0.0/8"); request != want || class != "" {
+			t.Errorf("%s: the proxy was asked %q, class %q", to, request, class)
+		}
+	}
+}
+
+// TestLinkLocalReceiversCanBeAllowed: the guard's error says to allow the
+// address, and that has to help.
+func TestLinkLocalReceiversCanBeAllowed(t *testing.T) {
+	t.Parallel()
+	e, err := newEgress(Egress{Allow: []string{"fe80::1"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := e.control("tcp6", "[fe80::1%lo]:80", nil); err != nil {
+		t.Errorf("allowed, and refused: %v", err)
+	}
+	if err := e.control("tcp6", "[fe80::2%lo]:80", nil); err == nil {
+		t.Error("another address is allowed with it")
+	}
+}
