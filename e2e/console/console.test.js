@@ -1,0 +1,172 @@
+// The console in Chromium, over the built Caddy: what an owner of feedback does
+// from the first webhook to the last. RELAY_CADDY names the binary, where it is
+// not ../../caddy; CHROMIUM the browser.
+import assert from "node:assert/strict";
+import { readFile } from "node:fs/promises";
+import { createRequire } from "node:module";
+import test, { after, afterEach, before, beforeEach } from "node:test";
+import { Receiver, Relay, launch, watched } from "./relay.js";
+
+const axeSource = await readFile(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
+
+let browser, relay, receiver, context;
+
+before(async () => {
+  browser = await launch();
+});
+after(() => browser?.close());
+beforeEach(async () => {
+  receiver = await new Receiver().start();
+});
+afterEach(async () => {
+  await context?.close();
+  await relay?.stop();
+  receiver.stop();
+});
+
+const says = (page, text) => page.getByText(text).first().waitFor();
+const press = (page, name) => page.getByRole("button", { name, exact: true }).click();
+
+// live waits until a page hears the relay.
+const live = (page) => page.locator("#live-state", { hasText: "Live" }).waitFor();
+
+// axe holds a page against the rules for screen readers, in both colour schemes.
+const accessible = async (page) => {
+  for (const colorScheme of ["light", "dark"]) {
+    await page.emulateMedia({ colorScheme, reducedMotion: "reduce" });
+    await page.evaluate(axeSource);
+    const { violations } = await page.evaluate(() => window.axe.run(document, { resultTypes: ["violations"] }));
+    const found = violations.map(({ id, nodes }) => `${id}: ${nodes.map((node) => node.html + " " + node.any.map((check) => check.message)).join("\n  ")}`);
+    assert.deepEqual(found, [], `${page.url()} in ${colorScheme}`);
+  }
+};
+
+// narrow holds a page against a phone's width.
+const narrow = async (page) => {
+  const size = page.viewportSize();
+  await page.setViewportSize({ width: 390, height: 844 });
+  assert.equal(await page.evaluate(() => document.documentElement.scrollWidth), 390, `${page.url()} scrolls sideways on a phone`);
+  await page.setViewportSize(size);
+};
+
+// sound is all that must hold of every page.
+const sound = async (page) => {
+  await accessible(page);
+  await narrow(page);
+};
+
+test("the whole path of a webhook: add, test, save, see it delivered, break, repair, redeliver, pause, delete", async () => {
+  relay = await new Relay().start();
+  context = await watched(browser);
+  const page = await context.newPage();
+
+  // With no webhook, the first page is the wizard.
+  await page.goto(relay.console);
+  await page.getByRole("heading", { name: "Where should feedback go?" }).waitFor();
+  await sound(page);
+  await page.getByLabel("URL of the receiver").fill(receiver.url);
+  await page.getByLabel("Name").fill("crm");
+  await press(page, "Next: the secret");
+  const secret = await page.getByLabel("Secret").inputValue();
+  assert.match(secret, /^whsec_/);
+  await page.getByText("timingSafeEqual").first().waitFor();
+  await sound(page);
+  receiver.status = 404;
+  await press(page, "Next: test it");
+  await says(page, "It does not work yet: answered 404 Not Found");
+  await says(page, "There is nothing at this path");
+  receiver.status = 200;
+  await press(page, "Test again");
+  await says(page, "It works: the receiver answered 200 OK");
+  await says(page, "this is status 200");
+  await sound(page);
+  assert.equal(receiver.arrivals.at(-1).headers["x-userhero-test"], "true");
+  await press(page, "Save");
+  await page.getByRole("heading", { name: "crm" }).waitFor();
+  await says(page, "The webhook is there.");
+
+  // With no event, the list says how to make one; then it comes by itself.
+  const events = await context.newPage();
+  await events.goto(`${relay.console}/events`);
+  await says(events, "curl http://127.0.0.1");
+  await sound(events);
+  await live(events);
+  await relay.submit({ message: "The export button does nothing", category: "bug", rating: 2, metadata: { plan: "pro" } });
+  await events.getByRole("link", { name: "The export button does nothing" }).waitFor();
+  await events.locator(".event .mark.good", { hasText: "Delivered" }).waitFor();
+  await sound(events);
+  await live(page);
+  await page.locator(".card .mark.good", { hasText: "Healthy" }).waitFor();
+
+  // The receiver breaks: where the delivery stands is drawn, and it can be hurried.
+  receiver.status = 503;
+  await relay.submit("broken");
+  await says(page, "You are here:");
+  await page.getByRole("img", { name: "The ladder of 6 attempts: 1 failed, the next is number 2" }).waitFor();
+  await page.locator(".here", { hasText: "Sending in" }).waitFor();
+  await says(page, "The receiver says that it is not available now.");
+  await sound(page);
+  receiver.status = 200;
+  await press(page, "Retry now");
+  await says(page, "It is sent again now.");
+  await page.locator(".card .mark.good", { hasText: "Healthy" }).waitFor();
+
+  // Without retries one failure is the last: the webhook is failing.
+  await page.getByLabel("Retries after").fill("");
+  await press(page, "Save");
+  await says(page, "The settings are changed.");
+  await live(page);
+  receiver.status = 500;
+  await relay.submit("given up");
+  await page.locator(".card .mark.bad", { hasText: "Failing" }).waitFor();
+  await says(page, "answered 500 Internal Server Error");
+  await sound(page);
+  await events.goto(`${relay.console}/`);
+  await events.getByRole("heading", { name: "0 of 1 webhook healthy" }).waitFor();
+  await sound(events);
+
+  // Repaired, what was given up is delivered again, from its own page.
+  receiver.status = 200;
+  await events.getByRole("link", { name: "given up" }).click();
+  await says(events, "Gave up after 1 try");
+  await sound(events);
+  await live(events);
+  await press(events, "Redeliver");
+  await says(events, "It is sent again now.");
+  await events.locator(".tabs .mark.good", { hasText: "Delivered" }).waitFor();
+  await events.getByRole("link", { name: /^2/ }).click();
+  await says(events, "Attempt 2: 200 OK");
+  await events.getByLabel("Secret").fill(secret);
+  await press(events, "Check");
+  await says(events, "The signature is right");
+  await sound(events);
+  await page.locator(".card .mark.good", { hasText: "Healthy" }).waitFor();
+
+  // Paused, it misses an event, which is counted before it is sent.
+  await press(page, "Pause");
+  await says(page, "Paused by you");
+  await relay.submit("missed");
+  await press(page, "Enable");
+  await page.getByLabel("What").selectOption({ label: "failed or missed in the last hour" });
+  await press(page, "Count first");
+  await page.getByRole("heading", { name: "1 delivery would be sent again." }).waitFor();
+  await sound(page);
+  await press(page, "Send it again");
+  await says(page, "1 delivery will be sent again.");
+  await receiver.arrived("missed");
+
+  // Deleting asks first.
+  await page.getByRole("link", { name: "Delete" }).click();
+  await page.getByRole("heading", { name: "Delete the webhook crm?" }).waitFor();
+  await sound(page);
+  await page.getByRole("link", { name: "Keep it" }).click();
+  await page.getByRole("link", { name: "Delete" }).click();
+  await press(page, "Delete crm");
+  await says(page, "The webhook is deleted");
+  await says(page, "There is no webhook yet.");
+  await sound(page);
+  await page.getByRole("link", { name: "Activity" }).click();
+  await says(page, "Webhook deleted");
+  await sound(page);
+  assert.deepEqual(context.wrong, []);
+});

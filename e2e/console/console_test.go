@@ -1,0 +1,40 @@
+// Package console_test brings the console's tests, which run in node and
+// Chromium against the built Caddy, into `go test`.
+package console_test
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+)
+
+// TestConsoleInBrowser needs node, Chromium (the Debian package, or the path in
+// CHROMIUM), what `npm ci` installs here, and a built Caddy: ../../caddy, or
+// what RELAY_CADDY names.
+func TestConsoleInBrowser(t *testing.T) {
+	t.Parallel()
+	binary := os.Getenv("RELAY_CADDY")
+	if binary == "" {
+		binary = "../../caddy"
+	}
+	binary, err := filepath.Abs(binary)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tests, err := filepath.Glob("*.test.js")
+	if err != nil || len(tests) == 0 {
+		t.Fatalf("no tests: %v", err)
+	}
+	// go test repeats a result from its cache unless it sees what it depends on.
+	for _, input := range append([]string{binary, "relay.js", "node_modules/playwright-core", "node_modules/axe-core"}, tests...) {
+		if _, err := os.Stat(input); err != nil {
+			t.Fatalf("%v; `make build node` makes it", err)
+		}
+	}
+	cmd := exec.CommandContext(t.Context(), "node", append([]string{"--test", "--test-concurrency=1"}, tests...)...)
+	cmd.Env = append(os.Environ(), "RELAY_CADDY="+binary)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+}

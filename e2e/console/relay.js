@@ -1,0 +1,150 @@
+// A relay with its console, a receiver, and a browser for the tests. Nothing
+// here waits for a time: a relay is ready when it says so, a receiver hands out
+// what arrives.
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import http from "node:http";
+import net from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { createInterface } from "node:readline";
+import { fileURLToPath } from "node:url";
+import { chromium } from "playwright-core";
+
+const BINARY = process.env.RELAY_CADDY || fileURLToPath(new URL("../../caddy", import.meta.url));
+
+const listen = (server) => new Promise((done) => server.listen(0, "127.0.0.1", () => done(server.address().port)));
+
+const freePort = async () => {
+  const server = net.createServer();
+  const port = await listen(server);
+  await new Promise((done) => server.close(done));
+  return port;
+};
+
+// Receiver takes webhooks and answers with what `status` says at that moment.
+export class Receiver {
+  status = 204;
+  arrivals = [];
+  #waiting = [];
+
+  async start() {
+    this.server = http.createServer(async (request, response) => {
+      let body = "";
+      for await (const chunk of request.setEncoding("utf8")) body += chunk;
+      response.writeHead(this.status, { "Content-Type": "text/plain" });
+      response.end(this.status === 204 ? undefined : `this is status ${this.status}`);
+      this.arrivals.push({ headers: request.headers, body });
+      for (const look of this.#waiting.splice(0)) look();
+    });
+    this.url = `http://127.0.0.1:${await listen(this.server)}/hook`;
+    return this;
+  }
+
+  // arrived resolves with an arrival that holds the text.
+  async arrived(text) {
+    for (;;) {
+      const found = this.arrivals.find(({ body }) => body.includes(text));
+      if (found) return found;
+      await new Promise((done) => this.#waiting.push(done));
+    }
+  }
+
+  stop() {
+    this.server.closeAllConnections();
+    this.server.close();
+  }
+}
+
+// Relay is the built Caddy with the console below /relay/.
+export class Relay {
+  async start({ app = "", console: options = "no_auth" } = {}) {
+    this.dir = await mkdtemp(join(tmpdir(), "userhero-console-"));
+    const [site, admin] = [await freePort(), await freePort()];
+    this.site = `http://127.0.0.1:${site}`;
+    this.console = `${this.site}/relay`;
+    await writeFile(
+      join(this.dir, "Caddyfile"),
+      `{
+	admin 127.0.0.1:${admin}
+	default_bind 127.0.0.1
+	auto_https off
+	persist_config off
+	userhero {
+		queue badger {
+			path ${this.dir}/store
+		}
+		egress {
+			allow 127.0.0.1
+		}
+		${app}
+	}
+}
+http://127.0.0.1:${site} {
+	userhero /feedback* {
+		project proj_e2e
+	}
+	handle_path /relay* {
+		userhero_console {
+			${options}
+		}
+	}
+}
+`,
+    );
+    const env = { ...process.env, HOME: this.dir, XDG_DATA_HOME: this.dir, XDG_CONFIG_HOME: this.dir };
+    this.process = spawn(BINARY, ["run", "--config", "Caddyfile"], { cwd: this.dir, env, stdio: ["ignore", "ignore", "pipe"] });
+    this.ended = new Promise((done) => this.process.on("close", done));
+    this.log = "";
+    await new Promise((ready, failed) => {
+      createInterface(this.process.stderr).on("line", (line) => {
+        this.log += line + "\n";
+        if (line.includes("serving initial configuration")) ready();
+      });
+      this.ended.then(() => failed(new Error(`caddy ended:\n${this.log}`)));
+    });
+    return this;
+  }
+
+  // submit posts feedback and returns its id.
+  async submit(feedback) {
+    const body = JSON.stringify(typeof feedback === "string" ? { message: feedback } : feedback);
+    const answer = await fetch(`${this.site}/feedback`, { method: "POST", headers: { "Content-Type": "application/json" }, body });
+    assert.equal(answer.status, 202, await answer.clone().text());
+    return (await answer.json()).id;
+  }
+
+  async stop() {
+    this.process.kill("SIGTERM");
+    await this.ended;
+    await rm(this.dir, { recursive: true, force: true });
+  }
+}
+
+export const launch = () =>
+  chromium.launch({
+    executablePath: process.env.CHROMIUM || "/usr/bin/chromium",
+    args: ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"],
+  });
+
+// watched is a context that notes everything a page must not do: break the
+// policy, fail, complain, or run what somebody has written.
+export const watched = async (browser, options = {}) => {
+  const context = await browser.newContext({ viewport: { width: 1280, height: 900 }, ...options });
+  context.setDefaultTimeout(30_000);
+  context.wrong = [];
+  if (options.javaScriptEnabled !== false) {
+    await context.exposeFunction("reportWrong", (text) => context.wrong.push(text));
+    await context.addInitScript(() => {
+      document.addEventListener("securitypolicyviolation", (event) => window.reportWrong(`policy: ${event.violatedDirective} ${event.blockedURI} ${event.sample}`));
+      window.alert = () => window.reportWrong("alert");
+    });
+  }
+  context.on("weberror", (error) => context.wrong.push(`error: ${error.error()}`));
+  context.on("dialog", (dialog) => dialog.dismiss().then(() => context.wrong.push("dialog")));
+  context.on("console", (message) => {
+    if (["error", "warning"].includes(message.type())) context.wrong.push(`${message.type()}: ${message.text()}`);
+  });
+  return context;
+};
