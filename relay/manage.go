@@ -272,17 +272,20 @@ func (r *Relay) Disable(ctx context.Context, name, who string) error {
 	return w.setByOwner(ctx, Disabled, "disabled by "+who, who)
 }
 
-// Redeliver gives one delivery a fresh ladder, due now.
+// Redeliver gives one delivery a fresh ladder, due now. A webhook whose breaker
+// is open lets it out as its next probe, without the wait for that.
 func (r *Relay) Redeliver(ctx context.Context, id queue.DeliveryID, who string) error {
 	if err := r.queue.Requeue(ctx, id, time.Now()); err != nil {
 		return err
 	}
 	name := ""
 	r.mu.RLock()
-	if w := r.byID[id.Webhook]; w != nil {
-		name = w.name
-	}
+	w := r.byID[id.Webhook]
 	r.mu.RUnlock()
+	if w != nil {
+		name = w.name
+		w.probeNow()
+	}
 	r.note(activity{What: "delivery requeued", Who: who, Webhook: name, Detail: id.String()})
 	return nil
 }
@@ -331,6 +334,7 @@ func (r *Relay) Recover(ctx context.Context, name string, what Recovery, who str
 		return count, fmt.Errorf("after %d: %w", count, err)
 	}
 	if !what.DryRun && count > 0 {
+		w.probeNow()
 		r.note(activity{What: "deliveries requeued", Who: who, Webhook: name, Detail: fmt.Sprint(count)})
 	}
 	return count, nil

@@ -409,6 +409,15 @@ func (w *webhook) setByOwner(ctx context.Context, to, reason, who string) error 
 	return nil
 }
 
+// probeNow lets the next probe out at once, because somebody who may know that
+// the receiver is back asks for it.
+func (w *webhook) probeNow() {
+	w.mu.Lock()
+	w.breaker.probe = time.Time{}
+	w.mu.Unlock()
+	w.wake(false)
+}
+
 func (w *webhook) ladderLocked() []time.Duration {
 	if w.target == nil {
 		return nil
