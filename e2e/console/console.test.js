@@ -170,3 +170,115 @@ test("the whole path of a webhook: add, test, save, see it delivered, break, rep
   await sound(page);
   assert.deepEqual(context.wrong, []);
 });
+
+// Text that closes whatever it may stand in, and markup that only script of the
+// pages would give a meaning.
+const POLYGLOT =
+  `jaVasCript:/*-/*\`/*\\\`/*'/*"/**/(/* */oNcliCk=alert() )//%0D%0A%0d%0a//</stYle/</titLe/</teXtarEa/</scRipt/--!>` +
+  `\x3csVg/<sVg/oNloAd=alert()//>\x3e"><img src=x onerror=alert(1)><p hx-get="/relay/api/status" hx-trigger="load" hx-on:htmx:load="alert(2)">` +
+  `<div sse-connect="//evil.example/"></div>{{constructor.constructor('alert(3)')()}}${"long".repeat(60)}`;
+
+test("what people write is text, on every page", async () => {
+  relay = await new Relay().start({ app: `webhook crm {\n url ${receiver.url}\n secret s\n}` });
+  context = await watched(browser);
+  const page = await context.newPage();
+  const requests = [];
+  page.on("request", (request) => requests.push(request.url()));
+  await page.goto(`${relay.console}/events`);
+  await live(page);
+  await relay.submit({
+    message: POLYGLOT, category: POLYGLOT, status: POLYGLOT,
+    screenshotUrl: "https://example.com/'onmouseover='alert(5)", context: { pageUrl: `javascript:alert(6)//${POLYGLOT}` }, metadata: { [POLYGLOT]: POLYGLOT },
+  });
+  await receiver.arrived("evil.example");
+  await page.locator(".event .what", { hasText: "jaVasCript" }).waitFor(); // live, through htmx
+  await narrow(page);
+  for (const path of ["/", "/events", "/webhooks/crm", `/events?q=${encodeURIComponent(POLYGLOT.slice(0, 80))}`, `/webhooks?q=${encodeURIComponent(POLYGLOT)}`]) {
+    await page.goto(relay.console + path);
+    assert.equal(await page.locator("main img, main script, main [hx-on\\:htmx\\:load], main svg[onload], main p[hx-get], main div[sse-connect]").count(), 0, path);
+    await narrow(page);
+  }
+  await page.goto(`${relay.console}/events`);
+  await page.getByRole("link", { name: "jaVasCript" }).click();
+  await page.getByText("Send the same request with curl").click();
+  assert.equal((await page.getByRole("heading", { level: 1 }).textContent()).replace(/\s+/g, " "), POLYGLOT.replace(/\s+/g, " "));
+  assert.equal(await page.locator("main img, main script, main [hx-on\\:htmx\\:load], main p[hx-get]").count(), 0);
+  await sound(page);
+  assert.deepEqual(requests.filter((url) => !url.startsWith(relay.site)), [], "nothing is asked of others");
+  assert.deepEqual(context.wrong, []);
+
+  // Were there markup, the policy would keep it from doing anything, and this
+  // test would hear of it.
+  await page.evaluate(() => document.querySelector("main").insertAdjacentHTML("beforeend", `<p style="color:red" onclick="alert()">x</p><img src="https://evil.example/x">`));
+  await page.locator("main > p").last().click();
+  const heard = () => ["style-src", "script-src", "img-src"].filter((directive) => context.wrong.some((text) => text.startsWith(`policy: ${directive}`)));
+  while (heard().length < 3) await page.evaluate(() => new Promise(requestAnimationFrame));
+  assert.equal(context.wrong.filter((text) => text === "alert").length, 0);
+});
+
+test("the essentials work without script", async () => {
+  relay = await new Relay().start();
+  context = await watched(browser, { javaScriptEnabled: false });
+  const page = await context.newPage();
+  await page.goto(relay.console);
+  await page.getByLabel("URL of the receiver").fill(receiver.url);
+  await press(page, "Next: the secret");
+  await page.getByLabel("Secret").fill("my own secret");
+  await press(page, "Next: test it");
+  await says(page, "It works");
+  await press(page, "Save");
+  await says(page, "The webhook is there.");
+  receiver.status = 503;
+  await relay.submit("without script");
+  await receiver.arrived("without script");
+  await page.getByRole("link", { name: "Events", exact: true }).click();
+  await page.getByLabel("Search").fill("WITHOUT");
+  await press(page, "Search");
+  await page.getByRole("link", { name: "without script" }).click();
+  receiver.status = 200;
+  await press(page, "Retry now");
+  await says(page, "It is sent again now.");
+  await page.getByRole("link", { name: "Webhooks" }).first().click();
+  await press(page, "Pause 127-0-0-1-" + new URL(receiver.url).port);
+  await says(page, "Paused by you");
+  await page.getByRole("link", { name: /^Delete/ }).click();
+  await page.getByRole("button", { name: /^Delete/ }).click();
+  await says(page, "The webhook is deleted");
+  assert.equal(await page.locator("[data-copy]:visible, #live-state:visible").count(), 0, "what needs script is not offered");
+  assert.deepEqual(context.wrong, []);
+});
+
+test("the keyboard is enough, and keeps its place while the page changes under it", async () => {
+  relay = await new Relay().start({ app: `webhook crm {\n url ${receiver.url}\n}` });
+  context = await watched(browser);
+  const page = await context.newPage();
+  await page.goto(`${relay.console}/`);
+  await page.keyboard.press("Tab");
+  assert.equal(await page.evaluate(() => document.activeElement.textContent), "Skip to the content");
+  await page.keyboard.press("Enter");
+  assert.equal(await page.evaluate(() => document.activeElement.id), "main");
+  await page.keyboard.press("Tab"); // Add a webhook
+  await page.keyboard.press("Tab");
+  assert.equal(await page.evaluate(() => document.activeElement.id), "hook-crm");
+  await live(page);
+  await relay.submit("while the focus is elsewhere");
+  await page.getByRole("link", { name: "while the focus is elsewhere" }).waitFor();
+  assert.equal(await page.evaluate(() => document.activeElement.id), "hook-crm", "the focus stays");
+  await page.keyboard.press("Enter");
+  await page.getByRole("heading", { level: 1, name: "crm" }).waitFor();
+  await page.keyboard.press("Tab");
+  const ring = await page.evaluate(() => getComputedStyle(document.activeElement).outlineStyle);
+  assert.equal(ring, "solid", "the focus is seen");
+  assert.deepEqual(context.wrong, []);
+});
+
+test("a console that is closed says what opens it", async () => {
+  relay = await new Relay().start({ console: "" });
+  context = await watched(browser);
+  const page = await context.newPage();
+  assert.equal((await page.goto(`${relay.console}/webhooks/crm`)).status(), 403);
+  await page.getByRole("heading", { name: "The console is closed" }).waitFor();
+  await says(page, "basic_auth");
+  await sound(page);
+  assert.deepEqual(context.wrong.filter((text) => !text.includes("403")), []);
+});
