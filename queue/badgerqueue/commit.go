@@ -287,7 +287,7 @@ func (c *committer) commit(ops []operation) {
 		op.done(errs[i])
 	}
 	c.s.latency.Store(c.s.latency.Load()*7/8 + int64(took)/8)
-	c.s.disk.written.Add(b.bytes)
+	c.s.disk.wrote(b.bytes)
 	if c.s.o.OnCommit != nil {
 		c.s.o.OnCommit(took, len(ops))
 	}

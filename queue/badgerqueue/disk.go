@@ -25,6 +25,7 @@ type disk struct {
 
 	size    atomic.Int64 // measured
 	written atomic.Int64 // since it was measured
+	ever    atomic.Int64 // written since the store was opened
 	avail   atomic.Int64 // last reading of free space; -1 where unknown
 	read    atomic.Int64 // when avail was read, unix nanoseconds
 }
@@ -84,6 +85,12 @@ func (d *disk) free() int64 {
 // used is the size of the store's files, with what was written since it was
 // last measured.
 func (d *disk) used() int64 { return d.size.Load() + d.written.Load() }
+
+// wrote counts what a commit wrote.
+func (d *disk) wrote(n int64) {
+	d.written.Add(n)
+	d.ever.Add(n)
+}
 
 // measure reads the size of the store's files.
 func (d *disk) measure() {

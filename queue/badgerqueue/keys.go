@@ -39,6 +39,7 @@ const (
 var (
 	keyFormat = []byte("Mformat")
 	keyState  = []byte("Mstate")
+	keyFiller = []byte("Mfiller")
 )
 
 func seqKey(prefix byte, seq uint64) []byte {

@@ -23,11 +23,6 @@ const (
 	orphanKeys = 1024
 	// evictTo is the share of max_disk that early eviction aims for.
 	evictTo = 0.75
-	// flattenFrom is how many removed bytes are worth rewriting the tree for,
-	// and quietBytes how little may have been written meanwhile: while the tree
-	// is rewritten its ordinary compaction rests.
-	flattenFrom = 32 << 20
-	quietBytes  = 1 << 20
 )
 
 // sweep removes what retention and max_disk say, until the store stops.
@@ -50,7 +45,7 @@ func (s *Store) sweep() {
 	}()
 	tick := time.NewTicker(every)
 	defer tick.Stop()
-	var removed int64
+	space := reclaimer{s: s}
 	s.orphans.Store(true)
 	for {
 		select {
@@ -59,18 +54,14 @@ func (s *Store) sweep() {
 		case <-tick.C:
 		}
 		s.lookAtClock(ctx)
-		written := s.disk.written.Load()
 		s.disk.measure()
-		n, err := s.sweepOnce(ctx)
+		space.watch()
+		removed, err := s.sweepOnce(ctx)
 		if err != nil && ctx.Err() == nil {
 			s.log.Error("removing old events", "error", err)
 		}
-		if removed += n; removed > flattenFrom && written < quietBytes {
-			removed = 0
-			if err := s.db.Flatten(1); err != nil && ctx.Err() == nil {
-				s.log.Warn("compacting the store", "error", err)
-			}
-			s.disk.measure()
+		if err := space.reclaim(ctx, removed); err != nil && ctx.Err() == nil {
+			s.log.Warn("giving back space", "error", err)
 		}
 	}
 }
