@@ -30,7 +30,7 @@ BENCHFLAGS ?=
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build run test lint fmt unit conformance e2e collector cross bench fuzz node programs clean
+.PHONY: help build run test lint fmt unit conformance e2e collector cross screenshots bench fuzz node programs clean
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -76,6 +76,9 @@ cross: ## Compile without cgo for the other systems
 		echo "cross $$target"; \
 		CGO_ENABLED=0 GOOS=$${target%/*} GOARCH=$${target#*/} go build ./...; \
 	done
+
+screenshots: build node ## Take the README's pictures of the console anew
+	@RELAY_CADDY=$(CURDIR)/caddy node e2e/console/screenshots.js docs/images
 
 bench: build ## Measure against Caddy's own respond and reverse_proxy; JSON in bench/out
 	@go run ./bench -caddy ./caddy $(BENCHFLAGS)

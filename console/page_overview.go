@@ -116,7 +116,7 @@ func tiles(day relay.Day, stats queue.Stats) []tile {
 	return []tile{
 		{Name: "Accepted", Number: number(sum.Accepted), Note: "events in 24 h", Bars: &accepted},
 		{Name: "Delivered", Number: number(sum.Delivered), Note: "deliveries in 24 h", Bars: &delivered},
-		{Name: "Failed", Number: number(sum.Failed), Note: "attempts in 24 h; they are retried", Bars: &failed},
+		{Name: "Failed", Number: number(sum.Failed), Note: "attempts in 24 h", Bars: &failed},
 		first, disk,
 	}
 }

@@ -40,7 +40,7 @@ type here struct {
 	Delivery, Event string
 	Mark            mark
 	Due             time.Time
-	Tries           string // "2 of 6 tries have failed"
+	Tries           string // "2 of 6 tries failed"
 }
 
 // choice is one of a list to choose from.

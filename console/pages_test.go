@@ -238,7 +238,7 @@ func TestWholePathWithoutScript(t *testing.T) {
 	status.Store(503)
 	v.accept("fb_2", `"another"`)
 	v.until("/webhooks/crm", "1 of 6 tries failed")
-	v.says("You are here", "Sending in", "answered 503", "The receiver says that it is not available")
+	v.says("Sending in", "answered 503", "The receiver says that it is not available")
 	status.Store(200)
 	v.submit("/redeliver", nil)
 	v.says("It is sent again now")

@@ -101,7 +101,7 @@ test("the whole path of a webhook: add, test, save, see it delivered, break, rep
   // The receiver breaks: where the delivery stands is drawn, and it can be hurried.
   receiver.status = 503;
   await relay.submit("broken");
-  await says(page, "You are here:");
+  await says(page, "you are here");
   await page.getByRole("img", { name: "The ladder of 6 attempts: 1 failed, the next is number 2" }).waitFor();
   await page.locator(".here", { hasText: "Sending in" }).waitFor();
   await says(page, "The receiver says that it is not available now.");
