@@ -38,20 +38,26 @@ type testAnswer struct {
 }
 
 func webhooksCommand() *cobra.Command {
-	return addJSON(&cobra.Command{
+	cmd := &cobra.Command{
 		Use:   "webhooks",
 		Short: "Lists the webhooks, their states and what waits for them",
 		Args:  cobra.NoArgs, ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			query := make(url.Values)
+			if cursor := flagText(cmd, "cursor"); cursor != "" {
+				query.Set("cursor", cursor)
+			}
 			columns := []string{"NAME", "STATE", "WAITING", "FAILED", "DELIVERED", "LAST SUCCESS", "SOURCE", "URL", "REASON"}
-			return showList(cmd, "/webhooks", url.Values{}, columns, func(w webhookAnswer) []string {
+			return showList(cmd, "/webhooks", query, columns, func(w webhookAnswer) []string {
 				return []string{
 					w.Name, w.State, number(w.Counts.Pending + w.Counts.Retrying + w.Counts.Held), number(w.Counts.Failed),
 					number(w.Counts.Delivered), stamp(w.LastSuccess), w.Source, w.URL, w.Reason,
 				}
 			})
 		},
-	})
+	}
+	cmd.Flags().String("cursor", "", "Go on where the page before ended")
+	return addJSON(cmd)
 }
 
 func number(n int64) string { return strconv.FormatInt(n, 10) }

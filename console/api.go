@@ -111,6 +111,7 @@ func (a *api) routes() []route {
 	return []route{
 		{"GET", "/status", a.answer(a.status)},
 		{"GET", "/healthz", a.answer(a.health)},
+		{"GET", "/openapi.json", a.answer(a.describe)},
 		{"GET", "/webhooks", a.answer(a.webhooks)},
 		{"POST", "/webhooks", a.answer(a.addWebhook)},
 		{"GET", "/webhooks/{name}", a.answer(a.webhook)},
@@ -212,7 +213,7 @@ func (a *api) methodNotAllowed(methods []string) http.Handler {
 }
 
 func (a *api) unknownPath(w http.ResponseWriter, r *http.Request) {
-	a.fail(w, r, event.NewProblem(http.StatusNotFound, "There are /status, /healthz, /webhooks, /deliveries, /events, /activity and /stream."))
+	a.fail(w, r, event.NewProblem(http.StatusNotFound, "There is /openapi.json, which describes /status, /healthz, /webhooks, /deliveries, /events, /activity and /stream."))
 }
 
 // list is one page of a list.

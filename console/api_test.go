@@ -48,7 +48,7 @@ func newFixture(t *testing.T) *fixture {
 			t.Error(err)
 		}
 	})
-	return &fixture{r, console.NewAPI(console.Options{Relay: r, Version: "1.2.3", Started: time.Now()})}
+	return &fixture{r, checked(t, console.NewAPI(console.Options{Relay: r, Version: "1.2.3", Started: time.Now()}))}
 }
 
 // get asks the API and reads the answer into an object.
@@ -132,7 +132,7 @@ func TestWebhooksShowNoSecret(t *testing.T) {
 		t.Errorf("a secret shows: %s", w.Body)
 	}
 	_, crm := f.get(t, "/webhooks/crm")
-	if crm["state"] != "disabled" || crm["has_secret"] != true || crm["source"] != "caddyfile" || fmt.Sprint(crm["retry"]) != "[1m0s 5m0s 30m0s 2h0m0s 24h0m0s]" {
+	if crm["state"] != "disabled" || crm["has_secret"] != true || crm["source"] != "caddyfile" || fmt.Sprint(crm["retry"]) != "[1m 5m 30m 2h 24h]" {
 		t.Errorf("webhook: %v", crm)
 	}
 }

@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"mime"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/userhero/relay/event"
@@ -114,6 +116,9 @@ func decode(r *http.Request, v any) error {
 	if len(bytes.TrimSpace(body)) == 0 {
 		return nil
 	}
+	if t := r.Header.Get("Content-Type"); t != "" && !isJSON(t) {
+		return event.NewProblem(http.StatusUnsupportedMediaType, fmt.Sprintf("The body is %s; send application/json.", t))
+	}
 	d := json.NewDecoder(bytes.NewReader(body))
 	d.DisallowUnknownFields()
 	err = d.Decode(v)
@@ -128,6 +133,12 @@ func decode(r *http.Request, v any) error {
 		return event.NewProblem(http.StatusBadRequest, "The body is not the JSON that is expected: "+err.Error())
 	}
 	return nil
+}
+
+// isJSON tells whether a media type is JSON (RFC 6839, §3.1).
+func isJSON(contentType string) bool {
+	t, _, err := mime.ParseMediaType(contentType)
+	return err == nil && (t == "application/json" || strings.HasSuffix(t, "+json"))
 }
 
 // withSecret is a webhook with the secret that was made for it, which is shown
@@ -219,7 +230,7 @@ func (a *api) disableWebhook(r *http.Request) (any, error) {
 // testView is what came of a test send.
 type testView struct {
 	OK              bool              `json:"ok"`
-	Status          int               `json:"status,omitempty"`
+	Status          int               `json:"status"` // 0 where no answer came
 	DurationMS      float64           `json:"duration_ms"`
 	Error           string            `json:"error,omitempty"`
 	ErrorClass      string            `json:"error_class,omitempty"`
@@ -240,11 +251,14 @@ func (a *api) testWebhook(r *http.Request) (any, error) {
 	}, nil
 }
 
+// rotation says with which secret to go on.
+type rotation struct {
+	Secret  string `json:"secret"`
+	Overlap string `json:"overlap"`
+}
+
 func (a *api) rotateSecret(r *http.Request) (any, error) {
-	var in struct {
-		Secret  string `json:"secret"`
-		Overlap string `json:"overlap"`
-	}
+	var in rotation
 	if err := decode(r, &in); err != nil {
 		return nil, err
 	}
@@ -270,17 +284,19 @@ func (a *api) rotateSecret(r *http.Request) (any, error) {
 	return withSecret{v, secret}, nil
 }
 
-// What to deliver again: what failed, what was missed, or, where nothing is
-// said, what failed, and with a time also what was missed since.
+// recovery says what to deliver again: what failed, what was missed, or, where
+// nothing is said, what failed, and with a time also what was missed since.
+type recovery struct {
+	State  string    `json:"state"`
+	Since  time.Time `json:"since"`
+	Until  time.Time `json:"until"`
+	DryRun bool      `json:"dry_run"`
+}
+
 const stateMissed = "missed"
 
 func (a *api) recoverWebhook(r *http.Request) (any, error) {
-	var in struct {
-		State  string    `json:"state"`
-		Since  time.Time `json:"since"`
-		Until  time.Time `json:"until"`
-		DryRun bool      `json:"dry_run"`
-	}
+	var in recovery
 	if err := decode(r, &in); err != nil {
 		return nil, err
 	}

@@ -46,7 +46,7 @@ func newManaged(t *testing.T) *managed {
 		}
 	})
 	who := func(*http.Request) string { return "ada" }
-	return &managed{t, r, console.NewAPI(console.Options{Relay: r, Who: who})}
+	return &managed{t, r, checked(t, console.NewAPI(console.Options{Relay: r, Who: who}))}
 }
 
 // do sends a request and checks the status; it returns the answer and its text.
@@ -104,7 +104,7 @@ func TestWholeLifeOfAWebhook(t *testing.T) {
 	added, _ := m.do("POST", "/webhooks", `{"name":"crm","url":"`+receiver.URL+`/hook","generate_secret":true,"retry":["1h","1d"],
 		"filter":"data.rating > 1","headers":{"X-Token":"canary"},"rate":"50/s"}`, 201)
 	secret, _ := added["secret"].(string)
-	if !strings.HasPrefix(secret, "whsec_") || added["source"] != "api" || added["state"] != "active" || fmt.Sprint(added["retry"]) != "[1h0m0s 24h0m0s]" {
+	if !strings.HasPrefix(secret, "whsec_") || added["source"] != "api" || added["state"] != "active" || fmt.Sprint(added["retry"]) != "[1h 24h]" {
 		t.Fatalf("added: %v", added)
 	}
 	for _, path := range []string{"/webhooks", "/webhooks/crm", "/activity"} {

@@ -20,6 +20,7 @@ const (
 	defaultLimit  = 50
 	maxEvents     = 1000
 	maxDeliveries = 200
+	maxWebhooks   = 1000 // and so many where nothing is said: people have few
 )
 
 // parameters reads a query string and gathers what is wrong with it.
@@ -66,15 +67,17 @@ func (p *parameters) time(name string) time.Time {
 }
 
 // limit reads how many rows a page may have, from 1 to most.
-func (p *parameters) limit(most int) int {
+func (p *parameters) limit(most int) int { return p.limitOr(defaultLimit, most) }
+
+func (p *parameters) limitOr(absent, most int) int {
 	v := p.values.Get("limit")
 	if v == "" {
-		return defaultLimit
+		return absent
 	}
 	n, err := strconv.Atoi(v)
 	if err != nil || n < 1 {
 		p.bad("limit", fmt.Sprintf("%q is no number above zero", v))
-		return defaultLimit
+		return absent
 	}
 	return min(n, most)
 }

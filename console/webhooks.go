@@ -1,9 +1,11 @@
 package console
 
 import (
+	"encoding/base64"
 	"fmt"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 
 	"github.com/userhero/relay/event"
@@ -13,25 +15,28 @@ import (
 
 // webhookView is a webhook without its secrets.
 type webhookView struct {
-	Name         string       `json:"name"`
-	URL          string       `json:"url"`
-	Events       []event.Type `json:"events"`
-	Filter       string       `json:"filter,omitempty"`
-	Retry        []string     `json:"retry"`
-	Timeout      string       `json:"timeout"`
-	Concurrency  int          `json:"concurrency"`
-	Rate         string       `json:"rate,omitempty"`
-	Ordered      bool         `json:"ordered"`
-	HasSecret    bool         `json:"has_secret"`
-	TLS          *tlsView     `json:"tls,omitempty"`
-	Source       string       `json:"source"`
-	State        string       `json:"state"`
-	Parked       bool         `json:"parked,omitempty"`
-	FailingSince time.Time    `json:"failing_since,omitzero"`
-	Reason       string       `json:"reason,omitempty"`
-	LastSuccess  time.Time    `json:"last_success,omitzero"`
-	LastAttempt  time.Time    `json:"last_attempt,omitzero"`
-	Counts       countsView   `json:"counts"`
+	Name        string       `json:"name"`
+	URL         string       `json:"url"`
+	Events      []event.Type `json:"events"`
+	Filter      string       `json:"filter,omitempty"`
+	Retry       []string     `json:"retry"`
+	Timeout     string       `json:"timeout"`
+	Concurrency int          `json:"concurrency"`
+	Rate        string       `json:"rate,omitempty"`
+	Ordered     bool         `json:"ordered"`
+	// HeaderNames are those of the headers that are sent with each request; their
+	// values may be secrets.
+	HeaderNames  []string   `json:"header_names,omitempty"`
+	HasSecret    bool       `json:"has_secret"`
+	TLS          *tlsView   `json:"tls,omitempty"`
+	Source       string     `json:"source"`
+	State        string     `json:"state"`
+	Parked       bool       `json:"parked,omitempty"`
+	FailingSince time.Time  `json:"failing_since,omitzero"`
+	Reason       string     `json:"reason,omitempty"`
+	LastSuccess  time.Time  `json:"last_success,omitzero"`
+	LastAttempt  time.Time  `json:"last_attempt,omitzero"`
+	Counts       countsView `json:"counts"`
 }
 
 func viewWebhook(w relay.WebhookStatus) webhookView {
@@ -41,10 +46,11 @@ func viewWebhook(w relay.WebhookStatus) webhookView {
 		Events:       w.Events,
 		Filter:       w.Filter,
 		Retry:        make([]string, len(w.Retry)),
-		Timeout:      w.Timeout.String(),
+		Timeout:      shownDuration(w.Timeout),
 		Concurrency:  w.Concurrency,
 		Rate:         w.Rate.String(),
 		Ordered:      w.Ordered,
+		HeaderNames:  w.Headers,
 		HasSecret:    w.HasSecret,
 		TLS:          viewTLS(w.TLS),
 		Source:       w.Source,
@@ -60,7 +66,7 @@ func viewWebhook(w relay.WebhookStatus) webhookView {
 		v.Events = event.Types()
 	}
 	for i, rung := range w.Retry {
-		v.Retry[i] = rung.String()
+		v.Retry[i] = shownDuration(rung)
 	}
 	return v
 }
@@ -91,6 +97,18 @@ func viewTLS(s relay.TLSStatus) *tlsView {
 	return &v
 }
 
+// shownDuration is a duration as people write it: 5m, not 5m0s.
+func shownDuration(d time.Duration) string {
+	s := d.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
+}
+
 // shownURL hides what is likely a secret in a URL: the password and the values
 // of the query.
 func shownURL(raw string) string {
@@ -107,11 +125,28 @@ func shownURL(raw string) string {
 	return u.Redacted()
 }
 
-func (a *api) webhooks(*http.Request) (any, error) {
-	all := a.relay.Webhooks()
-	page := list[webhookView]{Items: make([]webhookView, len(all))}
-	for i, w := range all {
-		page.Items[i] = viewWebhook(w)
+// webhooks lists by name. A cursor is the last name of the page before, so that
+// webhooks may come and go between two pages.
+func (a *api) webhooks(r *http.Request) (any, error) {
+	p := parameters{values: r.URL.Query()}
+	limit := p.limitOr(maxWebhooks, maxWebhooks)
+	after, err := base64.RawURLEncoding.DecodeString(p.text("cursor"))
+	if err != nil {
+		p.bad("cursor", "it is none that this API gave; begin again without it")
+	}
+	if err := p.err(); err != nil {
+		return nil, err
+	}
+	page := list[webhookView]{Items: []webhookView{}}
+	for _, w := range a.relay.Webhooks() {
+		if w.Name <= string(after) {
+			continue
+		}
+		if len(page.Items) == limit {
+			page.Next = base64.RawURLEncoding.EncodeToString([]byte(page.Items[limit-1].Name))
+			break
+		}
+		page.Items = append(page.Items, viewWebhook(w))
 	}
 	return page, nil
 }

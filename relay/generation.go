@@ -93,10 +93,12 @@ func (r *Relay) apply(g *Generation) error {
 	if err != nil {
 		return err
 	}
+	created := make(map[string]bool)
 	for _, wc := range g.config.Webhooks {
 		if _, err := r.find(wc.Name); err == nil {
 			continue
 		}
+		created[wc.Name] = true
 		if _, err := r.create(ctx, wc.Name, record{Source: FromCaddyfile, State: Active}); err != nil {
 			return fmt.Errorf("webhook %s: %w", wc.Name, err)
 		}
@@ -106,9 +108,14 @@ func (r *Relay) apply(g *Generation) error {
 			return err
 		}
 	}
-	if err := r.configure(ctx, targets); err != nil {
+	changed, err := r.configure(ctx, targets)
+	if err != nil {
 		return err
 	}
+	for i := range changed {
+		changed[i].created = created[changed[i].webhook.name]
+	}
+	r.noteReconfigured(changed)
 	r.mu.Lock()
 	first := r.current == nil
 	r.current = g
@@ -154,22 +161,22 @@ func (r *Relay) targets(g *Generation) (map[string]*target, error) {
 // configure puts targets in force. A webhook without one has left the
 // configuration, and is parked. When the store refuses that, all get back what
 // they had.
-func (r *Relay) configure(ctx context.Context, targets map[string]*target) error {
-	type change struct {
-		webhook *webhook
-		before  *target
-	}
-	var changed []change
+func (r *Relay) configure(ctx context.Context, targets map[string]*target) ([]reconfiguration, error) {
+	var changed []reconfiguration
 	for _, w := range r.all() {
-		changed = append(changed, change{w, w.aim()})
-		if err := w.configure(ctx, targets[w.name]); err != nil {
+		parked, err := w.isParked(ctx)
+		changed = append(changed, reconfiguration{webhook: w, before: w.aim(), parked: parked})
+		if err == nil {
+			err = w.configure(ctx, targets[w.name])
+		}
+		if err != nil {
 			for _, c := range changed {
 				_ = c.webhook.configure(ctx, c.before) // in force again, whatever the store says
 			}
-			return fmt.Errorf("webhook %s: %w", w.name, err)
+			return nil, fmt.Errorf("webhook %s: %w", w.name, err)
 		}
 	}
-	return nil
+	return changed, nil
 }
 
 // create makes a webhook that the store does not know yet.

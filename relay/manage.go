@@ -141,6 +141,9 @@ func (r *Relay) change(ctx context.Context, name string, change func(*WebhookCon
 		return err
 	}
 	c.Name = name
+	if a.Detail == "" {
+		a.Detail = changedSettings(stored.config(name), c)
+	}
 	if err := c.Validate(); err != nil {
 		return fmt.Errorf("%w: %w", ErrInvalid, err)
 	}

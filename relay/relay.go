@@ -248,6 +248,7 @@ type WebhookStatus struct {
 	Concurrency int
 	Rate        Rate
 	Ordered     bool
+	Headers     []string // the names of the configured ones
 	HasSecret   bool
 	TLS         TLSStatus
 	Source      string // FromCaddyfile or FromAPI

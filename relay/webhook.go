@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -148,6 +150,15 @@ func (w *webhook) aim() *target {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.target
+}
+
+// isParked tells whether the store has the webhook as parked.
+func (w *webhook) isParked(ctx context.Context) (bool, error) {
+	if err := w.storing.take(ctx); err != nil {
+		return false, err
+	}
+	defer w.storing.release()
+	return w.parked, nil
 }
 
 // newLimiter keeps the old one where the rate is the same.
@@ -440,6 +451,7 @@ func (w *webhook) status(c queue.Counts) WebhookStatus {
 	if t := w.target; t != nil {
 		s.URL, s.Events, s.Filter = t.config.URL, t.config.Events, t.config.Filter
 		s.Retry, s.Timeout, s.Concurrency = t.config.Retry, t.config.Timeout, t.config.Concurrency
+		s.Headers = slices.Sorted(maps.Keys(t.config.Header))
 		s.Rate, s.Ordered, s.HasSecret, s.TLS = t.config.Rate, t.config.Ordered, t.secret != nil, t.tls
 	}
 	return s
