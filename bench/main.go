@@ -30,10 +30,18 @@ func main() {
 	flag.TextVar(o.only, "only", regexp.MustCompile(""), "regular expression of the rows to measure")
 	flag.BoolVar(&o.long, "long", false, "also what takes minutes and gigabytes, once each")
 	check := flag.Bool("check", false, "exit 1 when a target is missed")
+	profiling := flag.Bool("profile", false, "measure nothing, write profiles of one run")
 	flag.Parse()
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	met, err := run(ctx, o)
+	met, err := true, o.prepare()
+	switch {
+	case err != nil:
+	case *profiling:
+		err = profile(ctx, o)
+	default:
+		met, err = run(ctx, o)
+	}
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -59,17 +67,19 @@ func (s scenario) chosen(o options) bool {
 	return (o.long || !s.long) && slices.ContainsFunc(s.rows, func(r row) bool { return o.only.MatchString(r.name) })
 }
 
-// run measures every chosen scenario, and tells whether all targets were met.
-func run(ctx context.Context, o options) (met bool, err error) {
+// prepare makes the flags' paths usable.
+func (o *options) prepare() (err error) {
 	if o.caddy, err = filepath.Abs(o.caddy); err != nil {
-		return false, err
+		return err
 	}
 	if _, err := os.Stat(o.caddy); err != nil {
-		return false, fmt.Errorf("no caddy to measure: %w; run `./xcaddy.sh build`", err)
+		return fmt.Errorf("no caddy to measure: %w; run `./xcaddy.sh build`", err)
 	}
-	if err := os.MkdirAll(o.out, 0o750); err != nil {
-		return false, err
-	}
+	return os.MkdirAll(o.out, 0o750)
+}
+
+// run measures every chosen scenario, and tells whether all targets were met.
+func run(ctx context.Context, o options) (met bool, err error) {
 	r := newReport(o)
 	r.printHead(os.Stdout)
 	met = true

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -74,19 +73,14 @@ func startCaddy(ctx context.Context, o options, c config) (*server, error) {
 
 // mallocs is how many objects the process has allocated since it began.
 func (s *server) mallocs(ctx context.Context) (uint64, error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.admin+"/debug/vars", nil)
+	text, err := s.get(ctx, "/debug/vars")
 	if err != nil {
 		return 0, err
 	}
-	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		return 0, err
-	}
-	defer func() { _ = response.Body.Close() }()
 	var vars struct {
 		Memstats struct{ Mallocs uint64 } `json:"memstats"`
 	}
-	if err := json.NewDecoder(response.Body).Decode(&vars); err != nil {
+	if err := json.Unmarshal(text, &vars); err != nil {
 		return 0, fmt.Errorf("reading the process's counters: %w", err)
 	}
 	return vars.Memstats.Mallocs, nil

@@ -21,8 +21,9 @@ func throughput(webhooks int) scenario {
 	if webhooks > 1 {
 		r.name, r.least, r.smoke = fmt.Sprintf("deliveries, %d webhooks", webhooks), 2.5, 0
 	}
+	cost := row{name: "CPU time, " + r.name, unit: "µs", against: "reverse_proxy", compare: ratio}
 	return scenario{
-		rows: []row{r},
+		rows: []row{r, cost},
 		relay: func(ctx context.Context, o options) (outcome, error) {
 			seen := newSeen()
 			k, err := sink.Start(ctx, seen.deliver)
@@ -51,7 +52,7 @@ func throughput(webhooks int) scenario {
 				return outcome{}, fmt.Errorf("%d deliveries of %d accepted", distinct, accepted)
 			}
 			return outcome{
-				figures: []float64{float64(accepted) / took.Seconds()},
+				figures: []float64{float64(accepted) / took.Seconds(), s.cpuPer(accepted)},
 				note:    fmt.Sprintf("accepted %.0f/s, %d behind at the end of the load", result.PerSecond(), behind),
 			}, nil
 		},
@@ -71,7 +72,7 @@ func throughput(webhooks int) scenario {
 			if err != nil {
 				return outcome{}, err
 			}
-			return outcome{figures: []float64{result.PerSecond()}}, nil
+			return outcome{figures: []float64{result.PerSecond(), s.cpuPer(result.Answered)}}, nil
 		},
 	}
 }

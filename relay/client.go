@@ -13,6 +13,8 @@ import (
 	"unicode"
 
 	"github.com/hashicorp/go-retryablehttp"
+
+	"github.com/userhero/relay/relay/lean"
 )
 
 // Bounds of one attempt on the wire.
@@ -56,7 +58,25 @@ func (c *client) withTLS(t TLS) (*client, TLSStatus, error) {
 	return newClientOn(newTransport(c.egress, config), c.egress), status, nil
 }
 
+// newTransport is the way to receivers: the lean one, and net/http's for HTTP/2
+// and through a proxy.
 func newTransport(e *egress, c *tls.Config) http.RoundTripper {
+	general := newGeneralTransport(e, c)
+	if e.proxy != nil {
+		return general
+	}
+	return lean.New(lean.Options{
+		Dial:             e.dial,
+		TLS:              c,
+		HandshakeTimeout: dialTimeout,
+		MaxHeader:        maxResponseHeader,
+		MaxIdlePerHost:   maxConcurrency,
+		IdleTimeout:      idleTimeout,
+		Other:            general,
+	})
+}
+
+func newGeneralTransport(e *egress, c *tls.Config) *http.Transport {
 	transport := &http.Transport{
 		DialContext: e.dial,
 		DialTLSContext: func(ctx context.Context, network, address string) (net.Conn, error) {

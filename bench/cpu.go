@@ -1,0 +1,51 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"runtime"
+	"strconv"
+	"time"
+)
+
+// tick is the unit in which Linux counts a process's time: USER_HZ, which is
+// 100 on every architecture Go runs on.
+const tick = time.Second / 100
+
+// cpuTime is what a process has used of the processors, in user and kernel
+// mode; 0 where the system does not tell it in the way of Linux.
+func cpuTime(pid int) (time.Duration, error) {
+	if runtime.GOOS != "linux" {
+		return 0, nil
+	}
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0, err
+	}
+	// proc(5): the name, in parentheses, may have anything in it; utime and
+	// stime are the 12th and 13th field behind it.
+	fields := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:])
+	if len(fields) < 13 {
+		return 0, fmt.Errorf("/proc/%d/stat has %d fields", pid, len(fields))
+	}
+	var ticks int64
+	for _, f := range fields[11:13] {
+		n, err := strconv.ParseInt(string(f), 10, 64)
+		if err != nil {
+			return 0, fmt.Errorf("/proc/%d/stat: %w", pid, err)
+		}
+		ticks += n
+	}
+	return time.Duration(ticks) * tick, nil
+}
+
+// cpuPer is the CPU time per event in microseconds, starting included; 0 where
+// the system does not tell.
+func (s *server) cpuPer(events uint64) float64 {
+	used, err := cpuTime(s.process.PID())
+	if err != nil {
+		return 0
+	}
+	return float64(used) / float64(time.Microsecond) / float64(events)
+}

@@ -1,0 +1,110 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/userhero/relay/bench/sink"
+)
+
+// profile loads one relay with one webhook and writes where its time and its
+// memory go, for `go tool pprof`: cpu.pprof and allocs.pprof. It returns how
+// many commits, each one fsync, the store made per event.
+//
+// What blocks is in the profiles of the Go benchmark that `make profile` runs
+// too: Caddy's endpoint records no blocking.
+func profile(ctx context.Context, o options) (err error) {
+	const connections = 64
+	k, err := sink.Start(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer k.Close()
+	s, err := startCaddy(ctx, o, relayConfig(k.URLs(1)))
+	if err != nil {
+		return err
+	}
+	defer s.stop()
+	before, err := cpuTime(s.process.PID())
+	if err != nil {
+		return err
+	}
+	recorded := make(chan error, 1)
+	go func() {
+		recorded <- s.save(ctx, fmt.Sprintf("/debug/pprof/profile?seconds=%d", max(1, int(o.duration.Seconds()))), filepath.Join(o.out, "cpu.pprof"))
+	}()
+	result, err := submitAll(ctx, o, s.site, connections)
+	if err != nil {
+		return errors.Join(err, <-recorded)
+	}
+	drained, cancel := context.WithTimeout(ctx, 60*time.Second)
+	defer cancel()
+	if err := errors.Join(k.Await(drained, result.Answered), <-recorded); err != nil {
+		return err
+	}
+	after, err := cpuTime(s.process.PID())
+	if err != nil {
+		return err
+	}
+	if err := s.save(ctx, "/debug/pprof/allocs", filepath.Join(o.out, "allocs.pprof")); err != nil {
+		return err
+	}
+	commits, err := s.counter(ctx, "userhero_queue_commit_duration_seconds_count")
+	if err != nil {
+		return err
+	}
+	events := float64(result.Answered)
+	fmt.Printf("%.0f events in %s: %.0f µs of CPU and %.3f fsyncs per event; profiles in %s\n",
+		events, result.Took.Round(time.Millisecond), float64((after-before)/time.Microsecond)/events, commits/events, o.out)
+	return nil
+}
+
+// save writes what an admin path answers into a file.
+func (s *server) save(ctx context.Context, path, file string) error {
+	body, err := s.get(ctx, path)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(file, body, 0o600)
+}
+
+// get reads an admin path.
+func (s *server) get(ctx context.Context, path string) ([]byte, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.admin+path, nil)
+	if err != nil {
+		return nil, err
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = response.Body.Close() }()
+	body, err := io.ReadAll(response.Body)
+	if err == nil && response.StatusCode != http.StatusOK {
+		err = fmt.Errorf("GET %s: %s", path, response.Status)
+	}
+	return body, err
+}
+
+// counter reads a metric without labels.
+func (s *server) counter(ctx context.Context, name string) (float64, error) {
+	text, err := s.get(ctx, "/metrics")
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(text)) {
+		if rest, ok := strings.CutPrefix(line, name+" "); ok {
+			var v float64
+			_, err := fmt.Sscan(rest, &v)
+			return v, err
+		}
+	}
+	return 0, fmt.Errorf("no metric %s", name)
+}

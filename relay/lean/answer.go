@@ -1,0 +1,265 @@
+package lean
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptrace"
+	"net/textproto"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/net/http/httpguts"
+)
+
+// ErrAnswer marks what came back and is no proper answer of HTTP/1.1, or too
+// much of one.
+var ErrAnswer = errors.New("not a proper HTTP answer")
+
+func improper(format string, a ...any) error {
+	return fmt.Errorf("%w: "+format, append([]any{ErrAnswer}, a...)...)
+}
+
+// maxInterim bounds the interim answers (1xx) before the answer.
+const maxInterim = 5
+
+// answer is the head of one, and how its body is framed (RFC 9112, §6.3).
+type answer struct {
+	status string // "200 OK"
+	code   int
+	minor  int // of HTTP/1.x
+	header http.Header
+	// length is the body's; 0 where there is none, -1 where its end is told by
+	// chunks or by the end of the connection.
+	length    int64
+	chunked   bool
+	keepAlive bool
+	left      int // of the head's budget: what trailers may take
+}
+
+func (a *answer) proto() string {
+	if a.minor == 0 {
+		return "HTTP/1.0"
+	}
+	return "HTTP/1.1"
+}
+
+// readHead reads interim answers and the head of the answer.
+func (c *conn) readHead(trace *httptrace.ClientTrace, budget int) (*answer, error) {
+	if _, err := c.r.Peek(1); err != nil {
+		return nil, brokenOff(err)
+	}
+	if trace != nil && trace.GotFirstResponseByte != nil {
+		trace.GotFirstResponseByte()
+	}
+	return readAnswer(c.r, budget)
+}
+
+func readAnswer(r *bufio.Reader, budget int) (*answer, error) {
+	lines := lineReader{r: r, left: budget}
+	for range maxInterim + 1 {
+		a, err := lines.answer()
+		if err != nil {
+			return nil, err
+		}
+		// 101 is final: what follows is no HTTP any more.
+		if a.code >= 200 || a.code == http.StatusSwitchingProtocols {
+			a.left = lines.left
+			return a, a.frame()
+		}
+	}
+	return nil, improper("more than %d interim answers", maxInterim)
+}
+
+// lineReader reads the lines of heads, within what is left of a budget.
+type lineReader struct {
+	r    *bufio.Reader
+	left int
+}
+
+// line reads one line without its end, which is CRLF or, as RFC 9112 §2.2
+// allows, LF alone. It is valid until the next read.
+func (l *lineReader) line() ([]byte, error) {
+	line, err := l.r.ReadSlice('\n')
+	if errors.Is(err, bufio.ErrBufferFull) {
+		long := append([]byte(nil), line...)
+		for errors.Is(err, bufio.ErrBufferFull) && len(long) <= l.left {
+			line, err = l.r.ReadSlice('\n')
+			long = append(long, line...)
+		}
+		line = long
+	}
+	if l.left -= len(line); l.left < 0 || errors.Is(err, bufio.ErrBufferFull) {
+		return nil, improper("its head is too long")
+	}
+	if err != nil {
+		return nil, brokenOff(err)
+	}
+	line = line[:len(line)-1]
+	if n := len(line); n > 0 && line[n-1] == '\r' {
+		line = line[:n-1]
+	}
+	return line, nil
+}
+
+// answer reads a status line and the fields behind it.
+func (l *lineReader) answer() (*answer, error) {
+	line, err := l.line()
+	if err != nil {
+		return nil, err
+	}
+	a := &answer{}
+	if a.code, a.minor, a.status, err = parseStatusLine(line); err != nil {
+		return nil, err
+	}
+	a.header, err = l.fields()
+	return a, err
+}
+
+// parseStatusLine takes "HTTP/1.1 200 OK" apart (RFC 9112, §4).
+func parseStatusLine(line []byte) (code, minor int, status string, err error) {
+	const shape = "HTTP/1.1 200"
+	wrong := func() (int, int, string, error) {
+		return 0, 0, "", improper("its first line is %q", line[:min(len(line), 64)])
+	}
+	if len(line) < len(shape) || string(line[:7]) != shape[:7] || line[7] != '0' && line[7] != '1' || line[8] != ' ' {
+		return wrong()
+	}
+	rest := line[9:]
+	for _, c := range rest[:3] {
+		if c < '0' || c > '9' {
+			return wrong()
+		}
+		code = 10*code + int(c-'0')
+	}
+	if code < 100 || len(rest) > 3 && rest[3] != ' ' {
+		return wrong()
+	}
+	for _, c := range rest[3:] {
+		if c < ' ' && c != '\t' || c == 0x7f {
+			return wrong()
+		}
+	}
+	if string(rest) == "200 OK" {
+		return code, int(line[7] - '0'), "200 OK", nil
+	}
+	return code, int(line[7] - '0'), string(rest), nil
+}
+
+// fields reads header fields up to the empty line (RFC 9112, §5). A field that
+// goes on in the next line is refused: readers disagree about it.
+func (l *lineReader) fields() (http.Header, error) {
+	header := make(http.Header, 8)
+	for {
+		line, err := l.line()
+		if err != nil {
+			return nil, err
+		}
+		if len(line) == 0 {
+			return header, nil
+		}
+		name, value, err := parseField(line)
+		if err != nil {
+			return nil, err
+		}
+		header[name] = append(header[name], value)
+	}
+}
+
+func parseField(line []byte) (name, value string, err error) {
+	colon := 0
+	for colon < len(line) && line[colon] != ':' {
+		colon++
+	}
+	if colon == len(line) {
+		return "", "", improper("a line of its head is %q", line[:min(len(line), 64)])
+	}
+	name = string(line[:colon])
+	if !httpguts.ValidHeaderFieldName(name) {
+		return "", "", improper("%q is no name of a header field", name)
+	}
+	rest := line[colon+1:]
+	for len(rest) > 0 && (rest[0] == ' ' || rest[0] == '\t') {
+		rest = rest[1:]
+	}
+	for n := len(rest); n > 0 && (rest[n-1] == ' ' || rest[n-1] == '\t'); n-- {
+		rest = rest[:n-1]
+	}
+	value = string(rest)
+	if !httpguts.ValidHeaderFieldValue(value) {
+		return "", "", improper("the value of its header field %s has a control character", name)
+	}
+	return textproto.CanonicalMIMEHeaderKey(name), value, nil
+}
+
+// frame finds out where the answer ends, and whether its connection may serve
+// again. Two ways to tell the end are an error even where they agree.
+func (a *answer) frame() error {
+	lengths, codings := a.header["Content-Length"], a.header["Transfer-Encoding"]
+	switch {
+	case len(lengths) > 1:
+		return improper("it has %d lengths", len(lengths))
+	case len(lengths) > 0 && len(codings) > 0:
+		return improper("it has a length and is chunked")
+	case len(codings) > 1 || len(codings) == 1 && !strings.EqualFold(codings[0], "chunked"):
+		return improper("its transfer coding is %q", strings.Join(codings, ", "))
+	case len(codings) == 1 && a.minor == 0:
+		return improper("it is chunked in HTTP/1.0")
+	}
+	a.length = -1
+	if len(lengths) == 1 {
+		n, err := parseLength(lengths[0])
+		if err != nil {
+			return err
+		}
+		a.length = n
+	}
+	a.chunked = len(codings) == 1
+	framed := a.length >= 0 || a.chunked
+	if a.code < 200 || a.code == http.StatusNoContent || a.code == http.StatusNotModified {
+		// Without a body, whatever its head says. Where it announces one for 204,
+		// what follows could be taken for the next answer.
+		framed = a.code >= 200 && !a.chunked && (a.length <= 0 || a.code == http.StatusNotModified)
+		a.length, a.chunked = 0, false
+	}
+	a.keepAlive = framed && a.minor == 1 && !httpguts.HeaderValuesContainsToken(a.header["Connection"], "close")
+	return nil
+}
+
+func parseLength(s string) (int64, error) {
+	for i := range len(s) {
+		if s[i] < '0' || s[i] > '9' {
+			return 0, improper("its length is %q", s)
+		}
+	}
+	n, err := strconv.ParseInt(s, 10, 64)
+	if err != nil {
+		return 0, improper("its length is %q", s)
+	}
+	return n, nil
+}
+
+// idle is how long the connection may wait for the next request: a second less
+// than the server says, lest one cross its closing.
+func (a *answer) idle(most time.Duration) time.Duration {
+	for _, field := range a.header["Keep-Alive"] {
+		for parameter := range strings.SplitSeq(field, ",") {
+			name, value, _ := strings.Cut(strings.TrimSpace(parameter), "=")
+			if n, err := strconv.ParseUint(value, 10, 31); err == nil && strings.EqualFold(name, "timeout") {
+				most = min(most, time.Duration(n)*time.Second-time.Second)
+			}
+		}
+	}
+	return most
+}
+
+// brokenOff is the error of a connection that ended within an answer.
+func brokenOff(err error) error {
+	if errors.Is(err, io.EOF) {
+		err = io.ErrUnexpectedEOF
+	}
+	return fmt.Errorf("reading the answer: %w", err)
+}

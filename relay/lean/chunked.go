@@ -1,0 +1,112 @@
+package lean
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"io"
+)
+
+// maxExcess bounds what of a chunked body is not body, in bytes, beyond 16 per
+// chunk and twice its data: as much as net/http puts up with.
+const maxExcess = 16 << 10
+
+// chunked reads a chunked body (RFC 9112, §7.1), its trailers included, which
+// it drops. It is strict where readers have disagreed: lines end with CRLF, and
+// sizes are hexadecimal digits.
+type chunked struct {
+	lines  lineReader // for the trailers
+	left   uint64     // of the chunk
+	inside bool       // a chunk was begun: its CRLF is to come
+	excess int
+	err    error
+}
+
+func (c *chunked) Read(p []byte) (n int, err error) {
+	if len(p) == 0 || c.err != nil {
+		return 0, c.err
+	}
+	if c.left == 0 {
+		if c.err = c.next(); c.err != nil {
+			return 0, c.err
+		}
+	}
+	if uint64(len(p)) > c.left {
+		p = p[:c.left]
+	}
+	n, err = c.lines.r.Read(p)
+	c.left -= uint64(n)
+	if errors.Is(err, io.EOF) {
+		err = io.ErrUnexpectedEOF
+	}
+	c.err = err
+	return n, err
+}
+
+// next begins the next chunk; after the last it is io.EOF.
+func (c *chunked) next() error {
+	if c.inside {
+		var end [2]byte
+		if _, err := io.ReadFull(c.lines.r, end[:]); err != nil {
+			return brokenOff(err)
+		}
+		if string(end[:]) != "\r\n" {
+			return improper("a chunk does not end where it says")
+		}
+	}
+	line, err := c.lines.r.ReadSlice('\n')
+	if errors.Is(err, bufio.ErrBufferFull) {
+		return improper("a chunk's size is longer than %d bytes", len(line))
+	}
+	if err != nil {
+		return brokenOff(err)
+	}
+	c.inside = true
+	if c.left, err = parseChunkSize(line); err != nil {
+		return err
+	}
+	c.excess = max(c.excess+len(line)+2-16-2*int(min(c.left, maxExcess)), 0)
+	if c.excess > maxExcess {
+		return improper("its chunks are mostly not its body")
+	}
+	if c.left > 0 {
+		return nil
+	}
+	if _, err := c.lines.fields(); err != nil {
+		return err
+	}
+	return io.EOF
+}
+
+// parseChunkSize reads the line before a chunk: its size, and extensions, which
+// mean nothing to anybody.
+func parseChunkSize(line []byte) (size uint64, err error) {
+	digits, ok := bytes.CutSuffix(line, []byte("\r\n"))
+	if !ok {
+		return 0, improper("a chunk's size does not end with CRLF")
+	}
+	digits, extension, _ := bytes.Cut(digits, []byte(";"))
+	for _, c := range extension {
+		if c < ' ' && c != '\t' || c == 0x7f {
+			return 0, improper("a chunk's extension has a control character")
+		}
+	}
+	digits = bytes.TrimRight(digits, " \t")
+	if len(digits) == 0 || len(digits) > 15 {
+		return 0, improper("a chunk's size is %q", digits[:min(len(digits), 32)])
+	}
+	for _, c := range digits {
+		switch {
+		case '0' <= c && c <= '9':
+			c -= '0'
+		case 'a' <= c && c <= 'f':
+			c -= 'a' - 10
+		case 'A' <= c && c <= 'F':
+			c -= 'A' - 10
+		default:
+			return 0, improper("a chunk's size is %q", digits)
+		}
+		size = size<<4 | uint64(c)
+	}
+	return size, nil
+}

@@ -1,0 +1,57 @@
+package lean
+
+import (
+	"bufio"
+	"crypto/tls"
+	"errors"
+	"net"
+	"os"
+	"syscall"
+	"time"
+)
+
+// conn is one connection to a receiver. One goroutine at a time has it.
+type conn struct {
+	net net.Conn        // what is read and written
+	raw syscall.RawConn // of the socket below; nil where there is none
+	r   *bufio.Reader
+	key string // of its place in the pool
+	// used says that it has served before.
+	used bool
+	// since and until are when it began to wait and how long it may.
+	since, until time.Time
+}
+
+func newConn(over, socket net.Conn, key string) *conn {
+	c := &conn{net: over, r: bufio.NewReaderSize(over, 4<<10), key: key}
+	if s, ok := socket.(syscall.Conn); ok {
+		if raw, err := s.SyscallConn(); err == nil {
+			c.raw = raw
+		}
+	}
+	return c
+}
+
+// past is a deadline that has been.
+var past = time.Unix(1, 0)
+
+// interrupt ends the reads and writes under way, and those to come.
+func (c *conn) interrupt() { _ = c.net.SetDeadline(past) }
+
+// quiet tells whether a connection that waited is open and nothing has come
+// over it. What comes without having been asked for answers nothing.
+func (c *conn) quiet() bool {
+	if c.raw == nil || c.r.Buffered() > 0 || !silent(c.raw) {
+		return false
+	}
+	if _, ok := c.net.(*tls.Conn); !ok {
+		return true
+	}
+	// TLS may have taken more from the socket than it gave: a read that may not
+	// wait tells.
+	if c.net.SetReadDeadline(past) != nil {
+		return false
+	}
+	_, err := c.r.Peek(1)
+	return errors.Is(err, os.ErrDeadlineExceeded) && c.net.SetReadDeadline(time.Time{}) == nil
+}

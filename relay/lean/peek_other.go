@@ -1,0 +1,9 @@
+//go:build !unix
+
+package lean
+
+import "syscall"
+
+const canPeek = false
+
+func silent(syscall.RawConn) bool { return false }
