@@ -78,10 +78,11 @@ func readAnswer(r *bufio.Reader, budget int) (*answer, error) {
 type lineReader struct {
 	r    *bufio.Reader
 	left int
+	crlf bool // lines end so, and not with LF alone
 }
 
-// line reads one line without its end, which is CRLF or, as RFC 9112 §2.2
-// allows, LF alone. It is valid until the next read.
+// line reads one line without its end, which in heads may be LF alone (RFC
+// 9112, §2.2). It is valid until the next read.
 func (l *lineReader) line() ([]byte, error) {
 	line, err := l.r.ReadSlice('\n')
 	if errors.Is(err, bufio.ErrBufferFull) {
@@ -100,7 +101,10 @@ func (l *lineReader) line() ([]byte, error) {
 	}
 	line = line[:len(line)-1]
 	if n := len(line); n > 0 && line[n-1] == '\r' {
-		line = line[:n-1]
+		return line[:n-1], nil
+	}
+	if l.crlf {
+		return nil, improper("a line of its trailers does not end with CRLF")
 	}
 	return line, nil
 }

@@ -18,18 +18,24 @@ type body struct {
 
 // body is the body of an answer; http.NoBody where it has none.
 func (x *exchange) body(ctx context.Context, a *answer) io.ReadCloser {
-	var src io.Reader
-	switch {
-	case a.length == 0:
+	src := x.source(a)
+	if src == nil {
 		return http.NoBody
-	case a.length > 0:
-		src = &fixed{r: x.c.r, left: a.length}
-	case a.chunked:
-		src = &chunked{lines: lineReader{r: x.c.r, left: a.left}}
-	default:
-		src = x.c.r
 	}
 	return &body{ctx: ctx, x: x, src: src}
+}
+
+// source reads the body's bytes; nil where there is none.
+func (x *exchange) source(a *answer) io.Reader {
+	switch {
+	case a.length == 0:
+		return nil
+	case a.length > 0:
+		return &fixed{r: x.c.r, left: a.length}
+	case a.chunked:
+		return &chunked{lines: lineReader{r: x.c.r, left: a.left, crlf: true}}
+	}
+	return x.c.r
 }
 
 // Read implements io.Reader. A body that breaks off is io.ErrUnexpectedEOF.

@@ -1,0 +1,584 @@
+package lean
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httptrace"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// newLean makes a transport whose other one fails the test unless it is given.
+func newLean(t *testing.T, other http.RoundTripper, idle time.Duration) *Transport {
+	t.Helper()
+	if other == nil {
+		other = roundTrip(func(r *http.Request) (*http.Response, error) {
+			t.Errorf("%s went the other way", r.URL)
+			return nil, errors.New("the other way")
+		})
+	}
+	l, ok := New(Options{
+		Dial: new(net.Dialer).DialContext, TLS: &tls.Config{InsecureSkipVerify: true}, HandshakeTimeout: time.Second,
+		MaxHeader: 16 << 10, MaxIdlePerHost: 4, IdleTimeout: idle, Other: other,
+	}).(*Transport)
+	if !ok {
+		t.Skip("missing hardware: this system has no way to look at an idle connection")
+	}
+	t.Cleanup(l.CloseIdleConnections)
+	return l
+}
+
+type roundTrip func(*http.Request) (*http.Response, error)
+
+func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+func post(t *testing.T, ctx context.Context, url, body string) *http.Request { //nolint:revive // the test comes first
+	t.Helper()
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, url, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// send makes one request and reads its answer to the end.
+func send(t *testing.T, l http.RoundTripper, url string) (status int, body string, err error) {
+	t.Helper()
+	response, err := l.RoundTrip(post(t, t.Context(), url, "{}"))
+	if err != nil {
+		return 0, "", err
+	}
+	defer func() { _ = response.Body.Close() }()
+	b, err := io.ReadAll(response.Body)
+	return response.StatusCode, string(b), err
+}
+
+// scripted is a receiver that does to each connection what the script says,
+// having read one request at a time.
+type scripted struct {
+	url         string
+	connections atomic.Int64
+	requests    atomic.Int64
+	closed      chan struct{} // gets one for each connection that the sender closed
+}
+
+func newScripted(t *testing.T, answer func(s *scripted, c net.Conn, nth int) (goOn bool)) *scripted {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &scripted{url: "http://" + listener.Addr().String() + "/", closed: make(chan struct{}, 1000)}
+	var serving sync.WaitGroup
+	var mu sync.Mutex
+	var open []net.Conn
+	serving.Go(func() {
+		for {
+			c, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			s.connections.Add(1)
+			mu.Lock()
+			open = append(open, c)
+			mu.Unlock()
+			serving.Go(func() {
+				defer func() { _ = c.Close() }()
+				r := bufio.NewReader(c)
+				for nth := 0; ; nth++ {
+					request, err := http.ReadRequest(r)
+					if err != nil {
+						s.closed <- struct{}{}
+						return
+					}
+					_, _ = io.Copy(io.Discard, request.Body)
+					s.requests.Add(1)
+					if !answer(s, c, nth) {
+						return
+					}
+				}
+			})
+		}
+	})
+	t.Cleanup(func() {
+		_ = listener.Close()
+		mu.Lock()
+		for _, c := range open {
+			_ = c.Close()
+		}
+		mu.Unlock()
+		serving.Wait()
+	})
+	return s
+}
+
+func always(text string) func(*scripted, net.Conn, int) bool {
+	return func(_ *scripted, c net.Conn, _ int) bool {
+		_, err := io.WriteString(c, text)
+		return err == nil
+	}
+}
+
+const okEmpty = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+
+func TestConnectionsServeAgainOnlyAfterAWholeAnswer(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name, answer string
+		connections  int64 // for three requests
+	}{
+		{"no body", okEmpty, 1},
+		{"a length", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", 1},
+		{"chunks", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n", 1},
+		{"204", "HTTP/1.1 204 No Content\r\n\r\n", 1},
+		{"an error", "HTTP/1.1 500 x\r\nContent-Length: 2\r\n\r\nno", 1},
+		{"interim answers", "HTTP/1.1 103 x\r\n\r\n" + okEmpty, 1},
+		{"Connection: close", "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n", 3},
+		{"HTTP/1.0", "HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n", 3},
+		{"a second answer", okEmpty + okEmpty, 3},
+		{"a byte too many", okEmpty + "x", 3},
+		{"204 with a body", "HTTP/1.1 204 No Content\r\nContent-Length: 2\r\n\r\nok", 3},
+		{"a switch of protocols", "HTTP/1.1 101 Switching Protocols\r\n\r\n", 3},
+		{"a wait of no time", "HTTP/1.1 200 OK\r\nKeep-Alive: timeout=1, max=5\r\nContent-Length: 0\r\n\r\n", 3},
+		{"a wait of a minute", "HTTP/1.1 200 OK\r\nKeep-Alive: timeout=60\r\nContent-Length: 0\r\n\r\n", 1},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			s := newScripted(t, always(c.answer))
+			l := newLean(t, nil, time.Minute)
+			for range 3 {
+				if status, _, err := send(t, l, s.url); err != nil || status == 0 {
+					t.Fatalf("status %d, %v", status, err)
+				}
+			}
+			if n := s.connections.Load(); n != c.connections {
+				t.Errorf("%d connections for three requests, want %d", n, c.connections)
+			}
+		})
+	}
+}
+
+func TestAnAnswerThatIsNotReadTakesItsConnectionAlong(t *testing.T) {
+	t.Parallel()
+	s := newScripted(t, always("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nok"))
+	l := newLean(t, nil, time.Minute)
+	for range 2 {
+		response, err := l.RoundTrip(post(t, t.Context(), s.url, "{}"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = response.Body.Close()
+		<-s.closed
+	}
+	if n := s.connections.Load(); n != 2 {
+		t.Errorf("%d connections, want 2", n)
+	}
+}
+
+func TestAConnectionThatTheReceiverClosedIsNotUsed(t *testing.T) {
+	t.Parallel()
+	s := newScripted(t, func(_ *scripted, c net.Conn, _ int) bool {
+		_, _ = io.WriteString(c, okEmpty)
+		return false // and hangs up, without a word in the head
+	})
+	l := newLean(t, nil, time.Minute)
+	for i := range 50 {
+		if _, _, err := send(t, l, s.url); err != nil {
+			t.Fatalf("request %d: %v", i, err)
+		}
+		awaitHangUp(t, l)
+	}
+	if n := s.requests.Load(); n != 50 {
+		t.Errorf("%d requests, want 50", n)
+	}
+}
+
+// awaitHangUp waits until the connection that waits in the pool, if one does,
+// has been hung up by the other side.
+func awaitHangUp(t *testing.T, l *Transport) {
+	t.Helper()
+	for range 1000 {
+		l.pool.mu.Lock()
+		open := false
+		for _, waiting := range l.pool.hosts {
+			open = open || slices.ContainsFunc(waiting, func(c *conn) bool { return c.quiet() })
+		}
+		l.pool.mu.Unlock()
+		if !open {
+			return
+		}
+		time.Sleep(time.Millisecond)
+	}
+	t.Fatal("it stays open")
+}
+
+func TestNoRequestIsSentTwice(t *testing.T) {
+	t.Parallel()
+	// The second request on a connection is read, and answered by hanging up: it
+	// may have been worked on.
+	s := newScripted(t, func(_ *scripted, c net.Conn, nth int) bool {
+		if nth > 0 {
+			return false
+		}
+		_, _ = io.WriteString(c, okEmpty)
+		return true
+	})
+	l := newLean(t, nil, time.Minute)
+	if _, _, err := send(t, l, s.url); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := send(t, l, s.url); !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Fatalf("%v, want that the answer broke off", err)
+	}
+	if n := s.requests.Load(); n != 2 {
+		t.Errorf("%d requests for two", n)
+	}
+}
+
+func TestTheContextEndsEveryPhase(t *testing.T) {
+	t.Parallel()
+	errCause := errors.New("enough")
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = silent.Close() }()
+	say := func(text string) string {
+		return newScripted(t, always(text)).url
+	}
+	for name, c := range map[string]struct {
+		url  string
+		dial func(context.Context, string, string) (net.Conn, error)
+	}{
+		"dialling": {url: "http://127.0.0.1:9/", dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}},
+		"TLS":             {url: "https://" + silent.Addr().String() + "/"},
+		"waiting":         {url: say("")},
+		"the status line": {url: say("HTTP/1.1 20")},
+		"the head":        {url: say("HTTP/1.1 200 OK\r\nX: ")},
+		"interim":         {url: say("HTTP/1.1 103 x\r\n\r\n")},
+		"the body":        {url: say("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nok")},
+		"chunks":          {url: say("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\no")},
+		"an open end":     {url: say("HTTP/1.1 200 OK\r\n\r\nok")},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := newLean(t, nil, time.Minute)
+			if c.dial != nil {
+				l.o.Dial = c.dial
+			}
+			for _, timed := range []bool{true, false} {
+				l.know(strings.TrimSuffix(strings.TrimPrefix(c.url, "https://"), "/"))
+				ctx, cancel := context.WithTimeoutCause(t.Context(), 50*time.Millisecond, errCause)
+				if !timed {
+					var stop context.CancelCauseFunc
+					ctx, stop = context.WithCancelCause(t.Context())
+					time.AfterFunc(50*time.Millisecond, func() { stop(errCause) })
+				}
+				start := time.Now()
+				response, err := l.RoundTrip(post(t, ctx, c.url, "{}"))
+				if err == nil {
+					_, err = io.ReadAll(response.Body)
+					_ = response.Body.Close()
+				}
+				cancel()
+				if !errors.Is(err, errCause) {
+					t.Errorf("timed %t: %v", timed, err)
+				}
+				if took := time.Since(start); took > 5*time.Second {
+					t.Errorf("took %s", took)
+				}
+			}
+		})
+	}
+}
+
+func TestAnEndedContextSpoilsNoConnection(t *testing.T) {
+	t.Parallel()
+	s := newScripted(t, always(okEmpty))
+	l := newLean(t, nil, time.Minute)
+	for i := range 100 {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Duration(i%10)*50*time.Microsecond)
+		if response, err := l.RoundTrip(post(t, ctx, s.url, "{}")); err == nil {
+			_ = response.Body.Close()
+		}
+		cancel()
+		if _, _, err := send(t, l, s.url); err != nil {
+			t.Fatalf("after %d: %v", i, err)
+		}
+	}
+}
+
+func TestIdleConnectionsAreFewAndEnd(t *testing.T) {
+	t.Parallel()
+	const at = 16
+	var waiting sync.WaitGroup
+	waiting.Add(at)
+	s := newScripted(t, func(_ *scripted, c net.Conn, _ int) bool {
+		waiting.Done()
+		waiting.Wait() // all at once
+		_, _ = io.WriteString(c, okEmpty)
+		return true
+	})
+	l := newLean(t, nil, 100*time.Millisecond)
+	var sending sync.WaitGroup
+	for range at {
+		sending.Go(func() {
+			if _, _, err := send(t, l, s.url); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	sending.Wait()
+	for range at - l.pool.perHost {
+		<-s.closed // at once
+	}
+	for range l.pool.perHost {
+		<-s.closed // by the timer
+	}
+	l.pool.mu.Lock()
+	defer l.pool.mu.Unlock()
+	if l.pool.count != 0 || len(l.pool.hosts) != 0 || l.pool.timer != nil {
+		t.Errorf("the pool still has %d connections of %d hosts, timer %v", l.pool.count, len(l.pool.hosts), l.pool.timer)
+	}
+}
+
+func TestRequestsGoOutAsTheyAreSpelled(t *testing.T) {
+	t.Parallel()
+	var got []byte
+	s := newRaw(t, func(c net.Conn) {
+		b := make([]byte, 4096)
+		n, _ := c.Read(b)
+		got = b[:n]
+		_, _ = io.WriteString(c, okEmpty)
+	})
+	r := post(t, t.Context(), s+"hook%20x?a=b", `{"a":1}`)
+	r.Header = http.Header{"webhook-id": {"dlv_1"}, "X-UserHero-Event": {"feedback.created"}, "Content-Type": {"application/json"}}
+	if _, err := newLean(t, nil, time.Minute).RoundTrip(r); err != nil {
+		t.Fatal(err)
+	}
+	want := "POST /hook%20x?a=b HTTP/1.1\r\nHost: " + r.URL.Host + "\r\nContent-Length: 7\r\n" +
+		"Content-Type: application/json\r\nX-UserHero-Event: feedback.created\r\nwebhook-id: dlv_1\r\n\r\n" + `{"a":1}`
+	if string(got) != want {
+		t.Errorf("sent %q\nwant %q", got, want)
+	}
+}
+
+// newRaw is a receiver that handles one connection by itself.
+func newRaw(t *testing.T, handle func(net.Conn)) (url string) {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if c, err := listener.Accept(); err == nil {
+			handle(c)
+			_ = c.Close()
+		}
+	}()
+	t.Cleanup(func() { _ = listener.Close(); <-done })
+	return "http://" + listener.Addr().String() + "/"
+}
+
+func TestNothingCanBePutIntoARequestsHead(t *testing.T) {
+	t.Parallel()
+	l := newLean(t, nil, time.Minute)
+	l.o.Dial = func(context.Context, string, string) (net.Conn, error) {
+		t.Error("dialled")
+		return nil, os.ErrInvalid
+	}
+	for name, spoil := range map[string]func(*http.Request){
+		"a line end in a value": func(r *http.Request) { r.Header["X"] = []string{"a\r\nY: b"} },
+		"a zero in a value":     func(r *http.Request) { r.Header["X"] = []string{"a\x00"} },
+		"a line end in a name":  func(r *http.Request) { r.Header["X: a\r\nY"] = []string{"b"} },
+		"an empty name":         func(r *http.Request) { r.Header[""] = []string{"b"} },
+		"a space in the query":  func(r *http.Request) { r.URL.RawQuery = "a b" },
+		"a line end in it":      func(r *http.Request) { r.URL.RawQuery = "a\r\nX: y" },
+		"a body that is short":  func(r *http.Request) { r.ContentLength = 9 },
+	} {
+		r := post(t, t.Context(), "http://127.0.0.1:9/", "{}")
+		spoil(r)
+		if _, err := l.RoundTrip(r); err == nil {
+			t.Errorf("%s was sent", name)
+		}
+	}
+}
+
+func TestAnAnswerCountsThoughTheRequestWasNotRead(t *testing.T) {
+	t.Parallel()
+	url := newRaw(t, func(c net.Conn) {
+		_, _ = io.ReadFull(c, make([]byte, 10))
+		_, _ = io.WriteString(c, "HTTP/1.1 413 x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+		_ = c.(*net.TCPConn).CloseWrite()
+		_, _ = io.Copy(io.Discard, c)
+	})
+	response, err := newLean(t, nil, time.Minute).RoundTrip(post(t, t.Context(), url, strings.Repeat("x", 1<<20)))
+	if err != nil || response.StatusCode != http.StatusRequestEntityTooLarge {
+		t.Errorf("%+v, %v", response, err)
+	}
+}
+
+func TestWhatIsUnusualGoesTheOtherWay(t *testing.T) {
+	t.Parallel()
+	for name, change := range map[string]func(*http.Request){
+		"another method":  func(r *http.Request) { r.Method = http.MethodPut },
+		"no body":         func(r *http.Request) { r.Body, r.ContentLength = nil, 0 },
+		"unknown length":  func(r *http.Request) { r.ContentLength = -1 },
+		"a large body":    func(r *http.Request) { r.ContentLength = 1<<20 + 1 },
+		"another Host":    func(r *http.Request) { r.Host = "example.com" },
+		"a Host field":    func(r *http.Request) { r.Header["Host"] = []string{"example.com"} },
+		"an upgrade":      func(r *http.Request) { r.Header["Upgrade"] = []string{"x"} },
+		"trailers":        func(r *http.Request) { r.Trailer = http.Header{"X": nil} },
+		"user in the URL": func(r *http.Request) { r.URL.User = nil; r.URL.Host = "ü.example" },
+		"a zone":          func(r *http.Request) { r.URL.Host = "[fe80::1%25lo]:80" },
+	} {
+		gone := false
+		l := newLean(t, roundTrip(func(*http.Request) (*http.Response, error) {
+			gone = true
+			return nil, os.ErrInvalid
+		}), time.Minute)
+		r := post(t, t.Context(), "http://127.0.0.1:9/", "{}")
+		change(r)
+		if _, err := l.RoundTrip(r); err == nil || !gone {
+			t.Errorf("%s did not", name)
+		}
+	}
+}
+
+func TestTLSHostsAreAskedOnceWhatTheySpeak(t *testing.T) {
+	t.Parallel()
+	for _, version2 := range []bool{false, true} {
+		t.Run(fmt.Sprintf("HTTP/2 %t", version2), func(t *testing.T) {
+			t.Parallel()
+			var versions []int
+			server := httptest.NewUnstartedServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { versions = append(versions, r.ProtoMajor) }))
+			server.EnableHTTP2 = version2
+			server.StartTLS()
+			defer server.Close()
+			general := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, ForceAttemptHTTP2: true}
+			defer general.CloseIdleConnections()
+			var other int
+			l := newLean(t, roundTrip(func(r *http.Request) (*http.Response, error) { other++; return general.RoundTrip(r) }), time.Minute)
+			for range 3 {
+				if status, _, err := send(t, l, server.URL); err != nil || status != http.StatusOK {
+					t.Fatalf("status %d, %v", status, err)
+				}
+			}
+			if want := map[bool]int{false: 1, true: 3}[version2]; other != want {
+				t.Errorf("%d requests went the other way, want %d", other, want)
+			}
+			if want := map[bool][]int{false: {1, 1, 1}, true: {2, 2, 2}}[version2]; !slices.Equal(versions, want) {
+				t.Errorf("versions %v", versions)
+			}
+			l.pool.mu.Lock()
+			idle := l.pool.count
+			l.pool.mu.Unlock()
+			if want := map[bool]int{false: 1, true: 0}[version2]; idle != want {
+				t.Errorf("%d connections wait, want %d", idle, want)
+			}
+			server.Close()
+			if _, _, err := send(t, l, server.URL); err == nil {
+				t.Fatal("a closed server answers")
+			}
+			if l.speaksHTTP1(server.Listener.Addr().String()) {
+				t.Error("it is not asked anew")
+			}
+		})
+	}
+}
+
+func TestTracesSeeEveryPhase(t *testing.T) {
+	t.Parallel()
+	server := httptest.NewTLSServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	defer server.Close()
+	l := newLean(t, nil, time.Minute)
+	_, port, err := net.SplitHostPort(server.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.know("localhost:" + port)
+	var seen []string
+	note := func(s string) { seen = append(seen, s) }
+	ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{
+		GetConn:              func(string) { note("get") },
+		DNSStart:             func(httptrace.DNSStartInfo) { note("dns") },
+		DNSDone:              func(httptrace.DNSDoneInfo) { note("dns done") },
+		ConnectStart:         func(string, string) {}, // one for each address
+		ConnectDone:          func(_, _ string, err error) { note(fmt.Sprintf("connected %t", err == nil)) },
+		TLSHandshakeStart:    func() { note("tls") },
+		TLSHandshakeDone:     func(s tls.ConnectionState, err error) { note(fmt.Sprintf("tls done %t %v", s.HandshakeComplete, err)) },
+		GotConn:              func(i httptrace.GotConnInfo) { note(fmt.Sprintf("got, reused %t", i.Reused)) },
+		WroteHeaders:         func() { note("head") },
+		WroteRequest:         func(i httptrace.WroteRequestInfo) { note(fmt.Sprintf("wrote %v", i.Err)) },
+		GotFirstResponseByte: func() { note("first byte") },
+	})
+	for range 2 {
+		response, err := l.RoundTrip(post(t, ctx, "https://localhost:"+port+"/", "{}"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = io.Copy(io.Discard, response.Body)
+		_ = response.Body.Close()
+	}
+	seen = slices.DeleteFunc(seen, func(s string) bool { return s == "connected false" }) // ::1
+	want := []string{
+		"get", "dns", "dns done", "connected true", "tls", "tls done true <nil>", "got, reused false", "head", "wrote <nil>", "first byte",
+		"get", "got, reused true", "head", "wrote <nil>", "first byte",
+	}
+	if !slices.Equal(seen, want) {
+		t.Errorf("seen %q\nwant %q", seen, want)
+	}
+}
+
+// FuzzRequest: whatever is put into a request, what goes out is read by
+// net/http as that one request and nothing more.
+func FuzzRequest(f *testing.F) {
+	f.Add("/hook?a=b", "X-UserHero-Event", "feedback.created", `{"a":1}`)
+	f.Add("/\r\n", "X\r\nY", "a\r\n\r\nPOST / HTTP/1.1", "0\r\n\r\n")
+	f.Fuzz(func(t *testing.T, target, name, value, body string) {
+		if body == "" {
+			return
+		}
+		r, err := http.NewRequest(http.MethodPost, "http://example.com"+target, strings.NewReader(body))
+		if err != nil {
+			return
+		}
+		r.Header = http.Header{name: {value}}
+		if !isLean(r) {
+			return
+		}
+		sent, err := appendRequest(nil, r)
+		if err != nil {
+			return
+		}
+		reader := bufio.NewReader(bytes.NewReader(sent))
+		got, err := http.ReadRequest(reader)
+		if err != nil {
+			t.Fatalf("%q: %v", sent, err)
+		}
+		read, err := io.ReadAll(got.Body)
+		if err != nil || string(read) != body || reader.Buffered() > 0 {
+			t.Fatalf("%q: body %q, %v, %d bytes behind it", sent, read, err, reader.Buffered())
+		}
+		if len(got.Header) > 2 || got.Host != r.URL.Host || got.RequestURI != r.URL.RequestURI() {
+			t.Fatalf("%q: read as %+v", sent, got)
+		}
+	})
+}
