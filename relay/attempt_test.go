@@ -16,10 +16,19 @@ import (
 	"github.com/userhero/relay/queue"
 )
 
-// attemptAt makes one attempt at a real URL.
+// ways are the transports that receivers are met by in tests of what they may
+// do.
+var ways = map[string]way{"lean": newTransport, "net/http": newGeneralTransport}
+
+// attemptAt makes one attempt at a real URL, by the way in use.
 func attemptAt(t *testing.T, url string, timeout time.Duration, allow ...string) (queue.Attempt, outcome) {
 	t.Helper()
-	c, err := newClient(Egress{Allow: allow})
+	return attemptBy(t, newTransport, url, timeout, allow...)
+}
+
+func attemptBy(t *testing.T, w way, url string, timeout time.Duration, allow ...string) (queue.Attempt, outcome) {
+	t.Helper()
+	c, err := newClientBy(w, Egress{Allow: allow})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -113,27 +122,29 @@ func TestOnlyA2xxInTimeIsASuccess(t *testing.T) {
 		}, false, classProtocol},
 		{"endless interim answers", func(c net.Conn) { writeForever(c, "HTTP/1.1 103 Early Hints\r\nX-A: b\r\n\r\n") }, false, classProtocol},
 	} {
-		t.Run(c.name, func(t *testing.T) {
-			t.Parallel()
-			url, connections := rawServer(t, c.serve)
-			start := time.Now()
-			a, o := attemptAt(t, url, quick, "127.0.0.1")
-			if o.ok != c.ok || a.ErrorClass != c.class {
-				t.Errorf("outcome %+v, attempt %+v; want ok %v, class %q", o, a, c.ok, c.class)
-			}
-			if !o.ok && a.Error == "" {
-				t.Error("a failure without a word")
-			}
-			if took := time.Since(start); took > quick+2*time.Second {
-				t.Errorf("took %v with a limit of %v", took, quick)
-			}
-			if n := connections.Load(); n != 1 {
-				t.Errorf("%d requests reached the receiver in one attempt", n)
-			}
-			if len(a.ResponseBody) > keptResponseBody {
-				t.Errorf("%d bytes of the answer are kept", len(a.ResponseBody))
-			}
-		})
+		for way, w := range ways {
+			t.Run(c.name+" by "+way, func(t *testing.T) {
+				t.Parallel()
+				url, connections := rawServer(t, c.serve)
+				start := time.Now()
+				a, o := attemptBy(t, w, url, quick, "127.0.0.1")
+				if o.ok != c.ok || a.ErrorClass != c.class {
+					t.Errorf("outcome %+v, attempt %+v; want ok %v, class %q", o, a, c.ok, c.class)
+				}
+				if !o.ok && a.Error == "" {
+					t.Error("a failure without a word")
+				}
+				if took := time.Since(start); took > quick+2*time.Second {
+					t.Errorf("took %v with a limit of %v", took, quick)
+				}
+				if n := connections.Load(); n != 1 {
+					t.Errorf("%d requests reached the receiver in one attempt", n)
+				}
+				if len(a.ResponseBody) > keptResponseBody {
+					t.Errorf("%d bytes of the answer are kept", len(a.ResponseBody))
+				}
+			})
+		}
 	}
 }
 
@@ -272,9 +283,11 @@ func TestRedirectsAreNotFollowed(t *testing.T) {
 	defer inner.Close()
 	outer := httptest.NewServer(http.RedirectHandler(inner.URL, http.StatusPermanentRedirect))
 	defer outer.Close()
-	a, o := attemptAt(t, outer.URL, 5*time.Second, "127.0.0.1")
-	if o.ok || a.Status != http.StatusPermanentRedirect || followed.Load() {
-		t.Errorf("outcome %+v, followed %v", o, followed.Load())
+	for way, w := range ways {
+		a, o := attemptBy(t, w, outer.URL, 5*time.Second, "127.0.0.1")
+		if o.ok || a.Status != http.StatusPermanentRedirect || followed.Load() {
+			t.Errorf("by %s: outcome %+v, followed %v", way, o, followed.Load())
+		}
 	}
 }
 
@@ -283,9 +296,11 @@ func TestCompressedAnswersAreNotInflated(t *testing.T) {
 	url, _ := rawServer(t, func(c net.Conn) {
 		_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 4\r\n\r\n\x1f\x8b\x08\x00")
 	})
-	a, o := attemptAt(t, url, 5*time.Second, "127.0.0.1")
-	if !o.ok || string(a.ResponseBody) != "\x1f\x8b\x08\x00" {
-		t.Errorf("%+v, body %x", o, a.ResponseBody)
+	for way, w := range ways {
+		a, o := attemptBy(t, w, url, 5*time.Second, "127.0.0.1")
+		if !o.ok || string(a.ResponseBody) != "\x1f\x8b\x08\x00" {
+			t.Errorf("by %s: %+v, body %x", way, o, a.ResponseBody)
+		}
 	}
 }
 
@@ -294,9 +309,11 @@ func TestWrongCertificatesFailAsTLS(t *testing.T) {
 	s := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(204) }))
 	defer s.Close()
 	s.Config.ErrorLog = nil
-	a, o := attemptAt(t, s.URL, 5*time.Second, "127.0.0.1")
-	if o.ok || a.ErrorClass != classTLS {
-		t.Errorf("an unknown authority: %+v, %+v", o, a)
+	for way, w := range ways {
+		a, o := attemptBy(t, w, s.URL, 5*time.Second, "127.0.0.1")
+		if o.ok || a.ErrorClass != classTLS {
+			t.Errorf("an unknown authority by %s: %+v, %+v", way, o, a)
+		}
 	}
 }
 

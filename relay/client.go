@@ -34,14 +34,22 @@ const (
 type client struct {
 	http   *retryablehttp.Client
 	egress *egress
+	way    way
 }
 
-func newClient(c Egress) (*client, error) {
+// way makes the transport to receivers.
+type way func(*egress, *tls.Config) http.RoundTripper
+
+func newClient(c Egress) (*client, error) { return newClientBy(newTransport, c) }
+
+func newClientBy(w way, c Egress) (*client, error) {
 	e, err := newEgress(c)
 	if err != nil {
 		return nil, err
 	}
-	return newClientOn(newTransport(e, defaultTLS()), e), nil
+	made := newClientOn(w(e, defaultTLS()), e)
+	made.way = w
+	return made, nil
 }
 
 // withTLS returns the client for a webhook's own TLS settings. It has a
@@ -55,28 +63,27 @@ func (c *client) withTLS(t TLS) (*client, TLSStatus, error) {
 	if err != nil {
 		return nil, status, err
 	}
-	return newClientOn(newTransport(c.egress, config), c.egress), status, nil
+	return newClientOn(c.way(c.egress, config), c.egress), status, nil
 }
 
-// newTransport is the way to receivers: the lean one, and net/http's for HTTP/2
-// and through a proxy.
+// newTransport is the way to receivers: the lean one, and through a proxy
+// net/http's.
 func newTransport(e *egress, c *tls.Config) http.RoundTripper {
 	general := newGeneralTransport(e, c)
 	if e.proxy != nil {
 		return general
 	}
 	return lean.New(lean.Options{
-		Dial:             e.dial,
-		TLS:              c,
-		HandshakeTimeout: dialTimeout,
-		MaxHeader:        maxResponseHeader,
-		MaxIdlePerHost:   maxConcurrency,
-		IdleTimeout:      idleTimeout,
-		Other:            general,
+		Dial:           e.dial,
+		Secure:         func(raw net.Conn, address string) (*tls.Conn, error) { return secure(raw, c, address) },
+		MaxHeader:      maxResponseHeader,
+		MaxIdlePerHost: maxConcurrency,
+		IdleTimeout:    idleTimeout,
+		Other:          general,
 	})
 }
 
-func newGeneralTransport(e *egress, c *tls.Config) *http.Transport {
+func newGeneralTransport(e *egress, c *tls.Config) http.RoundTripper {
 	transport := &http.Transport{
 		DialContext: e.dial,
 		DialTLSContext: func(ctx context.Context, network, address string) (net.Conn, error) {

@@ -19,16 +19,21 @@ var errHandshake = errors.New("tls: the receiver's handshake has more than 64 Ki
 // dialTLS dials a receiver; the handshake is the caller's to begin, and bounded in
 // time and size.
 func dialTLS(ctx context.Context, e *egress, c *tls.Config, network, address string) (net.Conn, error) {
-	host, _, err := net.SplitHostPort(address)
-	if err != nil {
-		return nil, err
-	}
 	raw, err := e.dial(ctx, network, address)
 	if err != nil {
 		return nil, err
 	}
+	return secure(raw, c, address)
+}
+
+// secure puts TLS on a connection to an address.
+func secure(raw net.Conn, c *tls.Config, address string) (*tls.Conn, error) {
 	c = c.Clone()
 	if c.ServerName == "" {
+		host, _, err := net.SplitHostPort(address)
+		if err != nil {
+			return nil, err
+		}
 		c.ServerName = host
 	}
 	return tls.Client(boundHandshake(raw, c), c), nil

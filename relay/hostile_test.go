@@ -112,29 +112,31 @@ func TestHostileReceiversCostLittle(t *testing.T) {
 	const deadline = 500 * time.Millisecond
 	for _, answer := range hostileAnswers() {
 		for _, encrypted := range []bool{false, true} {
-			name := answer.name
-			if encrypted {
-				name += " over TLS"
+			for way, w := range ways {
+				name := answer.name + " by " + way
+				if encrypted {
+					name += " over TLS"
+				}
+				t.Run(name, func(t *testing.T) {
+					h := newHostile(t, w, answer.serve, encrypted)
+					to := tlsTarget(t, h.client, h.url, h.tls)
+					to.config.Timeout = deadline
+					a, o, took, allocated := measured(to)
+					if a.ErrorClass != answer.class || o.ok != (answer.class == "") {
+						t.Errorf("class %q, want %q: %s", a.ErrorClass, answer.class, a.Error)
+					}
+					if took > deadline+2*time.Second {
+						t.Errorf("took %s with a deadline of %s", took, deadline)
+					}
+					if allocated > maxAllocated {
+						t.Errorf("%d KiB were allocated", allocated>>10)
+					}
+					checkKept(t, a)
+					if n := h.connections.Load(); n != 1 {
+						t.Errorf("%d connections were made", n)
+					}
+				})
 			}
-			t.Run(name, func(t *testing.T) {
-				h := newHostile(t, answer.serve, encrypted)
-				to := tlsTarget(t, h.client, h.url, h.tls)
-				to.config.Timeout = deadline
-				a, o, took, allocated := measured(to)
-				if a.ErrorClass != answer.class || o.ok != (answer.class == "") {
-					t.Errorf("class %q, want %q: %s", a.ErrorClass, answer.class, a.Error)
-				}
-				if took > deadline+2*time.Second {
-					t.Errorf("took %s with a deadline of %s", took, deadline)
-				}
-				if allocated > maxAllocated {
-					t.Errorf("%d KiB were allocated", allocated>>10)
-				}
-				checkKept(t, a)
-				if n := h.connections.Load(); n != 1 {
-					t.Errorf("%d connections were made", n)
-				}
-			})
 		}
 	}
 	awaitNoAttempts(t)
@@ -168,9 +170,9 @@ type hostile struct {
 	tls    TLS
 }
 
-func newHostile(t *testing.T, serve func(net.Conn), encrypted bool) hostile {
+func newHostile(t *testing.T, w way, serve func(net.Conn), encrypted bool) hostile {
 	t.Helper()
-	c, err := newClient(Egress{Allow: []string{"127.0.0.1"}})
+	c, err := newClientBy(w, Egress{Allow: []string{"127.0.0.1"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -271,23 +273,25 @@ func TestHandshakesThatAttackEnd(t *testing.T) {
 		{"a handshake of another", handshake(right), classTLS},
 		{"hanging up", func(net.Conn) {}, classReset},
 	} {
-		t.Run(c.name, func(t *testing.T) {
-			client, err := newClient(Egress{Allow: []string{"127.0.0.1"}})
-			if err != nil {
-				t.Fatal(err)
-			}
-			r := newRawReceiver(t, c.serve)
-			to := tlsTarget(t, client, strings.Replace(r.url, "http:", "https:", 1), trust)
-			to.config.Timeout = deadline
-			a, o, took, allocated := measured(to)
-			if o.ok || a.ErrorClass != c.class {
-				t.Errorf("class %q, want %q: %s", a.ErrorClass, c.class, a.Error)
-			}
-			if took > deadline+2*time.Second || allocated > maxAllocated {
-				t.Errorf("took %s, %d KiB", took, allocated>>10)
-			}
-			checkKept(t, a)
-		})
+		for way, w := range ways {
+			t.Run(c.name+" by "+way, func(t *testing.T) {
+				client, err := newClientBy(w, Egress{Allow: []string{"127.0.0.1"}})
+				if err != nil {
+					t.Fatal(err)
+				}
+				r := newRawReceiver(t, c.serve)
+				to := tlsTarget(t, client, strings.Replace(r.url, "http:", "https:", 1), trust)
+				to.config.Timeout = deadline
+				a, o, took, allocated := measured(to)
+				if o.ok || a.ErrorClass != c.class {
+					t.Errorf("class %q, want %q: %s", a.ErrorClass, c.class, a.Error)
+				}
+				if took > deadline+2*time.Second || allocated > maxAllocated {
+					t.Errorf("took %s, %d KiB", took, allocated>>10)
+				}
+				checkKept(t, a)
+			})
+		}
 	}
 }
 

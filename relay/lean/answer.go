@@ -59,6 +59,10 @@ func (c *conn) readHead(trace *httptrace.ClientTrace, budget int) (*answer, erro
 }
 
 func readAnswer(r *bufio.Reader, budget int) (*answer, error) {
+	const begin = "HTTP/"
+	if first, _ := r.Peek(min(r.Buffered(), len(begin))); !strings.HasPrefix(begin, string(first)) {
+		return nil, improper("it begins with %q", first)
+	}
 	lines := lineReader{r: r, left: budget}
 	for range maxInterim + 1 {
 		a, err := lines.answer()

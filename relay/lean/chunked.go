@@ -23,24 +23,29 @@ type chunked struct {
 }
 
 func (c *chunked) Read(p []byte) (n int, err error) {
-	if len(p) == 0 || c.err != nil {
-		return 0, c.err
-	}
-	if c.left == 0 {
-		if c.err = c.next(); c.err != nil {
-			return 0, c.err
+	for len(p) > 0 && c.err == nil {
+		ready := 1
+		if c.left == 0 {
+			ready = len("\r\nffffffff\r\n")
 		}
+		if n > 0 && c.lines.r.Buffered() < ready {
+			break // what there is first: the rest may not have come
+		}
+		if c.left == 0 {
+			if c.err = c.next(); c.err != nil {
+				break
+			}
+		}
+		some := p[:min(uint64(len(p)), c.left)]
+		var got int
+		got, err = c.lines.r.Read(some)
+		n, p, c.left = n+got, p[got:], c.left-uint64(got)
+		if errors.Is(err, io.EOF) {
+			err = io.ErrUnexpectedEOF
+		}
+		c.err = err
 	}
-	if uint64(len(p)) > c.left {
-		p = p[:c.left]
-	}
-	n, err = c.lines.r.Read(p)
-	c.left -= uint64(n)
-	if errors.Is(err, io.EOF) {
-		err = io.ErrUnexpectedEOF
-	}
-	c.err = err
-	return n, err
+	return n, c.err
 }
 
 // next begins the next chunk; after the last it is io.EOF.

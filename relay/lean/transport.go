@@ -14,31 +14,30 @@
 // request is repeated, on another connection, only where not one byte of it was
 // written: so a receiver never gets one twice by the transport's doing.
 //
-// What is not plain HTTP/1.1 it leaves to another transport: see New.
+// It knows no proxies and no HTTP/2. What is no POST of a short body, with
+// nothing in it that changes how the connection is used, it leaves to another
+// transport.
 package lean
 
 import (
 	"context"
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptrace"
-	"sync"
 	"time"
 )
 
-// Options are what a transport works with. All are needed.
+// Options are what a transport works with.
 type Options struct {
 	// Dial connects; the context ends it, and its httptrace hooks are the
 	// dialer's to call.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
-	// TLS is the configuration of TLS connections; the server's name and the
-	// protocol are filled in.
-	TLS *tls.Config
-	// HandshakeTimeout bounds a TLS handshake.
-	HandshakeTimeout time.Duration
+	// Secure puts TLS, without HTTP/2, on a connection to an address. The
+	// handshake is the transport's to begin; what it may cost, in time too, is
+	// bounded by what is returned.
+	Secure func(dialled net.Conn, address string) (*tls.Conn, error)
 	// MaxHeader bounds an answer's head in bytes: status line and fields, those
 	// of interim answers and trailers included.
 	MaxHeader int
@@ -52,17 +51,9 @@ type Options struct {
 }
 
 // Transport implements http.RoundTripper. It is safe for concurrent use.
-//
-// HTTP/2 is the other transport's. It gets the first request to each host that
-// is reached by TLS, and by its answer the host is known: where that is
-// HTTP/1.1, the next request comes this way. A host that then cannot be
-// connected to is asked anew.
 type Transport struct {
 	o    Options
 	pool *pool
-
-	mu    sync.Mutex          // guards everything below
-	known map[string]struct{} // TLS hosts that speak HTTP/1.1
 }
 
 // New makes a transport. Where the system cannot tell whether an idle
@@ -72,11 +63,8 @@ func New(o Options) http.RoundTripper {
 	if !canPeek {
 		return o.Other
 	}
-	return &Transport{o: o, pool: newPool(o.MaxIdlePerHost), known: make(map[string]struct{})}
+	return &Transport{o: o, pool: newPool(o.MaxIdlePerHost)}
 }
-
-// maxKnown bounds the TLS hosts that are remembered.
-const maxKnown = 4096
 
 // RoundTrip implements http.RoundTripper. Its errors are those of dialling, of
 // TLS and of reading, ErrAnswer for what is no proper answer, and the context's
@@ -87,13 +75,6 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	host := hostPort(r.URL)
 	secure := r.URL.Scheme == "https"
-	if secure && !t.speaksHTTP1(host) {
-		response, err := t.o.Other.RoundTrip(r)
-		if err == nil && response.ProtoMajor == 1 {
-			t.know(host)
-		}
-		return response, err
-	}
 	defer func() { _ = r.Body.Close() }()
 	buffer := requests.Get().(*[]byte)
 	defer requests.Put(buffer)
@@ -138,28 +119,6 @@ func ended(ctx context.Context, err error) error {
 	return err
 }
 
-func (t *Transport) speaksHTTP1(host string) bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	_, ok := t.known[host]
-	return ok
-}
-
-func (t *Transport) know(host string) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if len(t.known) >= maxKnown {
-		clear(t.known) // they are asked again
-	}
-	t.known[host] = struct{}{}
-}
-
-func (t *Transport) forget(host string) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	delete(t.known, host)
-}
-
 // connect takes a connection that waits, or makes one.
 func (t *Transport) connect(ctx context.Context, trace *httptrace.ClientTrace, host string, secure bool) (*conn, error) {
 	key := host
@@ -183,9 +142,6 @@ func (t *Transport) connect(ctx context.Context, trace *httptrace.ClientTrace, h
 func (t *Transport) dial(ctx context.Context, trace *httptrace.ClientTrace, host, key string, secure bool) (*conn, error) {
 	raw, err := t.o.Dial(ctx, "tcp", host)
 	if err != nil {
-		if secure {
-			t.forget(host)
-		}
 		return nil, err
 	}
 	if !secure {
@@ -194,37 +150,21 @@ func (t *Transport) dial(ctx context.Context, trace *httptrace.ClientTrace, host
 	over, err := t.handshake(ctx, trace, raw, host)
 	if err != nil {
 		_ = raw.Close()
-		t.forget(host)
 		return nil, err
 	}
 	return newConn(over, raw, key), nil
 }
 
-var errHandshakeTimeout = errors.New("TLS handshake timeout")
-
 func (t *Transport) handshake(ctx context.Context, trace *httptrace.ClientTrace, raw net.Conn, host string) (*tls.Conn, error) {
-	config := t.o.TLS.Clone()
-	config.NextProtos = []string{"http/1.1"}
-	if config.ServerName == "" {
-		name, _, err := net.SplitHostPort(host)
-		if err != nil {
-			return nil, err
-		}
-		config.ServerName = name
+	over, err := t.o.Secure(raw, host)
+	if err != nil {
+		return nil, err
 	}
 	if trace != nil && trace.TLSHandshakeStart != nil {
 		trace.TLSHandshakeStart()
 	}
-	limited, cancel := context.WithTimeout(ctx, t.o.HandshakeTimeout)
-	defer cancel()
-	over := tls.Client(raw, config)
-	err := over.HandshakeContext(limited)
-	switch {
-	case err == nil:
-	case limited.Err() != nil && ctx.Err() == nil:
-		err = errHandshakeTimeout
-	default:
-		err = fmt.Errorf("TLS handshake: %w", err)
+	if err = over.HandshakeContext(ctx); err != nil {
+		err = fmt.Errorf("agreeing on TLS: %w", err)
 	}
 	if trace != nil && trace.TLSHandshakeDone != nil {
 		trace.TLSHandshakeDone(over.ConnectionState(), err)

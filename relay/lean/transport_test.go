@@ -31,7 +31,10 @@ func newLean(t *testing.T, other http.RoundTripper, idle time.Duration) *Transpo
 		})
 	}
 	l, ok := New(Options{
-		Dial: new(net.Dialer).DialContext, TLS: &tls.Config{InsecureSkipVerify: true}, HandshakeTimeout: time.Second,
+		Dial: new(net.Dialer).DialContext,
+		Secure: func(raw net.Conn, _ string) (*tls.Conn, error) {
+			return tls.Client(raw, &tls.Config{InsecureSkipVerify: true}), nil
+		},
 		MaxHeader: 16 << 10, MaxIdlePerHost: 4, IdleTimeout: idle, Other: other,
 	}).(*Transport)
 	if !ok {
@@ -282,7 +285,6 @@ func TestTheContextEndsEveryPhase(t *testing.T) {
 				l.o.Dial = c.dial
 			}
 			for _, timed := range []bool{true, false} {
-				l.know(strings.TrimSuffix(strings.TrimPrefix(c.url, "https://"), "/"))
 				ctx, cancel := context.WithTimeoutCause(t.Context(), 50*time.Millisecond, errCause)
 				if !timed {
 					var stop context.CancelCauseFunc
@@ -462,45 +464,30 @@ func TestWhatIsUnusualGoesTheOtherWay(t *testing.T) {
 	}
 }
 
-func TestTLSHostsAreAskedOnceWhatTheySpeak(t *testing.T) {
+func TestTLSConnectionsServeAgainUntilTheyAreClosed(t *testing.T) {
 	t.Parallel()
-	for _, version2 := range []bool{false, true} {
-		t.Run(fmt.Sprintf("HTTP/2 %t", version2), func(t *testing.T) {
-			t.Parallel()
-			var versions []int
-			server := httptest.NewUnstartedServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { versions = append(versions, r.ProtoMajor) }))
-			server.EnableHTTP2 = version2
-			server.StartTLS()
-			defer server.Close()
-			general := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, ForceAttemptHTTP2: true}
-			defer general.CloseIdleConnections()
-			var other int
-			l := newLean(t, roundTrip(func(r *http.Request) (*http.Response, error) { other++; return general.RoundTrip(r) }), time.Minute)
-			for range 3 {
-				if status, _, err := send(t, l, server.URL); err != nil || status != http.StatusOK {
-					t.Fatalf("status %d, %v", status, err)
-				}
-			}
-			if want := map[bool]int{false: 1, true: 3}[version2]; other != want {
-				t.Errorf("%d requests went the other way, want %d", other, want)
-			}
-			if want := map[bool][]int{false: {1, 1, 1}, true: {2, 2, 2}}[version2]; !slices.Equal(versions, want) {
-				t.Errorf("versions %v", versions)
-			}
-			l.pool.mu.Lock()
-			idle := l.pool.count
-			l.pool.mu.Unlock()
-			if want := map[bool]int{false: 1, true: 0}[version2]; idle != want {
-				t.Errorf("%d connections wait, want %d", idle, want)
-			}
-			server.Close()
-			if _, _, err := send(t, l, server.URL); err == nil {
-				t.Fatal("a closed server answers")
-			}
-			if l.speaksHTTP1(server.Listener.Addr().String()) {
-				t.Error("it is not asked anew")
-			}
-		})
+	var opened atomic.Int64
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "well") }))
+	server.Config.ConnState = func(_ net.Conn, s http.ConnState) {
+		if s == http.StateNew {
+			opened.Add(1)
+		}
+	}
+	server.StartTLS()
+	defer server.Close()
+	l := newLean(t, nil, time.Minute)
+	for range 3 {
+		if status, body, err := send(t, l, server.URL); err != nil || status != http.StatusOK || body != "well" {
+			t.Fatalf("status %d, body %q, %v", status, body, err)
+		}
+	}
+	if n := opened.Load(); n != 1 {
+		t.Errorf("%d connections for three requests", n)
+	}
+	server.CloseClientConnections()
+	awaitHangUp(t, l)
+	if _, _, err := send(t, l, server.URL); err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -513,7 +500,6 @@ func TestTracesSeeEveryPhase(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l.know("localhost:" + port)
 	var seen []string
 	note := func(s string) { seen = append(seen, s) }
 	ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{
