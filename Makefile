@@ -6,10 +6,12 @@
 
 GOLANGCI_VERSION := v2.15.0
 GOTESTSUM_VERSION := v1.13.0
+GOVULNCHECK_VERSION := v1.9.0
 
 BIN       := $(CURDIR)/.bin
 GOLANGCI  := $(BIN)/golangci-lint@$(GOLANGCI_VERSION)/golangci-lint
 GOTESTSUM := $(BIN)/gotestsum@$(GOTESTSUM_VERSION)/gotestsum
+GOVULNCHECK := $(BIN)/govulncheck@$(GOVULNCHECK_VERSION)/govulncheck
 COLLECTOR := $(BIN)/collector/collector
 OUT       := $(BIN)/results
 NODE_DIRS := e2e/console e2e/express4 e2e/express5 examples/widget
@@ -24,13 +26,17 @@ UNIT      := $(shell go list ./... 2>/dev/null | grep -v /relay/e2e)
 
 FUZZTIME ?= 30s
 
+# A copy of the Go vulnerability database (the folder db of the archive), for
+# where there is no network.
+VULNDB ?= ../shared/vulndb.tar.gz
+
 # Of the bench, such as -long, -only 'accepts', -pairs 1, -duration 5s.
 BENCHFLAGS ?=
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build run test lint fmt unit conformance e2e collector cross screenshots bench fuzz node programs clean
+.PHONY: help build run test lint fmt unit conformance e2e collector supply licences sbom cross screenshots bench fuzz node programs clean
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +50,7 @@ run: ## Build, then run the demonstration of ./Caddyfile
 test: ## Everything: lint, vet, cross-compile, unit tests with -race, end to end
 	@rm -rf $(OUT)
 	@$(MAKE) --no-print-directory lint
+	@$(MAKE) --no-print-directory supply
 	@$(MAKE) --no-print-directory cross
 	@# Both runs happen even where the first fails: tally decides, and says the last word.
 	@$(MAKE) --no-print-directory unit || true
@@ -70,6 +77,33 @@ e2e: $(GOTESTSUM) node build collector ## Black-box tests of the built binary
 	@RELAY=$(CURDIR)/caddy COLLECTOR=$(COLLECTOR) $(GOTESTSUM) --format testname --jsonfile $(OUT)/e2e.json -- -count=1 -shuffle=on -timeout 15m $(BLACK_BOX)
 
 collector: $(COLLECTOR) ## Build the OpenTelemetry Collector of the end-to-end tests
+
+supply: $(GOVULNCHECK) ## Known vulnerabilities, licences, go.mod and go.sum
+	@echo "go mod verify, go mod tidy"
+	@go mod verify >/dev/null
+	@go mod tidy -diff
+	@echo "licences"
+	@go run ./e2e/bom list >/dev/null
+	@echo "govulncheck"
+	@if [ -f "$(VULNDB)" ]; then \
+		dir=$$(mktemp -d); trap 'rm -rf "$$dir"' EXIT; \
+		tar xzf "$(VULNDB)" -C "$$dir"; \
+		$(GOVULNCHECK) -db "file://$$dir/db" ./...; \
+	else \
+		log=$$(mktemp); trap 'rm -f "$$log"' EXIT; \
+		if $(GOVULNCHECK) ./... >"$$log" 2>&1; then cat "$$log"; \
+		elif grep -qE 'dial tcp|no such host|i/o timeout|connection refused|Service Unavailable|Forbidden' "$$log"; then \
+			echo "not checked for known vulnerabilities: the database cannot be reached, and there is no $(VULNDB)"; \
+		else cat "$$log"; exit 1; fi; \
+	fi
+
+licences: ## List the modules that are compiled in, with their licences; texts in THIRD-PARTY.txt
+	@go run ./e2e/bom list
+	@go run ./e2e/bom texts >THIRD-PARTY.txt
+
+sbom: ## Write the bill of materials (CycloneDX) to sbom.json
+	@go run ./e2e/bom sbom >sbom.json
+	@echo "wrote sbom.json"
 
 cross: ## Compile without cgo for the other systems
 	@for target in $(CROSS); do \
@@ -127,6 +161,10 @@ $(GOLANGCI):
 $(GOTESTSUM):
 	@echo "installing gotestsum $(GOTESTSUM_VERSION)"
 	@GOBIN=$(@D) go install gotest.tools/gotestsum@$(GOTESTSUM_VERSION)
+
+$(GOVULNCHECK):
+	@echo "installing govulncheck $(GOVULNCHECK_VERSION)"
+	@GOBIN=$(@D) go install golang.org/x/vuln/cmd/govulncheck@$(GOVULNCHECK_VERSION)
 
 clean: ## Remove what was built and installed here
 	@rm -rf caddy .bin bench/out $(NODE_DIRS:%=%/node_modules)
