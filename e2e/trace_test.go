@@ -94,6 +94,11 @@ func TestSampledEventKeepsEveryAttempt(t *testing.T) {
 	s.submitTraced("recorded", browserParent)
 	awaitSpans(t, sink, "process feedback", 3)
 	awaitSpans(t, sink, "POST", 3)
+	// A settlement that the kill comes before is lost, and its attempt repeated.
+	eventually(t, 30*time.Second, "the third attempts are settled", func() bool {
+		all := s.deliveries("app")
+		return len(all) == 2 && all[0].AttemptsMade >= 3 && all[1].AttemptsMade >= 3
+	})
 	s.killAndRestart()
 
 	attempts := awaitSpans(t, sink, "process feedback", 6)
