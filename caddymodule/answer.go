@@ -3,6 +3,7 @@ package caddymodule
 import (
 	"encoding/json"
 	"errors"
+	"log/slog"
 	"net/http"
 	"sync"
 
@@ -81,7 +82,7 @@ func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	}
 	switch problem.Status {
 	case http.StatusServiceUnavailable:
-		h.app.complaints.log(h.app.log, reason, err)
+		h.complain(r, reason, err)
 		header["Retry-After"] = retryAfter(err)
 	case http.StatusRequestEntityTooLarge, http.StatusRequestTimeout:
 		if r.ProtoMajor == 1 {
@@ -92,6 +93,11 @@ func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, err error) {
 		header["Accept-Encoding"] = identityCoding
 	}
 	writeProblem(w, problem)
+}
+
+// complain logs what the client cannot repair.
+func (h *Handler) complain(r *http.Request, reason string, err error) {
+	h.app.unstored.log(r.Context(), h.app.log, slog.LevelError, "submission not stored", slog.String("reason", reason), slog.Any("error", err))
 }
 
 // explain says what the client is told about an error, and under which reason

@@ -71,7 +71,7 @@ type App struct {
 	log    *slog.Logger
 	ctx    caddy.Context // of the configuration, for its events
 
-	complaints complaints
+	unstored, unrecorded complaints
 
 	attaching  sync.Once
 	attachment *attachment // nil where attaching failed

@@ -137,13 +137,24 @@ func (e *engine) open() error {
 	return e.failure
 }
 
+// logOpen says what the store came up with.
+func (e *engine) logOpen(s queue.Stats, took time.Duration) {
+	var waiting int64
+	for _, w := range s.Webhooks {
+		waiting += w.Waiting()
+	}
+	e.options.Logger.Info("the store is open", "store", e.key, "events", s.Events, "waiting", waiting, "disk_bytes", s.DiskBytes, "took", took)
+}
+
 var errEngineClosed = fmt.Errorf("the relay has stopped: %w", queue.ErrClosed)
 
 func (e *engine) build(ctx context.Context, tracer trace.Tracer) (queue.Queue, *relay.Relay, error) {
+	began := time.Now()
 	q, err := e.opener.OpenQueue(ctx, e.options)
 	if err != nil {
 		return nil, nil, err
 	}
+	e.logOpen(q.Stats(), time.Since(began))
 	r := relay.New(relay.Options{
 		Queue:    q,
 		Logger:   e.options.Logger,

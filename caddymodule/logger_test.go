@@ -39,7 +39,7 @@ func TestManyRefusalsMakeOneLine(t *testing.T) {
 	log := slog.New(slog.NewTextHandler(&out, nil))
 	var c complaints
 	for range 1000 {
-		c.log(log, "full", errEngineClosed)
+		c.log(t.Context(), log, slog.LevelError, "submission not stored", slog.Any("error", errEngineClosed))
 	}
 	if n := strings.Count(out.String(), "\n"); n < 1 || n > 3 { // a slow machine may need more than a second
 		t.Errorf("%d lines for 1000 refusals:\n%s", n, out.String())

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"net/http"
 	"path"
 	"time"
@@ -165,12 +166,13 @@ func (h *Handler) record(r *http.Request, s *overheard, answer []byte) error {
 	problem, reason := explain(err)
 	h.app.engine.metrics.Rejected(reason)
 	if problem.Status == http.StatusServiceUnavailable {
-		h.app.complaints.log(h.app.log, reason, err)
+		h.complain(r, reason, err)
 		return err
 	}
 	// The app has it, but it makes no event (for instance an update of what was
 	// created before the relay was there): the client's business is done.
-	h.app.log.Warn("accepted by the next handler, but made no event", "reason", reason, "detail", problem.Detail)
+	h.app.unrecorded.log(r.Context(), h.app.log, slog.LevelWarn, "accepted by the next handler, but made no event",
+		slog.String("reason", reason), slog.String("detail", problem.Detail))
 	return nil
 }
 

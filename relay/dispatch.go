@@ -252,6 +252,7 @@ func (w *webhook) deliver(t task) {
 	if o.ok {
 		w.settle(t.lease, t.lease.Ack(attempt))
 		endProcess(span, o, queue.Delivered, time.Time{})
+		w.logDelivered(d, &attempt)
 		w.succeeded(ended, attempt)
 		w.relay.observer.Delivered(w.name, ended.Sub(d.Created), t.lease.Event.Trace)
 		w.tellAttempt(d, &attempt, o.class, queue.Delivered)
@@ -268,15 +269,12 @@ func (w *webhook) deliver(t task) {
 		endProcess(span, o, queue.Failed, time.Time{})
 	}
 	w.tellAttempt(d, &attempt, o.class, state)
-	w.relay.log.Debug("an attempt failed", "webhook", w.name, "delivery", d.ID.String(), "attempt", d.Rung+1,
-		"class", o.class, "error", attempt.Error, "next", attempt.Next)
+	w.logFailed(d, &attempt)
 	w.failed(ended, attempt, o, t.target.config.Retry)
 	switch {
 	case o.gone:
 		w.change(Disabled, "the receiver answered 410 Gone", ended)
 	case !more:
-		w.relay.log.Warn("a delivery failed for good", "webhook", w.name, "delivery", d.ID.String(), "event", d.ID.Event.String(),
-			"attempts", d.Rung+1, "class", o.class, "error", attempt.Error)
 		w.change(Failing, attempt.Error, ended)
 	}
 }
@@ -317,7 +315,8 @@ func (w *webhook) answered(at time.Time, a queue.Attempt) {
 func (w *webhook) succeeded(at time.Time, a queue.Attempt) {
 	w.mu.Lock()
 	w.underWay--
-	if w.breaker.open {
+	probed := w.breaker.open
+	if probed {
 		w.window.restart(w.underWay)
 	} else {
 		w.window.grow()
@@ -328,19 +327,28 @@ func (w *webhook) succeeded(at time.Time, a queue.Attempt) {
 	w.tally.at(at).Delivered++
 	failing := w.record.State == Failing
 	w.mu.Unlock()
-	if failing {
+	switch {
+	case failing:
 		w.change(Active, "", at)
+	case probed:
+		w.relay.log.Info("a webhook can be reached again", "webhook", w.name)
 	}
 }
 
 func (w *webhook) failed(at time.Time, a queue.Attempt, o outcome, ladder []time.Duration) {
 	w.mu.Lock()
-	defer w.mu.Unlock()
 	w.underWay--
+	probed := w.breaker.open
 	w.breaker.failed(at, o.connection, ladder)
+	opened, probe := w.breaker.open && !probed, w.breaker.probe
 	if o.busy {
 		w.window.shrink()
 	}
 	w.answered(at, a)
 	w.tally.at(at).Failed++
+	w.mu.Unlock()
+	if opened {
+		w.relay.log.Warn("a webhook cannot be reached; one attempt at a time tries whether it can", "webhook", w.name,
+			"class", o.class, "error", a.Error, "next", probe.UTC())
+	}
 }

@@ -52,6 +52,8 @@ type webhook struct {
 	interrupt context.CancelFunc // ends the lane's Next, nil when none waits
 	failure   error              // why the lane cannot be read
 	tally     tally
+
+	warnedAttempt, warnedDelivery seldom // of the log
 }
 
 func newWebhook(r *Relay, s queue.Webhook, rec record) *webhook {
@@ -137,6 +139,12 @@ func (w *webhook) configure(ctx context.Context, t *target) error {
 	parked := w.parked
 	if w.parked = t == nil; w.parked == parked {
 		return nil
+	}
+	if w.parked {
+		w.relay.log.Warn("a webhook has left the configuration; what waits for it is kept until it comes back or expires",
+			"webhook", w.name, "waiting", w.relay.queue.Stats().Webhooks[w.id].Waiting())
+	} else {
+		w.relay.log.Info("a webhook is in the configuration again", "webhook", w.name)
 	}
 	err := w.put(ctx)
 	if err != nil {
