@@ -203,18 +203,22 @@ func startCollector(t *testing.T, sink *otlpsink.Receiver) (endpoint string) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
+	ended := make(chan struct{}) // closed when the process has been reaped
+	go func() {
+		err = cmd.Wait()
+		close(ended)
+	}()
 	t.Cleanup(func() {
 		_ = cmd.Process.Signal(syscall.SIGTERM)
 		select {
-		case err := <-ended:
+		case <-ended:
 			if err != nil {
 				t.Errorf("the collector ended: %v", err)
 			}
 		case <-time.After(20 * time.Second):
 			_ = cmd.Process.Kill()
-			t.Errorf("the collector did not stop: %v", <-ended)
+			<-ended
+			t.Error("the collector did not stop")
 		}
 		if t.Failed() {
 			text, _ := os.ReadFile(log.Name())
@@ -223,6 +227,11 @@ func startCollector(t *testing.T, sink *otlpsink.Receiver) (endpoint string) {
 	})
 	client := &http.Client{Timeout: time.Second}
 	eventually(t, 30*time.Second, "the collector listens", func() bool {
+		select {
+		case <-ended:
+			t.Fatal("the collector ended before it listened")
+		default:
+		}
 		response, err := client.Post("http://"+address+"/v1/traces", "application/json", strings.NewReader("{}"))
 		if err != nil {
 			return false
