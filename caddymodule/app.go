@@ -66,6 +66,15 @@ type App struct {
 	// Who is told when a webhook fails and recovers.
 	NotifiersRaw []json.RawMessage `json:"notifiers,omitempty" caddy:"namespace=userhero.notifiers inline_key=notifier"`
 
+	// How long e-mails and other notices about webhooks wait for others, to go
+	// out as one. Default: 1m.
+	GroupNotices caddy.Duration `json:"group_notices,omitempty"`
+
+	// How long every attempt at a webhook may fail before a warning is sent,
+	// though retries are left. Default: no warnings; what is told of is a webhook
+	// whose retries have run out.
+	WarnAfter caddy.Duration `json:"warn_after,omitempty"`
+
 	config relay.Config
 	engine *engine // a reference, given back by Cleanup
 	log    *slog.Logger
@@ -137,6 +146,9 @@ func (a *App) resolve(repl *caddy.Replacer) (relay.Config, error) {
 	c := relay.Config{
 		Retry:   a.Retry.durations(),
 		Timeout: time.Duration(a.Timeout),
+
+		GroupNotices: time.Duration(a.GroupNotices),
+		WarnAfter:    time.Duration(a.WarnAfter),
 	}
 	if a.Egress != nil {
 		proxy, err := resolveSecret(repl, a.Egress.Proxy)
@@ -172,8 +184,8 @@ func (a *App) loadQueue(ctx caddy.Context) (QueueOpener, error) {
 
 // Validate checks the settings without a store and without the network.
 func (a *App) Validate() error {
-	if a.Retention < 0 || a.MaxDisk < 0 || a.Timeout < 0 {
-		return errors.New("retention, max_disk and timeout may not be negative")
+	if a.Retention < 0 || a.MaxDisk < 0 || a.Timeout < 0 || a.GroupNotices < 0 || a.WarnAfter < 0 {
+		return errors.New("retention, max_disk, timeout, group_notices and warn_after may not be negative")
 	}
 	return a.config.Validate()
 }

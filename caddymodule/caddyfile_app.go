@@ -46,6 +46,7 @@ func parseApp(d *caddyfile.Dispenser, existing any) (any, error) {
 //	        timeout     <duration>
 //	        concurrency <number>
 //	        rate        <number>/<unit>
+//	        warn_after  <duration>
 //	        ordered
 //	        disabled
 //	    }
@@ -56,6 +57,8 @@ func parseApp(d *caddyfile.Dispenser, existing any) (any, error) {
 //	    notify <notifier> {
 //	        …
 //	    }
+//	    group_notices <duration>
+//	    warn_after    <duration>
 //	}
 func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // consume the option's name
@@ -81,8 +84,12 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			err = a.unmarshalEgress(d)
 		case "notify":
 			err = a.unmarshalNotify(d)
+		case "group_notices":
+			err = duration(d, &a.GroupNotices)
+		case "warn_after":
+			err = duration(d, &a.WarnAfter)
 		default:
-			err = d.Errf("unrecognized option '%s' of userhero; known are queue, retry, timeout, retention, max_disk, webhook, egress and notify", option)
+			err = d.Errf("unrecognized option '%s' of userhero; known are queue, retry, timeout, retention, max_disk, webhook, egress, notify, group_notices and warn_after", option)
 		}
 		if err != nil {
 			return err
@@ -221,6 +228,8 @@ func (w *Webhook) unmarshalOption(d *caddyfile.Dispenser) error {
 		if _, err := relay.ParseRate(w.Rate); err != nil {
 			return d.WrapErr(err)
 		}
+	case "warn_after":
+		return duration(d, &w.WarnAfter)
 	case "ordered":
 		w.Ordered = true
 		return noArgument(d)
@@ -228,7 +237,7 @@ func (w *Webhook) unmarshalOption(d *caddyfile.Dispenser) error {
 		w.Disabled = true
 		return noArgument(d)
 	default:
-		return d.Errf("unrecognized option '%s' of webhook; known are url, secret, events, filter, header, tls_client_auth, tls_ca, retry, timeout, concurrency, rate, ordered and disabled", option)
+		return d.Errf("unrecognized option '%s' of webhook; known are url, secret, events, filter, header, tls_client_auth, tls_ca, retry, timeout, concurrency, rate, warn_after, ordered and disabled", option)
 	}
 	return nil
 }

@@ -58,6 +58,10 @@ type Webhook struct {
 	// The most requests per time, such as `50/s` or `1000/m`. Default: no bound.
 	Rate string `json:"rate,omitempty"`
 
+	// How long every attempt may fail before a warning is sent, though retries
+	// are left. Default: the app's.
+	WarnAfter caddy.Duration `json:"warn_after,omitempty"`
+
 	// Deliver the events of one feedback in order: an update never overtakes
 	// its creation.
 	Ordered bool `json:"ordered,omitempty"`
@@ -90,6 +94,7 @@ func (w *Webhook) resolve(repl *caddy.Replacer) (relay.WebhookConfig, error) {
 		Retry:       w.Retry.durations(),
 		Timeout:     time.Duration(w.Timeout),
 		Concurrency: w.Concurrency,
+		WarnAfter:   time.Duration(w.WarnAfter),
 		Ordered:     w.Ordered,
 		Disabled:    w.Disabled,
 	}

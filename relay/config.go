@@ -42,6 +42,11 @@ type Config struct {
 	// Notifier is told when a webhook fails, recovers or is disabled; nil tells
 	// nobody.
 	Notifier Notifier
+	// GroupNotices is how long a notice waits for others that go out with it; 0
+	// is one minute.
+	GroupNotices time.Duration
+	// WarnAfter is that of webhooks without their own; 0 gives no warnings.
+	WarnAfter time.Duration
 }
 
 // Egress says where deliveries may go besides public addresses.
@@ -87,6 +92,9 @@ type WebhookConfig struct {
 	Rate Rate
 	// Ordered keeps events of one feedback in order.
 	Ordered bool
+	// WarnAfter is how long every attempt may fail before a warning is sent; 0 is
+	// the generation's.
+	WarnAfter time.Duration
 	// Disabled webhooks get no new events and hold those that wait.
 	Disabled bool
 }
@@ -333,6 +341,9 @@ func (w WebhookConfig) complete(c Config) WebhookConfig {
 	}
 	if w.Concurrency == 0 {
 		w.Concurrency = DefaultConcurrency
+	}
+	if w.WarnAfter == 0 {
+		w.WarnAfter = c.WarnAfter
 	}
 	return w
 }

@@ -325,11 +325,14 @@ func (w *webhook) succeeded(at time.Time, a queue.Attempt) {
 	w.record.LastSuccess = at.UTC()
 	w.answered(at, a)
 	w.tally.at(at).Delivered++
-	failing := w.record.State == Failing
+	w.untroubledLocked()
+	failing, warned := w.record.State == Failing, !w.record.Episode.IsZero()
 	w.mu.Unlock()
 	switch {
 	case failing:
 		w.change(Active, "", at)
+	case warned:
+		w.calmed(at)
 	case probed:
 		w.relay.log.Info("a webhook can be reached again", "webhook", w.name)
 	}
@@ -346,6 +349,7 @@ func (w *webhook) failed(at time.Time, a queue.Attempt, o outcome, ladder []time
 	}
 	w.answered(at, a)
 	w.tally.at(at).Failed++
+	w.troubledLocked(at)
 	w.mu.Unlock()
 	if opened {
 		w.relay.log.Warn("a webhook cannot be reached; one attempt at a time tries whether it can", "webhook", w.name,

@@ -23,6 +23,8 @@ const (
 	NoticeFailing   = "failing"
 	NoticeRecovered = "recovered"
 	NoticeDisabled  = "disabled"
+	// NoticeWarning: attempts fail, retries are left.
+	NoticeWarning = "warning"
 )
 
 // Notice is one change of a webhook's state that its owner should know of. It
@@ -45,8 +47,9 @@ const (
 	noticeType = ".notice"
 	// mailbox is the name of the record that is their webhook; no user can take it.
 	mailbox = ".mailbox"
-	// groupWithin is how long notices wait for others, to go out as one message.
-	groupWithin = 60 * time.Second
+	// defaultGroupWithin is how long notices wait for others, to go out as one
+	// message.
+	defaultGroupWithin = 60 * time.Second
 	maxGroup    = 100
 	mailTimeout = 2 * time.Minute
 )
@@ -107,6 +110,20 @@ func (r *Relay) notifier() Notifier {
 	return r.current.config.Notifier
 }
 
+// groupWithin is how long notices wait for others.
+func (r *Relay) groupWithin() time.Duration {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.groupWithinLocked()
+}
+
+func (r *Relay) groupWithinLocked() time.Duration {
+	if r.current == nil || r.current.config.GroupNotices == 0 {
+		return defaultGroupWithin
+	}
+	return r.current.config.GroupNotices
+}
+
 // post puts a notice into the mailbox, once: its key is that of the change.
 func (m *mail) post(n Notice) {
 	body, err := json.Marshal(n)
@@ -150,7 +167,7 @@ func (m *mail) gather(ctx context.Context, lane queue.Lane) ([]*queue.Lease, err
 	if err != nil {
 		return nil, err
 	}
-	until := group[0].Event.Created.Add(groupWithin)
+	until := group[0].Event.Created.Add(m.relay.groupWithin())
 	if group[0].Delivery.Rung > 0 {
 		until = time.Now() // it has waited
 	}
@@ -173,7 +190,7 @@ func (m *mail) send(ctx context.Context, group []*queue.Lease) {
 	if ctx.Err() != nil || notifier == nil {
 		at := time.Now()
 		if notifier == nil {
-			at = at.Add(groupWithin) // the configuration has none at the moment
+			at = at.Add(defaultGroupWithin) // the configuration has none at the moment
 		}
 		for _, l := range group {
 			_ = l.Defer(at) // lost with the lane otherwise, which is the same

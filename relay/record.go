@@ -32,8 +32,11 @@ type record struct {
 	// Reason says in words why it is failing or disabled.
 	Reason       string    `json:"reason,omitempty"`
 	FailingSince time.Time `json:"failing_since,omitzero"`
-	LastSuccess  time.Time `json:"last_success,omitzero"`
-	LastAttempt  time.Time `json:"last_attempt,omitzero"`
+	// Episode is when what the owner was told of last began, with a warning or
+	// with failing; zero once it is over.
+	Episode     time.Time `json:"episode,omitzero"`
+	LastSuccess time.Time `json:"last_success,omitzero"`
+	LastAttempt time.Time `json:"last_attempt,omitzero"`
 	// LastAnswer is what came of the attempt at LastAttempt.
 	LastAnswer Answer `json:"last_answer,omitzero"`
 	// Hours is the tally of the last day as it was when the record was stored.

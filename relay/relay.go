@@ -302,7 +302,7 @@ func (r *Relay) OldestDueAge(stats queue.Stats) time.Duration {
 		}
 		age := time.Since(s.OldestDue)
 		if r.mail != nil && id == r.mail.id {
-			age -= groupWithin
+			age -= r.groupWithinLocked()
 		}
 		oldest = max(oldest, age)
 	}

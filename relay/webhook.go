@@ -48,6 +48,7 @@ type webhook struct {
 	limiter   *rate.Limiter
 	breaker   breaker
 	window    window
+	ailment   ailment
 	underWay  int
 	interrupt context.CancelFunc // ends the lane's Next, nil when none waits
 	failure   error              // why the lane cannot be read
@@ -333,10 +334,20 @@ func (w *webhook) change(to, reason string, at time.Time) {
 	}
 	w.record.State, w.record.Reason = to, reason
 	w.record.FailingSince = time.Time{}
+	episode := w.record.Episode // a warning began it, or failing did
+	switch {
+	case !episode.IsZero():
+	case since.IsZero():
+		episode = at.UTC()
+	default:
+		episode = since
+	}
+	w.record.Episode = time.Time{}
 	if to == Failing {
-		w.record.FailingSince = at.UTC()
+		w.record.FailingSince, w.record.Episode = at.UTC(), episode
 		w.breaker.trip(w.ladderLocked())
 	}
+	w.untroubledLocked()
 	w.mu.Unlock()
 	w.wake(true)
 	ctx, cancel := context.WithTimeout(context.Background(), storeTime)
@@ -357,17 +368,17 @@ func (w *webhook) change(to, reason string, at time.Time) {
 	if since.IsZero() {
 		since = at
 	}
-	w.relay.tell(w.notice(kind, reason, since, at))
+	w.relay.tell(w.notice(kind, reason, episode, since, at))
 }
 
 // notice says what changed. What belongs to one time of failing has one thread,
-// named by when that began.
-func (w *webhook) notice(kind, reason string, since, at time.Time) Notice {
+// named by when that episode began.
+func (w *webhook) notice(kind, reason string, episode, since, at time.Time) Notice {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	n := Notice{
 		Kind: kind, Webhook: w.name, At: at.UTC(), Since: since.UTC(), Reason: reason,
-		Thread: fmt.Sprintf("%d-%d", w.id, since.UnixMilli()),
+		Thread: fmt.Sprintf("%d-%d", w.id, episode.UnixMilli()),
 	}
 	if w.target != nil {
 		u := *w.target.url
@@ -383,9 +394,13 @@ func (w *webhook) notice(kind, reason string, since, at time.Time) Notice {
 func (w *webhook) remind() {
 	w.mu.Lock()
 	failing, since, reason := w.record.State == Failing, w.record.FailingSince, w.record.Reason
+	episode := w.record.Episode
 	w.mu.Unlock()
+	if episode.IsZero() {
+		episode = since
+	}
 	if failing && time.Since(since) < remindWithin {
-		w.relay.tell(w.notice(NoticeFailing, reason, since, since))
+		w.relay.tell(w.notice(NoticeFailing, reason, episode, since, since))
 	}
 }
 
@@ -398,6 +413,8 @@ func (w *webhook) setByOwner(ctx context.Context, to, reason, who string) error 
 	w.mu.Lock()
 	before, from := w.record, w.stateLocked()
 	w.record.State, w.record.Reason, w.record.FailingSince = to, reason, time.Time{}
+	w.record.Episode = time.Time{}
+	w.untroubledLocked()
 	if to == Active {
 		w.breaker = breaker{lastTime: w.breaker.lastTime}
 		w.window.restart(w.underWay)
