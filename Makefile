@@ -7,12 +7,14 @@
 GOLANGCI_VERSION := v2.15.0
 GOTESTSUM_VERSION := v1.13.0
 GOVULNCHECK_VERSION := v1.9.0
+BENCHSTAT_VERSION := v0.0.0-20260908200009-22c9c6c9d4da
 
 BIN       := $(CURDIR)/.bin
 GOLANGCI  := $(BIN)/golangci-lint@$(GOLANGCI_VERSION)/golangci-lint
 GOTESTSUM := $(BIN)/gotestsum@$(GOTESTSUM_VERSION)/gotestsum
 GOVULNCHECK := $(BIN)/govulncheck@$(GOVULNCHECK_VERSION)/govulncheck
 COLLECTOR := $(BIN)/collector/collector
+BENCHSTAT := $(BIN)/benchstat@$(BENCHSTAT_VERSION)/benchstat
 OUT       := $(BIN)/results
 NODE_DIRS := e2e/console e2e/express4 e2e/express5 examples/widget
 
@@ -21,7 +23,7 @@ CROSS := linux/arm64 darwin/arm64 windows/amd64
 
 # Packages whose tests run one after the other and without the race detector,
 # because they measure time against another process.
-BLACK_BOX := ./e2e/... ./examples/widget/
+BLACK_BOX := ./e2e/... ./examples/widget/ ./bench/
 UNIT      := $(shell go list ./... 2>/dev/null | grep -v /relay/e2e)
 
 FUZZTIME ?= 30s
@@ -36,7 +38,7 @@ BENCHFLAGS ?=
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build run test lint fmt unit conformance e2e collector supply licences sbom cross screenshots bench fuzz node programs clean
+.PHONY: help build run test lint fmt unit conformance e2e collector supply licences sbom cross screenshots bench profile benchstat fuzz node programs clean
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -117,6 +119,27 @@ screenshots: build node ## Take the README's pictures of the console anew
 bench: build ## Measure against Caddy's own respond and reverse_proxy; JSON in bench/out
 	@go run ./bench -caddy ./caddy $(BENCHFLAGS)
 
+profile: build ## Where time, memory and waiting go: profiles in bench/out for go tool pprof
+	@go run ./bench -caddy ./caddy -profile -duration 10s
+	@cd relay && go test -run '^$$' -bench AcceptToDelivered -benchtime 50000x -o ../bench/out/relay.test \
+		-blockprofile ../bench/out/block.pprof -mutexprofile ../bench/out/mutex.pprof .
+
+# The Go benchmarks of each layer, at BASE and here, in turns.
+BASE ?= HEAD~1
+COUNT ?= 6
+BENCHED := ./event ./queue/badgerqueue ./relay ./relay/lean
+
+benchstat: $(BENCHSTAT) ## Compare the Go benchmarks with those of another commit: make benchstat BASE=main
+	@rm -rf $(OUT)/base && mkdir -p $(OUT)
+	@git worktree prune && git worktree add -q --detach $(OUT)/base $(BASE)
+	@trap 'git worktree remove --force $(OUT)/base' EXIT; \
+	rm -f $(OUT)/bench.base $(OUT)/bench.here; \
+	for i in $$(seq $(COUNT)); do \
+		(cd $(OUT)/base && go test -run '^$$' -bench 'Canonical|Document|Enqueue|Deliver|RoundTrip|Attempt' -benchmem $(BENCHED) >>$(OUT)/bench.base) || true; \
+		go test -run '^$$' -bench 'Canonical|Document|Enqueue|Deliver|RoundTrip|Attempt' -benchmem $(BENCHED) >>$(OUT)/bench.here; \
+	done; \
+	$(BENCHSTAT) base=$(OUT)/bench.base here=$(OUT)/bench.here
+
 fuzz: ## Run each fuzz target for FUZZTIME (30s)
 	@for package in $$(go list ./...); do \
 		for target in $$(go test -list '^Fuzz' $$package | grep '^Fuzz' || true); do \
@@ -165,6 +188,10 @@ $(GOTESTSUM):
 $(GOVULNCHECK):
 	@echo "installing govulncheck $(GOVULNCHECK_VERSION)"
 	@GOBIN=$(@D) go install golang.org/x/vuln/cmd/govulncheck@$(GOVULNCHECK_VERSION)
+
+$(BENCHSTAT):
+	@echo "installing benchstat $(BENCHSTAT_VERSION)"
+	@GOBIN=$(@D) go install golang.org/x/perf/cmd/benchstat@$(BENCHSTAT_VERSION)
 
 clean: ## Remove what was built and installed here
 	@rm -rf caddy .bin bench/out $(NODE_DIRS:%=%/node_modules)

@@ -13,6 +13,8 @@ import (
 // of it. Each has a file of its own.
 type scenario struct {
 	rows []row
+	// once: the runs are too long, or too alike, to be repeated.
+	once bool
 	// long ones take minutes and gigabytes: they run once, and only with -long.
 	long bool
 	// relay and baseline each do one run on fresh processes. A scenario without
@@ -28,6 +30,10 @@ func scenarios() []scenario {
 		throughput(1),
 		throughput(5),
 		latency(200),
+		drain(20_000),
+		starve(100_000),
+		idle(20_000),
+		encoding(),
 	}
 }
 
@@ -96,7 +102,7 @@ func (s scenario) measure(ctx context.Context, o options) ([]figure, error) {
 	figures := make([]figure, len(s.rows))
 	results := make([][]float64, len(s.rows))
 	runs := o.pairs
-	if s.long {
+	if s.long || s.once {
 		runs = 1
 	}
 	for range runs {

@@ -36,6 +36,8 @@ type Options struct {
 	Connections int
 	// Duration is how long new requests are begun.
 	Duration time.Duration
+	// Requests is how many are sent at most; 0 is no bound.
+	Requests uint64
 	// Rate is requests per second over all connections; 0 is the closed loop:
 	// each connection sends its next request when it has the answer.
 	Rate float64
@@ -124,7 +126,7 @@ func dial(ctx context.Context, o Options) (*connection, error) {
 func (c *connection) run(ctx context.Context, next func() (uint64, time.Time)) error {
 	for {
 		n, due := next()
-		if !waitUntil(ctx, due) {
+		if c.options.Requests > 0 && n >= c.options.Requests || !waitUntil(ctx, due) {
 			return nil
 		}
 		status, err := c.exchange(n)

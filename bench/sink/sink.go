@@ -21,6 +21,7 @@ type Sink struct {
 	listener net.Listener
 	deliver  func(delivery string, body []byte, at time.Time)
 	count    atomic.Uint64
+	first    atomic.Int64  // UnixNano of the first arrival
 	last     atomic.Int64  // UnixNano of the latest arrival
 	wanted   atomic.Uint64 // the count that somebody waits for; 0 is nobody
 	serving  sync.WaitGroup
@@ -28,6 +29,7 @@ type Sink struct {
 	mu sync.Mutex
 	// mu guards everything declared below.
 	conns   map[net.Conn]bool
+	most    int           // connections at once
 	changed chan struct{} // closed and replaced at a request that somebody waits for
 }
 
@@ -35,7 +37,12 @@ type Sink struct {
 // request's X-UserHero-Delivery, its body and when it had come; it must not
 // keep the body, and is called by many goroutines.
 func Start(ctx context.Context, deliver func(delivery string, body []byte, at time.Time)) (*Sink, error) {
-	l, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
+	return StartAt(ctx, "127.0.0.1:0", deliver)
+}
+
+// StartAt is Start at an address, such as that of a sink before.
+func StartAt(ctx context.Context, address string, deliver func(delivery string, body []byte, at time.Time)) (*Sink, error) {
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
 	if err != nil {
 		return nil, fmt.Errorf("starting the sink: %w", err)
 	}
@@ -58,6 +65,16 @@ func (s *Sink) URLs(n int) []string {
 
 // Count is how many requests have been answered.
 func (s *Sink) Count() uint64 { return s.count.Load() }
+
+// First is when the first request had come.
+func (s *Sink) First() time.Time { return time.Unix(0, s.first.Load()) }
+
+// Most is how many connections were open at once at most.
+func (s *Sink) Most() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.most
+}
 
 // Last is when the latest request had come.
 func (s *Sink) Last() time.Time { return time.Unix(0, s.last.Load()) }
@@ -99,6 +116,7 @@ func (s *Sink) accept() {
 		}
 		s.mu.Lock()
 		s.conns[conn] = true
+		s.most = max(s.most, len(s.conns))
 		s.mu.Unlock()
 		s.serving.Go(func() {
 			s.serve(conn)
@@ -131,6 +149,7 @@ func (s *Sink) serve(conn net.Conn) {
 		if s.deliver != nil {
 			s.deliver(delivery, body, at)
 		}
+		s.first.CompareAndSwap(0, at.UnixNano())
 		s.last.Store(at.UnixNano())
 		if _, err := conn.Write(answer); err != nil {
 			return

@@ -1,0 +1,51 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"testing"
+	"time"
+)
+
+// TestRatiosAreNotBroken runs the bench for moments, in pairs, and fails only on
+// ratios that no noise explains. RELAY names the built Caddy.
+func TestRatiosAreNotBroken(t *testing.T) {
+	caddy := os.Getenv("RELAY")
+	if caddy == "" {
+		return // `make unit` has none; `make e2e` has
+	}
+	caddy, err := filepath.Abs(caddy)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := options{caddy: caddy, out: t.TempDir(), pairs: 3, duration: time.Second, only: regexp.MustCompile("")}
+	for _, s := range scenarios() {
+		if s.rows[0].smoke == 0 {
+			continue
+		}
+		figures, err := s.measure(t.Context(), o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, r := range s.rows {
+			if r.smoke != 0 && figures[i].Result < r.smoke {
+				t.Errorf("%s: %.3f of %s, below %.2f: relay %.0f, baseline %.0f", r.name, figures[i].Result, r.against, r.smoke,
+					figures[i].Relay, figures[i].Baseline)
+			}
+			t.Logf("%s: %.3g", r.name, figures[i].Result)
+		}
+	}
+}
+
+// TestSmokeNotices: the comparison fails where the relay is slow.
+func TestSmokeNotices(t *testing.T) {
+	t.Parallel()
+	for _, s := range scenarios() {
+		for _, r := range s.rows {
+			if r.smoke != 0 && (r.compare != ratio || r.smoke >= r.least || r.compare.of(1, 20) >= r.smoke) {
+				t.Errorf("%s: a twentieth passes, or what meets the target does not", r.name)
+			}
+		}
+	}
+}
