@@ -104,6 +104,8 @@ func TestConsoleFindsItsMountPoint(t *testing.T) {
 	s.load("", "handle_path /cut/* "+console+"handle_path /bare* "+console+"handle /kept/deep/* "+console+"handle /also* "+console+"handle "+console)
 	for path, want := range map[string]int{
 		"/cut/api/status": 200, "/kept/deep/api/status": 200, "/api/status": 200, "/also/api/status": 200, "/bare/api/status": 200,
+		"/": 200, "/kept/deep/": 200, "/kept/deep/webhooks": 200, "/kept/deep/events": 200, "/kept/deep/activity": 200, "/kept/deep/add": 200,
+		"/kept/deep/assets/console.css": 200, "/kept/deep/deliveries/x/redeliver": 404, "/cut/add": 200, "/webhooks/events": 404,
 		"/cut/api/nothing": 404, "/api/nothing": 404, "/bare": 307, "/also": 307,
 	} {
 		if a := s.do("GET", path, ""); a.Status != want {

@@ -5,6 +5,7 @@ import (
 	"net/url"
 	"time"
 
+	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/relay"
 )
 
@@ -23,7 +24,8 @@ type activityRow struct {
 	At                         time.Time
 	Mark                       mark
 	What, Who, Webhook, Detail string
-	There                      bool // the webhook is still there
+	There                      bool   // the webhook is still there
+	Event                      string // that the detail names
 }
 
 func (p pages) listActivity(r *http.Request) (any, error) {
@@ -39,6 +41,9 @@ func (p pages) listActivity(r *http.Request) (any, error) {
 	for _, a := range found.Items {
 		_, there := p.relay.Webhook(a.Webhook)
 		row := activityRow{At: a.At, Mark: activityMark(a), Who: a.Who, Webhook: a.Webhook, Detail: a.Detail, There: there}
+		if id, err := queue.ParseDeliveryID(a.Detail); err == nil {
+			row.Event = id.Event.String()
+		}
 		switch row.Who {
 		case p.who(r):
 			row.Who = "you"

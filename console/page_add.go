@@ -21,7 +21,6 @@ type wizard struct {
 	URL   string
 	Filter,
 	Secret string
-	Own              bool // the secret is the user's
 	Created, Updated bool
 	Problem          string
 	Snippets         []snippet
@@ -55,7 +54,6 @@ func (p pages) addStep(r *http.Request) (any, error) {
 	}
 	w := wizard{
 		Name: field(r, "name"), URL: field(r, "url"), Filter: field(r, "filter"), Secret: r.PostFormValue("secret"),
-		Own:     field(r, "own") != "",
 		Created: slices.Contains(r.PostForm["events"], string(event.Created)),
 		Updated: slices.Contains(r.PostForm["events"], string(event.Updated)),
 	}

@@ -19,6 +19,9 @@ const (
 	// searchTime bounds the search for one page. What is further back is one
 	// click away.
 	searchTime = 400 * time.Millisecond
+	// mostChoices is how many webhooks are offered in a list; of more, the name
+	// is typed.
+	mostChoices = 100
 	// excerpt is how many characters of a message a list shows.
 	excerpt = 160
 )
@@ -26,7 +29,7 @@ const (
 // eventsPage is the list of events.
 type eventsPage struct {
 	Query    eventsQuery
-	Webhooks []choice
+	Webhooks []choice // none where they are too many to choose from
 	States   []choice
 	Rows     []eventRow
 	Next     string // the address of the next page; empty at the end
@@ -170,8 +173,10 @@ func (p pages) listEvents(r *http.Request) (any, error) {
 		return to, nil
 	}
 	page := eventsPage{Query: q, First: q.Cursor == "", Any: p.queue.Stats().Events > 0, Submit: submitLine(r)}
-	for _, w := range p.relay.Webhooks() {
-		page.Webhooks = append(page.Webhooks, choice{w.Name, w.Name, w.Name == q.Webhook})
+	if all := p.relay.Webhooks(); len(all) <= mostChoices {
+		for _, w := range all {
+			page.Webhooks = append(page.Webhooks, choice{w.Name, w.Name, w.Name == q.Webhook})
+		}
 	}
 	for _, state := range []string{stateDelivered, stateRetrying, statePending, stateHeld, stateFailed} {
 		page.States = append(page.States, choice{state, stateNames[state], state == q.State})

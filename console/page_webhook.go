@@ -24,6 +24,7 @@ type webhookPage struct {
 	Ladder    ladder
 	Here      *here
 	Hint      string
+	NextProbe time.Time // when a webhook that does not answer is tried again
 	Counts    relay.Counts
 	Latest    []eventRow // its newest deliveries
 	Settings  settings
@@ -83,6 +84,7 @@ func (p pages) webhookScreen(r *http.Request, with func(*webhookPage, *screen)) 
 	if w.LastAnswer.Error != "" {
 		page.Why, page.Hint = w.LastAnswer.Error, hintFor(w.LastAnswer.Class)
 	}
+	page.NextProbe = w.NextProbe
 	if page.Here, page.Ladder, err = p.whereItStands(r, w, now); err != nil {
 		return nil, err
 	}
@@ -117,7 +119,7 @@ func (p pages) whereItStands(r *http.Request, w relay.WebhookStatus, now time.Ti
 		return nil, drawLadder(w.Retry, -1), nil
 	}
 	next := slices.MinFunc(found.Items, func(a, b queue.Delivery) int { return a.Due.Compare(b.Due) })
-	tries := len(w.Retry) + 1
+	tries := max(len(w.Retry), next.Rung) + 1 // the ladder may have been cut meanwhile
 	return &here{
 		Delivery: next.ID.String(), Event: next.ID.Event.String(),
 		Mark:  deliveryMark(next, p.relay.DeliveryState(next), &w, p.who(r), now),
@@ -411,7 +413,10 @@ func (p pages) deleteWebhook(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return seeOther("webhooks?done=deleted&n=" + strconv.FormatInt(ended, 10)), nil
+	if ended == 0 {
+		return seeOther("webhooks?done=deleted"), nil
+	}
+	return seeOther("webhooks?done=ended&n=" + strconv.FormatInt(ended, 10)), nil
 }
 
 // redeliver sends one delivery again, and comes back to where it was asked for.

@@ -153,7 +153,8 @@ var flashes = map[string]flash{
 	"redelivered": {"good", "It is sent again now."},
 	"busy":        {"bad", "An attempt is under way at this moment. See what comes of it."},
 	"recovered":   {"good", "%s will be sent again."},
-	"deleted":     {"good", "The webhook is deleted, and %s that waited for it ended."},
+	"deleted":     {"good", "The webhook is deleted. Nothing waited for it."},
+	"ended":       {"good", "The webhook is deleted, and %s that waited for it ended."},
 }
 
 // flashOf reads what was done from a page's address.

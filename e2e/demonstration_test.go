@@ -81,6 +81,9 @@ func TestFirstMinute(t *testing.T) {
 			t.Errorf("arrived: %+v", a)
 		}
 	}
+	eventually(t, 10*time.Second, "the console says that all is well", func() bool {
+		return strings.Contains(fetch(t, base+"/relay/", "text/html"), "The webhook is healthy; nothing waiting.")
+	})
 	if page := fetch(t, base+"/receiver", "text/html"); !strings.Contains(page, "The export button does not work") {
 		t.Errorf("the receiver's page does not show the event: %s", page)
 	}

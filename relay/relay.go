@@ -261,7 +261,10 @@ type WebhookStatus struct {
 	LastSuccess  time.Time
 	LastAttempt  time.Time
 	LastAnswer   Answer // to the last attempt; zero before the first
-	Counts       Counts
+	// NextProbe is the earliest time of the next probe, where the breaker is
+	// open; zero where it is closed, or a probe is under way.
+	NextProbe time.Time
+	Counts    Counts
 }
 
 // Counts are deliveries by the state people see.

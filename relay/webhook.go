@@ -470,6 +470,9 @@ func (w *webhook) status(c queue.Counts) WebhookStatus {
 		LastSuccess: w.record.LastSuccess, LastAttempt: w.record.LastAttempt, LastAnswer: w.record.LastAnswer,
 		Counts: Counts{Pending: c.Pending, Retrying: c.Retrying, Failed: c.Failed, Delivered: c.Delivered},
 	}
+	if w.breaker.open && !w.breaker.probing && w.takesLocked() {
+		s.NextProbe = w.breaker.probe
+	}
 	if !w.takesLocked() {
 		s.Counts.Held, s.Counts.Pending, s.Counts.Retrying = c.Waiting(), 0, 0
 	}
