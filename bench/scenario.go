@@ -29,6 +29,7 @@ func scenarios() []scenario {
 		accepts(256),
 		throughput(1),
 		throughput(5),
+		tracing(),
 		latency(200),
 		drain(20_000),
 		starve(100_000),

@@ -17,6 +17,7 @@ import (
 type config struct {
 	app, site string
 	ready     string // path on the admin endpoint
+	env       []string
 }
 
 // relayConfig is a relay with webhooks to the given URLs.
@@ -60,7 +61,7 @@ func startCaddy(ctx context.Context, o options, c config) (*server, error) {
 		return nil, err
 	}
 	p, err := caddyproc.Start(ctx, caddyproc.Options{
-		Binary: o.caddy, Dir: dir, Ready: "http://" + admin + c.ready,
+		Binary: o.caddy, Dir: dir, Ready: "http://" + admin + c.ready, Env: c.env,
 		Caddyfile: fmt.Sprintf("{\nadmin %s\ndefault_bind 127.0.0.1\nauto_https off\npersist_config off\ngrace_period 5s\n%s\n}\nhttp://%s {\n%s\n}\n",
 			admin, strings.ReplaceAll(c.app, "STORE", filepath.Join(dir, "store")), site, c.site),
 	})

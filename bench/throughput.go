@@ -25,36 +25,7 @@ func throughput(webhooks int) scenario {
 	return scenario{
 		rows: []row{r, cost},
 		relay: func(ctx context.Context, o options) (outcome, error) {
-			seen := newSeen()
-			k, err := sink.Start(ctx, seen.deliver)
-			if err != nil {
-				return outcome{}, err
-			}
-			defer k.Close()
-			s, err := startCaddy(ctx, o, relayConfig(k.URLs(webhooks)))
-			if err != nil {
-				return outcome{}, err
-			}
-			defer s.stop()
-			result, err := submitAll(ctx, o, s.site, connections)
-			if err != nil {
-				return outcome{}, err
-			}
-			accepted := result.Answered * uint64(webhooks)
-			behind := accepted - min(accepted, k.Count())
-			drained, cancel := context.WithTimeout(ctx, 60*time.Second)
-			defer cancel()
-			if err := k.Await(drained, accepted); err != nil {
-				return outcome{}, err
-			}
-			took := k.Last().Sub(result.Began)
-			if distinct := seen.count(); distinct != int(accepted) {
-				return outcome{}, fmt.Errorf("%d deliveries of %d accepted", distinct, accepted)
-			}
-			return outcome{
-				figures: []float64{float64(accepted) / took.Seconds(), s.cpuPer(accepted)},
-				note:    fmt.Sprintf("accepted %.0f/s, %d behind at the end of the load", result.PerSecond(), behind),
-			}, nil
+			return deliverAll(ctx, o, webhooks, connections, nil)
 		},
 		baseline: func(ctx context.Context, o options) (outcome, error) {
 			k, err := sink.Start(ctx, nil)
@@ -75,6 +46,44 @@ func throughput(webhooks int) scenario {
 			return outcome{figures: []float64{result.PerSecond(), s.cpuPer(result.Answered)}}, nil
 		},
 	}
+}
+
+// deliverAll runs a relay with some environment until what it accepted under
+// sustained load has been delivered. Its figures are deliveries per second and
+// CPU time per delivery.
+func deliverAll(ctx context.Context, o options, webhooks, connections int, env []string) (outcome, error) {
+	seen := newSeen()
+	k, err := sink.Start(ctx, seen.deliver)
+	if err != nil {
+		return outcome{}, err
+	}
+	defer k.Close()
+	c := relayConfig(k.URLs(webhooks))
+	c.env = env
+	s, err := startCaddy(ctx, o, c)
+	if err != nil {
+		return outcome{}, err
+	}
+	defer s.stop()
+	result, err := submitAll(ctx, o, s.site, connections)
+	if err != nil {
+		return outcome{}, err
+	}
+	accepted := result.Answered * uint64(webhooks)
+	behind := accepted - min(accepted, k.Count())
+	drained, cancel := context.WithTimeout(ctx, 60*time.Second)
+	defer cancel()
+	if err := k.Await(drained, accepted); err != nil {
+		return outcome{}, err
+	}
+	took := k.Last().Sub(result.Began)
+	if distinct := seen.count(); distinct != int(accepted) {
+		return outcome{}, fmt.Errorf("%d deliveries of %d accepted", distinct, accepted)
+	}
+	return outcome{
+		figures: []float64{float64(accepted) / took.Seconds(), s.cpuPer(accepted)},
+		note:    fmt.Sprintf("accepted %.0f/s, %d behind at the end of the load", result.PerSecond(), behind),
+	}, nil
 }
 
 // seen counts distinct deliveries.

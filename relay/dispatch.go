@@ -217,7 +217,7 @@ func (w *webhook) labour(t task, quit <-chan struct{}) {
 // giveBack defers a lease without an attempt.
 func (w *webhook) giveBack(lease *queue.Lease, at time.Time) {
 	if err := lease.Defer(at); err != nil && !errors.Is(err, queue.ErrClosed) {
-		w.relay.log.Error("a delivery was not given back; it will be attempted again", "delivery", lease.Delivery.ID, "error", err)
+		w.logUnsettled("a delivery was not given back; it will be attempted again", lease, err)
 	}
 }
 
@@ -293,8 +293,7 @@ func (w *webhook) tellAttempt(d *queue.Delivery, a *queue.Attempt, class string,
 
 func (w *webhook) settle(lease *queue.Lease, err error) {
 	if err != nil {
-		w.relay.log.Error("a delivery was not settled; it will be attempted again", "webhook", w.name,
-			"delivery", lease.Delivery.ID.String(), "error", err)
+		w.logUnsettled("a delivery was not settled; it will be attempted again", lease, err)
 	}
 }
 

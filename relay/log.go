@@ -70,6 +70,18 @@ func (w *webhook) logFailed(d *queue.Delivery, a *queue.Attempt) {
 	w.relay.log.LogAttrs(context.Background(), level, what, attrs...)
 }
 
+// logUnsettled writes a line about a settlement that the store refused. A store
+// that has failed refuses all of them, so one in a while is enough.
+func (w *webhook) logUnsettled(what string, lease *queue.Lease, err error) {
+	w.mu.Lock()
+	others, tell := w.warnedStore.allows(time.Now())
+	w.mu.Unlock()
+	if tell {
+		w.relay.log.Error(what, "webhook", w.name, "event", lease.Event.ID.String(), "delivery", lease.Delivery.ID.String(),
+			"others", others, "error", err)
+	}
+}
+
 // logged says which attempt a line is about, with Caddy's own keys for its
 // trace. Neither the URL nor the body is part of it.
 func (w *webhook) logged(d *queue.Delivery, a *queue.Attempt) []slog.Attr {

@@ -54,7 +54,7 @@ type webhook struct {
 	failure   error              // why the lane cannot be read
 	tally     tally
 
-	warnedAttempt, warnedDelivery seldom // of the log
+	warnedAttempt, warnedDelivery, warnedStore seldom // of the log
 }
 
 func newWebhook(r *Relay, s queue.Webhook, rec record) *webhook {

@@ -1,0 +1,71 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"time"
+)
+
+// tracing compares a relay that exports every span with one that makes none. The
+// collector is on the same machine and throws everything away, so what it costs
+// is the relay's work and the transport's.
+func tracing() scenario {
+	const connections, each = 64, 3 // spans of an event that arrives at the first attempt
+	name := "delivered events, every one traced"
+	return scenario{
+		rows: []row{
+			{name: name, unit: "deliveries/s", against: "not traced", compare: ratio, least: 0.9},
+			{name: "CPU time, " + name, unit: "µs", against: "not traced", compare: ratio},
+		},
+		relay: func(ctx context.Context, o options) (outcome, error) {
+			c, err := startCollector(ctx)
+			if err != nil {
+				return outcome{}, err
+			}
+			defer c.stop()
+			result, err := deliverAll(ctx, o, 1, connections, []string{
+				"OTEL_EXPORTER_OTLP_ENDPOINT=" + c.endpoint, "OTEL_TRACES_SAMPLER=always_on",
+			})
+			result.note += fmt.Sprintf(", %d exports of %.1f MB", c.exports.Load(), float64(c.bytes.Load())/1e6)
+			if err == nil && c.exports.Load() == 0 {
+				err = fmt.Errorf("no span of %d for each event was exported", each)
+			}
+			return result, err
+		},
+		baseline: func(ctx context.Context, o options) (outcome, error) {
+			return deliverAll(ctx, o, 1, connections, nil)
+		},
+	}
+}
+
+// collector takes exports of spans and counts them.
+type collector struct {
+	endpoint       string
+	exports, bytes atomic.Int64
+	server         *http.Server
+}
+
+func startCollector(ctx context.Context) (*collector, error) {
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, fmt.Errorf("listening for spans: %w", err)
+	}
+	c := &collector{endpoint: "http://" + l.Addr().String()}
+	c.server = &http.Server{ReadHeaderTimeout: 10 * time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		n, err := io.Copy(io.Discard, r.Body)
+		if err != nil {
+			return // the relay has ended in the middle
+		}
+		c.exports.Add(1)
+		c.bytes.Add(n)
+		w.Header().Set("Content-Type", "application/x-protobuf")
+	})}
+	go func() { _ = c.server.Serve(l) }() // ends with stop
+	return c, nil
+}
+
+func (c *collector) stop() { _ = c.server.Close() }
