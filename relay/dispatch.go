@@ -67,9 +67,13 @@ func (w *webhook) run(l life) {
 		}
 		leases, err := w.next(ctx, lane, free)
 		if err != nil {
-			if !errors.Is(err, context.Canceled) {
-				w.laneFailed(ctx, timer, err)
+			if errors.Is(err, context.Canceled) {
+				continue
 			}
+			if errors.Is(err, queue.ErrClosed) {
+				closeLane() // the lane is; the queue may have another
+			}
+			w.laneFailed(ctx, timer, err)
 			continue
 		}
 		for _, lease := range leases {

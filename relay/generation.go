@@ -170,8 +170,10 @@ func (r *Relay) configure(ctx context.Context, targets map[string]*target) ([]re
 			err = w.configure(ctx, targets[w.name])
 		}
 		if err != nil {
+			back, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTime)
+			defer cancel()
 			for _, c := range changed {
-				_ = c.webhook.configure(ctx, c.before) // in force again, whatever the store says
+				_ = c.webhook.configure(back, c.before) // in force again, whatever the store says
 			}
 			return nil, fmt.Errorf("webhook %s: %w", w.name, err)
 		}

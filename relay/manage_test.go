@@ -261,3 +261,33 @@ func TestOrderIsKeptAcrossEventsForOthers(t *testing.T) {
 		}
 	})
 }
+
+// TestDeletionThatIsMadeLateIsNoticed: it was given up while the disk stood
+// still, the webhook went on, and then the store removed it.
+func TestDeletionThatIsMadeLateIsNoticed(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		q := memqueue.New(memqueue.Options{})
+		r, stop := startOn(t, q, &receivers{answer: always(200)}, Config{})
+		defer stop()
+		if err := r.Add(t.Context(), WebhookConfig{Name: "w", URL: "https://w.example/"}, "test"); err != nil {
+			t.Fatal(err)
+		}
+		accept(t, r, "fb_1")
+		synctest.Wait()
+		s, err := r.stored(t.Context(), "w")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := q.DeleteWebhook(t.Context(), s.ID, s.Revision); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		if _, ok := r.Webhook("w"); ok {
+			t.Error("a webhook that the store does not have is there")
+		}
+		if err := r.Health(); err != nil {
+			t.Errorf("the relay is not well: %v", err)
+		}
+	})
+}

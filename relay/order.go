@@ -32,7 +32,7 @@ func (r *Relay) eventBefore(ctx context.Context, lease *queue.Lease) (until time
 		}
 		e, err := r.queue.Event(ctx, id)
 		if errors.Is(err, queue.ErrNotFound) {
-			return time.Time{}, false // retention took it, so nothing of it waits
+			return time.Time{}, false // retention took it: what was before it is known no more
 		}
 		if err != nil {
 			return time.Now().Add(laneRetry), true

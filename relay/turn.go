@@ -10,6 +10,11 @@ type turn chan struct{}
 func (t turn) take(ctx context.Context) error {
 	select {
 	case t <- struct{}{}:
+		return nil // whether or not the context has ended
+	default:
+	}
+	select {
+	case t <- struct{}{}:
 		return nil
 	case <-ctx.Done():
 		return context.Cause(ctx)
