@@ -1,0 +1,246 @@
+package simulation
+
+import (
+	"bytes"
+	"time"
+
+	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/relay"
+)
+
+// connectionFailures in a row open a breaker.
+const connectionFailures = 10
+
+// hook is one webhook as people know it; the ledger's lock guards it.
+type hook struct {
+	name, host string
+	id         queue.WebhookID
+	receiver   *receiver
+	ledger     *ledger
+	api        bool
+	deleted    bool
+
+	config relay.WebhookConfig
+	// next is the configuration that is being put in force.
+	next   *relay.WebhookConfig
+	parked bool
+	// mayExpire says that it was parked, for however short, since the ledger and
+	// the store were compared: retention may have taken what waited.
+	mayExpire bool
+	// state is what the relay said when everything was quiet.
+	state string
+	// unsure says that the state is changing: people are at it, or a 410 came.
+	unsure bool
+	// taking is since when it takes deliveries; zero where it does not.
+	taking time.Time
+	// stopped is since when it takes none.
+	stopped time.Time
+
+	waiting map[*delivery]bool
+	out     map[*lease]bool
+	counts  queue.Counts
+	lastEnd time.Time // of an attempt
+
+	// What the webhook surely lets out: the rules of the relay's window and
+	// breaker, on their safe side.
+	window  int
+	refused int
+	open    bool // the breaker may be
+	// surely counts refused connections and nothing that is in doubt; from ten
+	// on, or while the webhook is failing, the breaker is open for sure.
+	surely int
+	// bound is how many attempts may be under way: more than concurrency says
+	// only while those of other settings end.
+	bound int
+	// since is when the settings came into force.
+	since   time.Time
+	begun   []time.Time // of attempts, lately
+	lastOut time.Time   // when something was handed out
+}
+
+// passes are the filters people use, with what they let through.
+var passes = map[string]func(body []byte) bool{
+	"":                       func([]byte) bool { return true },
+	`data.category == "bug"`: func(b []byte) bool { return bytes.Contains(b, []byte(`"category":"bug"`)) },
+	`data.rating <= 2`: func(b []byte) bool {
+		return bytes.Contains(b, []byte(`"rating":1`)) || bytes.Contains(b, []byte(`"rating":2`))
+	},
+	`data.status != "working"`: func(b []byte) bool { return !bytes.Contains(b, []byte(`"status":"working"`)) },
+}
+
+// wants tells whether an event must get a delivery, and whether that is sure.
+func (h *hook) wants(typ string, body []byte) (wants, sure bool) {
+	one := func(c relay.WebhookConfig) bool {
+		listed := len(c.Events) == 0
+		for _, e := range c.Events {
+			listed = listed || string(e) == typ
+		}
+		return listed && passes[c.Filter](body)
+	}
+	wants = one(h.config)
+	if h.next != nil {
+		other := one(*h.next)
+		return wants || other, false
+	}
+	if h.unsure {
+		return wants, false
+	}
+	return wants && h.takes(), true
+}
+
+// takes tells whether deliveries go out.
+func (h *hook) takes() bool { return !h.parked && !h.deleted && h.state != relay.Disabled }
+
+// configs are those that may be in force.
+func (h *hook) configs() []relay.WebhookConfig {
+	if h.next != nil {
+		return []relay.WebhookConfig{h.config, *h.next}
+	}
+	return []relay.WebhookConfig{h.config}
+}
+
+// count is the counter of a state.
+func (h *hook) count(s queue.State) *int64 {
+	switch s {
+	case queue.Pending:
+		return &h.counts.Pending
+	case queue.Retrying:
+		return &h.counts.Retrying
+	case queue.Delivered:
+		return &h.counts.Delivered
+	}
+	return &h.counts.Failed
+}
+
+// mayArrive holds a request that came to what the webhook allows.
+func (h *hook) mayArrive(l *lease) {
+	b, d := h.ledger, l.of
+	if !h.stopped.IsZero() && !h.unsure && l.at.After(h.stopped) {
+		b.faultLocked("%s was taken and comes to %s, which takes nothing since %v", l.id, h.name, h.stopped)
+	}
+	underWay := 1
+	for other := range h.out {
+		if n := len(other.visits); other != l && n > 0 && other.visits[n-1].answer == nil {
+			underWay++
+		}
+	}
+	if l.open && underWay > 1 {
+		b.faultLocked("%s comes to %s, whose breaker is open, as number %d at once", l.id, h.name, underWay)
+	}
+	if underWay > h.bound {
+		b.faultLocked("%s comes to %s as number %d at once; %d are allowed", l.id, h.name, underWay, h.bound)
+	}
+	h.settleBound()
+	h.keepRate(l)
+	if l.configs[0].Ordered && len(l.configs) == 1 {
+		if o := d.before(); o != nil && !o.again && o.since.Before(l.at) {
+			b.faultLocked("%s overtakes %s at %s, which keeps order", l.id, o.id, h.name)
+		}
+	}
+}
+
+// settleBound narrows the bound to what is configured, once nothing is out that
+// began before.
+func (h *hook) settleBound() {
+	if h.next != nil {
+		return
+	}
+	for l := range h.out {
+		if !l.at.After(h.since) {
+			return
+		}
+	}
+	h.bound = h.config.Concurrency
+}
+
+// keepRate counts the attempts of the last ten seconds.
+func (h *hook) keepRate(l *lease) {
+	r := h.config.Rate
+	if r.Events == 0 || h.next != nil || len(l.visits) > 0 {
+		h.begun = nil
+		return
+	}
+	const span = 10 * time.Second
+	h.begun = append(h.begun, l.at)
+	for len(h.begun) > 0 && time.Since(h.begun[0]) > span {
+		h.begun = h.begun[1:]
+	}
+	per := float64(r.Events) / r.Per.Seconds()
+	// A tenth of a second's worth may go at once; one wait within an attempt for
+	// a connection can make those of a second meet.
+	if most := per*span.Seconds() + per/10 + per + float64(h.bound) + 2; float64(len(h.begun)) > most {
+		h.ledger.faultLocked("%d attempts in %v at %s, whose rate is %s", len(h.begun), span, h.name, r)
+	}
+}
+
+// answeredWell closes the breaker and widens the window.
+func (h *hook) answeredWell() {
+	if h.open {
+		h.window = 1
+	} else {
+		h.window = min(h.window+1, h.config.Concurrency)
+	}
+	h.open, h.refused, h.surely = false, 0, 0
+	h.unsure = h.unsure || h.state == relay.Failing
+}
+
+// answeredBadly narrows the window, and may open the breaker.
+func (h *hook) answeredBadly(last *visit, class string) {
+	connected := last != nil
+	busy := !connected || class == "timeout" || class == "http_429" || class == "http_503"
+	if busy {
+		h.window = 1
+	}
+	if h.refused++; connected {
+		h.refused = 0
+	}
+	if h.surely++; class != "refused" && class != "dns" {
+		h.surely = 0
+	}
+	if h.refused >= connectionFailures {
+		h.open = true
+	}
+}
+
+// surelyOpen tells whether the breaker lets out one attempt at a time, as far as
+// everybody must know.
+func (h *hook) surelyOpen() bool {
+	return h.surely >= connectionFailures || h.state == relay.Failing && !h.unsure
+}
+
+// ranOut: a ladder came to its end.
+func (h *hook) ranOut() {
+	h.open = true
+	h.unsure = true
+}
+
+// restarted: the relay begins anew.
+func (h *hook) restarted() {
+	h.window, h.refused, h.surely, h.open = 1, 0, 0, h.state == relay.Failing
+	h.begun = nil
+	if h.takes() {
+		h.taking = time.Now()
+	}
+}
+
+// inForce puts other settings in force.
+func (h *hook) inForce(c relay.WebhookConfig) {
+	h.config, h.next = c, nil
+	h.window = min(h.window, c.Concurrency)
+	h.since, h.begun = time.Now(), nil
+}
+
+// stand takes over, while all is quiet, the state the relay shows.
+func (h *hook) stand(s relay.WebhookStatus) {
+	h.state, h.unsure = s.State, false
+	if s.State == relay.Failing {
+		h.open = true
+	}
+	now := time.Now()
+	switch {
+	case !h.takes() && h.stopped.IsZero():
+		h.taking, h.stopped = time.Time{}, now
+	case h.takes() && h.taking.IsZero():
+		h.taking, h.stopped = now, time.Time{}
+	}
+}

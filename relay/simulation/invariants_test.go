@@ -1,0 +1,214 @@
+package simulation
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/userhero/relay/queue"
+)
+
+// check holds the world to what must be true whenever nothing happens.
+func (w *world) check(counters bool) error {
+	w.quiet()
+	if err := w.verdict(); err != nil {
+		return err
+	}
+	if err := w.relay.Health(); err != nil {
+		return fmt.Errorf("the relay is not well: %w", err)
+	}
+	b := w.ledger
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	open, most := w.wire.open(), 0
+	for _, h := range b.hooks {
+		if err := h.idles(); err != nil {
+			return err
+		}
+		most += max(h.bound, h.config.Concurrency)
+		if counters {
+			if err := w.countersAgree(h); err != nil {
+				return err
+			}
+		}
+	}
+	if open > 2*most+16 {
+		return fmt.Errorf("%d connections are open; the webhooks may have %d attempts under way", open, most)
+	}
+	return nil
+}
+
+// idles tells of a delivery that is due and could go, and does not. It is how
+// nobody is starved and no retry is late.
+func (h *hook) idles() error {
+	const moment = time.Millisecond // timers of this instant may not have run
+	now := time.Now()
+	if !h.takes() || h.unsure || h.next != nil || now.Sub(h.taking) <= moment {
+		return nil
+	}
+	var first *delivery
+	for d := range h.waiting {
+		if d.lease != nil || now.Sub(d.due) <= moment || h.config.Ordered && d.before() != nil {
+			continue
+		}
+		if first == nil || d.due.Before(first.due) {
+			first = d
+		}
+	}
+	if first == nil {
+		return nil
+	}
+	since := first.due
+	for _, t := range []time.Time{h.taking, h.lastEnd, first.since} {
+		if t.After(since) {
+			since = t
+		}
+	}
+	waited := now.Sub(since)
+	switch {
+	case h.open:
+		if len(h.out) == 0 && waited > 5*time.Minute+moment {
+			return fmt.Errorf("%s is due since %v, nothing is under way to %s, and no probe went out for %v", first.id, now.Sub(first.due), h.name, waited)
+		}
+	case h.config.Rate.Events > 0:
+		if per := h.config.Rate.Per / time.Duration(h.config.Rate.Events); len(h.out) == 0 && min(waited, now.Sub(h.lastOut)) > 2*per+moment {
+			return fmt.Errorf("%s is due since %v, nothing is under way to %s, and its rate is %s", first.id, now.Sub(first.due), h.name, h.config.Rate)
+		}
+	case len(h.out) < h.window:
+		return fmt.Errorf("%s is due since %v, and only %d are under way to %s", first.id, now.Sub(first.due), len(h.out), h.name)
+	}
+	return nil
+}
+
+// before is the delivery that this one must not overtake: that of the last event
+// of the same feedback which is for the same webhook, while it waits. Where
+// retention took one in between, which was for others, nobody knows any more.
+func (d *delivery) before() *delivery {
+	for e := d.event.before; e != nil && !e.expired(); e = e.before {
+		if o := e.deliveries[d.hook]; o != nil {
+			if o.state.Waiting() {
+				return o
+			}
+			return nil
+		}
+	}
+	return nil
+}
+
+// countersAgree compares the engine's counters with the ledger's.
+func (w *world) countersAgree(h *hook) error {
+	for d := range w.ledger.unsure {
+		if d.hook == h && time.Since(d.since) <= w.engine.settling() {
+			return nil // on its way to the disk
+		}
+	}
+	got := w.disk.Stats().Webhooks[h.id].Counts
+	want := h.counts
+	// What retention takes it takes from these two; how much, the end shows.
+	if h.parked {
+		got.Pending, got.Retrying = want.Pending, want.Retrying // retention takes of these too
+	}
+	if got.Delivered > want.Delivered || got.Failed > want.Failed || got.Pending != want.Pending || got.Retrying != want.Retrying {
+		return fmt.Errorf("webhook %s counts %+v, want %+v", h.name, got, want)
+	}
+	return nil
+}
+
+// compare holds what a process has left to the ledger: every acknowledged event
+// with its bytes, every delivery as it stood, or as it stood at a moment since
+// the last commit.
+func (b *ledger) compare(q queue.Queue) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	ctx := context.Background()
+	for id, e := range b.events {
+		stored, err := q.Event(ctx, id)
+		if errors.Is(err, queue.ErrNotFound) {
+			if e.acked && !e.expired() {
+				return fmt.Errorf("%s was acknowledged, and is gone", id)
+			}
+			b.drop(e)
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("reading %s: %w", id, err)
+		}
+		if string(stored.Body) != string(e.body) {
+			return fmt.Errorf("%s has other bytes than were accepted", id)
+		}
+		for h, d := range e.deliveries {
+			if h.deleted {
+				continue
+			}
+			if err := b.compareOne(q, d); err != nil {
+				return err
+			}
+		}
+	}
+	for _, h := range b.hooks {
+		h.mayExpire = h.parked
+	}
+	return nil
+}
+
+func (b *ledger) compareOne(q queue.Queue, d *delivery) error {
+	ctx := context.Background()
+	got, err := q.Delivery(ctx, d.id)
+	if err != nil {
+		return fmt.Errorf("reading %s: %w", d.id, err)
+	}
+	matches := func(s standing) bool { return s.state == got.State && s.rung == got.Rung && s.attempts == got.Attempts }
+	if !matches(d.standing) {
+		i := slices.IndexFunc(d.past, matches)
+		if i < 0 {
+			return fmt.Errorf("%s is %s on rung %d after %d attempts, and should be %s on rung %d after %d; a crash may undo %d settlements",
+				d.id, got.State, got.Rung, got.Attempts, d.state, d.rung, d.attempts, len(d.past))
+		}
+		b.become(d, d.past[i])
+	}
+	d.due = got.Due
+	attempts, err := q.Attempts(ctx, d.id)
+	if err != nil {
+		return fmt.Errorf("reading the attempts of %s: %w", d.id, err)
+	}
+	if len(attempts) != d.attempts {
+		return fmt.Errorf("%s keeps %d attempts of %d", d.id, len(attempts), d.attempts)
+	}
+	for i, a := range attempts {
+		if a.Number != i+1 {
+			return fmt.Errorf("attempt %d of %s has the number %d", i+1, d.id, a.Number)
+		}
+	}
+	return nil
+}
+
+// expired tells whether retention may have taken an event.
+func (e *event) expired() bool {
+	end := e.id.Created()
+	for h, d := range e.deliveries {
+		if d.state.Waiting() && !h.deleted && !h.mayExpire {
+			return false
+		}
+		if d.ended.After(end) {
+			end = d.ended
+		}
+	}
+	return time.Since(end) >= retention-time.Second
+}
+
+// drop forgets an event that retention took, or that was never acknowledged.
+func (b *ledger) drop(e *event) {
+	delete(b.events, e.id)
+	for h, d := range e.deliveries {
+		delete(b.all, d.id)
+		delete(b.unsure, d)
+		delete(h.waiting, d)
+		*h.count(d.state)--
+	}
+	e.deliveries = nil
+	if b.newest[e.feedback] == e {
+		delete(b.newest, e.feedback)
+	}
+}

@@ -1,0 +1,6 @@
+//go:build race
+
+package simulation
+
+// underRace says that everything is several times slower.
+const underRace = true
