@@ -54,8 +54,8 @@ func (v *validator) members(parent ref, pointer string) {
 
 // member validates one known member.
 func (v *validator) member(r ref, name, parent string) {
-	pointer := parent + "/" + name
 	n := v.f.at(r)
+	wrong := func(format string, args ...any) { v.wrong(parent+"/"+name, format, args...) }
 	want := text
 	switch name {
 	case "rating", "width", "height":
@@ -64,45 +64,47 @@ func (v *validator) member(r ref, name, parent string) {
 		want = object
 	}
 	if n.kind != want {
-		v.wrong(pointer, "is %s; it must be %s", n.kind, want)
+		wrong("is %s; it must be %s", n.kind, want)
 		return
 	}
 	switch name {
 	case "message":
 		if len(n.value) == 0 {
-			v.wrong(pointer, "is empty")
+			wrong("is empty")
 		}
 	case "id":
-		v.id(n, pointer)
+		v.id(n, parent+"/"+name)
 	case "status":
 		if len(n.value) == 0 {
-			v.wrong(pointer, "is empty")
+			wrong("is empty")
 		}
 	case "rating":
 		if len(n.value) != 1 || n.value[0] < '1' || n.value[0] > '5' {
-			v.wrong(pointer, "is %s; it must be an integer from 1 to 5", n.value)
+			wrong("is %s; it must be an integer from 1 to 5", n.value)
 		}
 	case "width", "height":
 		if n.value[0] == '-' {
-			v.wrong(pointer, "is negative")
+			wrong("is negative")
 		}
 	case "screenshotUrl":
 		if u, err := url.Parse(string(n.value)); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-			v.wrong(pointer, "is no absolute http or https URL")
+			wrong("is no absolute http or https URL")
 		}
 	case "createdAt":
 		at, err := time.Parse(time.RFC3339Nano, string(n.value))
 		if err != nil {
-			v.wrong(pointer, "is no time of RFC 3339, such as 2026-01-07T15:30:00Z")
+			wrong("is no time of RFC 3339, such as 2026-01-07T15:30:00Z")
 			return
 		}
 		if at = at.UTC(); at.Year() < 0 || at.Year() > 9999 {
-			v.wrong(pointer, "lies outside the years 0000 to 9999")
+			wrong("lies outside the years 0000 to 9999")
 			return
 		}
 		n.value, n.verbatim = []byte(formatTime(at)), true
-	case "context", "viewport":
-		v.members(r, pointer)
+	case "context":
+		v.members(r, "/context")
+	case "viewport":
+		v.members(r, "/context/viewport")
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"slices"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -49,6 +50,7 @@ func newTarget(w WebhookConfig, c *client, userAgent string) (*target, error) {
 	if err != nil {
 		return nil, errors.New("url: no URL")
 	}
+	u.Host = strings.TrimSuffix(u.Host, ":") // a port that is empty is none
 	t := &target{config: w, url: u, userAgent: userAgent, header: make(http.Header), configured: make(map[string]bool)}
 	if t.client, t.tls, err = c.withTLS(w.TLS); err != nil {
 		return nil, fmt.Errorf("tls: %w", err)
@@ -149,12 +151,10 @@ func (t *target) try(ctx context.Context, m message, present bool, a *queue.Atte
 	if err := t.client.egress.target(t.url); err != nil {
 		return fail(classEgress, err)
 	}
-	traced, _ := withConnected(ctx)
-	r, err := retryablehttp.NewRequestWithContext(traced, http.MethodPost, t.config.URL, m.body)
+	r, err := t.request(withConnected(ctx), m, present, a)
 	if err != nil {
 		return fail(classRequest, err)
 	}
-	r.Header = t.headers(m, present, a)
 	a.RequestHeaders = t.loggedHeaders(r.Header)
 	response, err := t.client.http.Do(r)
 	if w, ok := ctx.Value(wireKey{}).(*wire); ok {
@@ -196,6 +196,19 @@ func (t *target) try(ctx context.Context, m message, present bool, a *queue.Atte
 	}
 }
 
+// request is the request to send; its URL is shared by all.
+func (t *target) request(ctx context.Context, m message, present bool, a *queue.Attempt) (*retryablehttp.Request, error) {
+	plain := http.Request{
+		Method: http.MethodPost, URL: t.url, Host: t.url.Host,
+		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: t.headers(m, present, a),
+	}
+	r, err := retryablehttp.FromRequest(plain.WithContext(ctx))
+	if err != nil {
+		return nil, err
+	}
+	return r, r.SetBody(m.body)
+}
+
 // readBody keeps the beginning of an answer's body and reads on, within
 // bounds, so that the connection can serve again. A body that breaks off does
 // not undo the status that came before it.
@@ -212,16 +225,23 @@ func (t *target) readBody(body io.Reader, a *queue.Attempt) error {
 // headers writes names as they are documented; over HTTP/1.1 receivers see them
 // so.
 func (t *target) headers(m message, present bool, a *queue.Attempt) http.Header {
-	h := maps.Clone(t.header)
-	h["X-UserHero-Event"] = []string{m.typ}
-	h["X-UserHero-Delivery"] = []string{m.id}
-	h["X-UserHero-Attempt"] = []string{strconv.Itoa(m.number)}
-	if m.test {
-		h["X-UserHero-Test"] = []string{"true"}
+	const own = 10 // fields that are set here, at most
+	h := make(http.Header, len(t.header)+own)
+	maps.Copy(h, t.header)
+	values := make([]string, 0, own)
+	set := func(name, value string) {
+		values = append(values, value)
+		h[name] = values[len(values)-1 : len(values) : len(values)]
 	}
-	h["webhook-id"] = []string{m.id}
+	set("X-UserHero-Event", m.typ)
+	set("X-UserHero-Delivery", m.id)
+	set("X-UserHero-Attempt", strconv.Itoa(m.number))
+	if m.test {
+		set("X-UserHero-Test", "true")
+	}
+	set("webhook-id", m.id)
 	timestamp := m.started.Unix()
-	h["webhook-timestamp"] = []string{strconv.FormatInt(timestamp, 10)}
+	set("webhook-timestamp", strconv.FormatInt(timestamp, 10))
 	if t.secret != nil {
 		plain, standard := t.secret, t.secret.standardSignature(m.id, timestamp, m.body)
 		if t.rotating(m.started) {
@@ -230,12 +250,12 @@ func (t *target) headers(m message, present bool, a *queue.Attempt) http.Header 
 				plain = t.previous
 			}
 		}
-		h["webhook-signature"] = []string{standard}
-		h["X-UserHero-Signature"] = []string{plain.signature(m.body)}
+		set("webhook-signature", standard)
+		set("X-UserHero-Signature", plain.signature(m.body))
 	}
-	h[headerTraceparent] = []string{traceparent(a.TraceID, a.SpanID, a.TraceFlags)}
+	set(headerTraceparent, traceparent(a.TraceID, a.SpanID, a.TraceFlags))
 	if m.tracer == nil && m.trace.State != "" {
-		h[headerTracestate] = []string{m.trace.State}
+		set(headerTracestate, m.trace.State)
 	}
 	return h
 }
@@ -252,8 +272,13 @@ func (t *target) loggedHeaders(h http.Header) []queue.Header {
 }
 
 func headerList(h http.Header) []queue.Header {
+	names := make([]string, 0, len(h))
+	for name := range h {
+		names = append(names, name)
+	}
+	slices.Sort(names)
 	list := make([]queue.Header, 0, len(h))
-	for _, name := range slices.Sorted(maps.Keys(h)) {
+	for _, name := range names {
 		for _, v := range h[name] {
 			list = append(list, queue.Header{Name: name, Value: v})
 		}

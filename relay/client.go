@@ -116,16 +116,19 @@ func newClientOn(transport http.RoundTripper, e *egress) *client {
 	return &client{http: r, egress: e}
 }
 
-// connected is set, by a trace of the attempt's context, once a connection was
-// had: from then on the receiver may have seen the request.
-type connectedKey struct{}
+// connection tells, by a trace of the attempt's context, whether one was had:
+// from then on the receiver may have seen the request.
+type connection struct {
+	had   bool
+	trace httptrace.ClientTrace
+}
 
-func withConnected(ctx context.Context) (context.Context, *bool) {
-	had := new(bool)
-	ctx = context.WithValue(ctx, connectedKey{}, had)
-	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-		GotConn: func(httptrace.GotConnInfo) { *had = true },
-	}), had
+type connectionKey struct{}
+
+func withConnected(ctx context.Context) context.Context {
+	c := new(connection)
+	c.trace.GotConn = func(httptrace.GotConnInfo) { c.had = true }
+	return httptrace.WithClientTrace(context.WithValue(ctx, connectionKey{}, c), &c.trace)
 }
 
 // neverConnected allows another try within the attempt only where the request
@@ -134,7 +137,7 @@ func neverConnected(ctx context.Context, _ *http.Response, err error) (bool, err
 	if err == nil || ctx.Err() != nil {
 		return false, nil //nolint:nilerr // whether to retry; the error itself is passed on unchanged
 	}
-	if had, ok := ctx.Value(connectedKey{}).(*bool); ok && *had {
+	if c, ok := ctx.Value(connectionKey{}).(*connection); ok && c.had {
 		return false, nil
 	}
 	class, _ := classify(err)

@@ -37,7 +37,14 @@ func signingKey(secret string) ([]byte, error) {
 //	X-UserHero-Signature   sha256= and hex HMAC-SHA256(secret, body)
 //	webhook-signature      v1, and base64 HMAC-SHA256(key, id.timestamp.body)
 type signer struct {
-	plain, standard sync.Pool // of hash.Hash, keyed
+	plain, standard sync.Pool // of *mac
+}
+
+// mac is a keyed hash that is used again, and room for what goes in and out.
+type mac struct {
+	hash.Hash
+	head [64]byte
+	sum  [sha256.Size]byte
 }
 
 // newSigner is nil for an empty secret: nothing is signed.
@@ -50,31 +57,28 @@ func newSigner(secret string) (*signer, error) {
 		return nil, err
 	}
 	s := new(signer)
-	s.plain.New = func() any { return hmac.New(sha256.New, []byte(secret)) }
-	s.standard.New = func() any { return hmac.New(sha256.New, key) }
+	s.plain.New = func() any { return &mac{Hash: hmac.New(sha256.New, []byte(secret))} }
+	s.standard.New = func() any { return &mac{Hash: hmac.New(sha256.New, key)} }
 	return s, nil
 }
 
 func (s *signer) signature(body []byte) string {
-	h := s.plain.Get().(hash.Hash)
+	h := s.plain.Get().(*mac)
 	defer s.plain.Put(h)
 	h.Reset()
 	_, _ = h.Write(body) // hashes do not fail
-	var sum [sha256.Size]byte
 	out := make([]byte, 0, 7+2*sha256.Size)
-	return string(hex.AppendEncode(append(out, "sha256="...), h.Sum(sum[:0])))
+	return string(hex.AppendEncode(append(out, "sha256="...), h.Sum(h.sum[:0])))
 }
 
 func (s *signer) standardSignature(id string, timestamp int64, body []byte) string {
-	h := s.standard.Get().(hash.Hash)
+	h := s.standard.Get().(*mac)
 	defer s.standard.Put(h)
 	h.Reset()
-	head := make([]byte, 0, len(id)+24)
-	head = append(append(head, id...), '.')
+	head := append(append(h.head[:0], id...), '.')
 	head = append(strconv.AppendInt(head, timestamp, 10), '.')
 	_, _ = h.Write(head)
 	_, _ = h.Write(body)
-	var sum [sha256.Size]byte
 	out := make([]byte, 0, 3+base64.StdEncoding.EncodedLen(sha256.Size))
-	return string(base64.StdEncoding.AppendEncode(append(out, "v1,"...), h.Sum(sum[:0])))
+	return string(base64.StdEncoding.AppendEncode(append(out, "v1,"...), h.Sum(h.sum[:0])))
 }

@@ -185,8 +185,11 @@ func parseField(line []byte) (name, value string, err error) {
 	if colon == len(line) {
 		return "", "", improper("a line of its head is %q", line[:min(len(line), 64)])
 	}
-	name = string(line[:colon])
-	if !httpguts.ValidHeaderFieldName(name) {
+	name, usual := usualFields[string(line[:colon])]
+	if !usual {
+		name = string(line[:colon])
+	}
+	if !usual && !httpguts.ValidHeaderFieldName(name) {
 		return "", "", improper("%q is no name of a header field", name)
 	}
 	rest := line[colon+1:]
@@ -200,8 +203,20 @@ func parseField(line []byte) (name, value string, err error) {
 	if !httpguts.ValidHeaderFieldValue(value) {
 		return "", "", improper("the value of its header field %s has a control character", name)
 	}
-	return textproto.CanonicalMIMEHeaderKey(name), value, nil
+	if !usual {
+		name = textproto.CanonicalMIMEHeaderKey(name)
+	}
+	return name, value, nil
 }
+
+// usualFields are the names that need not be made anew for each answer.
+var usualFields = func() map[string]string {
+	usual := make(map[string]string)
+	for _, name := range []string{"Cache-Control", "Connection", "Content-Length", "Content-Type", "Date", "Keep-Alive", "Server", "Vary"} {
+		usual[name], usual[strings.ToLower(name)] = name, name
+	}
+	return usual
+}()
 
 // frame finds out where the answer ends, and whether its connection may serve
 // again. Two ways to tell the end are an error even where they agree.
