@@ -3,6 +3,7 @@ package e2e
 import (
 	"crypto/hmac"
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/hex"
 	"io"
 	"net/http"
@@ -73,10 +74,18 @@ func (r *receiver) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 	w.WriteHeader(status)
 }
 
-func signature(body []byte) string {
-	mac := hmac.New(sha256.New, []byte(secret))
-	mac.Write(body)
-	return "sha256=" + hex.EncodeToString(mac.Sum(nil))
+func signature(body []byte) string { return "sha256=" + hexHMAC(secret, body) }
+
+func hexHMAC(key string, message []byte) string { return hex.EncodeToString(sum(key, message)) }
+
+func base64HMAC(key string, message []byte) string {
+	return base64.StdEncoding.EncodeToString(sum(key, message))
+}
+
+func sum(key string, message []byte) []byte {
+	mac := hmac.New(sha256.New, []byte(key))
+	mac.Write(message)
+	return mac.Sum(nil)
 }
 
 // arrivals returns what has arrived so far.

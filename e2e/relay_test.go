@@ -36,6 +36,8 @@ type relayOptions struct {
 	noEgress bool
 	// intake is written into the userhero directive.
 	intake string
+	// queue is written into the queue's block.
+	queue string
 	// global is written into the global options, beside userhero.
 	global string
 	// env is added to the environment.
@@ -104,6 +106,7 @@ func (s *relayServer) caddyfile(o relayOptions) string {
 	userhero {
 		queue badger {
 			path %s
+			%s
 		}
 		%s
 		%s
@@ -116,7 +119,7 @@ http://%s {
 	}
 	%s
 }
-`, s.admin, o.global, s.store(), egress, o.app, s.site, o.intake, o.site)
+`, s.admin, o.global, s.store(), o.queue, egress, o.app, s.site, o.intake, o.site)
 }
 
 // submit posts one JSON body to the intake.

@@ -50,8 +50,8 @@ const (
 	// defaultGroupWithin is how long notices wait for others, to go out as one
 	// message.
 	defaultGroupWithin = 60 * time.Second
-	maxGroup    = 100
-	mailTimeout = 2 * time.Minute
+	maxGroup           = 100
+	mailTimeout        = 2 * time.Minute
 )
 
 // mail is the durable way from a change of state to a message: notices are
