@@ -45,9 +45,14 @@ func (n *wire) dial(ctx context.Context, network, address string) (net.Conn, err
 	case unresolvable:
 		return failed(&net.DNSError{Err: "server misbehaving", Name: host, IsTemporary: true})
 	case unreachable:
-		// What the real dialer does; it does not end with the attempt.
-		n.w.pause(dialTimeout)
-		return failed(os.ErrDeadlineExceeded)
+		select {
+		case <-ctx.Done():
+			return failed(ctx.Err())
+		case <-time.After(dialTimeout):
+			return failed(os.ErrDeadlineExceeded)
+		case <-n.w.over:
+			return failed(os.ErrClosed)
+		}
 	}
 	near, far := net.Pipe()
 	n.mu.Lock()
