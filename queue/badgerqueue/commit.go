@@ -280,6 +280,16 @@ func (c *committer) commit(ops []operation) {
 		c.fail(ops, fmt.Errorf("committing to %s: %w", c.s.o.Path, err))
 		return
 	}
+	if b.bytes > 0 {
+		// There is one writer, so a transaction's number follows what it read.
+		if err := c.s.high.set(mark{seq: b.stateOf.seq, commit: b.txn.ReadTs() + 1}); err != nil {
+			c.s.latch(fmt.Errorf("writing the high-water mark: %w", err))
+		}
+		select {
+		case c.s.moved <- struct{}{}:
+		default:
+		}
+	}
 	c.applied(b)
 	c.s.visible.Unlock()
 	took := time.Since(start)
@@ -297,14 +307,19 @@ func (c *committer) commit(ops []operation) {
 	}
 }
 
-// fail latches the store: after a failed write nobody knows what the disk
-// holds, so nothing more is acknowledged until it has been opened anew.
+// fail refuses the operations of a batch that could not be written.
 func (c *committer) fail(ops []operation, err error) {
+	finish(ops, c.s.latch(err))
+}
+
+// latch makes the store take nothing more: after a failed write nobody knows
+// what the disk holds, so nothing is acknowledged until it has been opened anew.
+func (s *Store) latch(err error) error {
 	err = fmt.Errorf("%w: %w; restart to read what the disk holds", queue.ErrFailed, err)
-	if c.s.failed.CompareAndSwap(nil, &err) {
-		c.s.log.Error("the store takes no more events", "error", err)
+	if s.failed.CompareAndSwap(nil, &err) { // Promise 1: after a failed write nothing is acknowledged.
+		s.log.Error("the store takes no more events", "error", err)
 	}
-	finish(ops, err)
+	return err
 }
 
 // finish writes what the operations of a batch share: each touched D record
@@ -322,18 +337,17 @@ func (b *batch) finish() error {
 			return err
 		}
 	}
+	if b.bytes == 0 && b.stateOf == b.c.state {
+		return nil
+	}
+	// Every transaction writes the state, moved or not: its newest version tells
+	// inspect how far the tables go.
 	b.stateOf.at, b.stateOf.shift = b.now.UnixNano(), b.s.clock.readShift()
 	return b.set(keyState, b.stateOf.encode())
 }
 
 // applied makes the committed batch visible to lanes and readers.
 func (c *committer) applied(b *batch) {
-	if c.state.seq != b.stateOf.seq {
-		select {
-		case c.s.moved <- struct{}{}:
-		default:
-		}
-	}
 	c.state = b.stateOf
 	shown := c.state
 	c.s.shown.Store(&shown)

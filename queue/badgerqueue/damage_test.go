@@ -4,32 +4,40 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/dgraph-io/badger/v4"
+
 	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/queue/badgerqueue/badgerfile"
 )
 
-// killedStore is the folder of a store whose process was killed after it had
-// acknowledged n events, with all of them in the log of the memtable.
-func killedStore(t *testing.T, n int) string {
+// files are a store's files at one moment, which is what a killed process
+// leaves. Most of a log was never written, so what is used is kept, and the
+// length.
+type files map[string]file
+
+type file struct {
+	used   []byte
+	length int
+}
+
+func readFiles(t testing.TB, dir string) files {
 	t.Helper()
-	dir, left := t.TempDir(), t.TempDir()
-	s := openAt(t, Options{Path: dir})
-	for i := range n {
-		enqueue(t, s, entry(i))
-	}
-	eventually(t, "the mark is written", func() bool {
-		mark, err := readHighWater(dir)
-		return err == nil && mark == uint64(n)
-	})
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
+	fs := make(files)
 	for _, e := range entries {
 		if e.Name() == "LOCK" {
 			continue
@@ -38,80 +46,369 @@ func killedStore(t *testing.T, n int) string {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := os.WriteFile(filepath.Join(left, e.Name()), b, 0o600); err != nil {
+		fs[e.Name()] = file{used: bytes.Clone(b[:badgerfile.Used(b)]), length: len(b)}
+	}
+	return fs
+}
+
+// write makes a folder of the files.
+func (fs files) write(t testing.TB) string {
+	t.Helper()
+	dir := fastDir(t)
+	for name, f := range fs {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, f.used, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Truncate(path, int64(f.length)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+// with returns the files with one of them changed.
+func (fs files) with(name string, c change) files {
+	changed := maps.Clone(fs)
+	f := fs[name]
+	f.used = bytes.Clone(f.used)
+	if c.do == nil {
+		delete(changed, name)
+		return changed
+	}
+	c.do(&f)
+	f.used = f.used[:badgerfile.Used(f.used)]
+	changed[name] = f
+	return changed
+}
+
+func (fs files) equal(others files) bool {
+	return maps.EqualFunc(fs, others, func(a, b file) bool { return a.length == b.length && bytes.Equal(a.used, b.used) })
+}
+
+// the returns the one file whose name has an ending.
+func (fs files) the(t testing.TB, ending string) string {
+	t.Helper()
+	var found []string
+	for name := range fs {
+		if strings.HasSuffix(name, ending) {
+			found = append(found, name)
+		}
+	}
+	if len(found) != 1 {
+		t.Fatalf("%d files end in %s: %v", len(found), ending, found)
+	}
+	return found[0]
+}
+
+// change is one damage done to a file; one without a do removes it.
+type change struct {
+	name string
+	do   func(f *file)
+}
+
+func (f *file) cut(n int)   { f.used, f.length = f.used[:n], n }
+func (f *file) clear(n int) { f.used = f.used[:n] }
+func (f *file) flip(at, bit int) {
+	if at < len(f.used) {
+		f.used[at] ^= 1 << bit
+	}
+}
+
+var (
+	removed    = change{name: "removed"}
+	flipped    = change{"flipped in its middle", func(f *file) { f.flip(len(f.used)/2, 0) }}
+	lastCut    = change{"without its last byte", func(f *file) { f.cut(max(0, len(f.used)-1)) }}
+	halfClear  = change{"cleared in its second half", func(f *file) { f.clear(len(f.used) / 2) }}
+	allChanges = []change{
+		removed, flipped, lastCut, halfClear,
+		{"emptied", func(f *file) { f.cut(0) }},
+		{"cleared", func(f *file) { f.clear(0) }},
+		{"cut behind its last byte", func(f *file) { f.cut(len(f.used)) }},
+	}
+)
+
+// changes are the damages done to every file; the random ones follow the seed.
+func changes(seed uint64, flips, cuts int) []change {
+	all := slices.Clone(allChanges)
+	random := rand.New(rand.NewPCG(seed, 0))
+	for range flips {
+		at, bit := random.Float64(), random.IntN(8)
+		all = append(all, change{fmt.Sprintf("flipped at %.4f bit %d", at, bit), func(f *file) { f.flip(int(at*float64(len(f.used))), bit) }})
+	}
+	for range cuts {
+		at := random.Float64()
+		all = append(all, change{fmt.Sprintf("cut at %.4f", at), func(f *file) { f.cut(int(at * float64(len(f.used)))) }})
+	}
+	return all
+}
+
+// fastDir is a folder in memory, where there is one: what a file looks like does
+// not depend on where it is, and these tests open hundreds of stores.
+func fastDir(t testing.TB) string {
+	t.Helper()
+	const shm = "/dev/shm"
+	if _, free, err := fileSystem(shm); err != nil || free < 1<<30 {
+		return t.TempDir()
+	}
+	dir, err := os.MkdirTemp(shm, "badgerqueue")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
+}
+
+// killedStore are the files of a store whose process was killed, with records
+// of every kind in three tables and in a log, and n events in each of the four.
+func killedStore(t *testing.T, n int, key []byte) (left files) {
+	t.Helper()
+	ctx := context.Background()
+	dir := fastDir(t)
+	for part := range 4 {
+		s, err := Open(ctx, Options{Path: dir, EncryptionKey: key})
+		if err != nil {
+			t.Fatal(err)
+		}
+		w, err := onlyWebhook(ctx, s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range n {
+			e := entry(part*n+i, w)
+			e.Keys = []queue.Key{{Name: fmt.Sprint("key ", part*n+i)}}
+			enqueue(t, s, e)
+		}
+		if err := s.AppendActivity(ctx, queue.Activity{At: time.Now(), Data: []byte("noted")}); err != nil {
+			t.Fatal(err)
+		}
+		settleSome(t, s, w, n/2)
+		if part == 3 {
+			left = readFiles(t, dir)
+		}
+		if err := s.Close(ctx); err != nil {
 			t.Fatal(err)
 		}
 	}
 	return left
 }
 
-// damage changes the store's one memtable log.
-func damage(t *testing.T, dir string, change func([]byte) []byte) {
+// settleSome has every third of n deliveries wait on a rung, and the others
+// delivered, and waits until that is on disk.
+func settleSome(t *testing.T, s *Store, w queue.WebhookID, n int) {
 	t.Helper()
-	logs, err := filepath.Glob(filepath.Join(dir, "*.mem"))
-	if err != nil || len(logs) != 1 {
-		t.Fatalf("logs %v, %v", logs, err)
-	}
-	b, err := os.ReadFile(logs[0])
+	l, err := s.Lane(w, queue.LaneOptions{MaxInFlight: n})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(logs[0], change(b), 0o600); err != nil {
+	defer func() { _ = l.Close() }()
+	before := s.Stats().Webhooks[w]
+	for got := 0; got < n; {
+		leases, err := l.Next(context.Background(), n-got)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, lease := range leases {
+			if (got+i)%3 == 0 {
+				err = lease.Retry(time.Now().Add(time.Hour), queue.Attempt{At: time.Now(), Status: 500, ResponseBody: []byte("no")})
+			} else {
+				err = lease.Ack(queue.Attempt{At: time.Now(), Status: 200})
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		got += len(leases)
+	}
+	eventually(t, "settlements are on disk", func() bool {
+		now := s.Stats().Webhooks[w]
+		return int(now.Delivered+now.Retrying-before.Delivered-before.Retrying) == n
+	})
+}
+
+// records are all live records of an open store.
+func records(t testing.TB, s *Store) map[string]string {
+	t.Helper()
+	all := make(map[string]string)
+	err := s.db.View(func(txn *badger.Txn) error {
+		return scan(txn, nil, nil, func(key, rec []byte) (bool, error) {
+			all[string(key)] = string(rec)
+			return true, nil
+		})
+	})
+	if err != nil {
 		t.Fatal(err)
 	}
+	return all
 }
 
-// used is how much of a log holds anything.
-func usedBytes(b []byte) int { return len(bytes.TrimRight(b, "\x00")) }
+// reports collects what a store says at the level of a warning or above.
+type reports struct{ bytes.Buffer }
 
-var damages = map[string]func([]byte) []byte{
-	"a flipped bit": func(b []byte) []byte { b[usedBytes(b)/2] ^= 1; return b },
-	"a cut":         func(b []byte) []byte { clear(b[usedBytes(b)/2:]); return b },
-	"nothing left":  func(b []byte) []byte { clear(b[64:]); return b },
+func (r *reports) logger() *slog.Logger {
+	return slog.New(slog.NewTextHandler(r, &slog.HandlerOptions{Level: slog.LevelWarn}))
 }
 
-// TestDamageIsReportedAtTheStart: a log that ends early is not taken for a store
-// that held less.
-func TestDamageIsReportedAtTheStart(t *testing.T) {
+// verdict is what came of opening a damaged store.
+type verdict string
+
+const (
+	whole    verdict = "opened with every record"
+	reported verdict = "opened with less and said so"
+	refused  verdict = "refused"
+	silent   verdict = "opened with less in silence"
+)
+
+// openDamaged opens a store and compares it with what it held.
+func openDamaged(t testing.TB, o Options, held map[string]string) (v verdict, said string) {
+	t.Helper()
+	said = ""
+	var log reports
+	o.Logger = log.logger()
+	s, err := Open(context.Background(), o)
+	if err != nil {
+		return refused, err.Error()
+	}
+	defer func() { _ = s.Close(context.Background()) }()
+	now := records(t, s)
+	for key, rec := range held {
+		if now[key] != rec {
+			if log.Len() > 0 {
+				return reported, log.String()
+			}
+			return silent, fmt.Sprintf("%d records of %d, the first that differs is %q", len(now), len(held), key)
+		}
+	}
+	return whole, log.String()
+}
+
+// remedies are what a refusal must name one of.
+var remedies = []string{"check --salvage", "encryption_key"}
+
+// TestDamageIsNeverSilent damages every file of a store in every way: it opens
+// with all it held, or says that it does not, or refuses, names the remedy, and
+// leaves everything as it was.
+func TestDamageIsNeverSilent(t *testing.T) {
 	t.Parallel()
-	for name, change := range damages {
+	for name, key := range map[string][]byte{"plain": nil, "encrypted": []byte("0123456789abcdef")} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			dir := killedStore(t, 200)
-			damage(t, dir, change)
-			s, err := Open(context.Background(), Options{Path: dir})
-			if err == nil {
-				_ = s.Close(context.Background())
-				t.Fatal("the store opens as if nothing had happened")
+			store := killedStore(t, 40, key)
+			held := records(t, openAt(t, Options{Path: store.write(t), EncryptionKey: key}))
+			flips, cuts := 3, 1
+			if n := soak(); n > 0 {
+				flips, cuts = 100*n, 30*n
 			}
-			if !errors.Is(err, errLost) || !strings.Contains(err.Error(), "number 200 had been acknowledged") {
-				t.Errorf("the error is %v", err)
+			seen := make(map[verdict]int)
+			for name := range store {
+				for _, c := range changes(1, flips, cuts) {
+					broken := store.with(name, c)
+					dir := broken.write(t)
+					v, said := openDamaged(t, Options{Path: dir, EncryptionKey: key}, held)
+					seen[v]++
+					if v == silent {
+						t.Errorf("%s %s: %s: %s", name, c.name, v, said)
+					}
+					if v == refused && !containsAny(said, remedies) {
+						t.Errorf("%s %s: refused without a remedy: %s", name, c.name, said)
+					}
+					if v == refused && !readFiles(t, dir).equal(broken) {
+						t.Errorf("%s %s: refused, and changed", name, c.name)
+					}
+					if err := os.RemoveAll(dir); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			t.Logf("%d records, %d damages: %v", len(held), seen[whole]+seen[reported]+seen[refused]+seen[silent], seen)
+			if seen[refused] == 0 || seen[whole] == 0 {
+				t.Errorf("the damages are not what this test takes them for: %v", seen)
 			}
 		})
 	}
 }
 
-// TestWithoutTheMarkDamageIsSilent is the negative control: the same damage,
-// with nobody to tell.
-func TestWithoutTheMarkDamageIsSilent(t *testing.T) {
-	t.Parallel()
-	dir := killedStore(t, 200)
-	damage(t, dir, damages["a flipped bit"])
-	if err := os.Remove(filepath.Join(dir, highWaterFile)); err != nil {
-		t.Fatal(err)
+func containsAny(s string, parts []string) bool {
+	for _, p := range parts {
+		if strings.Contains(s, p) {
+			return true
+		}
 	}
-	s := openAt(t, Options{Path: dir})
-	if n := s.Stats().Events; n >= 200 || n == 0 {
-		t.Errorf("%d of 200 events are left; the damage is not what the test above takes it for", n)
+	return false
+}
+
+// TestWithoutThePreflightDamageIsSilent is the negative control: the same kinds
+// of damage, with Badger alone.
+func TestWithoutThePreflightDamageIsSilent(t *testing.T) {
+	t.Parallel()
+	store := killedStore(t, 40, nil)
+	held := records(t, openAt(t, Options{Path: store.write(t)}))
+	for _, damage := range []struct {
+		file string
+		change
+	}{{".mem", flipped}, {".mem", halfClear}, {".mem", removed}, {"MANIFEST", lastCut}} {
+		dir := store.with(store.the(t, damage.file), damage.change).write(t)
+		s, err := Open(context.Background(), Options{Path: dir, trusting: true})
+		if err != nil {
+			t.Errorf("%s %s: Badger refuses by itself: %v", damage.file, damage.name, err)
+			continue
+		}
+		if now := records(t, s); len(now) >= len(held) {
+			t.Errorf("%s %s: %d of %d records are left; the damage is not what the test above takes it for", damage.file, damage.name, len(now), len(held))
+		}
+		if err := s.Close(context.Background()); err != nil {
+			t.Error(err)
+		}
 	}
 }
 
-// TestWholeStoreOpensAfterAKill: the mark is never ahead of what is on disk.
-func TestWholeStoreOpensAfterAKill(t *testing.T) {
+// TestStoreOfADeadProcessOpens: what a killed process leaves is no damage: its
+// LOCK, logs of no bytes, a log that is in a table already, a transaction that
+// was not finished, a table that no MANIFEST names.
+func TestStoreOfADeadProcessOpens(t *testing.T) {
 	t.Parallel()
-	s := openAt(t, Options{Path: killedStore(t, 200)})
-	if n := s.Stats().Events; n != 200 {
-		t.Errorf("%d of 200 events are left", n)
+	store := killedStore(t, 40, nil)
+	store["LOCK"] = file{used: []byte("4194304\n"), length: 8}
+	store["00099.mem"], store["00099.vlog"] = file{}, file{}
+	log := store.the(t, "1.mem")
+	dir := store.with(log, change{do: func(f *file) { f.used = append(f.used, f.used[20:220]...) }}).write(t)
+	var said reports
+	s := openAt(t, Options{Path: dir, Logger: said.logger()})
+	if n := s.Stats().Events; n != 160 {
+		t.Errorf("%d of 160 events are left", n)
+	}
+	if !strings.Contains(said.String(), "nobody was told of") {
+		t.Errorf("the unfinished transaction is not reported: %s", &said)
+	}
+}
+
+// TestStoreInUseIsNotLookedAt: files that another process writes are not judged.
+func TestStoreInUseIsNotLookedAt(t *testing.T) {
+	t.Parallel()
+	dir := fastDir(t)
+	_ = openAt(t, Options{Path: dir})
+	_, err := Open(context.Background(), Options{Path: dir})
+	if err == nil || !strings.Contains(err.Error(), "another process has it open") {
+		t.Errorf("a second opening ends with %v", err)
+	}
+}
+
+// TestNewerFormatIsRefused: a store that a newer build wrote is left to it.
+func TestNewerFormatIsRefused(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s := openAt(t, Options{Path: dir})
+	if err := s.commit(t.Context(), 1, 1024, func(b *batch) error {
+		return b.set(keyFormat, format{version: formatVersion + 1}.encode())
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	_, err := Open(context.Background(), Options{Path: dir})
+	if err == nil || !strings.Contains(err.Error(), "run a newer build") {
+		t.Errorf("opening ends with %v", err)
 	}
 }
 

@@ -76,6 +76,10 @@ type Options struct {
 	// OnCommit, unless nil, is called after every durable commit with the time
 	// it took and the number of operations in it.
 	OnCommit func(took time.Duration, operations int)
+
+	// trusting opens a damaged store as Badger would: tests show with it what
+	// the preflight is for.
+	trusting bool
 }
 
 // Store is an open store; it implements queue.Queue.
@@ -87,6 +91,7 @@ type Store struct {
 	tag    uint32
 	clock  clock
 	disk   *disk
+	high   *highWater
 
 	// life guards open: a method holds it for reading while it uses the store,
 	// so Close waits for those under way and nothing touches a closed Badger.
@@ -97,8 +102,8 @@ type Store struct {
 	pending atomic.Int64 // bytes of entries that wait for their commit
 	stop    chan struct{}
 	stopped sync.WaitGroup
-	// committed waits for the committer alone; moved tells that it has stored
-	// events.
+	// committed waits for the committer alone; moved tells that it has moved the
+	// mark.
 	committed sync.WaitGroup
 	moved     chan struct{}         // of capacity 1
 	failed    atomic.Pointer[error] // the first error of a commit, for good
@@ -149,13 +154,17 @@ func open(ctx context.Context, o Options, b bounds) (*Store, error) {
 	if err := os.MkdirAll(o.Path, 0o700); err != nil {
 		return nil, fmt.Errorf("making the store's folder: %w", err)
 	}
+	marked, err := s.preflight(ctx)
+	if err != nil {
+		return nil, err
+	}
 	if err := removeEmptyLogs(o.Path); err != nil {
 		return nil, err
 	}
 	if s.db, err = badger.Open(s.badgerOptions()); err != nil {
 		return nil, explainOpen(o.Path, err)
 	}
-	if err := s.load(); err != nil {
+	if err := s.load(marked); err != nil {
 		return nil, errors.Join(err, s.db.Close())
 	}
 	s.disk.measure()
@@ -212,7 +221,7 @@ func (s *Store) badgerOptions() badger.Options {
 		// The other modes end iterations early in silence, crash, or return
 		// wrong bytes (seen on v4.9.6).
 		WithChecksumVerificationMode(options.OnTableRead).
-		WithLogger(badgerLogger{s.log})
+		WithLogger(badgerLogger{log: s.log, failed: s.latch})
 	o.TableSizeMultiplier = 1 // tables of one size on every level
 	if len(s.o.EncryptionKey) > 0 {
 		o = o.WithEncryptionKey(s.o.EncryptionKey).WithIndexCacheSize(indexCache).WithBlockCacheSize(blockCache)
@@ -224,11 +233,20 @@ func (s *Store) badgerOptions() badger.Options {
 func explainOpen(path string, err error) error {
 	switch {
 	case errors.Is(err, badger.ErrEncryptionKeyMismatch):
-		return fmt.Errorf("opening the store at %s: the encryption key is not the one the store was made with: %w", path, err)
+		return errors.Join(wrongKey(path), err)
 	case strings.Contains(err.Error(), "directory lock"):
-		return fmt.Errorf("opening the store at %s: another process has it open; stop that one, or give this one another path: %w", path, err)
+		return errors.Join(inUse(path), err)
 	}
 	return fmt.Errorf("opening the store at %s: %w", path, err)
+}
+
+func inUse(path string) error {
+	return fmt.Errorf("opening the store at %s: another process has it open; stop that one, or give this one another path", path)
+}
+
+func wrongKey(path string) error {
+	return fmt.Errorf("the encryption key is not the one the store at %s was made with: set encryption_key to that one, or leave it out for a store that is not encrypted;"+
+		" where the key is right, %s is damaged and must come from a copy", path, badger.KeyRegistryFileName)
 }
 
 // removeEmptyLogs removes logs of no bytes, which a crash between creating and
@@ -259,7 +277,7 @@ func removeEmptyLogs(path string) error {
 }
 
 // load reads format, counters and webhooks, and makes a new store's format.
-func (s *Store) load() error {
+func (s *Store) load(marked mark) error {
 	st := state{}
 	err := s.db.Update(func(txn *badger.Txn) error {
 		f, err := getRecord(txn, keyFormat, func(_, rec []byte) (format, error) { return decodeFormat(rec) })
@@ -298,7 +316,13 @@ func (s *Store) load() error {
 	}
 	s.clock.resume(st.at, st.shift)
 	s.shown.Store(&st)
-	return s.checkHighWater(st.seq)
+	now := mark{seq: st.seq, commit: s.db.MaxVersion()}
+	if (now.seq < marked.seq || now.commit < marked.commit) && !s.o.trusting {
+		return &DamageError{Path: s.o.Path, Findings: []Finding{{highWaterFile, fmt.Sprintf(
+			"event %d and transaction %d had been acknowledged; opened, the store ends with %d and %d", marked.seq, marked.commit, now.seq, now.commit)}}}
+	}
+	s.high, err = openHighWater(s.o.Path, now)
+	return err
 }
 
 func (s *Store) loadHooks(txn *badger.Txn) error {
@@ -436,14 +460,32 @@ func (s *Store) Close(ctx context.Context) error {
 	}
 }
 
-// badgerLogger hands Badger's messages on. Badger's "info" is about its own
-// tables and compactions: debug, to an operator.
-type badgerLogger struct{ log *slog.Logger }
+// badgerLogger hands Badger's messages on, and to failed what Badger could not
+// write: it says so in its log, tries again for ever, and takes new writes
+// meanwhile. Badger's "info" is about its own tables and compactions: debug, to
+// an operator.
+type badgerLogger struct {
+	log    *slog.Logger
+	failed func(error) error
+}
 
-func (l badgerLogger) Errorf(f string, a ...any)   { l.print(slog.LevelError, f, a) }
-func (l badgerLogger) Warningf(f string, a ...any) { l.print(slog.LevelWarn, f, a) }
-func (l badgerLogger) Infof(f string, a ...any)    { l.print(slog.LevelDebug, f, a) }
-func (l badgerLogger) Debugf(string, ...any)       {} // one line per write
+// Errorf is about what failed on the disk: a memtable that cannot become a
+// table, a log that cannot be made or removed.
+func (l badgerLogger) Errorf(f string, a ...any) {
+	l.print(slog.LevelError, f, a)
+	_ = l.failed(fmt.Errorf(strings.TrimSpace(f), a...))
+}
+
+// Warningf is about what failed on the disk where it is about a compaction.
+func (l badgerLogger) Warningf(f string, a ...any) {
+	l.print(slog.LevelWarn, f, a)
+	if strings.Contains(f, "FAILED") {
+		_ = l.failed(fmt.Errorf(strings.TrimSpace(f), a...))
+	}
+}
+
+func (l badgerLogger) Infof(f string, a ...any) { l.print(slog.LevelDebug, f, a) }
+func (l badgerLogger) Debugf(string, ...any)    {} // one line per write
 
 func (l badgerLogger) print(level slog.Level, f string, a []any) {
 	if l.log.Enabled(context.Background(), level) {

@@ -1,0 +1,193 @@
+package badgerfile
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"os"
+
+	"github.com/dgraph-io/badger/v4/fb"
+	"github.com/dgraph-io/badger/v4/pb"
+	"google.golang.org/protobuf/proto"
+)
+
+// Table is what a table holds.
+type Table struct {
+	Last uint64 // the newest transaction that any entry is of; 0 where the index is gone
+	Keys uint32 // entries, by the index
+	// Lost says of each block that cannot be read where it is.
+	Lost []string
+}
+
+// ReadTable reads a table that is not compressed and checks every checksum. It
+// hands out the entries of every block that is whole, unless visit is nil.
+// Errors wrap ErrDamaged or ErrKey: the index is gone, and with a visit the
+// blocks have been looked for without it.
+//
+//	block… index indexLen4 checksum checksumLen4
+func ReadTable(path string, keys Keys, keyID uint64, visit func(Entry) error) (Table, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return Table{}, err
+	}
+	return readTable(b, keys, keyID, visit)
+}
+
+func readTable(b []byte, keys Keys, keyID uint64, visit func(Entry) error) (t Table, err error) {
+	key, err := keys.of(keyID)
+	if err != nil {
+		return t, err
+	}
+	index, err := tableIndex(b, key)
+	if err != nil {
+		if visit != nil {
+			if searching := searchBlocks(b, key, visit); searching != nil {
+				return t, searching
+			}
+		}
+		return t, err
+	}
+	t.Last, t.Keys = index.MaxVersion(), index.KeyCount()
+	var at fb.BlockOffset
+	for i := range index.OffsetsLength() {
+		if !index.Offsets(&at, i) {
+			return t, damaged("its index names no block %d", i)
+		}
+		from, to := uint64(at.Offset()), uint64(at.Offset())+uint64(at.Len())
+		err := readBlock(b, from, to, key, visit)
+		switch {
+		case errors.Is(err, ErrDamaged):
+			t.Lost = append(t.Lost, fmt.Sprintf("bytes %d to %d: %v", from, to, err))
+		case err != nil:
+			return t, err
+		}
+	}
+	return t, nil
+}
+
+// tableIndex finds the index at the end of a table.
+func tableIndex(b, key []byte) (*fb.TableIndex, error) {
+	body, sum, ok := cutChecksum(b)
+	if !ok || len(body) < 4 {
+		return nil, damaged("it does not end as a table does")
+	}
+	n, size := len(body)-4, uint64(binary.BigEndian.Uint32(body[len(body)-4:]))
+	if size > uint64(n) {
+		return nil, damaged("its index is longer than the file")
+	}
+	index := body[uint64(n)-size : n]
+	if crc32.Checksum(index, castagnoli) != sum {
+		return nil, damaged("the checksum of its index is wrong")
+	}
+	index, err := unlock(index, key)
+	if err != nil {
+		return nil, err
+	}
+	if len(index) < 8 {
+		return nil, damaged("its index is empty")
+	}
+	return fb.GetRootAsTableIndex(index, 0), nil
+}
+
+// cutChecksum takes the checksum off the end of a block or a table:
+//
+//	… checksum checksumLen4
+func cutChecksum(b []byte) (body []byte, sum uint32, ok bool) {
+	if len(b) < 4 {
+		return nil, 0, false
+	}
+	n, size := len(b)-4, binary.BigEndian.Uint32(b[len(b)-4:])
+	// A number of 32 bits as a protocol buffer: two bytes at least, seven at most.
+	if size > 16 || int(size) > n {
+		return nil, 0, false
+	}
+	var c pb.Checksum
+	if err := proto.Unmarshal(b[n-int(size):n], &c); err != nil || c.Algo != pb.Checksum_CRC32C {
+		return nil, 0, false
+	}
+	return b[:n-int(size)], uint32(c.Sum), true
+}
+
+// unlock decrypts a block or an index, which has its initialisation vector
+// behind it.
+func unlock(b, key []byte) ([]byte, error) {
+	if key == nil {
+		return b, nil
+	}
+	if len(b) < blockSize {
+		return nil, damaged("%d bytes, too few", len(b))
+	}
+	n := len(b) - blockSize
+	return decrypt(b[:n], key, b[n:])
+}
+
+// readBlock checks one block and hands out its entries:
+//
+//	entry… offset4… count4 checksum checksumLen4
+func readBlock(b []byte, from, to uint64, key []byte, visit func(Entry) error) error {
+	if from > to || to > uint64(len(b)) {
+		return damaged("it ends behind the end of the file")
+	}
+	block, err := unlock(b[from:to], key)
+	if err != nil {
+		return err
+	}
+	body, sum, ok := cutChecksum(block)
+	if !ok || crc32.Checksum(body, castagnoli) != sum {
+		return damaged("the checksum is wrong")
+	}
+	if visit == nil {
+		return nil
+	}
+	return blockEntries(body, visit)
+}
+
+// blockEntries hands out the entries of a block whose checksum is right. Each
+// says how many bytes of its key it shares with the first one of the block.
+//
+//	overlap2 diff2 key meta1 usermeta1 expires (varint) value
+func blockEntries(body []byte, visit func(Entry) error) error {
+	wrong := damaged("entries do not decode")
+	if len(body) < 4 {
+		return wrong
+	}
+	n := uint64(binary.BigEndian.Uint32(body[len(body)-4:]))
+	if n*4+4 > uint64(len(body)) {
+		return wrong
+	}
+	end := uint64(len(body)) - 4 - n*4
+	offsets := body[end : len(body)-4]
+	var base []byte
+	for i := range n {
+		from, to := uint64(binary.NativeEndian.Uint32(offsets[i*4:])), end
+		if i+1 < n {
+			to = uint64(binary.NativeEndian.Uint32(offsets[i*4+4:]))
+		}
+		if from+4 > to || to > end {
+			return wrong
+		}
+		b := body[from:to]
+		overlap, diff := int(binary.NativeEndian.Uint16(b)), int(binary.NativeEndian.Uint16(b[2:]))
+		if b = b[4:]; diff > len(b) || overlap > len(base) {
+			return wrong
+		}
+		stored := append(base[:overlap:overlap], b[:diff]...)
+		if i == 0 {
+			base = stored
+		}
+		key, version, ok := splitKey(stored)
+		if b = b[diff:]; !ok || len(b) < 3 {
+			return wrong
+		}
+		expires, size := binary.Uvarint(b[2:])
+		if size <= 0 {
+			return wrong
+		}
+		e := Entry{Key: key, Value: b[2+size:], Version: version, Deleted: b[0]&bitDelete != 0, ExpiresAt: expires}
+		if err := visit(e); err != nil {
+			return err
+		}
+	}
+	return nil
+}
