@@ -95,7 +95,7 @@ func copyFiles(t *testing.T, from, to string) {
 }
 
 // filesIn lists a store's files, without the lock of the process that is taken
-// for dead.
+// for dead. The mark comes first: it is never ahead of the other files.
 func filesIn(t *testing.T, path string) (names []string) {
 	t.Helper()
 	entries, err := os.ReadDir(path)
@@ -107,11 +107,15 @@ func filesIn(t *testing.T, path string) (names []string) {
 			names = append(names, e.Name())
 		}
 	}
+	if i := slices.Index(names, "HIGHWATER"); i > 0 {
+		names = slices.Insert(slices.Delete(names, i, i+1), 0, "HIGHWATER")
+	}
 	return names
 }
 
 // copySparse copies a file and leaves holes where it has nothing but zeros: a
-// log is as large as it may grow from the start.
+// log is as large as it may grow from the start. It goes from the end to the
+// beginning: of a log that grows meanwhile, the copy is what it was at a moment.
 func copySparse(from, to string) error {
 	src, err := os.Open(from)
 	if err != nil {
@@ -123,19 +127,23 @@ func copySparse(from, to string) error {
 		return err
 	}
 	defer func() { _ = dst.Close() }()
-	var size int64
-	block, zeros := make([]byte, 64<<10), make([]byte, 64<<10)
-	for {
-		n, err := io.ReadFull(src, block)
-		if n > 0 && string(block[:n]) != string(zeros[:n]) {
-			if _, err := dst.WriteAt(block[:n], size); err != nil {
-				return err
-			}
+	info, err := src.Stat()
+	if err != nil {
+		return err
+	}
+	const blockSize = 64 << 10
+	block, zeros := make([]byte, blockSize), make([]byte, blockSize)
+	for at := info.Size() / blockSize * blockSize; at >= 0; at -= blockSize {
+		n, err := src.ReadAt(block, at)
+		if err != nil && !errors.Is(err, io.EOF) {
+			return err
 		}
-		size += int64(n)
-		if err != nil {
-			break // the end
+		if string(block[:n]) == string(zeros[:n]) {
+			continue
+		}
+		if _, err := dst.WriteAt(block[:n], at); err != nil {
+			return err
 		}
 	}
-	return dst.Truncate(size)
+	return dst.Truncate(info.Size())
 }

@@ -399,7 +399,7 @@ func TestNewerFormatIsRefused(t *testing.T) {
 	dir := t.TempDir()
 	s := openAt(t, Options{Path: dir})
 	if err := s.commit(t.Context(), 1, 1024, func(b *batch) error {
-		return b.set(keyFormat, format{version: formatVersion + 1}.encode())
+		return b.set(keyFormat, format{version: formatVersion + 1, tags: s.tags}.encode())
 	}); err != nil {
 		t.Fatal(err)
 	}

@@ -93,7 +93,7 @@ func (o *enqueueOp) apply(b *batch) error {
 		Created: e.Created.UTC().Truncate(time.Millisecond),
 		Trace:   e.Trace, Replaces: e.Replaces, Body: e.Body,
 	}
-	event.ID = queue.NewEventID(event.Created, b.s.tag, seq)
+	event.ID = queue.NewEventID(event.Created, b.s.tags.of(seq), seq)
 	key := eventKey(seq)
 	if err := b.set(key, seal(key, appendEvent(record(128+len(e.FeedbackID)+len(e.Trace.State)+len(e.Body)), event))); err != nil {
 		return err
@@ -173,7 +173,7 @@ func (b *batch) isLatest(feedbackID string, id queue.EventID) error {
 	if err != nil {
 		return err
 	}
-	if seq != id.Seq() || id.Tag() != b.s.tag {
+	if seq != id.Seq() || id.Tag() != b.s.tags.of(seq) {
 		return fmt.Errorf("feedback %q has a newer event: %w", feedbackID, queue.ErrConflict)
 	}
 	return nil

@@ -316,14 +316,9 @@ func valueLogKey(path string, keys badgerfile.Keys) error {
 // preflight looks at the files before Badger does, which would cut, delete and
 // die, and says what it found.
 func (s *Store) preflight(ctx context.Context) (mark, error) {
-	unlock, err := lockFolder(s.o.Path)
+	in, err := inspectLocked(ctx, s.o)
 	if err != nil {
 		return mark{}, err
-	}
-	defer unlock()
-	in, err := inspect(ctx, s.o.Path, s.o.EncryptionKey)
-	if err != nil {
-		return mark{}, fmt.Errorf("looking at the store at %s: %w", s.o.Path, err)
 	}
 	for _, f := range in.notes {
 		s.log.Warn("the store was not closed in order", "path", s.o.Path, "file", f.Where, "found", f.What)

@@ -169,7 +169,7 @@ func (s *Store) Events(ctx context.Context, q queue.EventQuery) (page queue.Page
 				page.Next = cursor(seqOf(key), 0)
 				return false, nil
 			}
-			e, err := decodeEvent(key, rec, s.tag)
+			e, err := decodeEvent(key, rec, s.tags)
 			if err != nil {
 				_ = s.report("listing events", err)
 				return true, nil

@@ -29,7 +29,7 @@ func getRecord[T any](txn *badger.Txn, key []byte, decode func(key, rec []byte) 
 // is none.
 func (s *Store) getEvent(txn *badger.Txn, seq uint64) (queue.Event, error) {
 	e, err := getRecord(txn, eventKey(seq), func(key, rec []byte) (queue.Event, error) {
-		return decodeEvent(key, bytes.Clone(rec), s.tag)
+		return decodeEvent(key, bytes.Clone(rec), s.tags)
 	})
 	if errors.Is(err, badger.ErrKeyNotFound) {
 		return e, queue.ErrNotFound

@@ -2,6 +2,7 @@ package badgerqueue
 
 import (
 	"cmp"
+	"crypto/rand"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -73,7 +74,7 @@ func appendEvent(b []byte, e *queue.Event) []byte {
 }
 
 // decodeEvent reads an event. Its Body is a slice of rec.
-func decodeEvent(key, rec []byte, tag uint32) (queue.Event, error) {
+func decodeEvent(key, rec []byte, t tags) (queue.Event, error) {
 	p, err := unseal(key, rec)
 	if err != nil {
 		return queue.Event{}, err
@@ -88,7 +89,7 @@ func decodeEvent(key, rec []byte, tag uint32) (queue.Event, error) {
 	if r.bad {
 		return queue.Event{}, fmt.Errorf("%w %q: short event header", errDamaged, key)
 	}
-	e.ID = queue.NewEventID(e.Created, tag, seqOf(key))
+	e.ID = queue.NewEventID(e.Created, t.of(seqOf(key)), seqOf(key))
 	e.Body = r.b[:len(r.b):len(r.b)]
 	return e, nil
 }
@@ -295,12 +296,47 @@ func decodeWebhook(key, rec []byte) (queue.Webhook, error) {
 // format is written once, when the store is made.
 type format struct {
 	version uint64
-	tag     uint32 // goes into every EventID
+	tags    tags
 }
 
+// tags are the random numbers in a store's event ids, one for each of its lives.
+// A store that comes from a copy goes on with a new one: the store that was
+// copied may have given the next sequence numbers to other events since.
+type tags []tagFrom // ascending, the first from 0
+
+type tagFrom struct {
+	from uint64 // the first sequence number it counts for
+	tag  uint32
+}
+
+// newTag makes a tag for sequence numbers from one on.
+func newTag(from uint64) tagFrom {
+	var b [4]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return tagFrom{from: from, tag: binary.BigEndian.Uint32(b[:])}
+}
+
+// of is the tag of an event.
+func (t tags) of(seq uint64) (tag uint32) {
+	for _, life := range t {
+		if seq < life.from {
+			break
+		}
+		tag = life.tag
+	}
+	return tag
+}
+
+// encode writes version, first tag, and how many more there are, each with the
+// number it counts from.
 func (f format) encode() []byte {
 	b := binary.AppendUvarint(record(16), f.version)
-	return seal(keyFormat, binary.BigEndian.AppendUint32(b, f.tag))
+	b = binary.BigEndian.AppendUint32(b, f.tags[0].tag)
+	b = binary.AppendUvarint(b, uint64(len(f.tags)-1))
+	for _, t := range f.tags[1:] {
+		b = binary.BigEndian.AppendUint32(binary.AppendUvarint(b, t.from), t.tag)
+	}
+	return seal(keyFormat, b)
 }
 
 func decodeFormat(rec []byte) (f format, err error) {
@@ -310,8 +346,14 @@ func decodeFormat(rec []byte) (f format, err error) {
 	}
 	r := reader{b: p}
 	f.version = r.uvarint()
-	if b := r.take(4); b != nil {
-		f.tag = binary.BigEndian.Uint32(b)
+	life := func(from uint64) {
+		if b := r.take(4); b != nil {
+			f.tags = append(f.tags, tagFrom{from: from, tag: binary.BigEndian.Uint32(b)})
+		}
+	}
+	life(0)
+	for n := r.uvarint(); n > 0 && !r.bad; n-- {
+		life(r.uvarint())
 	}
 	if r.bad {
 		return f, fmt.Errorf("%w %q: short", errDamaged, keyFormat)

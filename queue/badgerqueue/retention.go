@@ -138,7 +138,7 @@ func (s *Store) sweepSequence(ctx context.Context, early bool) (removed int64, m
 				more = true
 				return false, nil
 			}
-			e, err := decodeEvent(key, rec, s.tag)
+			e, err := decodeEvent(key, rec, s.tags)
 			if err != nil {
 				_ = s.report("removing old events", err)
 				swept = seqOf(key) + 1

@@ -17,8 +17,6 @@ package badgerqueue
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -88,18 +86,20 @@ type Store struct {
 	bounds bounds
 	log    *slog.Logger
 	db     *badger.DB
-	tag    uint32
+	tags   tags
 	clock  clock
 	disk   *disk
 	high   *highWater
 
 	// life guards open: a method holds it for reading while it uses the store,
 	// so Close waits for those under way and nothing touches a closed Badger.
-	life sync.RWMutex
-	open bool
+	life    sync.RWMutex
+	open    bool
+	closing sync.Once // closes ending
 
 	ops     chan operation
-	pending atomic.Int64 // bytes of entries that wait for their commit
+	pending atomic.Int64  // bytes of entries that wait for their commit
+	ending  chan struct{} // closed when Close begins: long readers give way
 	stop    chan struct{}
 	stopped sync.WaitGroup
 	// committed waits for the committer alone; moved tells that it has moved the
@@ -139,10 +139,11 @@ func open(ctx context.Context, o Options, b bounds) (*Store, error) {
 	}
 	s := &Store{
 		o: o, bounds: b, log: o.Logger, clock: clock{system: o.Clock}, open: true,
-		ops:   make(chan operation, maxQueued),
-		stop:  make(chan struct{}),
-		moved: make(chan struct{}, 1),
-		hooks: make(map[queue.WebhookID]*hook),
+		ops:    make(chan operation, maxQueued),
+		ending: make(chan struct{}),
+		stop:   make(chan struct{}),
+		moved:  make(chan struct{}, 1),
+		hooks:  make(map[queue.WebhookID]*hook),
 	}
 	var err error
 	if s.disk, err = newDisk(o.Path, o.MinFree, o.MaxDisk); err != nil {
@@ -286,9 +287,7 @@ func (s *Store) load(marked mark) error {
 			if seq, err := newestSeq(txn); err != nil || seq != 0 {
 				return errors.Join(err, fmt.Errorf("%w: the store holds events but no format record", errDamaged))
 			}
-			var tag [4]byte
-			_, _ = rand.Read(tag[:]) // never fails
-			f = format{version: formatVersion, tag: binary.BigEndian.Uint32(tag[:])}
+			f = format{version: formatVersion, tags: tags{newTag(0)}}
 			if err := txn.Set(keyFormat, f.encode()); err != nil {
 				return err
 			}
@@ -297,7 +296,7 @@ func (s *Store) load(marked mark) error {
 		case f.version > formatVersion:
 			return fmt.Errorf("the store has format %d and this build knows format %d: run a newer build", f.version, formatVersion)
 		}
-		s.tag = f.tag
+		s.tags = f.tags
 		st, err = getRecord(txn, keyState, func(_, rec []byte) (state, error) { return decodeState(rec) })
 		if err != nil && !errors.Is(err, badger.ErrKeyNotFound) {
 			return err
@@ -428,6 +427,7 @@ func (s *Store) Stats() queue.Stats {
 // Close implements queue.Queue. Badger's own closing, which flushes its
 // memtables, goes on in the background when the context ends first.
 func (s *Store) Close(ctx context.Context) error {
+	s.closing.Do(func() { close(s.ending) })
 	s.life.Lock()
 	if !s.open {
 		s.life.Unlock()

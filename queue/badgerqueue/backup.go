@@ -1,0 +1,163 @@
+package badgerqueue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/dgraph-io/badger/v4"
+
+	"github.com/userhero/relay/queue"
+)
+
+// Backup writes everything the store holds, as of one moment, while it goes on
+// working. The backup of an encrypted store is encrypted with the same key; that
+// of another one has everything in the clear, the webhooks' secrets among it.
+// It ends early with queue.ErrClosed when the store closes.
+func (s *Store) Backup(ctx context.Context, w io.Writer) (BackupInfo, error) {
+	info := BackupInfo{Encrypted: len(s.o.EncryptionKey) > 0}
+	err := s.view(ctx, func(txn *badger.Txn) error {
+		st, err := getRecord(txn, keyState, func(_, rec []byte) (state, error) { return decodeState(rec) })
+		if err != nil && !errors.Is(err, badger.ErrKeyNotFound) {
+			return err
+		}
+		info.Made, info.Newest = time.Now().UTC().Truncate(time.Millisecond), st.seq
+		bw, err := newBackupWriter(w, s.o.EncryptionKey, backupBegin{
+			format: formatVersion, mark: mark{seq: st.seq, commit: txn.ReadTs()}, made: info.Made,
+		})
+		if err != nil {
+			return err
+		}
+		it := txn.NewIterator(badger.DefaultIteratorOptions)
+		defer it.Close()
+		for it.Rewind(); it.Valid(); it.Next() {
+			item := it.Item()
+			var full bool
+			err := item.Value(func(rec []byte) error {
+				var err error
+				full, err = bw.record(item.Key(), rec, item.ExpiresAt())
+				return err
+			})
+			if err == nil && full {
+				err = s.going(ctx)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		info.Records = int64(bw.records)
+		return bw.end()
+	})
+	if err != nil {
+		return info, fmt.Errorf("backing up the store at %s: %w", s.o.Path, err)
+	}
+	return info, nil
+}
+
+// going is nil until the context ends or the store is about to close.
+func (s *Store) going(ctx context.Context) error {
+	select {
+	case <-s.ending:
+		return queue.ErrClosed
+	default:
+		return ctx.Err()
+	}
+}
+
+// RestoreOptions say where a backup goes.
+type RestoreOptions struct {
+	// Path is the folder of the new store. It must not exist, or be empty.
+	Path string
+	// EncryptionKey encrypts the new store, and opens an encrypted backup: it is
+	// the key of the store that was backed up.
+	EncryptionKey []byte
+	// Replace puts the new store in the place of one that is there, which is
+	// renamed and kept; where it is now is returned.
+	Replace bool
+}
+
+// Restore makes a store of a backup. The store is built beside its place and
+// moved there when all of the backup has been read and is on disk, so a backup
+// that is damaged or cut leaves everything as it was. Events keep their ids; new
+// ones get a new tag, for the lost store may have given the next numbers.
+func Restore(ctx context.Context, r io.Reader, o RestoreOptions) (info BackupInfo, kept string, err error) {
+	path, err := filepath.Abs(o.Path)
+	if err != nil {
+		return info, "", err
+	}
+	occupied, err := occupied(path)
+	if err != nil {
+		return info, "", err
+	}
+	if occupied {
+		if !o.Replace {
+			return info, "", fmt.Errorf("%s is not empty: restore into a new folder, or say that what is there is to be replaced", path)
+		}
+		unlock, err := lockFolder(path)
+		if err != nil {
+			return info, "", err
+		}
+		defer unlock()
+	}
+	building := path + ".restoring"
+	b, err := newBuild(building, o.EncryptionKey, false)
+	if err != nil {
+		return info, "", err
+	}
+	defer func() { err = errors.Join(err, b.discard()) }()
+	var f format
+	var next uint64
+	info, err = readBackup(r, o.EncryptionKey, func(begin backupBegin) error {
+		if begin.format > formatVersion {
+			return fmt.Errorf("the backup is of a store of format %d and this build knows format %d: use a newer build", begin.format, formatVersion)
+		}
+		next = begin.mark.seq + 1
+		return nil
+	}, func(key, rec []byte, expires uint64) (err error) {
+		if string(key) == string(keyFormat) {
+			f, err = decodeFormat(rec)
+			return err
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		return b.set(key, rec, expires)
+	})
+	if err != nil {
+		return info, "", err
+	}
+	if len(f.tags) == 0 {
+		return info, "", fmt.Errorf("%w: it holds no format record", ErrBackup)
+	}
+	f.tags = append(f.tags, newTag(next))
+	if err := b.set(keyFormat, f.encode(), 0); err != nil {
+		return info, "", err
+	}
+	if err := b.finish(info.Newest); err != nil {
+		return info, "", err
+	}
+	if occupied {
+		kept = path + ".before-" + time.Now().UTC().Format("20060102T150405Z")
+		if err := os.Rename(path, kept); err != nil {
+			return info, "", fmt.Errorf("putting the store aside: %w", err)
+		}
+	}
+	if err := b.moveTo(path); err != nil {
+		return info, kept, err
+	}
+	return info, kept, nil
+}
+
+// occupied tells whether there is anything at a path.
+func occupied(path string) (bool, error) {
+	entries, err := os.ReadDir(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return len(entries) > 0, err
+}

@@ -1,0 +1,292 @@
+package badgerqueue
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/hkdf"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"time"
+)
+
+// A backup is one stream:
+//
+//	"userhero backup\n"  16 bytes
+//	version              1 byte: 1
+//	encrypted            1 byte: 1 or 0
+//	salt                 16 random bytes
+//	frame…               length (4 bytes, big endian), content, seal
+//
+// A frame's content begins with what it is: B begin, R records, E end. The end
+// says how many records there were, so a stream that was cut is seen. The seal
+// of frame n is the CRC-32C of the stream's head, of n (8 bytes) and of the
+// content. In the backup of an encrypted store content and seal are AES-256-GCM
+// under a key of this stream alone, HKDF-SHA256 of the store's encryption key
+// and the salt; n is the nonce, and the head is authenticated.
+//
+//	B  format version, newest event, newest transaction (varints), made at (unix ms, varint)
+//	R  length and bytes of key, length and bytes of record, expiry (unix s; varints), …
+//	E  how many records (varint)
+const (
+	backupMagic   = "userhero backup\n"
+	backupVersion = 1
+	backupHead    = len(backupMagic) + 2 + 16
+	// backupFrame is how long frames get, in bytes; the longest record and one
+	// frame's worth may be longest.
+	backupFrame   = 64 << 10
+	longestFrame  = backupFrame + maxValue + 1024
+	frameBegin    = 'B'
+	frameRecords  = 'R'
+	frameEnd      = 'E'
+	backupPurpose = "userhero backup 1"
+)
+
+// ErrBackup marks a file that is no whole backup.
+var ErrBackup = errors.New("this is no whole backup")
+
+// BackupInfo says what a backup holds.
+type BackupInfo struct {
+	Made      time.Time `json:"made"`
+	Records   int64     `json:"records"`
+	Newest    uint64    `json:"newest_event"` // sequence number
+	Encrypted bool      `json:"encrypted"`
+}
+
+// backupBegin is the first frame.
+type backupBegin struct {
+	format uint64
+	mark   mark
+	made   time.Time
+}
+
+func (b backupBegin) encode() []byte {
+	p := binary.AppendUvarint([]byte{frameBegin}, b.format)
+	p = binary.AppendUvarint(p, b.mark.seq)
+	p = binary.AppendUvarint(p, b.mark.commit)
+	return binary.AppendVarint(p, b.made.UnixMilli())
+}
+
+// seals closes frames and opens them.
+type seals struct {
+	head []byte
+	aead cipher.AEAD // nil: checksums
+	n    uint64
+}
+
+// newSeals takes a stream's head, and the store's key where the head says that
+// the stream is encrypted.
+func newSeals(head, key []byte) (*seals, error) {
+	s := &seals{head: head}
+	if head[len(backupMagic)+1] == 0 {
+		return s, nil
+	}
+	derived, err := hkdf.Key(sha256.New, key, head[backupHead-16:], backupPurpose, 32)
+	if err != nil {
+		return nil, err
+	}
+	block, err := aes.NewCipher(derived)
+	if err != nil {
+		return nil, err
+	}
+	s.aead, err = cipher.NewGCM(block)
+	return s, err
+}
+
+func (s *seals) next() (n []byte) {
+	n = binary.BigEndian.AppendUint64(nil, s.n)
+	s.n++
+	return n
+}
+
+func (s *seals) close(content []byte) []byte {
+	n := s.next()
+	if s.aead != nil {
+		return s.aead.Seal(nil, append(make([]byte, 4), n...), content, s.head)
+	}
+	return binary.BigEndian.AppendUint32(content, s.checksum(n, content))
+}
+
+func (s *seals) checksum(n, content []byte) uint32 {
+	return crc32.Update(crc32.Update(crc32.Checksum(s.head, castagnoli), castagnoli, n), castagnoli, content)
+}
+
+func (s *seals) open(frame []byte) ([]byte, error) {
+	n := s.next()
+	if s.aead != nil {
+		content, err := s.aead.Open(nil, append(make([]byte, 4), n...), frame, s.head)
+		if err != nil {
+			return nil, fmt.Errorf("%w: part %d is damaged, or the encryption key is not the one of the store that was backed up", ErrBackup, s.n)
+		}
+		return content, nil
+	}
+	if len(frame) < crc32.Size {
+		return nil, fmt.Errorf("%w: part %d is too short", ErrBackup, s.n)
+	}
+	content, sum := frame[:len(frame)-crc32.Size], frame[len(frame)-crc32.Size:]
+	if s.checksum(n, content) != binary.BigEndian.Uint32(sum) {
+		return nil, fmt.Errorf("%w: the checksum of part %d is wrong", ErrBackup, s.n)
+	}
+	return content, nil
+}
+
+// backupWriter writes a backup.
+type backupWriter struct {
+	w       io.Writer
+	seals   *seals
+	frame   []byte
+	records uint64
+}
+
+// newBackupWriter writes the head and the first frame. Without a key the backup
+// is in the clear.
+func newBackupWriter(w io.Writer, key []byte, b backupBegin) (*backupWriter, error) {
+	head := append([]byte(backupMagic), backupVersion, 0)
+	if len(key) > 0 {
+		head[len(head)-1] = 1
+	}
+	salt := make([]byte, 16)
+	_, _ = rand.Read(salt) // never fails
+	head = append(head, salt...)
+	s, err := newSeals(head, key)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := w.Write(head); err != nil {
+		return nil, err
+	}
+	bw := &backupWriter{w: w, seals: s}
+	return bw, bw.write(b.encode())
+}
+
+func (bw *backupWriter) write(content []byte) error {
+	frame := bw.seals.close(content)
+	if _, err := bw.w.Write(binary.BigEndian.AppendUint32(nil, uint32(len(frame)))); err != nil {
+		return err
+	}
+	_, err := bw.w.Write(frame)
+	return err
+}
+
+// record adds one record; full tells that a frame was written.
+func (bw *backupWriter) record(key, rec []byte, expires uint64) (full bool, err error) {
+	if len(bw.frame) == 0 {
+		bw.frame = append(bw.frame, frameRecords)
+	}
+	bw.frame = appendString(bw.frame, key)
+	bw.frame = appendString(bw.frame, rec)
+	bw.frame = binary.AppendUvarint(bw.frame, expires)
+	bw.records++
+	if len(bw.frame) < backupFrame {
+		return false, nil
+	}
+	return true, bw.flush()
+}
+
+func (bw *backupWriter) flush() error {
+	if len(bw.frame) == 0 {
+		return nil
+	}
+	err := bw.write(bw.frame)
+	bw.frame = bw.frame[:0]
+	return err
+}
+
+func (bw *backupWriter) end() error {
+	if err := bw.flush(); err != nil {
+		return err
+	}
+	return bw.write(binary.AppendUvarint([]byte{frameEnd}, bw.records))
+}
+
+// readBackup reads a whole backup; every record is handed out after its frame
+// was checked. Only where it returns no error was it all of the backup.
+func readBackup(r io.Reader, key []byte, begin func(backupBegin) error, visit func(key, rec []byte, expires uint64) error) (info BackupInfo, err error) {
+	br := bufio.NewReaderSize(r, 1<<16)
+	head := make([]byte, backupHead)
+	if _, err := io.ReadFull(br, head); err != nil || !bytes.HasPrefix(head, []byte(backupMagic)) {
+		return info, fmt.Errorf("%w: it does not begin as one", ErrBackup)
+	}
+	if v := head[len(backupMagic)]; v != backupVersion {
+		return info, fmt.Errorf("%w: it has version %d and this build reads version %d: use a newer build", ErrBackup, v, backupVersion)
+	}
+	info.Encrypted = head[len(backupMagic)+1] != 0
+	if info.Encrypted && len(key) == 0 {
+		return info, errors.New("the backup is encrypted: give the encryption key of the store that was backed up")
+	}
+	s, err := newSeals(head, key)
+	if err != nil {
+		return info, err
+	}
+	for {
+		content, err := readFrame(br, s)
+		if err != nil {
+			return info, err
+		}
+		kind, p := content[0], reader{b: content[1:]}
+		switch first := s.n == 1; {
+		case kind == frameBegin && first:
+			b := backupBegin{format: p.uvarint(), mark: mark{seq: p.uvarint(), commit: p.uvarint()}, made: time.UnixMilli(p.varint()).UTC()}
+			info.Made, info.Newest = b.made, b.mark.seq
+			if err := begin(b); err != nil {
+				return info, err
+			}
+		case kind == frameRecords && !first:
+			for len(p.b) > 0 && !p.bad {
+				key, rec, expires := p.bytes(), p.bytes(), p.uvarint()
+				if p.bad {
+					break
+				}
+				info.Records++
+				if err := visit(key, rec, expires); err != nil {
+					return info, err
+				}
+			}
+		case kind == frameEnd && !first:
+			if n := p.uvarint(); p.bad || n != uint64(info.Records) {
+				return info, fmt.Errorf("%w: it says that it holds %d records, and has %d", ErrBackup, n, info.Records)
+			}
+			if _, err := br.ReadByte(); !errors.Is(err, io.EOF) {
+				return info, fmt.Errorf("%w: something follows its end", ErrBackup)
+			}
+			return info, nil
+		default:
+			p.bad = true
+		}
+		if p.bad {
+			return info, fmt.Errorf("%w: part %d does not decode", ErrBackup, s.n)
+		}
+	}
+}
+
+func readFrame(r io.Reader, s *seals) (content []byte, err error) {
+	var length [4]byte
+	if _, err := io.ReadFull(r, length[:]); err != nil {
+		return nil, cutOff(err)
+	}
+	n := binary.BigEndian.Uint32(length[:])
+	if n > longestFrame {
+		return nil, fmt.Errorf("%w: part %d is longer than any", ErrBackup, s.n+1)
+	}
+	frame := make([]byte, n)
+	if _, err := io.ReadFull(r, frame); err != nil {
+		return nil, cutOff(err)
+	}
+	if content, err = s.open(frame); err == nil && len(content) == 0 {
+		err = fmt.Errorf("%w: part %d is empty", ErrBackup, s.n)
+	}
+	return content, err
+}
+
+func cutOff(err error) error {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return fmt.Errorf("%w: it ends too early: was it copied whole, and was there room for it?", ErrBackup)
+	}
+	return fmt.Errorf("reading the backup: %w", err)
+}

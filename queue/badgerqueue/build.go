@@ -1,0 +1,136 @@
+package badgerqueue
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+
+	"github.com/dgraph-io/badger/v4"
+)
+
+// build is a store that is being written, in a folder of its own, by whoever
+// has its records already. Nothing of it counts until it is finished.
+type build struct {
+	path  string
+	db    *badger.DB
+	batch *badger.WriteBatch
+	store *Store // for its options and its log
+}
+
+// newBuild makes the folder. With versions, each record is written as of a
+// transaction, and the newest wins.
+func newBuild(path string, key []byte, versions bool) (*build, error) {
+	if err := os.Mkdir(path, 0o700); errors.Is(err, fs.ErrExist) {
+		return nil, fmt.Errorf("%s is there already, from an attempt that was interrupted: remove it and try again", path)
+	} else if err != nil {
+		return nil, fmt.Errorf("making a new store: %w", err)
+	}
+	b := &build{path: path, store: &Store{o: Options{Path: path, EncryptionKey: key}, log: slog.New(slog.DiscardHandler)}}
+	return b, b.open(versions)
+}
+
+func (b *build) open(versions bool) (err error) {
+	o := b.store.badgerOptions().WithSyncWrites(false) // all of it is synced at the end, or thrown away
+	if versions {
+		b.db, err = badger.OpenManaged(o)
+	} else {
+		b.db, err = badger.Open(o)
+	}
+	if err != nil {
+		return fmt.Errorf("making a new store: %w", err)
+	}
+	if versions {
+		b.batch = b.db.NewManagedWriteBatch()
+	} else {
+		b.batch = b.db.NewWriteBatch()
+	}
+	return nil
+}
+
+// set writes a record; key and rec are copied.
+func (b *build) set(key, rec []byte, expires uint64) error {
+	e := badger.NewEntry(append([]byte(nil), key...), append([]byte(nil), rec...))
+	e.ExpiresAt = expires
+	if err := b.batch.SetEntry(e); err != nil {
+		return fmt.Errorf("writing the new store: %w", err)
+	}
+	return nil
+}
+
+// setAt writes a record, or that it was deleted, as of a transaction.
+func (b *build) setAt(key, rec []byte, expires, version uint64, deleted bool) (err error) {
+	key = append([]byte(nil), key...)
+	if deleted {
+		err = b.batch.DeleteAt(key, version)
+	} else {
+		e := badger.NewEntry(key, append([]byte(nil), rec...))
+		e.ExpiresAt = expires
+		err = b.batch.SetEntryAt(e, version)
+	}
+	if err != nil {
+		return fmt.Errorf("writing the new store: %w", err)
+	}
+	return nil
+}
+
+// delete removes a record.
+func (b *build) delete(key []byte) error {
+	if err := b.batch.Delete(append([]byte(nil), key...)); err != nil {
+		return fmt.Errorf("writing the new store: %w", err)
+	}
+	return nil
+}
+
+// close brings what was written to the disk.
+func (b *build) close() error {
+	if b.db == nil {
+		return nil
+	}
+	err := errors.Join(b.batch.Flush(), b.db.Close(), b.store.failure())
+	b.db = nil
+	return err
+}
+
+// finish closes the store and leaves its mark: seq is the newest event.
+func (b *build) finish(seq uint64) error {
+	if err := b.batch.Flush(); err != nil {
+		return fmt.Errorf("writing the new store: %w", err)
+	}
+	m := mark{seq: seq, commit: b.db.MaxVersion()}
+	err := errors.Join(b.db.Close(), b.store.failure())
+	b.db = nil
+	if err != nil {
+		return fmt.Errorf("closing the new store: %w", err)
+	}
+	h, err := openHighWater(b.path, m)
+	if err != nil {
+		return err
+	}
+	return h.f.Close()
+}
+
+// moveTo puts the finished store in its place.
+func (b *build) moveTo(path string) error {
+	_ = os.Remove(path) // an empty folder may be there
+	if err := os.Rename(b.path, path); err != nil {
+		return fmt.Errorf("moving the new store to its place: %w", err)
+	}
+	b.path = ""
+	return syncFolder(filepath.Dir(path))
+}
+
+// discard removes what was not moved.
+func (b *build) discard() error {
+	if b.path == "" {
+		return nil
+	}
+	if b.db != nil {
+		b.batch.Cancel()
+		_ = b.db.Close()
+		b.db = nil
+	}
+	return os.RemoveAll(b.path)
+}

@@ -1,0 +1,376 @@
+package badgerqueue
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/dgraph-io/badger/v4"
+
+	"github.com/userhero/relay/queue"
+)
+
+// CheckReport says what a store holds and what is wrong with it.
+type CheckReport struct {
+	Events      int64  `json:"events"`
+	Deliveries  int64  `json:"deliveries"`
+	Waiting     int64  `json:"waiting"`
+	Attempts    int64  `json:"attempts"`
+	Webhooks    int64  `json:"webhooks"`
+	Feedbacks   int64  `json:"feedbacks"`
+	Idempotency int64  `json:"idempotency_keys"`
+	Activities  int64  `json:"activities"`
+	Newest      uint64 `json:"newest_event"` // sequence number
+	// Findings are what is wrong, the first of them; Found is how many there are.
+	Findings []Finding `json:"findings"`
+	Found    int64     `json:"found"`
+	// Notes are no damage.
+	Notes []Finding `json:"notes,omitempty"`
+}
+
+// mostFindings bounds a report.
+const mostFindings = 1000
+
+func (r *CheckReport) found(where, format string, args ...any) {
+	r.Found++
+	if len(r.Findings) < mostFindings {
+		r.Findings = append(r.Findings, Finding{Where: where, What: fmt.Sprintf(format, args...)})
+	}
+}
+
+// Check reads every record the store holds, as of one moment, while it goes on
+// working: every checksum, that records which speak of the same agree, and that
+// the counters count what is there. It ends early with queue.ErrClosed when the
+// store closes.
+func (s *Store) Check(ctx context.Context) (CheckReport, error) {
+	c := checker{s: s, ctx: ctx, counts: make(map[queue.WebhookID]queue.Counts), webhooks: make(map[queue.WebhookID]bool)}
+	c.r.Findings = []Finding{}
+	err := s.view(ctx, func(txn *badger.Txn) error {
+		c.txn = txn
+		for _, step := range []func() error{
+			c.webhookRecords, c.events, c.deliveries, c.waiting, c.attempts, c.feedbacks, c.idempotencyKeys, c.ended, c.activities, c.counters,
+		} {
+			if err := step(); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return c.r, fmt.Errorf("checking the store at %s: %w", s.o.Path, err)
+	}
+	return c.r, nil
+}
+
+// checker is one check under way.
+type checker struct {
+	s        *Store
+	ctx      context.Context
+	txn      *badger.Txn
+	r        CheckReport
+	seen     int64
+	webhooks map[queue.WebhookID]bool
+	counts   map[queue.WebhookID]queue.Counts
+}
+
+// each visits the records of a prefix.
+func (c *checker) each(prefix byte, visit func(key, rec []byte)) error {
+	return scan(c.txn, []byte{prefix}, nil, func(key, rec []byte) (bool, error) {
+		if c.seen++; c.seen%1024 == 0 {
+			if err := c.s.going(c.ctx); err != nil {
+				return false, err
+			}
+		}
+		visit(key, rec)
+		return true, nil
+	})
+}
+
+// has tells whether there is a record.
+func (c *checker) has(key []byte) bool {
+	_, err := c.txn.Get(key)
+	return err == nil
+}
+
+func eventName(seq uint64) string { return fmt.Sprintf("event number %d", seq) }
+
+func (c *checker) webhookRecords() error {
+	return c.each(prefixWebhook, func(key, rec []byte) {
+		w, err := decodeWebhook(key, rec)
+		if err != nil {
+			c.r.found(fmt.Sprintf("webhook %d", binary.BigEndian.Uint32(key[1:])), "%v", err)
+			return
+		}
+		c.r.Webhooks++
+		c.webhooks[w.ID] = true
+	})
+}
+
+func (c *checker) events() error {
+	return c.each(prefixEvent, func(key, rec []byte) {
+		c.r.Events++
+		seq := seqOf(key)
+		c.r.Newest = max(c.r.Newest, seq)
+		if _, err := decodeEvent(key, rec, c.s.tags); err != nil {
+			c.r.found(eventName(seq), "%v", err)
+		}
+	})
+}
+
+// deliveries checks D records, and that what waits on a rung has its R key.
+func (c *checker) deliveries() error {
+	return c.each(prefixDeliveries, func(key, rec []byte) {
+		seq := seqOf(key)
+		if !c.has(eventKey(seq)) {
+			c.r.found(eventName(seq), "is missing, and its deliveries are there")
+		}
+		ds, err := decodeDeliveries(nil, key, rec)
+		if err != nil {
+			c.r.found(eventName(seq), "deliveries: %v", err)
+			return
+		}
+		for _, d := range ds {
+			c.r.Deliveries++
+			if d.state < queue.Pending || d.state > queue.Failed {
+				c.r.found(eventName(seq), "the delivery to webhook %d has state %d, which is none", d.webhook, d.state)
+				continue
+			}
+			if d.state.Waiting() && c.webhooks[d.webhook] {
+				c.r.Waiting++
+			}
+			c.counts[d.webhook] = c.counts[d.webhook].Add(countOf(d.state))
+			at, ok := d.waitsAt(seq)
+			if ok && c.webhooks[d.webhook] && !c.has(waitingKey(d.webhook, d.rung, at)) {
+				c.r.found(eventName(seq), "the delivery to webhook %d waits, and nothing will wake it", d.webhook)
+			}
+		}
+	})
+}
+
+func countOf(s queue.State) (n queue.Counts) {
+	switch s {
+	case queue.Pending:
+		n.Pending = 1
+	case queue.Retrying:
+		n.Retrying = 1
+	case queue.Delivered:
+		n.Delivered = 1
+	case queue.Failed:
+		n.Failed = 1
+	}
+	return n
+}
+
+// waiting checks that each R key names a delivery that waits there.
+func (c *checker) waiting() error {
+	return c.each(prefixWaiting, func(key, _ []byte) {
+		w, at, ok := parseWaitingKey(key)
+		if !ok {
+			c.r.found(fmt.Sprintf("key %x", key), "is no key of a waiting delivery")
+			return
+		}
+		if !c.webhooks[w] {
+			return // its webhook was deleted; the sweep removes it
+		}
+		ds, err := getDeliveries(c.txn, at.seq)
+		if err != nil {
+			return // said already
+		}
+		d := ds.find(w)
+		if d == nil || !(ticket{seq: at.seq, rung: key[5], due: at.due}).names(*d) {
+			c.r.found(eventName(at.seq), "a key says that the delivery to webhook %d waits, and its record does not", w)
+		}
+	})
+}
+
+func (c *checker) attempts() error {
+	var last uint64
+	var there bool
+	return c.each(prefixAttempt, func(key, rec []byte) {
+		if len(key) != 15 {
+			c.r.found(fmt.Sprintf("key %x", key), "is no key of an attempt")
+			return
+		}
+		c.r.Attempts++
+		seq := seqOf(key)
+		if seq != last {
+			last, there = seq, c.has(eventKey(seq))
+		}
+		if !there {
+			c.r.found(eventName(seq), "is missing, and attempts of it are there")
+		}
+		if _, err := decodeAttempt(key, rec); err != nil {
+			c.r.found(eventName(seq), "attempt: %v", err)
+		}
+	})
+}
+
+func (c *checker) feedbacks() error {
+	return c.each(prefixFeedback, func(key, rec []byte) {
+		c.r.Feedbacks++
+		name := fmt.Sprintf("feedback %q", key[1:])
+		seq, err := decodeSeq(key, rec)
+		if err != nil {
+			c.r.found(name, "%v", err)
+			return
+		}
+		e, err := c.s.getEvent(c.txn, seq)
+		switch {
+		case errors.Is(err, queue.ErrNotFound):
+			c.r.found(name, "its latest event, number %d, is missing", seq)
+		case err == nil && e.FeedbackID != string(key[1:]):
+			c.r.found(name, "its latest event, number %d, is of feedback %q", seq, e.FeedbackID)
+		}
+	})
+}
+
+func (c *checker) idempotencyKeys() error {
+	return c.each(prefixIdempotency, func(key, rec []byte) {
+		c.r.Idempotency++
+		if _, err := decodeIdempotency(key, rec); err != nil {
+			c.r.found("an idempotency key", "%v", err)
+		}
+	})
+}
+
+// ended looks at X keys for their shape alone: one whose event is gone is stale,
+// which the sweep knows.
+func (c *checker) ended() error {
+	return c.each(prefixEnded, func(key, _ []byte) {
+		if len(key) != 17 {
+			c.r.found(fmt.Sprintf("key %x", key), "is no key of an event that ended")
+		}
+	})
+}
+
+func (c *checker) activities() error {
+	return c.each(prefixActivity, func(key, rec []byte) {
+		c.r.Activities++
+		if _, err := unseal(key, rec); err != nil {
+			c.r.found("an activity", "%v", err)
+		}
+	})
+}
+
+// counters compares what the committer counts with what is there. Events are
+// numbered without a gap and counted when retention takes them, so the count
+// tells of every event that is missing.
+func (c *checker) counters() error {
+	st, err := getRecord(c.txn, keyState, func(_, rec []byte) (state, error) { return decodeState(rec) })
+	if err != nil && !errors.Is(err, badger.ErrKeyNotFound) {
+		c.r.found("the counters", "%v", err)
+		return nil
+	}
+	if st.events != c.r.Events {
+		c.r.found("the counters", "they count %d events, and %d are there", st.events, c.r.Events)
+	}
+	if st.seq < c.r.Newest {
+		c.r.found("the counters", "they end with event number %d, and the newest is %d", st.seq, c.r.Newest)
+	}
+	c.r.Newest = max(c.r.Newest, st.seq)
+	for _, w := range slices.Sorted(maps.Keys(c.webhooks)) {
+		n, m, err := getLane(c.txn, w)
+		if err != nil && !errors.Is(err, badger.ErrKeyNotFound) {
+			c.r.found(fmt.Sprintf("webhook %d", w), "counters: %v", err)
+			continue
+		}
+		if n != c.counts[w] {
+			c.r.found(fmt.Sprintf("webhook %d", w), "it counts %+v, and %+v are there", n, c.counts[w])
+		}
+		if err := c.marksHold(w, m); err != nil {
+			return err
+		}
+	}
+	return c.unknownKeys()
+}
+
+// marksHold checks that a lane begins to read before everything that waits.
+func (c *checker) marksHold(w queue.WebhookID, m marks) error {
+	if m.fresh > 1 {
+		err := scan(c.txn, []byte{prefixDeliveries}, nil, func(key, rec []byte) (bool, error) {
+			if seqOf(key) >= m.fresh {
+				return false, nil
+			}
+			ds, err := decodeDeliveries(nil, key, rec)
+			if d := ds.find(w); err == nil && d != nil && d.fresh() {
+				c.r.found(eventName(seqOf(key)), "the lane of webhook %d has passed its delivery, which waits", w)
+			}
+			return true, c.s.going(c.ctx)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	scanKeys(c.txn, waitingPrefix(w), nil, func(key []byte) bool {
+		_, at, ok := parseWaitingKey(key)
+		if low, used := m.due[key[5]]; ok && (!used || at.due < low) {
+			c.r.found(eventName(at.seq), "the lane of webhook %d has passed its delivery, which waits", w)
+		}
+		return true
+	})
+	return nil
+}
+
+// unknownKeys looks for what no store writes.
+func (c *checker) unknownKeys() error {
+	known := []byte{
+		prefixEvent, prefixDeliveries, prefixWaiting, prefixAttempt, prefixFeedback,
+		prefixIdempotency, prefixEnded, prefixWebhook, prefixActivity, prefixMeta,
+	}
+	it := c.txn.NewIterator(badger.IteratorOptions{})
+	defer it.Close()
+	for it.Rewind(); it.Valid(); {
+		key := it.Item().Key()
+		if bytes.IndexByte(known, key[0]) < 0 {
+			c.r.found(fmt.Sprintf("key %q", key), "is none of ours")
+			return nil
+		}
+		it.Seek(after(key[:1]))
+	}
+	return nil
+}
+
+// CheckFolder checks a store that no process has open: its files first, as they
+// lie there, and where nothing is wrong with them, its records. That opens the
+// store as a start of the server would. Where the files are damaged nothing is
+// opened and nothing is changed. Errors are those of not being able to look.
+func CheckFolder(ctx context.Context, o Options) (CheckReport, error) {
+	if err := o.complete(); err != nil {
+		return CheckReport{}, err
+	}
+	in, err := inspectLocked(ctx, o)
+	if err != nil {
+		return CheckReport{}, err
+	}
+	if !in.exists {
+		return CheckReport{}, fmt.Errorf("there is no store at %s", o.Path)
+	}
+	if len(in.damage) > 0 {
+		return CheckReport{Newest: in.mark.seq, Findings: in.damage, Found: int64(len(in.damage)), Notes: in.notes}, nil
+	}
+	s, err := Open(ctx, o)
+	if err != nil {
+		return CheckReport{}, err
+	}
+	r, err := s.Check(ctx)
+	r.Notes = in.notes
+	return r, errors.Join(err, s.Close(context.WithoutCancel(ctx)))
+}
+
+// inspectLocked inspects a store while nobody can open it.
+func inspectLocked(ctx context.Context, o Options) (inspection, error) {
+	unlock, err := lockFolder(o.Path)
+	if err != nil {
+		return inspection{}, err
+	}
+	defer unlock()
+	in, err := inspect(ctx, o.Path, o.EncryptionKey)
+	if err != nil {
+		return in, fmt.Errorf("looking at the store at %s: %w", o.Path, err)
+	}
+	return in, nil
+}

@@ -1,0 +1,78 @@
+package badgerqueue
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/userhero/relay/queue"
+)
+
+// TestCheckFindsWhatDoesNotAgree breaks one record at a time, each with a right
+// checksum, and has the check name it; on what nobody broke it finds nothing.
+func TestCheckFindsWhatDoesNotAgree(t *testing.T) {
+	t.Parallel()
+	const seq = 2
+	for name, c := range map[string]struct {
+		do   func(b *batch, w queue.WebhookID) error
+		want string
+	}{
+		"an event is gone": {func(b *batch, _ queue.WebhookID) error { return b.delete(eventKey(seq)) },
+			"event number 2: is missing, and its deliveries are there"},
+		"a body is damaged": {func(b *batch, _ queue.WebhookID) error { return b.set(eventKey(seq), []byte("\x01not a record")) },
+			"event number 2: damaged record"},
+		"deliveries are damaged": {func(b *batch, _ queue.WebhookID) error { return b.set(deliveriesKey(seq), []byte("\x01no")) },
+			"event number 2: deliveries: damaged record"},
+		"a waiting delivery has no key": {func(b *batch, w queue.WebhookID) error {
+			return b.set(deliveriesKey(seq), deliveries{{webhook: w, state: queue.Retrying, rung: 1, at: 1}}.encode(deliveriesKey(seq)))
+		}, "nothing will wake it"},
+		"a key wakes nothing": {func(b *batch, w queue.WebhookID) error {
+			return b.set(waitingKey(w, 3, waiting{due: 5, seq: seq}), nil)
+		},
+			"its record does not"},
+		"a feedback points nowhere": {func(b *batch, _ queue.WebhookID) error {
+			return b.set(feedbackKey("fb_1"), encodeSeq(feedbackKey("fb_1"), 77))
+		},
+			`feedback "fb_1": its latest event, number 77, is missing`},
+		"a feedback points to another": {func(b *batch, _ queue.WebhookID) error {
+			return b.set(feedbackKey("fb_1"), encodeSeq(feedbackKey("fb_1"), 3))
+		},
+			`is of feedback "fb_3"`},
+		"a webhook is damaged":   {func(b *batch, w queue.WebhookID) error { return b.set(webhookKey(w), []byte("\x01no")) }, "webhook 1: damaged record"},
+		"the counters are wrong": {func(b *batch, _ queue.WebhookID) error { b.stateOf.events++; return nil }, "they count 5 events, and 4 are there"},
+		"a lane's counters are wrong": {func(b *batch, w queue.WebhookID) error {
+			return b.set(laneKey(w), encodeLane(laneKey(w), queue.Counts{Pending: 9}, marks{}))
+		}, "webhook 1: it counts {Pending:9"},
+		"a lane has passed what waits": {func(b *batch, w queue.WebhookID) error {
+			return b.set(laneKey(w), encodeLane(laneKey(w), queue.Counts{Pending: 4}, marks{fresh: 4}))
+		}, "event number 3: the lane of webhook 1 has passed its delivery"},
+		"a key is none of ours": {func(b *batch, _ queue.WebhookID) error { return b.set([]byte("Zzz"), nil) }, "is none of ours"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := openAt(t, Options{Path: fastDir(t)})
+			w := newWebhook(t, s, "w")
+			for i := range 4 {
+				enqueue(t, s, entry(i+1, w))
+			}
+			if err := s.AppendActivity(t.Context(), queue.Activity{At: time.Now(), Data: []byte("x")}); err != nil {
+				t.Fatal(err)
+			}
+			wantNoFindings(t, s)
+			if err := s.commit(t.Context(), 2, 1024, func(b *batch) error { return c.do(b, w) }); err != nil {
+				t.Fatal(err)
+			}
+			r, err := s.Check(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			var all []string
+			for _, f := range r.Findings {
+				all = append(all, f.String())
+			}
+			if !strings.Contains(strings.Join(all, "\n"), c.want) {
+				t.Errorf("the check finds %q, want %q", all, c.want)
+			}
+		})
+	}
+}
