@@ -138,7 +138,7 @@ func Restore(ctx context.Context, r io.Reader, o RestoreOptions) (info BackupInf
 	if err := b.set(keyFormat, f.encode(), 0); err != nil {
 		return info, "", err
 	}
-	if err := b.finish(info.Newest); err != nil {
+	if err := b.finish(info.Newest, f.tags); err != nil {
 		return info, "", err
 	}
 	if occupied {

@@ -84,18 +84,19 @@ func (b *build) delete(key []byte) error {
 	return nil
 }
 
-// close brings what was written to the disk.
-func (b *build) close() error {
-	if b.db == nil {
-		return nil
-	}
+// reopen closes the store and opens it without versions: from here on what is
+// written is newer than all before.
+func (b *build) reopen() error {
 	err := errors.Join(b.batch.Flush(), b.db.Close(), b.store.failure())
 	b.db = nil
-	return err
+	if err != nil {
+		return fmt.Errorf("writing the new store: %w", err)
+	}
+	return b.open(false)
 }
 
 // finish closes the store and leaves its mark: seq is the newest event.
-func (b *build) finish(seq uint64) error {
+func (b *build) finish(seq uint64, t tags) error {
 	if err := b.batch.Flush(); err != nil {
 		return fmt.Errorf("writing the new store: %w", err)
 	}
@@ -105,7 +106,7 @@ func (b *build) finish(seq uint64) error {
 	if err != nil {
 		return fmt.Errorf("closing the new store: %w", err)
 	}
-	h, err := openHighWater(b.path, m)
+	h, err := openHighWater(b.path, m, t)
 	if err != nil {
 		return err
 	}

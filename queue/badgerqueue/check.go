@@ -1,7 +1,6 @@
 package badgerqueue
 
 import (
-	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -52,7 +51,7 @@ func (s *Store) Check(ctx context.Context) (CheckReport, error) {
 	err := s.view(ctx, func(txn *badger.Txn) error {
 		c.txn = txn
 		for _, step := range []func() error{
-			c.webhookRecords, c.events, c.deliveries, c.waiting, c.attempts, c.feedbacks, c.idempotencyKeys, c.ended, c.activities, c.counters,
+			c.webhookRecords, c.events, c.deliveries, c.waiting, c.attempts, c.feedbacks, c.idempotencyKeys, c.activities, c.counters, c.unknownKeys,
 		} {
 			if err := step(); err != nil {
 				return err
@@ -85,7 +84,9 @@ func (c *checker) each(prefix byte, visit func(key, rec []byte)) error {
 				return false, err
 			}
 		}
-		visit(key, rec)
+		if wellFormed(key) {
+			visit(key, rec)
+		}
 		return true, nil
 	})
 }
@@ -168,11 +169,7 @@ func countOf(s queue.State) (n queue.Counts) {
 // waiting checks that each R key names a delivery that waits there.
 func (c *checker) waiting() error {
 	return c.each(prefixWaiting, func(key, _ []byte) {
-		w, at, ok := parseWaitingKey(key)
-		if !ok {
-			c.r.found(fmt.Sprintf("key %x", key), "is no key of a waiting delivery")
-			return
-		}
+		w, at, _ := parseWaitingKey(key)
 		if !c.webhooks[w] {
 			return // its webhook was deleted; the sweep removes it
 		}
@@ -191,10 +188,6 @@ func (c *checker) attempts() error {
 	var last uint64
 	var there bool
 	return c.each(prefixAttempt, func(key, rec []byte) {
-		if len(key) != 15 {
-			c.r.found(fmt.Sprintf("key %x", key), "is no key of an attempt")
-			return
-		}
 		c.r.Attempts++
 		seq := seqOf(key)
 		if seq != last {
@@ -237,16 +230,6 @@ func (c *checker) idempotencyKeys() error {
 	})
 }
 
-// ended looks at X keys for their shape alone: one whose event is gone is stale,
-// which the sweep knows.
-func (c *checker) ended() error {
-	return c.each(prefixEnded, func(key, _ []byte) {
-		if len(key) != 17 {
-			c.r.found(fmt.Sprintf("key %x", key), "is no key of an event that ended")
-		}
-	})
-}
-
 func (c *checker) activities() error {
 	return c.each(prefixActivity, func(key, rec []byte) {
 		c.r.Activities++
@@ -285,7 +268,7 @@ func (c *checker) counters() error {
 			return err
 		}
 	}
-	return c.unknownKeys()
+	return nil
 }
 
 // marksHold checks that a lane begins to read before everything that waits.
@@ -315,23 +298,19 @@ func (c *checker) marksHold(w queue.WebhookID, m marks) error {
 	return nil
 }
 
-// unknownKeys looks for what no store writes.
-func (c *checker) unknownKeys() error {
-	known := []byte{
-		prefixEvent, prefixDeliveries, prefixWaiting, prefixAttempt, prefixFeedback,
-		prefixIdempotency, prefixEnded, prefixWebhook, prefixActivity, prefixMeta,
-	}
-	it := c.txn.NewIterator(badger.IteratorOptions{})
-	defer it.Close()
-	for it.Rewind(); it.Valid(); {
-		key := it.Item().Key()
-		if bytes.IndexByte(known, key[0]) < 0 {
+// unknownKeys looks for what no store writes. X keys need no other check: one
+// whose event is gone is stale, which the sweep knows.
+func (c *checker) unknownKeys() (err error) {
+	scanKeys(c.txn, nil, nil, func(key []byte) bool {
+		if !wellFormed(key) {
 			c.r.found(fmt.Sprintf("key %q", key), "is none of ours")
-			return nil
 		}
-		it.Seek(after(key[:1]))
-	}
-	return nil
+		if c.seen++; c.seen%1024 == 0 {
+			err = c.s.going(c.ctx)
+		}
+		return err == nil
+	})
+	return err
 }
 
 // CheckFolder checks a store that no process has open: its files first, as they

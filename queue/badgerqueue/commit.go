@@ -283,7 +283,7 @@ func (c *committer) commit(ops []operation) {
 	if b.bytes > 0 {
 		// There is one writer, so a transaction's number follows what it read.
 		if err := c.s.high.set(mark{seq: b.stateOf.seq, commit: b.txn.ReadTs() + 1}); err != nil {
-			c.s.latch(fmt.Errorf("writing the high-water mark: %w", err))
+			_ = c.s.latch(fmt.Errorf("writing the high-water mark: %w", err))
 		}
 		select {
 		case c.s.moved <- struct{}{}:

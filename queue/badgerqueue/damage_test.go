@@ -151,7 +151,7 @@ func fastDir(t testing.TB) string {
 	if _, free, err := fileSystem(shm); err != nil || free < 1<<30 {
 		return t.TempDir()
 	}
-	dir, err := os.MkdirTemp(shm, "badgerqueue")
+	dir, err := os.MkdirTemp(shm, "badgerqueue") //nolint:usetesting // the point is where it is
 	if err != nil {
 		return t.TempDir()
 	}
@@ -262,7 +262,6 @@ const (
 // openDamaged opens a store and compares it with what it held.
 func openDamaged(t testing.TB, o Options, held map[string]string) (v verdict, said string) {
 	t.Helper()
-	said = ""
 	var log reports
 	o.Logger = log.logger()
 	s, err := Open(context.Background(), o)

@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"time"
 )
@@ -27,23 +26,25 @@ type mark struct {
 	commit uint64 // the newest transaction; they are numbered without a gap
 }
 
-// highWater is the file with the mark. It is one line of fixed length,
+// highWater is the file with the mark. Its first line has a fixed length,
 //
 //	newest event, newest transaction, CRC-32C of both
 //
-// overwritten in place after every commit and before anybody is told of it. So
-// it is never ahead of the disk, exact after a process was killed, and about a
-// second old after a power loss.
+// and is overwritten in place after every commit and before anybody is told of
+// it. So it is never ahead of the disk, exact after a process was killed, and
+// about a second old after a power loss. The second line is a copy of the
+// store's tags, of which the store itself has one record.
 type highWater struct{ f *os.File }
 
-// openHighWater opens the file, or makes it with a mark.
-func openHighWater(path string, m mark) (*highWater, error) {
+// openHighWater opens the file, or makes it.
+func openHighWater(path string, m mark, t tags) (*highWater, error) {
 	f, err := os.OpenFile(filepath.Join(path, highWaterFile), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("opening the store's high-water mark: %w", err)
 	}
 	h := &highWater{f: f}
-	if err := errors.Join(h.set(m), h.sync(), syncFolder(path)); err != nil {
+	_, err = f.WriteAt(append(m.encode(), t.encode()...), 0)
+	if err := errors.Join(err, h.sync(), syncFolder(path)); err != nil {
 		return nil, errors.Join(fmt.Errorf("writing the store's high-water mark: %w", err), f.Close())
 	}
 	return h, nil
@@ -57,31 +58,53 @@ func (h *highWater) set(m mark) error {
 
 func (h *highWater) sync() error { return h.f.Sync() }
 
-func (m mark) encode() []byte {
-	b := fmt.Appendf(make([]byte, 0, 64), "%020d %020d ", m.seq, m.commit)
-	return fmt.Appendf(b, "%08x\n", crc32.Checksum(b, castagnoli))
+func (m mark) encode() []byte { return sealLine(fmt.Sprintf("%020d %020d", m.seq, m.commit)) }
+
+func (t tags) encode() []byte {
+	line := "tags"
+	for _, life := range t {
+		line += fmt.Sprintf(" %d:%08x", life.from, life.tag)
+	}
+	return sealLine(line)
 }
 
-// readHighWater reads the mark; found is false where there is no file. Errors
-// wrap errDamaged where the file is not one that was written here.
-func readHighWater(path string) (m mark, found bool, err error) {
+func sealLine(line string) []byte {
+	return fmt.Appendf(nil, "%s %08x\n", line, crc32.Checksum([]byte(line), castagnoli))
+}
+
+// readHighWater reads the mark and the tags; found is false where there is no
+// file. Errors wrap errDamaged where a line is not one that was written here;
+// what could be read is returned.
+func readHighWater(path string) (m mark, t tags, found bool, err error) {
 	text, err := os.ReadFile(filepath.Join(path, highWaterFile))
 	if errors.Is(err, fs.ErrNotExist) {
-		return m, false, nil
+		return m, nil, false, nil
 	}
 	if err != nil {
-		return m, false, fmt.Errorf("reading the store's high-water mark: %w", err)
+		return m, nil, false, fmt.Errorf("reading the store's high-water mark: %w", err)
 	}
-	fields := strings.Fields(string(text))
-	if len(fields) == 3 {
-		var err1, err2 error
-		m.seq, err1 = strconv.ParseUint(fields[0], 10, 64)
-		m.commit, err2 = strconv.ParseUint(fields[1], 10, 64)
-		if err1 == nil && err2 == nil && string(m.encode()) == string(text) {
-			return m, true, nil
+	first, second, _ := strings.Cut(string(text), "\n")
+	if _, err := fmt.Sscanf(first, "%d %d", &m.seq, &m.commit); err != nil || string(m.encode()) != first+"\n" {
+		m, err = mark{}, fmt.Errorf("%w: its first line is none of a mark", errDamaged)
+		return m, readTags(second), true, err
+	}
+	if t = readTags(second); t == nil {
+		err = fmt.Errorf("%w: its second line does not name the store's tags", errDamaged)
+	}
+	return m, t, true, err
+}
+
+func readTags(line string) (t tags) {
+	for _, field := range strings.Fields(line) {
+		var life tagFrom
+		if n, _ := fmt.Sscanf(field, "%d:%x", &life.from, &life.tag); n == 2 {
+			t = append(t, life)
 		}
 	}
-	return mark{}, true, fmt.Errorf("%w: it does not read as a mark", errDamaged)
+	if string(t.encode()) != line {
+		return nil
+	}
+	return t
 }
 
 // keepHighWater syncs the mark after commits that moved it, until the store

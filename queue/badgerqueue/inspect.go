@@ -112,7 +112,7 @@ func inspect(ctx context.Context, dir string, key []byte) (in inspection, err er
 		return in, err
 	}
 	var found bool
-	in.mark, found, err = readHighWater(dir)
+	in.mark, _, found, err = readHighWater(dir)
 	switch {
 	case errors.Is(err, errDamaged):
 		in.damaged(highWaterFile, "%v; where nothing else is wrong, remove the file to go on without it", err)

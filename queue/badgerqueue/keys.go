@@ -1,6 +1,7 @@
 package badgerqueue
 
 import (
+	"bytes"
 	"encoding/binary"
 
 	"github.com/userhero/relay/queue"
@@ -127,6 +128,32 @@ func activityKey(at int64, n uint32) []byte {
 	k[0] = prefixActivity
 	k = binary.BigEndian.AppendUint64(k, uint64(at))
 	return binary.BigEndian.AppendUint32(k, n)
+}
+
+// wellFormed tells whether a key has the shape of one of ours.
+func wellFormed(k []byte) bool {
+	if len(k) == 0 {
+		return false
+	}
+	switch k[0] {
+	case prefixEvent, prefixDeliveries:
+		return len(k) == 9
+	case prefixWaiting:
+		return len(k) == 22
+	case prefixAttempt:
+		return len(k) == 15
+	case prefixEnded:
+		return len(k) == 17
+	case prefixWebhook:
+		return len(k) == 5
+	case prefixActivity:
+		return len(k) == 13
+	case prefixFeedback, prefixIdempotency:
+		return true
+	case prefixMeta:
+		return bytes.Equal(k, keyFormat) || bytes.Equal(k, keyState) || len(k) == 6 && k[1] == 'w'
+	}
+	return false
 }
 
 // after is the first key that sorts behind every key with this prefix.

@@ -320,7 +320,7 @@ func (s *Store) load(marked mark) error {
 		return &DamageError{Path: s.o.Path, Findings: []Finding{{highWaterFile, fmt.Sprintf(
 			"event %d and transaction %d had been acknowledged; opened, the store ends with %d and %d", marked.seq, marked.commit, now.seq, now.commit)}}}
 	}
-	s.high, err = openHighWater(s.o.Path, now)
+	s.high, err = openHighWater(s.o.Path, now, s.tags)
 	return err
 }
 

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
-	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -25,46 +24,51 @@ const blockSize = 16 // of AES: the length of an initialisation vector
 type Keys map[uint64][]byte
 
 // ReadKeys reads KEYREGISTRY with the store's encryption key, or without one.
-// Errors wrap ErrKey, ErrDamaged or fs.ErrNotExist; with ErrDamaged the keys
-// before the damage are returned as well.
+// Errors wrap ErrKey, ErrDamaged or fs.ErrNotExist. What could be read is
+// returned with an error too; with ErrKey it is most likely nonsense.
 func ReadKeys(dir string, encryptionKey []byte) (Keys, error) {
+	keys := make(Keys)
 	b, err := os.ReadFile(filepath.Join(dir, badger.KeyRegistryFileName))
 	if err != nil {
-		return nil, err
+		return keys, err
 	}
 	if len(b) < blockSize+len(sanity) {
-		return nil, damaged("%d bytes, too few", len(b))
+		return keys, damaged("%d bytes, too few", len(b))
 	}
 	iv, b := b[:blockSize], b[blockSize:]
 	text, b := b[:len(sanity)], b[len(sanity):]
 	if text, err = decrypt(text, encryptionKey, iv); err != nil {
-		return nil, err
+		return keys, err
 	}
 	if !bytes.Equal(text, []byte(sanity)) {
-		return nil, ErrKey
+		err = ErrKey
 	}
-	keys := make(Keys)
 	for len(b) > 0 {
 		if len(b) < 8 {
-			return keys, damaged("it ends within a key")
+			return keys, errors.Join(err, damaged("it ends within a key"))
 		}
 		size, sum := binary.BigEndian.Uint32(b), binary.BigEndian.Uint32(b[4:])
 		if b = b[8:]; uint64(size) > uint64(len(b)) {
-			return keys, damaged("it ends within a key")
+			return keys, errors.Join(err, damaged("it ends within a key"))
 		}
-		if crc32.Checksum(b[:size], castagnoli) != sum {
-			return keys, damaged("the checksum of a key is wrong")
-		}
-		key := new(pb.DataKey)
-		if err := proto.Unmarshal(b[:size], key); err != nil {
-			return keys, damaged("a key does not decode")
-		}
-		if keys[key.KeyId], err = decrypt(key.Data, encryptionKey, key.Iv); err != nil {
-			return keys, damaged("a key does not decode")
-		}
+		record := b[:size]
 		b = b[size:]
+		key := new(pb.DataKey)
+		switch {
+		case crc32.Checksum(record, castagnoli) != sum:
+			err = errors.Join(err, damaged("the checksum of a key is wrong"))
+		case proto.Unmarshal(record, key) != nil:
+			err = errors.Join(err, damaged("a key does not decode"))
+		default:
+			data, bad := decrypt(key.Data, encryptionKey, key.Iv)
+			if bad != nil {
+				err = errors.Join(err, bad)
+				continue
+			}
+			keys[key.KeyId] = data
+		}
 	}
-	return keys, nil
+	return keys, err
 }
 
 // of returns the data key of a file; nil is none.
@@ -77,12 +81,6 @@ func (k Keys) of(id uint64) ([]byte, error) {
 		return nil, fmt.Errorf("%w: its data key, number %d, is not in %s", ErrKey, id, badger.KeyRegistryFileName)
 	}
 	return key, nil
-}
-
-// Has tells whether the store has a registry.
-func Has(dir, file string) bool {
-	_, err := os.Stat(filepath.Join(dir, file))
-	return !errors.Is(err, fs.ErrNotExist)
 }
 
 func decrypt(b, key, iv []byte) ([]byte, error) {

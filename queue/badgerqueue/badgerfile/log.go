@@ -39,7 +39,7 @@ type logEntry struct {
 // ReadLog reads a log of transactions, and hands out what Badger would read,
 // and behind a damage whatever can still be read. Of a transaction that was not
 // written to its end nothing is handed out, unless a later one follows it.
-// Errors wrap ErrDamaged or ErrKey: nothing of the file can be read then.
+// Errors wrap ErrDamaged or ErrKey.
 func ReadLog(path string, keys Keys, visit func(Entry) error) (Log, error) {
 	b, err := os.ReadFile(path)
 	if err != nil {
@@ -53,9 +53,11 @@ func ReadLog(path string, keys Keys, visit func(Entry) error) (Log, error) {
 		return l, damaged("%d bytes, too few", len(b))
 	}
 	r := logReader{b: b, iv: b[8:logHeader]}
-	if r.key, err = keys.of(binary.BigEndian.Uint64(b)); err != nil {
+	if r.key, err = keys.of(binary.BigEndian.Uint64(b)); err != nil && len(keys) > 0 {
 		return l, err
 	}
+	// Where there are no keys, nothing is encrypted, and the number is damaged.
+	unknown := err
 	used := int64(Used(b))
 
 	// As Badger does: transactions, each of entries of one version and a last
@@ -91,7 +93,7 @@ func ReadLog(path string, keys Keys, visit func(Entry) error) (Log, error) {
 	}
 	l.Tail = max(0, used-l.End)
 	if l.Tail == 0 {
-		return l, nil
+		return l, unknown
 	}
 
 	// Behind the damage an entry may begin anywhere.
@@ -120,7 +122,7 @@ func ReadLog(path string, keys Keys, visit func(Entry) error) (Log, error) {
 			}
 		}
 	}
-	return l, nil
+	return l, unknown
 }
 
 // logReader finds entries in the bytes of a log:

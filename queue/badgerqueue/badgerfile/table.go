@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"maps"
 	"os"
+	"slices"
 
 	"github.com/dgraph-io/badger/v4/fb"
 	"github.com/dgraph-io/badger/v4/pb"
@@ -34,11 +36,34 @@ func ReadTable(path string, keys Keys, keyID uint64, visit func(Entry) error) (T
 	return readTable(b, keys, keyID, visit)
 }
 
+// ReadAnyTable reads a table that no MANIFEST tells the data key of: it is the one
+// that some block's checksum is right with.
+func ReadAnyTable(path string, keys Keys, visit func(Entry) error) (Table, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return Table{}, err
+	}
+	found := errors.New("found")
+	for _, id := range append([]uint64{0}, slices.Sorted(maps.Keys(keys))...) {
+		if _, err := readTable(b, keys, id, func(Entry) error { return found }); errors.Is(err, found) {
+			return readTable(b, keys, id, visit)
+		}
+	}
+	return Table{}, damaged("no block of it can be read")
+}
+
 func readTable(b []byte, keys Keys, keyID uint64, visit func(Entry) error) (t Table, err error) {
 	key, err := keys.of(keyID)
 	if err != nil {
 		return t, err
 	}
+	defer func() {
+		// An index that was decrypted with another key is nonsense, of which the
+		// decoder knows nothing.
+		if nonsense := recover(); nonsense != nil {
+			err = damaged("its index does not decode: %v", nonsense)
+		}
+	}()
 	index, err := tableIndex(b, key)
 	if err != nil {
 		if visit != nil {

@@ -1,0 +1,403 @@
+package badgerqueue
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"path/filepath"
+	"slices"
+
+	"github.com/dgraph-io/badger/v4"
+
+	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/queue/badgerqueue/badgerfile"
+)
+
+// SalvageReport says what was saved of a damaged store, and what was not.
+type SalvageReport struct {
+	Events     int64 `json:"events"`
+	Deliveries int64 `json:"deliveries"`
+	Waiting    int64 `json:"waiting"`
+	Attempts   int64 `json:"attempts"`
+	Webhooks   int64 `json:"webhooks"`
+	Activities int64 `json:"activities"`
+	// Unaddressed are events without a delivery: nobody wanted them, or the
+	// record is lost. They can be sent again, by webhook.
+	Unaddressed int64 `json:"unaddressed"`
+	// Lost are what could not be read, the first of them; LostCount is how many.
+	Lost      []Finding `json:"lost"`
+	LostCount int64     `json:"lost_count"`
+}
+
+func (r *SalvageReport) lost(where, format string, args ...any) {
+	r.LostCount++
+	if len(r.Lost) < mostFindings {
+		r.Lost = append(r.Lost, Finding{Where: where, What: fmt.Sprintf(format, args...)})
+	}
+}
+
+// SalvageOptions say where a damaged store is and where what is saved goes.
+type SalvageOptions struct {
+	From string // it is read and not changed; no process may have it open
+	To   string // must not exist, or be empty
+	// EncryptionKey is that of the damaged store, and becomes that of the new one.
+	EncryptionKey []byte
+}
+
+// Salvage writes every record that can be read from a damaged store to a new
+// one: events with their ids and bytes, deliveries with their states, attempts,
+// webhooks, the activity log, idempotency keys. The files are read without
+// Badger, behind a damage too. What can be computed is made anew: counters, the
+// keys that wake deliveries, the index of feedbacks. Where a newer version of a
+// record is lost the one before it counts, so a delivery may be made again.
+func Salvage(ctx context.Context, o SalvageOptions) (r SalvageReport, err error) {
+	r.Lost = []Finding{}
+	to, err := filepath.Abs(o.To)
+	if err != nil {
+		return r, err
+	}
+	if there, err := occupied(to); err != nil || there {
+		return r, errors.Join(err, fmt.Errorf("%s is not empty: salvage into a new folder", to))
+	}
+	unlock, err := lockFolder(o.From)
+	if err != nil {
+		return r, err
+	}
+	defer unlock()
+	b, err := newBuild(to+".salvaging", o.EncryptionKey, true)
+	if err != nil {
+		return r, err
+	}
+	defer func() { err = errors.Join(err, b.discard()) }()
+	s := salvage{ctx: ctx, o: o, b: b, r: &r}
+	if err := s.collect(); err != nil {
+		return r, fmt.Errorf("salvaging the store at %s: %w", o.From, err)
+	}
+	if err := b.reopen(); err != nil {
+		return r, err
+	}
+	seq, t, err := s.mend()
+	if err != nil {
+		return r, fmt.Errorf("salvaging the store at %s: %w", o.From, err)
+	}
+	if s.wrong && r.Events+r.Webhooks == 0 {
+		return r, wrongKey(o.From)
+	}
+	if err := b.finish(seq, t); err != nil {
+		return r, err
+	}
+	return r, b.moveTo(to)
+}
+
+// mostTransactions is more than any store has seen.
+const mostTransactions = 1 << 48
+
+// salvage is one salvage under way.
+type salvage struct {
+	ctx context.Context
+	o   SalvageOptions
+	b   *build
+	r   *SalvageReport
+	// wrong says that the key does not fit the registry of keys: it is another,
+	// or the registry is damaged where nothing depends on it.
+	wrong bool
+}
+
+// collect writes every entry of every table and log to the new store, as of its
+// transaction. Tables that the MANIFEST does not name are read too: it may have
+// forgotten them, and where it has not their entries are in others as well.
+func (s *salvage) collect() error {
+	files, err := storeFiles(s.o.From)
+	if err != nil {
+		return err
+	}
+	if !files.any {
+		return errors.New("there is no store")
+	}
+	keys, err := badgerfile.ReadKeys(s.o.From, s.o.EncryptionKey)
+	s.wrong = errors.Is(err, badgerfile.ErrKey)
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && len(s.o.EncryptionKey) == 0:
+	case err != nil:
+		s.r.lost(badger.KeyRegistryFileName, "%v", err)
+	}
+	read := 0
+	visit := func(e badgerfile.Entry) error {
+		if read++; read%1024 == 0 && s.ctx.Err() != nil {
+			return s.ctx.Err()
+		}
+		if !wellFormed(e.Key) || len(e.Value) > maxValue || e.Version > mostTransactions {
+			return nil // Badger's own, or decrypted with a key that is none
+		}
+		return s.b.setAt(e.Key, e.Value, e.ExpiresAt, e.Version, e.Deleted)
+	}
+	unread := func(name string, err error) error {
+		if errors.Is(err, badgerfile.ErrDamaged) || errors.Is(err, badgerfile.ErrKey) {
+			s.r.lost(name, "%v", err)
+			return nil
+		}
+		return err
+	}
+	for _, id := range slices.Sorted(maps.Keys(files.tables)) {
+		name := files.tables[id]
+		t, err := badgerfile.ReadAnyTable(filepath.Join(s.o.From, name), keys, visit)
+		for _, lost := range t.Lost {
+			s.r.lost(name, "%s", lost)
+		}
+		if err := unread(name, err); err != nil {
+			return err
+		}
+	}
+	for _, name := range files.logs {
+		l, err := badgerfile.ReadLog(filepath.Join(s.o.From, name), keys, visit)
+		if len(l.Beyond) > 0 {
+			s.r.lost(name, "unreadable from byte %d on; %d finished transactions behind that were read where they can be", l.End, len(l.Beyond))
+		}
+		if err := unread(name, err); err != nil {
+			return err
+		}
+	}
+	if m, err := badgerfile.ReadManifest(s.o.From); err == nil {
+		for _, id := range slices.Sorted(maps.Keys(m.Tables)) {
+			if _, there := files.tables[id]; !there {
+				s.r.lost(tableName(id), "is missing")
+			}
+		}
+	}
+	return nil
+}
+
+// mend makes a store of what was collected and returns the number of its newest
+// event, there or not, and its tags.
+func (s *salvage) mend() (newest uint64, t tags, err error) {
+	err = s.b.db.View(func(txn *badger.Txn) error {
+		m := mender{salvage: s, txn: txn, bad: make(map[uint64]bool), lanes: make(map[queue.WebhookID]*lostLane), webhooks: make(map[queue.WebhookID]bool)}
+		if err := m.format(); err != nil {
+			return err
+		}
+		for _, step := range []func() error{
+			m.indexes, m.webhookRecords, m.events, m.deliveries, m.attempts, m.idempotencyKeys, m.activities, m.counters,
+		} {
+			if err := step(); err != nil {
+				return err
+			}
+		}
+		newest, t = m.seq, m.f.tags
+		return s.ctx.Err()
+	})
+	return newest, t, err
+}
+
+// mender goes through the collected records, kind by kind.
+type mender struct {
+	*salvage
+	txn      *badger.Txn
+	f        format
+	counted  state           // by the store that is salvaged
+	seq      uint64          // the highest that was met
+	bad      map[uint64]bool // events whose record is damaged
+	webhooks map[queue.WebhookID]bool
+	webhook  queue.WebhookID // the highest that was met
+	noted    uint64
+	lanes    map[queue.WebhookID]*lostLane
+}
+
+// lostLane is what a webhook's lane record is made anew from.
+type lostLane struct {
+	counts queue.Counts
+	marks  marks
+}
+
+// each visits the records of a prefix; the new store keeps them unless they are
+// deleted.
+func (m *mender) each(prefix []byte, visit func(key, rec []byte) error) error {
+	return scan(m.txn, prefix, nil, func(key, rec []byte) (bool, error) { return true, errors.Join(visit(key, rec), m.ctx.Err()) })
+}
+
+func (m *mender) drop(key []byte, where, format string, args ...any) error {
+	m.r.lost(where, format, args...)
+	return m.b.delete(key)
+}
+
+// has tells whether the event can be read.
+func (m *mender) has(seq uint64) bool {
+	_, err := m.txn.Get(eventKey(seq))
+	return err == nil && !m.bad[seq]
+}
+
+// format finds what ids are made of, in the store or beside it. Where that is
+// lost, events get new ones.
+func (m *mender) format() (err error) {
+	high, marked, _, _ := readHighWater(m.o.From) // what cannot be read is zero
+	m.f, err = getRecord(m.txn, keyFormat, func(_, rec []byte) (format, error) { return decodeFormat(rec) })
+	switch {
+	case err == nil && m.f.version > formatVersion:
+		return fmt.Errorf("the store has format %d and this build knows format %d: use a newer build", m.f.version, formatVersion)
+	case err != nil && len(marked) > 0:
+		m.f = format{version: formatVersion, tags: marked}
+	case err != nil:
+		m.r.lost("the format record", "%v; every event gets a new id", err)
+		m.f = format{version: formatVersion, tags: tags{newTag(0)}}
+	}
+	if st, err := getRecord(m.txn, keyState, func(_, rec []byte) (state, error) { return decodeState(rec) }); err == nil {
+		m.counted = st
+	}
+	m.seq, m.webhook, m.noted = max(m.counted.seq, high.seq), m.counted.webhook, m.counted.noted
+	return nil
+}
+
+// indexes removes what is made anew.
+func (m *mender) indexes() error {
+	for _, prefix := range [][]byte{{prefixWaiting}, {prefixEnded}, {prefixFeedback}, []byte("Mw")} {
+		if err := m.each(prefix, func(key, _ []byte) error { return m.b.delete(key) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (m *mender) webhookRecords() error {
+	return m.each([]byte{prefixWebhook}, func(key, rec []byte) error {
+		id := queue.WebhookID(binary.BigEndian.Uint32(key[1:]))
+		m.webhook = max(m.webhook, id)
+		if _, err := decodeWebhook(key, rec); err != nil {
+			return m.drop(key, fmt.Sprintf("webhook %d", id), "%v", err)
+		}
+		m.r.Webhooks++
+		m.webhooks[id] = true
+		return nil
+	})
+}
+
+// events also makes the index of feedbacks: the last event of each stays.
+func (m *mender) events() error {
+	return m.each([]byte{prefixEvent}, func(key, rec []byte) error {
+		seq := seqOf(key)
+		m.seq = max(m.seq, seq)
+		e, err := decodeEvent(key, rec, m.f.tags)
+		if err != nil {
+			m.bad[seq] = true
+			return m.drop(key, eventName(seq), "%v", err)
+		}
+		m.r.Events++
+		if _, err := m.txn.Get(deliveriesKey(seq)); err != nil {
+			m.r.Unaddressed++
+		}
+		if e.FeedbackID == "" {
+			return nil
+		}
+		index := feedbackKey(e.FeedbackID)
+		return m.b.set(index, encodeSeq(index, seq), 0)
+	})
+}
+
+// deliveries also makes the keys that wake them, and counts them.
+func (m *mender) deliveries() error {
+	return m.each([]byte{prefixDeliveries}, func(key, rec []byte) error {
+		seq := seqOf(key)
+		m.seq = max(m.seq, seq)
+		ds, err := decodeDeliveries(nil, key, rec)
+		if err != nil {
+			m.r.Unaddressed++
+			return m.drop(key, eventName(seq), "deliveries: %v", err)
+		}
+		if !m.has(seq) {
+			return m.drop(key, eventName(seq), "%d deliveries are there, and the event cannot be read", len(ds))
+		}
+		for _, d := range ds {
+			m.r.Deliveries++
+			m.webhook = max(m.webhook, d.webhook)
+			l := m.lanes[d.webhook]
+			if l == nil {
+				l = &lostLane{marks: marks{due: make(map[uint8]int64)}}
+				m.lanes[d.webhook] = l
+			}
+			l.counts = l.counts.Add(countOf(d.state))
+			if d.state.Waiting() {
+				m.r.Waiting++
+			}
+			if d.fresh() && l.marks.fresh == 0 {
+				l.marks.fresh = seq
+			}
+			if at, ok := d.waitsAt(seq); ok {
+				if low, used := l.marks.due[d.rung]; !used || at.due < low {
+					l.marks.due[d.rung] = at.due
+				}
+				if err := m.b.set(waitingKey(d.webhook, d.rung, at), nil, 0); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+}
+
+func (m *mender) attempts() error {
+	return m.each([]byte{prefixAttempt}, func(key, rec []byte) error {
+		if len(key) != 15 || !m.has(seqOf(key)) {
+			return m.b.delete(key)
+		}
+		if _, err := decodeAttempt(key, rec); err != nil {
+			return m.drop(key, eventName(seqOf(key)), "attempt: %v", err)
+		}
+		m.r.Attempts++
+		return nil
+	})
+}
+
+func (m *mender) idempotencyKeys() error {
+	return m.each([]byte{prefixIdempotency}, func(key, rec []byte) error {
+		k, err := decodeIdempotency(key, rec)
+		if err != nil {
+			return m.drop(key, "an idempotency key", "%v", err)
+		}
+		if !m.has(k.seq) {
+			return m.b.delete(key)
+		}
+		return nil
+	})
+}
+
+func (m *mender) activities() error {
+	return m.each([]byte{prefixActivity}, func(key, rec []byte) error {
+		if _, err := unseal(key, rec); err != nil {
+			return m.drop(key, "an activity", "%v", err)
+		}
+		m.r.Activities++
+		m.noted = max(m.noted, uint64(m.r.Activities))
+		return nil
+	})
+}
+
+// counters writes the records that are made anew. The sweep begins at the first
+// event again.
+func (m *mender) counters() error {
+	if m.seq > m.counted.seq {
+		m.r.lost("the newest events", "number %d to %d had been acknowledged, and whatever of them can be read is saved", m.counted.seq+1, m.seq)
+	}
+	if missing := m.counted.events - m.r.Events; missing > 0 {
+		m.r.lost("events", "%d of the %d that the store counted cannot be read", missing, m.counted.events)
+	}
+	for id := range m.webhooks {
+		l := m.lanes[id]
+		if l == nil {
+			l = new(lostLane)
+		}
+		if l.marks.fresh == 0 {
+			l.marks.fresh = m.seq + 1
+		}
+		key := laneKey(id)
+		if err := m.b.set(key, encodeLane(key, l.counts, l.marks), 0); err != nil {
+			return err
+		}
+	}
+	st := state{seq: m.seq, events: m.r.Events, webhook: m.webhook, noted: m.noted}
+	if err := m.b.set(keyState, st.encode(), 0); err != nil {
+		return err
+	}
+	m.f.version, m.f.tags = formatVersion, append(m.f.tags, newTag(m.seq+1))
+	return m.b.set(keyFormat, m.f.encode(), 0)
+}
