@@ -40,6 +40,10 @@ func serveAdmin(w http.ResponseWriter, r *http.Request) error {
 		writeProblem(w, event.NewProblem(http.StatusServiceUnavailable, "The running configuration has no userhero app, or it has not started yet."))
 		return nil
 	}
+	if r.URL.Path == pathBackup || r.URL.Path == pathCheck {
+		e.serveStore(w, r)
+		return nil
+	}
 	http.StripPrefix(adminPrefix, http.HandlerFunc(e.serveAPI)).ServeHTTP(w, r)
 	return nil
 }

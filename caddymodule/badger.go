@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
@@ -31,8 +32,12 @@ type BadgerQueue struct {
 	// `{file./run/secrets/data_key}`. Default: no encryption.
 	EncryptionKey string `json:"encryption_key,omitempty"`
 
-	path string
-	key  []byte
+	// The key that the store may still have: it is changed to `encryption_key`
+	// when the store is opened.
+	PreviousEncryptionKey string `json:"previous_encryption_key,omitempty"`
+
+	path          string
+	key, previous []byte
 }
 
 // CaddyModule returns the Caddy module information.
@@ -56,17 +61,28 @@ func (b *BadgerQueue) Provision(caddy.Context) error {
 	if b.path, err = filepath.Abs(path); err != nil {
 		return fmt.Errorf("path: %w", err)
 	}
-	if b.EncryptionKey == "" {
-		return nil
+	if b.PreviousEncryptionKey != "" && b.EncryptionKey == "" {
+		return errors.New("previous_encryption_key: without an encryption_key there is nothing to change it to")
 	}
-	text, err := resolveSecret(repl, b.EncryptionKey)
-	if err != nil {
+	if b.key, err = resolveKey(repl, b.EncryptionKey); err != nil {
 		return fmt.Errorf("encryption_key: %w", err)
 	}
-	if b.key, err = decodeKey(text); err != nil {
-		return fmt.Errorf("encryption_key: %w", err)
+	if b.previous, err = resolveKey(repl, b.PreviousEncryptionKey); err != nil {
+		return fmt.Errorf("previous_encryption_key: %w", err)
 	}
 	return nil
+}
+
+// resolveKey reads a key that may be a placeholder; none is nil.
+func resolveKey(repl *caddy.Replacer, text string) ([]byte, error) {
+	if text == "" {
+		return nil, nil
+	}
+	text, err := resolveSecret(repl, text)
+	if err != nil {
+		return nil, err
+	}
+	return decodeKey(text)
 }
 
 // decodeKey reads 16, 24 or 32 bytes written in hexadecimal, in base64 or as
@@ -96,7 +112,7 @@ func decodeKey(text string) ([]byte, error) {
 //
 //	badger {
 //	    path           <folder>
-//	    encryption_key <key>
+//	    encryption_key <key> [<previous key>]
 //	}
 func (b *BadgerQueue) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // consume the engine's name
@@ -110,8 +126,16 @@ func (b *BadgerQueue) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 				return err
 			}
 		case "encryption_key":
-			if err := oneArgument(d, &b.EncryptionKey); err != nil {
-				return err
+			if b.EncryptionKey != "" {
+				return d.Errf("%s is given twice", d.Val())
+			}
+			args := d.RemainingArgs()
+			if len(args) < 1 || len(args) > 2 || slices.Contains(args, "") {
+				return d.ArgErr()
+			}
+			b.EncryptionKey = args[0]
+			if len(args) == 2 {
+				b.PreviousEncryptionKey = args[1]
 			}
 		default:
 			return d.Errf("unrecognized option '%s' of queue badger; known are path and encryption_key", d.Val())
@@ -134,6 +158,7 @@ func (b *BadgerQueue) OpenQueue(ctx context.Context, o QueueOptions) (queue.Queu
 	store, err := badgerqueue.Open(ctx, badgerqueue.Options{
 		Path:          b.path,
 		EncryptionKey: b.key,
+		PreviousKey:   b.previous,
 		Retention:     o.Retention,
 		MaxDisk:       o.MaxDisk,
 		Logger:        o.Logger,

@@ -18,7 +18,9 @@ func init() {
 		Short: "Watches and steers UserHero Relay",
 		Long: strings.TrimSpace(`
 Shows what the relay of a running Caddy has accepted and delivered, and steers
-its webhooks. All commands but verify talk to Caddy's admin endpoint.
+its webhooks; checks, backs up and restores its store. Those that are given the
+folder of a store need no running Caddy, nor does verify; the others talk to Caddy's
+admin endpoint.
 
 They print tables for people; with --json they print the API's answer as it
 came. They exit with 0 on success, and with 1 and a message otherwise.`),
@@ -45,6 +47,10 @@ func addCommands(root *cobra.Command) {
 		redeliverCommand(),
 		verifyCommand(),
 		listenCommand(),
+		checkCommand(),
+		backupCommand(),
+		restoreCommand(),
+		rotateKeyCommand(),
 	)
 	for _, cmd := range root.Commands() {
 		cmd.Long = strings.TrimSpace(cmd.Long)

@@ -83,19 +83,9 @@ func (c *adminClient) post(ctx context.Context, path string, in any) ([]byte, er
 }
 
 func (c *adminClient) ask(ctx context.Context, method, path string, body []byte) ([]byte, error) {
-	request, err := http.NewRequestWithContext(ctx, method, c.origin+adminPrefix+path, bytes.NewReader(body))
+	response, err := c.send(ctx, c.http, method, path, body)
 	if err != nil {
-		return nil, fmt.Errorf("the admin address %s: %w", c.address, err)
-	}
-	if !c.socket {
-		request.Header.Set("Origin", c.origin) // Caddy's admin endpoint may insist on it
-	}
-	if len(body) > 0 {
-		request.Header.Set("Content-Type", "application/json")
-	}
-	response, err := c.http.Do(request)
-	if err != nil {
-		return nil, c.unreached(err)
+		return nil, err
 	}
 	defer func() { _ = response.Body.Close() }()
 	answer, err := io.ReadAll(io.LimitReader(response.Body, maxAdminAnswer+1))
@@ -108,6 +98,41 @@ func (c *adminClient) ask(ctx context.Context, method, path string, body []byte)
 		return nil, c.refused(response, answer)
 	}
 	return answer, nil
+}
+
+// stream reads from the API what may take as long as it takes. The answer must be
+// closed.
+func (c *adminClient) stream(ctx context.Context, path string) (io.ReadCloser, error) {
+	patient := *c.http
+	patient.Timeout = 0
+	response, err := c.send(ctx, &patient, http.MethodGet, path, nil)
+	if err != nil {
+		return nil, err
+	}
+	if response.StatusCode/100 != 2 {
+		defer func() { _ = response.Body.Close() }()
+		answer, _ := io.ReadAll(io.LimitReader(response.Body, maxAdminAnswer)) // the status says enough
+		return nil, c.refused(response, answer)
+	}
+	return response.Body, nil
+}
+
+func (c *adminClient) send(ctx context.Context, client *http.Client, method, path string, body []byte) (*http.Response, error) {
+	request, err := http.NewRequestWithContext(ctx, method, c.origin+adminPrefix+path, bytes.NewReader(body))
+	if err != nil {
+		return nil, fmt.Errorf("the admin address %s: %w", c.address, err)
+	}
+	if !c.socket {
+		request.Header.Set("Origin", c.origin) // Caddy's admin endpoint may insist on it
+	}
+	if len(body) > 0 {
+		request.Header.Set("Content-Type", "application/json")
+	}
+	response, err := client.Do(request)
+	if err != nil {
+		return nil, c.unreached(err)
+	}
+	return response, nil
 }
 
 // unreached says what to do where there is no answer.

@@ -73,9 +73,11 @@ func (s *Store) going(ctx context.Context) error {
 type RestoreOptions struct {
 	// Path is the folder of the new store. It must not exist, or be empty.
 	Path string
-	// EncryptionKey encrypts the new store, and opens an encrypted backup: it is
-	// the key of the store that was backed up.
+	// EncryptionKey encrypts the new store.
 	EncryptionKey []byte
+	// BackupKey opens an encrypted backup: it is the key that the store had when it
+	// was backed up. Default: EncryptionKey.
+	BackupKey []byte
 	// Replace puts the new store in the place of one that is there, which is
 	// renamed and kept; where it is now is returned.
 	Replace bool
@@ -104,6 +106,9 @@ func Restore(ctx context.Context, r io.Reader, o RestoreOptions) (info BackupInf
 		}
 		defer unlock()
 	}
+	if len(o.BackupKey) == 0 {
+		o.BackupKey = o.EncryptionKey
+	}
 	building := path + ".restoring"
 	b, err := newBuild(building, o.EncryptionKey, false)
 	if err != nil {
@@ -112,7 +117,7 @@ func Restore(ctx context.Context, r io.Reader, o RestoreOptions) (info BackupInf
 	defer func() { err = errors.Join(err, b.discard()) }()
 	var f format
 	var next uint64
-	info, err = readBackup(r, o.EncryptionKey, func(begin backupBegin) error {
+	info, err = readBackup(r, o.BackupKey, func(begin backupBegin) error {
 		if begin.format > formatVersion {
 			return fmt.Errorf("the backup is of a store of format %d and this build knows format %d: use a newer build", begin.format, formatVersion)
 		}
@@ -151,6 +156,12 @@ func Restore(ctx context.Context, r io.Reader, o RestoreOptions) (info BackupInf
 		return info, kept, err
 	}
 	return info, kept, nil
+}
+
+// VerifyBackup reads a backup and tells whether it is whole. Of an encrypted one
+// without its key only that it is encrypted can be told: ErrBackupKey.
+func VerifyBackup(r io.Reader, key []byte) (BackupInfo, error) {
+	return readBackup(r, key, func(backupBegin) error { return nil }, func(_, _ []byte, _ uint64) error { return nil })
 }
 
 // occupied tells whether there is anything at a path.

@@ -51,6 +51,9 @@ const (
 // ErrBackup marks a file that is no whole backup.
 var ErrBackup = errors.New("this is no whole backup")
 
+// ErrBackupKey says that an encrypted backup cannot be read without a key.
+var ErrBackupKey = errors.New("the backup is encrypted: give the encryption key that the store had when it was backed up")
+
 // BackupInfo says what a backup holds.
 type BackupInfo struct {
 	Made      time.Time `json:"made"`
@@ -218,7 +221,7 @@ func readBackup(r io.Reader, key []byte, begin func(backupBegin) error, visit fu
 	}
 	info.Encrypted = head[len(backupMagic)+1] != 0
 	if info.Encrypted && len(key) == 0 {
-		return info, errors.New("the backup is encrypted: give the encryption key of the store that was backed up")
+		return info, ErrBackupKey
 	}
 	s, err := newSeals(head, key)
 	if err != nil {

@@ -280,15 +280,18 @@ func (c *committer) commit(ops []operation) {
 		c.fail(ops, fmt.Errorf("committing to %s: %w", c.s.o.Path, err))
 		return
 	}
-	if b.bytes > 0 {
-		// There is one writer, so a transaction's number follows what it read.
-		if err := c.s.high.set(mark{seq: b.stateOf.seq, commit: b.txn.ReadTs() + 1}); err != nil {
-			_ = c.s.latch(fmt.Errorf("writing the high-water mark: %w", err))
-		}
-		select {
-		case c.s.moved <- struct{}{}:
-		default:
-		}
+	if err := c.s.failure(); err != nil { // Badger goes on after some of its failures
+		c.s.visible.Unlock()
+		finish(ops, err)
+		return
+	}
+	// There is one writer, so a transaction's number follows what it read.
+	if err := c.s.high.set(mark{seq: b.stateOf.seq, commit: b.txn.ReadTs() + 1}); err != nil {
+		_ = c.s.latch(fmt.Errorf("writing the high-water mark: %w", err))
+	}
+	select {
+	case c.s.moved <- struct{}{}:
+	default:
 	}
 	c.applied(b)
 	c.s.visible.Unlock()
@@ -316,7 +319,7 @@ func (c *committer) fail(ops []operation, err error) {
 // what the disk holds, so nothing is acknowledged until it has been opened anew.
 func (s *Store) latch(err error) error {
 	err = fmt.Errorf("%w: %w; restart to read what the disk holds", queue.ErrFailed, err)
-	if s.failed.CompareAndSwap(nil, &err) { // Promise 1: after a failed write nothing is acknowledged.
+	if !s.o.trusting && s.failed.CompareAndSwap(nil, &err) { // Promise 1: after a failed write nothing is acknowledged.
 		s.log.Error("the store takes no more events", "error", err)
 	}
 	return err
@@ -336,9 +339,6 @@ func (b *batch) finish() error {
 		if err := b.set(key, encodeLane(key, h.counts, h.storedMarks(added))); err != nil {
 			return err
 		}
-	}
-	if b.bytes == 0 && b.stateOf == b.c.state {
-		return nil
 	}
 	// Every transaction writes the state, moved or not: its newest version tells
 	// inspect how far the tables go.

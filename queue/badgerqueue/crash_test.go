@@ -110,7 +110,11 @@ func TestAcknowledgedEventsSurviveKill(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	acked := make(map[string]string)
-	for round := range 5 {
+	rounds := 5
+	if n := soak(); n > 0 {
+		rounds = 200 * n
+	}
+	for round := range rounds {
 		cmd := exec.Command(os.Args[0])
 		cmd.Env = append(os.Environ(), crashEnv+"="+dir)
 		stdout, err := cmd.StdoutPipe()
@@ -128,7 +132,7 @@ func TestAcknowledgedEventsSurviveKill(t *testing.T) {
 				t.Fatalf("the process said %q", lines.Text())
 			}
 			acked[id] = sum
-			if n == 800*(round+1) {
+			if n == 800*(round%5+1) {
 				if err := cmd.Process.Kill(); err != nil {
 					t.Fatal(err)
 				}

@@ -27,21 +27,24 @@ const (
 
 func init() { children[diskEnv] = diskProcess }
 
+// testDisk is a small file system in a file.
+type testDisk struct{ image, mount string }
+
 // smallDisk mounts an ext4 file system of 160 MB, which needs root and a loop
 // device.
-func smallDisk(t *testing.T) string {
+func smallDisk(t *testing.T) testDisk {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("needs root, to mount a small file system")
 	}
-	image, mount := filepath.Join(t.TempDir(), "image"), t.TempDir()
-	if err := os.WriteFile(image, nil, 0o600); err != nil {
+	d := testDisk{image: filepath.Join(t.TempDir(), "image"), mount: t.TempDir()}
+	if err := os.WriteFile(d.image, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Truncate(image, 160e6); err != nil {
+	if err := os.Truncate(d.image, 160e6); err != nil {
 		t.Fatal(err)
 	}
-	for _, args := range [][]string{{"mkfs.ext4", "-q", image}, {"mount", "-o", "loop", image, mount}} {
+	for _, args := range [][]string{{"mkfs.ext4", "-q", d.image}, {"mount", "-o", "loop", d.image, d.mount}} {
 		if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
 			if os.Getenv("CI") == "" {
 				t.Skipf("this machine cannot mount a file system: %s", out)
@@ -49,12 +52,22 @@ func smallDisk(t *testing.T) string {
 			t.Fatalf("%v: %v: %s", args, err, out)
 		}
 	}
-	t.Cleanup(func() {
-		if out, err := exec.Command("umount", mount).CombinedOutput(); err != nil {
-			t.Errorf("umount: %v: %s", err, out)
-		}
-	})
-	return mount
+	t.Cleanup(func() { d.run(t, "umount", d.mount) })
+	return d
+}
+
+// remount reads the disk anew, as after the machine was started.
+func (d testDisk) remount(t *testing.T, options ...string) {
+	t.Helper()
+	d.run(t, "umount", d.mount)
+	d.run(t, append(append([]string{"mount", "-o", "loop"}, options...), d.image, d.mount)...)
+}
+
+func (d testDisk) run(t *testing.T, args ...string) {
+	t.Helper()
+	if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
+		t.Errorf("%v: %v: %s", args, err, out)
+	}
 }
 
 // diskProcess is the child: what it does next, it is told on its input.
@@ -180,7 +193,7 @@ func fillUp(t *testing.T, mount string) (file string) {
 // deliveries go on while there is room, and resume when there is room again.
 func TestFullDiskRefusesAndLives(t *testing.T) {
 	t.Parallel()
-	mount := smallDisk(t)
+	mount := smallDisk(t).mount
 	dir := filepath.Join(mount, "store")
 	c := startDiskProcess(t, dir, "on")
 	if got := c.ask("fill"); got != "refused true true" {
@@ -232,7 +245,7 @@ func TestFullDiskRefusesAndLives(t *testing.T) {
 // test above would notice.
 func TestWithoutTheGuardAFullDiskKills(t *testing.T) {
 	t.Parallel()
-	mount := smallDisk(t)
+	mount := smallDisk(t).mount
 	c := startDiskProcess(t, filepath.Join(mount, "store"), "off")
 	got := c.ask("fill")
 	err := c.cmd.Wait()

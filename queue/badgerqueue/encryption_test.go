@@ -75,3 +75,44 @@ func TestEncryptedStoreHasNothingInTheClear(t *testing.T) {
 		t.Errorf("with its key the store has %d events", n)
 	}
 }
+
+// TestKeyRotation changes a store's key by command and on opening: what was
+// written is there, the old key opens it no more, and a wrong one changes nothing.
+func TestKeyRotation(t *testing.T) {
+	t.Parallel()
+	first, second, third := []byte("0123456789abcdef0123456789abcdef"), []byte("fedcba9876543210"), []byte("a third key of 24 bytes.")
+	dir := killedStore(t, 10, first).write(t)
+	for name, c := range map[string]struct{ from, to []byte }{
+		"a wrong old key": {second, third}, "no old key": {nil, second}, "no new key": {first, nil}, "a short new key": {first, []byte("short")},
+	} {
+		before := readFiles(t, dir)
+		if err := RotateKey(dir, c.from, c.to); err == nil || !readFiles(t, dir).equal(before) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if err := RotateKey(dir, first, second); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(t.Context(), Options{Path: dir, EncryptionKey: first}); err == nil || !strings.Contains(err.Error(), "encryption key is not the one") {
+		t.Errorf("with the old key: %v", err)
+	}
+	for range 2 { // the second time there is nothing to change
+		s, err := Open(t.Context(), Options{Path: dir, EncryptionKey: third, PreviousKey: second})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := s.Stats().Events; n != 40 {
+			t.Errorf("%d of 40 events are left", n)
+		}
+		wantNoFindings(t, s)
+		if err := RotateKey(dir, third, first); err == nil || !strings.Contains(err.Error(), "another process") {
+			t.Errorf("of an open store: %v", err)
+		}
+		if err := s.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := Open(t.Context(), Options{Path: dir, EncryptionKey: second, PreviousKey: first}); err == nil || !strings.Contains(err.Error(), "encryption key is not the one") {
+		t.Errorf("with two wrong keys: %v", err)
+	}
+}

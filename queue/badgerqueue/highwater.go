@@ -112,7 +112,7 @@ func readTags(line string) (t tags) {
 func (s *Store) keepHighWater() {
 	sync := func() {
 		if err := s.high.sync(); err != nil {
-			s.log.Warn("syncing the store's high-water mark", "error", err)
+			_ = s.latch(fmt.Errorf("syncing the high-water mark: %w", err))
 		}
 	}
 	pause := time.NewTimer(highWaterEvery)

@@ -394,7 +394,9 @@ func (m *mender) counters() error {
 			return err
 		}
 	}
-	st := state{seq: m.seq, events: m.r.Events, webhook: m.webhook, noted: m.noted}
+	st := m.counted // with its clock
+	st.seq, st.events, st.webhook, st.noted = m.seq, m.r.Events, m.webhook, m.noted
+	st.swept, st.ended = 0, 0
 	if err := m.b.set(keyState, st.encode(), 0); err != nil {
 		return err
 	}

@@ -54,6 +54,9 @@ type Options struct {
 	// EncryptionKey, of 16, 24 or 32 bytes, encrypts everything at rest with
 	// AES. A store keeps the key it was made with.
 	EncryptionKey []byte
+	// PreviousKey is the key a store may still have: then Open changes it to
+	// EncryptionKey first. See RotateKey.
+	PreviousKey []byte
 	// Retention is how long an event is kept after its last delivery ended.
 	// Default 30 days.
 	Retention time.Duration
@@ -75,9 +78,10 @@ type Options struct {
 	// it took and the number of operations in it.
 	OnCommit func(took time.Duration, operations int)
 
-	// trusting opens a damaged store as Badger would: tests show with it what
-	// the preflight is for.
-	trusting bool
+	// Tests show with these what their opposites are for: trusting opens a damaged
+	// store as Badger would and goes on after a failed write, unsynced acknowledges
+	// what is not on the disk.
+	trusting, unsynced bool
 }
 
 // Store is an open store; it implements queue.Queue.
@@ -155,6 +159,9 @@ func open(ctx context.Context, o Options, b bounds) (*Store, error) {
 	if err := os.MkdirAll(o.Path, 0o700); err != nil {
 		return nil, fmt.Errorf("making the store's folder: %w", err)
 	}
+	if err := s.rotate(); err != nil {
+		return nil, err
+	}
 	marked, err := s.preflight(ctx)
 	if err != nil {
 		return nil, err
@@ -186,6 +193,9 @@ func (o *Options) complete() error {
 	default:
 		return fmt.Errorf("the encryption key has %d bytes; it must have 16, 24 or 32", len(o.EncryptionKey))
 	}
+	if len(o.PreviousKey) > 0 && len(o.EncryptionKey) == 0 {
+		return errors.New("a previous encryption key needs a new one")
+	}
 	if o.Retention < 0 || o.MaxDisk < 0 || o.MinFree < -1 {
 		return errors.New("retention, max_disk and the free space to keep cannot be negative")
 	}
@@ -203,7 +213,7 @@ func (o *Options) complete() error {
 
 func (s *Store) badgerOptions() badger.Options {
 	o := badger.DefaultOptions(s.o.Path).
-		WithSyncWrites(true).
+		WithSyncWrites(!s.o.unsynced). // Promise 1: what is acknowledged is on the disk.
 		WithValueThreshold(maxValue).
 		WithMemTableSize(memTableSize).
 		WithNumMemtables(numMemtables).

@@ -1,0 +1,104 @@
+package caddymodule
+
+import (
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestBackupOfARunningRelayRestoresAndDelivers backs up a relay over the admin
+// endpoint, restores into another folder, reloads with that one, and delivers
+// what was waiting, under its old id. Then the same with the folder of the stopped
+// store, and with damage, and with keys.
+func TestBackupOfARunningRelayRestoresAndDelivers(t *testing.T) {
+	s, h := newSite(t), newHook(t)
+	h.mu.Lock()
+	h.status = http.StatusTeapot
+	h.mu.Unlock()
+	s.load(webhookTo(h)+"retry 1h\n", intake)
+	s.post(`{"message":"hi"}`)
+	h.await(t, 1)
+	var delivery string
+	eventually(t, func() bool {
+		items := s.api("/deliveries?state=retrying").json(t)["items"].([]any)
+		if len(items) == 1 {
+			delivery = items[0].(map[string]any)["id"].(string)
+		}
+		return delivery != ""
+	})
+	file := func(name string) string { return filepath.Join(s.dir, name) }
+	run := func(want string, args ...string) {
+		t.Helper()
+		r := command(t.Context(), "", append([]string{"userhero", "--address", s.admin}, args...)...)
+		if got := r.out + fmt.Sprint(r.failed); !strings.Contains(got, want) || r.failed != nil {
+			t.Errorf("%v says %q, want %q", args, got, want)
+		}
+	}
+	refused := func(want string, args ...string) {
+		t.Helper()
+		r := command(t.Context(), "", append([]string{"userhero", "--address", s.admin}, args...)...)
+		if r.failed == nil || !strings.Contains(r.failed.Error(), want) {
+			t.Errorf("%v ends with %v, want %q", args, r.failed, want)
+		}
+	}
+	run("nothing is wrong", "check")
+	run(`"found":0`, "check", "--json")
+	run("It is NOT encrypted", "backup", file("backup"))
+	if info, err := os.Stat(file("backup")); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("the backup: %v, %v", info, err)
+	}
+	refused("is there already", "backup", file("backup"))
+	refused("another process has it open", "check", s.store())
+	refused("another process has it open", "backup", file("second"), s.store())
+	refused("is not empty", "restore", file("backup"), s.store())
+	refused("another process has it open", "restore", file("backup"), s.store(), "--replace")
+	run("is restored", "restore", file("backup"), file("restored"))
+
+	h.mu.Lock()
+	h.status = http.StatusNoContent
+	h.mu.Unlock()
+	s.load(webhookTo(h)+"retry 1h\nqueue badger {\npath "+file("restored")+"\n}\n", intake)
+	if a, err := request(http.MethodPost, "http://"+s.admin+"/userhero/deliveries/"+delivery+"/redeliver", ""); err != nil || a.Status/100 != 2 {
+		t.Fatalf("redelivering: %+v, %v", a, err)
+	}
+	arrived := h.await(t, 2)
+	if string(arrived[0].Body) != string(arrived[1].Body) || arrived[1].Header.Get("X-UserHero-Delivery") != delivery {
+		t.Errorf("delivered %v, want what was waiting in the backup", arrived[1])
+	}
+
+	// The first store is closed now: the same with its folder.
+	run("nothing is wrong", "check", s.store())
+	run("is whole", "backup", file("third"), s.store())
+	const key, other = "0123456789abcdef", "fedcba9876543210"
+	run("is restored", "restore", file("third"), file("secret"), "--encryption-key", key)
+	run("encrypted with the store's key", "backup", file("fourth"), file("secret"), "--encryption-key", key)
+	refused("the backup is encrypted", "restore", file("fourth"), file("fifth"))
+	run("has the new key", "rotate-key", file("secret"), "--old", key, "--new", other)
+	refused("the old key is not that", "rotate-key", file("secret"), "--old", key, "--new", other)
+	refused("encryption key is not the one", "check", file("secret"), "--encryption-key", key)
+	run("nothing is wrong", "check", file("secret"), "--encryption-key", other)
+	tables, err := filepath.Glob(filepath.Join(s.store(), "*.sst"))
+	if err != nil || len(tables) == 0 {
+		t.Fatal(tables, err)
+	}
+	if err := os.Truncate(tables[0], 100); err != nil {
+		t.Fatal(err)
+	}
+	refused("wrong with the store", "check", s.store())
+	run("Saved to", "check", "--salvage", file("saved"), s.store())
+	run("nothing is wrong", "check", file("saved"))
+}
+
+// TestBackupIsOnNoConsole: who may look at deliveries may not have the secrets.
+func TestBackupIsOnNoConsole(t *testing.T) {
+	s := newSite(t)
+	s.load("", "handle_path /relay/* {\nuserhero_console {\nno_auth\n}\n}")
+	for _, path := range []string{"/relay/backup", "/relay/api/backup", "/relay/api/check"} {
+		if a, err := request(http.MethodGet, "http://"+s.address+path, ""); err != nil || a.Status != http.StatusNotFound {
+			t.Errorf("%s: %+v, %v", path, a, err)
+		}
+	}
+}
