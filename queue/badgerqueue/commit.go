@@ -280,14 +280,14 @@ func (c *committer) commit(ops []operation) {
 		c.fail(ops, fmt.Errorf("committing to %s: %w", c.s.o.Path, err))
 		return
 	}
-	if err := c.s.failure(); err != nil { // Badger goes on after some of its failures
-		c.s.visible.Unlock()
-		finish(ops, err)
-		return
-	}
 	// There is one writer, so a transaction's number follows what it read.
 	if err := c.s.high.set(mark{seq: b.stateOf.seq, commit: b.txn.ReadTs() + 1}); err != nil {
 		_ = c.s.latch(fmt.Errorf("writing the high-water mark: %w", err))
+	}
+	if err := c.s.failure(); err != nil { // Promise 1: Badger itself goes on after some of its failures.
+		c.s.visible.Unlock()
+		finish(ops, err)
+		return
 	}
 	select {
 	case c.s.moved <- struct{}{}:

@@ -36,18 +36,21 @@ type mark struct {
 // store's tags, of which the store itself has one record.
 type highWater struct{ f *os.File }
 
-// openHighWater opens the file, or makes it.
+// openHighWater makes the file anew and puts it in the place of the one before.
 func openHighWater(path string, m mark, t tags) (*highWater, error) {
-	f, err := os.OpenFile(filepath.Join(path, highWaterFile), os.O_RDWR|os.O_CREATE, 0o600)
+	name := filepath.Join(path, highWaterFile)
+	f, err := os.OpenFile(name+".new", os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
-		return nil, fmt.Errorf("opening the store's high-water mark: %w", err)
+		return nil, fmt.Errorf("making the store's high-water mark: %w", err)
 	}
-	h := &highWater{f: f}
-	_, err = f.WriteAt(append(m.encode(), t.encode()...), 0)
-	if err := errors.Join(err, h.sync(), syncFolder(path)); err != nil {
-		return nil, errors.Join(fmt.Errorf("writing the store's high-water mark: %w", err), f.Close())
+	_, err = f.Write(append(m.encode(), t.encode()...))
+	if err = errors.Join(err, f.Sync()); err == nil {
+		err = errors.Join(os.Rename(f.Name(), name), syncFolder(path))
 	}
-	return h, nil
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("making the store's high-water mark: %w", err), f.Close())
+	}
+	return &highWater{f: f}, nil
 }
 
 // set writes the mark. The system keeps it when the process dies.

@@ -166,7 +166,7 @@ func open(ctx context.Context, o Options, b bounds) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := removeEmptyLogs(o.Path); err != nil {
+	if err := errors.Join(removeEmptyLogs(o.Path), makeDiscard(o.Path)); err != nil {
 		return nil, err
 	}
 	if s.db, err = badger.Open(s.badgerOptions()); err != nil {
@@ -283,6 +283,24 @@ func removeEmptyLogs(path string) error {
 				return fmt.Errorf("removing an empty log: %w", err)
 			}
 		}
+	}
+	return nil
+}
+
+// makeDiscard makes a file that Badger would make, and over whose failure it would
+// end the process.
+func makeDiscard(path string) error {
+	const name, size = "DISCARD", 1 << 20
+	f, err := os.OpenFile(filepath.Join(path, name), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return fmt.Errorf("making %s: %w", name, err)
+	}
+	info, err := f.Stat()
+	if err == nil && info.Size() < size {
+		err = f.Truncate(size)
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return fmt.Errorf("making %s: %w", name, err)
 	}
 	return nil
 }
