@@ -38,7 +38,7 @@ BENCHFLAGS ?=
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build run test lint fmt unit conformance e2e collector supply licences sbom cross screenshots bench profile benchstat fuzz node programs clean
+.PHONY: help build run test soak lint fmt unit conformance e2e collector supply licences sbom cross screenshots bench profile benchstat fuzz node programs clean
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -148,13 +148,21 @@ fuzz: ## Run each fuzz target for FUZZTIME (30s)
 		done; \
 	done
 
+# How many times over the long runs go.
+SOAK ?= 1
+
+soak: programs ## The long runs, SOAK (1) times over: damage, disks that fail, kills, power losses
+	@SOAK=$(SOAK) go test -count=1 -timeout 48h -v -run '$(SOAK_TESTS)' ./queue/badgerqueue
+
+SOAK_TESTS := TestDamageIsNeverSilent|TestSalvageSaves|TestFailedWrites|TestAcknowledgedEventsSurvive
+
 # Programs the tests run, and the Debian packages that bring them: the race
 # detector needs gcc, the example receivers node and python3, the console's
-# snippets php, the test of a full disk an ext4 file system, widget and console a
+# snippets php, the tests of failing disks an ext4 file system and strace, widget and console a
 # browser, the alert rules promtool.
 programs:
 	@missing=""; \
-	for p in gcc:gcc,libc6-dev node:nodejs npm:npm python3:python3 php:php-cli mkfs.ext4:e2fsprogs mount:mount chromium:chromium promtool:prometheus; do \
+	for p in gcc:gcc,libc6-dev node:nodejs npm:npm python3:python3 php:php-cli mkfs.ext4:e2fsprogs mount:mount strace:strace chromium:chromium promtool:prometheus; do \
 		command -v $${p%%:*} >/dev/null || missing="$$missing $$(echo $${p#*:} | tr , ' ')"; \
 	done; \
 	[ -z "$$missing" ] && exit 0; \

@@ -271,7 +271,7 @@ func readBackup(r io.Reader, key []byte, begin func(backupBegin) error, visit fu
 func readFrame(r io.Reader, s *seals) (content []byte, err error) {
 	var length [4]byte
 	if _, err := io.ReadFull(r, length[:]); err != nil {
-		return nil, cutOff(err)
+		return nil, cutOff(err) // Promise 5: a backup counts when all of it was read.
 	}
 	n := binary.BigEndian.Uint32(length[:])
 	if n > longestFrame {

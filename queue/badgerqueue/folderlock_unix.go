@@ -6,8 +6,17 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
+)
+
+const (
+	// lockPatience is how long another holder is waited for: one that has just
+	// closed the store may have started a process, which shares its lock until it
+	// has become another program.
+	lockPatience = time.Second
+	lockPoll     = 10 * time.Millisecond
 )
 
 // lockFolder takes the lock that Badger takes, so that nobody writes into the
@@ -18,10 +27,22 @@ func lockFolder(path string) (unlock func(), err error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := unix.Flock(int(d.Fd()), unix.LOCK_EX|unix.LOCK_NB); errors.Is(err, unix.EWOULDBLOCK) {
+	patience := time.Now().Add(lockPatience)
+	for {
+		err = unix.Flock(int(d.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if !errors.Is(err, unix.EWOULDBLOCK) || time.Now().After(patience) {
+			break
+		}
+		<-time.After(lockPoll)
+	}
+	switch {
+	case errors.Is(err, unix.EWOULDBLOCK):
 		return nil, errors.Join(inUse(path), d.Close())
-	} else if err != nil {
+	case err != nil:
 		return nil, errors.Join(fmt.Errorf("locking the store at %s: %w", path, err), d.Close())
 	}
-	return func() { _ = d.Close() }, nil
+	return func() {
+		_ = unix.Flock(int(d.Fd()), unix.LOCK_UN) // whoever shares it
+		_ = d.Close()
+	}, nil
 }

@@ -44,11 +44,14 @@ func openHighWater(path string, m mark, t tags) (*highWater, error) {
 		return nil, fmt.Errorf("making the store's high-water mark: %w", err)
 	}
 	_, err = f.Write(append(m.encode(), t.encode()...))
-	if err = errors.Join(err, f.Sync()); err == nil {
-		err = errors.Join(os.Rename(f.Name(), name), syncFolder(path))
+	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
+		err = os.Rename(f.Name(), name)
 	}
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("making the store's high-water mark: %w", err), f.Close())
+	if err = errors.Join(err, syncFolder(path)); err != nil {
+		return nil, fmt.Errorf("making the store's high-water mark: %w", err)
+	}
+	if f, err = os.OpenFile(name, os.O_RDWR, 0); err != nil {
+		return nil, fmt.Errorf("opening the store's high-water mark: %w", err)
 	}
 	return &highWater{f: f}, nil
 }

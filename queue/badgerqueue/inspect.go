@@ -108,7 +108,7 @@ func inspect(ctx context.Context, dir string, key []byte) (in inspection, err er
 	if in.tables, err = in.manifest(dir, files.tables); err != nil {
 		return in, err
 	}
-	if in.commit, err = in.checkTables(ctx, dir); err != nil {
+	if in.commit, err = in.checkTables(ctx, dir); err != nil { // Promise 5: a damaged table is seen before Badger maps it.
 		return in, err
 	}
 	var found bool

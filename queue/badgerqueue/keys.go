@@ -151,7 +151,7 @@ func wellFormed(k []byte) bool {
 	case prefixFeedback, prefixIdempotency:
 		return true
 	case prefixMeta:
-		return bytes.Equal(k, keyFormat) || bytes.Equal(k, keyState) || len(k) == 6 && k[1] == 'w'
+		return bytes.Equal(k, keyFormat) || bytes.Equal(k, keyState) || bytes.Equal(k, keyFiller) || len(k) == 6 && k[1] == 'w'
 	}
 	return false
 }

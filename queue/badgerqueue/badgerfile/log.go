@@ -101,7 +101,7 @@ func ReadLog(path string, keys Keys, visit func(Entry) error) (Log, error) {
 	for off := l.End; off < used; {
 		e, ok := r.at(off)
 		if !ok {
-			off++
+			off++ // Promise 5: what lies behind a damage is found.
 			continue
 		}
 		off = e.end
