@@ -69,10 +69,11 @@ func newDisk(w *world, q queue.Queue) *disk {
 	return d
 }
 
-// die is the end of the process.
+// die is the end of the process; twice is fine.
 func (d *disk) die() {
-	d.dead.Store(true)
-	close(d.quit)
+	if d.dead.CompareAndSwap(false, true) {
+		close(d.quit)
+	}
 }
 
 // commit is the one writer.
