@@ -28,6 +28,11 @@ UNIT      := $(shell go list ./... 2>/dev/null | grep -v /relay/e2e)
 
 FUZZTIME ?= 30s
 
+# How long make soak goes on, and the targets each of its rounds makes: a minute
+# or two each, with everything new that chance can bring.
+DURATION ?= 10m
+ROUND := soak-simulation soak-race soak-stress soak-faults soak-fuzz
+
 # A copy of the Go vulnerability database (the folder db of the archive), for
 # where there is no network.
 VULNDB ?= ../shared/vulndb.tar.gz
@@ -38,7 +43,7 @@ BENCHFLAGS ?=
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build run test soak lint fmt unit conformance e2e collector supply licences sbom cross screenshots bench profile benchstat fuzz node programs clean
+.PHONY: help build run test lint fmt unit simulation conformance e2e soak $(ROUND) collector supply licences sbom cross screenshots bench profile benchstat fuzz node programs clean
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,10 +59,11 @@ test: ## Everything: lint, vet, cross-compile, unit tests with -race, end to end
 	@$(MAKE) --no-print-directory lint
 	@$(MAKE) --no-print-directory supply
 	@$(MAKE) --no-print-directory cross
-	@# Both runs happen even where the first fails: tally decides, and says the last word.
+	@# All runs happen even where the first fails: tally decides, and says the last word.
 	@$(MAKE) --no-print-directory unit || true
+	@$(MAKE) --no-print-directory simulation || true
 	@$(MAKE) --no-print-directory e2e || true
-	@go run ./e2e/tally $(OUT)/unit.json $(OUT)/e2e.json
+	@go run ./e2e/tally $(OUT)/unit.json $(OUT)/simulation.json $(OUT)/e2e.json
 
 lint: $(GOLANGCI) ## golangci-lint with .golangci.yml, and go vet
 	@echo "lint"
@@ -70,6 +76,30 @@ fmt: $(GOLANGCI) ## Format every Go file
 unit: $(GOTESTSUM) node ## Unit, conformance and lifecycle tests, with -race and shuffled
 	@mkdir -p $(OUT)
 	@$(GOTESTSUM) --format pkgname-and-test-fails --jsonfile $(OUT)/unit.json -- -race -shuffle=on -timeout 15m $(UNIT)
+
+# Under -race, in make unit, a few short lives; here, four times as fast, many long ones.
+simulation: $(GOTESTSUM) ## Weeks of the relay's life on fake time, by seed, without -race
+	@mkdir -p $(OUT)
+	@$(GOTESTSUM) --format pkgname-and-test-fails --jsonfile $(OUT)/simulation.json -- -count=1 -timeout 10m ./relay/simulation
+
+soak: ## Rounds of simulation, stress, faults and fuzz for DURATION (10m), until one fails
+	@end=$$(( SECONDS + $$(echo $(DURATION) | sed -E 's/([0-9]+)h/\1*3600+/; s/([0-9]+)m/\1*60+/; s/([0-9]+)s?$$/\1+/; s/$$/0/') )); \
+	for (( round = 1; SECONDS < end; round++ )); do \
+		echo "round $$round"; \
+		$(MAKE) --no-print-directory $(ROUND) || exit 1; \
+	done
+
+soak-simulation:
+	@go test ./relay/simulation -run TestSimulation -count=1 -timeout 10m -for 60s
+
+soak-race:
+	@go test -race ./relay/simulation -run TestSimulation -count=1 -timeout 20m -for 60s
+
+soak-stress:
+	@go test -race -shuffle=on -count=1 -timeout 20m ./queue/... ./relay/
+
+soak-fuzz:
+	@$(MAKE) --no-print-directory fuzz FUZZTIME=10s
 
 conformance: ## The conformance suite against every queue
 	@go test -race -shuffle=on ./queue/...
@@ -148,10 +178,11 @@ fuzz: ## Run each fuzz target for FUZZTIME (30s)
 		done; \
 	done
 
-# How many times over the long runs go.
+# How many times over the long runs of faults go in one round.
 SOAK ?= 1
 
-soak: programs ## The long runs, SOAK (1) times over: damage, disks that fail, kills, power losses
+# Damage, disks that fail, kills, power losses: longer than in make test.
+soak-faults: programs
 	@SOAK=$(SOAK) go test -count=1 -timeout 48h -v -run '$(SOAK_TESTS)' ./queue/badgerqueue
 
 SOAK_TESTS := TestDamageIsNeverSilent|TestSalvageSaves|TestFailedWrites|TestAcknowledgedEventsSurvive
