@@ -40,12 +40,12 @@ func cpuTime(pid int) (time.Duration, error) {
 	return time.Duration(ticks) * tick, nil
 }
 
-// cpuPer is the CPU time per event in microseconds, starting included; 0 where
-// the system does not tell.
+// cpuPer is the CPU time per event since the start, in microseconds; 0 where the
+// system does not tell.
 func (s *server) cpuPer(events uint64) float64 {
 	used, err := cpuTime(s.process.PID())
 	if err != nil {
 		return 0
 	}
-	return float64(used) / float64(time.Microsecond) / float64(events)
+	return float64(used-s.started) / float64(time.Microsecond) / float64(events)
 }

@@ -40,6 +40,7 @@ type server struct {
 	admin   string // host:port
 	process *caddyproc.Process
 	dir     string
+	started time.Duration // of CPU time that starting took
 }
 
 func startCaddy(ctx context.Context, o options, c config) (*server, error) {
@@ -69,7 +70,12 @@ func startCaddy(ctx context.Context, o options, c config) (*server, error) {
 		_ = os.RemoveAll(dir)
 		return nil, err
 	}
-	return &server{site: site, admin: admin, process: p, dir: dir}, nil
+	s := &server{site: site, admin: admin, process: p, dir: dir}
+	if s.started, err = cpuTime(p.PID()); err != nil {
+		s.stop()
+		return nil, err
+	}
+	return s, nil
 }
 
 // mallocs is how many objects the process has allocated since it began.

@@ -1,7 +1,6 @@
 package caddymodule
 
 import (
-	"encoding/json"
 	"errors"
 	"log/slog"
 	"net/http"
@@ -40,11 +39,11 @@ func writeAccepted(w http.ResponseWriter, r *http.Request, f format, feedback *e
 	buf := answers.Get().(*[]byte)
 	defer answers.Put(buf)
 	b := append((*buf)[:0], `{"id":`...)
-	b = appendString(b, feedback.ID())
+	b = feedback.AppendText(b, "id")
 	b = append(b, `,"status":`...)
-	b = appendString(b, feedback.Status())
+	b = feedback.AppendText(b, "status")
 	b = append(b, `,"createdAt":`...)
-	b = appendString(b, feedback.CreatedAt())
+	b = feedback.AppendText(b, "createdAt")
 	b = append(b, '}', '\n')
 	*buf = b
 	h := w.Header()
@@ -52,22 +51,6 @@ func writeAccepted(w http.ResponseWriter, r *http.Request, f format, feedback *e
 	h["Cache-Control"] = noStore
 	w.WriteHeader(http.StatusAccepted)
 	_, _ = w.Write(b) //nolint:gosec // JSON, never HTML; the client may have gone, the event is stored
-}
-
-// appendString appends s as a JSON string.
-func appendString(b []byte, s string) []byte {
-	for i := range len(s) {
-		if c := s[i]; c < 0x20 || c == '"' || c == '\\' || c > 0x7e {
-			quoted, err := json.Marshal(s)
-			if err != nil { // a string always has a JSON form
-				return append(b, `""`...)
-			}
-			return append(b, quoted...)
-		}
-	}
-	b = append(b, '"')
-	b = append(b, s...)
-	return append(b, '"')
 }
 
 // refuse answers a submission that made no event, and counts why. What the

@@ -39,8 +39,9 @@ func (h *Handler) defaults(r *http.Request) event.Defaults {
 	return d
 }
 
-// hint is a header field, or nothing where it is too long to be looked at or
-// holds bytes that no JSON string may hold.
+// hint is a header field, or nothing where it is too long to be looked at; bytes
+// that no JSON string may hold are replaced. The name is spelled as net/http has
+// it, or looking it up would make it so each time.
 func hint(h http.Header, name string) string {
 	v := h.Get(name)
 	if len(v) > maxHint {
@@ -70,17 +71,17 @@ func fromUserAgent(c *event.Context, field string) {
 // (https://wicg.github.io/ua-client-hints/). They are meant to be read, where
 // User-Agent is full of old disguises, so they win over it.
 func fromClientHints(c *event.Context, h http.Header) {
-	if field := hint(h, "Sec-CH-UA-Platform"); field != "" {
+	if field := hint(h, "Sec-Ch-Ua-Platform"); field != "" {
 		if item, err := httpsfv.UnmarshalItem([]string{field}); err == nil {
 			if platform, ok := item.Value.(string); ok && platform != "" && platform != "Unknown" {
 				c.OS = platform
 			}
 		}
 	}
-	if hint(h, "Sec-CH-UA-Mobile") == "?1" && c.DeviceType != "tablet" {
+	if hint(h, "Sec-Ch-Ua-Mobile") == "?1" && c.DeviceType != "tablet" {
 		c.DeviceType = "mobile"
 	}
-	if field := hint(h, "Sec-CH-UA"); field != "" {
+	if field := hint(h, "Sec-Ch-Ua"); field != "" {
 		if name, version := brandOf(field); name != "" {
 			c.Browser, c.BrowserVersion = name, version
 		}

@@ -212,10 +212,11 @@ func (h *Handler) submit(r *http.Request, feedback *event.Feedback, identity []b
 	now := time.Now()
 	clientID := feedback.ID()
 	feedback.Fill(h.defaults(r))
-	if err := h.limitProject(feedback.ProjectID()); err != nil {
+	project := feedback.ProjectID()
+	if err := h.limitProject(project); err != nil {
 		return queue.Receipt{}, err
 	}
-	keys, err := idempotencyKeys(r.Header, feedback.ProjectID(), clientID, identity)
+	keys, err := idempotencyKeys(r.Header, project, clientID, identity)
 	if err != nil {
 		return queue.Receipt{}, err
 	}
@@ -230,7 +231,7 @@ func (h *Handler) submit(r *http.Request, feedback *event.Feedback, identity []b
 	return h.app.accept(ctx, relay.Acceptance{
 		Type:       event.Created,
 		FeedbackID: feedback.ID(),
-		ProjectID:  feedback.ProjectID(),
+		ProjectID:  project,
 		Body:       document,
 		Client:     h.app.engine.clientTrace(r.Header),
 		Keys:       keys,

@@ -109,6 +109,15 @@ func (f *Feedback) get(name string) string {
 	return ""
 }
 
+// AppendText appends a member that is text as a JSON string; an empty one where
+// there is none.
+func (f *Feedback) AppendText(dst []byte, name string) []byte {
+	if r := f.member(f.root, name); r != none && f.at(r).kind == text {
+		return appendString(dst, f.at(r).value, f.at(r).verbatim)
+	}
+	return append(dst, `""`...)
+}
+
 // ID is the feedback's id; empty where it has none yet.
 func (f *Feedback) ID() string { return f.get("id") }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"slices"
 	"strconv"
+	"unsafe"
 )
 
 // kind is the type of a JSON value.
@@ -117,9 +118,10 @@ func (t *tree) set(parent ref, name string, value ref) {
 	t.link(parent, value)
 }
 
-// newText makes a string node.
+// newText makes a string node. It holds the string itself: values are never
+// written to.
 func (t *tree) newText(s string) ref {
-	b := []byte(s)
+	b := unsafe.Slice(unsafe.StringData(s), len(s))
 	return t.add(node{kind: text, value: b, verbatim: verbatim(b)})
 }
 
