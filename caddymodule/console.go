@@ -2,6 +2,7 @@ package caddymodule
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -41,6 +42,7 @@ type Console struct {
 	NoAuth bool `json:"no_auth,omitempty"`
 
 	app *App
+	ctx caddy.Context // of the configuration
 }
 
 // CaddyModule returns the Caddy module information.
@@ -58,7 +60,7 @@ func (c *Console) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return fmt.Errorf("loading the userhero app: %w", err)
 	}
-	c.app = app.(*App)
+	c.app, c.ctx = app.(*App), ctx
 	return nil
 }
 
@@ -143,9 +145,19 @@ func (c *Console) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.
 		stopped(w, r, path, err)
 		return nil
 	}
+	if path == streamPath {
+		// Whoever was let in by a configuration that is gone asks to come in again.
+		ctx, end := context.WithCancel(r.Context())
+		defer end()
+		defer context.AfterFunc(c.ctx, end)()
+		r = r.WithContext(ctx)
+	}
 	c.app.engine.serveConsole(w, r)
 	return nil
 }
+
+// streamPath is the one request that lasts, below the console's mount point.
+const streamPath = "/api/stream"
 
 // consolePath is the request's path below the console's mount point, whether
 // or not that was cut off. It is false where the path is the mount point

@@ -75,3 +75,41 @@ func TestStreamOutlivesReloadsAndHoldsNoStopUp(t *testing.T) {
 	}
 	s.start() // the test's end stops it
 }
+
+// TestStreamOfTheConsoleEndsWithItsConfiguration: who may come in is asked anew.
+func TestStreamOfTheConsoleEndsWithItsConfiguration(t *testing.T) {
+	t.Parallel()
+	s := startRelay(t, relayOptions{site: "handle_path /relay/* {\n userhero_console {\n no_auth\n }\n}"})
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+s.site+"/relay/api/stream", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = response.Body.Close() }()
+	lines := bufio.NewScanner(response.Body)
+	if !lines.Scan() || response.StatusCode != http.StatusOK {
+		t.Fatalf("%s: %v", response.Status, lines.Err())
+	}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for lines.Scan() { // until it ends
+		}
+	}()
+	select {
+	case <-ended:
+		t.Fatal("the stream ends by itself")
+	case <-time.After(time.Second):
+	}
+	if err := s.process.Reload(t.Context(), s.caddyfile(s.options), s.admin); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-ended:
+	case <-time.After(20 * time.Second):
+		t.Error("the stream goes on under a configuration that is gone")
+	}
+}

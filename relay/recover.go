@@ -1,0 +1,175 @@
+package relay
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/userhero/relay/event"
+	"github.com/userhero/relay/queue"
+)
+
+// Recovery selects what to deliver again to one webhook.
+type Recovery struct {
+	// Failed takes deliveries whose ladder ran out, Missed events that it would
+	// have got, had it been enabled.
+	Failed, Missed bool
+	Since, Until   time.Time // of acceptance; zero is no bound
+	DryRun         bool      // only count
+
+	atOnce int // instead of recoverAtOnce, in tests
+}
+
+const (
+	// recoverAtOnce bounds the deliveries whose names are in memory.
+	recoverAtOnce = 100_000
+	// requeuers share commits.
+	requeuers = 32
+)
+
+// Recover delivers again what a webhook has not got, oldest first, and counts
+// it. It goes out gently: the webhook's window begins with one. What was queued
+// before an error stays so; calling again goes on.
+func (r *Relay) Recover(ctx context.Context, name string, what Recovery, who string) (count int64, err error) {
+	w, err := r.find(name)
+	if err != nil {
+		return 0, err
+	}
+	stretches, count, err := r.survey(ctx, w, what)
+	if err != nil || what.DryRun {
+		return count, err
+	}
+	w.mu.Lock()
+	w.window.restart(w.underWay)
+	w.mu.Unlock()
+	count = 0
+	for _, s := range slices.Backward(stretches) {
+		var n int64
+		n, err = r.recoverStretch(ctx, w, what, s)
+		if count += n; err != nil {
+			err = fmt.Errorf("after %d: %w", count, err)
+			break
+		}
+	}
+	if count > 0 {
+		w.probeNow()
+		r.note(activity{What: "deliveries requeued", Who: who, Webhook: name, Detail: fmt.Sprint(count)})
+	}
+	return count, err
+}
+
+// stretch is a part of a list, from one cursor to another. Lists begin with the
+// newest, and what is recovered goes out oldest first, lest an update overtake
+// its creation; so the list is read once to know its stretches, and then each of
+// them from the last to the first.
+type stretch struct{ from, to string }
+
+// survey counts what is to be recovered, and cuts the list into stretches.
+func (r *Relay) survey(ctx context.Context, w *webhook, what Recovery) (all []stretch, count int64, err error) {
+	s, inStretch, atOnce := stretch{}, 0, cmp.Or(what.atOnce, recoverAtOnce)
+	for cursor := ""; ; {
+		ids, next, err := r.recoverable(ctx, w, what, cursor)
+		if err != nil {
+			return nil, count, err
+		}
+		count += int64(len(ids))
+		inStretch += len(ids)
+		if next == "" || inStretch >= atOnce {
+			s.to = next
+			all = append(all, s)
+			s, inStretch = stretch{from: next}, 0
+		}
+		if cursor = next; cursor == "" {
+			return all, count, nil
+		}
+	}
+}
+
+// recoverStretch queues again what is in a stretch, oldest first.
+func (r *Relay) recoverStretch(ctx context.Context, w *webhook, what Recovery, s stretch) (int64, error) {
+	var ids []queue.DeliveryID
+	for cursor := s.from; ; {
+		page, next, err := r.recoverable(ctx, w, what, cursor)
+		if err != nil {
+			return 0, err
+		}
+		ids = append(ids, page...)
+		if cursor = next; cursor == s.to || cursor == "" {
+			break
+		}
+	}
+	slices.Reverse(ids)
+	return r.requeue(ctx, ids, w.ordered())
+}
+
+// requeue queues deliveries again and counts them. Several at a time share
+// commits, unless they are to keep their order.
+func (r *Relay) requeue(ctx context.Context, ids []queue.DeliveryID, ordered bool) (int64, error) {
+	n := requeuers
+	if ordered {
+		n = 1
+	}
+	ctx, fail := context.WithCancelCause(ctx)
+	defer fail(nil)
+	var count, taken atomic.Int64
+	var running sync.WaitGroup
+	for range min(n, len(ids)) {
+		running.Go(func() {
+			for i := taken.Add(1) - 1; i < int64(len(ids)) && ctx.Err() == nil; i = taken.Add(1) - 1 {
+				switch err := r.queue.Requeue(ctx, ids[i], time.Now()); {
+				case err == nil:
+					count.Add(1)
+				case errors.Is(err, queue.ErrConflict), errors.Is(err, queue.ErrNotFound):
+					// under way, or gone meanwhile
+				default:
+					fail(err)
+				}
+			}
+		})
+	}
+	running.Wait()
+	return count.Load(), context.Cause(ctx)
+}
+
+// recoverable is one page of what is to be recovered, newest first.
+func (r *Relay) recoverable(ctx context.Context, w *webhook, what Recovery, cursor string) (ids []queue.DeliveryID, next string, err error) {
+	if !what.Missed {
+		page, err := r.queue.Deliveries(ctx, queue.DeliveryQuery{
+			Webhook: w.id, States: []queue.State{queue.Failed}, Since: what.Since, Until: what.Until, Limit: 1000, Cursor: cursor,
+		})
+		for _, d := range page.Items {
+			ids = append(ids, d.ID)
+		}
+		return ids, page.Next, err
+	}
+	page, err := r.queue.Events(ctx, queue.EventQuery{Since: what.Since, Until: what.Until, Limit: 200, Cursor: cursor})
+	if err != nil {
+		return nil, "", err
+	}
+	for _, e := range page.Items {
+		id := queue.DeliveryID{Event: e.ID, Webhook: w.id}
+		d, err := r.queue.Delivery(ctx, id)
+		switch {
+		case errors.Is(err, queue.ErrNotFound):
+			if w.wouldWant(event.Type(e.Type), &document{body: e.Body}) {
+				ids = append(ids, id)
+			}
+		case err != nil:
+			return nil, "", err
+		case what.Failed && d.State == queue.Failed:
+			ids = append(ids, id)
+		}
+	}
+	return ids, page.Next, nil
+}
+
+// ordered tells whether events of one feedback keep their order.
+func (w *webhook) ordered() bool {
+	t := w.aim()
+	return t != nil && t.config.Ordered
+}
