@@ -1,6 +1,7 @@
 package event
 
 import (
+	"cmp"
 	"bytes"
 	"slices"
 	"strconv"
@@ -156,27 +157,32 @@ func arrayIndex(name []byte) (uint32, bool) {
 // order puts the members of one object into ECMAScript's order: array indexes
 // ascending, then the others as they came.
 func (t *tree) order(parent ref) {
-	indexed := false
-	for r := t.at(parent).first; r != none && !indexed; r = t.at(r).next {
-		_, indexed = arrayIndex(t.at(r).name)
+	type indexed struct {
+		index uint32
+		ref   ref
 	}
-	if !indexed {
-		return
-	}
-	var indexes, others []ref
+	var indexes []indexed
+	n := 0
 	for r := t.at(parent).first; r != none; r = t.at(r).next {
-		if _, ok := arrayIndex(t.at(r).name); ok {
-			indexes = append(indexes, r)
-		} else {
-			others = append(others, r)
+		n++
+		if i, ok := arrayIndex(t.at(r).name); ok {
+			indexes = append(indexes, indexed{i, r})
 		}
 	}
-	slices.SortFunc(indexes, func(a, b ref) int {
-		x, _ := arrayIndex(t.at(a).name)
-		y, _ := arrayIndex(t.at(b).name)
-		return int(int64(x) - int64(y))
-	})
-	t.relink(parent, append(indexes, others...))
+	if len(indexes) == 0 {
+		return
+	}
+	slices.SortFunc(indexes, func(a, b indexed) int { return cmp.Compare(a.index, b.index) })
+	members := make([]ref, 0, n)
+	for _, i := range indexes {
+		members = append(members, i.ref)
+	}
+	for r := t.at(parent).first; r != none; r = t.at(r).next {
+		if _, ok := arrayIndex(t.at(r).name); !ok {
+			members = append(members, r)
+		}
+	}
+	t.relink(parent, members)
 }
 
 // orderAll is order for a value and all below it.
