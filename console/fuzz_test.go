@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"slices"
 	"strings"
 	"testing"
@@ -25,7 +26,7 @@ func FuzzAPI(f *testing.F) {
 		{"POST", "/webhooks/a/rotate", "", "", `{"overlap":"9999999d"}`},
 		{"POST", "/webhooks/file/redeliver", "", "", `{"state":"missed","since":"0000-01-01T00:00:00Z"}`},
 		{"POST", "/webhooks/..%2f/enable", "", "", ""},
-		{"DELETE", "/webhooks/\x00", "", "", ""},
+		{"DELETE", "/webhooks/%00%1b", "", "", ""},
 		{"GET", "/events", "cursor=AAAA&since=x&q=%ff&limit=-1", "", ""},
 		{"GET", "/events", "cursor=evt_00000000000000000000000000", "", ""},
 		{"GET", "/events/evt_zzzzzzzzzzzzzzzzzzzzzzzzzz", "", "", ""},
@@ -50,11 +51,15 @@ func FuzzAPI(f *testing.F) {
 		if strings.HasSuffix(path, "/test") || strings.Contains(path, "stream") {
 			t.Skip()
 		}
+		u, err := url.ParseRequestURI(path + "?" + query)
+		if err != nil {
+			t.Skip() // no server lets it through, nor such a method
+		}
 		q, err := http.NewRequestWithContext(t.Context(), method, "http://relay.test/", strings.NewReader(body))
 		if err != nil {
-			t.Skip() // no server lets such a method through
+			t.Skip()
 		}
-		q.URL.Path, q.URL.RawQuery = path, query
+		q.URL.Path, q.URL.RawPath, q.URL.RawQuery = u.Path, u.RawPath, u.RawQuery
 		q.Header.Set("Content-Type", contentType)
 		w := httptest.NewRecorder()
 		api.ServeHTTP(w, q)

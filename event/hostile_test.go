@@ -7,9 +7,9 @@ import (
 	"time"
 )
 
-// TestHostileJSONCostsWhatItsLengthDoes: a body four times as long takes at most
-// about four times as long, whatever it is made of. Anything quadratic takes
-// sixteen times as long, and the test has room for noise between the two.
+// TestHostileJSONCostsWhatItsLengthDoes: the largest body that can be allowed, a
+// mebibyte, is read within 3 s whatever it is made of. It takes some 50 ms; what
+// is quadratic in the number of its members takes minutes.
 func TestHostileJSONCostsWhatItsLengthDoes(t *testing.T) {
 	body := func(metadata string) []byte { return []byte(`{"message":"m","metadata":` + metadata + `}`) }
 	members := func(n int, name func(i int) string) string {
@@ -45,13 +45,13 @@ func TestHostileJSONCostsWhatItsLengthDoes(t *testing.T) {
 		"white space": func(n int) []byte { return body(strings.Repeat(" \t\r\n", n) + "1") },
 	} {
 		t.Run(name, func(t *testing.T) {
-			const n = 2000
-			short, long := fastest(made(n)), fastest(made(4*n))
-			if ratio := float64(long) / float64(max(short, 2*time.Microsecond)); ratio > 10 {
-				t.Errorf("%d bytes take %s, %d bytes %s: %.1f times as long", len(made(n)), short, len(made(4*n)), long, ratio)
+			const n, most = 60_000, 3 * time.Second
+			body := made(n)
+			if len(body) < 100<<10 {
+				t.Fatalf("the body has %d bytes: it shows nothing", len(body))
 			}
-			if long > 300*time.Millisecond {
-				t.Errorf("%d bytes take %s", len(made(4*n)), long)
+			if took := fastest(body); took > most {
+				t.Errorf("%d bytes take %s", len(body), took)
 			}
 		})
 	}
@@ -60,7 +60,7 @@ func TestHostileJSONCostsWhatItsLengthDoes(t *testing.T) {
 // fastest is how long parsing and writing takes when nothing comes between.
 func fastest(body []byte) time.Duration {
 	best := time.Hour
-	for range 7 {
+	for range 2 {
 		start := time.Now()
 		if f, err := Parse(body); err == nil {
 			f.Complete(start, NewID)

@@ -1,8 +1,8 @@
 package event
 
 import (
-	"cmp"
 	"bytes"
+	"cmp"
 	"slices"
 	"strconv"
 	"unsafe"

@@ -537,6 +537,9 @@ func (r *reader) trace() (t queue.TraceContext) {
 		t.Flags = f[0]
 	}
 	t.State = r.string()
+	if t.TraceID == ([16]byte{}) { // appendTrace writes no such
+		return queue.TraceContext{}
+	}
 	return t
 }
 
