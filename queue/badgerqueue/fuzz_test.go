@@ -27,7 +27,8 @@ func FuzzRecords(f *testing.F) {
 	f.Add(encodeLane(laneKey(1), queue.Counts{Pending: 1, Failed: 2}, marks{fresh: 3, due: map[uint8]int64{1: 2, 0: 5}})[recordHeader:])
 	f.Add([]byte("\x00\x00\x00\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01")) // a length of nearly 2^64
 	f.Fuzz(func(t *testing.T, payload []byte) {
-		const seq, tag, webhook, number = 77, 5, 3, 2
+		const seq, webhook, number = 77, 3, 2
+		tag := tags{{from: 0, tag: 5}}
 		again(t, "event", eventKey(seq), payload, func(key, rec []byte) (queue.Event, error) { return decodeEvent(key, rec, tag) },
 			func(key []byte, e queue.Event) []byte { return seal(key, appendEvent(record(0), &e)) })
 		again(t, "deliveries", deliveriesKey(seq), payload, func(key, rec []byte) (deliveries, error) { return decodeDeliveries(nil, key, rec) },
