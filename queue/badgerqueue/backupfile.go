@@ -230,7 +230,7 @@ func readBackup(r io.Reader, key []byte, begin func(backupBegin) error, visit fu
 	for {
 		content, err := readFrame(br, s)
 		if err != nil {
-			return info, err
+			return info, err // Promise 5: a backup counts when its end was read.
 		}
 		kind, p := content[0], reader{b: content[1:]}
 		switch first := s.n == 1; {
@@ -271,7 +271,7 @@ func readBackup(r io.Reader, key []byte, begin func(backupBegin) error, visit fu
 func readFrame(r io.Reader, s *seals) (content []byte, err error) {
 	var length [4]byte
 	if _, err := io.ReadFull(r, length[:]); err != nil {
-		return nil, cutOff(err) // Promise 5: a backup counts when all of it was read.
+		return nil, cutOff(err)
 	}
 	n := binary.BigEndian.Uint32(length[:])
 	if n > longestFrame {

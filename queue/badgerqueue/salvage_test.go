@@ -40,12 +40,15 @@ func TestSalvageSavesWhatIsReadable(t *testing.T) {
 			if len(held) != 4*n {
 				t.Fatalf("%d events", len(held))
 			}
-			flips, cuts := 2, 1
+			all := changes(3, 1, 1)
+			if key != nil {
+				all = []change{removed, flipped, lastCut, halfClear}
+			}
 			if n := soak(); n > 0 {
-				flips, cuts = 50*n, 20*n
+				all = changes(3, 50*n, 20*n)
 			}
 			for name := range store {
-				for _, c := range changes(3, flips, cuts) {
+				for _, c := range all {
 					from := store.with(name, c).write(t)
 					to := filepath.Join(fastDir(t), "saved")
 					before := readFiles(t, from)
