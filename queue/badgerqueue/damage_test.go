@@ -334,6 +334,21 @@ func containsAny(s string, parts []string) bool {
 	return false
 }
 
+// TestDamagedLogIsSeenWithoutTheMark: where the mark is gone too, the finished
+// transactions behind a damage tell of it.
+func TestDamagedLogIsSeenWithoutTheMark(t *testing.T) {
+	t.Parallel()
+	store := killedStore(t, 20, nil).with(highWaterFile, removed)
+	whole := openAt(t, Options{Path: store.write(t)})
+	if n := whole.Stats().Events; n != 80 {
+		t.Errorf("without the mark alone the store has %d events", n)
+	}
+	_, err := Open(t.Context(), Options{Path: store.with(store.the(t, ".mem"), flipped).write(t)})
+	if !errors.Is(err, errLost) || !strings.Contains(err.Error(), "unreadable from byte") {
+		t.Errorf("a damaged log and no mark: %v", err)
+	}
+}
+
 // TestWithoutThePreflightDamageIsSilent is the negative control: the same kinds
 // of damage, with Badger alone.
 func TestWithoutThePreflightDamageIsSilent(t *testing.T) {
@@ -417,7 +432,10 @@ func TestDamagedRecordIsSteppedOverAndSaid(t *testing.T) {
 	w := newWebhook(t, s, "w")
 	bad, good := enqueue(t, s, entry(1, w)), enqueue(t, s, entry(2, w))
 	if err := s.commit(t.Context(), 1, 1024, func(b *batch) error {
-		return b.set(eventKey(bad.ID.Seq()), []byte("\x01not a record"))
+		key := eventKey(bad.ID.Seq())
+		rec := seal(key, appendEvent(record(128), &bad))
+		rec[len(rec)-1] ^= 1
+		return b.set(key, rec)
 	}); err != nil {
 		t.Fatal(err)
 	}
