@@ -28,7 +28,7 @@ func accepts(connections int) scenario {
 			return outcome{}, err
 		}
 		return outcome{
-			figures: []float64{result.PerSecond(), float64(after-before) / float64(result.Answered)},
+			figures: []float64{result.PerSecond(), s.cpuPer(result.Answered), float64(after-before) / float64(result.Answered)},
 			note:    fmt.Sprintf("p50 %s p99 %s", rounded(result.Latency.Quantile(0.5)), rounded(result.Latency.Quantile(0.99))),
 		}, nil
 	}
@@ -41,6 +41,10 @@ func accepts(connections int) scenario {
 			{
 				name: fmt.Sprintf("durable accepts, %d connections", connections), unit: "requests/s",
 				against: "respond 202", compare: ratio, least: 0.45, smoke: smoke,
+			},
+			{
+				name: fmt.Sprintf("CPU time of an accept, %d connections", connections), unit: "µs",
+				against: "respond 202", compare: ratio,
 			},
 			{
 				name: fmt.Sprintf("allocations of an accept, %d connections", connections), unit: "allocations",

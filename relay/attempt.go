@@ -151,11 +151,12 @@ func (t *target) try(ctx context.Context, m message, present bool, a *queue.Atte
 	if err := t.client.egress.target(t.url); err != nil {
 		return fail(classEgress, err)
 	}
-	r, err := t.request(withConnected(ctx), m, present, a)
+	header := t.headers(m, present, a)
+	a.RequestHeaders = t.loggedHeaders(header)
+	r, err := t.request(withSending(ctx, header), m.body)
 	if err != nil {
 		return fail(classRequest, err)
 	}
-	a.RequestHeaders = t.loggedHeaders(r.Header)
 	response, err := t.client.http.Do(r)
 	if w, ok := ctx.Value(wireKey{}).(*wire); ok {
 		w.log(a.RequestHeaders)
@@ -196,17 +197,18 @@ func (t *target) try(ctx context.Context, m message, present bool, a *queue.Atte
 	}
 }
 
-// request is the request to send; its URL is shared by all.
-func (t *target) request(ctx context.Context, m message, present bool, a *queue.Attempt) (*retryablehttp.Request, error) {
+// request is the request to send; its URL is shared by all, its header comes with
+// the context.
+func (t *target) request(ctx context.Context, body []byte) (*retryablehttp.Request, error) {
 	plain := http.Request{
 		Method: http.MethodPost, URL: t.url, Host: t.url.Host,
-		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: t.headers(m, present, a),
+		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: make(http.Header),
 	}
 	r, err := retryablehttp.FromRequest(plain.WithContext(ctx))
 	if err != nil {
 		return nil, err
 	}
-	return r, r.SetBody(m.body)
+	return r, r.SetBody(body)
 }
 
 // readBody keeps the beginning of an answer's body and reads on, within

@@ -352,3 +352,19 @@ func TestClassesTellFailuresApart(t *testing.T) {
 		}
 	}
 }
+
+func TestUserAndPasswordOfAURLAreSentAndNotKept(t *testing.T) {
+	t.Parallel()
+	for way, w := range ways {
+		var user, password string
+		receiver := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { user, password, _ = r.BasicAuth() }))
+		defer receiver.Close()
+		a, o := attemptBy(t, w, strings.Replace(receiver.URL, "http://", "http://someone:canary@", 1), 5*time.Second, "127.0.0.1")
+		if !o.ok || user != "someone" || password != "canary" {
+			t.Errorf("by %s: user %q, password %q: %s", way, user, password, a.Error)
+		}
+		if kept := fmt.Sprintf("%+v", a); strings.Contains(kept, "canary") || strings.Contains(kept, "Authorization") {
+			t.Errorf("by %s, kept: %s", way, kept)
+		}
+	}
+}

@@ -116,19 +116,40 @@ func newClientOn(transport http.RoundTripper, e *egress) *client {
 	return &client{http: r, egress: e}
 }
 
-// connection tells, by a trace of the attempt's context, whether one was had:
-// from then on the receiver may have seen the request.
-type connection struct {
-	had   bool
-	trace httptrace.ClientTrace
+// sending is what an attempt's request takes along in its context: its header,
+// around http.Client, which would copy it for redirects that are never followed;
+// and, by a trace, whether a connection was had: from then on the receiver may
+// have seen the request.
+type sending struct {
+	header    http.Header
+	connected bool
+	trace     httptrace.ClientTrace
 }
 
-type connectionKey struct{}
+type sendingKey struct{}
 
-func withConnected(ctx context.Context) context.Context {
-	c := new(connection)
-	c.trace.GotConn = func(httptrace.GotConnInfo) { c.had = true }
-	return httptrace.WithClientTrace(context.WithValue(ctx, connectionKey{}, c), &c.trace)
+func withSending(ctx context.Context, header http.Header) context.Context {
+	s := &sending{header: header}
+	s.trace.GotConn = func(httptrace.GotConnInfo) { s.connected = true }
+	return httptrace.WithClientTrace(context.WithValue(ctx, sendingKey{}, s), &s.trace)
+}
+
+// complete is the request with its header. What http.Client has put into the
+// request's own (the user and password of a URL) counts where the header has
+// nothing of that name.
+func complete(r *http.Request) *http.Request {
+	s, ok := r.Context().Value(sendingKey{}).(*sending)
+	if !ok {
+		return r
+	}
+	whole := *r
+	whole.Header = s.header
+	for name, values := range r.Header {
+		if _, ok := whole.Header[name]; !ok {
+			whole.Header[name] = values
+		}
+	}
+	return &whole
 }
 
 // neverConnected allows another try within the attempt only where the request
@@ -137,7 +158,7 @@ func neverConnected(ctx context.Context, _ *http.Response, err error) (bool, err
 	if err == nil || ctx.Err() != nil {
 		return false, nil //nolint:nilerr // whether to retry; the error itself is passed on unchanged
 	}
-	if c, ok := ctx.Value(connectionKey{}).(*connection); ok && c.had {
+	if s, ok := ctx.Value(sendingKey{}).(*sending); ok && s.connected {
 		return false, nil
 	}
 	class, _ := classify(err)

@@ -70,6 +70,7 @@ func traceparent(traceID [16]byte, spanID [8]byte, flags byte) string {
 type roundTripper struct{ inner http.RoundTripper }
 
 func (t roundTripper) RoundTrip(r *http.Request) (*http.Response, error) {
+	r = complete(r)
 	w, ok := r.Context().Value(wireKey{}).(*wire)
 	if !ok {
 		return t.inner.RoundTrip(r)

@@ -16,6 +16,8 @@ type conn struct {
 	raw syscall.RawConn // of the socket below; nil where there is none
 	r   *bufio.Reader
 	key string // of its place in the pool
+	// interrupt ends the reads and writes under way, and those to come.
+	interrupt func()
 	// used says that it has served before.
 	used bool
 	// since and until are when it began to wait and how long it may.
@@ -24,6 +26,7 @@ type conn struct {
 
 func newConn(over, socket net.Conn, key string) *conn {
 	c := &conn{net: over, r: bufio.NewReaderSize(over, 4<<10), key: key}
+	c.interrupt = func() { _ = over.SetDeadline(past) }
 	if s, ok := socket.(syscall.Conn); ok {
 		if raw, err := s.SyscallConn(); err == nil {
 			c.raw = raw
@@ -34,9 +37,6 @@ func newConn(over, socket net.Conn, key string) *conn {
 
 // past is a deadline that has been.
 var past = time.Unix(1, 0)
-
-// interrupt ends the reads and writes under way, and those to come.
-func (c *conn) interrupt() { _ = c.net.SetDeadline(past) }
 
 // quiet tells whether a connection that waited is open and nothing has come
 // over it. What comes without having been asked for answers nothing.
