@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 
 	"github.com/dgraph-io/badger/v4"
@@ -321,7 +322,7 @@ func CheckFolder(ctx context.Context, o Options) (CheckReport, error) {
 	if err := o.complete(); err != nil {
 		return CheckReport{}, err
 	}
-	in, err := inspectLocked(ctx, o)
+	in, err := inspectLocked(ctx, o, math.MaxInt64)
 	if err != nil {
 		return CheckReport{}, err
 	}
@@ -341,13 +342,13 @@ func CheckFolder(ctx context.Context, o Options) (CheckReport, error) {
 }
 
 // inspectLocked inspects a store while nobody can open it.
-func inspectLocked(ctx context.Context, o Options) (inspection, error) {
+func inspectLocked(ctx context.Context, o Options, most int64) (inspection, error) {
 	unlock, err := lockFolder(o.Path)
 	if err != nil {
 		return inspection{}, err
 	}
 	defer unlock()
-	in, err := inspect(ctx, o.Path, o.EncryptionKey)
+	in, err := inspect(ctx, o.Path, o.EncryptionKey, most)
 	if err != nil {
 		return in, fmt.Errorf("looking at the store at %s: %w", o.Path, err)
 	}

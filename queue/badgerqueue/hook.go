@@ -16,9 +16,11 @@ type bounds struct {
 	window     int // deliveries in a window read from disk
 	told       int // new R keys a lane is told of one by one
 	scan       int // D records one call reads in search of fresh deliveries
+	// verify is how many bytes of tables are verified before the store opens.
+	verify int64
 }
 
-var defaultBounds = bounds{fresh: 512, freshBytes: 1 << 20, window: 256, told: 4096, scan: 16384}
+var defaultBounds = bounds{fresh: 512, freshBytes: 1 << 20, window: 256, told: 4096, scan: 16384, verify: verifyAtOnce}
 
 // hook is what the store keeps in memory of one webhook: its counters, the
 // marks its lane reads from, and, while a lane is open, what is out on lease

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -70,6 +71,8 @@ type inspection struct {
 	mark   mark
 	tables map[uint64]uint64 // by number, with their data keys
 	keys   badgerfile.Keys
+	// behind are tables of which the index alone was read, the newest first.
+	behind []uint64
 }
 
 func (in *inspection) damaged(where, format string, args ...any) {
@@ -80,14 +83,14 @@ func (in *inspection) note(where, format string, args ...any) {
 	in.notes = append(in.notes, Finding{Where: where, What: fmt.Sprintf(format, args...)})
 }
 
-// inspect reads every file of a store and checks every checksum. What it relies
-// on: Badger numbers transactions without a gap, and each of ours writes the
+// inspect reads every file of a store and checks every checksum; of its tables no
+// more than `most` bytes, and of the rest their indexes. What it relies on: Badger numbers transactions without a gap, and each of ours writes the
 // state record, so the newest version of that record in the tables is the newest
 // transaction that is in a table. So a log that is missing, a table that the
 // MANIFEST has forgotten and an end that was cut off all leave a gap to be seen.
 //
 // It returns an error only where it cannot look, or the key is another.
-func inspect(ctx context.Context, dir string, key []byte) (in inspection, err error) {
+func inspect(ctx context.Context, dir string, key []byte, most int64) (in inspection, err error) {
 	files, err := storeFiles(dir)
 	if err != nil {
 		return in, err
@@ -108,7 +111,7 @@ func inspect(ctx context.Context, dir string, key []byte) (in inspection, err er
 	if in.tables, err = in.manifest(dir, files.tables); err != nil {
 		return in, err
 	}
-	if in.commit, err = in.checkTables(ctx, dir); err != nil { // Promise 5: a damaged table is seen before Badger maps it.
+	if in.commit, err = in.checkTables(ctx, dir, most); err != nil { // Promise 5: a damaged table is seen before Badger maps it.
 		return in, err
 	}
 	var found bool
@@ -203,9 +206,14 @@ func tableName(id uint64) string { return fmt.Sprintf("%06d.sst", id) }
 // tableReaders is how many tables are checked at a time.
 const tableReaders = 4
 
-// checkTables reads every table that counts, and returns the newest transaction
+// checkTables reads the tables that count, and returns the newest transaction
 // in them.
-func (in *inspection) checkTables(ctx context.Context, dir string) (newest uint64, err error) {
+func (in *inspection) checkTables(ctx context.Context, dir string, most int64) (newest uint64, err error) {
+	order := slices.SortedFunc(maps.Keys(in.tables), func(a, b uint64) int { return cmp.Compare(b, a) })
+	now, err := in.verifyNow(ctx, dir, order, most)
+	if err != nil {
+		return 0, err
+	}
 	var mu sync.Mutex // guards in, newest and failed
 	var failed error
 	var readers sync.WaitGroup
@@ -213,7 +221,14 @@ func (in *inspection) checkTables(ctx context.Context, dir string) (newest uint6
 	for range tableReaders {
 		readers.Go(func() {
 			for id := range ids {
-				t, err := badgerfile.ReadTable(filepath.Join(dir, tableName(id)), in.keys, in.tables[id], nil)
+				path := filepath.Join(dir, tableName(id))
+				var t badgerfile.Table
+				var err error
+				if now[id] {
+					t, err = badgerfile.ReadTable(path, in.keys, in.tables[id], nil)
+				} else {
+					t, err = badgerfile.ReadTableIndex(path, in.keys, in.tables[id])
+				}
 				mu.Lock()
 				newest = max(newest, t.Last)
 				for _, lost := range t.Lost {
@@ -226,7 +241,7 @@ func (in *inspection) checkTables(ctx context.Context, dir string) (newest uint6
 			}
 		})
 	}
-	for id := range in.tables {
+	for _, id := range order {
 		if ctx.Err() != nil {
 			break
 		}
@@ -315,16 +330,16 @@ func valueLogKey(path string, keys badgerfile.Keys) error {
 
 // preflight looks at the files before Badger does, which would cut, delete and
 // die, and says what it found.
-func (s *Store) preflight(ctx context.Context) (mark, error) {
-	in, err := inspectLocked(ctx, s.o)
+func (s *Store) preflight(ctx context.Context) (inspection, error) {
+	in, err := inspectLocked(ctx, s.o, s.bounds.verify)
 	if err != nil {
-		return mark{}, err
+		return in, err
 	}
 	for _, f := range in.notes {
 		s.log.Warn("the store was not closed in order", "path", s.o.Path, "file", f.Where, "found", f.What)
 	}
 	if len(in.damage) > 0 && !s.o.trusting {
-		return mark{}, &DamageError{Path: s.o.Path, Findings: in.damage}
+		return in, &DamageError{Path: s.o.Path, Findings: in.damage}
 	}
-	return in.mark, nil
+	return in, nil
 }

@@ -36,6 +36,52 @@ func ReadTable(path string, keys Keys, keyID uint64, visit func(Entry) error) (T
 	return readTable(b, keys, keyID, visit)
 }
 
+// indexTail is how much of a table's end is read in search of its index.
+const indexTail = 64 << 10
+
+// ReadTableIndex reads the index of a table alone: its checksum is right, and of
+// the blocks nothing is said. Errors are those of ReadTable.
+func ReadTableIndex(path string, keys Keys, keyID uint64) (t Table, err error) {
+	key, err := keys.of(keyID)
+	if err != nil {
+		return t, err
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return t, err
+	}
+	defer func() { _ = f.Close() }()
+	info, err := f.Stat()
+	if err != nil {
+		return t, err
+	}
+	size := info.Size()
+	tail := make([]byte, min(size, indexTail))
+	if _, err := f.ReadAt(tail, size-int64(len(tail))); err != nil {
+		return t, err
+	}
+	if body, _, ok := cutChecksum(tail); ok && len(body) >= 4 {
+		index := int64(binary.BigEndian.Uint32(body[len(body)-4:]))
+		if whole := int64(len(tail)-len(body)) + 4 + index; whole > int64(len(tail)) && whole <= size {
+			tail = make([]byte, whole)
+			if _, err := f.ReadAt(tail, size-whole); err != nil {
+				return t, err
+			}
+		}
+	}
+	defer func() {
+		// As in readTable.
+		if nonsense := recover(); nonsense != nil {
+			err = damaged("its index does not decode: %v", nonsense)
+		}
+	}()
+	index, err := tableIndex(tail, key)
+	if err != nil {
+		return t, err
+	}
+	return Table{Last: index.MaxVersion(), Keys: index.KeyCount()}, nil
+}
+
 // ReadAnyTable reads a table that no MANIFEST tells the data key of: it is the one
 // that some block's checksum is right with.
 func ReadAnyTable(path string, keys Keys, visit func(Entry) error) (Table, error) {
