@@ -24,7 +24,8 @@ type webhookPage struct {
 	Ladder    ladder
 	Here      *here
 	Hint      string
-	NextProbe time.Time // when a webhook that does not answer is tried again
+	Probes    bool      // it does not answer, and is tried now and then
+	NextProbe time.Time // when; zero is with the next delivery that waits
 	Counts    relay.Counts
 	Latest    []eventRow // its newest deliveries
 	Settings  settings
@@ -84,7 +85,10 @@ func (p pages) webhookScreen(r *http.Request, with func(*webhookPage, *screen)) 
 	if w.LastAnswer.Error != "" {
 		page.Why, page.Hint = w.LastAnswer.Error, hintFor(w.LastAnswer.Class)
 	}
-	page.NextProbe = w.NextProbe
+	page.Probes = w.State == relay.Failing || !w.NextProbe.IsZero()
+	if w.NextProbe.After(now) {
+		page.NextProbe = w.NextProbe
+	}
 	if page.Here, page.Ladder, err = p.whereItStands(r, w, now); err != nil {
 		return nil, err
 	}
