@@ -16,7 +16,7 @@ func throughput(webhooks int) scenario {
 	const connections = 64
 	r := row{
 		name: "delivered events, one webhook", unit: "deliveries/s",
-		against: "reverse_proxy", compare: ratio, least: 1.0, smoke: 0.2,
+		against: "reverse_proxy", compare: ratio, least: 1.0, smoke: 0.15,
 	}
 	if webhooks > 1 {
 		r.name, r.least, r.smoke = fmt.Sprintf("deliveries, %d webhooks", webhooks), 2.5, 0

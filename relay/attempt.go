@@ -215,6 +215,9 @@ func (t *target) request(ctx context.Context, body []byte) (*retryablehttp.Reque
 // bounds, so that the connection can serve again. A body that breaks off does
 // not undo the status that came before it.
 func (t *target) readBody(body io.Reader, a *queue.Attempt) error {
+	if body == http.NoBody {
+		return nil
+	}
 	limited := io.LimitReader(body, maxResponseBody)
 	kept, err := io.ReadAll(io.LimitReader(limited, keptResponseBody))
 	a.ResponseBody = kept
