@@ -71,7 +71,8 @@ func (w *webhook) run(l life) {
 				continue
 			}
 			if errors.Is(err, queue.ErrClosed) {
-				closeLane() // the lane is; the queue may have another
+				closeLane() // it is; asking for another tells why
+				continue
 			}
 			w.laneFailed(ctx, timer, err)
 			continue

@@ -21,12 +21,14 @@ import (
 type givesUp struct {
 	queue.Queue
 	next, fails bool
+	takes       time.Duration
 }
 
 var errFailed = errors.New("the disk stands still")
 
 func (q *givesUp) gives() (up bool, err error) {
 	up, q.next = q.next, false
+	time.Sleep(q.takes)
 	if q.fails {
 		return up, errFailed
 	}
@@ -288,6 +290,74 @@ func TestDeletionThatIsMadeLateIsNoticed(t *testing.T) {
 		}
 		if err := r.Health(); err != nil {
 			t.Errorf("the relay is not well: %v", err)
+		}
+	})
+}
+
+// TestDisablingThatFailedHoldsNothing: what became due while the store thought
+// about it goes out afterwards.
+func TestDisablingThatFailedHoldsNothing(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		rs := &receivers{answer: always(500)}
+		q := &givesUp{Queue: memqueue.New(memqueue.Options{})}
+		r, stop := startOn(t, q, rs, Config{
+			Webhooks: []WebhookConfig{{Name: "w", URL: "https://w.example/", Retry: []time.Duration{time.Second, time.Hour}}},
+		})
+		defer stop()
+		accept(t, r, "fb_1")
+		synctest.Wait()
+		rs.answer = always(200)
+		q.takes, q.fails = 2*time.Second, true
+		if err := r.Disable(t.Context(), "w", "test"); !errors.Is(err, errFailed) {
+			t.Fatalf("the store refuses, and disabling returns %v", err)
+		}
+		q.takes, q.fails = 0, false
+		time.Sleep(time.Second)
+		if w, _ := r.Webhook("w"); w.Counts.Delivered != 1 {
+			t.Errorf("after it could not be disabled the webhook is %+v", w)
+		}
+	})
+}
+
+// TestReloadThatWasGivenUpParksNothing: stored as parked, what waits would expire.
+func TestReloadThatWasGivenUpParksNothing(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		q := &givesUp{Queue: memqueue.New(memqueue.Options{})}
+		r, stop := startOn(t, q, &receivers{answer: always(200)}, Config{Webhooks: []WebhookConfig{{Name: "w", URL: "https://w.example/"}}})
+		defer stop()
+		q.next = true
+		if _, err := r.Attach(Config{}); !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatalf("the store is given up, and attaching returns %v", err)
+		}
+		if s, err := r.stored(t.Context(), "w"); err != nil || s.Expires {
+			t.Errorf("after a reload that failed the store has the webhook as parked: %v, %v", s.Expires, err)
+		}
+	})
+}
+
+// TestEnablingThatFailedLeavesTheBreakerOpen: a webhook that is still failing is
+// still probed, one attempt at a time.
+func TestEnablingThatFailedLeavesTheBreakerOpen(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		rs := &receivers{answer: always(500)}
+		q := &givesUp{Queue: memqueue.New(memqueue.Options{})}
+		r, stop := startOn(t, q, rs, Config{Webhooks: []WebhookConfig{{Name: "w", URL: "https://w.example/", Retry: []time.Duration{}}}})
+		defer stop()
+		accept(t, r, "fb_1")
+		synctest.Wait()
+		q.fails = true
+		if err := r.Enable(t.Context(), "w", "test"); !errors.Is(err, errFailed) {
+			t.Fatalf("the store refuses, and enabling returns %v", err)
+		}
+		for i := range 5 {
+			accept(t, r, fmt.Sprintf("fb_%d", i+2))
+		}
+		synctest.Wait()
+		if n := len(rs.all()); n > 2 {
+			t.Errorf("%d requests went at once to a webhook that is failing", n)
 		}
 	})
 }

@@ -149,7 +149,9 @@ func (w *webhook) configure(ctx context.Context, t *target) error {
 	}
 	err := w.put(ctx)
 	if err != nil {
+		// Stored as parked, what waits could expire.
 		w.parked = parked
+		w.putBack(err)
 	}
 	return err
 }
@@ -415,18 +417,21 @@ func (w *webhook) setByOwner(ctx context.Context, to, reason, who string) error 
 	w.record.State, w.record.Reason, w.record.FailingSince = to, reason, time.Time{}
 	w.record.Episode = time.Time{}
 	w.untroubledLocked()
-	if to == Active {
-		w.breaker = breaker{lastTime: w.breaker.lastTime}
-		w.window.restart(w.underWay)
-	}
 	after := w.stateLocked()
 	w.mu.Unlock()
 	if err := w.put(ctx); err != nil {
 		w.mu.Lock()
 		w.record = before
 		w.mu.Unlock()
+		w.wake(true)
 		w.putBack(err)
 		return err
+	}
+	if to == Active {
+		w.mu.Lock()
+		w.breaker = breaker{lastTime: w.breaker.lastTime}
+		w.window.restart(w.underWay)
+		w.mu.Unlock()
 	}
 	w.wake(true)
 	if to == Active && after == Disabled {
