@@ -151,7 +151,7 @@ func (d *disk) Enqueue(ctx context.Context, e queue.Entry) (r queue.Receipt, err
 	b.mu.Lock()
 	must, may := b.wanting(e.Type, e.Body)
 	for _, id := range e.Webhooks {
-		if !may[id] {
+		if !may[id] && b.hooks[id] != nil {
 			b.faultLocked("%s of %s goes to webhook %d, which does not want it", e.Type, e.FeedbackID, id)
 		}
 		delete(must, id)

@@ -15,7 +15,7 @@ type engine interface {
 	open() (queue.Queue, error)
 	// close ends it well.
 	close() error
-	// crash ends it as a killed process does. What it held stays, but for
+	// crash ends it, while nothing happens, as a killed process does. What it held stays, but for
 	// settlements that were not yet committed.
 	crash() error
 	// sync makes every settlement durable, where the engine does so by itself

@@ -2,6 +2,7 @@ package simulation
 
 import (
 	"bytes"
+	"slices"
 	"time"
 
 	"github.com/userhero/relay/queue"
@@ -21,8 +22,9 @@ type hook struct {
 	deleted    bool
 
 	config relay.WebhookConfig
-	// next is the configuration that is being put in force.
-	next   *relay.WebhookConfig
+	// others are configurations that are being put in force, or that somebody gave
+	// up to put in force.
+	others []relay.WebhookConfig
 	parked bool
 	// mayExpire says that it was parked, for however short, since the ledger and
 	// the store were compared: retention may have taken what waited.
@@ -77,12 +79,8 @@ func (h *hook) wants(typ string, body []byte) (wants, sure bool) {
 		}
 		return listed && passes[c.Filter](body)
 	}
-	wants = one(h.config)
-	if h.next != nil {
-		other := one(*h.next)
-		return wants || other, false
-	}
-	if h.unsure {
+	wants = slices.ContainsFunc(h.configs(), one)
+	if len(h.others) > 0 || h.unsure {
 		return wants, false
 	}
 	return wants && h.takes(), true
@@ -93,10 +91,7 @@ func (h *hook) takes() bool { return !h.parked && !h.deleted && h.state != relay
 
 // configs are those that may be in force.
 func (h *hook) configs() []relay.WebhookConfig {
-	if h.next != nil {
-		return []relay.WebhookConfig{h.config, *h.next}
-	}
-	return []relay.WebhookConfig{h.config}
+	return append([]relay.WebhookConfig{h.config}, h.others...)
 }
 
 // count is the counter of a state.
@@ -142,7 +137,7 @@ func (h *hook) mayArrive(l *lease) {
 // settleBound narrows the bound to what is configured, once nothing is out that
 // began before.
 func (h *hook) settleBound() {
-	if h.next != nil {
+	if len(h.others) > 0 {
 		return
 	}
 	for l := range h.out {
@@ -156,7 +151,7 @@ func (h *hook) settleBound() {
 // keepRate counts the attempts of the last ten seconds.
 func (h *hook) keepRate(l *lease) {
 	r := h.config.Rate
-	if r.Events == 0 || h.next != nil || len(l.visits) > 0 {
+	if r.Events == 0 || len(h.others) > 0 || len(l.visits) > 0 {
 		h.begun = nil
 		return
 	}
@@ -219,13 +214,13 @@ func (h *hook) restarted() {
 	h.window, h.refused, h.surely, h.open = 1, 0, 0, h.state == relay.Failing
 	h.begun = nil
 	if h.takes() {
-		h.taking = time.Now()
+		h.taking, h.stopped = time.Now(), time.Time{}
 	}
 }
 
 // inForce puts other settings in force.
 func (h *hook) inForce(c relay.WebhookConfig) {
-	h.config, h.next = c, nil
+	h.config, h.others = c, nil
 	h.window = min(h.window, c.Concurrency)
 	h.since, h.begun = time.Now(), nil
 }

@@ -45,7 +45,7 @@ func (w *world) check(counters bool) error {
 func (h *hook) idles() error {
 	const moment = time.Millisecond // timers of this instant may not have run
 	now := time.Now()
-	if !h.takes() || h.unsure || h.next != nil || now.Sub(h.taking) <= moment {
+	if !h.takes() || h.unsure || h.mayExpire || len(h.others) > 0 || now.Sub(h.taking) <= moment {
 		return nil
 	}
 	var first *delivery
@@ -107,7 +107,7 @@ func (w *world) countersAgree(h *hook) error {
 	got := w.disk.Stats().Webhooks[h.id].Counts
 	want := h.counts
 	// What retention takes it takes from these two; how much, the end shows.
-	if h.parked {
+	if h.mayExpire {
 		got.Pending, got.Retrying = want.Pending, want.Retrying // retention takes of these too
 	}
 	if got.Delivered > want.Delivered || got.Failed > want.Failed || got.Pending != want.Pending || got.Retrying != want.Retrying {
@@ -118,8 +118,8 @@ func (w *world) countersAgree(h *hook) error {
 
 // compare holds what a process has left to the ledger: every acknowledged event
 // with its bytes, every delivery as it stood, or as it stood at a moment since
-// the last commit.
-func (b *ledger) compare(q queue.Queue) error {
+// the last commit. After a crash that is how it stands from now on.
+func (b *ledger) compare(q queue.Queue, crashed bool) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	ctx := context.Background()
@@ -142,18 +142,18 @@ func (b *ledger) compare(q queue.Queue) error {
 			if h.deleted {
 				continue
 			}
-			if err := b.compareOne(q, d); err != nil {
+			if err := b.compareOne(q, d, crashed); err != nil {
 				return err
 			}
 		}
 	}
 	for _, h := range b.hooks {
-		h.mayExpire = h.parked
+		h.mayExpire = h.parked || h.mayExpire && b.w.disk.busy.Load() > 0
 	}
 	return nil
 }
 
-func (b *ledger) compareOne(q queue.Queue, d *delivery) error {
+func (b *ledger) compareOne(q queue.Queue, d *delivery, crashed bool) error {
 	ctx := context.Background()
 	got, err := q.Delivery(ctx, d.id)
 	if err != nil {
@@ -166,9 +166,14 @@ func (b *ledger) compareOne(q queue.Queue, d *delivery) error {
 			return fmt.Errorf("%s is %s on rung %d after %d attempts, and should be %s on rung %d after %d; a crash may undo %d settlements",
 				d.id, got.State, got.Rung, got.Attempts, d.state, d.rung, d.attempts, len(d.past))
 		}
+		if !crashed {
+			return nil // on its way to the disk
+		}
 		b.become(d, d.past[i])
 	}
-	d.due = got.Due
+	if crashed {
+		d.due = got.Due
+	}
 	attempts, err := q.Attempts(ctx, d.id)
 	if err != nil {
 		return fmt.Errorf("reading the attempts of %s: %w", d.id, err)

@@ -358,7 +358,7 @@ func (w *world) changeOne() error {
 func (w *world) reconfigure(h *hook, c relay.WebhookConfig, what string, do func(ctx context.Context) error) {
 	b := w.ledger
 	b.mu.Lock()
-	h.next = &c
+	h.others = append(h.others, c)
 	h.bound = max(h.bound, c.Concurrency)
 	b.mu.Unlock()
 	if err := w.do(h, what, do); err != nil {
@@ -373,7 +373,7 @@ func (w *world) reconfigure(h *hook, c relay.WebhookConfig, what string, do func
 // overlap.
 func (w *world) rotate() error {
 	h := w.someHook(func(h *hook) bool {
-		return h.api && h.config.Secret != "" && h.next == nil && h.config.PreviousUntil.Before(time.Now())
+		return h.api && h.config.Secret != "" && len(h.others) == 0 && h.config.PreviousUntil.Before(time.Now())
 	})
 	if h == nil {
 		return nil
@@ -474,6 +474,9 @@ func (w *world) reloadBadly() error {
 	if h == nil {
 		return nil
 	}
+	if _, there := w.relay.Webhook(h.name); !there {
+		return nil
+	}
 	w.ledger.mu.Lock()
 	configs := []relay.WebhookConfig{w.settings(w.named[w.known[0]].config), h.config}
 	w.ledger.mu.Unlock()
@@ -494,7 +497,7 @@ func (w *world) announce(names []string, configs []relay.WebhookConfig) {
 		w.named[name].mayExpire = w.named[name].mayExpire || !slices.Contains(names, name)
 		if i := slices.Index(names, name); i >= 0 {
 			h := w.named[name]
-			h.next = &configs[i]
+			h.others = append(h.others, configs[i])
 			h.bound = max(h.bound, configs[i].Concurrency)
 		}
 	}
@@ -510,14 +513,15 @@ func (w *world) settle(names []string, loaded bool) {
 			h.parked = !slices.Contains(names, name)
 		}
 		if loaded && !h.parked {
-			h.inForce(*h.next)
+			h.inForce(h.others[len(h.others)-1])
 		} else {
 			h.inForce(h.config)
 		}
 	}
 	b.mu.Unlock()
+	w.sync()
 	synctest.Wait()
-	if err := b.compare(w.disk.Queue); err != nil { // what was parked may have expired
+	if err := b.compare(w.disk.Queue, false); err != nil { // what was parked may have expired
 		b.fault("%v", err)
 	}
 }
@@ -541,10 +545,16 @@ func (w *world) trouble() error {
 
 // sync lets what was settled reach the disk.
 func (w *world) sync() {
+	settled := time.Now()
 	w.engine.sync()
 	w.ledger.mu.Lock()
-	w.ledger.commit()
-	w.ledger.mu.Unlock()
+	defer w.ledger.mu.Unlock()
+	for d := range w.ledger.unsure {
+		if !d.since.After(settled) {
+			d.past = nil
+			delete(w.ledger.unsure, d)
+		}
+	}
 }
 
 // allIsWell is the end of every life: receivers, disk and people are well, and

@@ -110,15 +110,18 @@ func (r *receiver) choose(m mood, id string, visit int, timeout time.Duration) a
 		return answer{after: within(50 * time.Millisecond), status: status, header: "Location: http://" + r.hook.host + "/elsewhere\r\n", length: -1, close: status == 101}
 	case throttling:
 		a := answer{status: pick(429, 503, 500), length: -1}
+		hour := min(time.Hour, r.w.o.longest)
 		switch rnd.IntN(5) {
 		case 0:
-			seconds := rnd.IntN(600)
+			seconds := rnd.IntN(int(hour/time.Second) / 6)
 			a.header, a.asked = fmt.Sprintf("Retry-After: %d\r\n", seconds), time.Duration(seconds)*time.Second
 		case 1: // a date has whole seconds: it is before the time that was meant
-			at := time.Now().Add(within(time.Hour)).Truncate(time.Second)
+			at := time.Now().Add(within(hour)).Truncate(time.Second)
 			a.header, a.asked = "Retry-After: "+at.UTC().Format(http.TimeFormat)+"\r\n", max(time.Until(at), 0)
 		case 2:
-			a.header, a.asked = "Retry-After: 99999999999999999999\r\n", 24*time.Hour
+			if hour == time.Hour {
+				a.header, a.asked = "Retry-After: 99999999999999999999\r\n", 24*time.Hour
+			}
 		case 3:
 			a.header = "Retry-After: soon\r\n"
 		}
@@ -182,7 +185,7 @@ func (r *receiver) answer(c net.Conn, from io.Reader, req *http.Request, body []
 	a := r.choose(m, v.lease.id.String(), v.n, v.lease.timeout())
 	if fits, err := signed(req, body, secret); err != nil {
 		r.w.ledger.fault("%s: %v", v.lease.id, err)
-	} else if !fits && a.ok {
+	} else if v.fits = fits; !fits && a.ok {
 		a = answer{status: http.StatusUnauthorized, length: -1}
 		v.unsigned = true
 	}

@@ -202,7 +202,7 @@ func (w *world) again() error {
 	if w.o.broken != nil {
 		q = w.o.broken(q)
 	}
-	if err := w.ledger.compare(q); err != nil {
+	if err := w.ledger.compare(q, true); err != nil {
 		return err
 	}
 	w.ledger.mu.Lock()
@@ -254,6 +254,18 @@ func (w *world) quiet() {
 	synctest.Wait()
 	if w.disk.busy.Load() > 0 {
 		return
+	}
+	w.ledger.mu.Lock()
+	expired := false
+	for _, h := range w.ledger.hooks {
+		expired = expired || h.mayExpire && !h.parked
+	}
+	w.ledger.mu.Unlock()
+	if expired {
+		w.sync()
+		if err := w.ledger.compare(w.disk.Queue, false); err != nil {
+			w.ledger.fault("%v", err)
+		}
 	}
 	for _, s := range w.relay.Webhooks() {
 		w.ledger.mu.Lock()

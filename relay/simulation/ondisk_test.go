@@ -1,0 +1,62 @@
+package simulation
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/queue/badgerqueue"
+)
+
+// onDisk is badgerqueue on real files. A crash leaves what they hold at a moment
+// when nothing is being written; settlements that wait for company are lost.
+type onDisk struct {
+	dir   string
+	lives int // folders so far
+	s     *badgerqueue.Store
+}
+
+func newOnDisk(t *testing.T) engine { return &onDisk{dir: t.TempDir()} }
+
+func (e *onDisk) path() string { return filepath.Join(e.dir, fmt.Sprint(e.lives)) }
+
+func (e *onDisk) open() (queue.Queue, error) {
+	if e.s != nil {
+		return e.s, nil
+	}
+	s, err := badgerqueue.Open(context.Background(), badgerqueue.Options{Path: e.path(), Retention: retention})
+	if err != nil {
+		return nil, err
+	}
+	e.s = s
+	return s, nil
+}
+
+func (e *onDisk) sync()                   { time.Sleep(e.settling()) }
+func (e *onDisk) settling() time.Duration { return 100 * time.Millisecond }
+
+func (e *onDisk) close() error {
+	if e.s == nil {
+		return nil
+	}
+	err := e.s.Close(context.Background())
+	e.s = nil
+	return err
+}
+
+func (e *onDisk) crash() error {
+	from := e.path()
+	e.lives++
+	if err := exec.Command("cp", "-r", "--sparse=always", from, e.path()).Run(); err != nil {
+		return err
+	}
+	if err := e.close(); err != nil {
+		return err
+	}
+	return os.RemoveAll(from)
+}
