@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/queue/memqueue"
 )
 
@@ -116,6 +117,46 @@ func TestLettersAreGroupedAndTriedAgain(t *testing.T) {
 		}
 		if page, err := r.Activities(t.Context(), 100, ""); err != nil || len(page.Items) < 7 {
 			t.Errorf("the activity log has %+v, %v", page.Items, err)
+		}
+	})
+}
+
+// forgetful is a queue that takes no notices, as if the process were killed
+// before each.
+type forgetful struct{ queue.Queue }
+
+func (q forgetful) Enqueue(ctx context.Context, e queue.Entry) (queue.Receipt, error) {
+	if e.Type == noticeType {
+		return queue.Receipt{}, queue.ErrClosed
+	}
+	return q.Queue.Enqueue(ctx, e)
+}
+
+func TestNoticeThatACrashKeptBackIsPostedAtTheNextStart(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		answer := http.StatusInternalServerError
+		rs := &receivers{answer: func(request) (int, http.Header) { return answer, nil }}
+		l := &letters{}
+		q := memqueue.New(memqueue.Options{})
+		c := Config{Notifier: l, Webhooks: []WebhookConfig{{Name: "w", URL: "https://r.example/", Retry: []time.Duration{}}}}
+		for _, want := range []string{NoticeFailing, NoticeRecovered} {
+			before := len(l.all())
+			r, stop := startOn(t, forgetful{q}, rs, c)
+			accept(t, r, "fb_"+want)
+			time.Sleep(time.Hour)
+			stop()
+			if n := len(l.all()); n != before {
+				t.Fatalf("%d letters though no notice could be posted", n-before)
+			}
+			_, stop = startOn(t, q, rs, c)
+			time.Sleep(10 * time.Minute)
+			stop()
+			sent := l.all()
+			if len(sent) != before+1 || sent[before][0].Kind != want {
+				t.Fatalf("letters %+v, want one more that says %s", sent, want)
+			}
+			answer = http.StatusOK
 		}
 	})
 }

@@ -34,13 +34,26 @@ type record struct {
 	FailingSince time.Time `json:"failing_since,omitzero"`
 	// Episode is when what the owner was told of last began, with a warning or
 	// with failing; zero once it is over.
-	Episode     time.Time `json:"episode,omitzero"`
+	Episode time.Time `json:"episode,omitzero"`
+	// Told is the last notice. It is stored with what it tells of and posted
+	// after that, so one that a crash kept from the mailbox is posted at the next
+	// start.
+	Told        told      `json:"told,omitzero"`
 	LastSuccess time.Time `json:"last_success,omitzero"`
 	LastAttempt time.Time `json:"last_attempt,omitzero"`
 	// LastAnswer is what came of the attempt at LastAttempt.
 	LastAnswer Answer `json:"last_answer,omitzero"`
 	// Hours is the tally of the last day as it was when the record was stored.
 	Hours []hourTally `json:"hours,omitempty"`
+}
+
+// told is a notice as the record keeps it.
+type told struct {
+	Kind    string    `json:"kind"`
+	Reason  string    `json:"reason,omitempty"`
+	Episode time.Time `json:"episode"`
+	Since   time.Time `json:"since"`
+	At      time.Time `json:"at"`
 }
 
 // Answer is what came of an attempt, in short.

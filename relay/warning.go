@@ -53,11 +53,13 @@ func (w *webhook) warn() {
 		return
 	}
 	w.record.Episode = since.UTC()
+	w.record.Told = told{Kind: NoticeWarning, Reason: reason, Episode: since, Since: since, At: now}
+	notice := w.noticeLocked()
 	w.mu.Unlock()
 	w.store()
 	w.relay.log.Warn("webhook in trouble", "webhook", w.name, "since", since, "reason", reason)
 	w.relay.note(activity{What: "webhook in trouble", Who: "relay", Webhook: w.name, Detail: reason})
-	w.relay.tell(w.notice(NoticeWarning, reason, since, since, now))
+	w.relay.tell(notice)
 }
 
 // calmed tells that a webhook of which a warning went out answers again before
@@ -72,11 +74,13 @@ func (w *webhook) calmed(at time.Time) {
 		return
 	}
 	w.record.Episode = time.Time{}
+	w.record.Told = told{Kind: NoticeRecovered, Episode: episode, Since: episode, At: at}
+	notice := w.noticeLocked()
 	w.mu.Unlock()
 	w.store()
 	w.relay.log.Info("webhook recovered", "webhook", w.name)
 	w.relay.note(activity{What: "webhook recovered", Who: "relay", Webhook: w.name})
-	w.relay.tell(w.notice(NoticeRecovered, "", episode, episode, at))
+	w.relay.tell(notice)
 }
 
 // store stores the record, if it can; storing is held.

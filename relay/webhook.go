@@ -349,6 +349,12 @@ func (w *webhook) change(to, reason string, at time.Time) {
 		w.record.FailingSince, w.record.Episode = at.UTC(), episode
 		w.breaker.trip(w.ladderLocked())
 	}
+	if since.IsZero() {
+		since = at
+	}
+	kind := map[string]string{Active: NoticeRecovered, Failing: NoticeFailing, Disabled: NoticeDisabled}[to]
+	w.record.Told = told{Kind: kind, Reason: reason, Episode: episode, Since: since, At: at}
+	notice := w.noticeLocked()
 	w.untroubledLocked()
 	w.mu.Unlock()
 	w.wake(true)
@@ -366,21 +372,16 @@ func (w *webhook) change(to, reason string, at time.Time) {
 		w.relay.log.Warn(what, "webhook", w.name, "reason", reason)
 	}
 	w.relay.note(activity{What: what, Who: "relay", Webhook: w.name, Detail: reason})
-	kind := map[string]string{Active: NoticeRecovered, Failing: NoticeFailing, Disabled: NoticeDisabled}[to]
-	if since.IsZero() {
-		since = at
-	}
-	w.relay.tell(w.notice(kind, reason, episode, since, at))
+	w.relay.tell(notice)
 }
 
-// notice says what changed. What belongs to one time of failing has one thread,
-// named by when that episode began.
-func (w *webhook) notice(kind, reason string, episode, since, at time.Time) Notice {
-	w.mu.Lock()
-	defer w.mu.Unlock()
+// noticeLocked is the last notice. What belongs to one time of failing has one
+// thread, named by when that episode began.
+func (w *webhook) noticeLocked() Notice {
+	t := w.record.Told
 	n := Notice{
-		Kind: kind, Webhook: w.name, At: at.UTC(), Since: since.UTC(), Reason: reason,
-		Thread: fmt.Sprintf("%d-%d", w.id, episode.UnixMilli()),
+		Kind: t.Kind, Webhook: w.name, At: t.At.UTC(), Since: t.Since.UTC(), Reason: t.Reason,
+		Thread: fmt.Sprintf("%d-%d", w.id, t.Episode.UnixMilli()),
 	}
 	if w.target != nil {
 		u := *w.target.url
@@ -390,19 +391,14 @@ func (w *webhook) notice(kind, reason string, episode, since, at time.Time) Noti
 	return n
 }
 
-// remind posts the notice of a webhook that is failing, lest a crash came
-// between its change of state and the notice. One that was posted is not posted
-// twice.
+// remind posts the last notice, lest a crash came between the change of state
+// and the notice. One that was posted is not posted twice.
 func (w *webhook) remind() {
 	w.mu.Lock()
-	failing, since, reason := w.record.State == Failing, w.record.FailingSince, w.record.Reason
-	episode := w.record.Episode
+	last, notice := w.record.Told.At, w.noticeLocked()
 	w.mu.Unlock()
-	if episode.IsZero() {
-		episode = since
-	}
-	if failing && time.Since(since) < remindWithin {
-		w.relay.tell(w.notice(NoticeFailing, reason, episode, since, since))
+	if !last.IsZero() && time.Since(last) < remindWithin {
+		w.relay.tell(notice)
 	}
 }
 
