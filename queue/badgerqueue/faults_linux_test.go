@@ -50,7 +50,7 @@ func write(dir string) error {
 	events, _ := strconv.Atoi(os.Getenv(eventsEnv))
 	size, _ := strconv.Atoi(os.Getenv(sizeEnv))
 	refused := 0
-	for i := 0; i < events && refused < refusals; i++ {
+	for i := 0; refused < refusals && (i < events || refused > 0 && i < events+refusals); i++ {
 		e := entry(i, w)
 		e.Body = bytes.Repeat([]byte(fmt.Sprintf("%d/%d ", os.Getpid(), i)), size/12+1)
 		r, err := s.Enqueue(ctx, e)

@@ -84,10 +84,11 @@ func (in *inspection) note(where, format string, args ...any) {
 }
 
 // inspect reads every file of a store and checks every checksum; of its tables no
-// more than `most` bytes, and of the rest their indexes. What it relies on: Badger numbers transactions without a gap, and each of ours writes the
-// state record, so the newest version of that record in the tables is the newest
-// transaction that is in a table. So a log that is missing, a table that the
-// MANIFEST has forgotten and an end that was cut off all leave a gap to be seen.
+// more than `most` bytes, and of the rest their indexes. What it relies on: Badger
+// numbers transactions without a gap, and each of ours writes the state record, so
+// the newest version of that record in the tables is the newest transaction that is
+// in a table. So a log that is missing, a table that the MANIFEST has forgotten and
+// an end that was cut off all leave a gap to be seen.
 //
 // It returns an error only where it cannot look, or the key is another.
 func inspect(ctx context.Context, dir string, key []byte, most int64) (in inspection, err error) {
