@@ -31,7 +31,7 @@ FUZZTIME ?= 30s
 # How long make soak goes on, and the targets each of its rounds makes: a minute
 # or two each, with everything new that chance can bring.
 DURATION ?= 10m
-ROUND := soak-simulation soak-race soak-stress soak-faults soak-fuzz
+ROUND := soak-simulation soak-race soak-stress soak-faults soak-hanging soak-fuzz
 
 # A copy of the Go vulnerability database (the folder db of the archive), for
 # where there is no network.
@@ -91,6 +91,9 @@ soak: ## Rounds of simulation, stress, faults and fuzz for DURATION (10m), until
 
 soak-simulation:
 	@go test ./relay/simulation -run TestSimulation -count=1 -timeout 10m -for 60s
+
+soak-hanging:
+	@RELAY_HANGING=10000 go test ./relay -run TestThousandHangingReceiversDelayNobody -count=1 -timeout 5m
 
 soak-race:
 	@go test -race ./relay/simulation -run TestSimulation -count=1 -timeout 20m -for 60s

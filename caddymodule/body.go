@@ -37,7 +37,7 @@ func readBody(w http.ResponseWriter, r *http.Request, max int64, timeout time.Du
 		defer func() { _ = connection.SetReadDeadline(time.Time{}) }()
 	}
 	b := bodies.Get().(*body)
-	b.limited = io.LimitedReader{R: r.Body, N: max + 1}
+	b.limited = io.LimitedReader{R: r.Body, N: max + 1} // Promise 4: a submission is read to max_body.
 	n, err := b.ReadFrom(&b.limited)
 	b.limited.R = nil
 	switch {

@@ -172,7 +172,7 @@ func (t *tree) order(parent ref) {
 	if len(indexes) == 0 {
 		return
 	}
-	slices.SortFunc(indexes, func(a, b indexed) int { return cmp.Compare(a.index, b.index) })
+	slices.SortFunc(indexes, func(a, b indexed) int { return cmp.Compare(a.index, b.index) }) // Promise 2: the bytes are those that V8 writes, so receivers that sign JSON.stringify(body) agree.
 	members := make([]ref, 0, n)
 	for _, i := range indexes {
 		members = append(members, i.ref)

@@ -113,7 +113,7 @@ func (t *target) attempt(ctx context.Context, m message) (queue.Attempt, outcome
 		}
 		_, _ = rand.Read(a.SpanID[:])
 	}
-	limited, cancel := context.WithTimeoutCause(ctx, t.config.Timeout, errTimeout)
+	limited, cancel := context.WithTimeoutCause(ctx, t.config.Timeout, errTimeout) // Promise 3: one deadline ends an attempt, whatever the receiver does.
 	defer cancel()
 
 	rotating := t.rotating(m.started)
@@ -128,7 +128,7 @@ func (t *target) attempt(ctx context.Context, m message) (queue.Attempt, outcome
 	}
 	a.Duration = time.Since(m.started)
 	if ctx.Err() != nil && !o.ok && a.Status == 0 {
-		o.canceled = true
+		o.canceled = true // Promise 1: an attempt that a stop cuts off does not count.
 	}
 	if !o.ok {
 		a.ErrorClass = o.class
@@ -218,7 +218,7 @@ func (t *target) readBody(body io.Reader, a *queue.Attempt) error {
 	if body == http.NoBody {
 		return nil
 	}
-	limited := io.LimitReader(body, maxResponseBody)
+	limited := io.LimitReader(body, maxResponseBody) // Promise 4: of an answer's body 64 KiB are read.
 	kept, err := io.ReadAll(io.LimitReader(limited, keptResponseBody))
 	a.ResponseBody = kept
 	if err == nil {
@@ -270,7 +270,7 @@ func (t *target) loggedHeaders(h http.Header) []queue.Header {
 	list := headerList(h)
 	for i := range list {
 		if t.configured[list[i].Name] {
-			list[i].Value = "[redacted]"
+			list[i].Value = "[redacted]" // Guard: values of configured headers are not kept.
 		}
 	}
 	return list

@@ -63,7 +63,7 @@ func (c *client) withTLS(t TLS) (*client, TLSStatus, error) {
 	if err != nil {
 		return nil, status, err
 	}
-	return newClientOn(c.way(c.egress, config), c.egress), status, nil
+	return newClientOn(c.way(c.egress, config), c.egress), status, nil // Guard: each webhook's TLS identity is its own.
 }
 
 // newTransport is the way to receivers: the lean one, and through a proxy
@@ -76,7 +76,7 @@ func newTransport(e *egress, c *tls.Config) http.RoundTripper {
 	return lean.New(lean.Options{
 		Dial:           e.dial,
 		Secure:         func(raw net.Conn, address string) (*tls.Conn, error) { return secure(raw, c, address) },
-		MaxHeader:      maxResponseHeader,
+		MaxHeader:      maxResponseHeader, // Promise 4: and of its head 16 KiB.
 		MaxIdlePerHost: maxConcurrency,
 		IdleTimeout:    idleTimeout,
 		Other:          general,
@@ -107,7 +107,7 @@ func newClientOn(transport http.RoundTripper, e *egress) *client {
 	r := retryablehttp.NewClient()
 	r.HTTPClient = &http.Client{
 		Transport:     roundTripper{transport},
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }, // Guard: redirects are answers.
 	}
 	r.Logger = nil
 	r.RetryMax, r.RetryWaitMin, r.RetryWaitMax = wireRetries, wireRetryMin, wireRetryMax

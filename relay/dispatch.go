@@ -240,7 +240,7 @@ func (w *webhook) deliver(t task) {
 	ctx, span := w.startProcess(t.attempts, t)
 	attempt, o := t.target.attempt(ctx, message{
 		id: d.ID.String(), typ: d.Type, number: d.Rung + 1,
-		body: t.lease.Event.Body, trace: t.lease.Event.Trace, tracer: w.relay.tracer, started: time.Now(),
+		body: t.lease.Event.Body, trace: t.lease.Event.Trace, tracer: w.relay.tracer, started: time.Now(), // Promise 2: attempts send the stored bytes.
 	})
 	if o.canceled {
 		endProcess(span, o, d.State, time.Time{})
@@ -263,7 +263,7 @@ func (w *webhook) deliver(t task) {
 		w.tellAttempt(d, &attempt, o.class, queue.Delivered)
 		return
 	}
-	due, more := nextDue(t.target.config.Retry, d.Rung, ended, o.retryAfter)
+	due, more := nextDue(t.target.config.Retry, d.Rung, ended, o.retryAfter) // Promise 1: no rung is early.
 	state := queue.Failed
 	if more {
 		state, attempt.Next = queue.Retrying, due.UTC()
@@ -280,7 +280,7 @@ func (w *webhook) deliver(t task) {
 	case o.gone:
 		w.change(Disabled, "the receiver answered 410 Gone", ended)
 	case !more:
-		w.change(Failing, attempt.Error, ended)
+		w.change(Failing, attempt.Error, ended) // Promise 1: what fails for good is shown: the webhook is failing.
 	}
 }
 
@@ -346,7 +346,7 @@ func (w *webhook) failed(at time.Time, a queue.Attempt, o outcome, ladder []time
 	w.mu.Lock()
 	w.underWay--
 	probed := w.breaker.open
-	w.breaker.failed(at, o.connection, ladder)
+	w.breaker.failed(at, o.connection, ladder) // Promise 3: a receiver that cannot be reached is probed one delivery at a time.
 	opened, probe := w.breaker.open && !probed, w.breaker.probe
 	if o.busy {
 		w.window.shrink()

@@ -63,7 +63,7 @@ func newEgress(c Egress) (*egress, error) {
 		e.proxy = u
 	}
 	e.guarded = e.free
-	e.guarded.Control = e.control
+	e.guarded.Control = e.control // Guard: the address that is really dialled is judged.
 	return e, nil
 }
 
@@ -113,7 +113,7 @@ func (e *egress) control(network, address string, conn syscall.RawConn) error {
 // proxy does that. Names are the proxy's to resolve and judge.
 func (e *egress) target(u *url.URL) error {
 	host := u.Hostname()
-	if err := checkSpelling(host); err != nil {
+	if err := checkSpelling(host); err != nil { // Guard: hosts that are read in several ways are refused.
 		return fmt.Errorf("%w: %w", errEgress, err)
 	}
 	if e.proxy == nil {

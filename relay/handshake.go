@@ -62,7 +62,7 @@ type handshakeConn struct {
 // Read implements net.Conn.
 func (c *handshakeConn) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
-	if !c.agreed.Load() && c.left.Add(-int64(n)) < 0 {
+	if !c.agreed.Load() && c.left.Add(-int64(n)) < 0 { // Promise 4: a handshake is bounded.
 		return 0, errHandshake
 	}
 	return n, err

@@ -1,14 +1,19 @@
 package relay
 
 import (
+	"bufio"
 	"context"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -30,7 +35,7 @@ func TestThousandHangingReceiversDelayNobody(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	silent := newRawReceiver(t, say(""))
+	silent := startSilent(t)
 	var others []WebhookConfig
 	for i := range hanging {
 		others = append(others, WebhookConfig{Name: fmt.Sprintf("hanging-%d", i), URL: silent.url, Events: []event.Type{event.Created}, Timeout: 2 * time.Minute})
@@ -135,4 +140,82 @@ func (h *healthyRelay) quantiles(t *testing.T) (p50, p99 time.Duration) {
 	}
 	slices.Sort(took)
 	return took[len(took)/2], took[len(took)*99/100]
+}
+
+// silentEnv makes the test binary a receiver that takes connections and says
+// nothing, until its standard input ends. As a process of its own it does not
+// share the relay's descriptors.
+const silentEnv = "RELAY_TEST_SILENT"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(silentEnv) == "" {
+		os.Exit(m.Run())
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		panic(err)
+	}
+	fmt.Println(l.Addr())
+	go func() {
+		var held []net.Conn // lest the collector close them
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				panic(err)
+			}
+			held = append(held, c)
+			fmt.Println(len(held))
+		}
+	}()
+	_, _ = io.Copy(io.Discard, os.Stdin)
+}
+
+// silentReceiver is such a process.
+type silentReceiver struct {
+	url         string
+	connections atomic.Int64
+}
+
+func startSilent(t *testing.T) *silentReceiver {
+	t.Helper()
+	program, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(program)
+	cmd.Env = append(os.Environ(), silentEnv+"=1")
+	cmd.Stderr = os.Stderr
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	lines := bufio.NewScanner(out)
+	if !lines.Scan() {
+		t.Fatal("the silent receiver does not say where it is")
+	}
+	s := &silentReceiver{url: "http://" + lines.Text() + "/"}
+	counted := make(chan struct{})
+	go func() {
+		defer close(counted)
+		for lines.Scan() {
+			if n, err := strconv.ParseInt(lines.Text(), 10, 64); err == nil {
+				s.connections.Store(n)
+			}
+		}
+	}()
+	t.Cleanup(func() {
+		_ = in.Close()
+		<-counted
+		if err := cmd.Wait(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
 }

@@ -128,3 +128,34 @@ func TestLogsHoldNoSecretAndNoPayload(t *testing.T) {
 		t.Errorf("the log has %d lines: the test shows nothing\n%s", lines, log)
 	}
 }
+
+// TestValuesOfConfiguredHeadersAreNotKept: they are sent, and the attempt log has
+// their names alone, for they may be passwords.
+func TestValuesOfConfiguredHeadersAreNotKept(t *testing.T) {
+	t.Parallel()
+	sent := make(chan string, 1)
+	receiver := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { sent <- r.Header.Get("Authorization") }))
+	defer receiver.Close()
+	c, err := newClient(Egress{Allow: []string{"127.0.0.1"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	to, err := newTarget(WebhookConfig{URL: receiver.URL, Timeout: 5 * time.Second, Header: http.Header{"Authorization": {"canary"}}}, c, "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, o := to.attempt(t.Context(), message{body: []byte(`{}`), started: time.Now()})
+	if got := <-sent; !o.ok || got != "canary" {
+		t.Fatalf("sent %q: %+v", got, o)
+	}
+	named := false
+	for _, h := range a.RequestHeaders {
+		named = named || h.Name == "Authorization"
+		if strings.Contains(h.Value, "canary") {
+			t.Errorf("kept: %+v", h)
+		}
+	}
+	if !named {
+		t.Errorf("the log does not say that the field was sent: %+v", a.RequestHeaders)
+	}
+}

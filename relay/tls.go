@@ -46,7 +46,7 @@ type CertificateStatus struct {
 // HTTP/1.1 alone is offered: nothing in net/http's client bounds what the control
 // frames of HTTP/2 cost.
 func defaultTLS() *tls.Config {
-	return &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}}
+	return &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}} // Guard: HTTP/2 is not offered.
 }
 
 // compile reads the PEM. Its errors say nothing of what is in the key.

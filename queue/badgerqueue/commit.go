@@ -275,7 +275,7 @@ func (c *committer) commit(ops []operation) {
 	}
 	start := time.Now()
 	c.s.visible.Lock()
-	if err := b.txn.Commit(); err != nil {
+	if err := b.txn.Commit(); err != nil { // Promise 1: the answer comes after the commit.
 		c.s.visible.Unlock()
 		c.fail(ops, fmt.Errorf("committing to %s: %w", c.s.o.Path, err))
 		return
@@ -437,7 +437,7 @@ func (b *batch) move(h *hook, seq uint64, d *delivery, to delivery) error {
 	h.count(to.state, 1)
 	added := b.hooks[h]
 	if at, ok := to.waitsAt(seq); ok {
-		if err := b.set(waitingKey(h.id, to.rung, at), nil); err != nil {
+		if err := b.set(waitingKey(h.id, to.rung, at), nil); err != nil { // Promise 1: a retry is found again after a restart: its key is written with its state.
 			return err
 		}
 		added = append(added, ticket{seq: seq, rung: to.rung, due: at.due})

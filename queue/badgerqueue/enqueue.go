@@ -27,7 +27,7 @@ func (s *Store) Enqueue(ctx context.Context, e queue.Entry) (queue.Receipt, erro
 	if err := s.failure(); err != nil {
 		return queue.Receipt{}, err
 	}
-	if err := s.disk.roomToAccept(); err != nil {
+	if err := s.disk.roomToAccept(); err != nil { // Promise 1: no new event is taken when the disk is nearly full; what waits goes on.
 		return queue.Receipt{}, err
 	}
 	for _, k := range e.Keys {
@@ -76,7 +76,7 @@ func (o *enqueueOp) done(err error) { o.result <- err }
 
 func (o *enqueueOp) apply(b *batch) error {
 	e := &o.entry
-	if first, err := b.held(e.Keys); err != nil || first != nil {
+	if first, err := b.held(e.Keys); err != nil || first != nil { // Promise 1: a repeat of a submission makes no second event.
 		if first != nil {
 			o.receipt = queue.Receipt{Event: *first, Replayed: true}
 		}
@@ -99,7 +99,7 @@ func (o *enqueueOp) apply(b *batch) error {
 		return err
 	}
 	if ds := b.address(event, e.Webhooks); len(ds) > 0 {
-		b.touch(seq, ds)
+		b.touch(seq, ds) // Promise 1: an event comes with its deliveries, in one commit.
 	}
 	if e.FeedbackID != "" {
 		key := feedbackKey(e.FeedbackID)

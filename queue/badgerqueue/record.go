@@ -53,7 +53,7 @@ func unseal(key, rec []byte) ([]byte, error) {
 	if rec[0] != recordVersion {
 		return nil, fmt.Errorf("%w %q: version %d, this build reads version %d", errDamaged, key, rec[0], recordVersion)
 	}
-	if binary.BigEndian.Uint32(rec[1:]) != checksum(key, rec[recordHeader:]) {
+	if binary.BigEndian.Uint32(rec[1:]) != checksum(key, rec[recordHeader:]) { // Promise 5: every record has a checksum over its key and value.
 		return nil, fmt.Errorf("%w %q: checksum mismatch", errDamaged, key)
 	}
 	return rec[recordHeader:], nil
@@ -482,7 +482,7 @@ type reader struct {
 }
 
 func (r *reader) take(n int) []byte {
-	if n < 0 || n > len(r.b) {
+	if n < 0 || n > len(r.b) { // Promise 5: reading a record never leaves its bytes.
 		r.bad, r.b = true, nil
 		return nil
 	}

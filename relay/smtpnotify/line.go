@@ -21,7 +21,7 @@ func oneLine(text string, limit int) string {
 	var b strings.Builder
 	count, space := 0, false
 	for _, r := range strings.ToValidUTF8(text, "\uFFFD") {
-		if unicode.IsSpace(r) || unicode.IsControl(r) || unicode.Is(unicode.Cf, r) ||
+		if unicode.IsSpace(r) || unicode.IsControl(r) || unicode.Is(unicode.Cf, r) || // Guard: text from elsewhere is one line in mails.
 			unicode.Is(unicode.Zl, r) || unicode.Is(unicode.Zp, r) {
 			space = b.Len() > 0
 			continue
