@@ -4,6 +4,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -33,6 +34,8 @@ type metrics struct {
 	oldestDue  *prometheus.Desc
 	disk       *prometheus.Desc
 	state      *prometheus.Desc
+
+	exemplars struct{ ingest, attempt, endToEnd exemplars }
 
 	// labels are those of webhooks; users may add as many as they like.
 	labels webhookLabels
@@ -182,7 +185,7 @@ func (m *metrics) committed(took time.Duration, _ int) { m.commit.Observe(took.S
 
 // ingested is the handler's report of an acceptance.
 func (m *metrics) ingested(took time.Duration, creation queue.TraceContext) {
-	observe(m.ingest, took, creation)
+	m.exemplars.ingest.observe(m.ingest, took, creation)
 }
 
 // exemplarLabel is what leads from an exemplar to its trace: Caddy's key in logs.
@@ -191,10 +194,28 @@ func (m *metrics) ingested(took time.Duration, creation queue.TraceContext) {
 // for the id's bytes, and whoever receives them refuses the whole export.
 const exemplarLabel = "traceID"
 
+// exemplars choose which observations of a histogram get one: whatever took long,
+// and of the rest a hundred a second. A bucket keeps only the last, and an
+// exemplar costs more than the observation.
+type exemplars struct{ last atomic.Int64 } // nanoseconds since 1970
+
+const (
+	longEnough    = 100 * time.Millisecond
+	exemplarPause = 10 * time.Millisecond
+)
+
+func (e *exemplars) wants(d time.Duration) bool {
+	if d >= longEnough {
+		return true
+	}
+	now, last := time.Now().UnixNano(), e.last.Load()
+	return now-last >= int64(exemplarPause) && e.last.CompareAndSwap(last, now)
+}
+
 // observe adds an observation, with its trace as exemplar where there is one to
 // look at.
-func observe(h prometheus.Observer, d time.Duration, t queue.TraceContext) {
-	if t.Flags&byte(trace.FlagsSampled) != 0 {
+func (e *exemplars) observe(h prometheus.Observer, d time.Duration, t queue.TraceContext) {
+	if t.Flags&byte(trace.FlagsSampled) != 0 && e.wants(d) {
 		h.(prometheus.ExemplarObserver).ObserveWithExemplar(d.Seconds(), prometheus.Labels{exemplarLabel: hex.EncodeToString(t.TraceID[:])})
 		return
 	}
@@ -211,12 +232,12 @@ func (m *metrics) Rejected(reason string) { m.rejected.WithLabelValues(reason).I
 func (m *metrics) Attempted(webhook, outcome string, took time.Duration, span queue.TraceContext) {
 	label := m.labels.of(webhook)
 	m.attempts.WithLabelValues(label, outcome).Inc()
-	observe(m.attempt.WithLabelValues(label), took, span)
+	m.exemplars.attempt.observe(m.attempt.WithLabelValues(label), took, span)
 }
 
 // Delivered implements relay.Observer.
 func (m *metrics) Delivered(webhook string, endToEnd time.Duration, creation queue.TraceContext) {
-	observe(m.endToEnd.WithLabelValues(m.labels.of(webhook)), endToEnd, creation)
+	m.exemplars.endToEnd.observe(m.endToEnd.WithLabelValues(m.labels.of(webhook)), endToEnd, creation)
 }
 
 // Deleted implements relay.Observer: a webhook's series go with it.

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-retryablehttp"
+	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/userhero/relay/queue"
@@ -35,6 +36,8 @@ type target struct {
 	filter    *filter // nil: everything
 	tls       TLSStatus
 	userAgent string
+	// described are the attributes of its requests' spans.
+	described []attribute.KeyValue
 	// header has the headers that are the same for every attempt, of which
 	// configured ones may be secrets.
 	header     http.Header
@@ -51,7 +54,7 @@ func newTarget(w WebhookConfig, c *client, userAgent string) (*target, error) {
 		return nil, errors.New("url: no URL")
 	}
 	u.Host = strings.TrimSuffix(u.Host, ":") // a port that is empty is none
-	t := &target{config: w, url: u, userAgent: userAgent, header: make(http.Header), configured: make(map[string]bool)}
+	t := &target{config: w, url: u, userAgent: userAgent, described: describe(u), header: make(http.Header), configured: make(map[string]bool)}
 	if t.client, t.tls, err = c.withTLS(w.TLS); err != nil {
 		return nil, fmt.Errorf("tls: %w", err)
 	}
@@ -105,7 +108,7 @@ func (t *target) attempt(ctx context.Context, m message) (queue.Attempt, outcome
 	if m.tracer != nil {
 		sc := trace.SpanContextFromContext(ctx)
 		a.TraceID, a.SpanID, a.TraceFlags = sc.TraceID(), sc.SpanID(), byte(sc.TraceFlags())
-		ctx = onWire(ctx, &wire{tracer: m.tracer})
+		ctx = onWire(ctx, &wire{tracer: m.tracer, request: t.described})
 	} else {
 		a.TraceID, a.TraceFlags = m.trace.TraceID, m.trace.Flags
 		if a.TraceID == ([16]byte{}) {
@@ -153,7 +156,7 @@ func (t *target) try(ctx context.Context, m message, present bool, a *queue.Atte
 	}
 	header := t.headers(m, present, a)
 	a.RequestHeaders = t.loggedHeaders(header)
-	r, err := t.request(withSending(ctx, header), m.body)
+	r, err := t.request(withSending(ctx, header, m.tracer != nil), m.body)
 	if err != nil {
 		return fail(classRequest, err)
 	}

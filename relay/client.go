@@ -128,10 +128,22 @@ type sending struct {
 
 type sendingKey struct{}
 
-func withSending(ctx context.Context, header http.Header) context.Context {
+// withSending is the context of an attempt's request. Where the attempt is
+// traced, roundTripper has the connection noted: two traces would have to be
+// joined for each request.
+func withSending(ctx context.Context, header http.Header, traced bool) context.Context {
 	s := &sending{header: header}
+	ctx = context.WithValue(ctx, sendingKey{}, s)
+	if traced {
+		return ctx
+	}
+	return s.noting(ctx)
+}
+
+// noting has it noted when a request of the context gets a connection.
+func (s *sending) noting(ctx context.Context) context.Context {
 	s.trace.GotConn = func(httptrace.GotConnInfo) { s.connected = true }
-	return httptrace.WithClientTrace(context.WithValue(ctx, sendingKey{}, s), &s.trace)
+	return httptrace.WithClientTrace(ctx, &s.trace)
 }
 
 // complete is the request with its header. What http.Client has put into the

@@ -41,6 +41,7 @@ var (
 
 	producer = trace.WithSpanKind(trace.SpanKindProducer)
 	consumer = trace.WithSpanKind(trace.SpanKindConsumer)
+	sender   = trace.WithSpanKind(trace.SpanKindClient)
 )
 
 // startSend starts the span of an acceptance: a child of the request's span
@@ -59,12 +60,11 @@ func (r *Relay) startSend(ctx context.Context, a *Acceptance) (context.Context, 
 	}
 	ctx, span := r.tracer.Start(ctx, spanSend, options...)
 	if span.IsRecording() {
-		span.SetAttributes(sendOperation...)
-		span.SetAttributes(
+		span.SetAttributes(append(sendOperation[:len(sendOperation):len(sendOperation)],
 			semconv.MessagingMessageConversationID(a.FeedbackID),
 			semconv.MessagingMessageBodySize(len(a.Body)),
 			attribute.String("userhero.event.type", string(a.Type)),
-		)
+		)...)
 	}
 	return ctx, span
 }
@@ -112,8 +112,7 @@ func (w *webhook) startProcess(ctx context.Context, t task) (context.Context, tr
 	}
 	ctx, span := w.relay.tracer.Start(ctx, spanProcess, append(options, trace.WithLinks(links...))...)
 	if span.IsRecording() {
-		span.SetAttributes(processing...)
-		span.SetAttributes(
+		span.SetAttributes(append(processing[:len(processing):len(processing)],
 			semconv.MessagingDestinationSubscriptionName(w.name),
 			semconv.MessagingMessageID(d.ID.Event.String()),
 			semconv.MessagingMessageConversationID(d.FeedbackID),
@@ -121,7 +120,7 @@ func (w *webhook) startProcess(ctx context.Context, t task) (context.Context, tr
 			attribute.String("userhero.event.type", d.Type),
 			attribute.String("userhero.delivery.id", d.ID.String()),
 			attribute.Int("userhero.attempt", d.Rung+1),
-		)
+		)...)
 	}
 	return ctx, span
 }

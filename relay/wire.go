@@ -10,7 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptrace"
-	"net/netip"
+	"net/url"
 	"strconv"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -24,8 +24,9 @@ import (
 // span of its own: go-retryablehttp may send a request again, and while a
 // secret is rotated a second one may follow.
 type wire struct {
-	tracer trace.Tracer
-	sent   int // requests so far
+	tracer  trace.Tracer
+	request []attribute.KeyValue // the attributes that all requests have
+	sent    int                  // requests so far
 	// traceparent and tracestate are what the last of them carried.
 	traceparent, tracestate string
 }
@@ -75,10 +76,16 @@ func (t roundTripper) RoundTrip(r *http.Request) (*http.Response, error) {
 	if !ok {
 		return t.inner.RoundTrip(r)
 	}
-	ctx, span := w.tracer.Start(r.Context(), http.MethodPost, trace.WithSpanKind(trace.SpanKindClient))
+	ctx, span := w.tracer.Start(r.Context(), http.MethodPost, sender)
+	s := ctx.Value(sendingKey{}).(*sending)
 	if span.IsRecording() {
-		span.SetAttributes(requestAttributes(r, w.sent)...)
-		ctx = httptrace.WithClientTrace(ctx, timings(span))
+		span.SetAttributes(w.request...)
+		if w.sent > 0 {
+			span.SetAttributes(semconv.HTTPRequestResendCount(w.sent))
+		}
+		ctx = httptrace.WithClientTrace(ctx, timings(span, s))
+	} else {
+		ctx = s.noting(ctx)
 	}
 	w.sent++
 	sc := span.SpanContext()
@@ -118,9 +125,9 @@ func causeOf(ctx context.Context, err error) error {
 	return err
 }
 
-// requestAttributes describe a request without its query and its credentials.
-func requestAttributes(r *http.Request, resends int) []attribute.KeyValue {
-	u := *r.URL
+// describe are the attributes of requests to a URL, without its query.
+func describe(to *url.URL) []attribute.KeyValue {
+	u := *to
 	u.RawQuery, u.ForceQuery, u.User, u.Fragment, u.RawFragment = "", false, nil, "", ""
 	port := 443
 	if u.Scheme == "http" {
@@ -129,12 +136,9 @@ func requestAttributes(r *http.Request, resends int) []attribute.KeyValue {
 	if n, err := strconv.Atoi(u.Port()); err == nil {
 		port = n
 	}
-	attributes := append(make([]attribute.KeyValue, 0, 5),
-		semconv.HTTPRequestMethodPost, semconv.URLFull(u.String()), semconv.ServerAddress(u.Hostname()), semconv.ServerPort(port))
-	if resends > 0 {
-		attributes = append(attributes, semconv.HTTPRequestResendCount(resends))
+	return []attribute.KeyValue{
+		semconv.HTTPRequestMethodPost, semconv.URLFull(u.String()), semconv.ServerAddress(u.Hostname()), semconv.ServerPort(port),
 	}
-	return attributes
 }
 
 func protocolVersion(r *http.Response) attribute.KeyValue {
@@ -144,41 +148,45 @@ func protocolVersion(r *http.Response) attribute.KeyValue {
 	return semconv.NetworkProtocolVersion(strconv.Itoa(r.ProtoMajor))
 }
 
-// timings write when a request came how far as events of its span. What a dial
-// in the background tells after the span has ended is dropped by the span.
-func timings(span trace.Span) *httptrace.ClientTrace {
-	event := func(name string, err error, attributes ...attribute.KeyValue) {
-		if err != nil {
-			class, _ := classify(err)
-			attributes = append(attributes, semconv.ErrorTypeKey.String(class))
+// timings write when a request came how far as events of its span, and whether
+// it had a connection. What a dial in the background tells after the span has
+// ended is dropped by the span.
+func timings(span trace.Span, s *sending) *httptrace.ClientTrace {
+	done := func(name string, err error) {
+		if err == nil {
+			span.AddEvent(name)
+			return
 		}
-		span.AddEvent(name, trace.WithAttributes(attributes...))
+		class, _ := classify(err)
+		span.AddEvent(name, trace.WithAttributes(semconv.ErrorTypeKey.String(class)))
 	}
 	return &httptrace.ClientTrace{
-		DNSStart:          func(httptrace.DNSStartInfo) { event("dns start", nil) },
-		DNSDone:           func(i httptrace.DNSDoneInfo) { event("dns done", i.Err) },
-		ConnectStart:      func(_, address string) { event("connect start", nil, attribute.String("network.peer", address)) },
-		ConnectDone:       func(_, _ string, err error) { event("connect done", err) },
-		TLSHandshakeStart: func() { event("tls start", nil) },
-		TLSHandshakeDone:  func(_ tls.ConnectionState, err error) { event("tls done", err) },
-		GotConn: func(i httptrace.GotConnInfo) {
-			span.SetAttributes(append(peer(i.Conn), attribute.Bool("userhero.connection.reused", i.Reused))...)
+		DNSStart: func(httptrace.DNSStartInfo) { span.AddEvent("dns start") },
+		DNSDone:  func(i httptrace.DNSDoneInfo) { done("dns done", i.Err) },
+		ConnectStart: func(_, address string) {
+			span.AddEvent("connect start", trace.WithAttributes(attribute.String("network.peer", address)))
 		},
-		WroteRequest:         func(i httptrace.WroteRequestInfo) { event("request written", i.Err) },
-		GotFirstResponseByte: func() { event("first byte", nil) },
+		ConnectDone:       func(_, _ string, err error) { done("connect done", err) },
+		TLSHandshakeStart: func() { span.AddEvent("tls start") },
+		TLSHandshakeDone:  func(_ tls.ConnectionState, err error) { done("tls done", err) },
+		GotConn: func(i httptrace.GotConnInfo) {
+			s.connected = true
+			span.SetAttributes(peer(i)...)
+		},
+		WroteRequest:         func(i httptrace.WroteRequestInfo) { done("request written", i.Err) },
+		GotFirstResponseByte: func() { span.AddEvent("first byte") },
 	}
 }
 
-// peer is who is at the other end of a connection: the receiver or a proxy.
-func peer(c net.Conn) []attribute.KeyValue {
-	if c == nil || c.RemoteAddr() == nil {
-		return nil
+// peer is who is at the other end of a connection, the receiver or a proxy, and
+// whether it has served before.
+func peer(i httptrace.GotConnInfo) []attribute.KeyValue {
+	attributes := append(make([]attribute.KeyValue, 0, 3), attribute.Bool("userhero.connection.reused", i.Reused))
+	if a, ok := i.Conn.RemoteAddr().(*net.TCPAddr); ok {
+		address := a.AddrPort()
+		attributes = append(attributes, semconv.NetworkPeerAddress(address.Addr().Unmap().String()), semconv.NetworkPeerPort(int(address.Port())))
 	}
-	address, err := netip.ParseAddrPort(c.RemoteAddr().String())
-	if err != nil {
-		return nil
-	}
-	return []attribute.KeyValue{semconv.NetworkPeerAddress(address.Addr().Unmap().String()), semconv.NetworkPeerPort(int(address.Port()))}
+	return attributes
 }
 
 // tracedBody ends a request's span when its answer has been read.
