@@ -17,22 +17,19 @@ type bars struct {
 	Bars  []bar
 }
 
-// bar is one hour; x, y and heights are in a box of 100 wide for each bar set
-// beside the other, 24 high.
+// bar is one hour, in a box of 190 by 36: 24 bars of 6, and 2 between them.
 type bar struct {
 	X, Y, Height float64
 	Tip          string
 }
 
 const (
-	barWidth  = 6
 	barStep   = 8
 	barHeight = 36
 )
 
-// drawBars draws one number of each hour. The scale is the largest hour's, or
-// most where that is larger, so that rows beside each other compare.
-func drawBars(day relay.Day, what, kind string, most int64, of func(relay.Hour) int64) bars {
+// drawBars draws one number of each hour; the largest is as high as the row.
+func drawBars(day relay.Day, what, kind string, of func(relay.Hour) int64) bars {
 	b := bars{Kind: kind, Bars: make([]bar, 0, len(day.Hours))}
 	var sum, largest int64
 	for _, h := range day.Hours {
@@ -40,10 +37,9 @@ func drawBars(day relay.Day, what, kind string, most int64, of func(relay.Hour) 
 		sum += n
 		largest = max(largest, n)
 	}
-	most = max(most, largest, 1)
 	for i, h := range day.Hours {
 		n := of(h)
-		height := float64(n) / float64(most) * barHeight
+		height := float64(n) / float64(max(largest, 1)) * barHeight
 		if n > 0 {
 			height = max(height, 2) // what happened is seen
 		} else {

@@ -101,9 +101,9 @@ func sentence(all []relay.WebhookStatus, stats queue.Stats, user string, now tim
 
 func tiles(day relay.Day, stats queue.Stats) []tile {
 	sum := day.Sum()
-	accepted := drawBars(day, "Accepted events", "plain", 0, func(h relay.Hour) int64 { return h.Accepted })
-	delivered := drawBars(day, "Deliveries", "good", 0, func(h relay.Hour) int64 { return h.Delivered })
-	failed := drawBars(day, "Failed attempts", "bad", 0, func(h relay.Hour) int64 { return h.Failed })
+	accepted := drawBars(day, "Accepted events", "plain", func(h relay.Hour) int64 { return h.Accepted })
+	delivered := drawBars(day, "Deliveries", "good", func(h relay.Hour) int64 { return h.Delivered })
+	failed := drawBars(day, "Failed attempts", "bad", func(h relay.Hour) int64 { return h.Failed })
 	first := tile{Name: "First attempt", Number: "–", Note: "answered this long after the event came"}
 	if day.FirstAttempts > 0 {
 		first.Number = span(day.P50)

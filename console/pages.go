@@ -23,7 +23,6 @@ type screen struct {
 	Root  string // the way to the console's root
 	Title string
 	Area  string // of the navigation
-	User  string
 	Flash *flash
 	// Live says to keep the page up to date: which happenings change it.
 	Live []string
@@ -114,7 +113,7 @@ func (p pages) answer(do func(*http.Request) (any, error)) http.Handler {
 // show renders a page.
 func (p pages) show(w http.ResponseWriter, r *http.Request, v shown) {
 	s := v.screen
-	s.Root, s.User, s.Version = rootOf(r.URL.Path), p.who(r), p.version
+	s.Root, s.Version = rootOf(r.URL.Path), p.version
 	if s.Flash == nil {
 		s.Flash = flashOf(r.URL.Query())
 	}
