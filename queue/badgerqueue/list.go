@@ -22,6 +22,10 @@ const (
 	// holds; a page that hits a bound is short, with a cursor.
 	listBudget = 20000
 	pageBytes  = 8 << 20
+	// listTime bounds how long one page is looked for, as looked at every
+	// listLook records: a search with rare matches answers what it has.
+	listTime = 100 * time.Millisecond
+	listLook = 256
 	// createdSlack is how far apart acceptance and commit may lie: events are
 	// numbered at commit, so their times are only nearly in order.
 	createdSlack = time.Minute
@@ -163,9 +167,9 @@ func (s *Store) Events(ctx context.Context, q queue.EventQuery) (page queue.Page
 	needle := bytes.ToLower([]byte(q.Contains))
 	err = s.view(ctx, func(txn *badger.Txn) error {
 		start := s.newestBefore(txn, seq, q.Until)
-		budget, size := listBudget, 0
+		budget, size, late := listBudget, 0, time.Now().Add(listTime)
 		return scanBack(txn, []byte{prefixEvent}, start, func(key, rec []byte) (bool, error) {
-			if budget--; budget < 0 || len(page.Items) >= limit || size > pageBytes {
+			if budget--; spent(budget, late) || len(page.Items) >= limit || size > pageBytes {
 				page.Next = cursor(seqOf(key), 0)
 				return false, nil
 			}
@@ -190,6 +194,11 @@ func (s *Store) Events(ctx context.Context, q queue.EventQuery) (page queue.Page
 	return page, err
 }
 
+// spent tells whether a page has had its share of work.
+func spent(budget int, late time.Time) bool {
+	return budget < 0 || (listBudget-budget)%listLook == 0 && time.Now().After(late)
+}
+
 func selects(e *queue.Event, typ, feedbackID string, since, until time.Time) bool {
 	return !strings.HasPrefix(e.Type, ".") &&
 		(typ == "" || e.Type == typ) &&
@@ -206,10 +215,10 @@ func (s *Store) Deliveries(ctx context.Context, q queue.DeliveryQuery) (page que
 	}
 	err = s.view(ctx, func(txn *badger.Txn) error {
 		start := s.newestBefore(txn, seq, q.Until)
-		budget := listBudget
+		budget, late := listBudget, time.Now().Add(listTime)
 		return scanBack(txn, []byte{prefixDeliveries}, asDeliveries(start), func(key, rec []byte) (bool, error) {
 			at := seqOf(key)
-			if budget--; budget < 0 {
+			if budget--; spent(budget, late) {
 				page.Next = cursor(at, 0)
 				return false, nil
 			}

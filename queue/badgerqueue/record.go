@@ -352,8 +352,10 @@ func decodeFormat(rec []byte) (f format, err error) {
 		}
 	}
 	life(0)
-	for n := r.uvarint(); n > 0 && !r.bad; n-- {
-		life(r.uvarint())
+	if len(r.b) > 0 { // older builds wrote one tag and no more
+		for n := r.uvarint(); n > 0 && !r.bad; n-- {
+			life(r.uvarint())
+		}
 	}
 	if r.bad {
 		return f, fmt.Errorf("%w %q: short", errDamaged, keyFormat)
