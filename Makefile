@@ -43,7 +43,7 @@ BENCHFLAGS ?=
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build run test lint fmt unit simulation conformance e2e soak $(ROUND) collector supply licences sbom cross screenshots bench profile benchstat fuzz node programs clean
+.PHONY: help build run test lint fmt unit simulation conformance e2e soak $(ROUND) collector supply licences sbom cross screenshots bench bench-backlog profile benchstat fuzz node programs clean
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -151,6 +151,9 @@ screenshots: build node ## Take the README's pictures of the console anew
 
 bench: build ## Measure against Caddy's own respond and reverse_proxy; JSON in bench/out
 	@go run ./bench -caddy ./caddy $(BENCHFLAGS)
+
+bench-backlog: ## What 10,000,000 waiting events cost: picking the next, memory, start, disk (12 GB, an hour)
+	@BACKLOG="$${BACKLOG:-1000 100000 1000000 10000000}" go test -run '^$$' -bench Backlog -benchtime 20000x -timeout 3h ./queue/badgerqueue
 
 profile: build ## Where time, memory and waiting go: profiles in bench/out for go tool pprof
 	@go run ./bench -caddy ./caddy -profile -duration 10s

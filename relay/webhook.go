@@ -67,7 +67,11 @@ func newWebhook(r *Relay, s queue.Webhook, rec record) *webhook {
 	}
 	w.tally.restore(rec.Hours)
 	if rec.State == Failing {
+		// A clock that was set back since must not put the next probe off.
 		w.breaker.lastTime = rec.LastAttempt
+		if now := time.Now(); now.Before(rec.LastAttempt) {
+			w.breaker.lastTime = now
+		}
 		w.breaker.trip(nil)
 	}
 	return w
