@@ -242,6 +242,14 @@ func records(t testing.TB, s *Store) map[string]string {
 	return all
 }
 
+// worth leaves fewer changes to files that hold no record, but for the long runs.
+func worth(name string, all []change) []change {
+	if soak() == 0 && (name == "DISCARD" || strings.HasSuffix(name, ".vlog")) {
+		return all[:3]
+	}
+	return all
+}
+
 // reports collects what a store says at the level of a warning or above.
 type reports struct{ bytes.Buffer }
 
@@ -298,7 +306,7 @@ func TestDamageIsNeverSilent(t *testing.T) {
 			}
 			seen := make(map[verdict]int)
 			for name := range store {
-				for _, c := range changes(1, flips, cuts) {
+				for _, c := range worth(name, changes(1, flips, cuts)) {
 					broken := store.with(name, c)
 					dir := broken.write(t)
 					v, said := openDamaged(t, Options{Path: dir, EncryptionKey: key}, held)
