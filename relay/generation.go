@@ -200,7 +200,7 @@ func (r *Relay) create(ctx context.Context, name string, rec record) (*webhook, 
 	defer r.mu.Unlock()
 	r.adopt(w)
 	if r.started && !r.stopped {
-		r.running.Go(func() { w.run(w.life) })
+		r.running.Go(func() { w.run(w.life) }) // Promise 3: each webhook has a goroutine and a lane of its own.
 	}
 	return w, nil
 }

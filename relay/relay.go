@@ -144,7 +144,7 @@ func (r *Relay) Start(ctx context.Context) error {
 	}
 	r.started = true
 	for _, w := range r.webhooks {
-		r.running.Go(func() { w.run(w.life) }) // Promise 3: each webhook has a goroutine and a lane of its own.
+		r.running.Go(func() { w.run(w.life) })
 	}
 	r.running.Go(r.keepTallies)
 	return nil
