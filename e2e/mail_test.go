@@ -40,6 +40,19 @@ func TestOneMailPerChangeOfStateAcrossRestarts(t *testing.T) {
 	arrived := func(n int, subject string) *mail.Message {
 		t.Helper()
 		eventually(t, 30*time.Second, fmt.Sprintf("%d mails", n), func() bool { return len(m.received()) >= n })
+		// A kill between the mail and its settlement would send it again, with the
+		// same Message-ID; the activity log has its line after both.
+		eventually(t, 30*time.Second, "the activity log says so", func() bool {
+			var log struct{ Items []struct{ What string } }
+			s.get("/activity?limit=1000", &log)
+			sent := 0
+			for _, l := range log.Items {
+				if l.What == "notice sent" {
+					sent++
+				}
+			}
+			return sent == n
+		})
 		all := m.received()
 		message, err := mail.ReadMessage(strings.NewReader(all[len(all)-1]))
 		if err != nil || len(all) != n || !strings.Contains(message.Header.Get("Subject"), subject) {
