@@ -20,6 +20,7 @@
 // receivers, and the people. They know the contract and not the code.
 //
 // Not simulated are TLS, HTTP/2 and name resolution, damage to files, power loss
-// below the file system, and the order in which goroutines run within one
-// instant: a seed fixes every choice, and nearly always the whole run.
+// below the file system, and a crash in the middle of a write to a file. A seed
+// fixes every choice, but not the order in which goroutines run within one
+// instant: a failure that is a race may take a few runs to come again.
 package simulation
