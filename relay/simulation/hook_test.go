@@ -232,10 +232,15 @@ func (h *hook) stand(s relay.WebhookStatus) {
 		h.open = true
 	}
 	now := time.Now()
-	switch {
-	case !h.takes() && h.stopped.IsZero():
-		h.taking, h.stopped = time.Time{}, now
-	case h.takes() && h.taking.IsZero():
-		h.taking, h.stopped = now, time.Time{}
+	if h.takes() {
+		h.stopped = time.Time{}
+		if h.taking.IsZero() {
+			h.taking = now
+		}
+		return
+	}
+	h.taking = time.Time{}
+	if h.stopped.IsZero() {
+		h.stopped = now
 	}
 }
