@@ -584,6 +584,7 @@ func (w *world) allIsWell() error {
 	}
 	w.generation, w.file = g, w.known
 	w.settle(w.known, true)
+	w.unsure(true)
 	for _, h := range hooks {
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		err := w.relay.Enable(ctx, h.name, "sim")
