@@ -37,7 +37,7 @@ func FuzzCaddyfile(f *testing.F) {
 	folder := f.TempDir()
 	f.Fuzz(func(t *testing.T, source string) {
 		if strings.Contains(source, "import") || strings.Contains(source, "{file") {
-			t.Skip() // Caddy's own, and it reads files
+			return // Caddy's own, and it reads files
 		}
 		adapted, _, err := adapt(source)
 		if err != nil {

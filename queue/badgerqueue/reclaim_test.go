@@ -15,7 +15,7 @@ import (
 // data at the bottom of its tree and the tombstones in memory.
 func TestSpaceComesBackAfterADrain(t *testing.T) {
 	t.Parallel()
-	const events, size, writers = 6000, 16 << 10, 16
+	const events, size, writers = 3000, 16 << 10, 16
 	s := openAt(t, Options{Path: t.TempDir(), Retention: 2 * time.Second})
 	w := newWebhook(t, s, "w")
 	body := make([]byte, size)

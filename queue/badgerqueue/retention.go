@@ -33,7 +33,7 @@ const (
 // key from the settlement that ends it. So no event is looked at twice in vain,
 // and a delivery that waits for a year costs nothing.
 func (s *Store) sweep() {
-	every := min(max(s.o.Retention/20, sweepLeast), sweepMost)
+	every := max(min(s.o.Retention/20, sweepMost), s.bounds.sweep)
 	if s.o.MaxDisk > 0 {
 		every = min(every, time.Second)
 	}
@@ -128,13 +128,17 @@ type finished struct {
 // to do at once.
 func (s *Store) sweepSequence(ctx context.Context, early bool) (removed int64, more bool, err error) {
 	old := s.clock.now().Add(-s.o.Retention)
+	from, err := s.announceSweep(ctx, old, early)
+	if err != nil || from == 0 {
+		return 0, false, err
+	}
+	defer s.sweeping.Store(0) // the cursor is where it may be by then
 	var gone []finished
 	var later []waiting
-	from := s.shown.Load().swept
 	swept := from
 	err = s.view(ctx, func(txn *badger.Txn) error {
 		return scan(txn, []byte{prefixEvent}, eventKey(from), func(key, rec []byte) (bool, error) {
-			if len(gone)+len(later) >= sweepBatch || swept-from > sweepScan {
+			if len(gone)+len(later) >= sweepBatch || seqOf(key) >= from+sweepScan {
 				more = true
 				return false, nil
 			}
@@ -181,6 +185,32 @@ func (s *Store) sweepSequence(ctx context.Context, early bool) (removed int64, m
 		b.stateOf.swept = max(b.stateOf.swept, swept)
 		return nil
 	}, more, len(later))
+}
+
+// announceSweep finds where the sweep goes on, and has the committer know how far
+// that may be; 0 is that nothing is old enough. What is still waiting when the
+// sweep passes it leaves its X key when it is settled, and the settlement must know
+// that it is to: also one that is committed after the sweep has looked and before
+// the cursor has moved. So the end of the step is announced, and a commit later
+// every settlement that did not know is visible to the sweep.
+func (s *Store) announceSweep(ctx context.Context, old time.Time, early bool) (from uint64, err error) {
+	err = s.view(ctx, func(txn *badger.Txn) error {
+		return scan(txn, []byte{prefixEvent}, eventKey(s.shown.Load().swept), func(key, rec []byte) (bool, error) {
+			e, err := decodeEvent(key, rec, s.tags)
+			if err == nil && !early {
+				if created, ahead := s.clock.own(e.Created); created.After(old) && !ahead {
+					return false, nil
+				}
+			}
+			from = seqOf(key) // what cannot be read is the sweep's to report
+			return false, nil
+		})
+	})
+	if err != nil || from == 0 {
+		return 0, err
+	}
+	s.sweeping.Store(from + sweepScan)
+	return from, s.commit(ctx, 2, 256, func(*batch) error { return nil })
 }
 
 // sweepEnded removes events behind the cursor whose time has come.

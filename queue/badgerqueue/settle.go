@@ -127,9 +127,10 @@ func (o *settleOp) apply(b *batch) error {
 	return nil
 }
 
-// ended leaves a trace for the sweep of an event that ended behind its cursor.
+// ended leaves a trace for the sweep of an event that ended behind its cursor, or
+// where the step under way may take the cursor past it.
 func (b *batch) ended(seq uint64, ds deliveries) error {
-	if seq >= b.stateOf.swept || b.s.waits(ds, true) {
+	if seq >= max(b.stateOf.swept, b.s.sweeping.Load()) || b.s.waits(ds, true) {
 		return nil
 	}
 	at := b.now.UnixNano()

@@ -123,6 +123,7 @@ type Store struct {
 
 	committer committer
 	orphans   atomic.Bool           // R keys of a deleted webhook may be left
+	sweeping  atomic.Uint64         // events below it may be passed by the sweep under way
 	shown     atomic.Pointer[state] // of the last commit
 	latency   atomic.Int64          // moving average of a commit, nanoseconds
 }
