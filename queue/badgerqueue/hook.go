@@ -18,10 +18,12 @@ type bounds struct {
 	scan       int // D records one call reads in search of fresh deliveries
 	// verify is how many bytes of tables are verified before the store opens.
 	verify int64
-	sweep  time.Duration // the sweep looks no more often
+	// The sweep looks no more often than sweep, and gives the disk back what it has
+	// removed no more often than reclaim.
+	sweep, reclaim time.Duration
 }
 
-var defaultBounds = bounds{fresh: 512, freshBytes: 1 << 20, window: 256, told: 4096, scan: 16384, verify: verifyAtOnce, sweep: sweepLeast}
+var defaultBounds = bounds{fresh: 512, freshBytes: 1 << 20, window: 256, told: 4096, scan: 16384, verify: verifyAtOnce, sweep: sweepLeast, reclaim: reclaimEvery}
 
 // hook is what the store keeps in memory of one webhook: its counters, the
 // marks its lane reads from, and, while a lane is open, what is out on lease

@@ -50,7 +50,7 @@ func (r *reclaimer) reclaim(ctx context.Context, removed int64) error {
 	case r.removed < reclaimFrom,
 		removed > reclaimFrom/8, // there is more to come
 		r.rate > reclaimRate,
-		!r.last.IsZero() && time.Since(r.last) < reclaimEvery:
+		!r.last.IsZero() && time.Since(r.last) < r.s.bounds.reclaim:
 		return nil
 	case !r.flushed:
 		r.flushed = true

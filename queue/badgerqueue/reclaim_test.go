@@ -11,12 +11,18 @@ import (
 )
 
 // TestSpaceComesBackAfterADrain: when all that waited was delivered and has
-// expired, the disk holds next to nothing. Badger alone keeps most of it: the
-// data at the bottom of its tree and the tombstones in memory.
+// expired, the disk holds no more than is not worth a rewrite. Badger alone keeps
+// most of it: the data at the bottom of its tree and the tombstones in memory.
 func TestSpaceComesBackAfterADrain(t *testing.T) {
 	t.Parallel()
-	const events, size, writers = 3000, 16 << 10, 16
-	s := openAt(t, Options{Path: t.TempDir(), Retention: 2 * time.Second})
+	const events, size, writers = 6000, 16 << 10, 16
+	often := defaultBounds
+	often.reclaim = time.Second // where the machine is busy, the drain has lulls
+	s, err := open(t.Context(), Options{Path: t.TempDir(), Retention: 2 * time.Second}, often)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close(context.Background()) })
 	w := newWebhook(t, s, "w")
 	body := make([]byte, size)
 	_, _ = rand.NewChaCha8([32]byte{}).Read(body)
@@ -54,6 +60,6 @@ func TestSpaceComesBackAfterADrain(t *testing.T) {
 		}
 	}
 	eventually(t, "the events expire", func() bool { return s.Stats().Events == 0 })
-	eventually(t, "the disk has its space back", func() bool { return s.Stats().DiskBytes < 2*memTableSize })
+	eventually(t, "the disk has its space back", func() bool { return s.Stats().DiskBytes < reclaimFrom+2*memTableSize })
 	checkCounters(t, s)
 }
