@@ -3,6 +3,7 @@ package badgerqueue
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/dgraph-io/badger/v4"
@@ -318,12 +319,23 @@ func (c *committer) fail(ops []operation, err error) {
 // latch makes the store take nothing more: after a failed write nobody knows
 // what the disk holds, so nothing is acknowledged until it has been opened anew.
 func (s *Store) latch(err error) error {
-	err = fmt.Errorf("%w: %w; restart to read what the disk holds", queue.ErrFailed, err)
+	err = fmt.Errorf("%w: %w; restart to read what the disk holds", queue.ErrFailed, firstLine{err})
 	if !s.o.trusting && s.failed.CompareAndSwap(nil, &err) { // Promise 1: after a failed write nothing is acknowledged.
 		s.log.Error("the store takes no more events", "error", err)
 	}
 	return err
 }
+
+// firstLine is an error without the stack that some of Badger's carry in their
+// text: whoever submits is told it.
+type firstLine struct{ error }
+
+func (e firstLine) Error() string {
+	line, _, _ := strings.Cut(e.error.Error(), "\n")
+	return line
+}
+
+func (e firstLine) Unwrap() error { return e.error }
 
 // finish writes what the operations of a batch share: each touched D record
 // once, counters, cursors, the time.
