@@ -148,8 +148,8 @@ func (s *Store) sweepSequence(ctx context.Context, early bool) (removed int64, m
 				swept = seqOf(key) + 1
 				return true, nil
 			}
-			created, ahead := s.clock.own(e.Created)
-			if created.After(old) && !ahead && !early {
+			created, young := s.young(&e, old)
+			if young && !early {
 				return false, nil
 			}
 			ds, err := getDeliveries(txn, seqOf(key))
@@ -198,7 +198,7 @@ func (s *Store) announceSweep(ctx context.Context, old time.Time, early bool) (f
 		return scan(txn, []byte{prefixEvent}, eventKey(s.shown.Load().swept), func(key, rec []byte) (bool, error) {
 			e, err := decodeEvent(key, rec, s.tags)
 			if err == nil && !early {
-				if created, ahead := s.clock.own(e.Created); created.After(old) && !ahead {
+				if _, young := s.young(&e, old); young {
 					return false, nil
 				}
 			}
@@ -211,6 +211,13 @@ func (s *Store) announceSweep(ctx context.Context, old time.Time, early bool) (f
 	}
 	s.sweeping.Store(from + sweepScan)
 	return from, s.commit(ctx, 2, 256, func(*batch) error { return nil })
+}
+
+// young tells whether an event was accepted after old, and when that was by the
+// store's clock. One from ahead of that clock is not: its date says nothing.
+func (s *Store) young(e *queue.Event, old time.Time) (created time.Time, young bool) {
+	created, ahead := s.clock.own(e.Created)
+	return created, created.After(old) && !ahead
 }
 
 // sweepEnded removes events behind the cursor whose time has come.
