@@ -1,14 +1,34 @@
 package event
 
-// verbatim tells whether a string needs no escape.
-func verbatim(s []byte) bool {
-	for _, c := range s {
-		if c < 0x20 || c == '"' || c == '\\' {
-			return false
+import (
+	"encoding/binary"
+	"math/bits"
+)
+
+// plain is how many bytes at the beginning of s a JSON string holds as they are:
+// all up to the first quote, backslash or control character. Eight are looked at
+// at once: of a byte, take 1 away and a borrow reaches its highest bit where it
+// was 0 and, of those below 0x80, nowhere else.
+func plain(s []byte) int {
+	const ones, highs = 0x0101010101010101, 0x8080808080808080
+	i := 0
+	for ; i+8 <= len(s); i += 8 {
+		word := binary.LittleEndian.Uint64(s[i:])
+		quotes, escapes := word^ones*'"', word^ones*'\\'
+		if found := ((word - ones*0x20) | (quotes - ones) | (escapes - ones)) &^ word & highs; found != 0 {
+			return i + bits.TrailingZeros64(found)/8
 		}
 	}
-	return true
+	for ; i < len(s); i++ {
+		if c := s[i]; c < 0x20 || c == '"' || c == '\\' {
+			break
+		}
+	}
+	return i
 }
+
+// verbatim tells whether a string needs no escape.
+func verbatim(s []byte) bool { return plain(s) == len(s) }
 
 // appendString appends a string as ECMAScript's QuoteJSONString does (ECMA-262
 // §25.5.2.3): raw but for the quote, the backslash and control characters.
@@ -19,14 +39,13 @@ func appendString(dst, s []byte, verbatim bool) []byte {
 		return append(dst, '"')
 	}
 	const hex = "0123456789abcdef"
-	from := 0
-	for i, c := range s {
-		if c >= 0x20 && c != '"' && c != '\\' {
-			continue
+	for {
+		n := plain(s)
+		dst = append(dst, s[:n]...)
+		if n == len(s) {
+			return append(dst, '"')
 		}
-		dst = append(dst, s[from:i]...)
-		from = i + 1
-		switch c {
+		switch c := s[n]; c {
 		case '"', '\\':
 			dst = append(dst, '\\', c)
 		case '\b':
@@ -42,9 +61,8 @@ func appendString(dst, s []byte, verbatim bool) []byte {
 		default:
 			dst = append(dst, '\\', 'u', '0', '0', hex[c>>4], hex[c&15])
 		}
+		s = s[n+1:]
 	}
-	dst = append(dst, s[from:]...)
-	return append(dst, '"')
 }
 
 // append appends a value in its canonical form.

@@ -36,10 +36,11 @@ const (
 	maxSafeInteger = 1<<53 - 1
 )
 
-// timeLayout writes times in UTC to the second.
-const timeLayout = "2006-01-02T15:04:05Z"
+// timeSize is how many bytes appendTime appends.
+const timeSize = len("2026-01-07T15:30:00Z")
 
-func formatTime(t time.Time) string { return t.UTC().Format(timeLayout) }
+// appendTime appends a time in UTC, to the second.
+func appendTime(dst []byte, t time.Time) []byte { return t.UTC().AppendFormat(dst, time.RFC3339) }
 
 // idAlphabet sorts as the bytes it encodes do.
 var idAlphabet = base32.NewEncoding("0123456789abcdefghjkmnpqrstvwxyz").WithPadding(base32.NoPadding)
@@ -52,5 +53,6 @@ func NewID(now time.Time) string {
 	var ms [8]byte
 	binary.BigEndian.PutUint64(ms[:], uint64(now.UnixMilli()))
 	copy(b[:6], ms[2:])
-	return "fb_" + idAlphabet.EncodeToString(b[:])
+	id := append(make([]byte, 0, 29), "fb_"...)
+	return string(idAlphabet.AppendEncode(id, b[:]))
 }

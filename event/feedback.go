@@ -161,6 +161,10 @@ func (f *Feedback) newInt(n int) ref {
 	return f.add(node{kind: number, value: fmt.Append(nil, n)})
 }
 
+func (f *Feedback) newTime(t time.Time) ref {
+	return f.add(node{kind: text, value: appendTime(make([]byte, 0, timeSize), t), verbatim: true})
+}
+
 func (f *Feedback) fillText(parent ref, name, value string) {
 	if value != "" && f.member(parent, name) == none {
 		f.set(parent, name, f.newText(strings.ToValidUTF8(value, "\uFFFD")))
@@ -174,7 +178,9 @@ func (f *Feedback) Complete(now time.Time, newID func(time.Time) string) {
 		f.set(f.root, "id", f.newText(newID(now)))
 	}
 	f.fillText(f.root, "status", "new")
-	f.fillText(f.root, "createdAt", formatTime(now))
+	if f.member(f.root, "createdAt") == none {
+		f.set(f.root, "createdAt", f.newTime(now))
+	}
 }
 
 // Document is the event document with this feedback as its data, in canonical
@@ -188,12 +194,12 @@ func (f *Feedback) AppendDocument(dst []byte, t Type, now time.Time) ([]byte, er
 	f.arrange()
 	start := len(dst)
 	if dst == nil {
-		dst = make([]byte, 0, 512+32*len(f.nodes))
+		dst = make([]byte, 0, f.size())
 	}
 	dst = append(dst, `{"event":"`...)
 	dst = append(dst, t...)
 	dst = append(dst, `","timestamp":"`...)
-	dst = now.UTC().AppendFormat(dst, timeLayout)
+	dst = appendTime(dst, now)
 	dst = append(dst, `","data":`...)
 	dst = f.append(dst, f.root)
 	dst = append(dst, '}')
@@ -202,6 +208,16 @@ func (f *Feedback) AppendDocument(dst []byte, t Type, now time.Time) ([]byte, er
 			"The finished event has %d bytes; receivers take at most %d. Shorten the message or the metadata.", n, MaxDocument))
 	}
 	return dst, nil
+}
+
+// size is how long the document is, or a little less where strings hold what
+// must be escaped.
+func (f *Feedback) size() int {
+	size := len(`{"event":"","timestamp":"","data":}`) + len(Created) + timeSize
+	for i := range f.nodes {
+		size += len(f.nodes[i].name) + len(f.nodes[i].value) + len(`"":"",`)
+	}
+	return size
 }
 
 // arrange puts the known members in their order.

@@ -304,3 +304,28 @@ func BenchmarkSubmissionToDocument(b *testing.B) {
 		f.Release()
 	}
 }
+
+func TestWhatNeedsNoEscapeEndsWhereItShould(t *testing.T) {
+	t.Parallel()
+	for length := range 20 {
+		for at := range length {
+			for c := range 256 {
+				s := bytes.Repeat([]byte{0xFF}, length)
+				s[at] = byte(c)
+				want := length
+				if c < 0x20 || c == '"' || c == '\\' {
+					want = at
+				}
+				if got := plain(s); got != want {
+					t.Fatalf("%d of % x, want %d", got, s, want)
+				}
+				if at > 0 && want == at { // what stands behind the first changes nothing
+					s[at-1] = '!'
+					if got := plain(s); got != want {
+						t.Fatalf("%d of % x, want %d", got, s, want)
+					}
+				}
+			}
+		}
+	}
+}

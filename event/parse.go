@@ -7,7 +7,6 @@ import (
 	"strings"
 	"unicode/utf16"
 	"unicode/utf8"
-	"unsafe"
 )
 
 // parser reads JSON (RFC 8259) into a tree and refuses what has no stable form.
@@ -35,7 +34,7 @@ func (t *tree) parse(in []byte) error {
 	if !utf8.Valid(in) {
 		return malformed("", "the text is not valid UTF-8")
 	}
-	p := parser{tree: t, in: in}
+	p := parser{tree: t, in: in, path: t.path}
 	p.space()
 	root, err := p.value(0)
 	if err != nil {
@@ -45,7 +44,7 @@ func (t *tree) parse(in []byte) error {
 	if p.pos < len(in) {
 		return p.malformed("something follows the value")
 	}
-	t.root = root
+	t.root, t.path = root, p.path
 	return nil
 }
 
@@ -115,7 +114,7 @@ func (p *parser) value(depth int) (ref, error) {
 }
 
 func (p *parser) literal(word string) bool {
-	return bytes.HasPrefix(p.in[p.pos:], unsafe.Slice(unsafe.StringData(word), len(word)))
+	return bytes.HasPrefix(p.in[p.pos:], bytesOf(word))
 }
 
 func (p *parser) tooDeep(depth int) error {
@@ -268,42 +267,44 @@ func (s *nameSet) add(name []byte) bool {
 func (p *parser) string() (s []byte, verbatim bool, err error) {
 	p.pos++
 	start := p.pos
-	for p.pos < len(p.in) {
-		switch c := p.in[p.pos]; {
-		case c == '"':
-			s = p.in[start:p.pos:p.pos]
-			p.pos++
-			return s, true, nil
-		case c == '\\':
-			return p.escaped(start)
-		case c < 0x20:
-			return nil, false, p.malformed("a control character stands in a string unescaped")
-		default:
-			p.pos++
-		}
+	p.pos += plain(p.in[start:])
+	switch p.peek() {
+	case '"':
+		s = p.in[start:p.pos:p.pos]
+		p.pos++
+		return s, true, nil
+	case '\\':
+		return p.escaped(start)
 	}
-	return nil, false, p.malformed("a string does not end")
+	return nil, false, p.unended()
+}
+
+// unended is the refusal of a string whose end or next escape does not come.
+func (p *parser) unended() error {
+	if p.pos < len(p.in) {
+		return p.malformed("a control character stands in a string unescaped")
+	}
+	return p.malformed("a string does not end")
 }
 
 // escaped reads a string on from its first escape.
 func (p *parser) escaped(start int) (s []byte, verbatim bool, err error) {
 	verbatim = true
 	buf := append(make([]byte, 0, p.pos-start+32), p.in[start:p.pos]...)
-	for p.pos < len(p.in) {
-		c := p.in[p.pos]
-		switch {
-		case c == '"':
+	for {
+		n := plain(p.in[p.pos:])
+		buf = append(buf, p.in[p.pos:p.pos+n]...)
+		p.pos += n
+		switch p.peek() {
+		case '"':
 			p.pos++
 			return buf, verbatim, nil
-		case c < 0x20:
-			return nil, false, p.malformed("a control character stands in a string unescaped")
-		case c != '\\':
-			buf = append(buf, c)
+		case '\\':
 			p.pos++
-			continue
+		default:
+			return nil, false, p.unended()
 		}
-		p.pos++
-		c = p.peek()
+		c := p.peek()
 		p.pos++
 		switch c {
 		case '/':
@@ -335,7 +336,6 @@ func (p *parser) escaped(start int) (s []byte, verbatim bool, err error) {
 		verbatim = false
 		buf = append(buf, c)
 	}
-	return nil, false, p.malformed("a string does not end")
 }
 
 // unicode reads the four digits of a \u escape, and a second escape where the

@@ -47,10 +47,12 @@ const none ref = -1
 type tree struct {
 	nodes []node
 	root  ref
+	path  []segment // of the parser, empty; kept for its memory
 }
 
 func (t *tree) reset() {
 	clear(t.nodes)
+	clear(t.path[:cap(t.path)])
 	t.nodes, t.root = t.nodes[:0], none
 }
 
@@ -115,14 +117,18 @@ func (t *tree) set(parent ref, name string, value ref) {
 		return
 	}
 	v := t.at(value)
-	v.name, v.nameVerbatim = []byte(name), verbatim([]byte(name))
+	v.name = bytesOf(name)
+	v.nameVerbatim = verbatim(v.name)
 	t.link(parent, value)
 }
 
-// newText makes a string node. It holds the string itself: values are never
-// written to.
+// bytesOf are the bytes of the string itself: neither names nor values of nodes
+// are ever written to.
+func bytesOf(s string) []byte { return unsafe.Slice(unsafe.StringData(s), len(s)) }
+
+// newText makes a string node.
 func (t *tree) newText(s string) ref {
-	b := unsafe.Slice(unsafe.StringData(s), len(s))
+	b := bytesOf(s)
 	return t.add(node{kind: text, value: b, verbatim: verbatim(b)})
 }
 
@@ -195,17 +201,44 @@ func (t *tree) orderAll(r ref) {
 	}
 }
 
+// maxKnown is the most members that a table of known ones has.
+const maxKnown = 11
+
+// find finds the known members of an object: they stand as in the table, none
+// where absent.
+func (t *tree) find(parent ref, known []string) (at [maxKnown]ref) {
+	for i := range at {
+		at[i] = none
+	}
+	i := 0 // most come in the table's order
+	for r := t.at(parent).first; r != none; r = t.at(r).next {
+		name := t.at(r).name
+		for range known {
+			here := i
+			if i++; i == len(known) {
+				i = 0
+			}
+			if known[here] == string(name) {
+				at[here] = r
+				break
+			}
+		}
+	}
+	return at
+}
+
 // orderMembers puts known members first, in the order of the table, and leaves
 // the others behind them as they came; array indexes stay before all.
 func (t *tree) orderMembers(parent ref, known []string) {
-	all := make([]ref, 0, 16)
-	for _, name := range known {
-		if r := t.member(parent, name); r != none {
+	at := t.find(parent, known)
+	all := make([]ref, 0, 2*maxKnown)
+	for _, r := range at {
+		if r != none {
 			all = append(all, r)
 		}
 	}
 	for r := t.at(parent).first; r != none; r = t.at(r).next {
-		if !slices.Contains(known, string(t.at(r).name)) {
+		if !slices.Contains(at[:], r) {
 			all = append(all, r)
 		}
 	}

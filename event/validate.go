@@ -39,16 +39,16 @@ func (v *validator) accused(pointer string) bool {
 // members validates the known members of data, context or viewport. A null is
 // the same as nothing.
 func (v *validator) members(parent ref, pointer string) {
-	for _, name := range known(pointer) {
-		r := v.f.member(parent, name)
-		if r == none {
-			continue
-		}
-		if v.f.at(r).kind == null {
+	known := known(pointer)
+	at := v.f.find(parent, known)
+	for i, name := range known {
+		switch r := at[i]; {
+		case r == none:
+		case v.f.at(r).kind == null:
 			v.f.remove(parent, name)
-			continue
+		default:
+			v.member(r, name, pointer)
 		}
-		v.member(r, name, pointer)
 	}
 }
 
@@ -100,7 +100,7 @@ func (v *validator) member(r ref, name, parent string) {
 			wrong("lies outside the years 0000 to 9999")
 			return
 		}
-		n.value, n.verbatim = []byte(formatTime(at)), true
+		n.value, n.verbatim = appendTime(make([]byte, 0, timeSize), at), true
 	case "context":
 		v.members(r, "/context")
 	case "viewport":
