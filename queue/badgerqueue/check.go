@@ -145,6 +145,12 @@ func (c *checker) deliveries() error {
 				c.r.Waiting++
 			}
 			c.counts[d.webhook] = c.counts[d.webhook].Add(countOf(d.state))
+			if d.log != nil {
+				c.r.Attempts++
+				if _, err := parseAttempt(key, d.log, 1); err != nil {
+					c.r.found(eventName(seq), "attempt: %v", err)
+				}
+			}
 			at, ok := d.waitsAt(seq)
 			if ok && c.webhooks[d.webhook] && !c.has(waitingKey(d.webhook, d.rung, at)) {
 				c.r.found(eventName(seq), "the delivery to webhook %d waits, and nothing will wake it", d.webhook)

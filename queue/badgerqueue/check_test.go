@@ -24,8 +24,11 @@ func TestCheckFindsWhatDoesNotAgree(t *testing.T) {
 		"deliveries are damaged": {func(b *batch, _ queue.WebhookID) error { return b.set(deliveriesKey(seq), []byte("\x01no")) },
 			"event number 2: deliveries: damaged record"},
 		"a waiting delivery has no key": {func(b *batch, w queue.WebhookID) error {
-			return b.set(deliveriesKey(seq), deliveries{{webhook: w, state: queue.Retrying, rung: 1, at: 1}}.encode(deliveriesKey(seq)))
+			return b.set(deliveriesKey(seq), deliveries{{webhook: w, state: queue.Retrying, rung: 1, at: 1}}.encode(deliveriesKey(seq), record(0)))
 		}, "nothing will wake it"},
+		"a log is damaged": {func(b *batch, w queue.WebhookID) error {
+			return b.set(deliveriesKey(seq), deliveries{{webhook: w, state: queue.Delivered, attempts: 1, at: 1, log: []byte{attemptFormat}}}.encode(deliveriesKey(seq), record(0)))
+		}, "event number 2: attempt: damaged record"},
 		"a key wakes nothing": {func(b *batch, w queue.WebhookID) error {
 			return b.set(waitingKey(w, 3, waiting{due: 5, seq: seq}), nil)
 		},

@@ -32,7 +32,7 @@ const (
 
 // operation is one thing to commit.
 type operation interface {
-	// cost is a bound on the entries and bytes it writes.
+	// cost is about how many entries and bytes it writes, and rather more.
 	cost() (entries, bytes int)
 	// lazy tells that nobody waits for it.
 	lazy() bool
@@ -46,24 +46,21 @@ type operation interface {
 
 // committer is the store's only writer. Its fields belong to its goroutine.
 type committer struct {
-	s     *Store
-	state state
-	// recent are the deliveries of recently touched events, and order their
-	// age; entries counts their deliveries.
-	recent  map[uint64]deliveries
-	order   []uint64
-	entries int
+	s      *Store
+	state  state
+	recent *recents
+	batch  batch
+	errs   []error // of the batch's operations
 
 	maxEntries, maxBytes int // of one Badger transaction
-	advise               int64
-	carry                operation // taken from the queue, did not fit the last batch
+	advise               int
 	timer                *time.Timer
 }
 
 func (c *committer) init(s *Store) {
 	c.s = s
 	c.state = *s.shown.Load()
-	c.recent = make(map[uint64]deliveries)
+	c.recent = new(recents)
 	// Some room is kept for what a batch adds of its own: the state record and
 	// a lane record per webhook.
 	c.maxEntries = int(s.db.MaxBatchCount()) * 3 / 4
@@ -81,15 +78,10 @@ func (c *committer) run() {
 			c.keepTime()
 			return
 		}
-		if err := c.s.failure(); err != nil {
-			finish(batch, err)
-			continue
-		}
 		if !c.s.disk.roomToWrite() {
 			batch = c.stall(batch)
 		}
 		c.commit(batch)
-		clear(batch)
 	}
 }
 
@@ -100,46 +92,29 @@ func (c *committer) keepTime() {
 	}
 }
 
-// gather waits for an operation and takes what else waits, as much as fits one
-// transaction. When all of it is lazy it waits a moment for company. None means
-// that the store stops.
+// gather waits for an operation and takes what else waits. When all of it is lazy
+// it waits a moment for company. None means that the store stops.
 func (c *committer) gather(batch []operation) []operation {
-	var entries, bytes int
 	urgent := false
-	add := func(op operation) bool {
-		n, size := op.cost()
-		if len(batch) > 0 && (entries+n > c.maxEntries || bytes+size > c.maxBytes) {
-			c.carry = op
-			return false
-		}
-		entries, bytes = entries+n, bytes+size
+	add := func(op operation) {
 		batch = append(batch, op)
 		urgent = urgent || !op.lazy()
-		return true
 	}
-	if op := c.carry; op != nil {
-		c.carry = nil
+	select {
+	case op := <-c.s.ops:
 		add(op)
-	} else {
+	case <-c.s.stop:
 		select {
 		case op := <-c.s.ops:
 			add(op)
-		case <-c.s.stop:
-			select {
-			case op := <-c.s.ops:
-				add(op)
-			default:
-				return nil
-			}
+		default:
+			return nil
 		}
 	}
-	waited := false
-	for {
+	for waited := false; len(batch) < maxQueued; {
 		select {
 		case op := <-c.s.ops:
-			if !add(op) {
-				return batch
-			}
+			add(op)
 			continue
 		default:
 		}
@@ -147,12 +122,10 @@ func (c *committer) gather(batch []operation) []operation {
 			return batch
 		}
 		c.timer.Reset(lazyDelay)
-		for !urgent && !waited {
+		for !urgent && !waited && len(batch) < maxQueued {
 			select {
 			case op := <-c.s.ops:
-				if !add(op) {
-					return batch
-				}
+				add(op)
 			case <-c.timer.C:
 				waited = true
 			case <-c.s.stop:
@@ -161,6 +134,7 @@ func (c *committer) gather(batch []operation) []operation {
 		}
 		c.timer.Stop()
 	}
+	return batch
 }
 
 // stall holds what must be written until there is room, and refuses new events
@@ -199,11 +173,6 @@ func (c *committer) stall(batch []operation) []operation {
 		}
 	}
 	c.s.log.Info("writing again", "path", c.s.o.Path, "free", c.s.disk.free())
-	// More may have been held than fits one transaction.
-	for len(held) > maxQueued/8 {
-		c.commit(held[:maxQueued/8])
-		held = held[maxQueued/8:]
-	}
 	return held
 }
 
@@ -213,63 +182,46 @@ func finish(ops []operation, err error) {
 	}
 }
 
-// batch is one transaction being put together.
-type batch struct {
-	c       *committer
-	s       *Store
-	txn     *badger.Txn
-	now     time.Time
-	touched map[uint64]deliveries // D records to write
-	hooks   map[*hook][]ticket    // webhooks whose counters moved, with the R keys added
-	fresh   []freshEvent          // to tell lanes of
-	settled []settledLease        // likewise
-	effects []func()              // others, after the commit
-	bytes   int64                 // written
-	retired map[uint64]deliveries // D records removed
-	stateOf state                 // the committer's, as this batch leaves it
-}
-
-// moved has a webhook's counters written with the batch.
-func (b *batch) moved(h *hook) {
-	if _, ok := b.hooks[h]; !ok {
-		b.hooks[h] = nil
-	}
-}
-
-type freshEvent struct {
-	event *queue.Event
-	hook  *hook
-}
-
-type settledLease struct {
-	hook *hook
-	seq  uint64
-}
-
-// commit applies the operations, commits them with one fsync, tells the lanes
-// and then everyone who waits.
+// commit commits the operations, with one fsync for as many as fit one
+// transaction.
 func (c *committer) commit(ops []operation) {
-	if len(ops) == 0 {
-		return
+	for len(ops) > 0 {
+		n := c.commitSome(ops)
+		clear(ops[:n])
+		ops = ops[n:]
 	}
-	b := &batch{
-		c: c, s: c.s, now: c.s.clock.now(), stateOf: c.state,
-		txn:     c.s.db.NewTransaction(true),
-		touched: make(map[uint64]deliveries),
-		hooks:   make(map[*hook][]ticket),
-		retired: make(map[uint64]deliveries),
+}
+
+// commitSome applies operations, commits them, tells the lanes and then everyone
+// who waits. It returns how many those were.
+func (c *committer) commitSome(ops []operation) int {
+	if err := c.s.failure(); err != nil {
+		finish(ops, err)
+		return len(ops)
 	}
+	b := &c.batch
+	b.begin(c)
 	defer b.txn.Discard()
-	errs := make([]error, len(ops))
+	c.errs = c.errs[:0]
 	for i, op := range ops {
-		errs[i] = op.apply(b)
-		if errors.Is(errs[i], badger.ErrTxnTooBig) {
+		if i > 0 && !b.takes(op) {
+			break
+		}
+		err := op.apply(b)
+		c.errs = append(c.errs, err)
+		if errors.Is(err, badger.ErrTxnTooBig) {
 			// A cost that was wrong: the transaction cannot be trusted to hold
 			// what was applied, so nothing of it is committed.
-			c.fail(ops, fmt.Errorf("a batch of %d operations outgrew its transaction: %w", len(ops), errs[i]))
-			return
+			c.fail(ops, fmt.Errorf("a batch of %d operations outgrew its transaction: %w", i+1, err))
+			return len(ops)
 		}
 	}
+	ops = ops[:len(c.errs)]
+	c.commitBatch(b, ops)
+	return len(ops)
+}
+
+func (c *committer) commitBatch(b *batch, ops []operation) {
 	if err := b.finish(); err != nil {
 		c.fail(ops, fmt.Errorf("writing a batch: %w", err))
 		return
@@ -298,10 +250,10 @@ func (c *committer) commit(ops []operation) {
 	c.s.visible.Unlock()
 	took := time.Since(start)
 	for i, op := range ops {
-		op.done(errs[i])
+		op.done(c.errs[i])
 	}
 	c.s.latency.Store(c.s.latency.Load()*7/8 + int64(took)/8)
-	c.s.disk.wrote(b.bytes)
+	c.s.disk.wrote(int64(b.bytes))
 	if c.s.o.OnCommit != nil {
 		c.s.o.OnCommit(took, len(ops))
 	}
@@ -337,37 +289,20 @@ func (e firstLine) Error() string {
 
 func (e firstLine) Unwrap() error { return e.error }
 
-// finish writes what the operations of a batch share: each touched D record
-// once, counters, cursors, the time.
-func (b *batch) finish() error {
-	for seq, ds := range b.touched {
-		key := deliveriesKey(seq)
-		if err := b.set(key, ds.encode(key)); err != nil {
-			return err
-		}
-	}
-	for h, added := range b.hooks {
-		key := laneKey(h.id)
-		if err := b.set(key, encodeLane(key, h.counts, h.storedMarks(added))); err != nil {
-			return err
-		}
-	}
-	// Every transaction writes the state, moved or not: its newest version tells
-	// inspect how far the tables go.
-	b.stateOf.at, b.stateOf.shift = b.now.UnixNano(), b.s.clock.readShift()
-	return b.set(keyState, b.stateOf.encode())
-}
-
 // applied makes the committed batch visible to lanes and readers.
 func (c *committer) applied(b *batch) {
 	c.state = b.stateOf
 	shown := c.state
 	c.s.shown.Store(&shown)
 	for seq := range b.retired {
-		c.forget(seq)
+		c.recent.forget(seq)
 	}
-	for seq, ds := range b.touched {
-		c.remember(seq, ds)
+	for seq, t := range b.touched {
+		if t.ds.wait() {
+			c.recent.put(seq, t.ds)
+		} else {
+			c.recent.forget(seq)
+		}
 	}
 	for h := range b.hooks {
 		h.show()
@@ -386,99 +321,6 @@ func (c *committer) applied(b *batch) {
 	for _, effect := range b.effects {
 		effect()
 	}
-}
-
-func (c *committer) remember(seq uint64, ds deliveries) {
-	if _, ok := c.recent[seq]; !ok {
-		c.order = append(c.order, seq)
-		c.entries += len(ds) + 1
-	}
-	c.recent[seq] = ds
-	for c.entries > remembered && len(c.order) > 0 {
-		oldest := c.order[0]
-		c.order = c.order[1:]
-		if old, ok := c.recent[oldest]; ok {
-			c.entries -= len(old) + 1
-			delete(c.recent, oldest)
-		}
-	}
-}
-
-func (c *committer) forget(seq uint64) {
-	if ds, ok := c.recent[seq]; ok {
-		c.entries -= len(ds) + 1
-		delete(c.recent, seq)
-	}
-}
-
-func (b *batch) set(key, value []byte) error {
-	b.bytes += int64(len(key) + len(value) + 24)
-	return b.txn.Set(key, value)
-}
-
-func (b *batch) delete(key []byte) error {
-	b.bytes += int64(len(key) + 24)
-	return b.txn.Delete(key)
-}
-
-// deliveriesOf returns an event's deliveries as this batch leaves them. What is
-// changed must be passed to touch.
-func (b *batch) deliveriesOf(seq uint64) (deliveries, error) {
-	if ds, ok := b.touched[seq]; ok {
-		return ds, nil
-	}
-	if _, ok := b.retired[seq]; ok {
-		return nil, nil
-	}
-	if ds, ok := b.c.recent[seq]; ok {
-		return ds, nil
-	}
-	return getDeliveries(b.txn, seq)
-}
-
-func (b *batch) touch(seq uint64, ds deliveries) { b.touched[seq] = ds }
-
-// move changes a delivery's state and keeps its R key and the counters right.
-func (b *batch) move(h *hook, seq uint64, d *delivery, to delivery) error {
-	if at, ok := d.waitsAt(seq); ok {
-		if err := b.delete(waitingKey(h.id, d.rung, at)); err != nil {
-			return err
-		}
-	}
-	h.count(d.state, -1)
-	h.count(to.state, 1)
-	added := b.hooks[h]
-	if at, ok := to.waitsAt(seq); ok {
-		if err := b.set(waitingKey(h.id, to.rung, at), nil); err != nil { // Promise 1: a retry is found again after a restart: its key is written with its state.
-			return err
-		}
-		added = append(added, ticket{seq: seq, rung: to.rung, due: at.due})
-	}
-	b.hooks[h] = added
-	*d = to
-	return nil
-}
-
-// count moves one of the committer's counters.
-func (h *hook) count(s queue.State, n int64) {
-	switch s {
-	case queue.Pending:
-		h.counts.Pending += n
-	case queue.Retrying:
-		h.counts.Retrying += n
-	case queue.Delivered:
-		h.counts.Delivered += n
-	case queue.Failed:
-		h.counts.Failed += n
-	}
-}
-
-// hook returns the state of a webhook that lives as this batch leaves it.
-func (b *batch) hook(id queue.WebhookID) *hook {
-	if h := b.s.hook(id); h != nil && !h.deleted {
-		return h
-	}
-	return nil
 }
 
 // waits tells whether any delivery has attempts to come. One whose webhook was

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/dgraph-io/badger/v4"
@@ -17,6 +18,9 @@ type enqueueOp struct {
 	receipt queue.Receipt
 	result  chan error // of capacity 1
 }
+
+// enqueueOps are those of before: their channels are empty.
+var enqueueOps = sync.Pool{New: func() any { return &enqueueOp{result: make(chan error, 1)} }}
 
 // Enqueue implements queue.Queue.
 func (s *Store) Enqueue(ctx context.Context, e queue.Entry) (queue.Receipt, error) {
@@ -40,7 +44,8 @@ func (s *Store) Enqueue(ctx context.Context, e queue.Entry) (queue.Receipt, erro
 		s.pending.Add(-size)
 		return queue.Receipt{}, fmt.Errorf("%w: %d MiB of events wait for the disk", queue.ErrFull, maxPending>>20)
 	}
-	op := &enqueueOp{entry: e, result: make(chan error, 1)}
+	op := enqueueOps.Get().(*enqueueOp)
+	op.entry = e
 	select {
 	case s.ops <- op:
 	default:
@@ -51,7 +56,10 @@ func (s *Store) Enqueue(ctx context.Context, e queue.Entry) (queue.Receipt, erro
 	select {
 	case err := <-op.result:
 		s.pending.Add(-size)
-		return op.receipt, err
+		receipt := op.receipt
+		op.entry, op.receipt = queue.Entry{}, queue.Receipt{}
+		enqueueOps.Put(op)
+		return receipt, err
 	case <-ctx.Done():
 		go func() {
 			_ = <-op.result // nobody is left to tell
@@ -95,7 +103,8 @@ func (o *enqueueOp) apply(b *batch) error {
 	}
 	event.ID = queue.NewEventID(event.Created, b.s.tags.of(seq), seq)
 	key := eventKey(seq)
-	if err := b.set(key, seal(key, appendEvent(record(128+len(e.FeedbackID)+len(e.Trace.State)+len(e.Body)), event))); err != nil {
+	rec := b.record(128 + len(e.FeedbackID) + len(e.Trace.State) + len(e.Body))
+	if err := b.set(key, seal(key, appendEvent(rec, event))); err != nil {
 		return err
 	}
 	if ds := b.address(event, e.Webhooks); len(ds) > 0 {
@@ -103,14 +112,13 @@ func (o *enqueueOp) apply(b *batch) error {
 	}
 	if e.FeedbackID != "" {
 		key := feedbackKey(e.FeedbackID)
-		if err := b.set(key, encodeSeq(key, seq)); err != nil {
+		if err := b.set(key, sealSeq(key, b.record(8), seq)); err != nil {
 			return err
 		}
 	}
 	for _, k := range e.Keys {
 		key := idempotencyKey(k.Name)
-		entry := badger.NewEntry(key, idempotency{seq: seq, hash: k.Hash}.encode(key)).WithTTL(keyWindow)
-		if err := b.txn.SetEntry(entry); err != nil {
+		if err := b.setFor(keyWindow, key, idempotency{seq: seq, hash: k.Hash}.encode(key)); err != nil {
 			return err
 		}
 	}

@@ -19,8 +19,9 @@ func FuzzRecords(f *testing.F) {
 	f.Add(appendEvent(record(0), &event)[recordHeader:])
 	attempt := queue.Attempt{At: event.Created, Status: 500, Error: "e", ErrorClass: "http_500", Duration: time.Second, Next: event.Created,
 		RequestHeaders: []queue.Header{{Name: "a", Value: "b"}}, ResponseBody: []byte("x")}
-	f.Add(encodeAttempt(attemptKey(1, 2, 3), &attempt)[recordHeader:])
-	f.Add(deliveries{{webhook: 1, state: queue.Retrying, rung: 2, attempts: 3, at: 4}}.encode([]byte("k"))[recordHeader:])
+	f.Add(appendAttempt(nil, &attempt))
+	f.Add(deliveries{{webhook: 1, state: queue.Retrying, rung: 2, attempts: 3, at: 4}}.appendTo(nil))
+	f.Add(deliveries{{webhook: 1, state: queue.Delivered, attempts: 1, log: appendAttempt(nil, &attempt)}, {webhook: 2}}.appendTo(nil))
 	f.Add(idempotency{seq: 9}.encode([]byte("k"))[recordHeader:])
 	f.Add(encodeWebhook(webhookKey(3), queue.Webhook{ID: 3, Name: "w", Revision: 2, Data: []byte("{}")})[recordHeader:])
 	f.Add(state{seq: 5, events: 4, at: 3, shift: -2}.encode()[recordHeader:])
@@ -32,9 +33,9 @@ func FuzzRecords(f *testing.F) {
 		again(t, "event", eventKey(seq), payload, func(key, rec []byte) (queue.Event, error) { return decodeEvent(key, rec, tag) },
 			func(key []byte, e queue.Event) []byte { return seal(key, appendEvent(record(0), &e)) })
 		again(t, "deliveries", deliveriesKey(seq), payload, func(key, rec []byte) (deliveries, error) { return decodeDeliveries(nil, key, rec) },
-			func(key []byte, ds deliveries) []byte { return ds.encode(key) })
+			func(key []byte, ds deliveries) []byte { return ds.encode(key, record(ds.size())) })
 		again(t, "attempt", attemptKey(seq, webhook, number), payload, decodeAttempt,
-			func(key []byte, a queue.Attempt) []byte { return encodeAttempt(key, &a) })
+			func(key []byte, a queue.Attempt) []byte { return seal(key, appendAttempt(record(0), &a)) })
 		again(t, "idempotency", idempotencyKey("k"), payload, decodeIdempotency,
 			func(key []byte, k idempotency) []byte { return k.encode(key) })
 		again(t, "sequence number", feedbackKey("fb"), payload, decodeSeq, encodeSeq)

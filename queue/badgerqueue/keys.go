@@ -10,9 +10,10 @@ import (
 // The key space. Numbers are big endian, so keys sort as they count.
 //
 //	E seq8                       one event: header and the exact body
-//	D seq8                       its deliveries: one small record per event
+//	D seq8                       its deliveries, one small record per event; with
+//	                             few of them also the attempts that delivered at once
 //	R webhook4 rung1 due8 seq8   empty; a delivery that waits for a time
-//	A seq8 webhook4 number2      one attempt
+//	A seq8 webhook4 number2      one attempt, unless it is in D
 //	F feedback id                seq8 of the latest event of that feedback
 //	K idempotency key            seq8 and hash; expires
 //	X ended8 seq8                an event that ended behind the sweep cursor

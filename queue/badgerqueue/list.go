@@ -149,6 +149,17 @@ func (s *Store) Attempts(ctx context.Context, id queue.DeliveryID) (list []queue
 		if _, err := s.eventByID(txn, id.Event); err != nil {
 			return err
 		}
+		ds, err := getDeliveries(txn, id.Event.Seq())
+		if err != nil {
+			return err
+		}
+		if d := ds.find(id.Webhook); d != nil && d.log != nil {
+			first, err := parseAttempt(deliveriesKey(id.Event.Seq()), d.log, 1)
+			if err != nil {
+				return err
+			}
+			list = append(list, first)
+		}
 		return scan(txn, attemptPrefix(id.Event.Seq(), id.Webhook), nil, func(key, rec []byte) (bool, error) {
 			a, err := decodeAttempt(key, rec)
 			list = append(list, a)

@@ -40,7 +40,11 @@ func (s *Store) getEvent(txn *badger.Txn, seq uint64) (queue.Event, error) {
 // getDeliveries reads an event's deliveries; none is an empty list.
 func getDeliveries(txn *badger.Txn, seq uint64) (deliveries, error) {
 	ds, err := getRecord(txn, deliveriesKey(seq), func(key, rec []byte) (deliveries, error) {
-		return decodeDeliveries(nil, key, rec)
+		ds, err := decodeDeliveries(nil, key, rec)
+		for i := range ds {
+			ds[i].log = bytes.Clone(ds[i].log)
+		}
+		return ds, err
 	})
 	if errors.Is(err, badger.ErrKeyNotFound) {
 		return nil, nil

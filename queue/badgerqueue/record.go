@@ -105,7 +105,8 @@ func appendTrace(b []byte, t queue.TraceContext) []byte {
 	return appendString(b, t.State)
 }
 
-// delivery is one webhook's entry in a D record: 16 bytes.
+// delivery is one webhook's entry in a D record: 16 bytes, and the log of its
+// attempt where there is one.
 type delivery struct {
 	webhook  queue.WebhookID
 	state    queue.State
@@ -115,6 +116,9 @@ type delivery struct {
 	// ended once it has. A pending delivery with at 0 is fresh: it has no R
 	// key, its lane finds it by its place in the sequence.
 	at int64
+	// log is its first attempt, where that delivered it and is kept here; all
+	// others have A records. Nil: none.
+	log []byte
 }
 
 func (d delivery) fresh() bool { return d.state == queue.Pending && d.at == 0 }
@@ -124,7 +128,16 @@ func (d delivery) waitsAt(seq uint64) (waiting, bool) {
 	return waiting{due: d.at, seq: seq}, d.state.Waiting() && d.at != 0
 }
 
-const deliverySize = 16
+const (
+	deliverySize = 16
+	// hasLog, in the byte of the state, says that the log follows, with its length.
+	hasLog = 0x80
+	// What is settled at the first attempt, as nearly everything is, costs one
+	// record less where its log is kept with its state. But the record is written
+	// anew for each of the event's webhooks: logs are kept there only where they
+	// are short, and of events with few webhooks.
+	maxLog, maxLogged = 1 << 10, 8
+)
 
 // deliveries is a D record: what became of one event at each webhook.
 type deliveries []delivery
@@ -138,58 +151,98 @@ func (ds deliveries) find(w queue.WebhookID) *delivery {
 	return nil
 }
 
+// wait tells whether any of them has attempts to come.
+func (ds deliveries) wait() bool {
+	return slices.ContainsFunc(ds, func(d delivery) bool { return d.state.Waiting() })
+}
+
 // sort puts the entries into the order they are stored and listed in.
 func (ds deliveries) sort() {
 	slices.SortFunc(ds, func(a, b delivery) int { return cmp.Compare(a.webhook, b.webhook) })
 }
 
-func (ds deliveries) encode(key []byte) []byte {
-	b := record(len(ds) * deliverySize)
-	for _, d := range ds {
-		b = binary.BigEndian.AppendUint32(b, uint32(d.webhook))
-		b = append(b, byte(d.state), d.rung)
-		b = binary.BigEndian.AppendUint16(b, d.attempts)
-		b = binary.BigEndian.AppendUint64(b, uint64(d.at))
+// size is a bound on the bytes of the record.
+func (ds deliveries) size() int {
+	n := recordHeader + len(ds)*deliverySize
+	for i := range ds {
+		if ds[i].log != nil {
+			n += binary.MaxVarintLen16 + len(ds[i].log)
+		}
 	}
-	return seal(key, b)
+	return n
 }
 
-// decodeDeliveries appends the entries of a D record to ds.
+// encode makes the record, begun by record.
+func (ds deliveries) encode(key, rec []byte) []byte { return seal(key, ds.appendTo(rec)) }
+
+// appendTo appends the payload.
+func (ds deliveries) appendTo(b []byte) []byte {
+	for i := range ds {
+		d := &ds[i]
+		state := byte(d.state)
+		if d.log != nil {
+			state |= hasLog
+		}
+		b = binary.BigEndian.AppendUint32(b, uint32(d.webhook))
+		b = append(b, state, d.rung)
+		b = binary.BigEndian.AppendUint16(b, d.attempts)
+		b = binary.BigEndian.AppendUint64(b, uint64(d.at))
+		if d.log != nil {
+			b = appendString(b, d.log)
+		}
+	}
+	return b
+}
+
+// decodeDeliveries appends the entries of a D record to ds. Their logs are slices
+// of rec.
 func decodeDeliveries(ds deliveries, key, rec []byte) (deliveries, error) {
 	p, err := unseal(key, rec)
 	if err != nil {
 		return nil, err
 	}
-	if len(p)%deliverySize != 0 {
-		return nil, fmt.Errorf("%w %q: %d bytes of deliveries", errDamaged, key, len(p))
+	r := reader{b: p}
+	for len(r.b) > 0 {
+		e := r.take(deliverySize)
+		if e == nil {
+			break
+		}
+		d := delivery{
+			webhook:  queue.WebhookID(binary.BigEndian.Uint32(e)),
+			state:    queue.State(e[4] &^ hasLog),
+			rung:     e[5],
+			attempts: binary.BigEndian.Uint16(e[6:]),
+			at:       int64(binary.BigEndian.Uint64(e[8:])),
+		}
+		if e[4]&hasLog != 0 {
+			d.log = r.bytes()
+		}
+		ds = append(ds, d)
 	}
-	for ; len(p) > 0; p = p[deliverySize:] {
-		ds = append(ds, delivery{
-			webhook:  queue.WebhookID(binary.BigEndian.Uint32(p)),
-			state:    queue.State(p[4]),
-			rung:     p[5],
-			attempts: binary.BigEndian.Uint16(p[6:]),
-			at:       int64(binary.BigEndian.Uint64(p[8:])),
-		})
+	if r.bad {
+		return nil, fmt.Errorf("%w %q: %d bytes of deliveries", errDamaged, key, len(p))
 	}
 	return ds, nil
 }
 
-func encodeAttempt(key []byte, a *queue.Attempt) []byte {
-	b := record(256 + len(a.ResponseBody))
-	b = binary.AppendVarint(b, a.At.UnixNano())
+// attemptFormat begins the payload of an attempt. Records of the first builds
+// begin with their time instead, whose first byte is never that small.
+const attemptFormat = 2
+
+func appendAttempt(b []byte, a *queue.Attempt) []byte {
+	b = append(b, attemptFormat)
+	b = binary.AppendVarint(b, unixNano(a.At))
 	b = binary.AppendVarint(b, int64(a.Duration))
 	b = binary.AppendUvarint(b, uint64(max(a.Status, 0)))
 	b = appendString(b, a.Error)
 	b = appendString(b, a.ErrorClass)
-	b = appendHeaders(b, a.RequestHeaders)
-	b = appendHeaders(b, a.ResponseHeaders)
-	b = appendString(b, a.ResponseBody)
 	b = append(b, a.TraceID[:]...)
 	b = append(b, a.SpanID[:]...)
-	b = binary.AppendVarint(b, unixNano(a.Next))
 	b = append(b, a.TraceFlags)
-	return seal(key, b)
+	b = binary.AppendVarint(b, unixNano(a.Next))
+	b = appendHeaders(b, a.RequestHeaders)
+	b = appendHeaders(b, a.ResponseHeaders)
+	return append(b, a.ResponseBody...)
 }
 
 func decodeAttempt(key, rec []byte) (queue.Attempt, error) {
@@ -197,21 +250,29 @@ func decodeAttempt(key, rec []byte) (queue.Attempt, error) {
 	if err != nil {
 		return queue.Attempt{}, err
 	}
+	return parseAttempt(key, p, int(binary.BigEndian.Uint16(key[13:])))
+}
+
+// parseAttempt reads the payload of an attempt that stands under a key.
+func parseAttempt(key, p []byte, number int) (queue.Attempt, error) {
 	r := reader{b: p}
-	a := queue.Attempt{
-		Number:   int(binary.BigEndian.Uint16(key[13:])),
-		At:       time.Unix(0, r.varint()).UTC(),
-		Duration: time.Duration(r.varint()),
-		Status:   int(r.uvarint()),
-	}
-	a.Error, a.ErrorClass = r.string(), r.string()
-	a.RequestHeaders, a.ResponseHeaders = r.headers(), r.headers()
-	a.ResponseBody = append([]byte(nil), r.bytes()...)
-	copy(a.TraceID[:], r.take(16))
-	copy(a.SpanID[:], r.take(8))
-	a.Next = fromUnixNano(r.varint())
-	if len(r.b) > 0 { // records of the first builds end here
-		a.TraceFlags = r.take(1)[0]
+	a := queue.Attempt{Number: number}
+	if len(p) > 0 && p[0] == attemptFormat {
+		r.b = p[1:]
+		a.At = fromUnixNano(r.varint())
+		a.Duration = time.Duration(r.varint())
+		a.Status = int(r.uvarint())
+		a.Error, a.ErrorClass = r.string(), r.string()
+		copy(a.TraceID[:], r.take(16))
+		copy(a.SpanID[:], r.take(8))
+		if f := r.take(1); f != nil {
+			a.TraceFlags = f[0]
+		}
+		a.Next = fromUnixNano(r.varint())
+		a.RequestHeaders, a.ResponseHeaders = r.headers(), r.headers()
+		a.ResponseBody = append([]byte(nil), r.b...)
+	} else {
+		r.firstAttempt(&a)
 	}
 	if r.bad {
 		return queue.Attempt{}, fmt.Errorf("%w %q: short attempt", errDamaged, key)
@@ -219,13 +280,20 @@ func decodeAttempt(key, rec []byte) (queue.Attempt, error) {
 	return a, nil
 }
 
-func appendHeaders(b []byte, hs []queue.Header) []byte {
-	b = binary.AppendUvarint(b, uint64(len(hs)))
-	for _, h := range hs {
-		b = appendString(b, h.Name)
-		b = appendString(b, h.Value)
+// firstAttempt reads what follows in an attempt of the first builds.
+func (r *reader) firstAttempt(a *queue.Attempt) {
+	a.At = fromUnixNano(r.varint())
+	a.Duration = time.Duration(r.varint())
+	a.Status = int(r.uvarint())
+	a.Error, a.ErrorClass = r.string(), r.string()
+	a.RequestHeaders, a.ResponseHeaders = r.spelledHeaders(), r.spelledHeaders()
+	a.ResponseBody = append([]byte(nil), r.bytes()...)
+	copy(a.TraceID[:], r.take(16))
+	copy(a.SpanID[:], r.take(8))
+	a.Next = fromUnixNano(r.varint())
+	if len(r.b) > 0 { // the very first end here
+		a.TraceFlags = r.take(1)[0]
 	}
-	return b
 }
 
 // idempotency is a K record.
@@ -252,8 +320,11 @@ func decodeIdempotency(key, rec []byte) (k idempotency, err error) {
 	return k, nil
 }
 
-func encodeSeq(key []byte, seq uint64) []byte {
-	return seal(key, binary.BigEndian.AppendUint64(record(8), seq))
+func encodeSeq(key []byte, seq uint64) []byte { return sealSeq(key, record(8), seq) }
+
+// sealSeq makes a record, begun by record, of a sequence number.
+func sealSeq(key, rec []byte, seq uint64) []byte {
+	return seal(key, binary.BigEndian.AppendUint64(rec, seq))
 }
 
 func decodeSeq(key, rec []byte) (uint64, error) {
@@ -543,17 +614,4 @@ func (r *reader) trace() (t queue.TraceContext) {
 		return queue.TraceContext{}
 	}
 	return t
-}
-
-func (r *reader) headers() []queue.Header {
-	n := r.uvarint()
-	if n == 0 || n > uint64(len(r.b)) {
-		r.bad = r.bad || n != 0
-		return nil
-	}
-	hs := make([]queue.Header, n)
-	for i := range hs {
-		hs[i] = queue.Header{Name: r.string(), Value: r.string()}
-	}
-	return hs
 }

@@ -375,8 +375,7 @@ func (b *batch) remove(f finished) (bool, error) {
 			return false, err
 		}
 	}
-	delete(b.touched, f.seq)
-	b.retired[f.seq] = ds
+	b.retire(f.seq)
 	b.stateOf.events--
 	return true, nil
 }

@@ -319,6 +319,9 @@ func (m *mender) deliveries() error {
 			if d.state.Waiting() {
 				m.r.Waiting++
 			}
+			if d.log != nil {
+				m.r.Attempts++
+			}
 			if d.fresh() && l.marks.fresh == 0 {
 				l.marks.fresh = seq
 			}

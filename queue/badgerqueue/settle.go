@@ -4,8 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/userhero/relay/queue"
@@ -18,6 +18,9 @@ type settleOp struct {
 	what   queue.Settlement
 	due    int64 // of Retry and Defer, by the store's clock
 }
+
+// settleOps are those of before.
+var settleOps = sync.Pool{New: func() any { return new(settleOp) }}
 
 // Settle implements queue.Settler for the lane's leases.
 func (l *lane) Settle(lease *queue.Lease, what queue.Settlement) error {
@@ -57,7 +60,8 @@ func (l *lane) take(lease *queue.Lease, what queue.Settlement) (*settleOp, error
 		return nil, nil
 	}
 	out.settling = true
-	op := &settleOp{hook: h, ticket: out.ticket, what: what}
+	op := settleOps.Get().(*settleOp)
+	*op = settleOp{hook: h, ticket: out.ticket, what: what}
 	if what.Kind == queue.SettleRetry || what.Kind == queue.SettleDefer {
 		op.due = l.s.clock.at(what.At).UnixNano()
 	}
@@ -74,14 +78,16 @@ func (o *settleOp) cost() (entries, bytes int) {
 	for _, h := range a.ResponseHeaders {
 		bytes += len(h.Name) + len(h.Value) + 8
 	}
-	// The D record is written whole: it may have been read for this alone.
-	return entries, bytes + 64*deliverySize
+	return entries, bytes
 }
 
 func (o *settleOp) lazy() bool { return true }
 
 // done has nobody to tell: a failure has latched the store.
-func (o *settleOp) done(error) {}
+func (o *settleOp) done(error) {
+	*o = settleOp{}
+	settleOps.Put(o)
+}
 
 func (o *settleOp) apply(b *batch) error {
 	seq := o.ticket.seq
@@ -110,10 +116,8 @@ func (o *settleOp) apply(b *batch) error {
 	case queue.SettleDefer:
 		to.at = o.due
 	}
-	if o.what.Kind != queue.SettleDefer && to.attempts < math.MaxUint16 {
-		to.attempts++
-		key := attemptKey(seq, o.hook.id, to.attempts)
-		if err := b.set(key, encodeAttempt(key, &o.what.Attempt)); err != nil {
+	if o.what.Kind != queue.SettleDefer {
+		if err := b.attempted(seq, ds, &to, &o.what.Attempt); err != nil {
 			return err
 		}
 	}
@@ -218,7 +222,7 @@ func (s *Store) Requeue(ctx context.Context, id queue.DeliveryID, at time.Time) 
 			}
 			b.effects = append(b.effects, func() { h.moved(seq) })
 		}
-		to := delivery{webhook: d.webhook, state: queue.Pending, attempts: d.attempts, at: due}
+		to := delivery{webhook: d.webhook, state: queue.Pending, attempts: d.attempts, at: due, log: d.log}
 		if err := b.move(h, seq, d, to); err != nil {
 			return err
 		}

@@ -1,0 +1,223 @@
+package badgerqueue
+
+import (
+	"math"
+	"time"
+
+	"github.com/dgraph-io/badger/v4"
+
+	"github.com/userhero/relay/queue"
+)
+
+// batch is one transaction being put together. The committer has one, which it
+// empties and fills again.
+type batch struct {
+	scratch
+	c                       *committer
+	s                       *Store
+	txn                     *badger.Txn
+	now                     time.Time
+	touched                 map[uint64]touched  // D records to write
+	hooks                   map[*hook][]ticket  // webhooks whose counters moved, with the R keys added
+	fresh                   []freshEvent        // to tell lanes of
+	settled                 []settledLease      // likewise
+	effects                 []func()            // others, after the commit
+	retired                 map[uint64]struct{} // events whose D record is removed
+	stateOf                 state               // the committer's, as this batch leaves it
+	entries, bytes, pending int                 // written, and of D records to write
+}
+
+type touched struct {
+	ds   deliveries
+	size int
+}
+
+type freshEvent struct {
+	event *queue.Event
+	hook  *hook
+}
+
+type settledLease struct {
+	hook *hook
+	seq  uint64
+}
+
+// begin empties the batch for the next transaction.
+func (b *batch) begin(c *committer) {
+	b.reset()
+	b.c, b.s, b.now, b.stateOf = c, c.s, c.s.clock.now(), c.state
+	b.txn = c.s.db.NewTransaction(true)
+	if b.touched = emptied(b.touched); b.hooks == nil {
+		b.hooks = make(map[*hook][]ticket)
+	}
+	b.retired = emptied(b.retired)
+	clear(b.hooks)
+	clear(b.fresh)
+	clear(b.effects)
+	b.fresh, b.settled, b.effects = b.fresh[:0], b.settled[:0], b.effects[:0]
+	b.entries, b.bytes, b.pending = 0, 0, 0
+}
+
+// emptied is the map without its entries, or a new one where clearing would cost
+// more than it saves.
+func emptied[V any](m map[uint64]V) map[uint64]V {
+	const many = 1 << 12
+	if m == nil || len(m) > many {
+		return make(map[uint64]V)
+	}
+	clear(m)
+	return m
+}
+
+// moved has a webhook's counters written with the batch.
+func (b *batch) moved(h *hook) {
+	if _, ok := b.hooks[h]; !ok {
+		b.hooks[h] = nil
+	}
+}
+
+// takes tells whether what an operation costs still fits the transaction.
+func (b *batch) takes(op operation) bool {
+	entries, bytes := op.cost()
+	return b.entries+len(b.touched)+entries <= b.c.maxEntries && b.bytes+b.pending+bytes <= b.c.maxBytes
+}
+
+// finish writes what the operations of a batch share: each touched D record
+// once, counters, cursors, the time.
+func (b *batch) finish() error {
+	for seq, t := range b.touched {
+		key := deliveriesKey(seq)
+		if err := b.set(key, t.ds.encode(key, b.record(t.size))); err != nil {
+			return err
+		}
+	}
+	for h, added := range b.hooks {
+		key := laneKey(h.id)
+		if err := b.set(key, encodeLane(key, h.counts, h.storedMarks(added))); err != nil {
+			return err
+		}
+	}
+	// Every transaction writes the state, moved or not: its newest version tells
+	// inspect how far the tables go.
+	b.stateOf.at, b.stateOf.shift = b.now.UnixNano(), b.s.clock.readShift()
+	return b.set(keyState, b.stateOf.encode())
+}
+
+// record starts a value of about that many bytes, as record does, in the
+// batch's own memory.
+func (b *batch) record(size int) []byte {
+	return append(b.take(recordHeader+size), recordVersion, 0, 0, 0, 0)
+}
+
+// set writes a key, of which it keeps a copy. The value must not change before
+// the commit.
+func (b *batch) set(key, value []byte) error { return b.setFor(0, key, value) }
+
+// setFor is set for a time; 0 is for ever.
+func (b *batch) setFor(ttl time.Duration, key, value []byte) error {
+	e := b.entry()
+	e.Key, e.Value = append(b.take(len(key)), key...), value
+	if ttl > 0 {
+		e.WithTTL(ttl)
+	}
+	b.wrote(len(key) + len(value))
+	return b.txn.SetEntry(e)
+}
+
+func (b *batch) delete(key []byte) error {
+	b.wrote(len(key))
+	return b.txn.Delete(append(b.take(len(key)), key...))
+}
+
+func (b *batch) wrote(n int) {
+	const overhead = 24 // of Badger, about
+	b.entries++
+	b.bytes += n + overhead
+}
+
+// deliveriesOf returns an event's deliveries as this batch leaves them. What is
+// changed must be passed to touch.
+func (b *batch) deliveriesOf(seq uint64) (deliveries, error) {
+	if t, ok := b.touched[seq]; ok {
+		return t.ds, nil
+	}
+	if _, ok := b.retired[seq]; ok {
+		return nil, nil
+	}
+	if ds, ok := b.c.recent.get(seq); ok {
+		return ds, nil
+	}
+	return getDeliveries(b.txn, seq)
+}
+
+func (b *batch) touch(seq uint64, ds deliveries) {
+	size := ds.size()
+	b.pending += size - b.touched[seq].size
+	b.touched[seq] = touched{ds: ds, size: size}
+}
+
+// retire has the D record of an event removed, not written.
+func (b *batch) retire(seq uint64) {
+	b.pending -= b.touched[seq].size
+	delete(b.touched, seq)
+	b.retired[seq] = struct{}{}
+}
+
+// attempted logs an attempt with a delivery: in its D record, or in a record of
+// its own.
+func (b *batch) attempted(seq uint64, ds deliveries, d *delivery, a *queue.Attempt) error {
+	if d.attempts == math.MaxUint16 {
+		return nil
+	}
+	d.attempts++
+	log := appendAttempt(make([]byte, 0, 384+len(a.ResponseBody)), a)
+	if d.attempts == 1 && d.state == queue.Delivered && len(log) <= maxLog && len(ds) <= maxLogged {
+		d.log = log
+		return nil
+	}
+	key := attemptKey(seq, d.webhook, d.attempts)
+	return b.set(key, seal(key, append(b.record(len(log)), log...)))
+}
+
+// move changes a delivery's state and keeps its R key and the counters right.
+func (b *batch) move(h *hook, seq uint64, d *delivery, to delivery) error {
+	if at, ok := d.waitsAt(seq); ok {
+		if err := b.delete(waitingKey(h.id, d.rung, at)); err != nil {
+			return err
+		}
+	}
+	h.count(d.state, -1)
+	h.count(to.state, 1)
+	added := b.hooks[h]
+	if at, ok := to.waitsAt(seq); ok {
+		if err := b.set(waitingKey(h.id, to.rung, at), nil); err != nil { // Promise 1: a retry is found again after a restart: its key is written with its state.
+			return err
+		}
+		added = append(added, ticket{seq: seq, rung: to.rung, due: at.due})
+	}
+	b.hooks[h] = added
+	*d = to
+	return nil
+}
+
+// count moves one of the committer's counters.
+func (h *hook) count(s queue.State, n int64) {
+	switch s {
+	case queue.Pending:
+		h.counts.Pending += n
+	case queue.Retrying:
+		h.counts.Retrying += n
+	case queue.Delivered:
+		h.counts.Delivered += n
+	case queue.Failed:
+		h.counts.Failed += n
+	}
+}
+
+// hook returns the state of a webhook that lives as this batch leaves it.
+func (b *batch) hook(id queue.WebhookID) *hook {
+	if h := b.s.hook(id); h != nil && !h.deleted {
+		return h
+	}
+	return nil
+}

@@ -1,0 +1,102 @@
+package badgerqueue
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/userhero/relay/queue"
+)
+
+// TestWideEventsSettledAtOnceTakeSeveralTransactions: where every event has
+// hundreds of deliveries, the records that many settlements touch are larger
+// than one transaction of Badger, while each settlement is small.
+func TestWideEventsSettledAtOnceTakeSeveralTransactions(t *testing.T) {
+	t.Parallel()
+	const wide, events = 400, 512
+	ctx := context.Background()
+	s := openAt(t, Options{Path: t.TempDir()})
+	var webhooks []queue.WebhookID
+	for i := range wide {
+		webhooks = append(webhooks, newWebhook(t, s, fmt.Sprintf("w%d", i)))
+	}
+	lane, err := s.Lane(webhooks[7], queue.LaneOptions{MaxInFlight: events})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range events {
+		if _, err := s.Enqueue(ctx, entry(i, webhooks...)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var leases []*queue.Lease
+	for len(leases) < events {
+		more, err := lane.Next(ctx, events)
+		if err != nil {
+			t.Fatal(err)
+		}
+		leases = append(leases, more...)
+	}
+	// The committer is held until all of them wait for it.
+	holding, hold := make(chan struct{}), make(chan struct{})
+	held := make(chan error, 1)
+	go func() {
+		held <- s.commit(ctx, 1, 1, func(*batch) error {
+			close(holding)
+			<-hold
+			return nil
+		})
+	}()
+	<-holding
+	for _, l := range leases {
+		if err := l.Ack(queue.Attempt{At: time.Now(), Status: 200}); err != nil {
+			t.Error(err)
+		}
+	}
+	close(hold)
+	if err := <-held; err != nil {
+		t.Fatal(err)
+	}
+	if err := s.commit(ctx, 1, 1, func(*batch) error { return nil }); err != nil { // comes after them
+		t.Fatal(err)
+	}
+	if got := s.Stats().Webhooks[webhooks[7]].Counts; got != (queue.Counts{Delivered: events}) {
+		t.Errorf("counted %+v", got)
+	}
+}
+
+// TestRecentsHoldABoundedNumber: newer events take the places of older ones, and
+// wide ones push many out.
+func TestRecentsHoldABoundedNumber(t *testing.T) {
+	t.Parallel()
+	r := new(recents)
+	held := func() (n int) {
+		for _, p := range r.places {
+			n += len(p.ds)
+		}
+		return n
+	}
+	for seq := uint64(1); seq <= 3*recentPlaces; seq++ {
+		r.put(seq, make(deliveries, 1+seq%100))
+		if got, ok := r.get(seq); !ok || len(got) != int(1+seq%100) {
+			t.Fatalf("event %d: %d deliveries, %v", seq, len(got), ok)
+		}
+	}
+	if n := held(); n != r.held || n > remembered {
+		t.Errorf("%d deliveries are held, %d counted", n, r.held)
+	}
+	if _, ok := r.get(1); ok {
+		t.Error("the first event is remembered")
+	}
+	const last = 3 * recentPlaces
+	r.forget(last - recentPlaces) // another's place by now
+	if _, ok := r.get(last); !ok {
+		t.Error("forgetting one event forgot another")
+	}
+	r.put(last+1, make(deliveries, remembered+1))
+	r.forget(last)
+	if _, ok := r.get(last); ok || held() != r.held {
+		t.Errorf("%d deliveries are held, %d counted", held(), r.held)
+	}
+}
