@@ -1,22 +1,30 @@
 package caddymodule
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
 	"net/http"
 	"os"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"go.opentelemetry.io/contrib/exporters/autoexport"
+	"go.opentelemetry.io/otel/exporters/otlp/otlptrace"
+	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracegrpc"
+	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
 	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/sdk/instrumentation"
 	"go.opentelemetry.io/otel/sdk/resource"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 	"go.opentelemetry.io/otel/trace"
+
+	"github.com/userhero/relay/caddymodule/spans"
 )
 
 const (
@@ -40,8 +48,9 @@ var tracings = caddy.NewUsagePool()
 
 // tracing exports spans as the standard OTEL_* variables say.
 type tracing struct {
-	provider *sdktrace.TracerProvider
-	exporter *reportingExporter
+	made     trace.Tracer
+	shutdown func(context.Context) error
+	exports  *exports
 }
 
 // tracingWanted tells whether the environment asks for spans: it names an
@@ -75,7 +84,7 @@ func acquireTracing(log *slog.Logger) *tracing {
 	}
 	t := value.(*tracing)
 	if loaded {
-		t.exporter.log.Store(log)
+		t.exports.log.Store(log)
 	}
 	return t
 }
@@ -94,7 +103,7 @@ func (t *tracing) tracer() trace.Tracer {
 	if t == nil {
 		return nil
 	}
-	return t.provider.Tracer(tracingScope, trace.WithInstrumentationVersion(version()), trace.WithSchemaURL(semconv.SchemaURL))
+	return t.made
 }
 
 func newTracing(log *slog.Logger) (*tracing, error) {
@@ -112,59 +121,109 @@ func newTracing(log *slog.Logger) (*tracing, error) {
 	if err != nil {
 		log.Warn("spans lack some of what describes their resource", "error", err)
 	}
+	t := &tracing{exports: newExports(log)}
+	if client := otlpClient(); client != nil {
+		lean, err := spans.New(ctx, spans.Options{
+			Client: client, Resource: described, Sampler: sampler, Limits: sdktrace.NewSpanLimits(),
+			Scope:    instrumentation.Scope{Name: tracingScope, Version: version(), SchemaURL: semconv.SchemaURL},
+			Batching: batchingFromEnvironment(),
+			Exported: t.exports.note,
+		})
+		if err != nil {
+			return nil, err
+		}
+		t.made, t.shutdown = lean, lean.Shutdown
+		return t, nil
+	}
 	exporter, err := autoexport.NewSpanExporter(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("making the exporter: %w", err)
 	}
-	reporting := newReportingExporter(exporter, log)
-	var options []sdktrace.BatchSpanProcessorOption
-	if os.Getenv("OTEL_BSP_MAX_QUEUE_SIZE") == "" {
-		options = append(options, sdktrace.WithMaxQueueSize(spanQueue))
+	provider := sdktrace.NewTracerProvider(
+		sdktrace.WithSampler(sampler), sdktrace.WithResource(described), sdktrace.WithBatcher(notedExporter{exporter, t.exports}))
+	t.made = provider.Tracer(tracingScope, trace.WithInstrumentationVersion(version()), trace.WithSchemaURL(semconv.SchemaURL))
+	t.shutdown = provider.Shutdown
+	return t, nil
+}
+
+// otlpClient is the client that the environment asks for, chosen as autoexport
+// chooses; nil where it asks for another exporter, or for what nobody knows.
+func otlpClient() otlptrace.Client {
+	if cmp.Or(os.Getenv("OTEL_TRACES_EXPORTER"), "otlp") != "otlp" {
+		return nil
 	}
-	return &tracing{
-		exporter: reporting,
-		provider: sdktrace.NewTracerProvider(
-			sdktrace.WithSampler(sampler), sdktrace.WithResource(described), sdktrace.WithBatcher(reporting, options...)),
-	}, nil
+	switch cmp.Or(os.Getenv("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"), os.Getenv("OTEL_EXPORTER_OTLP_PROTOCOL"), "http/protobuf") {
+	case "http/protobuf":
+		return otlptracehttp.NewClient()
+	case "grpc":
+		return otlptracegrpc.NewClient()
+	}
+	return nil
+}
+
+// batchingFromEnvironment is what OTEL_BSP_* say, which the SDK reads for itself
+// and lends to nobody. What is no positive number is as if it was not there.
+func batchingFromEnvironment() spans.Batching {
+	number := func(name string, otherwise int) int {
+		if n, err := strconv.Atoi(os.Getenv("OTEL_BSP_" + name)); err == nil && n > 0 {
+			return n
+		}
+		return otherwise
+	}
+	return spans.Batching{
+		Queue:   number("MAX_QUEUE_SIZE", spanQueue),
+		Batch:   number("MAX_EXPORT_BATCH_SIZE", sdktrace.DefaultMaxExportBatchSize),
+		Delay:   time.Duration(number("SCHEDULE_DELAY", sdktrace.DefaultScheduleDelay)) * time.Millisecond,
+		Timeout: time.Duration(number("EXPORT_TIMEOUT", sdktrace.DefaultExportTimeout)) * time.Millisecond,
+	}
 }
 
 // Destruct exports what is left, within bounded time. The pool calls it.
 func (t *tracing) Destruct() error {
 	ctx, cancel := context.WithTimeout(context.Background(), flushGrace)
 	defer cancel()
-	if err := t.provider.Shutdown(ctx); err != nil {
+	if err := t.shutdown(ctx); err != nil {
 		return fmt.Errorf("exporting the last spans: %w", err)
 	}
 	return nil
 }
 
-// reportingExporter logs when exporting begins to fail and when it works again,
-// rather than every batch that is lost: a collector may be away for days.
-type reportingExporter struct {
-	sdktrace.SpanExporter
+// exports logs when exporting begins to fail and when it works again, rather
+// than every batch that is lost: a collector may be away for days.
+type exports struct {
 	log  atomic.Pointer[slog.Logger]
 	lost atomic.Int64 // spans since exporting began to fail
 }
 
-func newReportingExporter(e sdktrace.SpanExporter, log *slog.Logger) *reportingExporter {
-	r := &reportingExporter{SpanExporter: e}
-	r.log.Store(log)
-	return r
+func newExports(log *slog.Logger) *exports {
+	e := new(exports)
+	e.log.Store(log)
+	return e
 }
 
-// ExportSpans exports a batch. The processor calls it with one batch at a time.
-// An error ends here: passed on it would go to the standard library's log, each
-// time.
-func (e *reportingExporter) ExportSpans(ctx context.Context, spans []sdktrace.ReadOnlySpan) error {
-	err := e.SpanExporter.ExportSpans(ctx, spans)
+// note is told of each batch. One call at a time.
+func (e *exports) note(n int, err error) {
 	switch {
 	case err == nil:
 		if lost := e.lost.Swap(0); lost > 0 {
 			e.log.Load().Info("spans are exported again", "lost", lost)
 		}
-	case e.lost.Add(int64(len(spans))) == int64(len(spans)):
+	case e.lost.Add(int64(n)) == int64(n):
 		e.log.Load().Warn("spans are not exported", "error", err)
 	}
+}
+
+// notedExporter has its batches noted.
+type notedExporter struct {
+	sdktrace.SpanExporter
+	exports *exports
+}
+
+// ExportSpans exports a batch. The processor calls it with one batch at a time.
+// An error ends here: passed on it would go to the standard library's log, each
+// time.
+func (e notedExporter) ExportSpans(ctx context.Context, batch []sdktrace.ReadOnlySpan) error {
+	e.exports.note(len(batch), e.SpanExporter.ExportSpans(ctx, batch))
 	return nil
 }
 
