@@ -31,6 +31,7 @@ func main() {
 	flag.BoolVar(&o.long, "long", false, "also what takes minutes and gigabytes, once each")
 	check := flag.Bool("check", false, "exit 1 when a target is missed")
 	profiling := flag.Bool("profile", false, "measure nothing, write profiles of one run")
+	flag.BoolVar(&o.traced, "traced", false, "with -profile: the run exports every span")
 	flag.Parse()
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
@@ -60,6 +61,7 @@ type options struct {
 	duration time.Duration
 	only     *regexp.Regexp
 	long     bool
+	traced   bool
 }
 
 // chosen tells whether the flags ask for a scenario: by any of its rows.

@@ -27,7 +27,16 @@ func profile(ctx context.Context, o options) (err error) {
 		return err
 	}
 	defer k.Close()
-	s, err := startCaddy(ctx, o, relayConfig(k.URLs(1)))
+	config := relayConfig(k.URLs(1))
+	if o.traced {
+		c, err := startCollector(ctx)
+		if err != nil {
+			return err
+		}
+		defer c.stop()
+		config.env = c.environment()
+	}
+	s, err := startCaddy(ctx, o, config)
 	if err != nil {
 		return err
 	}

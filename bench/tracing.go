@@ -27,9 +27,7 @@ func tracing() scenario {
 				return outcome{}, err
 			}
 			defer c.stop()
-			result, err := deliverAll(ctx, o, 1, connections, []string{
-				"OTEL_EXPORTER_OTLP_ENDPOINT=" + c.endpoint, "OTEL_TRACES_SAMPLER=always_on",
-			})
+			result, err := deliverAll(ctx, o, 1, connections, c.environment())
 			result.note += fmt.Sprintf(", %d exports of %.1f MB", c.exports.Load(), float64(c.bytes.Load())/1e6)
 			if err == nil && c.exports.Load() == 0 {
 				err = fmt.Errorf("no span of %d for each event was exported", each)
@@ -66,6 +64,11 @@ func startCollector(ctx context.Context) (*collector, error) {
 	})}
 	go func() { _ = c.server.Serve(l) }() // ends with stop
 	return c, nil
+}
+
+// environment makes a relay export every span to the collector.
+func (c *collector) environment() []string {
+	return []string{"OTEL_EXPORTER_OTLP_ENDPOINT=" + c.endpoint, "OTEL_TRACES_SAMPLER=always_on"}
 }
 
 func (c *collector) stop() { _ = c.server.Close() }
