@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	"github.com/dgraph-io/badger/v4"
@@ -18,9 +17,6 @@ type enqueueOp struct {
 	receipt queue.Receipt
 	result  chan error // of capacity 1
 }
-
-// enqueueOps are those of before: their channels are empty.
-var enqueueOps = sync.Pool{New: func() any { return &enqueueOp{result: make(chan error, 1)} }}
 
 // Enqueue implements queue.Queue.
 func (s *Store) Enqueue(ctx context.Context, e queue.Entry) (queue.Receipt, error) {
@@ -44,7 +40,10 @@ func (s *Store) Enqueue(ctx context.Context, e queue.Entry) (queue.Receipt, erro
 		s.pending.Add(-size)
 		return queue.Receipt{}, fmt.Errorf("%w: %d MiB of events wait for the disk", queue.ErrFull, maxPending>>20)
 	}
-	op := enqueueOps.Get().(*enqueueOp)
+	op, ok := s.enqueueOps.Get().(*enqueueOp)
+	if !ok {
+		op = &enqueueOp{result: make(chan error, 1)}
+	}
 	op.entry = e
 	select {
 	case s.ops <- op:
@@ -58,7 +57,7 @@ func (s *Store) Enqueue(ctx context.Context, e queue.Entry) (queue.Receipt, erro
 		s.pending.Add(-size)
 		receipt := op.receipt
 		op.entry, op.receipt = queue.Entry{}, queue.Receipt{}
-		enqueueOps.Put(op)
+		s.enqueueOps.Put(op)
 		return receipt, err
 	case <-ctx.Done():
 		go func() {

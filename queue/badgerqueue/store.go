@@ -121,6 +121,8 @@ type Store struct {
 	hooksMu sync.RWMutex
 	hooks   map[queue.WebhookID]*hook
 
+	// enqueueOps are those of before: their channels are empty.
+	enqueueOps sync.Pool
 	committer committer
 	orphans   atomic.Bool           // R keys of a deleted webhook may be left
 	sweeping  atomic.Uint64         // events below it may be passed by the sweep under way
