@@ -41,7 +41,7 @@ func (r *Relay) Accept(ctx context.Context, a Acceptance) (queue.Receipt, error)
 		Keys:       a.Keys,
 		Replaces:   a.Replaces,
 	})
-	endSend(span, &receipt, len(webhooks), err)
+	endSend(span, &a, &receipt, len(webhooks), err)
 	if err == nil && !receipt.Replayed {
 		r.observer.Accepted(string(a.Type))
 		r.tally.accepted(receipt.Event.Created)

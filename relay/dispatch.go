@@ -237,9 +237,10 @@ func (w *webhook) deliver(t task) {
 		}
 	}
 	d := &t.lease.Delivery
-	ctx, span := w.startProcess(t.attempts, t)
+	id := d.ID.String()
+	ctx, span := w.startProcess(t.attempts, t, id)
 	attempt, o := t.target.attempt(ctx, message{
-		id: d.ID.String(), typ: d.Type, number: d.Rung + 1,
+		id: id, typ: d.Type, number: d.Rung + 1,
 		body: t.lease.Event.Body, trace: t.lease.Event.Trace, tracer: w.relay.tracer, started: time.Now(), // Promise 2: attempts send the stored bytes.
 	})
 	if o.canceled {

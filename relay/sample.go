@@ -57,10 +57,10 @@ func (r *Relay) Try(ctx context.Context, c WebhookConfig) (TestResult, error) {
 // test sends the sample; the webhook's number becomes part of the delivery's id.
 func (t *target) test(ctx context.Context, w queue.WebhookID, tracer trace.Tracer) TestResult {
 	now := time.Now()
-	id := queue.DeliveryID{Event: queue.NewEventID(now, 0, 0), Webhook: w}
+	id := queue.DeliveryID{Event: queue.NewEventID(now, 0, 0), Webhook: w}.String()
 	ctx, span := startTest(ctx, tracer, t.config.Name, id)
 	a, o := t.attempt(ctx, message{
-		id: id.String(), typ: string(event.Created), number: 1, body: []byte(Sample), tracer: tracer, started: now, test: true,
+		id: id, typ: string(event.Created), number: 1, body: []byte(Sample), tracer: tracer, started: now, test: true,
 	})
 	endProcess(span, o, 0, time.Time{})
 	a.Number = 1

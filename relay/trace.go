@@ -42,7 +42,14 @@ var (
 	producer = trace.WithSpanKind(trace.SpanKindProducer)
 	consumer = trace.WithSpanKind(trace.SpanKindConsumer)
 	sender   = trace.WithSpanKind(trace.SpanKindClient)
+	// producing is all that most submissions' spans start with.
+	producing = []trace.SpanStartOption{producer}
 )
+
+// describeProcess are the attributes that all spans of a webhook's attempts have.
+func describeProcess(webhook string) []attribute.KeyValue {
+	return append(processing[:len(processing):len(processing)], semconv.MessagingDestinationSubscriptionName(webhook))
+}
 
 // startSend starts the span of an acceptance: a child of the request's span
 // where the context has one. Otherwise whoever submitted is linked and no more:
@@ -54,35 +61,34 @@ func (r *Relay) startSend(ctx context.Context, a *Acceptance) (context.Context, 
 	if r.tracer == nil {
 		return ctx, nil
 	}
-	options := append(make([]trace.SpanStartOption, 0, 2), producer)
+	options := producing
 	if a.Client.IsValid() && !trace.SpanContextFromContext(ctx).IsValid() {
-		options = append(options, trace.WithLinks(trace.Link{SpanContext: a.Client}))
+		options = []trace.SpanStartOption{producer, linked(a.Client)}
 	}
-	ctx, span := r.tracer.Start(ctx, spanSend, options...)
-	if span.IsRecording() {
-		span.SetAttributes(append(sendOperation[:len(sendOperation):len(sendOperation)],
-			semconv.MessagingMessageConversationID(a.FeedbackID),
-			semconv.MessagingMessageBodySize(len(a.Body)),
-			attribute.String("userhero.event.type", string(a.Type)),
-		)...)
-	}
-	return ctx, span
+	return r.tracer.Start(ctx, spanSend, options...)
 }
 
-// endSend ends it with what became of the event.
-func endSend(span trace.Span, receipt *queue.Receipt, webhooks int, err error) {
+// endSend ends it with what was submitted and what became of it.
+func endSend(span trace.Span, a *Acceptance, receipt *queue.Receipt, webhooks int, err error) {
 	if span == nil {
 		return
 	}
 	if span.IsRecording() {
+		attributes := append(make([]attribute.KeyValue, 0, 5),
+			semconv.MessagingMessageConversationID(a.FeedbackID),
+			semconv.MessagingMessageBodySize(len(a.Body)),
+			attribute.String("userhero.event.type", string(a.Type)),
+		)
 		switch {
 		case err != nil:
 			fail(span, classOfStore(err))
 		case receipt.Replayed:
-			span.SetAttributes(semconv.MessagingMessageID(receipt.Event.ID.String()), attribute.Bool("userhero.event.replayed", true))
+			attributes = append(attributes, semconv.MessagingMessageID(receipt.Event.ID.String()), attribute.Bool("userhero.event.replayed", true))
 		default:
-			span.SetAttributes(semconv.MessagingMessageID(receipt.Event.ID.String()), attribute.Int("userhero.event.deliveries", webhooks))
+			attributes = append(attributes, semconv.MessagingMessageID(receipt.Event.ID.String()), attribute.Int("userhero.event.deliveries", webhooks))
 		}
+		span.SetAttributes(sendOperation...)
+		span.SetAttributes(attributes...)
 	}
 	span.End()
 }
@@ -90,57 +96,51 @@ func endSend(span trace.Span, receipt *queue.Receipt, webhooks int, err error) {
 // startProcess starts the span of one attempt. The first of a delivery is a
 // child of the event's creation; each later one is a new root, linked to the
 // creation and to the attempt before, and kept by the sampler where one of the
-// two was.
-func (w *webhook) startProcess(ctx context.Context, t task) (context.Context, trace.Span) {
+// two was. The id is the delivery's in words.
+func (w *webhook) startProcess(ctx context.Context, t task, id string) (context.Context, trace.Span) {
 	if w.relay.tracer == nil {
 		return ctx, nil
 	}
 	d, e := &t.lease.Delivery, &t.lease.Event
-	var links []trace.Link
 	creation := spanContext(e.Trace)
-	if creation.IsValid() {
-		links = append(links, trace.Link{SpanContext: creation})
-	}
-	options := append(make([]trace.SpanStartOption, 0, 3), consumer)
+	options := append(make([]trace.SpanStartOption, 0, 4), consumer, linked(creation))
 	if d.Attempts == 0 {
-		ctx = trace.ContextWithRemoteSpanContext(ctx, creation)
+		ctx = trace.ContextWithSpanContext(ctx, creation)
 	} else {
-		options = append(options, trace.WithNewRoot())
-		if before := w.attemptBefore(ctx, d.ID); before.IsValid() {
-			links = append(links, trace.Link{SpanContext: before})
-		}
+		options = append(options, trace.WithNewRoot(), linked(w.attemptBefore(ctx, d.ID)))
 	}
-	ctx, span := w.relay.tracer.Start(ctx, spanProcess, append(options, trace.WithLinks(links...))...)
+	ctx, span := w.relay.tracer.Start(ctx, spanProcess, options...)
 	if span.IsRecording() {
-		span.SetAttributes(append(processing[:len(processing):len(processing)],
-			semconv.MessagingDestinationSubscriptionName(w.name),
+		span.SetAttributes(w.described...)
+		span.SetAttributes(
 			semconv.MessagingMessageID(d.ID.Event.String()),
 			semconv.MessagingMessageConversationID(d.FeedbackID),
 			semconv.MessagingMessageBodySize(len(e.Body)),
 			attribute.String("userhero.event.type", d.Type),
-			attribute.String("userhero.delivery.id", d.ID.String()),
+			attribute.String("userhero.delivery.id", id),
 			attribute.Int("userhero.attempt", d.Rung+1),
-		)...)
+		)
 	}
 	return ctx, span
 }
 
 // startTest starts the span of a test send: nothing was created that it could
 // belong to but the request that asked for it.
-func startTest(ctx context.Context, tracer trace.Tracer, webhook string, id queue.DeliveryID) (context.Context, trace.Span) {
+func startTest(ctx context.Context, tracer trace.Tracer, webhook, id string) (context.Context, trace.Span) {
 	if tracer == nil {
 		return ctx, nil
 	}
 	ctx, span := tracer.Start(ctx, spanProcess, consumer)
 	if span.IsRecording() {
-		span.SetAttributes(processing...)
-		span.SetAttributes(
-			semconv.MessagingDestinationSubscriptionName(webhook),
-			attribute.String("userhero.delivery.id", id.String()),
-			attribute.Bool("userhero.test", true),
-		)
+		span.SetAttributes(describeProcess(webhook)...)
+		span.SetAttributes(attribute.String("userhero.delivery.id", id), attribute.Bool("userhero.test", true))
 	}
 	return ctx, span
+}
+
+// linked links a span to another; to none where that is invalid.
+func linked(sc trace.SpanContext) trace.SpanStartOption {
+	return trace.WithLinks(trace.Link{SpanContext: sc})
 }
 
 // attemptBefore is the span of a delivery's last attempt, or none: a log that

@@ -116,7 +116,7 @@ func TestRequestSpansTellFailuresApart(t *testing.T) {
 			if c.tries > 1 {
 				to.config.Timeout = 30 * time.Second // for the pauses between them
 			}
-			ctx, span := startTest(t.Context(), tracer, "w", queue.DeliveryID{})
+			ctx, span := startTest(t.Context(), tracer, "w", "dlv_1")
 			a, o := to.attempt(ctx, message{id: "dlv_1", typ: "feedback.created", number: 1, body: []byte(`{}`), tracer: tracer, started: time.Now()})
 			endProcess(span, o, 0, time.Time{})
 
@@ -224,7 +224,7 @@ func TestTracingOffAllocatesNothing(t *testing.T) {
 		allocated := testing.AllocsPerRun(100, func() {
 			ctx, span := r.startSend(ctx, a)
 			stored = traceContext(trace.SpanContextFromContext(ctx))
-			endSend(span, receipt, 1, nil)
+			endSend(span, a, receipt, 1, nil)
 		})
 		if allocated != 0 {
 			t.Errorf("%s: %v allocations", what, allocated)

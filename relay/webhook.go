@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"go.opentelemetry.io/otel/attribute"
 	"golang.org/x/time/rate"
 
 	"github.com/userhero/relay/event"
@@ -32,6 +33,8 @@ type webhook struct {
 	relay *Relay
 	id    queue.WebhookID
 	name  string
+	// described are the attributes that the spans of its attempts share.
+	described []attribute.KeyValue
 	// changed wakes run: settings, state, or a place that became free.
 	changed chan struct{}
 	work    chan task // to idle workers; unbuffered
@@ -60,10 +63,11 @@ type webhook struct {
 func newWebhook(r *Relay, s queue.Webhook, rec record) *webhook {
 	w := &webhook{
 		relay: r, id: s.ID, name: s.Name, revision: s.Revision, parked: s.Expires, record: rec,
-		changed: make(chan struct{}, 1),
-		work:    make(chan task),
-		life:    r.newLife(),
-		storing: make(turn, 1),
+		described: describeProcess(s.Name),
+		changed:   make(chan struct{}, 1),
+		work:      make(chan task),
+		life:      r.newLife(),
+		storing:   make(turn, 1),
 	}
 	w.tally.restore(rec.Hours)
 	if rec.State == Failing {
