@@ -59,7 +59,12 @@ func (id EventID) Seq() uint64 {
 }
 
 // String is "evt_" and 26 characters.
-func (id EventID) String() string { return "evt_" + crockford.EncodeToString(id[:]) }
+func (id EventID) String() string {
+	var b [30]byte
+	copy(b[:], "evt_")
+	crockford.Encode(b[4:], id[:])
+	return string(b[:])
+}
 
 // ParseEventID reads what EventID.String wrote.
 func ParseEventID(s string) (id EventID, err error) {
@@ -77,7 +82,11 @@ func ParseEventID(s string) (id EventID, err error) {
 
 // String is "dlv_", the event's 26 characters, "_" and the webhook's number.
 func (id DeliveryID) String() string {
-	return "dlv_" + crockford.EncodeToString(id.Event[:]) + "_" + strconv.FormatUint(uint64(id.Webhook), 10)
+	b := make([]byte, 31, 41) // with the longest number
+	copy(b, "dlv_")
+	crockford.Encode(b[4:], id.Event[:])
+	b[30] = '_'
+	return string(strconv.AppendUint(b, uint64(id.Webhook), 10))
 }
 
 // ParseDeliveryID reads what DeliveryID.String wrote.
