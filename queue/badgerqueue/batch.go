@@ -163,14 +163,13 @@ func (b *batch) retire(seq uint64) {
 	b.retired[seq] = struct{}{}
 }
 
-// attempted logs an attempt with a delivery: in its D record, or in a record of
-// its own.
-func (b *batch) attempted(seq uint64, ds deliveries, d *delivery, a *queue.Attempt) error {
+// attempted counts an attempt with a delivery and keeps its log: in the D record,
+// or in a record of its own.
+func (b *batch) attempted(seq uint64, ds deliveries, d *delivery, log []byte) error {
 	if d.attempts == math.MaxUint16 {
 		return nil
 	}
 	d.attempts++
-	log := appendAttempt(make([]byte, 0, 384+len(a.ResponseBody)), a)
 	if d.attempts == 1 && d.state == queue.Delivered && len(log) <= maxLog && len(ds) <= maxLogged {
 		d.log = log
 		return nil

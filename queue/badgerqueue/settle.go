@@ -15,8 +15,9 @@ import (
 type settleOp struct {
 	hook   *hook
 	ticket ticket
-	what   queue.Settlement
-	due    int64 // of Retry and Defer, by the store's clock
+	kind   queue.SettleKind
+	due    int64  // of Retry and Defer, by the store's clock
+	log    []byte // of the attempt, as it is stored; none of Defer
 }
 
 // settleOps are those of before.
@@ -45,6 +46,10 @@ func (l *lane) Settle(lease *queue.Lease, what queue.Settlement) error {
 // given back for at once.
 func (l *lane) take(lease *queue.Lease, what queue.Settlement) (*settleOp, error) {
 	h, seq := l.h, lease.Event.ID.Seq()
+	var log []byte
+	if what.Kind != queue.SettleDefer {
+		log = appendAttempt(make([]byte, 0, 384+len(what.Attempt.ResponseBody)), &what.Attempt)
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	out := h.leased[seq]
@@ -61,25 +66,14 @@ func (l *lane) take(lease *queue.Lease, what queue.Settlement) (*settleOp, error
 	}
 	out.settling = true
 	op := settleOps.Get().(*settleOp)
-	*op = settleOp{hook: h, ticket: out.ticket, what: what}
+	*op = settleOp{hook: h, ticket: out.ticket, kind: what.Kind, log: log}
 	if what.Kind == queue.SettleRetry || what.Kind == queue.SettleDefer {
 		op.due = l.s.clock.at(what.At).UnixNano()
 	}
 	return op, nil
 }
 
-func (o *settleOp) cost() (entries, bytes int) {
-	entries, bytes = 6, 768
-	a := &o.what.Attempt
-	bytes += len(a.ResponseBody) + len(a.Error)
-	for _, h := range a.RequestHeaders {
-		bytes += len(h.Name) + len(h.Value) + 8
-	}
-	for _, h := range a.ResponseHeaders {
-		bytes += len(h.Name) + len(h.Value) + 8
-	}
-	return entries, bytes
-}
+func (o *settleOp) cost() (entries, bytes int) { return 6, 768 + len(o.log) }
 
 func (o *settleOp) lazy() bool { return true }
 
@@ -104,7 +98,7 @@ func (o *settleOp) apply(b *batch) error {
 		return nil
 	}
 	to := *d
-	switch o.what.Kind {
+	switch o.kind {
 	case queue.SettleAck:
 		to.state, to.at = queue.Delivered, b.now.UnixNano()
 	case queue.SettleDead:
@@ -116,8 +110,8 @@ func (o *settleOp) apply(b *batch) error {
 	case queue.SettleDefer:
 		to.at = o.due
 	}
-	if o.what.Kind != queue.SettleDefer {
-		if err := b.attempted(seq, ds, &to, &o.what.Attempt); err != nil {
+	if o.kind != queue.SettleDefer {
+		if err := b.attempted(seq, ds, &to, o.log); err != nil {
 			return err
 		}
 	}

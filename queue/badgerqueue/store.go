@@ -123,11 +123,11 @@ type Store struct {
 
 	// enqueueOps are those of before: their channels are empty.
 	enqueueOps sync.Pool
-	committer committer
-	orphans   atomic.Bool           // R keys of a deleted webhook may be left
-	sweeping  atomic.Uint64         // events below it may be passed by the sweep under way
-	shown     atomic.Pointer[state] // of the last commit
-	latency   atomic.Int64          // moving average of a commit, nanoseconds
+	committer  committer
+	orphans    atomic.Bool           // R keys of a deleted webhook may be left
+	sweeping   atomic.Uint64         // events below it may be passed by the sweep under way
+	shown      atomic.Pointer[state] // of the last commit
+	latency    atomic.Int64          // moving average of a commit, nanoseconds
 }
 
 var _ queue.Queue = (*Store)(nil)
