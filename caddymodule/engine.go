@@ -79,7 +79,7 @@ func newEngine(opener QueueOpener, o QueueOptions, log *slog.Logger) *engine {
 		log:      newSwitchLogger(log),
 		traced:   tracingWanted(),
 	}
-	e.metrics.read = e.current
+	e.metrics.read, e.metrics.lost = e.current, e.lostSpans
 	e.metrics.stateChanged = func(webhook, from, to string) { engines.stateChanged(e, webhook, from, to) }
 	e.options.Logger = e.log.logger()
 	e.options.OnCommit = e.metrics.committed
@@ -225,6 +225,13 @@ func (e *engine) current() *relay.Relay {
 		return nil
 	}
 	return e.relay
+}
+
+// lostSpans counts the spans that nobody will see, by reason.
+func (e *engine) lostSpans() map[string]int64 {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	return e.tracing.lost()
 }
 
 // ending tells that requests under way should end: Caddy waits for them before

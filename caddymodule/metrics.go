@@ -34,6 +34,7 @@ type metrics struct {
 	oldestDue  *prometheus.Desc
 	disk       *prometheus.Desc
 	state      *prometheus.Desc
+	spansLost  *prometheus.Desc
 
 	exemplars struct{ ingest, attempt, endToEnd exemplars }
 
@@ -42,6 +43,9 @@ type metrics struct {
 
 	// read returns the relay, or nil while there is none.
 	read func() *relay.Relay
+	// lost counts the spans that nobody will see, by reason; nothing where none
+	// are made.
+	lost func() map[string]int64
 	// stateChanged is told of webhooks' changes of state; nil tells nobody.
 	stateChanged func(webhook, from, to string)
 }
@@ -102,6 +106,8 @@ func newMetrics() *metrics {
 			"Size of the store's files.", nil, nil),
 		state: prometheus.NewDesc("userhero_webhook_state",
 			"1 for the state a webhook is in, 0 for the others; of the webhook _other, how many are in it.", []string{"webhook", "state"}, nil),
+		spansLost: prometheus.NewDesc("userhero_spans_lost_total",
+			"Spans that ended and were not exported, by reason.", []string{"reason"}, nil),
 	}
 }
 
@@ -127,12 +133,16 @@ func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
 	ch <- m.oldestDue
 	ch <- m.disk
 	ch <- m.state
+	ch <- m.spansLost
 }
 
 // Collect implements prometheus.Collector.
 func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	for _, v := range m.vectors() {
 		v.Collect(ch)
+	}
+	for reason, n := range m.lost() {
+		ch <- prometheus.MustNewConstMetric(m.spansLost, prometheus.CounterValue, float64(n), reason)
 	}
 	r := m.read()
 	if r == nil {

@@ -23,6 +23,7 @@ func metricsOf(t *testing.T) (*metrics, *relay.Relay, *prometheus.Registry) {
 	m := newMetrics()
 	r := relay.New(relay.Options{Queue: memqueue.New(memqueue.Options{}), Observer: m})
 	m.read = func() *relay.Relay { return r }
+	m.lost = func() map[string]int64 { return map[string]int64{"queue_full": 1} }
 	if err := r.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}

@@ -50,7 +50,10 @@ var tracings = caddy.NewUsagePool()
 type tracing struct {
 	made     trace.Tracer
 	shutdown func(context.Context) error
-	exports  *exports
+	// dropped is how many spans found no room to wait for export; the SDK does not
+	// tell.
+	dropped func() int64
+	exports *exports
 }
 
 // tracingWanted tells whether the environment asks for spans: it names an
@@ -132,7 +135,7 @@ func newTracing(log *slog.Logger) (*tracing, error) {
 		if err != nil {
 			return nil, err
 		}
-		t.made, t.shutdown = lean, lean.Shutdown
+		t.made, t.shutdown, t.dropped = lean, lean.Shutdown, lean.Dropped
 		return t, nil
 	}
 	exporter, err := autoexport.NewSpanExporter(ctx)
@@ -142,8 +145,17 @@ func newTracing(log *slog.Logger) (*tracing, error) {
 	provider := sdktrace.NewTracerProvider(
 		sdktrace.WithSampler(sampler), sdktrace.WithResource(described), sdktrace.WithBatcher(notedExporter{exporter, t.exports}))
 	t.made = provider.Tracer(tracingScope, trace.WithInstrumentationVersion(version()), trace.WithSchemaURL(semconv.SchemaURL))
-	t.shutdown = provider.Shutdown
+	t.shutdown, t.dropped = provider.Shutdown, func() int64 { return 0 }
 	return t, nil
+}
+
+// lost counts the spans that nobody will see, by reason; nothing of a nil
+// tracing.
+func (t *tracing) lost() map[string]int64 {
+	if t == nil {
+		return nil
+	}
+	return map[string]int64{"queue_full": t.dropped(), "not_exported": t.exports.lost.Load()}
 }
 
 // otlpClient is the client that the environment asks for, chosen as autoexport
@@ -192,7 +204,9 @@ func (t *tracing) Destruct() error {
 // than every batch that is lost: a collector may be away for days.
 type exports struct {
 	log  atomic.Pointer[slog.Logger]
-	lost atomic.Int64 // spans since exporting began to fail
+	lost atomic.Int64 // spans that were not exported
+	// unsaid is how many of them were lost since the log said that exporting fails.
+	unsaid atomic.Int64
 }
 
 func newExports(log *slog.Logger) *exports {
@@ -203,12 +217,14 @@ func newExports(log *slog.Logger) *exports {
 
 // note is told of each batch. One call at a time.
 func (e *exports) note(n int, err error) {
-	switch {
-	case err == nil:
-		if lost := e.lost.Swap(0); lost > 0 {
+	if err == nil {
+		if lost := e.unsaid.Swap(0); lost > 0 {
 			e.log.Load().Info("spans are exported again", "lost", lost)
 		}
-	case e.lost.Add(int64(n)) == int64(n):
+		return
+	}
+	e.lost.Add(int64(n))
+	if e.unsaid.Add(int64(n)) == int64(n) {
 		e.log.Load().Warn("spans are not exported", "error", err)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -216,6 +217,29 @@ func TestACollectorThatIsAwayIsLoggedOnce(t *testing.T) {
 	awaitLog(t, s, back)
 	if n := strings.Count(s.log(), away); n != 1 {
 		t.Errorf("%d lines say that the collector is away", n)
+	}
+	a, err := request(http.MethodGet, "http://"+s.admin+"/metrics", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	lost := regexp.MustCompile(`"lost":(\d+)`).FindStringSubmatch(s.log())
+	if lost == nil || lost[1] == "0" || !strings.Contains(a.Body, `userhero_spans_lost_total{reason="not_exported"} `+lost[1]+"\n") ||
+		!strings.Contains(a.Body, `userhero_spans_lost_total{reason="queue_full"} 0`+"\n") {
+		t.Errorf("the metrics do not say that %v were lost", lost)
+	}
+}
+
+// TestLostSpansAreNoMetricWithoutSpans: a series that is always 0 would look as if
+// there were some.
+func TestLostSpansAreNoMetricWithoutSpans(t *testing.T) {
+	s, h := newSite(t), newHook(t)
+	s.load(webhookTo(h), intake)
+	a, err := request(http.MethodGet, "http://"+s.admin+"/metrics", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(a.Body, "userhero_spans_lost") || !strings.Contains(a.Body, "userhero_queue_disk_bytes") {
+		t.Errorf("the metrics are\n%s", a.Body)
 	}
 }
 
