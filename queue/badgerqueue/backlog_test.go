@@ -84,6 +84,7 @@ func pick(t testing.TB, s *Store, w queue.WebhookID, n int) []time.Duration {
 	if err != nil {
 		t.Fatal(err)
 	}
+	defer func() { _ = l.Close() }()
 	took := make([]time.Duration, 0, n)
 	for range n {
 		start := time.Now()
@@ -103,17 +104,29 @@ func pick(t testing.TB, s *Store, w queue.WebhookID, n int) []time.Duration {
 // for each of its windows, rather than on from the last one, would take many times
 // as long here.
 func TestPickingCostsTheSameHoweverManyWait(t *testing.T) {
-	const few, many, picks = 1000, 50000, 2000
-	all := func(n int) (sum time.Duration) {
-		s := openAt(t, Options{Path: t.TempDir()})
+	const few, many, picks, rounds = 1000, 50000, 1000, 5
+	narrow := defaultBounds
+	narrow.window = 32 // so that there are many
+	fastest := func(n int) (best time.Duration) {
+		s, err := open(context.Background(), Options{Path: t.TempDir()}, narrow)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = s.Close(context.Background()) }()
 		w := newWebhook(t, s, "w")
 		pile(t, s, w, n)
-		for _, took := range pick(t, s, w, picks) {
-			sum += took
+		for range rounds { // the store is still busy with what was piled up
+			var sum time.Duration
+			for _, took := range pick(t, s, w, picks) {
+				sum += took
+			}
+			if best == 0 || sum < best {
+				best = sum
+			}
 		}
-		return sum
+		return best
 	}
-	if a, b := all(few), all(many); b > 4*a {
+	if a, b := fastest(few), fastest(many); b > 5*a {
 		t.Errorf("%d picks take %s with %d waiting and %s with %d", picks, a, few, b, many)
 	} else {
 		t.Logf("%d picks take %s with %d waiting and %s with %d", picks, a, few, b, many)
