@@ -40,14 +40,14 @@ func (h *Handler) defaults(r *http.Request) event.Defaults {
 }
 
 // hint is a header field, or nothing where it is too long to be looked at; bytes
-// that no JSON string may hold are replaced. The name is spelled as net/http has
-// it, or looking it up would make it so each time.
+// that no JSON string may hold are replaced. The name must be spelled as net/http
+// spells it.
 func hint(h http.Header, name string) string {
-	v := h.Get(name)
-	if len(v) > maxHint {
+	values := h[name]
+	if len(values) == 0 || len(values[0]) > maxHint {
 		return ""
 	}
-	return strings.ToValidUTF8(v, "\uFFFD")
+	return strings.ToValidUTF8(values[0], "\uFFFD")
 }
 
 // fromUserAgent reads browser, system and kind of device.

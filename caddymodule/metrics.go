@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/userhero/relay/event"
 	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/relay"
 )
@@ -23,6 +24,7 @@ import (
 // client sends.
 type metrics struct {
 	accepted   *prometheus.CounterVec
+	acceptedOf map[string]prometheus.Counter // the counters of accepted, looked up once
 	rejected   *prometheus.CounterVec
 	ingest     prometheus.Histogram
 	commit     prometheus.Histogram
@@ -61,7 +63,7 @@ var (
 
 func newMetrics() *metrics {
 	webhook := []string{"webhook"}
-	return &metrics{
+	m := &metrics{
 		accepted: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "userhero_events_accepted_total",
 			Help: "Events that were stored durably.",
@@ -109,6 +111,11 @@ func newMetrics() *metrics {
 		spansLost: prometheus.NewDesc("userhero_spans_lost_total",
 			"Spans that ended and were not exported, by reason.", []string{"reason"}, nil),
 	}
+	m.acceptedOf = make(map[string]prometheus.Counter)
+	for _, t := range event.Types() {
+		m.acceptedOf[string(t)] = m.accepted.WithLabelValues(string(t)) // from the start, at 0
+	}
+	return m
 }
 
 // register adds the collectors to a configuration's registry.
@@ -232,8 +239,8 @@ func (e *exemplars) observe(h prometheus.Observer, d time.Duration, t queue.Trac
 	h.Observe(d.Seconds())
 }
 
-// Accepted implements relay.Observer.
-func (m *metrics) Accepted(t string) { m.accepted.WithLabelValues(t).Inc() }
+// Accepted implements relay.Observer; t is one of event.Types.
+func (m *metrics) Accepted(t string) { m.acceptedOf[t].Inc() }
 
 // Rejected implements relay.Observer; reason is one of a fixed list.
 func (m *metrics) Rejected(reason string) { m.rejected.WithLabelValues(reason).Inc() }
