@@ -1,25 +1,26 @@
 package relay
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"net/http"
 	"net/url"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/hashicorp/go-retryablehttp"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/relay/lean"
 )
 
 // errTimeout is the cause of an attempt's end by its own time limit.
@@ -36,12 +37,21 @@ type target struct {
 	filter    *filter // nil: everything
 	tls       TLSStatus
 	userAgent string
+	// refused is why nothing may go to the URL, whatever it resolves to.
+	refused error
 	// described are the attributes of its requests' spans.
 	described []attribute.KeyValue
-	// header has the headers that are the same for every attempt, of which
-	// configured ones may be secrets.
-	header     http.Header
-	configured map[string]bool
+
+	// What attempts are made of, see sending.
+	place   *lean.Place
+	request http.Request
+	fields  []lean.Field // by name; empty where the value is an attempt's own
+	own     [ownFields]int
+	// configured tells of each field whether it was configured, and may be a
+	// secret.
+	configured []bool
+	sendings   sync.Pool
+
 	// usePresent says, during a rotation, that X-UserHero-Signature is made with
 	// the present secret: the receiver has refused the previous one and taken
 	// this.
@@ -54,7 +64,7 @@ func newTarget(w WebhookConfig, c *client, userAgent string) (*target, error) {
 		return nil, errors.New("url: no URL")
 	}
 	u.Host = strings.TrimSuffix(u.Host, ":") // a port that is empty is none
-	t := &target{config: w, url: u, userAgent: userAgent, described: describe(u), header: make(http.Header), configured: make(map[string]bool)}
+	t := &target{config: w, url: u, userAgent: userAgent, refused: c.egress.target(u), described: describe(u)}
 	if t.client, t.tls, err = c.withTLS(w.TLS); err != nil {
 		return nil, fmt.Errorf("tls: %w", err)
 	}
@@ -69,12 +79,10 @@ func newTarget(w WebhookConfig, c *client, userAgent string) (*target, error) {
 			return nil, fmt.Errorf("filter: %w", err)
 		}
 	}
-	for name, values := range w.Header {
-		name = http.CanonicalHeaderKey(name)
-		t.header[name], t.configured[name] = values, true
-	}
-	t.header["Content-Type"] = []string{"application/json"}
-	t.header["User-Agent"] = []string{userAgent}
+	t.place = lean.NewPlace(u)
+	t.request = http.Request{Method: http.MethodPost, URL: u, Header: make(http.Header)}
+	t.prepare()
+	t.sendings.New = func() any { return newSending(t) }
 	return t, nil
 }
 
@@ -88,6 +96,7 @@ type message struct {
 	tracer  trace.Tracer       // nil: no spans
 	test    bool
 	started time.Time
+	cut     *lean.Cut // made when the context ends; nil where nobody does that
 }
 
 // outcome is what an attempt means for its delivery and its webhook.
@@ -116,16 +125,16 @@ func (t *target) attempt(ctx context.Context, m message) (queue.Attempt, outcome
 		}
 		_, _ = rand.Read(a.SpanID[:])
 	}
-	limited, cancel := context.WithTimeoutCause(ctx, t.config.Timeout, errTimeout) // Promise 3: one deadline ends an attempt, whatever the receiver does.
-	defer cancel()
+	s := t.begin(ctx, m) // Promise 3: one deadline ends an attempt, whatever the receiver does.
+	defer s.end(m.tracer != nil)
 
 	rotating := t.rotating(m.started)
 	present := !rotating || t.usePresent.Load()
-	o := t.try(limited, m, present, &a)
+	o := t.try(s, m, present, &a)
 	if rotating && (a.Status == http.StatusUnauthorized || a.Status == http.StatusForbidden) {
 		// The receiver knows one of the two secrets, and only one signature fits
 		// the header: the other is tried at once, and remembered if it is right.
-		if o = t.try(limited, m, !present, &a); o.ok {
+		if o = t.try(s, m, !present, &a); o.ok {
 			t.usePresent.Store(!present)
 		}
 	}
@@ -145,27 +154,20 @@ func (t *target) rotating(now time.Time) bool {
 }
 
 // try sends one request within an attempt.
-func (t *target) try(ctx context.Context, m message, present bool, a *queue.Attempt) outcome {
+func (t *target) try(s *sending, m message, present bool, a *queue.Attempt) outcome {
 	a.Status, a.Error, a.ResponseHeaders, a.ResponseBody = 0, "", nil, nil
 	fail := func(class string, err error) outcome {
 		a.Error = redacted(err)
 		return outcome{class: class}
 	}
-	if err := t.client.egress.target(t.url); err != nil {
-		return fail(classEgress, err)
+	if t.refused != nil {
+		return fail(classEgress, t.refused)
 	}
-	header := t.headers(m, present, a)
-	a.RequestHeaders = t.loggedHeaders(header)
-	r, err := t.request(withSending(ctx, header, m.tracer != nil), m.body)
+	s.write(m, present, a)
+	response, err := t.client.http.Do(&s.request)
+	a.RequestHeaders = s.logged() // as the last request carried them
 	if err != nil {
-		return fail(classRequest, err)
-	}
-	response, err := t.client.http.Do(r)
-	if w, ok := ctx.Value(wireKey{}).(*wire); ok {
-		w.log(a.RequestHeaders)
-	}
-	if err != nil {
-		err = causeOf(ctx, err)
+		err = causeOf(s, err)
 		class, connection := classify(err)
 		o := fail(class, err)
 		if class == classTimeout {
@@ -179,13 +181,13 @@ func (t *target) try(ctx context.Context, m message, present bool, a *queue.Atte
 	a.ResponseHeaders = headerList(response.Header)
 	if response.StatusCode >= 200 {
 		// An upgraded connection's body would never end.
-		if err := t.readBody(response.Body, a); err != nil && ctx.Err() != nil {
+		if err := t.readBody(response.Body, a); err != nil && s.Err() != nil {
 			a.Status = 0
-			if class, _ := classify(context.Cause(ctx)); class == classTimeout {
+			if class, _ := classify(context.Cause(s)); class == classTimeout {
 				a.Error = fmt.Sprintf("%s (%s)", errTimeout, t.config.Timeout)
 				return outcome{class: classTimeout, busy: true}
 			}
-			return fail(classCanceled, context.Cause(ctx))
+			return fail(classCanceled, context.Cause(s))
 		}
 	}
 	if response.StatusCode/100 == 2 {
@@ -200,19 +202,8 @@ func (t *target) try(ctx context.Context, m message, present bool, a *queue.Atte
 	}
 }
 
-// request is the request to send; its URL is shared by all, its header comes with
-// the context.
-func (t *target) request(ctx context.Context, body []byte) (*retryablehttp.Request, error) {
-	plain := http.Request{
-		Method: http.MethodPost, URL: t.url, Host: t.url.Host,
-		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: make(http.Header),
-	}
-	r, err := retryablehttp.FromRequest(plain.WithContext(ctx))
-	if err != nil {
-		return nil, err
-	}
-	return r, r.SetBody(body)
-}
+// kept has room for what is kept of answers.
+var kept = sync.Pool{New: func() any { return new([keptResponseBody]byte) }}
 
 // readBody keeps the beginning of an answer's body and reads on, within
 // bounds, so that the connection can serve again. A body that breaks off does
@@ -221,66 +212,22 @@ func (t *target) readBody(body io.Reader, a *queue.Attempt) error {
 	if body == http.NoBody {
 		return nil
 	}
-	limited := io.LimitReader(body, maxResponseBody) // Promise 4: of an answer's body 64 KiB are read.
-	kept, err := io.ReadAll(io.LimitReader(limited, keptResponseBody))
-	a.ResponseBody = kept
+	room := kept.Get().(*[keptResponseBody]byte)
+	defer kept.Put(room)
+	n, err := io.ReadFull(body, room[:])
+	a.ResponseBody = bytes.Clone(room[:n])
 	if err == nil {
-		_, err = io.Copy(io.Discard, limited)
+		_, err = io.Copy(io.Discard, io.LimitReader(body, maxResponseBody-keptResponseBody)) // Promise 4: of an answer's body 64 KiB are read.
 	}
 	return err
 }
 
-// headers writes names as they are documented; over HTTP/1.1 receivers see them
-// so.
-func (t *target) headers(m message, present bool, a *queue.Attempt) http.Header {
-	const own = 10 // fields that are set here, at most
-	h := make(http.Header, len(t.header)+own)
-	maps.Copy(h, t.header)
-	values := make([]string, 0, own)
-	set := func(name, value string) {
-		values = append(values, value)
-		h[name] = values[len(values)-1 : len(values) : len(values)]
-	}
-	set("X-UserHero-Event", m.typ)
-	set("X-UserHero-Delivery", m.id)
-	set("X-UserHero-Attempt", strconv.Itoa(m.number))
-	if m.test {
-		set("X-UserHero-Test", "true")
-	}
-	set("webhook-id", m.id)
-	timestamp := m.started.Unix()
-	set("webhook-timestamp", strconv.FormatInt(timestamp, 10))
-	if t.secret != nil {
-		plain, standard := t.secret, t.secret.standardSignature(m.id, timestamp, m.body)
-		if t.rotating(m.started) {
-			standard += " " + t.previous.standardSignature(m.id, timestamp, m.body)
-			if !present {
-				plain = t.previous
-			}
-		}
-		set("webhook-signature", standard)
-		set("X-UserHero-Signature", plain.signature(m.body))
-	}
-	set(headerTraceparent, traceparent(a.TraceID, a.SpanID, a.TraceFlags))
-	if m.tracer == nil && m.trace.State != "" {
-		set(headerTracestate, m.trace.State)
-	}
-	return h
-}
-
-// loggedHeaders are the headers as the attempt log keeps them.
-func (t *target) loggedHeaders(h http.Header) []queue.Header {
-	list := headerList(h)
-	for i := range list {
-		if t.configured[list[i].Name] {
-			list[i].Value = "[redacted]" // Guard: values of configured headers are not kept.
-		}
-	}
-	return list
-}
-
 func headerList(h http.Header) []queue.Header {
-	names := make([]string, 0, len(h))
+	if len(h) == 0 {
+		return nil
+	}
+	var few [16]string
+	names := few[:0]
 	for name := range h {
 		names = append(names, name)
 	}

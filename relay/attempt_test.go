@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/relay/lean"
 )
 
 // ways are the transports that receivers are met by in tests of what they may
@@ -344,6 +345,7 @@ func TestClassesTellFailuresApart(t *testing.T) {
 		classTimeout:  fmt.Errorf("x: %w", context.DeadlineExceeded),
 		classCanceled: context.Canceled,
 		classEgress:   &net.OpError{Op: "dial", Err: errEgress},
+		classRequest:  fmt.Errorf("x: %w", lean.ErrRequest),
 		classConnect:  &net.OpError{Op: "dial", Err: errors.New("no route to host")},
 		classProtocol: errors.New("malformed HTTP response"),
 	} {

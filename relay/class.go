@@ -14,6 +14,7 @@ import (
 	"syscall"
 
 	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/relay/lean"
 )
 
 // The classes of what an attempt can come to, in logs, metrics and the API.
@@ -66,6 +67,8 @@ func classify(err error) (class string, connection bool) {
 	switch {
 	case errors.Is(err, errEgress):
 		return classEgress, false
+	case errors.Is(err, lean.ErrRequest):
+		return classRequest, false
 	case errors.Is(err, errTimeout), errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
 		return classTimeout, errors.As(err, &op) && op.Op == "dial"
 	case errors.Is(err, context.Canceled):

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"net"
 	"net/http"
-	"net/http/httptrace"
 	"net/url"
 	"strings"
 	"time"
@@ -79,7 +78,7 @@ func newTransport(e *egress, c *tls.Config) http.RoundTripper {
 		MaxHeader:      maxResponseHeader, // Promise 4: and of its head 16 KiB.
 		MaxIdlePerHost: maxConcurrency,
 		IdleTimeout:    idleTimeout,
-		Other:          general,
+		Other:          complete{general},
 	})
 }
 
@@ -104,6 +103,9 @@ func newGeneralTransport(e *egress, c *tls.Config) http.RoundTripper {
 
 // newClientOn puts the retrying client on any transport.
 func newClientOn(transport http.RoundTripper, e *egress) *client {
+	if _, ok := transport.(*lean.Transport); !ok {
+		transport = complete{transport}
+	}
 	r := retryablehttp.NewClient()
 	r.HTTPClient = &http.Client{
 		Transport:     roundTripper{transport},
@@ -116,61 +118,13 @@ func newClientOn(transport http.RoundTripper, e *egress) *client {
 	return &client{http: r, egress: e}
 }
 
-// sending is what an attempt's request takes along in its context: its header,
-// around http.Client, which would copy it for redirects that are never followed;
-// and, by a trace, whether a connection was had: from then on the receiver may
-// have seen the request.
-type sending struct {
-	header    http.Header
-	connected bool
-	trace     httptrace.ClientTrace
-}
-
-type sendingKey struct{}
-
-// withSending is the context of an attempt's request. Where the attempt is
-// traced, roundTripper has the connection noted: two traces would have to be
-// joined for each request.
-func withSending(ctx context.Context, header http.Header, traced bool) context.Context {
-	s := &sending{header: header}
-	ctx = context.WithValue(ctx, sendingKey{}, s)
-	if traced {
-		return ctx
-	}
-	return s.noting(ctx)
-}
-
-// noting has it noted when a request of the context gets a connection.
-func (s *sending) noting(ctx context.Context) context.Context {
-	s.trace.GotConn = func(httptrace.GotConnInfo) { s.connected = true }
-	return httptrace.WithClientTrace(ctx, &s.trace)
-}
-
-// complete is the request with its header. What http.Client has put into the
-// request's own (the user and password of a URL) counts where the header has
-// nothing of that name.
-func complete(r *http.Request) *http.Request {
-	s, ok := r.Context().Value(sendingKey{}).(*sending)
-	if !ok {
-		return r
-	}
-	whole := *r
-	whole.Header = s.header
-	for name, values := range r.Header {
-		if _, ok := whole.Header[name]; !ok {
-			whole.Header[name] = values
-		}
-	}
-	return &whole
-}
-
 // neverConnected allows another try within the attempt only where the request
 // surely never reached the receiver, and trying again may help.
 func neverConnected(ctx context.Context, _ *http.Response, err error) (bool, error) {
 	if err == nil || ctx.Err() != nil {
 		return false, nil //nolint:nilerr // whether to retry; the error itself is passed on unchanged
 	}
-	if s, ok := ctx.Value(sendingKey{}).(*sending); ok && s.connected {
+	if s, ok := ctx.Value(sendingKey{}).(*sending); ok && s.parcel.Connected {
 		return false, nil
 	}
 	class, _ := classify(err)

@@ -247,3 +247,9 @@ func TestFiltersChoose(t *testing.T) {
 		t.Error("an expression that is no condition is taken")
 	}
 }
+
+func (s *signer) signature(body []byte) string { return string(s.appendSignature(nil, body)) }
+
+func (s *signer) standardSignature(id string, timestamp int64, body []byte) string {
+	return string(s.appendStandard(nil, id, timestamp, body))
+}

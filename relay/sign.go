@@ -62,16 +62,17 @@ func newSigner(secret string) (*signer, error) {
 	return s, nil
 }
 
-func (s *signer) signature(body []byte) string {
+// appendSignature appends the value of X-UserHero-Signature.
+func (s *signer) appendSignature(b, body []byte) []byte {
 	h := s.plain.Get().(*mac)
 	defer s.plain.Put(h)
 	h.Reset()
 	_, _ = h.Write(body) // hashes do not fail
-	out := make([]byte, 0, 7+2*sha256.Size)
-	return string(hex.AppendEncode(append(out, "sha256="...), h.Sum(h.sum[:0])))
+	return hex.AppendEncode(append(b, "sha256="...), h.Sum(h.sum[:0]))
 }
 
-func (s *signer) standardSignature(id string, timestamp int64, body []byte) string {
+// appendStandard appends a value of webhook-signature.
+func (s *signer) appendStandard(b []byte, id string, timestamp int64, body []byte) []byte {
 	h := s.standard.Get().(*mac)
 	defer s.standard.Put(h)
 	h.Reset()
@@ -79,6 +80,5 @@ func (s *signer) standardSignature(id string, timestamp int64, body []byte) stri
 	head = append(strconv.AppendInt(head, timestamp, 10), '.')
 	_, _ = h.Write(head)
 	_, _ = h.Write(body)
-	out := make([]byte, 0, 3+base64.StdEncoding.EncodedLen(sha256.Size))
-	return string(base64.StdEncoding.AppendEncode(append(out, "v1,"...), h.Sum(h.sum[:0])))
+	return base64.StdEncoding.AppendEncode(append(b, "v1,"...), h.Sum(h.sum[:0]))
 }

@@ -151,7 +151,7 @@ func TestRequestSpansTellFailuresApart(t *testing.T) {
 			}
 			last := posts[len(posts)-1].SpanContext
 			for _, h := range a.RequestHeaders {
-				if want := traceparent(last.TraceID(), last.SpanID(), 1); h.Name == headerTraceparent && h.Value != want {
+				if want := string(appendTraceparent(nil, last.TraceID(), last.SpanID(), 1)); h.Name == headerTraceparent && h.Value != want {
 					t.Errorf("the attempt log has the traceparent %q, want the last request's %q", h.Value, want)
 				}
 			}

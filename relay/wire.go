@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"io"
-	"maps"
 	"net"
 	"net/http"
 	"net/http/httptrace"
@@ -16,8 +15,6 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 	"go.opentelemetry.io/otel/trace"
-
-	"github.com/userhero/relay/queue"
 )
 
 // wire follows the requests of one attempt onto the wire, where each gets a
@@ -27,8 +24,6 @@ type wire struct {
 	tracer  trace.Tracer
 	request []attribute.KeyValue // the attributes that all requests have
 	sent    int                  // requests so far
-	// traceparent and tracestate are what the last of them carried.
-	traceparent, tracestate string
 }
 
 type wireKey struct{}
@@ -38,31 +33,22 @@ func onWire(ctx context.Context, w *wire) context.Context {
 	return context.WithValue(ctx, wireKey{}, w)
 }
 
-// log puts what the last request carried into the attempt log's headers.
-func (w *wire) log(headers []queue.Header) {
-	for i := range headers {
-		if headers[i].Name == headerTraceparent && w.traceparent != "" {
-			headers[i].Value = w.traceparent
-		}
-	}
-}
-
 // The header fields of W3C Trace Context, as it spells them.
 const (
 	headerTraceparent = "traceparent"
 	headerTracestate  = "tracestate"
 )
 
-// traceparent is that of §3.2.
-func traceparent(traceID [16]byte, spanID [8]byte, flags byte) string {
-	b := make([]byte, 0, 55)
+// appendTraceparent appends that of §3.2.
+func appendTraceparent(b []byte, traceID [16]byte, spanID [8]byte, flags byte) []byte {
 	b = append(b, "00-"...)
 	b = hex.AppendEncode(b, traceID[:])
 	b = append(b, '-')
 	b = hex.AppendEncode(b, spanID[:])
-	b = append(b, '-')
-	return string(hex.AppendEncode(b, []byte{flags}))
+	return append(b, '-', hexDigits[flags>>4], hexDigits[flags&15])
 }
+
+const hexDigits = "0123456789abcdef"
 
 // roundTripper stands between go-retryablehttp and a transport, whichever that
 // is. It makes the `POST` spans, and it hides the transport's
@@ -71,33 +57,23 @@ func traceparent(traceID [16]byte, spanID [8]byte, flags byte) string {
 type roundTripper struct{ inner http.RoundTripper }
 
 func (t roundTripper) RoundTrip(r *http.Request) (*http.Response, error) {
-	r = complete(r)
 	w, ok := r.Context().Value(wireKey{}).(*wire)
 	if !ok {
 		return t.inner.RoundTrip(r)
 	}
 	ctx, span := w.tracer.Start(r.Context(), http.MethodPost, sender)
-	s := ctx.Value(sendingKey{}).(*sending)
 	if span.IsRecording() {
 		span.SetAttributes(w.request...)
 		if w.sent > 0 {
 			span.SetAttributes(semconv.HTTPRequestResendCount(w.sent))
 		}
-		ctx = httptrace.WithClientTrace(ctx, timings(span, s))
-	} else {
-		ctx = s.noting(ctx)
+		ctx = httptrace.WithClientTrace(ctx, timings(span))
 	}
 	w.sent++
 	sc := span.SpanContext()
-	w.traceparent, w.tracestate = traceparent(sc.TraceID(), sc.SpanID(), byte(sc.TraceFlags())), sc.TraceState().String()
-	sent := r.WithContext(ctx)
-	sent.Header = maps.Clone(r.Header) // the request itself is go-retryablehttp's
-	sent.Header[headerTraceparent] = []string{w.traceparent}
-	delete(sent.Header, headerTracestate)
-	if w.tracestate != "" {
-		sent.Header[headerTracestate] = []string{w.tracestate}
-	}
-	response, err := t.inner.RoundTrip(sent)
+	ctx.Value(sendingKey{}).(*sending).propagate(
+		string(appendTraceparent(nil, sc.TraceID(), sc.SpanID(), byte(sc.TraceFlags()))), sc.TraceState().String())
+	response, err := t.inner.RoundTrip(r.WithContext(ctx))
 	switch {
 	case err != nil:
 		class, _ := classify(causeOf(ctx, err))
@@ -148,10 +124,9 @@ func protocolVersion(r *http.Response) attribute.KeyValue {
 	return semconv.NetworkProtocolVersion(strconv.Itoa(r.ProtoMajor))
 }
 
-// timings write when a request came how far as events of its span, and whether
-// it had a connection. What a dial in the background tells after the span has
-// ended is dropped by the span.
-func timings(span trace.Span, s *sending) *httptrace.ClientTrace {
+// timings write when a request came how far as events of its span. What a dial
+// in the background tells after the span has ended is dropped by the span.
+func timings(span trace.Span) *httptrace.ClientTrace {
 	done := func(name string, err error) {
 		if err == nil {
 			span.AddEvent(name)
@@ -166,13 +141,10 @@ func timings(span trace.Span, s *sending) *httptrace.ClientTrace {
 		ConnectStart: func(_, address string) {
 			span.AddEvent("connect start", trace.WithAttributes(attribute.String("network.peer", address)))
 		},
-		ConnectDone:       func(_, _ string, err error) { done("connect done", err) },
-		TLSHandshakeStart: func() { span.AddEvent("tls start") },
-		TLSHandshakeDone:  func(_ tls.ConnectionState, err error) { done("tls done", err) },
-		GotConn: func(i httptrace.GotConnInfo) {
-			s.connected = true
-			span.SetAttributes(peer(i)...)
-		},
+		ConnectDone:          func(_, _ string, err error) { done("connect done", err) },
+		TLSHandshakeStart:    func() { span.AddEvent("tls start") },
+		TLSHandshakeDone:     func(_ tls.ConnectionState, err error) { done("tls done", err) },
+		GotConn:              func(i httptrace.GotConnInfo) { span.SetAttributes(peer(i)...) },
 		WroteRequest:         func(i httptrace.WroteRequestInfo) { done("request written", i.Err) },
 		GotFirstResponseByte: func() { span.AddEvent("first byte") },
 	}

@@ -2,6 +2,7 @@ package lean
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -48,9 +49,9 @@ func (a *answer) proto() string {
 }
 
 // readHead reads interim answers and the head of the answer.
-func (c *conn) readHead(trace *httptrace.ClientTrace, budget int) (*answer, error) {
+func (c *conn) readHead(trace *httptrace.ClientTrace, budget int) (answer, error) {
 	if _, err := c.r.Peek(1); err != nil {
-		return nil, brokenOff(err)
+		return answer{}, brokenOff(err)
 	}
 	if trace != nil && trace.GotFirstResponseByte != nil {
 		trace.GotFirstResponseByte()
@@ -58,16 +59,16 @@ func (c *conn) readHead(trace *httptrace.ClientTrace, budget int) (*answer, erro
 	return readAnswer(c.r, budget)
 }
 
-func readAnswer(r *bufio.Reader, budget int) (*answer, error) {
+func readAnswer(r *bufio.Reader, budget int) (answer, error) {
 	const begin = "HTTP/"
 	if first, _ := r.Peek(min(r.Buffered(), len(begin))); !strings.HasPrefix(begin, string(first)) {
-		return nil, improper("it begins with %q", first)
+		return answer{}, improper("it begins with %q", first)
 	}
 	lines := lineReader{r: r, left: budget}
 	for range maxInterim + 1 {
 		a, err := lines.answer()
 		if err != nil {
-			return nil, err
+			return answer{}, err
 		}
 		// 101 is final: what follows is no HTTP any more.
 		if a.code >= 200 || a.code == http.StatusSwitchingProtocols {
@@ -75,7 +76,7 @@ func readAnswer(r *bufio.Reader, budget int) (*answer, error) {
 			return a, a.frame()
 		}
 	}
-	return nil, improper("more than %d interim answers", maxInterim)
+	return answer{}, improper("more than %d interim answers", maxInterim)
 }
 
 // lineReader reads the lines of heads, within what is left of a budget.
@@ -114,14 +115,13 @@ func (l *lineReader) line() ([]byte, error) {
 }
 
 // answer reads a status line and the fields behind it.
-func (l *lineReader) answer() (*answer, error) {
+func (l *lineReader) answer() (a answer, err error) {
 	line, err := l.line()
 	if err != nil {
-		return nil, err
+		return a, err
 	}
-	a := &answer{}
 	if a.code, a.minor, a.status, err = parseStatusLine(line); err != nil {
-		return nil, err
+		return a, err
 	}
 	a.header, err = l.fields()
 	return a, err
@@ -160,7 +160,10 @@ func parseStatusLine(line []byte) (code, minor int, status string, err error) {
 // fields reads header fields up to the empty line (RFC 9112, §5). A field that
 // goes on in the next line is refused: readers disagree about it.
 func (l *lineReader) fields() (http.Header, error) {
-	header := make(http.Header, 8)
+	const usual = 8 // fields, with a few words each
+	header := make(http.Header, usual)
+	var values []string      // each field's are a stretch of these
+	var text strings.Builder // of all values
 	for {
 		line, err := l.line()
 		if err != nil {
@@ -169,44 +172,43 @@ func (l *lineReader) fields() (http.Header, error) {
 		if len(line) == 0 {
 			return header, nil
 		}
-		name, value, err := parseField(line)
+		name, rest, err := parseField(line)
 		if err != nil {
 			return nil, err
 		}
-		header[name] = append(header[name], value)
+		if values == nil {
+			text.Grow(usual * 32)
+			values = make([]string, 0, usual)
+		}
+		begin := text.Len()
+		text.Write(rest)
+		value := text.String()[begin:]
+		if !httpguts.ValidHeaderFieldValue(value) {
+			return nil, improper("the value of its header field %s has a control character", name)
+		}
+		if before := header[name]; before != nil {
+			header[name] = append(before, value)
+			continue
+		}
+		values = append(values, value)
+		header[name] = values[len(values)-1 : len(values) : len(values)]
 	}
 }
 
-func parseField(line []byte) (name, value string, err error) {
-	colon := 0
-	for colon < len(line) && line[colon] != ':' {
-		colon++
-	}
-	if colon == len(line) {
-		return "", "", improper("a line of its head is %q", line[:min(len(line), 64)])
+// parseField takes a field apart.
+func parseField(line []byte) (name string, value []byte, err error) {
+	colon := bytes.IndexByte(line, ':')
+	if colon < 0 {
+		return "", nil, improper("a line of its head is %q", line[:min(len(line), 64)])
 	}
 	name, usual := usualFields[string(line[:colon])]
 	if !usual {
-		name = string(line[:colon])
-	}
-	if !usual && !httpguts.ValidHeaderFieldName(name) {
-		return "", "", improper("%q is no name of a header field", name)
-	}
-	rest := line[colon+1:]
-	for len(rest) > 0 && (rest[0] == ' ' || rest[0] == '\t') {
-		rest = rest[1:]
-	}
-	for n := len(rest); n > 0 && (rest[n-1] == ' ' || rest[n-1] == '\t'); n-- {
-		rest = rest[:n-1]
-	}
-	value = string(rest)
-	if !httpguts.ValidHeaderFieldValue(value) {
-		return "", "", improper("the value of its header field %s has a control character", name)
-	}
-	if !usual {
+		if name = string(line[:colon]); !httpguts.ValidHeaderFieldName(name) {
+			return "", nil, improper("%q is no name of a header field", name)
+		}
 		name = textproto.CanonicalMIMEHeaderKey(name)
 	}
-	return name, value, nil
+	return name, bytes.Trim(line[colon+1:], " \t"), nil
 }
 
 // usualFields are the names that need not be made anew for each answer.

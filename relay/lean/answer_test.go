@@ -15,16 +15,16 @@ import (
 // read reads one answer and its body as a connection would.
 func read(text string) (a *answer, body []byte, err error) {
 	r := bufio.NewReaderSize(strings.NewReader(text), 4<<10)
-	if a, err = readAnswer(r, 16<<10); err != nil {
+	x := &exchange{c: &conn{r: r}}
+	if x.answer, err = readAnswer(r, 16<<10); err != nil {
 		return nil, nil, err
 	}
-	x := &exchange{c: &conn{r: r}}
-	src := x.source(a)
+	src := x.source()
 	if src == nil {
-		return a, nil, nil
+		return &x.answer, nil, nil
 	}
 	body, err = io.ReadAll(src)
-	return a, body, err
+	return &x.answer, body, err
 }
 
 func TestAnswersThatCanBeReadInTwoWaysAreRefused(t *testing.T) {

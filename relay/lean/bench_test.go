@@ -1,9 +1,11 @@
 package lean
 
 import (
+	"bytes"
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -18,20 +20,33 @@ func BenchmarkRoundTrip(b *testing.B) {
 	for _, way := range []struct {
 		name      string
 		transport http.RoundTripper
-	}{{"lean", own}, {"net-http", general}} {
+		request   func(*testing.B, *Parcel) *http.Request
+	}{
+		{"lean", own, func(b *testing.B, p *Parcel) *http.Request {
+			mine := *p
+			return carrying(b.Context(), &mine)
+		}},
+		{"net-http", general, func(b *testing.B, p *Parcel) *http.Request {
+			r, err := http.NewRequestWithContext(b.Context(), http.MethodPost, p.To.url.String(), bytes.NewReader(p.Body))
+			if err != nil {
+				b.Error(err)
+			}
+			for _, f := range p.Header {
+				r.Header[f.Name] = []string{f.Value}
+			}
+			return r
+		}},
+	} {
 		b.Run(way.name, func(b *testing.B) {
-			url := benchReceiver(b)
-			body := strings.Repeat("x", 1<<10)
+			to, err := url.Parse(benchReceiver(b))
+			if err != nil {
+				b.Fatal(err)
+			}
+			p := &Parcel{To: NewPlace(to), Header: pairs([]string{"Content-Type", "application/json"}), Body: []byte(strings.Repeat("x", 1<<10))}
 			b.ReportAllocs()
 			b.RunParallel(func(pb *testing.PB) {
 				for pb.Next() {
-					r, err := http.NewRequestWithContext(b.Context(), http.MethodPost, url, strings.NewReader(body))
-					if err != nil {
-						b.Error(err)
-						return
-					}
-					r.Header["Content-Type"] = []string{"application/json"}
-					response, err := way.transport.RoundTrip(r)
+					response, err := way.transport.RoundTrip(way.request(b, p))
 					if err != nil {
 						b.Error(err)
 						return

@@ -12,10 +12,10 @@ import (
 
 // conn is one connection to a receiver. One goroutine at a time has it.
 type conn struct {
-	net net.Conn        // what is read and written
-	raw syscall.RawConn // of the socket below; nil where there is none
-	r   *bufio.Reader
-	key string // of its place in the pool
+	net  net.Conn // what is read and written
+	peek *peek    // at the socket below; nil where there is none
+	r    *bufio.Reader
+	key  string // of its place in the pool
 	// interrupt ends the reads and writes under way, and those to come.
 	interrupt func()
 	// used says that it has served before.
@@ -29,7 +29,7 @@ func newConn(over, socket net.Conn, key string) *conn {
 	c.interrupt = func() { _ = over.SetDeadline(past) }
 	if s, ok := socket.(syscall.Conn); ok {
 		if raw, err := s.SyscallConn(); err == nil {
-			c.raw = raw
+			c.peek = newPeek(raw)
 		}
 	}
 	return c
@@ -39,9 +39,11 @@ func newConn(over, socket net.Conn, key string) *conn {
 var past = time.Unix(1, 0)
 
 // quiet tells whether a connection that waited is open and nothing has come
-// over it. What comes without having been asked for answers nothing.
-func (c *conn) quiet() bool {
-	if c.raw == nil || c.r.Buffered() > 0 || !silent(c.raw) {
+// over it. What comes without having been asked for answers nothing. Where it
+// is quiet, its reads and writes end at the deadline from now on; zero is none.
+func (c *conn) quiet(deadline time.Time) bool {
+	// The deadline it has is that of an exchange that is over, and may have been.
+	if c.peek == nil || c.r.Buffered() > 0 || c.net.SetDeadline(deadline) != nil || !c.peek.silent() {
 		return false
 	}
 	if _, ok := c.net.(*tls.Conn); !ok {
@@ -53,5 +55,5 @@ func (c *conn) quiet() bool {
 		return false
 	}
 	_, err := c.r.Peek(1)
-	return errors.Is(err, os.ErrDeadlineExceeded) && c.net.SetReadDeadline(time.Time{}) == nil
+	return errors.Is(err, os.ErrDeadlineExceeded) && c.net.SetReadDeadline(deadline) == nil
 }

@@ -3,7 +3,6 @@
 package lean
 
 import (
-	"errors"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -12,13 +11,22 @@ import (
 // canPeek says that an idle connection can be looked at without waiting.
 const canPeek = true
 
-// silent tells whether a socket is open on both sides and has nothing to read.
-func silent(raw syscall.RawConn) (ok bool) {
-	var one [1]byte
-	err := raw.Read(func(fd uintptr) bool {
-		_, _, err := unix.Recvfrom(int(fd), one[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
-		ok = errors.Is(err, unix.EAGAIN)
-		return true
-	})
-	return ok && err == nil
+// peek looks at one socket, again and again.
+type peek struct {
+	raw  syscall.RawConn
+	poll func(fd uintptr) bool
+	come bool // something has, its end too
 }
+
+func newPeek(raw syscall.RawConn) *peek {
+	p := &peek{raw: raw}
+	p.poll = func(fd uintptr) bool {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
+		p.come = n != 0 || err != nil
+		return true
+	}
+	return p
+}
+
+// silent tells whether the socket is open on both sides and has nothing to read.
+func (p *peek) silent() bool { return p.raw.Read(p.poll) == nil && !p.come }

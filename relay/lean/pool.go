@@ -22,14 +22,15 @@ type pool struct {
 
 func newPool(perHost int) *pool { return &pool{perHost: perHost, hosts: make(map[string][]*conn)} }
 
-// take returns a connection that can serve and how long it has waited, or nil.
-func (p *pool) take(key string, now time.Time) (*conn, time.Duration) {
+// take returns a connection that can serve, until the deadline, and how long it
+// has waited; or nil.
+func (p *pool) take(key string, now, deadline time.Time) (*conn, time.Duration) {
 	for {
 		c := p.pop(key)
 		if c == nil {
 			return nil, 0
 		}
-		if now.Before(c.until) && c.quiet() {
+		if now.Before(c.until) && c.quiet(deadline) {
 			return c, now.Sub(c.since)
 		}
 		_ = c.net.Close()
@@ -53,7 +54,7 @@ func (p *pool) pop(key string) *conn {
 
 // put lets a connection wait, unless it may not or there are enough.
 func (p *pool) put(c *conn, wait time.Duration) bool {
-	if wait <= 0 || c.raw == nil || c.r.Buffered() > 0 {
+	if wait <= 0 || c.peek == nil || c.r.Buffered() > 0 {
 		return false
 	}
 	c.used = true
@@ -82,7 +83,7 @@ func (p *pool) sweep() {
 	for key, waiting := range p.hosts {
 		kept := waiting[:0]
 		for _, c := range waiting {
-			if !now.Before(c.until) || !c.quiet() {
+			if !now.Before(c.until) || !c.quiet(time.Time{}) {
 				_ = c.net.Close()
 				p.count--
 				continue

@@ -14,18 +14,22 @@
 // request is repeated, on another connection, only where not one byte of it was
 // written: so a receiver never gets one twice by the transport's doing.
 //
-// It knows no proxies and no HTTP/2. What is no POST of a short body, with
-// nothing in it that changes how the connection is used, it leaves to another
-// transport.
+// It sends what is made ready for it, a Parcel in the request's context: a sender
+// makes one again and again. It knows no proxies and no HTTP/2. What is no parcel
+// of a short body, with nothing in it that changes how the connection is used, it
+// leaves to another transport.
 package lean
 
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptrace"
+	"os"
 	"time"
 )
 
@@ -67,39 +71,39 @@ func New(o Options) http.RoundTripper {
 }
 
 // RoundTrip implements http.RoundTripper. Its errors are those of dialling, of
-// TLS and of reading, ErrAnswer for what is no proper answer, and the context's
-// cause where that has ended.
+// TLS and of reading, ErrRequest for what cannot be sent, ErrAnswer for what is
+// no proper answer, and the context's cause where that has ended.
 func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
-	if !isLean(r) {
+	ctx := r.Context()
+	p, _ := ctx.Value(ParcelKey{}).(*Parcel)
+	if !isLean(r, p) {
 		return t.o.Other.RoundTrip(r)
 	}
-	host := hostPort(r.URL)
-	secure := r.URL.Scheme == "https"
-	defer func() { _ = r.Body.Close() }()
 	buffer := requests.Get().(*[]byte)
 	defer requests.Put(buffer)
-	request, err := appendRequest((*buffer)[:0], r)
+	request, err := appendRequest((*buffer)[:0], p)
 	if err != nil {
 		return nil, err
 	}
 	*buffer = request
 
-	ctx := r.Context()
 	trace := httptrace.ContextClientTrace(ctx)
 	for {
 		if err := context.Cause(ctx); err != nil {
 			return nil, err
 		}
 		if trace != nil && trace.GetConn != nil {
-			trace.GetConn(host)
+			trace.GetConn(p.To.host)
 		}
-		c, err := t.connect(ctx, trace, host, secure)
+		c, err := t.connect(ctx, trace, p.To)
 		if err != nil {
 			return nil, ended(ctx, err)
 		}
-		response, written, err := t.exchange(ctx, trace, c, r, request)
+		p.Connected, p.Reused = true, c.used
+		x := &exchange{t: t, c: c, ctx: ctx}
+		written, err := x.do(trace, p.Cut, request)
 		if err == nil {
-			return response, nil
+			return x.respond(r), nil
 		}
 		if written == 0 && c.used && ctx.Err() == nil {
 			continue // the other side had closed it; there are only so many that were used
@@ -113,22 +117,27 @@ func (t *Transport) CloseIdleConnections() { t.pool.close() }
 
 // ended is the cause of the context's end where that is why something failed.
 func ended(ctx context.Context, err error) error {
+	if deadline, ok := ctx.Deadline(); ok && errors.Is(err, os.ErrDeadlineExceeded) && !time.Now().Before(deadline) {
+		<-ctx.Done() // the connection had its deadline, and may have been ahead
+	}
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
 	return err
 }
 
-// connect takes a connection that waits, or makes one.
-func (t *Transport) connect(ctx context.Context, trace *httptrace.ClientTrace, host string, secure bool) (*conn, error) {
-	key := host
-	if secure {
-		key = "tls " + host
-	}
-	c, idle := t.pool.take(key, time.Now())
+// connect takes a connection that waits, or makes one. Its deadline is the
+// context's.
+func (t *Transport) connect(ctx context.Context, trace *httptrace.ClientTrace, to *Place) (*conn, error) {
+	deadline, _ := ctx.Deadline()
+	c, idle := t.pool.take(to.key, time.Now(), deadline)
 	if c == nil {
 		var err error
-		if c, err = t.dial(ctx, trace, host, key, secure); err != nil {
+		if c, err = t.dial(ctx, trace, to); err != nil {
+			return nil, err
+		}
+		if err = c.net.SetDeadline(deadline); err != nil {
+			_ = c.net.Close()
 			return nil, err
 		}
 	}
@@ -139,20 +148,20 @@ func (t *Transport) connect(ctx context.Context, trace *httptrace.ClientTrace, h
 }
 
 // dial makes a connection.
-func (t *Transport) dial(ctx context.Context, trace *httptrace.ClientTrace, host, key string, secure bool) (*conn, error) {
-	raw, err := t.o.Dial(ctx, "tcp", host)
+func (t *Transport) dial(ctx context.Context, trace *httptrace.ClientTrace, to *Place) (*conn, error) {
+	raw, err := t.o.Dial(ctx, "tcp", to.host)
 	if err != nil {
 		return nil, err
 	}
-	if !secure {
-		return newConn(raw, raw, key), nil
+	if !to.secure {
+		return newConn(raw, raw, to.key), nil
 	}
-	over, err := t.handshake(ctx, trace, raw, host)
+	over, err := t.handshake(ctx, trace, raw, to.host)
 	if err != nil {
 		_ = raw.Close()
 		return nil, err
 	}
-	return newConn(over, raw, key), nil
+	return newConn(over, raw, to.key), nil
 }
 
 func (t *Transport) handshake(ctx context.Context, trace *httptrace.ClientTrace, raw net.Conn, host string) (*tls.Conn, error) {
@@ -172,14 +181,35 @@ func (t *Transport) handshake(ctx context.Context, trace *httptrace.ClientTrace,
 	return over, err
 }
 
-// exchange sends the request and reads the answer's head; written is how much
-// of the request may have left. The connection is the answer's body's from then
-// on, or closed.
-func (t *Transport) exchange(ctx context.Context, trace *httptrace.ClientTrace, c *conn, r *http.Request, request []byte) (_ *http.Response, written int, err error) {
-	// The end of the context ends reads and writes by a deadline in the past;
-	// where it does not come there is no timer but the context's own.
-	x := &exchange{t: t, c: c, stop: context.AfterFunc(ctx, c.interrupt)}
-	written, err = c.net.Write(request)
+// exchange is one request with its answer, on its connection. It is the
+// answer's body too.
+type exchange struct {
+	t    *Transport
+	c    *conn
+	ctx  context.Context //nolint:containedctx // the request's: what it ends is said in its words
+	cut  *Cut
+	stop func() bool // of the context's hold on the connection, where there is no cut
+
+	answer   answer
+	response http.Response
+	body     io.Reader // reads the answer's; nil where there is none
+	fixed    fixed     // what it reads by, where the length is known
+	err      error     // of reading it; io.EOF at the end
+
+	reuse bool
+	over  bool
+}
+
+// do sends the request and reads the answer's head; written is how much of the
+// request may have left. Where it fails the connection is closed.
+func (x *exchange) do(trace *httptrace.ClientTrace, cut *Cut, request []byte) (written int, err error) {
+	// An early end of the context ends reads and writes by a deadline in the past.
+	if x.cut = cut; cut != nil {
+		cut.hold(x.c.interrupt)
+	} else {
+		x.stop = context.AfterFunc(x.ctx, x.c.interrupt)
+	}
+	written, err = x.c.net.Write(request)
 	if trace != nil && trace.WroteHeaders != nil {
 		trace.WroteHeaders()
 	}
@@ -188,41 +218,38 @@ func (t *Transport) exchange(ctx context.Context, trace *httptrace.ClientTrace, 
 	}
 	if err != nil && written == 0 {
 		x.end(false)
-		return nil, 0, fmt.Errorf("sending the request: %w", err)
+		return 0, fmt.Errorf("sending the request: %w", err)
 	}
 	// A receiver may refuse what it has not read to the end: its answer counts.
-	answer, readErr := c.readHead(trace, t.o.MaxHeader)
-	if readErr != nil {
+	var readErr error
+	if x.answer, readErr = x.c.readHead(trace, x.t.o.MaxHeader); readErr != nil {
 		x.end(false)
 		if err != nil {
-			return nil, written, fmt.Errorf("sending the request: %w", err)
+			return written, fmt.Errorf("sending the request: %w", err)
 		}
-		return nil, written, readErr
+		return written, readErr
 	}
-	x.reuse = err == nil && answer.keepAlive && !r.Close
-	x.idle = answer.idle(t.o.IdleTimeout)
-	response := &http.Response{
-		Status: answer.status, StatusCode: answer.code, Proto: answer.proto(), ProtoMajor: 1, ProtoMinor: answer.minor,
-		Header: answer.header, ContentLength: answer.length, Close: !x.reuse, Request: r,
-	}
-	if over, ok := c.net.(*tls.Conn); ok {
-		state := over.ConnectionState()
-		response.TLS = &state
-	}
-	if response.Body = x.body(ctx, answer); response.Body == http.NoBody {
-		x.end(true)
-	}
-	return response, written, nil
+	x.reuse = err == nil && x.answer.keepAlive
+	return written, nil
 }
 
-// exchange is one request with its answer, on its connection.
-type exchange struct {
-	t     *Transport
-	c     *conn
-	stop  func() bool // of the context's hold on the connection
-	reuse bool
-	idle  time.Duration // how long the connection may then wait
-	over  bool
+// respond is the answer as net/http has it. The connection is the body's until
+// that has been read or closed.
+func (x *exchange) respond(r *http.Request) *http.Response {
+	a := &x.answer
+	x.response = http.Response{
+		Status: a.status, StatusCode: a.code, Proto: a.proto(), ProtoMajor: 1, ProtoMinor: a.minor,
+		Header: a.header, ContentLength: a.length, Close: !x.reuse, Request: r, Body: x,
+	}
+	if over, ok := x.c.net.(*tls.Conn); ok {
+		state := over.ConnectionState()
+		x.response.TLS = &state
+	}
+	if x.body = x.source(); x.body == nil {
+		x.response.Body = http.NoBody
+		x.end(true)
+	}
+	return &x.response
 }
 
 // end gives the connection up: to wait for another request where the answer was
@@ -233,8 +260,17 @@ func (x *exchange) end(whole bool) {
 		return
 	}
 	x.over = true
-	// A context that ended meanwhile has left, or is leaving, its deadline.
-	if calm := x.stop(); !calm || !whole || !x.reuse || !x.t.pool.put(x.c, x.idle) {
+	// What interrupts has left, or is leaving, its deadline.
+	if calm := x.release(); !calm || !whole || !x.reuse || !x.t.pool.put(x.c, x.answer.idle(x.t.o.IdleTimeout)) {
 		_ = x.c.net.Close()
 	}
+}
+
+// release ends the context's hold on the connection, and tells whether it was
+// left alone.
+func (x *exchange) release() (calm bool) {
+	if x.cut != nil {
+		return x.cut.release()
+	}
+	return x.stop()
 }

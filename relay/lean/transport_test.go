@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/http/httptrace"
+	"net/url"
 	"os"
 	"slices"
 	"strings"
@@ -48,13 +49,27 @@ type roundTrip func(*http.Request) (*http.Response, error)
 
 func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
-func post(t *testing.T, ctx context.Context, url, body string) *http.Request { //nolint:revive // the test comes first
+// post is a request with a parcel; header is names and values in turns.
+func post(t *testing.T, ctx context.Context, to, body string, header ...string) *http.Request { //nolint:revive // the test comes first
 	t.Helper()
-	r, err := http.NewRequestWithContext(ctx, http.MethodPost, url, strings.NewReader(body))
+	u, err := url.Parse(to)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return r
+	return carrying(ctx, &Parcel{To: NewPlace(u), Header: pairs(header), Body: []byte(body)})
+}
+
+// carrying is the request for a parcel.
+func carrying(ctx context.Context, p *Parcel) *http.Request {
+	r := &http.Request{Method: http.MethodPost, URL: p.To.url, Header: make(http.Header)}
+	return r.WithContext(context.WithValue(ctx, ParcelKey{}, p))
+}
+
+func pairs(header []string) (fields []Field) {
+	for field := range slices.Chunk(header, 2) {
+		fields = append(fields, Field{Name: field[0], Value: field[1]})
+	}
+	return fields
 }
 
 // send makes one request and reads its answer to the end.
@@ -217,7 +232,7 @@ func awaitHangUp(t *testing.T, l *Transport) {
 		l.pool.mu.Lock()
 		open := false
 		for _, waiting := range l.pool.hosts {
-			open = open || slices.ContainsFunc(waiting, func(c *conn) bool { return c.quiet() })
+			open = open || slices.ContainsFunc(waiting, func(c *conn) bool { return c.quiet(time.Time{}) })
 		}
 		l.pool.mu.Unlock()
 		if !open {
@@ -368,8 +383,8 @@ func TestRequestsGoOutAsTheyAreSpelled(t *testing.T) {
 		got = b[:n]
 		_, _ = io.WriteString(c, okEmpty)
 	})
-	r := post(t, t.Context(), s+"hook%20x?a=b", `{"a":1}`)
-	r.Header = http.Header{"webhook-id": {"dlv_1"}, "X-UserHero-Event": {"feedback.created"}, "Content-Type": {"application/json"}}
+	r := post(t, t.Context(), s+"hook%20x?a=b", `{"a":1}`,
+		"Content-Type", "application/json", "X-UserHero-Event", "feedback.created", "webhook-id", "dlv_1")
 	if _, err := newLean(t, nil, time.Minute).RoundTrip(r); err != nil {
 		t.Fatal(err)
 	}
@@ -406,19 +421,21 @@ func TestNothingCanBePutIntoARequestsHead(t *testing.T) {
 		t.Error("dialled")
 		return nil, os.ErrInvalid
 	}
-	for name, spoil := range map[string]func(*http.Request){
-		"a line end in a value": func(r *http.Request) { r.Header["X"] = []string{"a\r\nY: b"} },
-		"a zero in a value":     func(r *http.Request) { r.Header["X"] = []string{"a\x00"} },
-		"a line end in a name":  func(r *http.Request) { r.Header["X: a\r\nY"] = []string{"b"} },
-		"an empty name":         func(r *http.Request) { r.Header[""] = []string{"b"} },
-		"a space in the query":  func(r *http.Request) { r.URL.RawQuery = "a b" },
-		"a line end in it":      func(r *http.Request) { r.URL.RawQuery = "a\r\nX: y" },
-		"a body that is short":  func(r *http.Request) { r.ContentLength = 9 },
+	for name, c := range map[string]struct {
+		query  string
+		header []string
+	}{
+		"a line end in a value": {header: []string{"X", "a\r\nY: b"}},
+		"a zero in a value":     {header: []string{"X", "a\x00"}},
+		"a line end in a name":  {header: []string{"X: a\r\nY", "b"}},
+		"an empty name":         {header: []string{"", "b"}},
+		"a space in the query":  {query: "a b"},
+		"a line end in it":      {query: "a\r\nX: y"},
 	} {
-		r := post(t, t.Context(), "http://127.0.0.1:9/", "{}")
-		spoil(r)
-		if _, err := l.RoundTrip(r); err == nil {
-			t.Errorf("%s was sent", name)
+		u := &url.URL{Scheme: "http", Host: "127.0.0.1:9", Path: "/", RawQuery: c.query}
+		p := &Parcel{To: NewPlace(u), Header: pairs(c.header), Body: []byte("{}")}
+		if _, err := l.RoundTrip(carrying(t.Context(), p)); !errors.Is(err, ErrRequest) {
+			t.Errorf("%s was sent: %v", name, err)
 		}
 	}
 }
@@ -439,28 +456,81 @@ func TestAnAnswerCountsThoughTheRequestWasNotRead(t *testing.T) {
 
 func TestWhatIsUnusualGoesTheOtherWay(t *testing.T) {
 	t.Parallel()
-	for name, change := range map[string]func(*http.Request){
-		"another method":  func(r *http.Request) { r.Method = http.MethodPut },
-		"no body":         func(r *http.Request) { r.Body, r.ContentLength = nil, 0 },
-		"unknown length":  func(r *http.Request) { r.ContentLength = -1 },
-		"a large body":    func(r *http.Request) { r.ContentLength = 1<<20 + 1 },
-		"another Host":    func(r *http.Request) { r.Host = "example.com" },
-		"a Host field":    func(r *http.Request) { r.Header["Host"] = []string{"example.com"} },
-		"an upgrade":      func(r *http.Request) { r.Header["Upgrade"] = []string{"x"} },
-		"trailers":        func(r *http.Request) { r.Trailer = http.Header{"X": nil} },
-		"user in the URL": func(r *http.Request) { r.URL.User = nil; r.URL.Host = "ü.example" },
-		"a zone":          func(r *http.Request) { r.URL.Host = "[fe80::1%25lo]:80" },
+	const to, body = "http://127.0.0.1:9/", "{}"
+	change := func(change func(*http.Request)) *http.Request {
+		r := post(t, t.Context(), to, body)
+		change(r)
+		return r
+	}
+	for name, r := range map[string]*http.Request{
+		"another method":      change(func(r *http.Request) { r.Method = http.MethodPut }),
+		"another URL":         change(func(r *http.Request) { r.URL = &url.URL{Scheme: "http", Host: "127.0.0.1:9", Path: "/x"} }),
+		"another Host":        change(func(r *http.Request) { r.Host = "example.com" }),
+		"a header besides":    change(func(r *http.Request) { r.Header["X"] = []string{"y"} }),
+		"a body besides":      change(func(r *http.Request) { r.Body = http.NoBody }),
+		"trailers":            change(func(r *http.Request) { r.Trailer = http.Header{"X": nil} }),
+		"no use of it again":  change(func(r *http.Request) { r.Close = true }),
+		"no parcel":           change(func(r *http.Request) { *r = *r.WithContext(t.Context()) }),
+		"no body":             post(t, t.Context(), to, ""),
+		"a large body":        post(t, t.Context(), to, strings.Repeat("x", maxRequestBody+1)),
+		"a Host field":        post(t, t.Context(), to, body, "Host", "example.com"),
+		"an upgrade":          post(t, t.Context(), to, body, "X", "y", "Upgrade", "x"),
+		"another protocol":    post(t, t.Context(), "ftp://127.0.0.1:9/", body),
+		"a user in the URL":   post(t, t.Context(), "http://user@127.0.0.1:9/", body),
+		"a name not in ASCII": post(t, t.Context(), "http://ü.example/", body),
+		"a zone":              post(t, t.Context(), "http://[fe80::1%25lo]:80/", body),
 	} {
 		gone := false
 		l := newLean(t, roundTrip(func(*http.Request) (*http.Response, error) {
 			gone = true
 			return nil, os.ErrInvalid
 		}), time.Minute)
-		r := post(t, t.Context(), "http://127.0.0.1:9/", "{}")
-		change(r)
 		if _, err := l.RoundTrip(r); err == nil || !gone {
 			t.Errorf("%s did not", name)
 		}
+	}
+}
+
+func TestACutEndsWhatIsUnderWayAndWhatComes(t *testing.T) {
+	t.Parallel()
+	errCause := errors.New("enough")
+	asked := make(chan struct{}, 1)
+	s := newScripted(t, func(_ *scripted, c net.Conn, nth int) bool {
+		if nth == 0 {
+			_, _ = io.WriteString(c, okEmpty)
+		} else {
+			asked <- struct{}{}
+		}
+		return true
+	})
+	l := newLean(t, nil, time.Minute)
+	ctx, stop := context.WithCancelCause(t.Context())
+	var cut Cut
+	request := func() error {
+		r := post(t, ctx, s.url, "{}")
+		r.Context().Value(ParcelKey{}).(*Parcel).Cut = &cut
+		_, err := l.RoundTrip(r)
+		return err
+	}
+	if err := request(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		<-asked
+		stop(errCause)
+		cut.Make()
+	}()
+	for range 2 {
+		if err := request(); !errors.Is(err, errCause) {
+			t.Errorf("%v", err)
+		}
+	}
+	// The exchange that was left alone has its connection used again, the one that was cut off not.
+	if _, _, err := send(t, l, s.url); err != nil {
+		t.Error(err)
+	}
+	if n := s.connections.Load(); n != 2 {
+		t.Errorf("%d connections, want 2", n)
 	}
 }
 
@@ -542,15 +612,15 @@ func FuzzRequest(f *testing.F) {
 		if body == "" {
 			return
 		}
-		r, err := http.NewRequest(http.MethodPost, "http://example.com"+target, strings.NewReader(body))
+		u, err := url.Parse("http://example.com" + target)
 		if err != nil {
 			return
 		}
-		r.Header = http.Header{name: {value}}
-		if !isLean(r) {
+		p := &Parcel{To: NewPlace(u), Header: pairs([]string{name, value}), Body: []byte(body)}
+		if !isLean(carrying(t.Context(), p), p) {
 			return
 		}
-		sent, err := appendRequest(nil, r)
+		sent, err := appendRequest(nil, p)
 		if err != nil {
 			return
 		}
@@ -563,7 +633,7 @@ func FuzzRequest(f *testing.F) {
 		if err != nil || string(read) != body || reader.Buffered() > 0 {
 			t.Fatalf("%q: body %q, %v, %d bytes behind it", sent, read, err, reader.Buffered())
 		}
-		if len(got.Header) > 2 || got.Host != r.URL.Host || got.RequestURI != r.URL.RequestURI() {
+		if len(got.Header) > 2 || got.Host != u.Host || got.RequestURI != u.RequestURI() {
 			t.Fatalf("%q: read as %+v", sent, got)
 		}
 	})
