@@ -7,10 +7,16 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
+	"time"
 
+	"github.com/userhero/relay/bench/sink"
 	"github.com/userhero/relay/event"
+	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/queue/badgerqueue"
+	"github.com/userhero/relay/queue/memqueue"
+	"github.com/userhero/relay/relay/lean"
 )
 
 // BenchmarkAcceptToDelivered measures events from Accept to the receiver's 2xx,
@@ -65,4 +71,59 @@ func BenchmarkAcceptToDelivered(b *testing.B) {
 	wg.Wait()
 	<-all
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "events/s")
+}
+
+// BenchmarkDeliver measures what a delivery costs from its lease to its
+// settlement, over a real socket, one after the other: user-µs/op is the
+// processor's time outside of the kernel, that of the receiver included.
+func BenchmarkDeliver(b *testing.B) {
+	receiver, err := sink.Start(b.Context(), nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer receiver.Close()
+	r := New(Options{Queue: memqueue.New(memqueue.Options{})})
+	if _, err := r.Attach(Config{
+		Webhooks: []WebhookConfig{{Name: "w", URL: receiver.URLs(1)[0], Secret: "secret", Concurrency: 1}},
+		Egress:   Egress{Allow: []string{"127.0.0.1"}},
+	}); err != nil {
+		b.Fatal(err)
+	}
+	w, err := r.find("w")
+	if err != nil {
+		b.Fatal(err)
+	}
+	id := queue.NewEventID(time.Now(), 1, 1)
+	body := []byte(`{"message":"` + strings.Repeat("x", 1000) + `"}`)
+	t := task{target: w.aim(), attempts: w.attempts, cut: new(lean.Cut)}
+	b.ReportAllocs()
+	b.ResetTimer()
+	before := userTime(b)
+	for range b.N {
+		w.underWay++
+		t.lease = queue.NewLease(
+			queue.Delivery{ID: queue.DeliveryID{Event: id, Webhook: w.id}, Type: string(event.Created), Created: time.Now()},
+			queue.Event{ID: id, Type: string(event.Created), Body: body}, settled{})
+		w.deliver(t)
+	}
+	b.ReportMetric(float64((userTime(b)-before).Microseconds())/float64(b.N), "user-µs/op")
+	if n := receiver.Count(); n != uint64(b.N) {
+		b.Errorf("%d of %d arrived", n, b.N)
+	}
+}
+
+// settled is a queue that takes every settlement.
+type settled struct{}
+
+func (settled) Settle(*queue.Lease, queue.Settlement) error { return nil }
+
+// userTime is the processor's time that this process has had outside of the
+// kernel.
+func userTime(b *testing.B) time.Duration {
+	b.Helper()
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano())
 }

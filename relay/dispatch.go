@@ -3,15 +3,13 @@ package relay
 import (
 	"context"
 	"errors"
-	"sync"
 	"time"
 
 	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/relay/lean"
 )
 
 const (
-	// idleWorker is how long a worker waits for another delivery.
-	idleWorker = 5 * time.Second
 	// laneRetry is how long a webhook waits after its lane failed.
 	laneRetry = time.Second
 	// deferOrdered is how long an event waits for one before it, in a webhook
@@ -24,23 +22,22 @@ type task struct {
 	lease    *queue.Lease
 	target   *target
 	attempts context.Context //nolint:containedctx // its end cuts the attempt off
+	cut      *lean.Cut       // made then
 }
 
 // run is the webhook's goroutine; the end of its life's lanes stops it. It ends
 // when everything under way has been settled.
 func (w *webhook) run(l life) {
 	defer close(l.ended)
-	var workers sync.WaitGroup
 	var lane queue.Lane
-	quit := make(chan struct{}) // ends idle workers
+	var workers *crew
 	closeLane := func() {
 		if lane == nil {
 			return
 		}
-		close(quit)
-		workers.Wait() // a lane that closes earlier would hand their deliveries out again
+		workers.close() // a lane that closes earlier would hand their deliveries out again
 		_ = lane.Close()
-		lane, quit = nil, make(chan struct{})
+		lane = nil
 	}
 	defer closeLane()
 	timer := time.NewTimer(time.Hour)
@@ -64,6 +61,7 @@ func (w *webhook) run(l life) {
 				w.laneFailed(ctx, timer, err)
 				continue
 			}
+			workers = newCrew(l.attempts, w.deliver, func() { w.wake(false) })
 		}
 		leases, err := w.next(ctx, lane, free)
 		if err != nil {
@@ -78,7 +76,7 @@ func (w *webhook) run(l life) {
 			continue
 		}
 		for _, lease := range leases {
-			w.dispatch(&workers, quit, task{lease: lease, attempts: l.attempts})
+			w.dispatch(workers, task{lease: lease, attempts: l.attempts})
 		}
 	}
 }
@@ -151,30 +149,30 @@ func (w *webhook) free(now time.Time) (n int, wait time.Duration) {
 	return min(n, int(tokens)), 0
 }
 
-// next waits for the lane. What changes meanwhile interrupts it.
+// next waits for the lane. What changes meanwhile, or has changed since it
+// waited last, interrupts it.
 func (w *webhook) next(ctx context.Context, lane queue.Lane, free int) ([]*queue.Lease, error) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
 	w.mu.Lock()
-	if !w.takesLocked() {
-		w.mu.Unlock()
-		return nil, nil
+	if w.listening == nil {
+		w.listening, w.interrupt = context.WithCancel(ctx)
 	}
-	w.interrupt = cancel
+	listening := w.listening
 	w.mu.Unlock()
-	leases, err := lane.Next(ctx, free)
+	leases, err := lane.Next(listening, free)
 	w.mu.Lock()
-	w.interrupt = nil
+	defer w.mu.Unlock()
 	if err == nil {
 		w.failure = nil
 	}
-	w.mu.Unlock()
+	if listening.Err() != nil {
+		w.listening = nil // for another
+	}
 	return leases, err
 }
 
 // dispatch hands a lease to a worker, or gives it back where things have
 // changed since it was asked for.
-func (w *webhook) dispatch(workers *sync.WaitGroup, quit <-chan struct{}, t task) {
+func (w *webhook) dispatch(workers *crew, t task) {
 	now := time.Now()
 	w.mu.Lock()
 	ok := w.takesLocked()
@@ -194,29 +192,7 @@ func (w *webhook) dispatch(workers *sync.WaitGroup, quit <-chan struct{}, t task
 	}
 	t.target = w.target
 	w.mu.Unlock()
-	select {
-	case w.work <- t:
-	default:
-		workers.Go(func() { w.labour(t, quit) })
-	}
-}
-
-// labour works on one delivery after the other, until none has come for a
-// while.
-func (w *webhook) labour(t task, quit <-chan struct{}) {
-	idle := time.NewTimer(idleWorker)
-	defer idle.Stop()
-	for {
-		w.deliver(t)
-		idle.Reset(idleWorker)
-		select {
-		case t = <-w.work:
-		case <-idle.C:
-			return
-		case <-quit:
-			return
-		}
-	}
+	workers.take(t)
 }
 
 // giveBack defers a lease without an attempt.
@@ -228,7 +204,6 @@ func (w *webhook) giveBack(lease *queue.Lease, at time.Time) {
 
 // deliver makes one attempt and settles its lease.
 func (w *webhook) deliver(t task) {
-	defer w.wake(false)
 	if t.target.config.Ordered {
 		if until, before := w.relay.eventBefore(t.attempts, t.lease); before {
 			w.unused()
@@ -242,6 +217,7 @@ func (w *webhook) deliver(t task) {
 	attempt, o := t.target.attempt(ctx, message{
 		id: id, typ: d.Type, number: d.Rung + 1,
 		body: t.lease.Event.Body, trace: t.lease.Event.Trace, tracer: w.relay.tracer, started: time.Now(), // Promise 2: attempts send the stored bytes.
+		cut: t.cut,
 	})
 	if o.canceled {
 		endProcess(span, o, d.State, time.Time{})

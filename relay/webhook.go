@@ -37,7 +37,6 @@ type webhook struct {
 	described []attribute.KeyValue
 	// changed wakes run: settings, state, or a place that became free.
 	changed chan struct{}
-	work    chan task // to idle workers; unbuffered
 	life
 
 	// storing serialises what is written of the webhook; taken before mu.
@@ -53,7 +52,8 @@ type webhook struct {
 	window    window
 	ailment   ailment
 	underWay  int
-	interrupt context.CancelFunc // ends the lane's Next, nil when none waits
+	listening context.Context    // of the lane's Next, this one and those that come; nil before the first
+	interrupt context.CancelFunc // ends listening
 	failure   error              // why the lane cannot be read
 	tally     tally
 
@@ -65,7 +65,6 @@ func newWebhook(r *Relay, s queue.Webhook, rec record) *webhook {
 		relay: r, id: s.ID, name: s.Name, revision: s.Revision, parked: s.Expires, record: rec,
 		described: describeProcess(s.Name),
 		changed:   make(chan struct{}, 1),
-		work:      make(chan task),
 		life:      r.newLife(),
 		storing:   make(turn, 1),
 	}
