@@ -3,6 +3,7 @@
 package lean
 
 import (
+	"errors"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -21,7 +22,10 @@ type peek struct {
 func newPeek(raw syscall.RawConn) *peek {
 	p := &peek{raw: raw}
 	p.poll = func(fd uintptr) bool {
-		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
+		n, err := 0, error(unix.EINTR)
+		for errors.Is(err, unix.EINTR) { // by the runtime, to take turns
+			n, err = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
+		}
 		p.come = n != 0 || err != nil
 		return true
 	}
