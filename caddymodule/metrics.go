@@ -4,6 +4,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -42,6 +43,9 @@ type metrics struct {
 
 	// labels are those of webhooks; users may add as many as they like.
 	labels webhookLabels
+	// looked has what an attempt of a webhook counts, looked up once: *perWebhook
+	// by name, of those that have a label to themselves.
+	looked sync.Map
 
 	// read returns the relay, or nil while there is none.
 	read func() *relay.Relay
@@ -245,16 +249,42 @@ func (m *metrics) Accepted(t string) { m.acceptedOf[t].Inc() }
 // Rejected implements relay.Observer; reason is one of a fixed list.
 func (m *metrics) Rejected(reason string) { m.rejected.WithLabelValues(reason).Inc() }
 
+// perWebhook are the series of one webhook that a delivery adds to.
+type perWebhook struct {
+	label             string
+	ok                prometheus.Counter // of attempts, with the outcome "ok"
+	attempt, endToEnd prometheus.Observer
+}
+
+func (m *metrics) of(webhook string) *perWebhook {
+	if w, ok := m.looked.Load(webhook); ok {
+		return w.(*perWebhook)
+	}
+	label := m.labels.of(webhook)
+	w := &perWebhook{
+		label: label, ok: m.attempts.WithLabelValues(label, "ok"),
+		attempt: m.attempt.WithLabelValues(label), endToEnd: m.endToEnd.WithLabelValues(label),
+	}
+	if label == webhook {
+		m.looked.Store(webhook, w)
+	}
+	return w
+}
+
 // Attempted implements relay.Observer.
 func (m *metrics) Attempted(webhook, outcome string, took time.Duration, span queue.TraceContext) {
-	label := m.labels.of(webhook)
-	m.attempts.WithLabelValues(label, outcome).Inc()
-	m.exemplars.attempt.observe(m.attempt.WithLabelValues(label), took, span)
+	w := m.of(webhook)
+	if outcome == "ok" {
+		w.ok.Inc()
+	} else {
+		m.attempts.WithLabelValues(w.label, outcome).Inc()
+	}
+	m.exemplars.attempt.observe(w.attempt, took, span)
 }
 
 // Delivered implements relay.Observer.
 func (m *metrics) Delivered(webhook string, endToEnd time.Duration, creation queue.TraceContext) {
-	m.exemplars.endToEnd.observe(m.endToEnd.WithLabelValues(m.labels.of(webhook)), endToEnd, creation)
+	m.exemplars.endToEnd.observe(m.of(webhook).endToEnd, endToEnd, creation)
 }
 
 // Deleted implements relay.Observer: a webhook's series go with it.
@@ -262,6 +292,7 @@ func (m *metrics) Deleted(webhook string) {
 	if !m.labels.forget(webhook) {
 		return // it was one of the others
 	}
+	m.looked.Delete(webhook)
 	gone := prometheus.Labels{"webhook": webhook}
 	m.attempts.DeletePartialMatch(gone)
 	m.attempt.DeletePartialMatch(gone)

@@ -136,6 +136,26 @@ func TestSeriesGoWithTheirWebhook(t *testing.T) {
 	}
 }
 
+func TestAWebhookThatComesAgainCountsAnew(t *testing.T) {
+	t.Parallel()
+	m, r, registry := metricsOf(t)
+	for range 2 {
+		add(t, r, "w")
+		for range 3 {
+			m.Attempted("w", "ok", time.Second, queue.TraceContext{})
+			m.Delivered("w", time.Second, queue.TraceContext{})
+		}
+		for _, name := range []string{"userhero_delivery_attempts_total", "userhero_delivery_attempt_duration_seconds", "userhero_delivery_end_to_end_seconds"} {
+			if s := samples(t, registry, name); !strings.Contains(s, "value:3 ") && !strings.Contains(s, "sample_count:3 ") {
+				t.Errorf("not 3 of a webhook's own: %s", s)
+			}
+		}
+		if _, err := r.Delete(t.Context(), "w", "test"); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 func TestHistogramsHaveTheirTracesAsExemplars(t *testing.T) {
 	t.Parallel()
 	m, _, registry := metricsOf(t)
