@@ -15,77 +15,96 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
-// Numbers of the fields of OTLP's messages (opentelemetry-proto 1.11.0,
-// trace/v1, common/v1 and resource/v1).
+// tag is what stands before a field: its number and how it is encoded.
+type tag = byte
+
+// ways in which fields are encoded
 const (
-	resourceSpansResource  protowire.Number = 1
-	resourceSpansScope     protowire.Number = 2
-	resourceSpansSchemaURL protowire.Number = 3
+	varint  = byte(protowire.VarintType)
+	fixed64 = byte(protowire.Fixed64Type)
+	fixed32 = byte(protowire.Fixed32Type)
+	counted = byte(protowire.BytesType) // after their length
+)
 
-	resourceAttributes protowire.Number = 1
+// Fields of OTLP's messages (opentelemetry-proto 1.11.0: trace/v1, common/v1 and
+// resource/v1).
+const (
+	resourceSpansResource  tag = 1<<3 | counted
+	resourceSpansScope     tag = 2<<3 | counted
+	resourceSpansSchemaURL tag = 3<<3 | counted
 
-	scopeSpansScope     protowire.Number = 1
-	scopeSpansSpans     protowire.Number = 2
-	scopeSpansSchemaURL protowire.Number = 3
+	resourceAttributes tag = 1<<3 | counted
 
-	scopeName       protowire.Number = 1
-	scopeVersion    protowire.Number = 2
-	scopeAttributes protowire.Number = 3
+	scopeSpansScope     tag = 1<<3 | counted
+	scopeSpansSpans     tag = 2<<3 | counted
+	scopeSpansSchemaURL tag = 3<<3 | counted
 
-	spanTraceID        protowire.Number = 1
-	spanSpanID         protowire.Number = 2
-	spanTraceState     protowire.Number = 3
-	spanParentID       protowire.Number = 4
-	spanName           protowire.Number = 5
-	spanKind           protowire.Number = 6
-	spanStart          protowire.Number = 7
-	spanEnd            protowire.Number = 8
-	spanAttributes     protowire.Number = 9
-	spanLostAttributes protowire.Number = 10
-	spanEvents         protowire.Number = 11
-	spanLostEvents     protowire.Number = 12
-	spanLinks          protowire.Number = 13
-	spanLostLinks      protowire.Number = 14
-	spanStatus         protowire.Number = 15
-	spanFlags          protowire.Number = 16
+	scopeName       tag = 1<<3 | counted
+	scopeVersion    tag = 2<<3 | counted
+	scopeAttributes tag = 3<<3 | counted
 
-	eventTime           protowire.Number = 1
-	eventName           protowire.Number = 2
-	eventAttributes     protowire.Number = 3
-	eventLostAttributes protowire.Number = 4
+	spanTraceID        tag = 1<<3 | counted
+	spanSpanID         tag = 2<<3 | counted
+	spanTraceState     tag = 3<<3 | counted
+	spanParentID       tag = 4<<3 | counted
+	spanName           tag = 5<<3 | counted
+	spanKind           tag = 6<<3 | varint
+	spanStart          tag = 7<<3 | fixed64
+	spanEnd            tag = 8<<3 | fixed64
+	spanAttributes     tag = 9<<3 | counted
+	spanLostAttributes tag = 10<<3 | varint
+	spanEvents         tag = 11<<3 | counted
+	spanLostEvents     tag = 12<<3 | varint
+	spanLinks          tag = 13<<3 | counted
+	spanLostLinks      tag = 14<<3 | varint
+	spanStatus         tag = 15<<3 | counted
+	// spanFlags is the 16th, whose tag has two bytes.
+	spanFlags = "\x85\x01"
 
-	linkTraceID        protowire.Number = 1
-	linkSpanID         protowire.Number = 2
-	linkAttributes     protowire.Number = 4
-	linkLostAttributes protowire.Number = 5
-	linkFlags          protowire.Number = 6
+	eventTime           tag = 1<<3 | fixed64
+	eventName           tag = 2<<3 | counted
+	eventAttributes     tag = 3<<3 | counted
+	eventLostAttributes tag = 4<<3 | varint
 
-	statusMessage protowire.Number = 2
-	statusCode    protowire.Number = 3
+	linkTraceID        tag = 1<<3 | counted
+	linkSpanID         tag = 2<<3 | counted
+	linkAttributes     tag = 4<<3 | counted
+	linkLostAttributes tag = 5<<3 | varint
+	linkFlags          tag = 6<<3 | fixed32
 
-	keyValueKey   protowire.Number = 1
-	keyValueValue protowire.Number = 2
+	statusMessage tag = 2<<3 | counted
+	statusCode    tag = 3<<3 | varint
 
-	valueString protowire.Number = 1
-	valueBool   protowire.Number = 2
-	valueInt    protowire.Number = 3
-	valueDouble protowire.Number = 4
-	valueArray  protowire.Number = 5
-	valueList   protowire.Number = 6
-	valueBytes  protowire.Number = 7
+	keyValueKey   tag = 1<<3 | counted
+	keyValueValue tag = 2<<3 | counted
 
-	arrayValues protowire.Number = 1
-	listValues  protowire.Number = 1
+	valueString tag = 1<<3 | counted
+	valueBool   tag = 2<<3 | varint
+	valueInt    tag = 3<<3 | varint
+	valueDouble tag = 4<<3 | fixed64
+	valueArray  tag = 5<<3 | counted
+	valueList   tag = 6<<3 | counted
+	valueBytes  tag = 7<<3 | counted
+
+	arrayValues tag = 1<<3 | counted
+	listValues  tag = 1<<3 | counted
 )
 
 // unlimited is the limit of strings where there is none.
 const unlimited = -1
 
+// appendVarint writes a number, most of which have one byte.
+func appendVarint(b []byte, n uint64) []byte {
+	if n < 1<<7 {
+		return append(b, byte(n))
+	}
+	return protowire.AppendVarint(b, n)
+}
+
 // begin begins a message that is a field of another; end, told where its content
 // began, ends it.
-func begin(b []byte, field protowire.Number) (_ []byte, at int) {
-	b = append(protowire.AppendTag(b, field, protowire.BytesType), 0)
-	return b, len(b)
+func begin(b []byte, field tag) (_ []byte, at int) {
+	return append(b, field, 0), len(b) + 2
 }
 
 // end writes the message's length before it, for which begin has left a byte.
@@ -100,45 +119,52 @@ func end(b []byte, at int) []byte {
 	return b
 }
 
-// appendString writes a field unless it is empty. A receiver refuses all that
-// comes with a string which is not UTF-8.
-func appendString(b []byte, field protowire.Number, s string) []byte {
+// text is a string as it may be sent: a receiver refuses all that comes with one
+// which is not UTF-8.
+func text(s string) string {
+	if utf8.ValidString(s) {
+		return s
+	}
+	return strings.ToValidUTF8(s, string(utf8.RuneError))
+}
+
+// appendString writes a text, an empty one too.
+func appendString(b []byte, field tag, s string) []byte {
+	return append(appendVarint(append(b, field), uint64(len(s))), s...)
+}
+
+// appendText writes a string unless it is empty.
+func appendText(b []byte, field tag, s string) []byte {
 	if s == "" {
 		return b
 	}
-	if !utf8.ValidString(s) {
-		s = strings.ToValidUTF8(s, string(utf8.RuneError))
-	}
-	return protowire.AppendString(protowire.AppendTag(b, field, protowire.BytesType), s)
+	return appendString(b, field, text(s))
 }
 
-func appendBytes(b []byte, field protowire.Number, v []byte) []byte {
-	return protowire.AppendBytes(protowire.AppendTag(b, field, protowire.BytesType), v)
+// appendBytes writes bytes, none too.
+func appendBytes(b []byte, field tag, v []byte) []byte {
+	return append(appendVarint(append(b, field), uint64(len(v))), v...)
 }
 
 // appendCount writes a number of things that were dropped, unless it is 0.
-func appendCount(b []byte, field protowire.Number, n int) []byte {
+func appendCount(b []byte, field tag, n int) []byte {
 	if n == 0 {
 		return b
 	}
-	return protowire.AppendVarint(protowire.AppendTag(b, field, protowire.VarintType), uint64(min(n, math.MaxUint32)))
+	return appendVarint(append(b, field), uint64(min(n, math.MaxUint32)))
 }
 
-func appendTime(b []byte, field protowire.Number, t time.Time) []byte {
-	if ns := t.UnixNano(); ns > 0 {
-		return protowire.AppendFixed64(protowire.AppendTag(b, field, protowire.Fixed64Type), uint64(ns))
-	}
-	return b
+func appendTime(b []byte, field tag, t time.Time) []byte {
+	return protowire.AppendFixed64(append(b, field), uint64(max(t.UnixNano(), 0)))
 }
 
-// appendFlags writes a context's flags, and of another context whether it came
-// from elsewhere.
-func appendFlags(b []byte, field protowire.Number, of trace.TraceFlags, other trace.SpanContext) []byte {
+// flags are a context's, and of another context whether it came from elsewhere.
+func flags(of trace.TraceFlags, other trace.SpanContext) uint32 {
 	flags := uint32(of) | uint32(otlp.SpanFlags_SPAN_FLAGS_CONTEXT_HAS_IS_REMOTE_MASK)
 	if other.IsRemote() {
 		flags |= uint32(otlp.SpanFlags_SPAN_FLAGS_CONTEXT_IS_REMOTE_MASK)
 	}
-	return protowire.AppendFixed32(protowire.AppendTag(b, field, protowire.Fixed32Type), flags)
+	return flags
 }
 
 // appendSpan writes a span as one of a scope's.
@@ -148,14 +174,14 @@ func appendSpan(b []byte, sc trace.SpanContext, r *record, ended time.Time, limi
 	b = appendBytes(b, spanTraceID, traceID[:])
 	b = appendBytes(b, spanSpanID, spanID[:])
 	if state := sc.TraceState(); state.Len() > 0 {
-		b = appendString(b, spanTraceState, state.String())
+		b = appendText(b, spanTraceState, state.String())
 	}
 	if parent := r.parent.SpanID(); parent.IsValid() {
 		b = appendBytes(b, spanParentID, parent[:])
 	}
-	b = appendFlags(b, spanFlags, sc.TraceFlags(), r.parent)
-	b = appendString(b, spanName, r.name)
-	b = protowire.AppendVarint(protowire.AppendTag(b, spanKind, protowire.VarintType), uint64(kindOf(r.kind)))
+	b = protowire.AppendFixed32(append(b, spanFlags...), flags(sc.TraceFlags(), r.parent))
+	b = appendText(b, spanName, r.name)
+	b = append(b, spanKind, byte(kindOf(r.kind)))
 	b = appendTime(b, spanStart, r.start)
 	b = appendTime(b, spanEnd, ended)
 	b = appendAttributes(b, spanAttributes, r.attributes, limit)
@@ -165,7 +191,7 @@ func appendSpan(b []byte, sc trace.SpanContext, r *record, ended time.Time, limi
 		var at int
 		b, at = begin(b, spanEvents)
 		b = appendTime(b, eventTime, e.Time)
-		b = appendString(b, eventName, e.Name)
+		b = appendText(b, eventName, e.Name)
 		b = appendAttributes(b, eventAttributes, e.Attributes, unlimited)
 		b = appendCount(b, eventLostAttributes, e.DroppedAttributeCount)
 		b = end(b, at)
@@ -180,7 +206,7 @@ func appendSpan(b []byte, sc trace.SpanContext, r *record, ended time.Time, limi
 		b = appendBytes(b, linkSpanID, spanID[:])
 		b = appendAttributes(b, linkAttributes, l.Attributes, unlimited)
 		b = appendCount(b, linkLostAttributes, l.DroppedAttributeCount)
-		b = appendFlags(b, linkFlags, l.SpanContext.TraceFlags(), l.SpanContext)
+		b = protowire.AppendFixed32(append(b, linkFlags), flags(l.SpanContext.TraceFlags(), l.SpanContext))
 		b = end(b, at)
 	}
 	b = appendCount(b, spanLostLinks, r.lostLinks)
@@ -190,12 +216,12 @@ func appendSpan(b []byte, sc trace.SpanContext, r *record, ended time.Time, limi
 
 func appendStatus(b []byte, code codes.Code, description string) []byte {
 	b, at := begin(b, spanStatus)
-	b = appendString(b, statusMessage, description)
+	b = appendText(b, statusMessage, description)
 	switch code {
 	case codes.Ok:
-		b = protowire.AppendVarint(protowire.AppendTag(b, statusCode, protowire.VarintType), uint64(otlp.Status_STATUS_CODE_OK))
+		b = append(b, statusCode, byte(otlp.Status_STATUS_CODE_OK))
 	case codes.Error:
-		b = protowire.AppendVarint(protowire.AppendTag(b, statusCode, protowire.VarintType), uint64(otlp.Status_STATUS_CODE_ERROR))
+		b = append(b, statusCode, byte(otlp.Status_STATUS_CODE_ERROR))
 	}
 	return end(b, at)
 }
@@ -215,13 +241,24 @@ func kindOf(k trace.SpanKind) otlp.Span_SpanKind {
 }
 
 // appendAttributes writes attributes; limit bounds their strings in characters.
-func appendAttributes(b []byte, field protowire.Number, attributes []attribute.KeyValue, limit int) []byte {
+func appendAttributes(b []byte, field tag, attributes []attribute.KeyValue, limit int) []byte {
 	for i := range attributes {
+		key, v := text(string(attributes[i].Key)), &attributes[i].Value
+		if v.Type() == attribute.STRING {
+			// Most are: their lengths are known beforehand.
+			s := shortened(v.AsString(), limit)
+			value := 1 + protowire.SizeBytes(len(s))
+			b = appendVarint(append(b, field), uint64(2+protowire.SizeBytes(len(key))+protowire.SizeBytes(value)))
+			b = appendString(b, keyValueKey, key)
+			b = appendVarint(append(b, keyValueValue), uint64(value))
+			b = appendString(b, valueString, s)
+			continue
+		}
 		var pair, value int
 		b, pair = begin(b, field)
-		b = appendString(b, keyValueKey, string(attributes[i].Key))
+		b = appendString(b, keyValueKey, key)
 		b, value = begin(b, keyValueValue)
-		b = appendValue(b, attributes[i].Value, limit)
+		b = appendValue(b, *v, limit)
 		b = end(end(b, value), pair)
 	}
 	return b
@@ -232,14 +269,13 @@ func appendAttributes(b []byte, field protowire.Number, attributes []attribute.K
 func appendValue(b []byte, v attribute.Value, limit int) []byte {
 	switch v.Type() {
 	case attribute.STRING:
-		s := shortened(v.AsString(), limit)
-		return protowire.AppendString(protowire.AppendTag(b, valueString, protowire.BytesType), s)
+		return appendString(b, valueString, shortened(v.AsString(), limit))
 	case attribute.INT64:
-		return protowire.AppendVarint(protowire.AppendTag(b, valueInt, protowire.VarintType), uint64(v.AsInt64()))
+		return appendVarint(append(b, valueInt), uint64(v.AsInt64()))
 	case attribute.BOOL:
-		return protowire.AppendVarint(protowire.AppendTag(b, valueBool, protowire.VarintType), protowire.EncodeBool(v.AsBool()))
+		return append(b, valueBool, byte(protowire.EncodeBool(v.AsBool())))
 	case attribute.FLOAT64:
-		return protowire.AppendFixed64(protowire.AppendTag(b, valueDouble, protowire.Fixed64Type), math.Float64bits(v.AsFloat64()))
+		return protowire.AppendFixed64(append(b, valueDouble), math.Float64bits(v.AsFloat64()))
 	case attribute.BYTESLICE:
 		bytes := v.AsByteSlice()
 		if limit >= 0 {
@@ -248,7 +284,7 @@ func appendValue(b []byte, v attribute.Value, limit int) []byte {
 		return appendBytes(b, valueBytes, bytes)
 	case attribute.MAP:
 		b, at := begin(b, valueList)
-		pairs := v.AsMap() // sorted, of equal keys the last counts
+		pairs := v.AsMap() // sorted; of equal keys the last counts
 		for i := range pairs {
 			if i+1 == len(pairs) || pairs[i+1].Key != pairs[i].Key {
 				b = appendAttributes(b, listValues, pairs[i:i+1], limit)
@@ -290,12 +326,9 @@ func valuesOf[T any](list []T, of func(T) attribute.Value) []attribute.Value {
 	return values
 }
 
-// shortened is a string of at most limit characters, all of which are some; a
-// negative limit is none.
+// shortened is a text of at most limit characters; a negative limit is none.
 func shortened(s string, limit int) string {
-	if !utf8.ValidString(s) {
-		s = strings.ToValidUTF8(s, string(utf8.RuneError))
-	}
+	s = text(s)
 	if limit < 0 || len(s) <= limit {
 		return s
 	}
@@ -312,12 +345,12 @@ func shortened(s string, limit int) string {
 func head(r *resource.Resource, scope instrumentation.Scope) []byte {
 	b, at := begin(nil, resourceSpansResource)
 	b = end(appendAttributes(b, resourceAttributes, r.Attributes(), unlimited), at)
-	b = appendString(b, resourceSpansSchemaURL, r.SchemaURL())
+	b = appendText(b, resourceSpansSchemaURL, r.SchemaURL())
 	b, at = begin(b, resourceSpansScope)
 	b, inner := begin(b, scopeSpansScope)
-	b = appendString(b, scopeName, scope.Name)
-	b = appendString(b, scopeVersion, scope.Version)
+	b = appendText(b, scopeName, scope.Name)
+	b = appendText(b, scopeVersion, scope.Version)
 	b = end(appendAttributes(b, scopeAttributes, scope.Attributes.ToSlice(), unlimited), inner)
-	b = appendString(b, scopeSpansSchemaURL, scope.SchemaURL)
+	b = appendText(b, scopeSpansSchemaURL, scope.SchemaURL)
 	return end(b, at)
 }
