@@ -117,7 +117,6 @@ func (t *target) attempt(ctx context.Context, m message) (queue.Attempt, outcome
 	if m.tracer != nil {
 		sc := trace.SpanContextFromContext(ctx)
 		a.TraceID, a.SpanID, a.TraceFlags = sc.TraceID(), sc.SpanID(), byte(sc.TraceFlags())
-		ctx = onWire(ctx, &wire{tracer: m.tracer, request: t.described})
 	} else {
 		a.TraceID, a.TraceFlags = m.trace.TraceID, m.trace.Flags
 		if a.TraceID == ([16]byte{}) {
@@ -126,7 +125,7 @@ func (t *target) attempt(ctx context.Context, m message) (queue.Attempt, outcome
 		_, _ = rand.Read(a.SpanID[:])
 	}
 	s := t.begin(ctx, m) // Promise 3: one deadline ends an attempt, whatever the receiver does.
-	defer s.end(m.tracer != nil)
+	defer s.end()
 
 	rotating := t.rotating(m.started)
 	present := !rotating || t.usePresent.Load()

@@ -11,6 +11,9 @@ import (
 	"testing"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+	"go.opentelemetry.io/otel/trace/noop"
+
 	"github.com/userhero/relay/bench/sink"
 	"github.com/userhero/relay/event"
 	"github.com/userhero/relay/queue"
@@ -77,12 +80,17 @@ func BenchmarkAcceptToDelivered(b *testing.B) {
 // settlement, over a real socket, one after the other: user-µs/op is the
 // processor's time outside of the kernel, that of the receiver included.
 func BenchmarkDeliver(b *testing.B) {
+	b.Run("untraced", func(b *testing.B) { benchmarkDeliver(b, nil) })
+	b.Run("traced", func(b *testing.B) { benchmarkDeliver(b, blank{}) })
+}
+
+func benchmarkDeliver(b *testing.B, tracer trace.Tracer) {
 	receiver, err := sink.Start(b.Context(), nil)
 	if err != nil {
 		b.Fatal(err)
 	}
 	defer receiver.Close()
-	r := New(Options{Queue: memqueue.New(memqueue.Options{})})
+	r := New(Options{Queue: memqueue.New(memqueue.Options{}), Tracer: tracer})
 	if _, err := r.Attach(Config{
 		Webhooks: []WebhookConfig{{Name: "w", URL: receiver.URLs(1)[0], Secret: "secret", Concurrency: 1}},
 		Egress:   Egress{Allow: []string{"127.0.0.1"}},
@@ -127,3 +135,15 @@ func userTime(b *testing.B) time.Duration {
 	}
 	return time.Duration(u.Utime.Nano())
 }
+
+// blank makes spans that want to know everything and keep nothing: what is left
+// is what it costs to tell them.
+type blank struct{ noop.Tracer }
+
+func (blank) Start(ctx context.Context, _ string, _ ...trace.SpanStartOption) (context.Context, trace.Span) {
+	return ctx, blankSpan{}
+}
+
+type blankSpan struct{ noop.Span }
+
+func (blankSpan) IsRecording() bool { return true }

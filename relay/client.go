@@ -73,7 +73,9 @@ func newTransport(e *egress, c *tls.Config) http.RoundTripper {
 		return general
 	}
 	return lean.New(lean.Options{
-		Dial:           e.dial,
+		Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
+			return e.dial(dialling(ctx), network, address)
+		},
 		Secure:         func(raw net.Conn, address string) (*tls.Conn, error) { return secure(raw, c, address) },
 		MaxHeader:      maxResponseHeader, // Promise 4: and of its head 16 KiB.
 		MaxIdlePerHost: maxConcurrency,
@@ -103,7 +105,9 @@ func newGeneralTransport(e *egress, c *tls.Config) http.RoundTripper {
 
 // newClientOn puts the retrying client on any transport.
 func newClientOn(transport http.RoundTripper, e *egress) *client {
-	if _, ok := transport.(*lean.Transport); !ok {
+	switch transport.(type) {
+	case *lean.Transport, complete: // where there is no lean way, that is what took its place
+	default:
 		transport = complete{transport}
 	}
 	r := retryablehttp.NewClient()

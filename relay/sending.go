@@ -33,6 +33,7 @@ type sending struct {
 	target   *target
 	request  retryablehttp.Request
 	parcel   lean.Parcel
+	wire     wire
 
 	mu     sync.Mutex // guards what is below
 	whole  context.Context
@@ -45,6 +46,7 @@ func newSending(t *target) *sending {
 	s := &sending{target: t}
 	s.request.Request = t.request.WithContext(s)
 	s.parcel = lean.Parcel{To: t.place, Header: slices.Clone(t.fields)}
+	s.wire.prepare()
 	return s
 }
 
@@ -53,19 +55,20 @@ func (t *target) begin(ctx context.Context, m message) *sending {
 	s := t.sendings.Get().(*sending)
 	s.Context, s.deadline = ctx, time.Now().Add(t.config.Timeout)
 	s.parcel.Body, s.parcel.Cut = m.body, m.cut
+	s.wire.tracer, s.wire.sent = m.tracer, 0
 	return s
 }
 
 // end ends the context, or keeps it for the next attempt.
-func (s *sending) end(traced bool) {
+func (s *sending) end() {
 	if s.made() != nil {
 		s.cancel()
 		return
 	}
-	if traced || !s.parcel.Reused {
+	if !s.parcel.Reused {
 		return
 	}
-	s.Context, s.parcel.Body, s.parcel.Cut = nil, nil, nil
+	s.Context, s.parcel.Body, s.parcel.Cut, s.wire.span = nil, nil, nil, nil
 	s.target.sendings.Put(s)
 }
 
@@ -247,10 +250,15 @@ type complete struct{ inner http.RoundTripper }
 // attempt's has nothing of that name.
 func (c complete) RoundTrip(r *http.Request) (*http.Response, error) {
 	ctx := r.Context()
-	p := &ctx.Value(sendingKey{}).(*sending).parcel
-	whole := r.WithContext(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-		GotConn: func(httptrace.GotConnInfo) { p.Connected = true },
-	}))
+	s := ctx.Value(sendingKey{}).(*sending)
+	p, trace := &s.parcel, s.following()
+	follow := trace.GotConn
+	trace.GotConn = func(i httptrace.GotConnInfo) {
+		if p.Connected = true; follow != nil {
+			follow(i)
+		}
+	}
+	whole := r.WithContext(httptrace.WithClientTrace(ctx, &trace))
 	whole.Header = make(http.Header, len(p.Header))
 	for _, f := range p.Header {
 		whole.Header[f.Name] = append(whole.Header[f.Name], f.Value)

@@ -70,7 +70,7 @@ func TestASendingIsAContext(t *testing.T) {
 						t.Errorf("ended by its time, it says %v", context.Cause(ctx))
 					}
 					<-ctx.Done()
-					s.end(false)
+					s.end()
 					cut(nil)
 
 					s, ctx, cut = begin()
@@ -80,7 +80,7 @@ func TestASendingIsAContext(t *testing.T) {
 						t.Errorf("cut off: %v, %v", ctx.Err(), context.Cause(ctx))
 					}
 					<-ctx.Done()
-					s.end(false)
+					s.end()
 				})
 			})
 		}
@@ -105,7 +105,7 @@ func TestASendingThatSomebodyMayKeepIsNotUsedAgain(t *testing.T) {
 		for range 10 {
 			s := to.begin(t.Context(), message{})
 			c.use(s)
-			s.end(false)
+			s.end()
 		}
 		if again := made < 10; again != c.again {
 			t.Errorf("%s: %d made for 10 attempts", name, made)

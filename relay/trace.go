@@ -42,8 +42,11 @@ var (
 	producer = trace.WithSpanKind(trace.SpanKindProducer)
 	consumer = trace.WithSpanKind(trace.SpanKindConsumer)
 	sender   = trace.WithSpanKind(trace.SpanKindClient)
-	// producing is all that most submissions' spans start with.
-	producing = []trace.SpanStartOption{producer}
+
+	// All that most spans start with.
+	producing  = []trace.SpanStartOption{producer}
+	consuming  = []trace.SpanStartOption{consumer}
+	requesting = []trace.SpanStartOption{sender}
 )
 
 // describeProcess are the attributes that all spans of a webhook's attempts have.
@@ -103,13 +106,16 @@ func (w *webhook) startProcess(ctx context.Context, t task, id string) (context.
 	}
 	d, e := &t.lease.Delivery, &t.lease.Event
 	creation := spanContext(e.Trace)
-	options := append(make([]trace.SpanStartOption, 0, 4), consumer, linked(creation))
+	options := consuming
 	if d.Attempts == 0 {
 		ctx = trace.ContextWithSpanContext(ctx, creation)
 	} else {
-		options = append(options, trace.WithNewRoot(), linked(w.attemptBefore(ctx, d.ID)))
+		options = []trace.SpanStartOption{consumer, trace.WithNewRoot(), linked(creation), linked(w.attemptBefore(ctx, d.ID))}
 	}
 	ctx, span := w.relay.tracer.Start(ctx, spanProcess, options...)
+	if d.Attempts == 0 {
+		span.AddLink(trace.Link{SpanContext: creation}) // no sampler asks a child for it
+	}
 	if span.IsRecording() {
 		span.SetAttributes(w.described...)
 		span.SetAttributes(

@@ -7,7 +7,9 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -81,6 +83,11 @@ func TestRequestSpansTellFailuresApart(t *testing.T) {
 		return nil, &net.OpError{Op: "dial", Err: &net.DNSError{Err: "no such host", Name: "nowhere.example", IsNotFound: true}}
 	})
 
+	general, err := newClientBy(newGeneralTransport, Egress{Allow: []string{"127.0.0.1"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+
 	for _, c := range []struct {
 		name, url string
 		transport http.RoundTripper // nil: the real one
@@ -90,6 +97,8 @@ func TestRequestSpansTellFailuresApart(t *testing.T) {
 		events    string
 	}{
 		{"answered", answering, nil, "", "200", 1, "connect start, connect done, request written, first byte"},
+		{"answered over net/http", answering, general.http.HTTPClient.Transport.(roundTripper).inner, "", "200", 1, "connect start, connect done, request written, first byte"},
+		{"refused over net/http", refusing, general.http.HTTPClient.Transport.(roundTripper).inner, "refused", "", 1 + wireRetries, "connect start, connect done"},
 		{"a redirect", redirecting, nil, "302", "302", 1, "connect start, connect done, request written, first byte"},
 		{"refused", refusing, nil, "refused", "", 1 + wireRetries, "connect start, connect done"},
 		{"reset", resetting, nil, "reset", "", 1, "connect start, connect done, request written"},
@@ -159,6 +168,58 @@ func TestRequestSpansTellFailuresApart(t *testing.T) {
 				t.Errorf("the query is in %s", text)
 			}
 		})
+	}
+}
+
+// TestRequestSpansDoNotMix: attempts in numbers, over connections that stay open,
+// each have a span of their own, and that is the one the receiver is told of.
+func TestRequestSpansDoNotMix(t *testing.T) {
+	t.Parallel()
+	var mu sync.Mutex
+	received := make(map[string]bool)
+	receiver := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		received[r.Header.Get("X-UserHero-Delivery")+" "+r.Header.Get("Traceparent")] = true
+	}))
+	t.Cleanup(receiver.Close)
+	tracer, spans := recording(t)
+	to := newSendingTarget(t, receiver.URL)
+	var all sync.WaitGroup
+	const workers, each = 8, 50
+	for w := range workers {
+		all.Go(func() {
+			for i := range each {
+				id := fmt.Sprintf("dlv_%d_%d", w, i)
+				ctx, span := startTest(context.Background(), tracer, "w", id)
+				_, o := to.attempt(ctx, message{id: id, typ: "feedback.created", number: 1, body: []byte(`{}`), tracer: tracer, started: time.Now()})
+				endProcess(span, o, 0, time.Time{})
+			}
+		})
+	}
+	all.Wait()
+	attempts, reused := make(map[trace.SpanID]string), 0
+	for _, s := range spans.GetSpans() {
+		if s.Name == spanProcess {
+			attempts[s.SpanContext.SpanID()] = attributeOf(s, "userhero.delivery.id")
+		}
+	}
+	for _, p := range requests(spans) {
+		if told := attempts[p.Parent.SpanID()] + " " + string(appendTraceparent(nil, p.SpanContext.TraceID(), p.SpanContext.SpanID(), 1)); !received[told] {
+			t.Errorf("the receiver was not told %s", told)
+		}
+		delete(attempts, p.Parent.SpanID())
+		happened := 4
+		if attributeOf(p, "userhero.connection.reused") == "true" {
+			happened = 2
+			reused++
+		}
+		if len(p.Events) != happened || len(p.Attributes) != 9 {
+			t.Errorf("%d events and the attributes %v", len(p.Events), p.Attributes)
+		}
+	}
+	if len(attempts) != 0 || reused < workers*each/2 {
+		t.Errorf("%d attempts have no request; %d requests went over open connections", len(attempts), reused)
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"net/http/httptrace"
 	"net/url"
 	"strconv"
+	"strings"
 
 	"go.opentelemetry.io/otel/attribute"
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
@@ -19,18 +20,22 @@ import (
 
 // wire follows the requests of one attempt onto the wire, where each gets a
 // span of its own: go-retryablehttp may send a request again, and while a
-// secret is rotated a second one may follow.
+// secret is rotated a second one may follow. It belongs to a sending, and what
+// follows the requests is made with that, once for many attempts.
 type wire struct {
-	tracer  trace.Tracer
-	request []attribute.KeyValue // the attributes that all requests have
-	sent    int                  // requests so far
+	tracer trace.Tracer // nil: no spans
+	sent   int          // requests so far
+
+	// What is below is of the request under way.
+	span trace.Span
+	// learnt are attributes that the span gets at its end, all at once.
+	learnt []attribute.KeyValue
+	// follow has it told of an exchange over package lean's connections.
+	follow httptrace.ClientTrace
 }
 
-type wireKey struct{}
-
-// onWire makes requests with the returned context part of the attempt.
-func onWire(ctx context.Context, w *wire) context.Context {
-	return context.WithValue(ctx, wireKey{}, w)
+func (w *wire) prepare() {
+	w.follow = timings(w, func() trace.Span { return w.span })
 }
 
 // The header fields of W3C Trace Context, as it spells them.
@@ -57,39 +62,55 @@ const hexDigits = "0123456789abcdef"
 type roundTripper struct{ inner http.RoundTripper }
 
 func (t roundTripper) RoundTrip(r *http.Request) (*http.Response, error) {
-	w, ok := r.Context().Value(wireKey{}).(*wire)
-	if !ok {
+	s, ok := r.Context().Value(sendingKey{}).(*sending)
+	if !ok || s.wire.tracer == nil {
 		return t.inner.RoundTrip(r)
 	}
-	ctx, span := w.tracer.Start(r.Context(), http.MethodPost, sender)
-	if span.IsRecording() {
-		span.SetAttributes(w.request...)
+	w := &s.wire
+	_, w.span = w.tracer.Start(s, http.MethodPost, requesting...)
+	w.learnt, s.parcel.Trace = w.learnt[:0], nil
+	if w.span.IsRecording() {
+		s.parcel.Trace = &w.follow
 		if w.sent > 0 {
-			span.SetAttributes(semconv.HTTPRequestResendCount(w.sent))
+			w.learnt = append(w.learnt, semconv.HTTPRequestResendCount(w.sent))
 		}
-		ctx = httptrace.WithClientTrace(ctx, timings(span))
 	}
 	w.sent++
-	sc := span.SpanContext()
-	ctx.Value(sendingKey{}).(*sending).propagate(
-		string(appendTraceparent(nil, sc.TraceID(), sc.SpanID(), byte(sc.TraceFlags()))), sc.TraceState().String())
-	response, err := t.inner.RoundTrip(r.WithContext(ctx))
-	switch {
-	case err != nil:
-		class, _ := classify(causeOf(ctx, err))
-		fail(span, class)
-		span.End()
-	case !span.IsRecording():
-		span.End()
-	default:
-		span.SetAttributes(semconv.HTTPResponseStatusCode(response.StatusCode), protocolVersion(response))
-		if response.StatusCode/100 != 2 {
-			// A redirect too: it is not followed, and the delivery has failed.
-			fail(span, strconv.Itoa(response.StatusCode))
-		}
-		response.Body = &tracedBody{ReadCloser: response.Body, ctx: ctx, span: span}
+	sc := w.span.SpanContext()
+	var room [55]byte
+	s.propagate(string(appendTraceparent(room[:0], sc.TraceID(), sc.SpanID(), byte(sc.TraceFlags()))), sc.TraceState().String())
+	response, err := t.inner.RoundTrip(r)
+	if err != nil {
+		class, _ := classify(causeOf(s, err))
+		s.endRequest(class)
+		return nil, err
 	}
-	return response, err
+	w.learnt = append(w.learnt, semconv.HTTPResponseStatusCode(response.StatusCode), protocolVersion(response))
+	class := ""
+	if response.StatusCode/100 != 2 {
+		// A redirect too: it is not followed, and the delivery has failed.
+		class = strconv.Itoa(response.StatusCode)
+	}
+	if response.Body == http.NoBody {
+		s.endRequest(class)
+	} else {
+		response.Body = &tracedBody{ReadCloser: response.Body, sending: s, class: class}
+	}
+	return response, nil
+}
+
+// endRequest ends the span of the request under way; without a class it has
+// succeeded.
+func (s *sending) endRequest(class string) {
+	w := &s.wire
+	if w.span.IsRecording() {
+		if class != "" {
+			fail(w.span, class)
+		}
+		w.span.SetAttributes(s.target.described...)
+		w.span.SetAttributes(w.learnt...)
+	}
+	w.span.End()
 }
 
 // causeOf is why a request ended: what ended its context, unless the address
@@ -119,60 +140,89 @@ func describe(to *url.URL) []attribute.KeyValue {
 
 func protocolVersion(r *http.Response) attribute.KeyValue {
 	if r.ProtoMajor == 1 {
-		return semconv.NetworkProtocolVersion("1." + strconv.Itoa(r.ProtoMinor))
+		return semconv.NetworkProtocolVersion(strings.TrimPrefix(r.Proto, "HTTP/"))
 	}
 	return semconv.NetworkProtocolVersion(strconv.Itoa(r.ProtoMajor))
 }
 
-// timings write when a request came how far as events of its span. What a dial
-// in the background tells after the span has ended is dropped by the span.
-func timings(span trace.Span) *httptrace.ClientTrace {
-	done := func(name string, err error) {
-		if err == nil {
-			span.AddEvent(name)
-			return
-		}
-		class, _ := classify(err)
-		span.AddEvent(name, trace.WithAttributes(semconv.ErrorTypeKey.String(class)))
+// happened writes down when a request came how far, as an event of its span.
+func happened(span trace.Span, name string, err error) {
+	if err == nil {
+		span.AddEvent(name)
+		return
 	}
-	return &httptrace.ClientTrace{
-		DNSStart: func(httptrace.DNSStartInfo) { span.AddEvent("dns start") },
-		DNSDone:  func(i httptrace.DNSDoneInfo) { done("dns done", i.Err) },
-		ConnectStart: func(_, address string) {
-			span.AddEvent("connect start", trace.WithAttributes(attribute.String("network.peer", address)))
-		},
-		ConnectDone:          func(_, _ string, err error) { done("connect done", err) },
-		TLSHandshakeStart:    func() { span.AddEvent("tls start") },
-		TLSHandshakeDone:     func(_ tls.ConnectionState, err error) { done("tls done", err) },
-		GotConn:              func(i httptrace.GotConnInfo) { span.SetAttributes(peer(i)...) },
-		WroteRequest:         func(i httptrace.WroteRequestInfo) { done("request written", i.Err) },
-		GotFirstResponseByte: func() { span.AddEvent("first byte") },
+	class, _ := classify(err)
+	span.AddEvent(name, trace.WithAttributes(semconv.ErrorTypeKey.String(class)))
+}
+
+// timings have a request's exchange written into its span. They are called while
+// the request is under way, or the span is one that stays its own.
+func timings(w *wire, span func() trace.Span) httptrace.ClientTrace {
+	return httptrace.ClientTrace{
+		GotConn:              w.gotConn,
+		TLSHandshakeStart:    func() { span().AddEvent("tls start") },
+		TLSHandshakeDone:     func(_ tls.ConnectionState, err error) { happened(span(), "tls done", err) },
+		WroteRequest:         func(i httptrace.WroteRequestInfo) { happened(span(), "request written", i.Err) },
+		GotFirstResponseByte: func() { span().AddEvent("first byte") },
 	}
 }
 
-// peer is who is at the other end of a connection, the receiver or a proxy, and
-// whether it has served before.
-func peer(i httptrace.GotConnInfo) []attribute.KeyValue {
-	attributes := append(make([]attribute.KeyValue, 0, 3), attribute.Bool("userhero.connection.reused", i.Reused))
+// gotConn notes who is at the other end of the connection, the receiver or a
+// proxy, and whether it has served before.
+func (w *wire) gotConn(i httptrace.GotConnInfo) {
+	w.learnt = append(w.learnt, attribute.Bool("userhero.connection.reused", i.Reused))
 	if a, ok := i.Conn.RemoteAddr().(*net.TCPAddr); ok {
 		address := a.AddrPort()
-		attributes = append(attributes, semconv.NetworkPeerAddress(address.Addr().Unmap().String()), semconv.NetworkPeerPort(int(address.Port())))
+		w.learnt = append(w.learnt, semconv.NetworkPeerAddress(address.Addr().Unmap().String()), semconv.NetworkPeerPort(int(address.Port())))
 	}
-	return attributes
+}
+
+// dialTimings have a dial written into a span. It may go on in the background:
+// what it tells after the span has ended is dropped by the span.
+func dialTimings(t *httptrace.ClientTrace, span trace.Span) {
+	t.DNSStart = func(httptrace.DNSStartInfo) { span.AddEvent("dns start") }
+	t.DNSDone = func(i httptrace.DNSDoneInfo) { happened(span, "dns done", i.Err) }
+	t.ConnectStart = func(_, address string) {
+		span.AddEvent("connect start", trace.WithAttributes(attribute.String("network.peer", address)))
+	}
+	t.ConnectDone = func(_, _ string, err error) { happened(span, "connect done", err) }
+}
+
+// dialling is the context of a dial that the request under way waits for.
+func dialling(ctx context.Context) context.Context {
+	s, ok := ctx.Value(sendingKey{}).(*sending)
+	if !ok || s.parcel.Trace == nil {
+		return ctx
+	}
+	var t httptrace.ClientTrace
+	dialTimings(&t, s.wire.span)
+	return httptrace.WithClientTrace(ctx, &t)
+}
+
+// following follows a request of net/http's transport, which dials and writes in
+// goroutines of its own.
+func (s *sending) following() (t httptrace.ClientTrace) {
+	if s.parcel.Trace == nil {
+		return t
+	}
+	span := s.wire.span
+	t = timings(&s.wire, func() trace.Span { return span })
+	dialTimings(&t, span)
+	return t
 }
 
 // tracedBody ends a request's span when its answer has been read.
 type tracedBody struct {
 	io.ReadCloser
-	ctx  context.Context
-	span trace.Span
+	sending *sending
+	class   string // of what went wrong; empty: nothing
+	closed  bool
 }
 
 func (b *tracedBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	if err != nil && !errors.Is(err, io.EOF) {
-		class, _ := classify(causeOf(b.ctx, err))
-		fail(b.span, class)
+		b.class, _ = classify(causeOf(b.sending, err))
 	}
 	return n, err
 }
@@ -180,6 +230,9 @@ func (b *tracedBody) Read(p []byte) (int, error) {
 // Close implements io.Closer; the span ends once.
 func (b *tracedBody) Close() error {
 	err := b.ReadCloser.Close()
-	b.span.End()
+	if !b.closed {
+		b.closed = true
+		b.sending.endRequest(b.class)
+	}
 	return err
 }

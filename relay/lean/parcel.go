@@ -3,6 +3,7 @@ package lean
 import (
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"sync"
 )
@@ -17,6 +18,9 @@ type Parcel struct {
 	// Cut ends the exchange with the context; nil is that the transport watches
 	// the context itself.
 	Cut *Cut
+	// Trace is told how the exchange goes, by the goroutine that sends; nil tells
+	// nobody. Of dialling the dialer tells.
+	Trace *httptrace.ClientTrace
 	// Connected is set once the request has a connection: from then on the
 	// receiver may have seen it. Reused says that it was open before: then nobody
 	// but the transport has seen the context.

@@ -35,8 +35,7 @@ import (
 
 // Options are what a transport works with.
 type Options struct {
-	// Dial connects; the context ends it, and its httptrace hooks are the
-	// dialer's to call.
+	// Dial connects; the context, that of the request, ends it.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// Secure puts TLS, without HTTP/2, on a connection to an address. The
 	// handshake is the transport's to begin; what it may cost, in time too, is
@@ -87,7 +86,7 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	*buffer = request
 
-	trace := httptrace.ContextClientTrace(ctx)
+	trace := p.Trace
 	for {
 		if err := context.Cause(ctx); err != nil {
 			return nil, err

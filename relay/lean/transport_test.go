@@ -572,7 +572,7 @@ func TestTracesSeeEveryPhase(t *testing.T) {
 	}
 	var seen []string
 	note := func(s string) { seen = append(seen, s) }
-	ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{
+	trace := &httptrace.ClientTrace{
 		GetConn:              func(string) { note("get") },
 		DNSStart:             func(httptrace.DNSStartInfo) { note("dns") },
 		DNSDone:              func(httptrace.DNSDoneInfo) { note("dns done") },
@@ -584,9 +584,11 @@ func TestTracesSeeEveryPhase(t *testing.T) {
 		WroteHeaders:         func() { note("head") },
 		WroteRequest:         func(i httptrace.WroteRequestInfo) { note(fmt.Sprintf("wrote %v", i.Err)) },
 		GotFirstResponseByte: func() { note("first byte") },
-	})
+	}
 	for range 2 {
-		response, err := l.RoundTrip(post(t, ctx, "https://localhost:"+port+"/", "{}"))
+		request := post(t, httptrace.WithClientTrace(t.Context(), trace), "https://localhost:"+port+"/", "{}")
+		request.Context().Value(ParcelKey{}).(*Parcel).Trace = trace
+		response, err := l.RoundTrip(request)
 		if err != nil {
 			t.Fatal(err)
 		}
