@@ -85,8 +85,16 @@ func TestValuesReadAsTheyWere(t *testing.T) {
 
 func TestWordsAreDistinctAndFitTheirNumbers(t *testing.T) {
 	t.Parallel()
-	if len(words) > 256 || len(wordNumbers) != len(words) {
-		t.Errorf("%d words, %d of them distinct", len(words), len(wordNumbers))
+	if len(words) > len(wordNumbers)*2/3 {
+		t.Fatalf("%d words are too many for the table", len(words))
+	}
+	for n, word := range words {
+		if got := wordNumber(word); int(got) != n {
+			t.Errorf("%q has the numbers %d and %d", word, n, got)
+		}
+		if got := wordNumber(word + "?"); got != 0 {
+			t.Errorf("%q? is taken for %q", word, words[got])
+		}
 	}
 }
 
