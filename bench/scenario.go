@@ -34,6 +34,7 @@ func scenarios() []scenario {
 		drain(20_000),
 		starve(100_000),
 		idle(20_000),
+		backlog(100_000, 1_000_000, 10_000_000),
 		encoding(),
 	}
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -44,14 +45,6 @@ type server struct {
 }
 
 func startCaddy(ctx context.Context, o options, c config) (*server, error) {
-	admin, err := caddyproc.FreeAddress()
-	if err != nil {
-		return nil, err
-	}
-	site, err := caddyproc.FreeAddress()
-	if err != nil {
-		return nil, err
-	}
 	out, err := filepath.Abs(o.out)
 	if err != nil {
 		return nil, err
@@ -61,19 +54,34 @@ func startCaddy(ctx context.Context, o options, c config) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
+	s, err := startCaddyIn(ctx, o, c, dir)
+	if err != nil {
+		_ = os.RemoveAll(dir)
+	}
+	return s, err
+}
+
+// startCaddyIn starts one in a folder that may have a store already.
+func startCaddyIn(ctx context.Context, o options, c config, dir string) (*server, error) {
+	admin, err := caddyproc.FreeAddress()
+	if err != nil {
+		return nil, err
+	}
+	site, err := caddyproc.FreeAddress()
+	if err != nil {
+		return nil, err
+	}
 	p, err := caddyproc.Start(ctx, caddyproc.Options{
-		Binary: o.caddy, Dir: dir, Ready: "http://" + admin + c.ready, Env: c.env,
+		Binary: o.caddy, Dir: dir, Ready: "http://" + admin + c.ready, Env: c.env, Within: time.Minute,
 		Caddyfile: fmt.Sprintf("{\nadmin %s\ndefault_bind 127.0.0.1\nauto_https off\npersist_config off\ngrace_period 5s\n%s\n}\nhttp://%s {\n%s\n}\n",
 			admin, strings.ReplaceAll(c.app, "STORE", filepath.Join(dir, "store")), site, c.site),
 	})
 	if err != nil {
-		_ = os.RemoveAll(dir)
 		return nil, err
 	}
 	s := &server{site: site, admin: admin, process: p, dir: dir}
 	if s.started, err = cpuTime(p.PID()); err != nil {
-		s.stop()
-		return nil, err
+		return nil, errors.Join(err, s.end())
 	}
 	return s, nil
 }
@@ -96,11 +104,20 @@ func (s *server) mallocs(ctx context.Context) (uint64, error) {
 // stop ends the process and removes its folder; a process that does not stop
 // is killed.
 func (s *server) stop() {
-	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Second)
-	defer cancel()
-	if err := s.process.Stop(ctx); err != nil {
+	if err := s.end(); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 	}
+	s.remove()
+}
+
+// end ends the process; one that does not stop is killed.
+func (s *server) end() error {
+	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Second)
+	defer cancel()
+	return s.process.Stop(ctx)
+}
+
+func (s *server) remove() {
 	if err := os.RemoveAll(s.dir); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 	}

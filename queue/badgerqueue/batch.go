@@ -1,6 +1,7 @@
 package badgerqueue
 
 import (
+	"encoding/binary"
 	"math"
 	"time"
 
@@ -86,7 +87,7 @@ func (b *batch) takes(op operation) bool {
 // once, counters, cursors, the time.
 func (b *batch) finish() error {
 	for seq, t := range b.touched {
-		key := deliveriesKey(seq)
+		key := b.key(prefixDeliveries, seq)
 		if err := b.set(key, t.ds.encode(key, b.record(t.size))); err != nil {
 			return err
 		}
@@ -109,14 +110,18 @@ func (b *batch) record(size int) []byte {
 	return append(b.take(recordHeader+size), recordVersion, 0, 0, 0, 0)
 }
 
-// set writes a key, of which it keeps a copy. The value must not change before
-// the commit.
+// key is an E or D key in the batch's own memory.
+func (b *batch) key(prefix byte, seq uint64) []byte {
+	return binary.BigEndian.AppendUint64(append(b.take(9), prefix), seq)
+}
+
+// set writes a key. It and the value must not change before the commit.
 func (b *batch) set(key, value []byte) error { return b.setFor(0, key, value) }
 
 // setFor is set for a time; 0 is for ever.
 func (b *batch) setFor(ttl time.Duration, key, value []byte) error {
 	e := b.entry()
-	e.Key, e.Value = append(b.take(len(key)), key...), value
+	e.Key, e.Value = key, value
 	if ttl > 0 {
 		e.WithTTL(ttl)
 	}
@@ -126,7 +131,7 @@ func (b *batch) setFor(ttl time.Duration, key, value []byte) error {
 
 func (b *batch) delete(key []byte) error {
 	b.wrote(len(key))
-	return b.txn.Delete(append(b.take(len(key)), key...))
+	return b.txn.Delete(key)
 }
 
 func (b *batch) wrote(n int) {

@@ -101,7 +101,7 @@ func (o *enqueueOp) apply(b *batch) error {
 		Trace:   e.Trace, Replaces: e.Replaces, Body: e.Body,
 	}
 	event.ID = queue.NewEventID(event.Created, b.s.tags.of(seq), seq)
-	key := eventKey(seq)
+	key := b.key(prefixEvent, seq)
 	rec := b.record(128 + len(e.FeedbackID) + len(e.Trace.State) + len(e.Body))
 	if err := b.set(key, seal(key, appendEvent(rec, event))); err != nil {
 		return err
@@ -110,7 +110,7 @@ func (o *enqueueOp) apply(b *batch) error {
 		b.touch(seq, ds) // Promise 1: an event comes with its deliveries, in one commit.
 	}
 	if e.FeedbackID != "" {
-		key := feedbackKey(e.FeedbackID)
+		key := append(append(b.take(1+len(e.FeedbackID)), prefixFeedback), e.FeedbackID...)
 		if err := b.set(key, sealSeq(key, b.record(8), seq)); err != nil {
 			return err
 		}

@@ -1,0 +1,201 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/userhero/relay/bench/sink"
+	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/queue/badgerqueue"
+)
+
+// backlog measures what waiting costs, by the built Caddy on one store that
+// grows: each size is piled up through the queue while no Caddy runs, with 30 of
+// a hundred deliveries on a rung due in hours, and the others due at once to a
+// receiver that refuses connections.
+func backlog(sizes ...int) scenario {
+	var rows []row
+	for i, n := range sizes {
+		waiting := fmt.Sprintf("%d waiting", n)
+		rows = append(rows,
+			row{name: waiting + ", RssAnon", unit: "MiB", most: 256},
+			row{name: waiting + ", mapped pages", unit: "MiB"},
+			row{name: waiting + ", healthy after", unit: "s", most: 3},
+			row{name: waiting + ", disk", unit: "B/event", most: 1500},
+		)
+		if i > 0 {
+			rows = append(rows, row{name: fmt.Sprintf("%s, RssAnon, of that with %d", waiting, sizes[0]), unit: "×", most: 1.2})
+		}
+	}
+	return scenario{
+		long: true,
+		rows: rows,
+		relay: func(ctx context.Context, o options) (outcome, error) {
+			refused, err := closedAddress(ctx)
+			if err != nil {
+				return outcome{}, err
+			}
+			c := relayConfig([]string{"http://" + refused + "/hook"})
+			c.app = "userhero {\n retry 5h\n" + c.app[len("userhero {\n"):]
+			s, err := startCaddy(ctx, o, c) // makes the store and its webhook
+			if err != nil {
+				return outcome{}, err
+			}
+			defer s.remove()
+			if err := s.end(); err != nil {
+				return outcome{}, err
+			}
+			var figures []float64
+			least, piled := 0.0, 0
+			for _, n := range sizes {
+				if err := pile(ctx, filepath.Join(s.dir, "store"), piled, n); err != nil {
+					return outcome{}, fmt.Errorf("piling up %d events: %w", n, err)
+				}
+				piled = n
+				w, err := s.waiting(ctx, o, c)
+				if err != nil {
+					return outcome{}, fmt.Errorf("with %d waiting: %w", n, err)
+				}
+				figures = append(figures, w.anonymous, w.mapped, w.healthy.Seconds(), w.disk/float64(n))
+				if least == 0 {
+					least = w.anonymous
+				} else {
+					figures = append(figures, w.anonymous/least)
+				}
+			}
+			return outcome{figures: figures}, nil
+		},
+	}
+}
+
+// closedAddress is one that refuses connections.
+func closedAddress(ctx context.Context) (string, error) {
+	k, err := sink.Start(ctx, nil)
+	if err != nil {
+		return "", err
+	}
+	defer k.Close()
+	return k.Address(), nil
+}
+
+// pile takes the store of one webhook from some events to more.
+func pile(ctx context.Context, path string, from, to int) error {
+	s, err := badgerqueue.Open(ctx, badgerqueue.Options{Path: path})
+	if err != nil {
+		return err
+	}
+	return errors.Join(pileOn(ctx, s, from, to), s.Close(context.WithoutCancel(ctx)))
+}
+
+func pileOn(ctx context.Context, s *badgerqueue.Store, from, to int) error {
+	const writers = 64
+	all, err := s.Webhooks(ctx)
+	if err != nil {
+		return err
+	}
+	var id queue.WebhookID
+	for _, w := range all {
+		if w.Name == "sink0" {
+			id = w.ID
+		}
+	}
+	if id == 0 {
+		return errors.New("the store has no webhook sink0")
+	}
+	failed := make([]error, writers)
+	var wg sync.WaitGroup
+	for writer := range writers {
+		wg.Go(func() {
+			for i := from + writer; i < to && failed[writer] == nil; i += writers {
+				_, failed[writer] = s.Enqueue(ctx, queue.Entry{
+					Type: "feedback.created", FeedbackID: fmt.Sprintf("fb_%d", i), Created: time.Now(),
+					Body: submission(nil, uint64(i)), Webhooks: []queue.WebhookID{id},
+				})
+			}
+		})
+	}
+	wg.Wait()
+	if err := errors.Join(failed...); err != nil {
+		return err
+	}
+	return putOff(ctx, s, id, (to-from)*3/10)
+}
+
+// putOff has n deliveries fail once, and wait on the first rung.
+func putOff(ctx context.Context, s *badgerqueue.Store, id queue.WebhookID, n int) error {
+	l, err := s.Lane(id, queue.LaneOptions{MaxInFlight: 1 << 12})
+	if err != nil {
+		return err
+	}
+	defer func() { _ = l.Close() }()
+	for n > 0 {
+		leases, err := l.Next(ctx, min(n, 256))
+		if err != nil {
+			return err
+		}
+		for _, lease := range leases {
+			now := time.Now()
+			if err := lease.Retry(now.Add(5*time.Hour), queue.Attempt{At: now, Error: "connection refused", ErrorClass: "refused"}); err != nil {
+				return err
+			}
+		}
+		n -= len(leases)
+	}
+	return nil
+}
+
+// weight is what a Caddy with a backlog takes.
+type weight struct {
+	anonymous, mapped float64 // MiB, some seconds after the start
+	healthy           time.Duration
+	disk              float64 // bytes
+}
+
+func (s *server) waiting(ctx context.Context, o options, c config) (w weight, err error) {
+	const settled = 20 * time.Second
+	began := time.Now()
+	again, err := startCaddyIn(ctx, o, c, s.dir)
+	if err != nil {
+		return w, err
+	}
+	w.healthy = time.Since(began)
+	select {
+	case <-time.After(settled):
+	case <-ctx.Done():
+	}
+	w.anonymous, w.mapped, err = memory(again.process.PID())
+	if err == nil {
+		w.disk, err = again.counter(ctx, "userhero_queue_disk_bytes")
+	}
+	return w, errors.Join(err, again.end())
+}
+
+// memory is a process's anonymous memory and its mapped file pages, in MiB; 0
+// where the system does not tell it in the way of Linux.
+func memory(pid int) (anonymous, mapped float64, err error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if errors.Is(err, os.ErrNotExist) {
+		return 0, 0, nil
+	}
+	if err != nil {
+		return 0, 0, err
+	}
+	kib := func(name string) float64 {
+		_, rest, _ := strings.Cut(string(text), "\n"+name+":")
+		fields := strings.Fields(rest)
+		if len(fields) == 0 {
+			return 0
+		}
+		n, convErr := strconv.ParseFloat(fields[0], 64)
+		err = errors.Join(err, convErr)
+		return n
+	}
+	return kib("RssAnon") / 1024, kib("RssFile") / 1024, err
+}
