@@ -53,7 +53,7 @@ func newSending(t *target) *sending {
 // begin is the sending of one attempt; end must follow.
 func (t *target) begin(ctx context.Context, m message) *sending {
 	s := t.sendings.Get().(*sending)
-	s.Context, s.deadline = ctx, time.Now().Add(t.config.Timeout)
+	s.Context, s.deadline = ctx, m.started.Add(t.config.Timeout)
 	s.parcel.Body, s.parcel.Cut = m.body, m.cut
 	s.wire.tracer, s.wire.sent = m.tracer, 0
 	return s
@@ -182,7 +182,7 @@ func (s *sending) write(m message, present bool, a *queue.Attempt) {
 	t := s.target
 	header := s.parcel.Header[:len(t.fields)]
 	var text strings.Builder // of all values: they are kept and let go together
-	text.Grow(320)
+	text.Grow(192)
 	var room [128]byte
 	set := func(own int, value []byte) {
 		begin := text.Len()

@@ -43,7 +43,7 @@ func TestASendingIsAContext(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					begin := func() (s *sending, ctx context.Context, cut context.CancelCauseFunc) {
 						parent, cut := context.WithCancelCause(t.Context())
-						s = to.begin(parent, message{})
+						s = to.begin(parent, message{started: time.Now()})
 						if asked {
 							s.Done()
 						}
@@ -103,7 +103,7 @@ func TestASendingThatSomebodyMayKeepIsNotUsedAgain(t *testing.T) {
 		made := 0
 		to.sendings = sync.Pool{New: func() any { made++; return newSending(to) }}
 		for range 10 {
-			s := to.begin(t.Context(), message{})
+			s := to.begin(t.Context(), message{started: time.Now()})
 			c.use(s)
 			s.end()
 		}

@@ -49,24 +49,24 @@ func (a *answer) proto() string {
 }
 
 // readHead reads interim answers and the head of the answer.
-func (c *conn) readHead(trace *httptrace.ClientTrace, budget int) (answer, error) {
+func (c *conn) readHead(trace *httptrace.ClientTrace, budget int, into *fields) (answer, error) {
 	if _, err := c.r.Peek(1); err != nil {
 		return answer{}, brokenOff(err)
 	}
 	if trace != nil && trace.GotFirstResponseByte != nil {
 		trace.GotFirstResponseByte()
 	}
-	return readAnswer(c.r, budget)
+	return readAnswer(c.r, budget, into)
 }
 
-func readAnswer(r *bufio.Reader, budget int) (answer, error) {
+func readAnswer(r *bufio.Reader, budget int, into *fields) (answer, error) {
 	const begin = "HTTP/"
 	if first, _ := r.Peek(min(r.Buffered(), len(begin))); !strings.HasPrefix(begin, string(first)) {
 		return answer{}, improper("it begins with %q", first)
 	}
 	lines := lineReader{r: r, left: budget}
 	for range maxInterim + 1 {
-		a, err := lines.answer()
+		a, err := lines.answer(into)
 		if err != nil {
 			return answer{}, err
 		}
@@ -115,7 +115,7 @@ func (l *lineReader) line() ([]byte, error) {
 }
 
 // answer reads a status line and the fields behind it.
-func (l *lineReader) answer() (a answer, err error) {
+func (l *lineReader) answer(into *fields) (a answer, err error) {
 	line, err := l.line()
 	if err != nil {
 		return a, err
@@ -123,7 +123,8 @@ func (l *lineReader) answer() (a answer, err error) {
 	if a.code, a.minor, a.status, err = parseStatusLine(line); err != nil {
 		return a, err
 	}
-	a.header, err = l.fields()
+	err = l.fields(into)
+	a.header = into.header
 	return a, err
 }
 
@@ -157,41 +158,59 @@ func parseStatusLine(line []byte) (code, minor int, status string, err error) {
 	return code, int(line[7] - '0'), string(rest), nil
 }
 
+// fields is room for the fields of a head, used for one after the other.
+type fields struct {
+	header http.Header
+	values []string // each field's are a stretch of these
+}
+
+// empty makes room.
+func (f *fields) empty() {
+	const usual, many = 8, 64
+	if f.header == nil || len(f.header) > many {
+		f.header, f.values = make(http.Header, usual), make([]string, 0, usual)
+		return
+	}
+	clear(f.header)
+	f.values = f.values[:0]
+}
+
+func (f *fields) add(name, value string) {
+	if before := f.header[name]; before != nil {
+		f.header[name] = append(before, value)
+		return
+	}
+	f.values = append(f.values, value)
+	f.header[name] = f.values[len(f.values)-1 : len(f.values) : len(f.values)]
+}
+
 // fields reads header fields up to the empty line (RFC 9112, §5). A field that
 // goes on in the next line is refused: readers disagree about it.
-func (l *lineReader) fields() (http.Header, error) {
-	const usual = 8 // fields, with a few words each
-	header := make(http.Header, usual)
-	var values []string      // each field's are a stretch of these
+func (l *lineReader) fields(into *fields) error {
+	into.empty()
 	var text strings.Builder // of all values
 	for {
 		line, err := l.line()
 		if err != nil {
-			return nil, err
+			return err
 		}
 		if len(line) == 0 {
-			return header, nil
+			return nil
 		}
 		name, rest, err := parseField(line)
 		if err != nil {
-			return nil, err
+			return err
 		}
-		if values == nil {
-			text.Grow(usual * 32)
-			values = make([]string, 0, usual)
+		if text.Cap() == 0 {
+			text.Grow(min(len(rest)+l.r.Buffered(), 256))
 		}
 		begin := text.Len()
 		text.Write(rest)
 		value := text.String()[begin:]
 		if !httpguts.ValidHeaderFieldValue(value) {
-			return nil, improper("the value of its header field %s has a control character", name)
+			return improper("the value of its header field %s has a control character", name)
 		}
-		if before := header[name]; before != nil {
-			header[name] = append(before, value)
-			continue
-		}
-		values = append(values, value)
-		header[name] = values[len(values)-1 : len(values) : len(values)]
+		into.add(name, value)
 	}
 }
 

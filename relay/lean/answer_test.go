@@ -16,7 +16,7 @@ import (
 func read(text string) (a *answer, body []byte, err error) {
 	r := bufio.NewReaderSize(strings.NewReader(text), 4<<10)
 	x := &exchange{c: &conn{r: r}}
-	if x.answer, err = readAnswer(r, 16<<10); err != nil {
+	if x.answer, err = readAnswer(r, 16<<10, new(fields)); err != nil {
 		return nil, nil, err
 	}
 	src := x.source()

@@ -80,7 +80,7 @@ func (c *chunked) next() error {
 	if c.left > 0 {
 		return nil
 	}
-	if _, err := c.lines.fields(); err != nil {
+	if err := c.lines.fields(new(fields)); err != nil {
 		return err
 	}
 	return io.EOF

@@ -11,6 +11,9 @@ import (
 // Parcel is what a request sends, made ready by a sender that makes many: for a
 // parcel nothing is looked up, copied or sorted. The request itself has neither
 // header nor body; its context has the parcel, under ParcelKey.
+//
+// One request at a time has it, and the answer is made in it: the response with
+// its header and its body is good until the parcel is sent again.
 type Parcel struct {
 	To     *Place
 	Header []Field // in the order in which they go out
@@ -25,6 +28,9 @@ type Parcel struct {
 	// receiver may have seen it. Reused says that it was open before: then nobody
 	// but the transport has seen the context.
 	Connected, Reused bool
+
+	exchange exchange
+	answered fields
 }
 
 // Field is one header field, its name as it is to be spelled.

@@ -99,8 +99,9 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 			return nil, ended(ctx, err)
 		}
 		p.Connected, p.Reused = true, c.used
-		x := &exchange{t: t, c: c, ctx: ctx}
-		written, err := x.do(trace, p.Cut, request)
+		x := &p.exchange
+		*x = exchange{t: t, c: c, ctx: ctx, cut: p.Cut}
+		written, err := x.do(trace, request, &p.answered)
 		if err == nil {
 			return x.respond(r), nil
 		}
@@ -201,10 +202,10 @@ type exchange struct {
 
 // do sends the request and reads the answer's head; written is how much of the
 // request may have left. Where it fails the connection is closed.
-func (x *exchange) do(trace *httptrace.ClientTrace, cut *Cut, request []byte) (written int, err error) {
+func (x *exchange) do(trace *httptrace.ClientTrace, request []byte, into *fields) (written int, err error) {
 	// An early end of the context ends reads and writes by a deadline in the past.
-	if x.cut = cut; cut != nil {
-		cut.hold(x.c.interrupt)
+	if x.cut != nil {
+		x.cut.hold(x.c.interrupt)
 	} else {
 		x.stop = context.AfterFunc(x.ctx, x.c.interrupt)
 	}
@@ -221,7 +222,7 @@ func (x *exchange) do(trace *httptrace.ClientTrace, cut *Cut, request []byte) (w
 	}
 	// A receiver may refuse what it has not read to the end: its answer counts.
 	var readErr error
-	if x.answer, readErr = x.c.readHead(trace, x.t.o.MaxHeader); readErr != nil {
+	if x.answer, readErr = x.c.readHead(trace, x.t.o.MaxHeader, into); readErr != nil {
 		x.end(false)
 		if err != nil {
 			return written, fmt.Errorf("sending the request: %w", err)
