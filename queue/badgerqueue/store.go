@@ -176,6 +176,12 @@ func open(ctx context.Context, o Options, b bounds) (*Store, error) {
 	if s.db, err = badger.Open(s.badgerOptions()); err != nil {
 		return nil, explainOpen(o.Path, err)
 	}
+	if err := leaveValueLog(s.db); err != nil {
+		s.log.Warn("each commit waits for the disk twice", "error", err)
+	}
+	if err := s.db.Sync(); err != nil { // the header that opening has written into the value log
+		return nil, errors.Join(explainOpen(o.Path, err), s.db.Close())
+	}
 	if err := s.load(found.mark); err != nil {
 		return nil, errors.Join(err, s.db.Close())
 	}
