@@ -111,7 +111,7 @@ func newHook(id queue.WebhookID, b bounds) *hook {
 	}
 }
 
-// pushFresh tells of a new event.
+// pushFresh tells of a new event; wake is called later.
 func (h *hook) pushFresh(e *queue.Event) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -124,7 +124,6 @@ func (h *hook) pushFresh(e *queue.Event) {
 	}
 	h.inbox.fresh = append(h.inbox.fresh, e)
 	h.inbox.bytes += len(e.Body)
-	h.lane.signal()
 }
 
 // pushWaiting tells of a new R key.
