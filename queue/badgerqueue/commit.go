@@ -254,10 +254,6 @@ func (c *committer) commitBatch(b *batch, ops []operation) {
 		finish(ops, err)
 		return
 	}
-	select {
-	case c.s.moved <- struct{}{}:
-	default:
-	}
 	c.applied(b)
 	c.s.visible.Unlock()
 	took := time.Since(start)
@@ -272,6 +268,10 @@ func (c *committer) commitBatch(b *batch, ops []operation) {
 	if c.advise += b.bytes; c.advise >= adviseEvery {
 		c.advise = 0
 		adviseMemtables(c.s.o.Path)
+	}
+	select {
+	case c.s.moved <- struct{}{}:
+	default:
 	}
 	// The goroutine woken last has the first turn when this one waits, and a core
 	// that must wake up for another takes 50 µs: deliveries go before answers.
