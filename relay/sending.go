@@ -9,7 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-retryablehttp"
@@ -34,9 +34,12 @@ type sending struct {
 	request  retryablehttp.Request
 	parcel   lean.Parcel
 	wire     wire
+	whole    atomic.Pointer[whole] // nil: nobody has asked for Done
+}
 
-	mu     sync.Mutex // guards what is below
-	whole  context.Context
+// whole is a context with timer and channel.
+type whole struct {
+	context.Context
 	cancel context.CancelFunc
 }
 
@@ -61,8 +64,8 @@ func (t *target) begin(ctx context.Context, m message) *sending {
 
 // end ends the context, or keeps it for the next attempt.
 func (s *sending) end() {
-	if s.made() != nil {
-		s.cancel()
+	if w := s.whole.Load(); w != nil {
+		w.cancel()
 		return
 	}
 	if !s.parcel.Reused {
@@ -77,25 +80,19 @@ func (s *sending) Deadline() (time.Time, bool) { return s.deadline, true }
 
 // Done implements context.Context.
 func (s *sending) Done() <-chan struct{} {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.whole == nil {
-		s.whole, s.cancel = context.WithDeadlineCause(s.Context, s.deadline, errTimeout)
+	if s.whole.Load() == nil {
+		ctx, cancel := context.WithDeadlineCause(s.Context, s.deadline, errTimeout)
+		if !s.whole.CompareAndSwap(nil, &whole{ctx, cancel}) {
+			cancel() // somebody asks at the same time
+		}
 	}
-	return s.whole.Done()
-}
-
-// made is the context with timer and channel, nil where there was no need.
-func (s *sending) made() context.Context {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.whole
+	return s.whole.Load().Done()
 }
 
 // Err implements context.Context.
 func (s *sending) Err() error {
-	if whole := s.made(); whole != nil {
-		return whole.Err()
+	if w := s.whole.Load(); w != nil {
+		return w.Err()
 	}
 	if err := s.Context.Err(); err != nil {
 		return err
@@ -114,8 +111,8 @@ func (s *sending) Value(key any) any {
 	case lean.ParcelKey:
 		return &s.parcel
 	}
-	if whole := s.made(); whole != nil {
-		return whole.Value(key)
+	if w := s.whole.Load(); w != nil {
+		return w.Value(key)
 	}
 	return s.Context.Value(key)
 }
