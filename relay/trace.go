@@ -2,6 +2,7 @@ package relay
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -54,6 +55,9 @@ func describeProcess(webhook string) []attribute.KeyValue {
 	return append(processing[:len(processing):len(processing)], semconv.MessagingDestinationSubscriptionName(webhook))
 }
 
+// rooms lend room for attributes that a span is given at once: it copies them.
+var rooms = sync.Pool{New: func() any { return new([8]attribute.KeyValue) }}
+
 // startSend starts the span of an acceptance: a child of the request's span
 // where the context has one. Otherwise whoever submitted is linked and no more:
 // anybody can send a traceparent, and thousands of submissions must not end up
@@ -77,7 +81,8 @@ func endSend(span trace.Span, a *Acceptance, receipt *queue.Receipt, webhooks in
 		return
 	}
 	if span.IsRecording() {
-		attributes := append(make([]attribute.KeyValue, 0, 5),
+		room := rooms.Get().(*[8]attribute.KeyValue)
+		attributes := append(room[:0],
 			semconv.MessagingMessageConversationID(a.FeedbackID),
 			semconv.MessagingMessageBodySize(len(a.Body)),
 			attribute.String("userhero.event.type", string(a.Type)),
@@ -92,6 +97,7 @@ func endSend(span trace.Span, a *Acceptance, receipt *queue.Receipt, webhooks in
 		}
 		span.SetAttributes(sendOperation...)
 		span.SetAttributes(attributes...)
+		rooms.Put(room)
 	}
 	span.End()
 }
@@ -117,15 +123,17 @@ func (w *webhook) startProcess(ctx context.Context, t task, id string) (context.
 		span.AddLink(trace.Link{SpanContext: creation}) // no sampler asks a child for it
 	}
 	if span.IsRecording() {
+		room := rooms.Get().(*[8]attribute.KeyValue)
 		span.SetAttributes(w.described...)
-		span.SetAttributes(
+		span.SetAttributes(append(room[:0],
 			semconv.MessagingMessageID(d.ID.Event.String()),
 			semconv.MessagingMessageConversationID(d.FeedbackID),
 			semconv.MessagingMessageBodySize(len(e.Body)),
 			attribute.String("userhero.event.type", d.Type),
 			attribute.String("userhero.delivery.id", id),
 			attribute.Int("userhero.attempt", d.Rung+1),
-		)
+		)...)
+		rooms.Put(room)
 	}
 	return ctx, span
 }
@@ -172,12 +180,16 @@ func endProcess(span trace.Span, o outcome, state queue.State, next time.Time) {
 		if !o.ok {
 			fail(span, o.class)
 		}
+		room := rooms.Get().(*[8]attribute.KeyValue)
+		attributes := room[:0]
 		if !o.canceled && state != 0 {
-			span.SetAttributes(attribute.String("userhero.delivery.state", state.String()))
+			attributes = append(attributes, attribute.String("userhero.delivery.state", state.String()))
 		}
 		if !next.IsZero() {
-			span.SetAttributes(attribute.String("userhero.delivery.next_attempt", next.UTC().Format(time.RFC3339Nano)))
+			attributes = append(attributes, attribute.String("userhero.delivery.next_attempt", next.UTC().Format(time.RFC3339Nano)))
 		}
+		span.SetAttributes(attributes...)
+		rooms.Put(room)
 	}
 	span.End()
 }

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptrace"
+	"net/netip"
 	"net/url"
 	"strconv"
 	"strings"
@@ -26,10 +27,13 @@ type wire struct {
 	tracer trace.Tracer // nil: no spans
 	sent   int          // requests so far
 
-	// What is below is of the request under way.
-	span trace.Span
-	// learnt are attributes that the span gets at its end, all at once.
+	// span is that of the request under way, and learnt are attributes that it gets
+	// at its end, all at once.
+	span   trace.Span
 	learnt []attribute.KeyValue
+	// peer was at the other end last, and address is how that is written.
+	peer    netip.AddrPort
+	address string
 	// follow has it told of an exchange over package lean's connections.
 	follow httptrace.ClientTrace
 }
@@ -172,8 +176,10 @@ func timings(w *wire, span func() trace.Span) httptrace.ClientTrace {
 func (w *wire) gotConn(i httptrace.GotConnInfo) {
 	w.learnt = append(w.learnt, attribute.Bool("userhero.connection.reused", i.Reused))
 	if a, ok := i.Conn.RemoteAddr().(*net.TCPAddr); ok {
-		address := a.AddrPort()
-		w.learnt = append(w.learnt, semconv.NetworkPeerAddress(address.Addr().Unmap().String()), semconv.NetworkPeerPort(int(address.Port())))
+		if address := a.AddrPort(); address != w.peer {
+			w.peer, w.address = address, address.Addr().Unmap().String()
+		}
+		w.learnt = append(w.learnt, semconv.NetworkPeerAddress(w.address), semconv.NetworkPeerPort(int(w.peer.Port())))
 	}
 }
 

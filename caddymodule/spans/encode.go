@@ -167,51 +167,38 @@ func flags(of trace.TraceFlags, other trace.SpanContext) uint32 {
 	return flags
 }
 
-// appendSpan writes a span as one of a scope's.
-func appendSpan(b []byte, sc trace.SpanContext, r *record, ended time.Time, limit int) []byte {
-	b, at := begin(b, scopeSpansSpans)
+// appendIdentity writes which span it is, and of which it is a child.
+func appendIdentity(b []byte, sc, parent trace.SpanContext) []byte {
 	traceID, spanID := sc.TraceID(), sc.SpanID()
 	b = appendBytes(b, spanTraceID, traceID[:])
 	b = appendBytes(b, spanSpanID, spanID[:])
 	if state := sc.TraceState(); state.Len() > 0 {
 		b = appendText(b, spanTraceState, state.String())
 	}
-	if parent := r.parent.SpanID(); parent.IsValid() {
-		b = appendBytes(b, spanParentID, parent[:])
+	if id := parent.SpanID(); id.IsValid() {
+		b = appendBytes(b, spanParentID, id[:])
 	}
-	b = protowire.AppendFixed32(append(b, spanFlags...), flags(sc.TraceFlags(), r.parent))
-	b = appendText(b, spanName, r.name)
-	b = append(b, spanKind, byte(kindOf(r.kind)))
-	b = appendTime(b, spanStart, r.start)
-	b = appendTime(b, spanEnd, ended)
-	b = appendAttributes(b, spanAttributes, r.attributes, limit)
-	b = appendCount(b, spanLostAttributes, r.lostAttributes)
-	for i := range r.events {
-		e := &r.events[i]
-		var at int
-		b, at = begin(b, spanEvents)
-		b = appendTime(b, eventTime, e.Time)
-		b = appendText(b, eventName, e.Name)
-		b = appendAttributes(b, eventAttributes, e.Attributes, unlimited)
-		b = appendCount(b, eventLostAttributes, e.DroppedAttributeCount)
-		b = end(b, at)
-	}
-	b = appendCount(b, spanLostEvents, r.lostEvents)
-	for i := range r.links {
-		l := &r.links[i]
-		traceID, spanID := l.SpanContext.TraceID(), l.SpanContext.SpanID()
-		var at int
-		b, at = begin(b, spanLinks)
-		b = appendBytes(b, linkTraceID, traceID[:])
-		b = appendBytes(b, linkSpanID, spanID[:])
-		b = appendAttributes(b, linkAttributes, l.Attributes, unlimited)
-		b = appendCount(b, linkLostAttributes, l.DroppedAttributeCount)
-		b = protowire.AppendFixed32(append(b, linkFlags), flags(l.SpanContext.TraceFlags(), l.SpanContext))
-		b = end(b, at)
-	}
-	b = appendCount(b, spanLostLinks, r.lostLinks)
-	b = appendStatus(b, r.status, r.description)
-	return end(b, at)
+	return protowire.AppendFixed32(append(b, spanFlags...), flags(sc.TraceFlags(), parent))
+}
+
+func appendEvent(b []byte, name string, at time.Time, attributes []attribute.KeyValue, lost int) []byte {
+	b, began := begin(b, spanEvents)
+	b = appendTime(b, eventTime, at)
+	b = appendText(b, eventName, name)
+	b = appendAttributes(b, eventAttributes, attributes)
+	b = appendCount(b, eventLostAttributes, lost)
+	return end(b, began)
+}
+
+func appendLink(b []byte, to trace.SpanContext, attributes []attribute.KeyValue, lost int) []byte {
+	traceID, spanID := to.TraceID(), to.SpanID()
+	b, began := begin(b, spanLinks)
+	b = appendBytes(b, linkTraceID, traceID[:])
+	b = appendBytes(b, linkSpanID, spanID[:])
+	b = appendAttributes(b, linkAttributes, attributes)
+	b = appendCount(b, linkLostAttributes, lost)
+	b = protowire.AppendFixed32(append(b, linkFlags), flags(to.TraceFlags(), to))
+	return end(b, began)
 }
 
 func appendStatus(b []byte, code codes.Code, description string) []byte {
@@ -240,28 +227,31 @@ func kindOf(k trace.SpanKind) otlp.Span_SpanKind {
 	return otlp.Span_SPAN_KIND_INTERNAL
 }
 
-// appendAttributes writes attributes; limit bounds their strings in characters.
-func appendAttributes(b []byte, field tag, attributes []attribute.KeyValue, limit int) []byte {
+// appendAttributes writes attributes as they are.
+func appendAttributes(b []byte, field tag, attributes []attribute.KeyValue) []byte {
 	for i := range attributes {
-		key, v := text(string(attributes[i].Key)), &attributes[i].Value
-		if v.Type() == attribute.STRING {
-			// Most are: their lengths are known beforehand.
-			s := shortened(v.AsString(), limit)
-			value := 1 + protowire.SizeBytes(len(s))
-			b = appendVarint(append(b, field), uint64(2+protowire.SizeBytes(len(key))+protowire.SizeBytes(value)))
-			b = appendString(b, keyValueKey, key)
-			b = appendVarint(append(b, keyValueValue), uint64(value))
-			b = appendString(b, valueString, s)
-			continue
-		}
-		var pair, value int
-		b, pair = begin(b, field)
-		b = appendString(b, keyValueKey, key)
-		b, value = begin(b, keyValueValue)
-		b = appendValue(b, *v, limit)
-		b = end(end(b, value), pair)
+		b = appendAttribute(b, field, &attributes[i], unlimited)
 	}
 	return b
+}
+
+// appendAttribute writes an attribute; limit bounds its strings in characters.
+func appendAttribute(b []byte, field tag, a *attribute.KeyValue, limit int) []byte {
+	key := text(string(a.Key))
+	if a.Value.Type() == attribute.STRING {
+		// Most are: their lengths are known beforehand.
+		s := shortened(a.Value.AsString(), limit)
+		value := 1 + protowire.SizeBytes(len(s))
+		b = appendVarint(append(b, field), uint64(2+protowire.SizeBytes(len(key))+protowire.SizeBytes(value)))
+		b = appendString(b, keyValueKey, key)
+		b = appendVarint(append(b, keyValueValue), uint64(value))
+		return appendString(b, valueString, s)
+	}
+	b, pair := begin(b, field)
+	b = appendString(b, keyValueKey, key)
+	b, value := begin(b, keyValueValue)
+	b = appendValue(b, a.Value, limit)
+	return end(end(b, value), pair)
 }
 
 // appendValue writes the content of a value. One that is empty, 0 or false is
@@ -287,7 +277,7 @@ func appendValue(b []byte, v attribute.Value, limit int) []byte {
 		pairs := v.AsMap() // sorted; of equal keys the last counts
 		for i := range pairs {
 			if i+1 == len(pairs) || pairs[i+1].Key != pairs[i].Key {
-				b = appendAttributes(b, listValues, pairs[i:i+1], limit)
+				b = appendAttribute(b, listValues, &pairs[i], limit)
 			}
 		}
 		return end(b, at)
@@ -344,13 +334,13 @@ func shortened(s string, limit int) string {
 // head is a resource's message with one scope and no spans.
 func head(r *resource.Resource, scope instrumentation.Scope) []byte {
 	b, at := begin(nil, resourceSpansResource)
-	b = end(appendAttributes(b, resourceAttributes, r.Attributes(), unlimited), at)
+	b = end(appendAttributes(b, resourceAttributes, r.Attributes()), at)
 	b = appendText(b, resourceSpansSchemaURL, r.SchemaURL())
 	b, at = begin(b, resourceSpansScope)
 	b, inner := begin(b, scopeSpansScope)
 	b = appendText(b, scopeName, scope.Name)
 	b = appendText(b, scopeVersion, scope.Version)
-	b = end(appendAttributes(b, scopeAttributes, scope.Attributes.ToSlice(), unlimited), inner)
+	b = end(appendAttributes(b, scopeAttributes, scope.Attributes.ToSlice()), inner)
 	b = appendText(b, scopeSpansSchemaURL, scope.SchemaURL)
 	return end(b, at)
 }

@@ -1,7 +1,8 @@
 // Package spans makes OpenTelemetry spans and exports them by OTLP, at a fraction
-// of what the SDK takes for it: a span is encoded when it ends, and from then on
-// it is bytes in a batch. Nothing is copied for a snapshot, no message is built,
-// and nothing waits for export that the garbage collector would have to look at.
+// of what the SDK takes for it: what is said of a span is encoded as it is said,
+// and from its end on it is bytes in a batch. Nothing is copied for a snapshot, no
+// message is built, and nothing waits for export that the garbage collector would
+// have to look at.
 //
 // What is sent is what the SDK and its exporter would send, with its clients, so
 // that every OTEL_EXPORTER_OTLP_* variable, compression and retries are theirs;
@@ -101,17 +102,17 @@ func (t *Tracer) Start(ctx context.Context, name string, options ...trace.SpanSt
 	}
 	id.TraceFlags |= trace.FlagsSampled
 
-	r := records.Get().(*record)
-	r.name, r.kind, r.parent, r.start = name, trace.ValidateSpanKind(config.SpanKind()), parent, config.Timestamp()
-	if r.start.IsZero() {
-		r.start = time.Now()
+	start := config.Timestamp()
+	if start.IsZero() {
+		start = time.Now()
 	}
-	s := &span{tracer: t, sc: trace.NewSpanContext(id), r: r}
+	s := &span{tracer: t, sc: trace.NewSpanContext(id), r: records.Get().(*record)}
+	s.r.begin(s.sc, parent, name, config.SpanKind(), start)
 	for _, l := range config.Links() {
-		r.link(&t.limits, l)
+		s.r.link(&t.limits, l)
 	}
-	r.set(&t.limits, sampled.Attributes)
-	r.set(&t.limits, config.Attributes())
+	s.r.set(&t.limits, sampled.Attributes)
+	s.r.set(&t.limits, config.Attributes())
 	return trace.ContextWithSpan(ctx, s), s
 }
 
@@ -171,7 +172,7 @@ func (s *span) End(options ...trace.SpanEndOption) {
 	if end.IsZero() {
 		end = r.start.Add(time.Since(r.start)) // as far from the start as it was, whatever the clock was set to meanwhile
 	}
-	r.encoded = appendSpan(r.encoded[:0], s.sc, r, end, s.tracer.limits.AttributeValueLengthLimit)
+	r.end(end)
 	s.tracer.queue.add(r.encoded)
 	r.release()
 }
@@ -195,9 +196,7 @@ func (s *span) SetAttributes(attributes ...attribute.KeyValue) {
 func (s *span) AddEvent(name string, options ...trace.EventOption) {
 	s.recording(func(r *record) {
 		config := trace.NewEventConfig(options...)
-		e := sdktrace.Event{Name: name, Time: config.Timestamp()}
-		e.Attributes, e.DroppedAttributeCount = atMost(s.tracer.limits.AttributePerEventCountLimit, config.Attributes())
-		r.events, r.lostEvents = push(r.events, r.lostEvents, s.tracer.limits.EventCountLimit, e)
+		r.event(&s.tracer.limits, name, config.Timestamp(), config.Attributes())
 	})
 }
 
@@ -230,90 +229,6 @@ func (s *span) SetName(name string) { s.recording(func(r *record) { r.name = nam
 // TracerProvider implements trace.Span. Nobody but the holder of the tracer makes
 // spans with it.
 func (s *span) TracerProvider() trace.TracerProvider { return noop.NewTracerProvider() }
-
-// record is what a span records until it ends; then it serves another.
-type record struct {
-	name        string
-	kind        trace.SpanKind
-	parent      trace.SpanContext
-	start       time.Time
-	status      codes.Code
-	description string
-	attributes  []attribute.KeyValue // no key twice
-	events      []sdktrace.Event
-	links       []sdktrace.Link
-	// what the limits have cost
-	lostAttributes, lostEvents, lostLinks int
-
-	encoded []byte
-}
-
-var records = sync.Pool{New: func() any { return new(record) }}
-
-// maxKept bounds what a record keeps for the next span, in bytes and in entries.
-const maxKept = 4 << 10
-
-func (r *record) release() {
-	if cap(r.encoded) > maxKept || cap(r.attributes)+cap(r.events)+cap(r.links) > maxKept/64 {
-		return
-	}
-	clear(r.attributes)
-	clear(r.events)
-	clear(r.links)
-	*r = record{attributes: r.attributes[:0], events: r.events[:0], links: r.links[:0], encoded: r.encoded[:0]}
-	records.Put(r)
-}
-
-// set sets attributes; of a key that comes twice the later value counts.
-func (r *record) set(limits *sdktrace.SpanLimits, attributes []attribute.KeyValue) {
-	limit := limits.AttributeCountLimit
-next:
-	for i := range attributes {
-		a := &attributes[i]
-		for j := range r.attributes {
-			if r.attributes[j].Key == a.Key {
-				r.attributes[j].Value = a.Value
-				continue next
-			}
-		}
-		if !a.Valid() || limit >= 0 && len(r.attributes) >= limit {
-			r.lostAttributes++
-			continue
-		}
-		r.attributes = append(r.attributes, *a)
-	}
-}
-
-func (r *record) link(limits *sdktrace.SpanLimits, l trace.Link) {
-	if !l.SpanContext.IsValid() && len(l.Attributes) == 0 && l.SpanContext.TraceState().Len() == 0 {
-		return // to nowhere
-	}
-	made := sdktrace.Link{SpanContext: l.SpanContext}
-	made.Attributes, made.DroppedAttributeCount = atMost(limits.AttributePerLinkCountLimit, l.Attributes)
-	r.links, r.lostLinks = push(r.links, r.lostLinks, limits.LinkCountLimit, made)
-}
-
-// atMost are the first attributes, and how many are left out; a negative limit is
-// none.
-func atMost(limit int, attributes []attribute.KeyValue) (kept []attribute.KeyValue, lost int) {
-	if limit < 0 || len(attributes) <= limit {
-		return attributes, 0
-	}
-	return attributes[:limit], len(attributes) - limit
-}
-
-// push adds to a list that gives up its oldest entry beyond the limit.
-func push[T any](list []T, lost, limit int, entry T) ([]T, int) {
-	switch {
-	case limit == 0:
-		return list, lost + 1
-	case limit > 0 && len(list) == limit:
-		copy(list, list[1:])
-		list[limit-1] = entry
-		return list, lost + 1
-	}
-	return append(list, entry), lost
-}
 
 // Interface guards
 var (
