@@ -125,52 +125,55 @@ func appendValue(b []byte, hs []queue.Header, i int) []byte {
 }
 
 func appendRest(b []byte, s string, base64ed bool) []byte {
+	begin := len(b)
 	head := func(n, coding int) { b = binary.AppendUvarint(b, uint64(n)<<codingBits|uint64(coding)) }
+	ok := false
 	switch {
-	case len(s) >= 8 && len(s)%2 == 0 && isHex(s):
-		head(len(s)/2, codedHex)
-		return appendHex(b, s)
-	case isTraceparent(s):
+	case len(s) == 55 && s[:3] == "00-" && s[35] == '-' && s[52] == '-':
 		head(25, codedTrace)
-		return appendHex(appendHex(appendHex(b, s[3:35]), s[36:52]), s[53:])
+		b, ok = appendHex(b, s[3:35], s[36:52], s[53:])
 	case base64ed && len(s) == base64.StdEncoding.EncodedLen(sha256.Size) && !strings.ContainsAny(s, "\r\n"):
 		var sum [sha256.Size + 1]byte
 		var text [(sha256.Size + 2) / 3 * 4]byte
 		copy(text[:], s)
-		if n, err := strictBase64.Decode(sum[:], text[:]); err == nil && n == sha256.Size {
-			head(n, codedBase64)
-			return append(b, sum[:n]...)
-		}
+		n, err := strictBase64.Decode(sum[:], text[:])
+		head(n, codedBase64)
+		b, ok = append(b, sum[:n]...), err == nil
+	case len(s) >= 8 && len(s)%2 == 0:
+		head(len(s)/2, codedHex)
+		b, ok = appendHex(b, s)
 	}
+	if ok {
+		return b
+	}
+	b = b[:begin]
 	head(len(s), codedPlain)
 	return append(b, s...)
 }
 
-func isHex(s string) bool {
-	for i := range len(s) {
-		if c := s[i]; (c < '0' || c > '9') && (c < 'a' || c > 'f') {
-			return false
+// hexDigits are the values of lower-case hexadecimal digits; 0xff is none.
+var hexDigits = func() (values [256]byte) {
+	for i := range values {
+		values[i] = 0xff
+	}
+	for i, digit := range []byte("0123456789abcdef") {
+		values[digit] = byte(i)
+	}
+	return values
+}()
+
+// appendHex appends what hexadecimal digits say; false where some are none.
+func appendHex(b []byte, texts ...string) ([]byte, bool) {
+	for _, digits := range texts {
+		for i := 0; i+1 < len(digits); i += 2 {
+			high, low := hexDigits[digits[i]], hexDigits[digits[i+1]]
+			if high|low > 0x0f {
+				return b, false
+			}
+			b = append(b, high<<4|low)
 		}
 	}
-	return true
-}
-
-// isTraceparent tells whether s is 00-, 32 digits, -, 16 digits, -, 2 digits.
-func isTraceparent(s string) bool {
-	return len(s) == 55 && s[:3] == "00-" && s[35] == '-' && s[52] == '-' && isHex(s[3:35]) && isHex(s[36:52]) && isHex(s[53:])
-}
-
-func appendHex(b []byte, digits string) []byte {
-	value := func(c byte) byte {
-		if c >= 'a' {
-			return c - 'a' + 10
-		}
-		return c - '0'
-	}
-	for i := 0; i < len(digits); i += 2 {
-		b = append(b, value(digits[i])<<4|value(digits[i+1]))
-	}
-	return b
+	return b, true
 }
 
 func (r *reader) headers() []queue.Header {
