@@ -236,8 +236,9 @@ func appendAttributes(b []byte, field tag, attributes []attribute.KeyValue) []by
 }
 
 // appendAttribute writes an attribute; limit bounds its strings in characters.
+// Its key is the program's own, and a text.
 func appendAttribute(b []byte, field tag, a *attribute.KeyValue, limit int) []byte {
-	key := text(string(a.Key))
+	key := string(a.Key)
 	if a.Value.Type() == attribute.STRING {
 		// Most are: their lengths are known beforehand.
 		s := shortened(a.Value.AsString(), limit)

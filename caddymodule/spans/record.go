@@ -53,6 +53,9 @@ func (r *record) release() {
 	records.Put(r)
 }
 
+// now is as far from the start as it is, whatever the clock was set to meanwhile.
+func (r *record) now() time.Time { return r.start.Add(time.Since(r.start)) }
+
 // begin writes what is known at the start.
 func (r *record) begin(sc, parent trace.SpanContext, name string, kind trace.SpanKind, start time.Time) {
 	r.name, r.start = name, start

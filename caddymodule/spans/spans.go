@@ -18,6 +18,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -143,6 +144,7 @@ type span struct {
 
 	tracer *Tracer
 	sc     trace.SpanContext
+	ended  atomic.Bool
 
 	mu sync.Mutex
 	// mu guards everything declared below.
@@ -160,17 +162,17 @@ func (s *span) recording(f func(*record)) {
 
 // End implements trace.Span.
 func (s *span) End(options ...trace.SpanEndOption) {
+	if s.ended.Swap(true) {
+		return
+	}
 	s.mu.Lock()
 	r := s.r
 	s.r = nil
 	s.mu.Unlock()
-	if r == nil {
-		return
-	}
 	config := trace.NewSpanEndConfig(options...)
 	end := config.Timestamp()
 	if end.IsZero() {
-		end = r.start.Add(time.Since(r.start)) // as far from the start as it was, whatever the clock was set to meanwhile
+		end = r.now()
 	}
 	r.end(end)
 	s.tracer.queue.add(r.encoded)
@@ -181,11 +183,7 @@ func (s *span) End(options ...trace.SpanEndOption) {
 func (s *span) SpanContext() trace.SpanContext { return s.sc }
 
 // IsRecording implements trace.Span.
-func (s *span) IsRecording() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.r != nil
-}
+func (s *span) IsRecording() bool { return !s.ended.Load() }
 
 // SetAttributes implements trace.Span.
 func (s *span) SetAttributes(attributes ...attribute.KeyValue) {
@@ -195,6 +193,10 @@ func (s *span) SetAttributes(attributes ...attribute.KeyValue) {
 // AddEvent implements trace.Span.
 func (s *span) AddEvent(name string, options ...trace.EventOption) {
 	s.recording(func(r *record) {
+		if len(options) == 0 {
+			r.event(&s.tracer.limits, name, r.now(), nil)
+			return
+		}
 		config := trace.NewEventConfig(options...)
 		r.event(&s.tracer.limits, name, config.Timestamp(), config.Attributes())
 	})
