@@ -147,8 +147,17 @@ func (h *hook) pushWaiting(t ticket) {
 // settled ends a lease whose settlement is on disk.
 func (h *hook) settled(seq uint64) {
 	h.mu.Lock()
-	delete(h.leased, seq)
+	h.endLocked(seq)
 	h.mu.Unlock()
+}
+
+// endLocked ends what is out. It lets go of what that held: the memory is shared
+// with others that went out at the same time.
+func (h *hook) endLocked(seq uint64) {
+	if out := h.leased[seq]; out != nil {
+		*out = leased{}
+		delete(h.leased, seq)
+	}
 }
 
 // move says that a waiting delivery is about to wait elsewhere, unless it is out
@@ -254,7 +263,7 @@ func (h *hook) closeLaneLocked() {
 	h.freshSince, h.due = time.Time{}, 0
 	for seq, l := range h.leased {
 		if !l.settling {
-			delete(h.leased, seq)
+			h.endLocked(seq)
 		}
 	}
 }

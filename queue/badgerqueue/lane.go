@@ -438,6 +438,7 @@ func (l *lane) wait(now time.Time) time.Duration {
 // lease turns tickets into leases.
 func (l *lane) lease(tickets []ticket, v *view) []*queue.Lease {
 	leases := make([]*queue.Lease, 0, len(tickets))
+	out := make([]leased, 0, len(tickets)) // theirs, one for one
 	read := 0
 	for i, t := range tickets {
 		if read > leaseBytes {
@@ -453,6 +454,7 @@ func (l *lane) lease(tickets []ticket, v *view) []*queue.Lease {
 		}
 		if lease != nil {
 			leases = append(leases, lease)
+			out = append(out, leased{lease: lease, lane: l, ticket: tickets[i]})
 			if t.event == nil {
 				read += len(lease.Event.Body)
 			}
@@ -464,7 +466,7 @@ func (l *lane) lease(tickets []ticket, v *view) []*queue.Lease {
 			l.fresh[0].event = &e
 		}
 	}
-	return l.goOut(leases, tickets)
+	return l.goOut(leases, out)
 }
 
 // open reads what a ticket needs. No lease and no error means that the ticket
@@ -493,32 +495,28 @@ func (l *lane) open(v *view, t *ticket) (*queue.Lease, error) {
 }
 
 // goOut registers the leases; those whose ticket went stale are dropped.
-func (l *lane) goOut(leases []*queue.Lease, tickets []ticket) []*queue.Lease {
-	bySeq := make(map[uint64]ticket, len(tickets))
-	for _, t := range tickets {
-		bySeq[t.seq] = t
-	}
+func (l *lane) goOut(leases []*queue.Lease, out []leased) []*queue.Lease {
 	l.h.mu.Lock()
 	defer l.h.mu.Unlock()
 	if l.h.lane != l || l.h.inbox.lost {
 		return nil // closed meanwhile, or about to read everything anew
 	}
-	out := leases[:0]
-	for _, lease := range leases {
-		t := bySeq[lease.Event.ID.Seq()]
-		if l.h.moving[t.seq] {
+	went := leases[:0]
+	for i, lease := range leases {
+		seq := out[i].ticket.seq
+		if l.h.moving[seq] {
 			continue // it is read again once it has moved
 		}
-		if l.h.leased[t.seq] != nil {
+		if l.h.leased[seq] != nil {
 			l.h.inbox.lost = true // must not be; the store knows better
 			continue
 		}
-		l.h.leased[t.seq] = &leased{lease: lease, lane: l, ticket: t}
+		l.h.leased[seq] = &out[i]
 		l.out++
-		out = append(out, lease)
+		went = append(went, lease)
 	}
 	l.headsLocked()
-	return out
+	return went
 }
 
 // headsLocked publishes since when the lane's heads wait.

@@ -59,9 +59,9 @@ func (l *lane) take(lease *queue.Lease, what queue.Settlement) (*settleOp, error
 	l.out--
 	defer l.signal()
 	if what.Kind == queue.SettleDefer && !what.At.After(time.Now()) {
-		delete(h.leased, seq)
 		out.ticket.again = true
 		h.inbox.returned = append(h.inbox.returned, out.ticket)
+		h.endLocked(seq)
 		return nil, nil
 	}
 	out.settling = true
