@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -531,6 +532,51 @@ func TestACutEndsWhatIsUnderWayAndWhatComes(t *testing.T) {
 	}
 	if n := s.connections.Load(); n != 2 {
 		t.Errorf("%d connections, want 2", n)
+	}
+}
+
+func TestAnAnswerHasNothingOfTheOneBefore(t *testing.T) {
+	t.Parallel()
+	many := strings.Builder{}
+	for i := range 200 {
+		fmt.Fprintf(&many, "X-%d: %d\r\n", i, i)
+	}
+	answers := []string{
+		"HTTP/1.1 103 x\r\nLink: x\r\n\r\nHTTP/1.1 503 No\r\nRetry-After: 9\r\nA: 1\r\nA: 2\r\nContent-Length: 2\r\n\r\nno",
+		okEmpty,
+		"HTTP/1.1 200 OK\r\n" + many.String() + "Transfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nB: trailer\r\n\r\n",
+		"HTTP/1.1 200 OK\r\nB: 1\r\nA: 3\r\nContent-Length: 0\r\n\r\n",
+	}
+	want := []http.Header{
+		{"Retry-After": {"9"}, "A": {"1", "2"}, "Content-Length": {"2"}}, {"Content-Length": {"0"}},
+		{}, {"B": {"1"}, "A": {"3"}, "Content-Length": {"0"}},
+	}
+	for i := range 200 {
+		want[2][fmt.Sprintf("X-%d", i)] = []string{fmt.Sprint(i)}
+	}
+	want[2]["Transfer-Encoding"] = []string{"chunked"}
+	s := newScripted(t, func(_ *scripted, c net.Conn, nth int) bool {
+		_, err := io.WriteString(c, answers[nth%len(answers)])
+		return err == nil
+	})
+	l := newLean(t, nil, time.Minute)
+	r := post(t, t.Context(), s.url, "{}")
+	for i := range 2 * len(answers) {
+		response, err := l.RoundTrip(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(response.Body)
+		if want := []string{"no", "", "ok", ""}[i%4]; err != nil || string(body) != want {
+			t.Errorf("answer %d: body %q, %v", i, body, err)
+		}
+		if want := want[i%4]; !maps.EqualFunc(response.Header, want, slices.Equal) {
+			t.Errorf("answer %d: %v\nwant %v", i, response.Header, want)
+		}
+		_ = response.Body.Close()
+	}
+	if n := s.connections.Load(); n != 1 {
+		t.Errorf("%d connections, want 1", n)
 	}
 }
 
