@@ -446,12 +446,29 @@ func TestSpansDoNotMix(t *testing.T) {
 	}
 }
 
-// BenchmarkSpan is what one span of the relay's size costs, export included.
+// BenchmarkSpan is what one span of the relay's size costs, export included, and
+// what it costs by the SDK.
 func BenchmarkSpan(b *testing.B) {
-	exporter := new(discarding)
-	o := options(exporter)
-	o.IDs, o.Batching.Batch = nil, sdktrace.DefaultMaxExportBatchSize
-	tracer := start(b, o)
+	b.Run("ours", func(b *testing.B) {
+		o := options(new(discarding))
+		o.IDs, o.Batching.Batch = nil, sdktrace.DefaultMaxExportBatchSize
+		o.Batching.Queue = math.MaxInt
+		benchmarkSpan(b, start(b, o))
+	})
+	b.Run("sdk", func(b *testing.B) {
+		exporter, err := otlptrace.New(b.Context(), new(discarding))
+		if err != nil {
+			b.Fatal(err)
+		}
+		provider := sdktrace.NewTracerProvider(sdktrace.WithBatcher(exporter, sdktrace.WithBlocking()), sdktrace.WithResource(testResource()))
+		benchmarkSpan(b, provider.Tracer(testScope.Name))
+		if err := provider.Shutdown(context.Background()); err != nil {
+			b.Error(err)
+		}
+	})
+}
+
+func benchmarkSpan(b *testing.B, tracer trace.Tracer) {
 	b.ReportAllocs()
 	for b.Loop() {
 		attributes := make([]attribute.KeyValue, 0, 10)
@@ -466,6 +483,7 @@ func BenchmarkSpan(b *testing.B) {
 	}
 }
 
+// discarding encodes what it would send.
 type discarding struct{ captured }
 
 func (*discarding) UploadTraces(_ context.Context, all []*otlp.ResourceSpans) error {
