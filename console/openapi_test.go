@@ -24,9 +24,10 @@ import (
 // contract is the OpenAPI document with its schemas made strict: what it does
 // not name may not be in an answer.
 type contract struct {
-	document map[string]any
-	compiler *jsonschema.Compiler
-	mux      *http.ServeMux // finds the path of a request
+	document  map[string]any
+	compiling sync.Mutex // guards compiler
+	compiler  *jsonschema.Compiler
+	mux       *http.ServeMux // finds the path of a request
 }
 
 var readContract = sync.OnceValues(func() (*contract, error) {
@@ -83,6 +84,8 @@ func (c *contract) schema(tokens ...string) (*jsonschema.Schema, error) {
 	for _, token := range tokens {
 		pointer += "/" + strings.NewReplacer("~", "~0", "/", "~1").Replace(token)
 	}
+	c.compiling.Lock()
+	defer c.compiling.Unlock()
 	return c.compiler.Compile("openapi.json#" + pointer)
 }
 

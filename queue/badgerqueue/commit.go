@@ -81,9 +81,6 @@ func (c *committer) run() {
 			c.keepTime()
 			return
 		}
-		if !c.s.disk.roomToWrite() {
-			batch = c.stall(batch)
-		}
 		c.commit(batch)
 	}
 }
@@ -195,9 +192,17 @@ func finish(ops []operation, err error) {
 }
 
 // commit commits the operations, with one fsync for as many as fit one
-// transaction.
+// transaction. Before each there must be room on the disk.
 func (c *committer) commit(ops []operation) {
 	for len(ops) > 0 {
+		if err := c.s.failure(); err != nil {
+			finish(ops, err)
+			return
+		}
+		if !c.s.disk.roomToWrite() {
+			ops = c.stall(ops)
+			continue
+		}
 		n := c.commitSome(ops)
 		clear(ops[:n])
 		ops = ops[n:]
@@ -207,10 +212,6 @@ func (c *committer) commit(ops []operation) {
 // commitSome applies operations, commits them, tells the lanes and then everyone
 // who waits. It returns how many those were.
 func (c *committer) commitSome(ops []operation) int {
-	if err := c.s.failure(); err != nil {
-		finish(ops, err)
-		return len(ops)
-	}
 	b := &c.batch
 	b.begin(c)
 	defer b.txn.Discard()
