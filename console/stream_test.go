@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -67,17 +68,27 @@ func listen(ctx context.Context, t *testing.T, url, lastEventID string) <-chan h
 // next waits for an event of a kind.
 func next(t *testing.T, stream <-chan heard, kind string) heard {
 	t.Helper()
+	return nextOf(t, stream, kind)[kind]
+}
+
+// nextOf waits for an event of each kind, in whatever order they come.
+func nextOf(t *testing.T, stream <-chan heard, kinds ...string) map[string]heard {
+	t.Helper()
+	found := make(map[string]heard)
 	for end := time.After(30 * time.Second); ; {
 		select {
 		case h, open := <-stream:
 			if !open {
-				t.Fatalf("the stream ended before %q", kind)
+				t.Fatalf("the stream ended before all of %q", kinds)
 			}
-			if h.kind == kind {
-				return h
+			if slices.Contains(kinds, h.kind) {
+				found[h.kind] = h
+			}
+			if len(found) == len(kinds) {
+				return found
 			}
 		case <-end:
-			t.Fatalf("no %q", kind)
+			t.Fatalf("not all of %q, but %v", kinds, found)
 		}
 	}
 }
@@ -110,11 +121,11 @@ func TestStreamTellsWhatHappens(t *testing.T) {
 		}
 	}
 	f.accept(t, "fb_1")
-	accepted := next(t, stream, "accepted")
+	both := nextOf(t, stream, "accepted", "attempt")
+	accepted, attempt := both["accepted"], both["attempt"]
 	if accepted.data["feedback_id"] != "fb_1" || accepted.data["type"] != "feedback.created" || accepted.data["deliveries"] != 1.0 || accepted.id == "" {
 		t.Errorf("accepted: %+v", accepted)
 	}
-	attempt := next(t, stream, "attempt")
 	if attempt.data["webhook"] != "erp" || attempt.data["state"] != "retrying" || attempt.data["number"] != 1.0 ||
 		attempt.data["error_class"] != "egress" || attempt.data["next_attempt_at"] == nil || attempt.data["event_id"] != accepted.data["event_id"] {
 		t.Errorf("attempt: %+v", attempt)
