@@ -41,6 +41,9 @@ type target struct {
 	refused error
 	// described are the attributes of its requests' spans.
 	described []attribute.KeyValue
+	// requesting is what those start with, from the first on.
+	requesting []trace.SpanStartOption
+	prepared   sync.Once
 
 	// What attempts are made of, see sending.
 	place   *lean.Place

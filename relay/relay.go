@@ -58,10 +58,12 @@ type Relay struct {
 	log      *slog.Logger
 	observer Observer
 	tracer   trace.Tracer // nil: no spans
-	agent    string
-	client   *client // nil: each generation's own
-	dial     dialFunc
-	feed     feed
+	// producing is what the spans of acceptances start with.
+	producing []trace.SpanStartOption
+	agent     string
+	client    *client // nil: each generation's own
+	dial      dialFunc
+	feed      feed
 
 	// lanes ends the webhooks' goroutines, attempts what they have under way.
 	lanes, attempts           context.Context
@@ -91,9 +93,10 @@ var errDeleted = errors.New("the webhook is being deleted")
 func New(o Options) *Relay {
 	r := &Relay{
 		queue: o.Queue, log: o.Logger, observer: o.Observer, tracer: o.Tracer, client: o.client, dial: o.Dial,
-		agent:    "UserHero-Relay/" + o.Version,
-		webhooks: make(map[string]*webhook),
-		byID:     make(map[queue.WebhookID]*webhook),
+		agent:     "UserHero-Relay/" + o.Version,
+		producing: starting(o.Tracer, producer, sendOperation),
+		webhooks:  make(map[string]*webhook),
+		byID:      make(map[queue.WebhookID]*webhook),
 	}
 	if r.log == nil {
 		r.log = slog.New(slog.DiscardHandler)

@@ -43,12 +43,18 @@ var (
 	producer = trace.WithSpanKind(trace.SpanKindProducer)
 	consumer = trace.WithSpanKind(trace.SpanKindConsumer)
 	sender   = trace.WithSpanKind(trace.SpanKindClient)
-
-	// All that most spans start with.
-	producing  = []trace.SpanStartOption{producer}
-	consuming  = []trace.SpanStartOption{consumer}
-	requesting = []trace.SpanStartOption{sender}
 )
+
+// starting is what spans of a kind start with that have attributes in common. A
+// tracer that can prepare those is asked to.
+func starting(tracer trace.Tracer, kind trace.SpanStartOption, attributes []attribute.KeyValue) []trace.SpanStartOption {
+	if p, ok := tracer.(interface {
+		Prepare(attributes ...attribute.KeyValue) trace.SpanStartOption
+	}); ok {
+		return []trace.SpanStartOption{kind, p.Prepare(attributes...)}
+	}
+	return []trace.SpanStartOption{kind, trace.WithAttributes(attributes...)}
+}
 
 // describeProcess are the attributes that all spans of a webhook's attempts have.
 func describeProcess(webhook string) []attribute.KeyValue {
@@ -68,9 +74,9 @@ func (r *Relay) startSend(ctx context.Context, a *Acceptance) (context.Context, 
 	if r.tracer == nil {
 		return ctx, nil
 	}
-	options := producing
+	options := r.producing
 	if a.Client.IsValid() && !trace.SpanContextFromContext(ctx).IsValid() {
-		options = []trace.SpanStartOption{producer, linked(a.Client)}
+		options = append(options[:len(options):len(options)], linked(a.Client))
 	}
 	return r.tracer.Start(ctx, spanSend, options...)
 }
@@ -95,7 +101,6 @@ func endSend(span trace.Span, a *Acceptance, receipt *queue.Receipt, webhooks in
 		default:
 			attributes = append(attributes, semconv.MessagingMessageID(receipt.Event.ID.String()), attribute.Int("userhero.event.deliveries", webhooks))
 		}
-		span.SetAttributes(sendOperation...)
 		span.SetAttributes(attributes...)
 		rooms.Put(room)
 	}
@@ -112,11 +117,11 @@ func (w *webhook) startProcess(ctx context.Context, t task, id string) (context.
 	}
 	d, e := &t.lease.Delivery, &t.lease.Event
 	creation := spanContext(e.Trace)
-	options := consuming
+	options := w.consuming
 	if d.Attempts == 0 {
 		ctx = trace.ContextWithSpanContext(ctx, creation)
 	} else {
-		options = []trace.SpanStartOption{consumer, trace.WithNewRoot(), linked(creation), linked(w.attemptBefore(ctx, d.ID))}
+		options = append(options[:len(options):len(options)], trace.WithNewRoot(), linked(creation), linked(w.attemptBefore(ctx, d.ID)))
 	}
 	ctx, span := w.relay.tracer.Start(ctx, spanProcess, options...)
 	if d.Attempts == 0 {
@@ -124,7 +129,6 @@ func (w *webhook) startProcess(ctx context.Context, t task, id string) (context.
 	}
 	if span.IsRecording() {
 		room := rooms.Get().(*[8]attribute.KeyValue)
-		span.SetAttributes(w.described...)
 		span.SetAttributes(append(room[:0],
 			semconv.MessagingMessageID(d.ID.Event.String()),
 			semconv.MessagingMessageConversationID(d.FeedbackID),

@@ -9,7 +9,7 @@ import (
 	"sync"
 	"time"
 
-	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/time/rate"
 
 	"github.com/userhero/relay/event"
@@ -33,8 +33,8 @@ type webhook struct {
 	relay *Relay
 	id    queue.WebhookID
 	name  string
-	// described are the attributes that the spans of its attempts share.
-	described []attribute.KeyValue
+	// consuming is what the spans of its attempts start with.
+	consuming []trace.SpanStartOption
 	// changed wakes run: settings, state, or a place that became free.
 	changed chan struct{}
 	life
@@ -63,7 +63,7 @@ type webhook struct {
 func newWebhook(r *Relay, s queue.Webhook, rec record) *webhook {
 	w := &webhook{
 		relay: r, id: s.ID, name: s.Name, revision: s.Revision, parked: s.Expires, record: rec,
-		described: describeProcess(s.Name),
+		consuming: starting(r.tracer, consumer, describeProcess(s.Name)),
 		changed:   make(chan struct{}, 1),
 		life:      r.newLife(),
 		storing:   make(turn, 1),

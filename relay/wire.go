@@ -71,7 +71,8 @@ func (t roundTripper) RoundTrip(r *http.Request) (*http.Response, error) {
 		return t.inner.RoundTrip(r)
 	}
 	w := &s.wire
-	_, w.span = w.tracer.Start(s, http.MethodPost, requesting...)
+	s.target.prepared.Do(func() { s.target.requesting = starting(w.tracer, sender, s.target.described) })
+	_, w.span = w.tracer.Start(s, http.MethodPost, s.target.requesting...)
 	w.learnt, s.parcel.Trace = w.learnt[:0], nil
 	if w.span.IsRecording() {
 		s.parcel.Trace = &w.follow
@@ -111,7 +112,6 @@ func (s *sending) endRequest(class string) {
 		if class != "" {
 			fail(w.span, class)
 		}
-		w.span.SetAttributes(s.target.described...)
 		w.span.SetAttributes(w.learnt...)
 	}
 	w.span.End()

@@ -103,6 +103,20 @@ func (r *record) set(limits *sdktrace.SpanLimits, attributes []attribute.KeyValu
 	}
 }
 
+// add sets what is prepared.
+func (r *record) add(limits *sdktrace.SpanLimits, p *prepared) {
+	if r.keys != 0 {
+		r.set(limits, p.plain) // some may be there already
+		return
+	}
+	by := len(r.encoded)
+	r.encoded = append(r.encoded, p.encoded...)
+	for _, a := range p.attributes {
+		r.attributes = append(r.attributes, part{key: a.key, at: a.at + by, end: a.end + by})
+	}
+	r.keys, r.lostAttributes = p.keys, r.lostAttributes+p.lostAttributes
+}
+
 func (r *record) event(limits *sdktrace.SpanLimits, name string, at time.Time, attributes []attribute.KeyValue) {
 	began := len(r.encoded)
 	attributes, lost := atMost(limits.AttributePerEventCountLimit, attributes)

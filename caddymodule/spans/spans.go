@@ -17,6 +17,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -109,12 +110,35 @@ func (t *Tracer) Start(ctx context.Context, name string, options ...trace.SpanSt
 	}
 	s := &span{tracer: t, sc: trace.NewSpanContext(id), r: records.Get().(*record)}
 	s.r.begin(s.sc, parent, name, config.SpanKind(), start)
+	for _, o := range options {
+		if p, ok := o.(*prepared); ok {
+			s.r.add(&t.limits, p)
+		}
+	}
 	for _, l := range config.Links() {
 		s.r.link(&t.limits, l)
 	}
 	s.r.set(&t.limits, sampled.Attributes)
 	s.r.set(&t.limits, config.Attributes())
 	return trace.ContextWithSpan(ctx, s), s
+}
+
+// prepared are attributes that are encoded once, for many spans.
+type prepared struct {
+	trace.SpanStartOption
+	record
+	plain []attribute.KeyValue
+}
+
+// Experimental has trace.NewSpanStartConfig leave it out.
+func (*prepared) Experimental() {}
+
+// Prepare makes an option of attributes that many spans start with. Samplers do
+// not see them.
+func (t *Tracer) Prepare(attributes ...attribute.KeyValue) trace.SpanStartOption {
+	p := &prepared{plain: slices.Clone(attributes)}
+	p.set(&t.limits, attributes)
+	return p
 }
 
 // random makes ids as the SDK does.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -221,6 +222,9 @@ func script(text []byte) func(trace.Tracer) {
 		for len(rest) > 0 {
 			if len(spans) == 0 || next(5) == 0 {
 				options := []trace.SpanStartOption{at(), trace.WithSpanKind(trace.SpanKind(next(7))), trace.WithAttributes(attributes()...), trace.WithLinks(link(), link())}
+				for range next(3) {
+					options = slices.Insert(options, 2, prepare(tracer, attributes()))
+				}
 				if next(4) == 0 {
 					options = append(options, trace.WithNewRoot())
 				}
@@ -250,6 +254,14 @@ func script(text []byte) func(trace.Tracer) {
 			s.End(at())
 		}
 	}
+}
+
+// prepare prepares attributes where that can be done.
+func prepare(tracer trace.Tracer, attributes []attribute.KeyValue) trace.SpanStartOption {
+	if ours, ok := tracer.(*Tracer); ok {
+		return ours.Prepare(attributes...)
+	}
+	return trace.WithAttributes(attributes...)
 }
 
 // limitsOf are the usual limits, none, the least, and ones that are soon reached.
