@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -32,30 +33,34 @@ func TestStreamOutlivesReloadsAndHoldsNoStopUp(t *testing.T) {
 			lines <- scanner.Text()
 		}
 	}()
-	await := func(what, data string) {
+	// await waits until each of some kinds of event has told of something; the one
+	// of an acceptance may come after that of its first attempt.
+	await := func(data string, kinds ...string) {
 		t.Helper()
-		event := ""
+		event, heard := "", make(map[string]bool)
 		for end := time.After(20 * time.Second); ; {
 			select {
 			case line, open := <-lines:
 				if !open {
-					t.Fatalf("the stream ended before %s", what)
+					t.Fatalf("the stream ended before all of %q", kinds)
 				}
 				if name, ok := strings.CutPrefix(line, "event: "); ok {
 					event = name
 				}
-				if event == what && strings.Contains(line, data) {
+				if slices.Contains(kinds, event) && strings.Contains(line, data) {
+					heard[event] = true
+				}
+				if len(heard) == len(kinds) {
 					return
 				}
 			case <-end:
-				t.Fatalf("the stream does not tell of %s with %s", what, data)
+				t.Fatalf("the stream tells of %v with %s, and not of all of %q", heard, data, kinds)
 			}
 		}
 	}
-	await("", "the relay is heard")
+	await("the relay is heard", "")
 	id := s.mustSubmit("before the reload")
-	await("accepted", id)
-	await("attempt", id)
+	await(id, "accepted", "attempt")
 	if err := s.process.Reload(t.Context(), s.caddyfile(s.options), s.admin); err != nil {
 		t.Fatal(err)
 	}
@@ -64,7 +69,7 @@ func TestStreamOutlivesReloadsAndHoldsNoStopUp(t *testing.T) {
 		return err == nil
 	})
 	id = s.mustSubmit("after the reload")
-	await("attempt", id)
+	await(id, "attempt")
 
 	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second) // grace_period is 5 s
 	defer cancel()
