@@ -11,7 +11,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/userhero/relay/bench/sink"
 	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/queue/badgerqueue"
 )
@@ -38,12 +37,10 @@ func backlog(sizes ...int) scenario {
 		long: true,
 		rows: rows,
 		relay: func(ctx context.Context, o options) (outcome, error) {
-			refused, err := closedAddress(ctx)
+			c, _, err := awayConfig(ctx, "5h")
 			if err != nil {
 				return outcome{}, err
 			}
-			c := relayConfig([]string{"http://" + refused + "/hook"})
-			c.app = "userhero {\n retry 5h\n" + c.app[len("userhero {\n"):]
 			s, err := startCaddy(ctx, o, c) // makes the store and its webhook
 			if err != nil {
 				return outcome{}, err
@@ -73,16 +70,6 @@ func backlog(sizes ...int) scenario {
 			return outcome{figures: figures}, nil
 		},
 	}
-}
-
-// closedAddress is one that refuses connections.
-func closedAddress(ctx context.Context) (string, error) {
-	k, err := sink.Start(ctx, nil)
-	if err != nil {
-		return "", err
-	}
-	defer k.Close()
-	return k.Address(), nil
 }
 
 // pile takes the store of one webhook from some events to more.

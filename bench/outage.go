@@ -18,15 +18,11 @@ type outage struct {
 // awayWith starts a relay, takes in n events, and returns when they all wait.
 // The ladder is that of the configuration's retry.
 func awayWith(ctx context.Context, o options, n uint64, retry string) (*outage, error) {
-	// The address of a sink that has gone is refused until there is one again.
-	k, err := sink.Start(ctx, nil)
+	c, address, err := awayConfig(ctx, retry)
 	if err != nil {
 		return nil, err
 	}
-	away := &outage{address: k.Address()}
-	k.Close()
-	c := relayConfig([]string{"http://" + away.address + "/hook"})
-	c.app = "userhero {\n retry " + retry + "\n" + c.app[len("userhero {\n"):]
+	away := &outage{address: address}
 	if away.server, err = startCaddy(ctx, o, c); err != nil {
 		return nil, err
 	}
@@ -41,6 +37,20 @@ func awayWith(ctx context.Context, o options, n uint64, retry string) (*outage, 
 		return nil, err
 	}
 	return away, nil
+}
+
+// awayConfig is a relay with one webhook, whose receiver is away: the address of a
+// sink that has gone is refused until there is one again.
+func awayConfig(ctx context.Context, retry string) (c config, address string, err error) {
+	k, err := sink.Start(ctx, nil)
+	if err != nil {
+		return c, "", err
+	}
+	address = k.Address()
+	k.Close()
+	c = relayConfig([]string{"http://" + address + "/hook"})
+	c.app = "userhero {\n retry " + retry + "\n" + c.app[len("userhero {\n"):]
+	return c, address, nil
 }
 
 // drain measures how long what has waited takes, from its first delivery to its
