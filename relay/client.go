@@ -80,10 +80,11 @@ func newTransport(e *egress, c *tls.Config) http.RoundTripper {
 		MaxHeader:      maxResponseHeader, // Promise 4: and of its head 16 KiB.
 		MaxIdlePerHost: maxConcurrency,
 		IdleTimeout:    idleTimeout,
-		Other:          complete{general},
+		Other:          general,
 	})
 }
 
+// newGeneralTransport is net/http's.
 func newGeneralTransport(e *egress, c *tls.Config) http.RoundTripper {
 	transport := &http.Transport{
 		DialContext: e.dial,
@@ -100,16 +101,12 @@ func newGeneralTransport(e *egress, c *tls.Config) http.RoundTripper {
 	if e.proxy != nil {
 		transport.Proxy = http.ProxyURL(e.proxy)
 	}
-	return transport
+	return complete{transport}
 }
 
-// newClientOn puts the retrying client on any transport.
+// newClientOn puts the retrying client on a transport, which finds header and
+// body where complete does.
 func newClientOn(transport http.RoundTripper, e *egress) *client {
-	switch transport.(type) {
-	case *lean.Transport, complete: // where there is no lean way, that is what took its place
-	default:
-		transport = complete{transport}
-	}
 	r := retryablehttp.NewClient()
 	r.HTTPClient = &http.Client{
 		Transport:     roundTripper{transport},

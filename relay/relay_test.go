@@ -73,7 +73,7 @@ func startOn(t *testing.T, q queue.Queue, rs *receivers, c Config) (r *Relay, st
 	if err != nil {
 		t.Fatal(err)
 	}
-	r = New(Options{Queue: q, Version: "1.2.3", client: newClientOn(rs, e)})
+	r = New(Options{Queue: q, Version: "1.2.3", client: newClientOn(complete{rs}, e)})
 	if err := r.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
