@@ -307,7 +307,9 @@ func (m *mender) deliveries() error {
 		if !m.has(seq) {
 			return m.drop(key, eventName(seq), "%d deliveries are there, and the event cannot be read", len(ds))
 		}
-		for _, d := range ds {
+		mended := false
+		for i := range ds {
+			d := &ds[i]
 			m.r.Deliveries++
 			m.webhook = max(m.webhook, d.webhook)
 			l := m.lanes[d.webhook]
@@ -320,7 +322,12 @@ func (m *mender) deliveries() error {
 				m.r.Waiting++
 			}
 			if d.log != nil {
-				m.r.Attempts++
+				if _, err := parseAttempt(key, d.log, 1); err != nil {
+					m.r.lost(eventName(seq), "attempt: %v", err)
+					d.log, mended = nil, true
+				} else {
+					m.r.Attempts++
+				}
 			}
 			if d.fresh() && l.marks.fresh == 0 {
 				l.marks.fresh = seq
@@ -333,6 +340,9 @@ func (m *mender) deliveries() error {
 					return err
 				}
 			}
+		}
+		if mended {
+			return m.b.set(key, ds.encode(key, record(ds.size())), 0)
 		}
 		return nil
 	})
