@@ -53,7 +53,6 @@ type Options struct {
 type Tracer struct {
 	embedded.Tracer
 
-	scope   instrumentation.Scope
 	sampler sdktrace.Sampler
 	limits  sdktrace.SpanLimits
 	ids     sdktrace.IDGenerator
@@ -69,7 +68,7 @@ func New(ctx context.Context, o Options) (*Tracer, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Tracer{scope: o.Scope, sampler: o.Sampler, limits: o.Limits, ids: o.IDs, queue: q}, nil
+	return &Tracer{sampler: o.Sampler, limits: o.Limits, ids: o.IDs, queue: q}, nil
 }
 
 // Dropped is how many spans found no room to wait for export.

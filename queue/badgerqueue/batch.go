@@ -49,11 +49,7 @@ func (b *batch) begin(c *committer) {
 	b.reset()
 	b.c, b.s, b.now, b.stateOf = c, c.s, c.s.clock.now(), c.state
 	b.txn = c.s.db.NewTransaction(true)
-	if b.touched = emptied(b.touched); b.hooks == nil {
-		b.hooks = make(map[*hook][]ticket)
-	}
-	b.retired = emptied(b.retired)
-	clear(b.hooks)
+	b.touched, b.hooks, b.retired = emptied(b.touched), emptied(b.hooks), emptied(b.retired)
 	clear(b.fresh)
 	clear(b.effects)
 	b.fresh, b.settled, b.effects = b.fresh[:0], b.settled[:0], b.effects[:0]
@@ -62,10 +58,10 @@ func (b *batch) begin(c *committer) {
 
 // emptied is the map without its entries, or a new one where clearing would cost
 // more than it saves.
-func emptied[V any](m map[uint64]V) map[uint64]V {
+func emptied[K comparable, V any](m map[K]V) map[K]V {
 	const many = 1 << 12
 	if m == nil || len(m) > many {
-		return make(map[uint64]V)
+		return make(map[K]V)
 	}
 	clear(m)
 	return m
@@ -206,20 +202,6 @@ func (b *batch) move(h *hook, seq uint64, d *delivery, to delivery) error {
 	b.hooks[h] = added
 	*d = to
 	return nil
-}
-
-// count moves one of the committer's counters.
-func (h *hook) count(s queue.State, n int64) {
-	switch s {
-	case queue.Pending:
-		h.counts.Pending += n
-	case queue.Retrying:
-		h.counts.Retrying += n
-	case queue.Delivered:
-		h.counts.Delivered += n
-	case queue.Failed:
-		h.counts.Failed += n
-	}
 }
 
 // hook returns the state of a webhook that lives as this batch leaves it.

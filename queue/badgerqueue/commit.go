@@ -26,9 +26,6 @@ const (
 	// stallPoll is how often free space is looked at while nothing may be
 	// written.
 	stallPoll = 200 * time.Millisecond
-	// remembered bounds the delivery entries the committer keeps of recent
-	// events, so that settling them reads nothing.
-	remembered = 1 << 16
 	// adviseEvery is after how many written bytes memtables may have changed.
 	adviseEvery = memTableSize / 4
 )
@@ -94,7 +91,7 @@ func (c *committer) keepTime() {
 
 // gather waits for an operation and takes what else waits. What is about to come,
 // because its goroutine could run and has no turn yet, is let come first: where
-// cores are busy that halves the commits, and where they are not it takes no time.
+// cores are busy that takes a quarter of the commits away, and where they are not it takes no time.
 // When all of it is lazy it waits a moment for company. None means that the store
 // stops.
 func (c *committer) gather(batch []operation) []operation {

@@ -111,6 +111,20 @@ func newHook(id queue.WebhookID, b bounds) *hook {
 	}
 }
 
+// count moves one of the committer's counters.
+func (h *hook) count(s queue.State, n int64) {
+	switch s {
+	case queue.Pending:
+		h.counts.Pending += n
+	case queue.Retrying:
+		h.counts.Retrying += n
+	case queue.Delivered:
+		h.counts.Delivered += n
+	case queue.Failed:
+		h.counts.Failed += n
+	}
+}
+
 // pushFresh tells of a new event; wake is called later.
 func (h *hook) pushFresh(e *queue.Event) {
 	h.mu.Lock()

@@ -1,7 +1,11 @@
 package badgerqueue
 
-// recentPlaces is how many events the committer can remember.
-const recentPlaces = 1 << 14
+// recentPlaces is how many events the committer can remember, and remembered how
+// many deliveries they may have.
+const (
+	recentPlaces = 1 << 14
+	remembered   = 1 << 16
+)
 
 // recents are the deliveries of events touched a moment ago, so that settling
 // them reads nothing. Events share places by number: a newer one takes an older

@@ -12,8 +12,8 @@ const (
 // copied them when the commit returns, and the next batch is made in the same
 // memory.
 type scratch struct {
-	free    []byte // length: what is taken
-	entries []badger.Entry
+	free []byte         // length: what is taken
+	made []badger.Entry // likewise
 }
 
 // take returns an empty slice with room for n bytes.
@@ -28,17 +28,17 @@ func (s *scratch) take(n int) []byte {
 
 // entry returns an entry that stays where it is until reset.
 func (s *scratch) entry() *badger.Entry {
-	if len(s.entries) == cap(s.entries) {
-		s.entries = make([]badger.Entry, 0, scratchEntries)
+	if len(s.made) == cap(s.made) {
+		s.made = make([]badger.Entry, 0, scratchEntries)
 	}
-	s.entries = append(s.entries, badger.Entry{})
-	return &s.entries[len(s.entries)-1]
+	s.made = append(s.made, badger.Entry{})
+	return &s.made[len(s.made)-1]
 }
 
 // reset takes everything back.
 func (s *scratch) reset() {
-	clear(s.entries)
-	s.entries, s.free = s.entries[:0], s.free[:0]
+	clear(s.made)
+	s.made, s.free = s.made[:0], s.free[:0]
 	if cap(s.free) > scratchMost {
 		s.free = nil
 	}

@@ -177,6 +177,27 @@ func appendHex(b []byte, texts ...string) ([]byte, bool) {
 }
 
 func (r *reader) headers() []queue.Header {
+	return r.fields(func(before []queue.Header) (f queue.Header) {
+		var known, begun bool
+		if f.Name, known = r.word(); !known {
+			f.Name = r.string()
+		}
+		if f.Value, begun = r.word(); begun {
+			before = nil
+		}
+		f.Value += r.rest(before)
+		return f
+	})
+}
+
+// spelledHeaders reads the header fields of records from before there was a
+// shorthand.
+func (r *reader) spelledHeaders() []queue.Header {
+	return r.fields(func([]queue.Header) queue.Header { return queue.Header{Name: r.string(), Value: r.string()} })
+}
+
+// fields reads a list of header fields; one is told those before it.
+func (r *reader) fields(one func(before []queue.Header) queue.Header) []queue.Header {
 	n := r.uvarint()
 	if n == 0 || n > uint64(len(r.b)) {
 		r.bad = r.bad || n != 0
@@ -184,15 +205,7 @@ func (r *reader) headers() []queue.Header {
 	}
 	hs := make([]queue.Header, n)
 	for i := range hs {
-		name, spelled := r.word()
-		if !spelled {
-			name = r.string()
-		}
-		if begin, ok := r.word(); ok {
-			hs[i] = queue.Header{Name: name, Value: begin + r.rest(nil)}
-		} else {
-			hs[i] = queue.Header{Name: name, Value: r.rest(hs[:i])}
-		}
+		hs[i] = one(hs[:i])
 	}
 	return hs
 }
@@ -236,19 +249,4 @@ func (r *reader) rest(before []queue.Header) string {
 	}
 	r.bad = true
 	return ""
-}
-
-// spelledHeaders reads the header fields of records from before there was a
-// shorthand.
-func (r *reader) spelledHeaders() []queue.Header {
-	n := r.uvarint()
-	if n == 0 || n > uint64(len(r.b)) {
-		r.bad = r.bad || n != 0
-		return nil
-	}
-	hs := make([]queue.Header, n)
-	for i := range hs {
-		hs[i] = queue.Header{Name: r.string(), Value: r.string()}
-	}
-	return hs
 }
