@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/userhero/relay/bench/sink"
 	"github.com/userhero/relay/e2e/caddyproc"
 )
 
@@ -34,6 +35,11 @@ func relayConfig(urls []string) config {
 
 // plainConfig is a Caddy without the relay.
 func plainConfig(site string) config { return config{site: site, ready: "/config/"} }
+
+// proxyConfig is Caddy's reverse_proxy to a sink, tuned to keep its connections.
+func proxyConfig(k *sink.Sink) config {
+	return plainConfig(fmt.Sprintf("reverse_proxy %s {\n transport http {\n keepalive_idle_conns_per_host 128\n }\n}", k.Address()))
+}
 
 // server is one running Caddy with a folder of its own.
 type server struct {

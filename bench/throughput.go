@@ -33,8 +33,7 @@ func throughput(webhooks int) scenario {
 				return outcome{}, err
 			}
 			defer k.Close()
-			s, err := startCaddy(ctx, o, plainConfig(fmt.Sprintf(
-				"reverse_proxy %s {\n transport http {\n keepalive_idle_conns_per_host 128\n }\n}", k.Address())))
+			s, err := startCaddy(ctx, o, proxyConfig(k))
 			if err != nil {
 				return outcome{}, err
 			}
