@@ -380,6 +380,7 @@ func TestEventsAreFound(t *testing.T) {
 	}})
 	quoted := v.accept("fb_1", `"He said \"Grüße\" to me"`)
 	other := v.accept("fb_2", `"nothing of note"`)
+	v.until("/events?state=retrying", "fb_1")
 	v.until("/events?state=retrying", "nothing of note")
 	for query, want := range map[string][2]bool{
 		"":                          {true, true},

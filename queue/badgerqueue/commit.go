@@ -50,7 +50,8 @@ type committer struct {
 	state  state
 	recent *recents
 	batch  batch
-	errs   []error // of the batch's operations
+	log    *commitLog // nil: Badger syncs, or nobody
+	errs   []error    // of the batch's operations
 
 	maxEntries, maxBytes int // of one Badger transaction
 	advise               int
@@ -61,6 +62,9 @@ func (c *committer) init(s *Store) {
 	c.s = s
 	c.state = *s.shown.Load()
 	c.recent = new(recents)
+	if !badgerSyncs() && !s.o.unsynced {
+		c.log = newCommitLog(s.db)
+	}
 	// Some room is kept for what a batch adds of its own: the state record and
 	// a lane record per webhook.
 	c.maxEntries = int(s.db.MaxBatchCount()) * 3 / 4
@@ -238,7 +242,7 @@ func (c *committer) commitBatch(b *batch, ops []operation) {
 	}
 	start := time.Now()
 	c.s.visible.Lock()
-	if err := b.txn.Commit(); err != nil { // Promise 1: the answer comes after the commit.
+	if err := c.write(b); err != nil { // Promise 1: the answer comes after the commit.
 		c.s.visible.Unlock()
 		c.fail(ops, fmt.Errorf("committing to %s: %w", c.s.o.Path, err))
 		return
@@ -276,6 +280,14 @@ func (c *committer) commitBatch(b *batch, ops []operation) {
 	for _, f := range b.fresh {
 		f.hook.wake()
 	}
+}
+
+// write commits the batch's transaction, which is on the disk when it returns.
+func (c *committer) write(b *batch) error {
+	if err := b.txn.Commit(); err != nil || c.log == nil {
+		return err
+	}
+	return c.log.sync() // Promise 1: every commit is synced.
 }
 
 // fail refuses the operations of a batch that could not be written.

@@ -176,11 +176,8 @@ func open(ctx context.Context, o Options, b bounds) (*Store, error) {
 	if s.db, err = badger.Open(s.badgerOptions()); err != nil {
 		return nil, explainOpen(o.Path, err)
 	}
-	if err := leaveValueLog(s.db); err != nil {
-		s.log.Warn("each commit waits for the disk twice", "error", err)
-	}
-	if err := s.db.Sync(); err != nil { // the header that opening has written into the value log
-		return nil, errors.Join(explainOpen(o.Path, err), s.db.Close())
+	if errNoLog != nil {
+		s.log.Warn("commits are slower than they could be", "error", errNoLog)
 	}
 	if err := s.load(found.mark); err != nil {
 		return nil, errors.Join(err, s.db.Close())
@@ -224,7 +221,7 @@ func (o *Options) complete() error {
 
 func (s *Store) badgerOptions() badger.Options {
 	o := badger.DefaultOptions(s.o.Path).
-		WithSyncWrites(!s.o.unsynced). // Promise 1: what is acknowledged is on the disk.
+		WithSyncWrites(badgerSyncs() && !s.o.unsynced). // else the committer does it
 		WithValueThreshold(maxValue).
 		WithMemTableSize(memTableSize).
 		WithNumMemtables(numMemtables).
@@ -353,6 +350,9 @@ func (s *Store) load(marked mark) error {
 	})
 	if err != nil {
 		return fmt.Errorf("reading the store at %s: %w", s.o.Path, err)
+	}
+	if err := s.db.Sync(); err != nil { // what opening has written, before the mark that tells of it
+		return explainOpen(s.o.Path, err)
 	}
 	s.clock.resume(st.at, st.shift)
 	s.shown.Store(&st)
