@@ -26,8 +26,6 @@ const (
 	// stallPoll is how often free space is looked at while nothing may be
 	// written.
 	stallPoll = 200 * time.Millisecond
-	// adviseEvery is after how many written bytes memtables may have changed.
-	adviseEvery = memTableSize / 4
 )
 
 // operation is one thing to commit.
@@ -54,7 +52,6 @@ type committer struct {
 	errs   []error    // of the batch's operations
 
 	maxEntries, maxBytes int // of one Badger transaction
-	advise               int
 	timer                *time.Timer
 }
 
@@ -266,10 +263,6 @@ func (c *committer) commitBatch(b *batch, ops []operation) {
 	c.s.disk.wrote(int64(b.bytes))
 	if c.s.o.OnCommit != nil {
 		c.s.o.OnCommit(took, len(ops))
-	}
-	if c.advise += b.bytes; c.advise >= adviseEvery {
-		c.advise = 0
-		adviseMemtables(c.s.o.Path)
 	}
 	select {
 	case c.s.moved <- struct{}{}:

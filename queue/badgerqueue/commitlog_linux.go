@@ -80,12 +80,15 @@ func (l *commitLog) sync() error {
 	log := *(*unsafe.Pointer)(unsafe.Add(*l.memtable, logAt.log))
 	data := *(*[]byte)(unsafe.Add(*(*unsafe.Pointer)(unsafe.Add(log, logAt.file)), logAt.data))
 	end := int(*(*uint32)(unsafe.Add(log, logAt.end)))
+	// An advice that is not taken costs speed alone.
 	if log != l.log {
 		l.log, l.synced = log, 0
+		// Around a page that is written for the first time the kernel would read
+		// others, and then write whole clusters of them at every sync.
+		_ = unix.Madvise(data, unix.MADV_RANDOM)
 	}
 	page := os.Getpagesize()
 	written := data[l.synced/page*page : min((end+slack+page-1)/page*page, len(data))]
-	// An advice that is not taken costs speed alone.
 	_ = unix.Madvise(written, unix.MADV_DONTNEED)
 	if err := unix.Msync(written, unix.MS_SYNC); err != nil {
 		return os.NewSyscallError("msync", err)

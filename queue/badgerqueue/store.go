@@ -183,7 +183,6 @@ func open(ctx context.Context, o Options, b bounds) (*Store, error) {
 		return nil, errors.Join(err, s.db.Close())
 	}
 	s.disk.measure()
-	adviseMemtables(o.Path)
 	s.committer.init(s)
 	s.committed.Go(s.committer.run)
 	s.stopped.Go(s.sweep)
