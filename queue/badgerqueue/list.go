@@ -55,7 +55,8 @@ func (s *Store) publicDelivery(e *queue.Event, d delivery) queue.Delivery {
 	return s.clock.delivery(e, d)
 }
 
-// view runs fn with a snapshot.
+// view runs fn with a snapshot of what is on the disk and has been told to lanes
+// and counters. Badger shows a commit sooner.
 func (s *Store) view(ctx context.Context, fn func(txn *badger.Txn) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -64,7 +65,11 @@ func (s *Store) view(ctx context.Context, fn func(txn *badger.Txn) error) error 
 		return err
 	}
 	defer s.end()
-	return s.db.View(fn)
+	s.visible.Lock()
+	txn := s.db.NewTransaction(false)
+	s.visible.Unlock()
+	defer txn.Discard()
+	return fn(txn)
 }
 
 // eventByID reads an event and checks that it is the one the whole id names.

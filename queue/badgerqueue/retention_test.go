@@ -48,7 +48,7 @@ func gone(t *testing.T, s *Store, id queue.EventID) bool {
 // keysLeft counts the keys of a prefix.
 func keysLeft(t *testing.T, s *Store, prefix byte) (n int) {
 	t.Helper()
-	if err := s.db.View(func(txn *badger.Txn) error {
+	if err := s.view(t.Context(), func(txn *badger.Txn) error {
 		scanKeys(txn, []byte{prefix}, nil, func([]byte) bool { n++; return true })
 		return nil
 	}); err != nil {

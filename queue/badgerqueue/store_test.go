@@ -2,6 +2,7 @@ package badgerqueue
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"testing"
 	"time"
@@ -36,6 +37,36 @@ func entry(n int, ws ...queue.WebhookID) queue.Entry {
 	return queue.Entry{
 		Type: "feedback.created", FeedbackID: fmt.Sprintf("fb_%d", n),
 		Created: time.Now(), Body: fmt.Appendf(nil, `{"n":%d}`, n), Webhooks: ws,
+	}
+}
+
+// TestReadersSeeWhatIsOnTheDisk: an event is not shown while its commit is still on
+// its way to the disk, so whoever sees it finds it counted too.
+func TestReadersSeeWhatIsOnTheDisk(t *testing.T) {
+	t.Parallel()
+	s := openAt(t, Options{Path: t.TempDir()})
+	for n := range 100 {
+		e := entry(n)
+		done := make(chan error, 1)
+		go func() {
+			_, err := s.Enqueue(t.Context(), e)
+			done <- err
+		}()
+		for {
+			_, err := s.Latest(t.Context(), e.FeedbackID)
+			if err == nil {
+				break
+			}
+			if !errors.Is(err, queue.ErrNotFound) {
+				t.Fatal(err)
+			}
+		}
+		if got := s.Stats().Events; got != int64(n)+1 {
+			t.Errorf("event %d is shown, and %d are counted", n+1, got)
+		}
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 
