@@ -118,8 +118,8 @@ func Restore(ctx context.Context, r io.Reader, o RestoreOptions) (info BackupInf
 	var f format
 	var next uint64
 	info, err = readBackup(r, o.BackupKey, func(begin backupBegin) error {
-		if begin.format > formatVersion {
-			return fmt.Errorf("the backup is of a store of format %d and this build knows format %d: use a newer build", begin.format, formatVersion)
+		if err := knows("backup", begin.format); err != nil {
+			return err
 		}
 		next = begin.mark.seq + 1
 		return nil

@@ -33,11 +33,15 @@ func newBuild(path string, key []byte, versions bool) (*build, error) {
 }
 
 func (b *build) open(versions bool) (err error) {
-	o := b.store.badgerOptions().WithSyncWrites(false) // all of it is synced at the end, or thrown away
+	b.store.compactions = newCompactions(nil, b.store.latch, func(string) error { return nil }) // nothing of it counts yet
+	o := b.store.badgerOptions().WithSyncWrites(false)                                          // all of it is synced at the end, or thrown away
 	if versions {
 		b.db, err = badger.OpenManaged(o)
 	} else {
 		b.db, err = badger.Open(o)
+	}
+	if err == nil {
+		err = b.store.compactions.watch(b.db)
 	}
 	if err != nil {
 		return fmt.Errorf("making a new store: %w", err)

@@ -427,7 +427,7 @@ func TestNewerFormatIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err := Open(context.Background(), Options{Path: dir})
-	if err == nil || !strings.Contains(err.Error(), "run a newer build") {
+	if err == nil || !strings.Contains(err.Error(), "use a newer build") {
 		t.Errorf("opening ends with %v", err)
 	}
 }

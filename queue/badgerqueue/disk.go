@@ -16,13 +16,20 @@ import (
 // survives, and again at every start. So room is asked for before anything is
 // written.
 //
-//	accept ── free space below which no new event is taken; deliveries go on
+//	accept ── free space below which no new event is taken; deliveries go on.
+//	          More where a compaction needs more: else a disk that is full of
+//	          finished events would never get rid of them.
+//	table ─── free space below which a compaction begins no table
 //	write ─── free space below which nothing is written at all
 type disk struct {
 	path          string
 	accept, write int64
 	max           int64 // of the store's files; 0 is none
+	// merge tells how many bytes Badger's next compaction may write before it
+	// removes any; nil: none.
+	merge func() int64
 
+	merging atomic.Int64 // what merge told when avail was read
 	size    atomic.Int64 // measured
 	written atomic.Int64 // since it was measured
 	ever    atomic.Int64 // written since the store was opened
@@ -34,6 +41,7 @@ type disk struct {
 // made before the oldest is flushed to a table of about the same size.
 const (
 	reserveWrite  = 2 * memTableSize
+	reserveTable  = 3 * memTableSize
 	reserveAccept = 4 * memTableSize
 	reserveMost   = 256 << 20
 	// nearMax is the share of max_disk from which finished events go early.
@@ -76,6 +84,9 @@ func (d *disk) free() int64 {
 		if err != nil {
 			free = -1
 		}
+		if d.merge != nil {
+			d.merging.Store(d.merge())
+		}
 		d.avail.Store(free)
 		d.read.Store(now)
 	}
@@ -112,13 +123,28 @@ func (d *disk) roomToOpen() error {
 }
 
 func (d *disk) roomToAccept() error {
-	if free := d.free(); free >= 0 && free < d.accept {
-		return fmt.Errorf("%w: %s free at %s, of which %s are kept; free some space", queue.ErrFull, mib(free), d.path, mib(d.accept))
+	if free, kept := d.free(), d.kept(); free >= 0 && free < kept {
+		return fmt.Errorf("%w: %s free at %s, of which %s are kept; free some space", queue.ErrFull, mib(free), d.path, mib(kept))
 	}
 	if d.max > 0 && d.used() >= d.max {
 		return fmt.Errorf("%w: the store at %s has reached max_disk (%s); raise it, or let deliveries end", queue.ErrFull, d.path, mib(d.max))
 	}
 	return nil
+}
+
+// kept is the free space that no new event gets.
+func (d *disk) kept() int64 {
+	if merging := d.merging.Load(); d.accept >= 0 && merging > 0 {
+		return max(d.accept, merging+reserveTable)
+	}
+	return d.accept
+}
+
+// roomToCompact tells whether a compaction may have so many bytes of tables under
+// way.
+func (d *disk) roomToCompact(bytes int64) bool {
+	free := d.free()
+	return free < 0 || d.accept < 0 || free >= reserveTable+bytes
 }
 
 func (d *disk) roomToWrite() bool {

@@ -30,9 +30,9 @@ func init() { children[diskEnv] = diskProcess }
 // testDisk is a small file system in a file.
 type testDisk struct{ image, mount string }
 
-// smallDisk mounts an ext4 file system of 160 MB, which needs root and a loop
-// device.
-func smallDisk(t *testing.T) testDisk {
+// smallDisk mounts an ext4 file system of so many megabytes, which needs root and a
+// loop device.
+func smallDisk(t *testing.T, megabytes int64) testDisk {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("needs root, to mount a small file system")
@@ -41,7 +41,7 @@ func smallDisk(t *testing.T) testDisk {
 	if err := os.WriteFile(d.image, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Truncate(d.image, 160e6); err != nil {
+	if err := os.Truncate(d.image, megabytes*1e6); err != nil {
 		t.Fatal(err)
 	}
 	for _, args := range [][]string{{"mkfs.ext4", "-q", d.image}, {"mount", "-o", "loop", d.image, d.mount}} {
@@ -190,10 +190,20 @@ func fillUp(t *testing.T, mount string) (file string) {
 
 // TestFullDiskRefusesAndLives: a disk that the store fills itself, and that
 // somebody else then fills to the last byte, costs no event and no process;
-// deliveries go on while there is room, and resume when there is room again.
+// deliveries go on while there is room, and resume when there is room again. The
+// larger disk takes enough for Badger to merge tables, for which it needs room too.
 func TestFullDiskRefusesAndLives(t *testing.T) {
 	t.Parallel()
-	mount := smallDisk(t).mount
+	for _, megabytes := range []int64{160, 400} {
+		t.Run(fmt.Sprintf("%d MB", megabytes), func(t *testing.T) {
+			t.Parallel()
+			fullDisk(t, smallDisk(t, megabytes).mount)
+		})
+	}
+}
+
+func fullDisk(t *testing.T, mount string) {
+	t.Helper()
 	dir := filepath.Join(mount, "store")
 	c := startDiskProcess(t, dir, "on")
 	if got := c.ask("fill"); got != "refused true true" {
@@ -245,7 +255,7 @@ func TestFullDiskRefusesAndLives(t *testing.T) {
 // test above would notice.
 func TestWithoutTheGuardAFullDiskKills(t *testing.T) {
 	t.Parallel()
-	mount := smallDisk(t).mount
+	mount := smallDisk(t, 160).mount
 	c := startDiskProcess(t, filepath.Join(mount, "store"), "off")
 	got := c.ask("fill")
 	err := c.cmd.Wait()

@@ -295,7 +295,7 @@ const (
 // what the disk holds, and returns the store's folder and what the writer said.
 func powerLoss(t *testing.T, n int, care string) (dir string, w written) {
 	t.Helper()
-	d := smallDisk(t)
+	d := smallDisk(t, 160)
 	dir = filepath.Join(d.mount, "store")
 	cmd := writerCommand(dir, n+200, 700, care)
 	out, err := cmd.StdoutPipe()
@@ -366,7 +366,7 @@ func TestWithoutSyncPowerLossLosesEvents(t *testing.T) {
 // opened, and the process lives.
 func TestReadOnlyDiskIsRefused(t *testing.T) {
 	t.Parallel()
-	d := smallDisk(t)
+	d := smallDisk(t, 160)
 	dir := filepath.Join(d.mount, "store")
 	s, err := Open(t.Context(), Options{Path: dir})
 	if err != nil {

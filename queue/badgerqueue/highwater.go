@@ -33,8 +33,17 @@ type mark struct {
 // and is overwritten in place after every commit and before anybody is told of
 // it. So it is never ahead of the disk, exact after a process was killed, and
 // about a second old after a power loss. The second line is a copy of the
-// store's tags, of which the store itself has one record.
+// store's tags, of which the store itself has one record. A third is added where
+// the store must not be opened as it is, and says why.
 type highWater struct{ f *os.File }
+
+// aside is what the file says.
+type aside struct {
+	found bool
+	mark  mark
+	tags  tags
+	lost  string // the third line; empty: there is none
+}
 
 // openHighWater makes the file anew and puts it in the place of the one before.
 func openHighWater(path string, m mark, t tags) (*highWater, error) {
@@ -78,26 +87,42 @@ func sealLine(line string) []byte {
 	return fmt.Appendf(nil, "%s %08x\n", line, crc32.Checksum([]byte(line), castagnoli))
 }
 
-// readHighWater reads the mark and the tags; found is false where there is no
-// file. Errors wrap errDamaged where a line is not one that was written here;
-// what could be read is returned.
-func readHighWater(path string) (m mark, t tags, found bool, err error) {
-	text, err := os.ReadFile(filepath.Join(path, highWaterFile))
-	if errors.Is(err, fs.ErrNotExist) {
-		return m, nil, false, nil
+// noteLost adds the line that says why the store must not be opened as it is. The
+// file has room for it: it is shorter than the block it is in.
+func noteLost(path, why string) error {
+	f, err := os.OpenFile(filepath.Join(path, highWaterFile), os.O_WRONLY|os.O_APPEND, 0)
+	if err == nil {
+		_, err = f.WriteString(why + "\n")
+		err = errors.Join(err, f.Sync(), f.Close())
 	}
 	if err != nil {
-		return m, nil, false, fmt.Errorf("reading the store's high-water mark: %w", err)
+		return fmt.Errorf("keeping this for the next start: %w; so copy the folder first", err)
 	}
-	first, second, _ := strings.Cut(string(text), "\n")
-	if _, err := fmt.Sscanf(first, "%d %d", &m.seq, &m.commit); err != nil || string(m.encode()) != first+"\n" {
-		m, err = mark{}, fmt.Errorf("%w: its first line is none of a mark", errDamaged)
-		return m, readTags(second), true, err
+	return nil
+}
+
+// readHighWater reads the file. Errors wrap errDamaged where a line is not one
+// that was written here; what could be read is returned.
+func readHighWater(path string) (a aside, err error) {
+	text, err := os.ReadFile(filepath.Join(path, highWaterFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return a, nil
 	}
-	if t = readTags(second); t == nil {
-		err = fmt.Errorf("%w: its second line does not name the store's tags", errDamaged)
+	if err != nil {
+		return a, fmt.Errorf("reading the store's high-water mark: %w", err)
 	}
-	return m, t, true, err
+	a.found = true
+	first, rest, _ := strings.Cut(string(text), "\n")
+	second, third, _ := strings.Cut(rest, "\n")
+	if _, bad := fmt.Sscanf(first, "%d %d", &a.mark.seq, &a.mark.commit); bad != nil || string(a.mark.encode()) != first+"\n" {
+		a.mark = mark{}
+		err = fmt.Errorf("%w: its first line is none of a mark", errDamaged)
+	}
+	if a.tags = readTags(second + "\n"); a.tags == nil {
+		err = errors.Join(err, fmt.Errorf("%w: its second line does not name the store's tags", errDamaged))
+	}
+	a.lost, _, _ = strings.Cut(third, "\n")
+	return a, err
 }
 
 func readTags(line string) (t tags) {

@@ -115,20 +115,22 @@ func inspect(ctx context.Context, dir string, key []byte, most int64) (in inspec
 	if in.commit, err = in.checkTables(ctx, dir, most); err != nil { // Promise 5: a damaged table is seen before Badger maps it.
 		return in, err
 	}
-	var found bool
-	in.mark, _, found, err = readHighWater(dir)
+	beside, err := readHighWater(dir)
+	in.mark = beside.mark
 	switch {
 	case errors.Is(err, errDamaged):
 		in.damaged(highWaterFile, "%v; where nothing else is wrong, remove the file to go on without it", err)
 	case err != nil:
 		return in, err
+	case beside.lost != "": // Promise 5: tables that Badger has given up are read before it removes them.
+		in.damaged(highWaterFile, "%s", beside.lost)
 	}
 	if err := in.checkLogs(dir, files.logs); err != nil {
 		return in, err
 	}
 	in.checkValueLogs(dir, files.values)
 	switch {
-	case !found && in.commit > 0:
+	case !beside.found && in.commit > 0:
 		in.note(highWaterFile, "is missing: whether the store has lost its newest events cannot be told")
 	case in.mark.commit > in.commit && len(in.damage) == 0: // Promise 5: a store that ends early is not taken for one that held less.
 		in.damaged(highWaterFile, "transaction %d had been acknowledged and the store ends with %d: files of it are missing, or older ones took their place;"+

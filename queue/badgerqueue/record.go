@@ -22,8 +22,20 @@ const (
 	recordHeader  = 1 + 4
 )
 
-// formatVersion is that of the whole layout; a store of a newer one is refused.
+// formatVersion is that of the whole layout; a store of another one is refused.
 const formatVersion = 1
+
+// knows checks the format of what has records: a store, or a backup of one.
+func knows(what string, version uint64) error {
+	switch {
+	case version > formatVersion:
+		return fmt.Errorf("the %s has format %d and this build knows format %d: use a newer build", what, version, formatVersion)
+	case version < formatVersion:
+		return fmt.Errorf("the %s has format %d, of builds before the first release, and this build knows format %d:"+
+			" let the build that made it deliver what waits, and begin a new one", what, version, formatVersion)
+	}
+	return nil
+}
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
@@ -105,7 +117,7 @@ func appendTrace(b []byte, t queue.TraceContext) []byte {
 	return appendString(b, t.State)
 }
 
-// delivery is one webhook's entry in a D record: 16 bytes, and the log of its
+// delivery is one webhook's entry in a d record: 16 bytes, and the log of its
 // attempt where there is one.
 type delivery struct {
 	webhook  queue.WebhookID
@@ -117,7 +129,7 @@ type delivery struct {
 	// key, its lane finds it by its place in the sequence.
 	at int64
 	// log is its first attempt, where that delivered it and is kept here; all
-	// others have A records. Nil: none.
+	// others have attempt records. Nil: none.
 	log []byte
 }
 
@@ -139,7 +151,7 @@ const (
 	maxLog, maxLogged = 1 << 10, 8
 )
 
-// deliveries is a D record: what became of one event at each webhook.
+// deliveries is a d record: what became of one event at each webhook.
 type deliveries []delivery
 
 func (ds deliveries) find(w queue.WebhookID) *delivery {
@@ -194,7 +206,7 @@ func (ds deliveries) appendTo(b []byte) []byte {
 	return b
 }
 
-// decodeDeliveries appends the entries of a D record to ds. Their logs are slices
+// decodeDeliveries appends the entries of a d record to ds. Their logs are slices
 // of rec.
 func decodeDeliveries(ds deliveries, key, rec []byte) (deliveries, error) {
 	p, err := unseal(key, rec)

@@ -231,21 +231,23 @@ func (m *mender) has(seq uint64) bool {
 // format finds what ids are made of, in the store or beside it. Where that is
 // lost, events get new ones.
 func (m *mender) format() (err error) {
-	high, marked, _, _ := readHighWater(m.o.From) // what cannot be read is zero
+	beside, _ := readHighWater(m.o.From) // what cannot be read is zero
 	m.f, err = getRecord(m.txn, keyFormat, func(_, rec []byte) (format, error) { return decodeFormat(rec) })
 	switch {
-	case err == nil && m.f.version > formatVersion:
-		return fmt.Errorf("the store has format %d and this build knows format %d: use a newer build", m.f.version, formatVersion)
-	case err != nil && len(marked) > 0:
-		m.f = format{version: formatVersion, tags: marked}
-	case err != nil:
+	case err == nil:
+		if err := knows("store", m.f.version); err != nil {
+			return err
+		}
+	case len(beside.tags) > 0:
+		m.f = format{version: formatVersion, tags: beside.tags}
+	default:
 		m.r.lost("the format record", "%v; every event gets a new id", err)
 		m.f = format{version: formatVersion, tags: tags{newTag(0)}}
 	}
 	if st, err := getRecord(m.txn, keyState, func(_, rec []byte) (state, error) { return decodeState(rec) }); err == nil {
 		m.counted = st
 	}
-	m.seq, m.webhook, m.noted = max(m.counted.seq, high.seq), m.counted.webhook, m.counted.noted
+	m.seq, m.webhook, m.noted = max(m.counted.seq, beside.mark.seq), m.counted.webhook, m.counted.noted
 	return nil
 }
 

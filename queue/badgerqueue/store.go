@@ -36,16 +36,18 @@ import (
 
 // Sizes of Badger's parts. They bound the process's memory and the disk reserve.
 const (
-	memTableSize  = 16 << 20
-	numMemtables  = 3
-	tableSize     = 8 << 20
-	blockSize     = 16 << 10 // a dozen events: a table's index, read at every start, stays small
-	blockCache    = 32 << 20 // with encryption only: else blocks are mapped
-	indexCache    = 16 << 20 // likewise
-	maxValue      = 1 << 20  // values below stay in the tree; ours always do
-	maxKeyName    = 512      // bytes of an idempotency key
-	keyWindow     = 24 * time.Hour
-	closeDeadline = 20 * time.Second
+	memTableSize    = 16 << 20
+	numMemtables    = 3
+	tableSize       = 8 << 20
+	baseLevelSize   = 10 << 20
+	levelZeroTables = 5
+	blockSize       = 16 << 10 // a dozen events: a table's index, read at every start, stays small
+	blockCache      = 32 << 20 // with encryption only: else blocks are mapped
+	indexCache      = 16 << 20 // likewise
+	maxValue        = 1 << 20  // values below stay in the tree; ours always do
+	maxKeyName      = 512      // bytes of an idempotency key
+	keyWindow       = 24 * time.Hour
+	closeDeadline   = 20 * time.Second
 )
 
 // Options say where the store is and what it may use.
@@ -95,6 +97,8 @@ type Store struct {
 	clock  clock
 	disk   *disk
 	high   *highWater
+	// compactions is nil where nobody watches them.
+	compactions *compactions
 
 	// life guards open: a method holds it for reading while it uses the store,
 	// so Close waits for those under way and nothing touches a closed Badger.
@@ -173,13 +177,20 @@ func open(ctx context.Context, o Options, b bounds) (*Store, error) {
 	if err := errors.Join(removeEmptyLogs(o.Path), makeDiscard(o.Path)); err != nil {
 		return nil, err
 	}
+	if !o.trusting {
+		s.compactions = newCompactions(s.disk, s.latch, func(why string) error { return noteLost(o.Path, why) })
+	}
 	if s.db, err = badger.Open(s.badgerOptions()); err != nil {
 		return nil, explainOpen(o.Path, err)
 	}
 	if errNoLog != nil {
 		s.log.Warn("commits are slower than they could be", "error", errNoLog)
 	}
-	if err := s.load(found.mark); err != nil {
+	err = s.load(found.mark)
+	if !o.trusting {
+		err = errors.Join(err, s.compactions.watch(s.db)) // it may hold compactions, for which closing waits
+	}
+	if err != nil {
 		return nil, errors.Join(err, s.db.Close())
 	}
 	s.disk.measure()
@@ -225,6 +236,8 @@ func (s *Store) badgerOptions() badger.Options {
 		WithMemTableSize(memTableSize).
 		WithNumMemtables(numMemtables).
 		WithBaseTableSize(tableSize).
+		WithBaseLevelSize(baseLevelSize).
+		WithNumLevelZeroTables(levelZeroTables).
 		WithBlockSize(blockSize).
 		WithNumCompactors(2).
 		WithValueLogFileSize(16 << 20). // holds nothing: values stay in the tree
@@ -241,7 +254,7 @@ func (s *Store) badgerOptions() badger.Options {
 		// or, where it checks blocks as they are read, end iterations early in
 		// silence or crash (seen on v4.9.6).
 		WithChecksumVerificationMode(options.NoVerification).
-		WithLogger(badgerLogger{log: s.log, failed: s.latch})
+		WithLogger(badgerLogger{log: s.log, failed: s.latch, compactions: s.compactions})
 	o.TableSizeMultiplier = 1 // tables of one size on every level
 	if len(s.o.EncryptionKey) > 0 {
 		o = o.WithEncryptionKey(s.o.EncryptionKey).WithIndexCacheSize(indexCache).WithBlockCacheSize(blockCache)
@@ -330,8 +343,10 @@ func (s *Store) load(marked mark) error {
 			}
 		case err != nil:
 			return err
-		case f.version > formatVersion:
-			return fmt.Errorf("the store has format %d and this build knows format %d: run a newer build", f.version, formatVersion)
+		default:
+			if err := knows("store", f.version); err != nil {
+				return err
+			}
 		}
 		s.tags = f.tags
 		st, err = getRecord(txn, keyState, func(_, rec []byte) (state, error) { return decodeState(rec) })
@@ -505,8 +520,9 @@ func (s *Store) Close(ctx context.Context) error {
 // meanwhile. Badger's "info" is about its own tables and compactions: debug, to
 // an operator.
 type badgerLogger struct {
-	log    *slog.Logger
-	failed func(error) error
+	log         *slog.Logger
+	failed      func(error) error
+	compactions *compactions
 }
 
 // Errorf is about what failed on the disk: a memtable that cannot become a
@@ -522,10 +538,13 @@ func (l badgerLogger) Warningf(f string, a ...any) {
 	if strings.Contains(f, "FAILED") {
 		_ = l.failed(fmt.Errorf(strings.TrimSpace(f), a...))
 	}
+	l.compactions.heard(f, a)
 }
 
 func (l badgerLogger) Infof(f string, a ...any) { l.print(slog.LevelDebug, f, a) }
-func (l badgerLogger) Debugf(string, ...any)    {} // one line per write
+
+// Debugf is one line per write, and what compactions do.
+func (l badgerLogger) Debugf(f string, a ...any) { l.compactions.heard(f, a) }
 
 func (l badgerLogger) print(level slog.Level, f string, a []any) {
 	if l.log.Enabled(context.Background(), level) {
