@@ -19,14 +19,14 @@ type batch struct {
 	s                       *Store
 	txn                     *badger.Txn
 	now                     time.Time
-	touched                 map[uint64]touched  // d records to write
+	touched                 map[uint64]touched  // B records to write
 	hooks                   map[*hook][]ticket  // webhooks whose counters moved, with the R keys added
 	fresh                   []freshEvent        // to tell lanes of
 	settled                 []settledLease      // likewise
 	effects                 []func()            // others, after the commit
-	retired                 map[uint64]struct{} // events whose d record is removed
+	retired                 map[uint64]struct{} // events whose B record is removed
 	stateOf                 state               // the committer's, as this batch leaves it
-	entries, bytes, pending int                 // written, and of d records to write
+	entries, bytes, pending int                 // written, and of B records to write
 }
 
 type touched struct {
@@ -80,7 +80,7 @@ func (b *batch) takes(op operation) bool {
 	return b.entries+len(b.touched)+entries <= b.c.maxEntries && b.bytes+b.pending+bytes <= b.c.maxBytes
 }
 
-// finish writes what the operations of a batch share: each touched d record
+// finish writes what the operations of a batch share: each touched B record
 // once, counters, cursors, the time.
 func (b *batch) finish() error {
 	for seq, t := range b.touched {
@@ -107,7 +107,7 @@ func (b *batch) record(size int) []byte {
 	return append(b.take(recordHeader+size), recordVersion, 0, 0, 0, 0)
 }
 
-// key is an e or d key in the batch's own memory.
+// key is an A or B key in the batch's own memory.
 func (b *batch) key(prefix byte, seq uint64) []byte {
 	return binary.BigEndian.AppendUint64(append(b.take(9), prefix), seq)
 }
@@ -161,14 +161,14 @@ func (b *batch) touch(seq uint64, ds deliveries) {
 	b.touched[seq] = touched{ds: ds, size: size}
 }
 
-// retire has the d record of an event removed, not written.
+// retire has the B record of an event removed, not written.
 func (b *batch) retire(seq uint64) {
 	b.pending -= b.touched[seq].size
 	delete(b.touched, seq)
 	b.retired[seq] = struct{}{}
 }
 
-// attempted counts an attempt with a delivery and keeps its log: in the d record,
+// attempted counts an attempt with a delivery and keeps its log: in the B record,
 // or in a record of its own.
 func (b *batch) attempted(seq uint64, ds deliveries, d *delivery, log []byte) error {
 	if d.attempts == math.MaxUint16 {

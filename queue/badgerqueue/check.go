@@ -123,7 +123,7 @@ func (c *checker) events() error {
 	})
 }
 
-// deliveries checks d records, and that what waits on a rung has its R key.
+// deliveries checks B records, and that what waits on a rung has its R key.
 func (c *checker) deliveries() error {
 	return c.each(prefixDeliveries, func(key, rec []byte) {
 		seq := seqOf(key)

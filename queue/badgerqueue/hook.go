@@ -15,7 +15,7 @@ type bounds struct {
 	freshBytes int // of their bodies
 	window     int // deliveries in a window read from disk
 	told       int // new R keys a lane is told of one by one
-	scan       int // d records one call reads in search of fresh deliveries
+	scan       int // B records one call reads in search of fresh deliveries
 	// verify is how many bytes of tables are verified before the store opens.
 	verify int64
 	// The sweep looks no more often than sweep, and gives the disk back what it has

@@ -9,33 +9,37 @@ import (
 
 // The key space. Numbers are big endian, so keys sort as they count.
 //
-//	E seq8                       one event: header and the exact body
-//	D seq8                       its deliveries, one small record per event; with
-//	                             few of them also the attempts that delivered at once
-//	R webhook4 rung1 due8 seq8   empty; a delivery that waits for a time
-//	A seq8 webhook4 number2      one attempt, unless it is in D
+//	A seq8                       one event: header and the exact body
+//	B seq8                       its deliveries, one small record; with few of them
+//	                             also the attempts that delivered at once
+//	C seq8 webhook4 number2      one attempt, unless it is in B
 //	F feedback id                seq8 of the latest event of that feedback
 //	K idempotency key            seq8 and hash; expires
-//	X ended8 seq8                an event that ended behind the sweep cursor
-//	W webhook4                   a webhook record
 //	L at8 n4                     an activity
 //	M name                       counters, cursors, format
 //	M w webhook4                 a webhook's counters and cursors
+//	R webhook4 rung1 due8 seq8   empty; a delivery that waits for a time
+//	W webhook4                   a webhook record
+//	X ended8 seq8                an event that ended behind the sweep cursor
 //
-// Fresh deliveries have no key of their own: a lane reads D from its cursor.
+// Fresh deliveries have no key of their own: a lane reads B from its cursor.
 // So accepting an event writes two records however many webhooks want it, and
 // only a delivery that waits on a rung costs a third.
+//
+// The events, which are nearly all of a store, come first and in their order. So a
+// table of Badger's with new events, whatever other keys it ends with, reaches over
+// no old ones, and merging it rewrites none of them.
 const (
-	prefixEvent       = 'E'
-	prefixDeliveries  = 'D'
-	prefixWaiting     = 'R'
-	prefixAttempt     = 'A'
+	prefixEvent       = 'A'
+	prefixDeliveries  = 'B'
+	prefixAttempt     = 'C'
 	prefixFeedback    = 'F'
 	prefixIdempotency = 'K'
-	prefixEnded       = 'X'
-	prefixWebhook     = 'W'
 	prefixActivity    = 'L'
 	prefixMeta        = 'M'
+	prefixWaiting     = 'R'
+	prefixWebhook     = 'W'
+	prefixEnded       = 'X'
 )
 
 var (
@@ -54,7 +58,7 @@ func seqKey(prefix byte, seq uint64) []byte {
 func eventKey(seq uint64) []byte      { return seqKey(prefixEvent, seq) }
 func deliveriesKey(seq uint64) []byte { return seqKey(prefixDeliveries, seq) }
 
-// seqOf reads the sequence number of an E or D key.
+// seqOf reads the sequence number of an A or B key.
 func seqOf(key []byte) uint64 { return binary.BigEndian.Uint64(key[1:]) }
 
 // waiting names one R key within a webhook: where a delivery waits.

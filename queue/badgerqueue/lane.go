@@ -328,7 +328,7 @@ func (l *lane) refill(txn *badger.Txn, out map[uint64]bool) error {
 	return nil
 }
 
-// refillFresh reads on in d from next; it tells whether it came to the end.
+// refillFresh reads on in B from next; it tells whether it came to the end.
 func (l *lane) refillFresh(txn *badger.Txn, out map[uint64]bool) (atEnd bool, err error) {
 	var ds deliveries
 	budget := l.h.bounds.scan

@@ -282,7 +282,7 @@ func (s *Store) wanted(d delivery, states []queue.State) bool {
 	return len(states) == 0 || slices.Contains(states, d.state)
 }
 
-// newestBefore is the e key to list downwards from: that of seq, or, without a
+// newestBefore is the A key to list downwards from: that of seq, or, without a
 // cursor, of the newest event that may have been created before until. Nil is
 // the very newest.
 func (s *Store) newestBefore(txn *badger.Txn, seq uint64, until time.Time) []byte {

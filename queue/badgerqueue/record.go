@@ -23,7 +23,7 @@ const (
 )
 
 // formatVersion is that of the whole layout; a store of another one is refused.
-const formatVersion = 1
+const formatVersion = 2
 
 // knows checks the format of what has records: a store, or a backup of one.
 func knows(what string, version uint64) error {
@@ -117,7 +117,7 @@ func appendTrace(b []byte, t queue.TraceContext) []byte {
 	return appendString(b, t.State)
 }
 
-// delivery is one webhook's entry in a d record: 16 bytes, and the log of its
+// delivery is one webhook's entry in a B record: 16 bytes, and the log of its
 // attempt where there is one.
 type delivery struct {
 	webhook  queue.WebhookID
@@ -151,7 +151,7 @@ const (
 	maxLog, maxLogged = 1 << 10, 8
 )
 
-// deliveries is a d record: what became of one event at each webhook.
+// deliveries is a B record: what became of one event at each webhook.
 type deliveries []delivery
 
 func (ds deliveries) find(w queue.WebhookID) *delivery {
@@ -206,7 +206,7 @@ func (ds deliveries) appendTo(b []byte) []byte {
 	return b
 }
 
-// decodeDeliveries appends the entries of a d record to ds. Their logs are slices
+// decodeDeliveries appends the entries of a B record to ds. Their logs are slices
 // of rec.
 func decodeDeliveries(ds deliveries, key, rec []byte) (deliveries, error) {
 	p, err := unseal(key, rec)

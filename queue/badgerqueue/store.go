@@ -39,8 +39,8 @@ const (
 	memTableSize    = 16 << 20
 	numMemtables    = 3
 	tableSize       = 8 << 20
-	baseLevelSize   = 10 << 20
-	levelZeroTables = 5
+	baseLevelSize   = 64 << 20 // with Badger's 10 MiB, events are written to one level more
+	levelZeroTables = 5        // with more, merges write less, and a drained store keeps as many
 	blockSize       = 16 << 10 // a dozen events: a table's index, read at every start, stays small
 	blockCache      = 32 << 20 // with encryption only: else blocks are mapped
 	indexCache      = 16 << 20 // likewise
