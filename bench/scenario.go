@@ -29,6 +29,8 @@ func scenarios() []scenario {
 		accepts(256),
 		throughput(1),
 		throughput(5),
+		lasting(accepts(64)),
+		lasting(throughput(1)),
 		tracing(),
 		latency(200),
 		drain(20_000),
@@ -37,6 +39,23 @@ func scenarios() []scenario {
 		backlog(100_000, 1_000_000, 10_000_000),
 		encoding(),
 	}
+}
+
+// lasting is a scenario with ten times its load: what the store does later, when
+// its tables are merged, is then part of what an event costs.
+func lasting(s scenario) scenario {
+	longer := func(run func(context.Context, options) (outcome, error)) func(context.Context, options) (outcome, error) {
+		return func(ctx context.Context, o options) (outcome, error) {
+			o.duration *= 10
+			return run(ctx, o)
+		}
+	}
+	rows := slices.Clone(s.rows)
+	for i := range rows {
+		rows[i].name += ", ten times as long"
+		rows[i].smoke = 0
+	}
+	return scenario{rows: rows, once: true, relay: longer(s.relay), baseline: longer(s.baseline)}
 }
 
 // outcome is what one run came to: a figure for each row, in their order, and

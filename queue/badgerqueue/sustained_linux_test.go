@@ -1,0 +1,84 @@
+package badgerqueue
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/userhero/relay/queue"
+)
+
+// BenchmarkSustained has 64 writers accept b.N events of 1 KiB, each with a
+// feedback of its own, and one lane deliver them: with some hundred thousands it
+// shows what an event costs on its way down the tree too. It needs a folder for
+// temporary files that is on a disk.
+func BenchmarkSustained(b *testing.B) {
+	s := openAt(b, Options{Path: b.TempDir()})
+	w := newWebhook(b, s, "w")
+	l, err := s.Lane(w, queue.LaneOptions{MaxInFlight: 64})
+	if err != nil {
+		b.Fatal(err)
+	}
+	body := make([]byte, 1024)
+	_, _ = rand.Read(body)
+	before := usedByProcess(b)
+	b.ResetTimer()
+	var next atomic.Int64
+	var running sync.WaitGroup
+	for range 64 {
+		running.Go(func() {
+			for n := next.Add(1); n <= int64(b.N); n = next.Add(1) {
+				e := entry(int(n), w)
+				e.FeedbackID = fmt.Sprintf("fb_%016x", uint64(n)*0x9E3779B97F4A7C15) // in no order
+				e.Body = body
+				if _, err := s.Enqueue(context.Background(), e); err != nil {
+					b.Error(err)
+					return
+				}
+			}
+		})
+	}
+	for left := b.N; left > 0 && !b.Failed(); {
+		leases, err := l.Next(context.Background(), 64)
+		if err != nil {
+			b.Fatal(err)
+		}
+		for _, lease := range leases {
+			if err := lease.Ack(queue.Attempt{At: time.Now(), Status: 200, ResponseBody: []byte("ok")}); err != nil {
+				b.Fatal(err)
+			}
+		}
+		left -= len(leases)
+	}
+	running.Wait()
+	after := usedByProcess(b)
+	b.ReportMetric(float64(after.cpu-before.cpu)/float64(b.N)/1e3, "cpu-µs/op")
+	b.ReportMetric(float64(after.written-before.written)/float64(b.N), "written-B/op")
+}
+
+type used struct{ cpu, written int64 } // nanoseconds; bytes, to the disk
+
+func usedByProcess(b *testing.B) (u used) {
+	b.Helper()
+	var r unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &r); err != nil {
+		b.Fatal(err)
+	}
+	u.cpu = r.Utime.Nano() + r.Stime.Nano()
+	io, err := os.ReadFile("/proc/self/io")
+	if err != nil {
+		b.Fatal(err)
+	}
+	for line := range strings.Lines(string(io)) {
+		_, _ = fmt.Sscanf(line, "write_bytes: %d", &u.written)
+	}
+	return u
+}
