@@ -148,7 +148,10 @@ func (c *compactions) end(id int, done bool) {
 		what := fmt.Sprintf("a table of %d records could not be written, and Badger goes on without it;"+
 			" the tables it was to be made of are still here, and Badger would remove them at the next start", missing)
 		err := errors.New("compacting: " + what)
-		_ = c.lost(errors.Join(err, c.note(what)))
+		if unnoted := c.note(what); unnoted != nil {
+			err = fmt.Errorf("%w; %w", err, unnoted)
+		}
+		_ = c.lost(err)
 		return
 	}
 	var errs []error

@@ -96,7 +96,7 @@ func noteLost(path, why string) error {
 		err = errors.Join(err, f.Sync(), f.Close())
 	}
 	if err != nil {
-		return fmt.Errorf("keeping this for the next start: %w; so copy the folder first", err)
+		return fmt.Errorf("and this could not be kept for the next start: %w; so copy the folder before it", err)
 	}
 	return nil
 }
