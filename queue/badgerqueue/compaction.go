@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -53,11 +54,32 @@ const (
 	saysFailed = "[Compactor: %d] LOG Compact FAILED with error: %+v: %+v"
 )
 
+// knownBadger says so.
+const knownBadger = "v4.9.6"
+
+// otherBadger is the version of Badger that this program was built with, where it
+// is not the one of go.mod: another module may have asked for a newer one.
+var otherBadger = func() string {
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, d := range info.Deps {
+			if d.Path == "github.com/dgraph-io/badger/v4" && d.Version != knownBadger {
+				return d.Version
+			}
+		}
+	}
+	return ""
+}()
+
 // writeTime is how long a table, once begun, may not show in the free space yet: it
 // is copied into the memory map in some 20 ms.
 const writeTime = 250 * time.Millisecond
 
+// newCompactions returns nil, which watches nothing, where Badger is another than
+// the one whose log is understood.
 func newCompactions(d *disk, lost func(error) error, note func(string) error) *compactions {
+	if otherBadger != "" {
+		return nil
+	}
 	c := &compactions{disk: d, lost: lost, note: note, due: make(map[uint32]int)}
 	c.turn = sync.NewCond(&c.mu)
 	return c
@@ -65,6 +87,9 @@ func newCompactions(d *disk, lost func(error) error, note func(string) error) *c
 
 // watch is told Badger, as soon as it is open; compactions wait until then.
 func (c *compactions) watch(db *badger.DB) error {
+	if c == nil {
+		return nil
+	}
 	t, err := findTree(db)
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -215,7 +240,7 @@ func findTree(db *badger.DB) (*tree, error) {
 	return t, nil
 }
 
-var errNoTree = errors.New("this build has a Badger whose tables cannot be held while they are merged: build with v4.9.6")
+var errNoTree = errors.New("this build has a Badger whose tables cannot be held while they are merged: build with " + knownBadger)
 
 func (l level) each(visit func(*table.Table)) {
 	l.mu.RLock()

@@ -202,6 +202,22 @@ func TestCompactionWaitsForRoom(t *testing.T) {
 	}
 }
 
+// TestBadgerIsTheOneUnderstood: with another, read again what it says in its log and
+// whether the error of a table is still forgotten.
+func TestBadgerIsTheOneUnderstood(t *testing.T) {
+	t.Parallel()
+	mod, err := os.ReadFile("../../go.mod")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Contains(mod, []byte("github.com/dgraph-io/badger/v4 "+knownBadger+"\n")) {
+		t.Errorf("go.mod has another Badger than %s", knownBadger)
+	}
+	if otherBadger != "" {
+		t.Errorf("this program has Badger %s", otherBadger)
+	}
+}
+
 // TestDeepMergeIsMeasured: of the tables of a level, the one that overlaps most in
 // the next tells how much a merge may write.
 func TestDeepMergeIsMeasured(t *testing.T) {

@@ -186,10 +186,10 @@ func open(ctx context.Context, o Options, b bounds) (*Store, error) {
 	if errNoLog != nil {
 		s.log.Warn("commits are slower than they could be", "error", errNoLog)
 	}
-	err = s.load(found.mark)
-	if !o.trusting {
-		err = errors.Join(err, s.compactions.watch(s.db)) // it may hold compactions, for which closing waits
+	if otherBadger != "" {
+		s.log.Warn("a table that cannot be written while tables are merged would go unnoticed: build with Badger "+knownBadger, "badger", otherBadger)
 	}
+	err = errors.Join(s.load(found.mark), s.compactions.watch(s.db)) // watching lets compactions begin, for which closing waits
 	if err != nil {
 		return nil, errors.Join(err, s.db.Close())
 	}
