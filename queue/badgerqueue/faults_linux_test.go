@@ -284,6 +284,45 @@ func TestSlowDiskLosesNothing(t *testing.T) {
 	reopened(t, fault{}, dir, w)
 }
 
+// TestWhatAKilledProcessWroteIsSyncedBeforeItIsTold: logs that a process left are
+// on the disk before the next one answers.
+func TestWhatAKilledProcessWroteIsSyncedBeforeItIsTold(t *testing.T) {
+	t.Parallel()
+	strace, err := exec.LookPath("strace")
+	if err != nil {
+		t.Skip("needs strace, to see the system's calls")
+	}
+	dir := t.TempDir()
+	if out, err := writerCommand(dir, 3, 500, "").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	left, err := filepath.Glob(filepath.Join(dir, "*.mem"))
+	if err != nil || len(left) == 0 {
+		t.Fatalf("the first writer left no log: %v", err)
+	}
+	trace := filepath.Join(t.TempDir(), "calls")
+	out, err := writerCommand(dir, 3, 500, "", strace, "-f", "-y", "-qq", "--seccomp-bpf", "-o", trace, "-e", "trace=write,fsync").CombinedOutput()
+	if strings.Contains(string(out), "ptrace") {
+		t.Skipf("this machine does not let strace trace: %s", out)
+	}
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	calls, err := os.ReadFile(trace)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, _, told := strings.Cut(string(calls), `"ack `)
+	if !told {
+		t.Fatalf("the second writer was told of nothing: %s", out)
+	}
+	for _, log := range left {
+		if !strings.Contains(before, "<"+log+">) = 0") {
+			t.Errorf("%s was not synced before the first answer", log)
+		}
+	}
+}
+
 // The call that takes the power from an ext4 file system: nothing that is not on
 // the disk gets there any more (linux/fs/ext4/ext4.h).
 const (

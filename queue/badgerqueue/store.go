@@ -174,7 +174,7 @@ func open(ctx context.Context, o Options, b bounds) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := errors.Join(removeEmptyLogs(o.Path), makeDiscard(o.Path)); err != nil {
+	if err := errors.Join(readyLogs(o.Path), makeDiscard(o.Path)); err != nil {
 		return nil, err
 	}
 	if !o.trusting {
@@ -282,9 +282,11 @@ func wrongKey(path string) error {
 		" where the key is right, %s is damaged and must come from a copy", path, badger.KeyRegistryFileName)
 }
 
-// removeEmptyLogs removes logs of no bytes, which a crash between creating and
-// sizing them leaves behind and which Badger refuses to open.
-func removeEmptyLogs(path string) error {
+// readyLogs prepares the logs for Badger. Those of no bytes, which a crash between
+// creating and sizing them leaves behind and which Badger refuses to open, are
+// removed. The others are synced: what a killed process wrote and had no time to
+// sync is read back from memory, and somebody may be told of it.
+func readyLogs(path string) error {
 	entries, err := os.ReadDir(path)
 	if err != nil {
 		return fmt.Errorf("reading the store's folder: %w", err)
@@ -304,9 +306,21 @@ func removeEmptyLogs(path string) error {
 			if err := os.Remove(filepath.Join(path, e.Name())); err != nil {
 				return fmt.Errorf("removing an empty log: %w", err)
 			}
+			continue
+		}
+		if err := syncFile(filepath.Join(path, e.Name())); err != nil { // Promise 1: what is read back is on the disk before it is told.
+			return fmt.Errorf("syncing a log: %w", err)
 		}
 	}
 	return nil
+}
+
+func syncFile(path string) error {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
 }
 
 // makeDiscard makes a file that Badger would make, and over whose failure it would
