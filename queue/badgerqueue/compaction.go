@@ -44,7 +44,8 @@ type compactions struct {
 	due     map[uint32]int // tables to be written, by their number of keys
 	begun   []time.Time    // when those of the last moments were
 
-	deep atomic.Int64 // tree.deep, since the last compaction
+	deep  atomic.Int64 // tree.deep, since the last compaction
+	ended atomic.Int64 // when that was, unix nanoseconds
 }
 
 // What Badger says of its compactions.
@@ -167,6 +168,7 @@ func (c *compactions) end(id int, done bool) {
 	c.running, c.held = false, nil
 	clear(c.due)
 	c.deep.Store(c.tree.deep())
+	c.ended.Store(time.Now().UnixNano())
 	c.turn.Broadcast()
 	c.mu.Unlock()
 	if missing > 0 { // Promise 1: what a compaction could not write is not removed.
@@ -186,6 +188,11 @@ func (c *compactions) end(id int, done bool) {
 	if err := errors.Join(errs...); err != nil {
 		_ = c.lost(fmt.Errorf("removing a table: %w", err))
 	}
+}
+
+// endedWithin tells whether tables were merged in the time that has just passed.
+func (c *compactions) endedWithin(d time.Duration) bool {
+	return c != nil && time.Since(time.Unix(0, c.ended.Load())) < d
 }
 
 // missing is how many records a table has that was to be written and is not

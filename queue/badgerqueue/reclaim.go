@@ -2,6 +2,7 @@ package badgerqueue
 
 import (
 	"context"
+	"runtime/debug"
 	"time"
 )
 
@@ -14,6 +15,10 @@ const (
 	// rewritten: its ordinary compaction rests meanwhile, and who writes more waits
 	// for it in the end.
 	reclaimRate = 1 << 20
+	// memoryKept is how long after a merge Badger may still let go of memory, and
+	// memoryEvery the least time between two collections of it.
+	memoryKept  = 45 * time.Second
+	memoryEvery = 8 * time.Second
 	// fillerSize is what one filling write adds to a memtable.
 	fillerSize = 512 << 10
 )
@@ -28,6 +33,7 @@ type reclaimer struct {
 	removed int64
 	flushed bool
 	last    time.Time // of a rewrite
+	freed   time.Time // when memory was given back
 	// What watch saw.
 	written, at int64
 	rate        float64 // bytes a second
@@ -40,6 +46,17 @@ func (r *reclaimer) watch() {
 		r.rate = float64(written-r.written) / time.Duration(at-r.at).Seconds()
 	}
 	r.written, r.at = written, at
+}
+
+// freeMemory gives back what merging tables took, in a lull. Badger takes 16 MiB
+// for each table it writes, keeps them for a while and then drops them; where
+// little else is allocated, the next garbage collection is minutes away.
+func (r *reclaimer) freeMemory() {
+	if r.rate > reclaimRate || !r.s.compactions.endedWithin(memoryKept) || time.Since(r.freed) < memoryEvery {
+		return
+	}
+	debug.FreeOSMemory()
+	r.freed = time.Now()
 }
 
 // reclaim is told what a sweep has removed, and takes the next step where its

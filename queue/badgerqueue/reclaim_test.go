@@ -63,3 +63,30 @@ func TestSpaceComesBackAfterADrain(t *testing.T) {
 	eventually(t, "the disk has its space back", func() bool { return s.Stats().DiskBytes < reclaimFrom+2*memTableSize })
 	checkCounters(t, s)
 }
+
+// TestMemoryOfMergesGoesBackInALull: soon after a merge, when little is written, and
+// not more often than it makes sense.
+func TestMemoryOfMergesGoesBackInALull(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	for name, c := range map[string]struct {
+		ended, freed time.Time
+		rate         float64
+		want         bool
+	}{
+		"in a lull":      {ended: now, want: true},
+		"under load":     {ended: now, rate: 2 * reclaimRate},
+		"long after":     {ended: now.Add(-2 * memoryKept)},
+		"just done":      {ended: now, freed: now},
+		"done a while":   {ended: now, freed: now.Add(-2 * memoryEvery), want: true},
+		"nothing merged": {ended: time.Unix(0, 0)},
+	} {
+		s := &Store{compactions: &compactions{}}
+		s.compactions.ended.Store(c.ended.UnixNano())
+		r := reclaimer{s: s, rate: c.rate, freed: c.freed}
+		r.freeMemory()
+		if got := r.freed != c.freed; got != c.want {
+			t.Errorf("%s: given back: %t, want %t", name, got, c.want)
+		}
+	}
+}

@@ -56,6 +56,7 @@ func (s *Store) sweep() {
 		s.lookAtClock(ctx)
 		s.disk.measure()
 		space.watch()
+		space.freeMemory()
 		removed, err := s.sweepOnce(ctx)
 		if err != nil && ctx.Err() == nil {
 			s.log.Error("removing old events", "error", err)
