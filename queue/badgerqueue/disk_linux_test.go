@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -14,6 +15,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/dgraph-io/badger/v4/table"
 
 	"github.com/userhero/relay/queue"
 )
@@ -121,16 +124,31 @@ func diskProcess(dir string) error {
 		case "count":
 			fmt.Println("delivered", s.Stats().Webhooks[w].Delivered)
 		case "rest":
-			s.compactions.mu.Lock()
-			n := len(s.compactions.begun)
-			rests := n == 0 || time.Since(s.compactions.begun[n-1]) > time.Second
-			s.compactions.mu.Unlock()
-			fmt.Println("rests", rests)
+			fmt.Println("rests", rests(s, time.Second))
 		case "close":
 			return s.Close(ctx)
 		}
 	}
 	return nil
+}
+
+// rests tells whether no table was written for a time: none came and none went, of
+// a memtable or of a merge, and no merge began one.
+func rests(s *Store, during time.Duration) bool {
+	look := func() (tables map[uint64]bool, begun time.Time) {
+		tables = make(map[uint64]bool)
+		s.compactions.tree.each(func(one *table.Table) { tables[one.ID()] = true })
+		s.compactions.mu.Lock()
+		defer s.compactions.mu.Unlock()
+		if n := len(s.compactions.begun); n > 0 {
+			begun = s.compactions.begun[n-1]
+		}
+		return tables, begun
+	}
+	tables, begun := look()
+	<-time.After(during)
+	now, last := look()
+	return maps.Equal(tables, now) && last.Equal(begun)
 }
 
 type child struct {

@@ -119,6 +119,16 @@ func lostOf(t *testing.T, s *Store, acked map[string]string) (lost []string) {
 	return lost
 }
 
+// lookStrace finds strace, which a test needs to do something.
+func lookStrace(t *testing.T, something string) string {
+	t.Helper()
+	strace, err := exec.LookPath("strace")
+	if err != nil {
+		t.Skip("needs strace, " + something)
+	}
+	return strace
+}
+
 // fault is an error that a call to the system returns at its nth time in a thread.
 type fault struct {
 	call, errno string
@@ -130,10 +140,7 @@ type fault struct {
 // acknowledgements it printed after the first call that failed; -1 where none did.
 func injected(t *testing.T, dir string, f fault, care string) (w written, after int) {
 	t.Helper()
-	strace, err := exec.LookPath("strace")
-	if err != nil {
-		t.Skip("needs strace, to have the system's calls fail")
-	}
+	strace := lookStrace(t, "to have the system's calls fail")
 	log := filepath.Join(t.TempDir(), "calls")
 	events := 120
 	if f.size > 10_000 {
@@ -259,10 +266,7 @@ func TestWithoutTheLatchFailedWritesAreForgotten(t *testing.T) {
 // makes everything slow and nothing else.
 func TestSlowDiskLosesNothing(t *testing.T) {
 	t.Parallel()
-	strace, err := exec.LookPath("strace")
-	if err != nil {
-		t.Skip("needs strace, to slow the system's calls down")
-	}
+	strace := lookStrace(t, "to slow the system's calls down")
 	dir := t.TempDir()
 	cmd := writerCommand(dir, 15, 500, "", strace, "-f", "-qq", "--seccomp-bpf", "-o", os.DevNull,
 		"-e", "trace=msync,fsync", "-e", "inject=msync,fsync:delay_exit=200000")
@@ -288,10 +292,7 @@ func TestSlowDiskLosesNothing(t *testing.T) {
 // on the disk before the next one answers.
 func TestWhatAKilledProcessWroteIsSyncedBeforeItIsTold(t *testing.T) {
 	t.Parallel()
-	strace, err := exec.LookPath("strace")
-	if err != nil {
-		t.Skip("needs strace, to see the system's calls")
-	}
+	strace := lookStrace(t, "to see the system's calls")
 	dir := t.TempDir()
 	if out, err := writerCommand(dir, 3, 500, "").CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
