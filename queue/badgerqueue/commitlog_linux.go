@@ -42,7 +42,7 @@ func findLog() (f logFields, err error) {
 	field := func(of reflect.Type, name string, kind reflect.Kind) (reflect.Type, uintptr) {
 		found, ok := of.FieldByName(name)
 		if err != nil || !ok || found.Type.Kind() != kind || len(found.Index) != 1 {
-			err = errors.New("badger's memtable has no log where it was in v4.9.6")
+			err = errors.New("badger's memtable has no log where it was in " + knownBadger)
 			return reflect.TypeFor[struct{}](), 0
 		}
 		if kind == reflect.Pointer {
@@ -60,7 +60,7 @@ func findLog() (f logFields, err error) {
 	data, at := field(file, "Data", reflect.Slice)
 	f.data = at
 	if err == nil && data.Elem().Kind() != reflect.Uint8 {
-		err = errors.New("badger's memtable has no bytes where they were in v4.9.6")
+		err = errors.New("badger's memtable has no bytes where they were in " + knownBadger)
 	}
 	return f, err
 }
