@@ -27,19 +27,19 @@ func BenchmarkBacklog(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		b.Run(fmt.Sprintf("waiting=%d", n), func(b *testing.B) { benchmarkBacklog(b, n) })
+		dir := b.TempDir()
+		s := openAt(b, Options{Path: dir})
+		w := newWebhook(b, s, "w")
+		pile(b, s, w, n)
+		if err := s.Close(context.Background()); err != nil {
+			b.Fatal(err)
+		}
+		b.Run(fmt.Sprintf("waiting=%d", n), func(b *testing.B) { benchmarkBacklog(b, dir, w) })
 	}
 }
 
-func benchmarkBacklog(b *testing.B, n int) {
-	dir := b.TempDir()
+func benchmarkBacklog(b *testing.B, dir string, w queue.WebhookID) {
 	s := openAt(b, Options{Path: dir})
-	w := newWebhook(b, s, "w")
-	pile(b, s, w, n)
-	if err := s.Close(context.Background()); err != nil {
-		b.Fatal(err)
-	}
-	s = openAt(b, Options{Path: dir})
 	b.ResetTimer()
 	picks := pick(b, s, w, b.N)
 	b.StopTimer()
