@@ -273,6 +273,12 @@ func (c *committer) commitBatch(b *batch, ops []operation) {
 	for _, f := range b.fresh {
 		f.hook.wake()
 	}
+	if c.log.short() {
+		runtime.Gosched() // who was told something does not wait for this
+		if err := c.log.extend(); err != nil {
+			_ = c.s.latch(fmt.Errorf("writing ahead in %s: %w", c.s.o.Path, err))
+		}
+	}
 }
 
 // write commits the batch's transaction, which is on the disk when it returns.

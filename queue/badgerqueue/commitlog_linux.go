@@ -29,10 +29,11 @@ type commitLog struct {
 	memtable *unsafe.Pointer // Badger's field: the memtable it writes to
 	log      unsafe.Pointer  // of the memtable synced last
 	synced   int             // how far
+	ready    int             // how far it is written ahead
 }
 
 // logFields are where Badger keeps what commitLog needs.
-type logFields struct{ memtable, log, file, data, end uintptr }
+type logFields struct{ memtable, log, file, fd, data, end uintptr }
 
 // slack is more than Badger writes behind the end of its log: an empty header.
 const slack = 64
@@ -57,10 +58,12 @@ func findLog() (f logFields, err error) {
 	_, f.end = field(log, "writeAt", reflect.Uint32)
 	file, at := field(log, "MmapFile", reflect.Pointer)
 	f.file = at
+	fd, at := field(file, "Fd", reflect.Pointer)
+	f.fd = at
 	data, at := field(file, "Data", reflect.Slice)
 	f.data = at
-	if err == nil && data.Elem().Kind() != reflect.Uint8 {
-		err = errors.New("badger's memtable has no bytes where they were in " + knownBadger)
+	if err == nil && (data.Elem().Kind() != reflect.Uint8 || fd != reflect.TypeFor[os.File]()) {
+		err = errors.New("badger's memtable has no file where it was in " + knownBadger)
 	}
 	return f, err
 }
@@ -78,17 +81,17 @@ func newCommitLog(db *badger.DB) *commitLog {
 // sync makes durable what was committed since it was called last.
 func (l *commitLog) sync() error {
 	log := *(*unsafe.Pointer)(unsafe.Add(*l.memtable, logAt.log))
-	data := *(*[]byte)(unsafe.Add(*(*unsafe.Pointer)(unsafe.Add(log, logAt.file)), logAt.data))
 	end := int(*(*uint32)(unsafe.Add(log, logAt.end)))
+	_, data := fileOf(log)
 	// An advice that is not taken costs speed alone.
 	if log != l.log {
-		l.log, l.synced = log, 0
+		l.log, l.synced, l.ready = log, 0, 0
 		// Around a page that is written for the first time the kernel would read
 		// others, and then write whole clusters of them at every sync.
 		_ = unix.Madvise(data, unix.MADV_RANDOM)
 	}
 	page := os.Getpagesize()
-	written := data[l.synced/page*page : min((end+slack+page-1)/page*page, len(data))]
+	written := data[l.synced/page*page : min(roundUp(end+slack, page), len(data))]
 	_ = unix.Madvise(written, unix.MADV_DONTNEED)
 	if err := unix.Msync(written, unix.MS_SYNC); err != nil {
 		return os.NewSyscallError("msync", err)
@@ -96,3 +99,46 @@ func (l *commitLog) sync() error {
 	l.synced = end
 	return nil
 }
+
+const (
+	// readyStep is how much of the log is written ahead at once, and readyLeast how
+	// little is left of it when that happens.
+	readyStep  = 512 << 10
+	readyLeast = readyStep / 4
+)
+
+var zeros [readyStep]byte
+
+// short tells that more of the log is to be written ahead.
+func (l *commitLog) short() bool {
+	return l != nil && l.log != nil && l.ready-l.synced < readyLeast && max(l.ready, l.synced) < memTableSize
+}
+
+// extend writes the log ahead, with the zeros that it reads as anyway: Badger makes
+// it as one hole. Syncing what was written into a hole writes the file system's
+// journal too, or whatever else tells where the blocks are, and that takes longer
+// than all the rest. Where the disk has no room for zeros, holes must do. Like sync
+// it may be used only between two commits.
+func (l *commitLog) extend() error {
+	file, data := fileOf(l.log)
+	from := max(l.ready, roundUp(l.synced+slack, os.Getpagesize()))
+	l.ready = min(from+readyStep, len(data))
+	if _, err := file.WriteAt(zeros[:l.ready-from], int64(from)); err != nil {
+		if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+			return nil
+		}
+		return err
+	}
+	if err := unix.Msync(data[from:l.ready], unix.MS_SYNC); err != nil {
+		return os.NewSyscallError("msync", err)
+	}
+	return nil
+}
+
+// fileOf is the file of a log, and its memory map.
+func fileOf(log unsafe.Pointer) (*os.File, []byte) {
+	file := *(*unsafe.Pointer)(unsafe.Add(log, logAt.file))
+	return *(**os.File)(unsafe.Add(file, logAt.fd)), *(*[]byte)(unsafe.Add(file, logAt.data))
+}
+
+func roundUp(n, to int) int { return (n + to - 1) / to * to }
