@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/userhero/relay/event"
 )
@@ -44,9 +45,42 @@ func TestRequestTellsItsContext(t *testing.T) {
 				r.Header.Set(c.header[i], c.header[i+1])
 			}
 			h := &Handler{CountryHeader: "CF-IPCountry"}
-			if got := h.defaults(r).Context; got != c.want {
+			if got := h.defaults(r, parsed(t, `{"message":"m"}`)).Context; got != c.want {
 				t.Errorf("got %+v\nwant %+v", got, c.want)
 			}
 		})
 	}
+}
+
+func TestWhatAFeedbackSaysIsNotLookedUp(t *testing.T) {
+	t.Parallel()
+	r := &http.Request{Header: http.Header{
+		"User-Agent":      {"Mozilla/5.0 (X11; Linux x86_64; rv:120.0) Gecko/20100101 Firefox/120.0"},
+		"Accept-Language": {"de"},
+		"Cf-Ipcountry":    {"DE"},
+	}}
+	h := &Handler{CountryHeader: "CF-IPCountry"}
+	const told = `{"message":"m","context":{"browser":"Chrome","browserVersion":"120","os":"macOS","locale":"en","country":"US"`
+	if got := h.defaults(r, parsed(t, told+`,"deviceType":"desktop"}}`)).Context; got != (event.Context{}) {
+		t.Errorf("looked up %+v for a feedback that says all of it", got)
+	}
+	f := parsed(t, told+`}}`)
+	f.Fill(h.defaults(r, f))
+	document, err := f.Document(event.Created, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	const want = `"context":{"browser":"Chrome","browserVersion":"120","os":"macOS","deviceType":"desktop","locale":"en","country":"US"}`
+	if !strings.Contains(string(document), want) {
+		t.Errorf("%s has no %s", document, want)
+	}
+}
+
+func parsed(t *testing.T, submission string) *event.Feedback {
+	t.Helper()
+	f, err := event.Parse([]byte(submission))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
 }

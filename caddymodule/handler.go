@@ -110,7 +110,6 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if h.geo, err = openGeoIP(h.GeoIP); err != nil {
 		return err
 	}
-	userAgents() // takes 20 ms, which no visitor should wait for
 	h.cors, err = newCORS(h.AllowOrigins)
 	return err
 }
@@ -211,7 +210,7 @@ func (h *Handler) trapped(feedback *event.Feedback) bool {
 func (h *Handler) submit(r *http.Request, feedback *event.Feedback, identity []byte) (queue.Receipt, error) {
 	now := time.Now()
 	clientID := feedback.ID()
-	feedback.Fill(h.defaults(r))
+	feedback.Fill(h.defaults(r, feedback))
 	project := feedback.ProjectID()
 	if err := h.limitProject(project); err != nil {
 		return queue.Receipt{}, err

@@ -197,7 +197,7 @@ func (h *Handler) recordOnce(r *http.Request, s *overheard, answer []byte, heade
 		}
 	}
 	now := time.Now()
-	s.feedback.Fill(h.defaults(r))
+	s.feedback.Fill(h.defaults(r, s.feedback))
 	keys, err := idempotencyKeys(header, s.feedback.ProjectID(), "", s.identity)
 	if err != nil {
 		return queue.Event{}, err

@@ -130,6 +130,13 @@ func (f *Feedback) Status() string { return f.get("status") }
 // CreatedAt is when it was given, as documents write it; empty where unknown.
 func (f *Feedback) CreatedAt() string { return f.get("createdAt") }
 
+// HasContext tells whether the context has all of these members, so that nobody
+// need look for them elsewhere.
+func (f *Feedback) HasContext(names ...string) bool {
+	ctx := f.member(f.root, "context")
+	return !slices.ContainsFunc(names, func(name string) bool { return f.member(ctx, name) == none })
+}
+
 // Fill fills in what the submission does not have.
 func (f *Feedback) Fill(d Defaults) {
 	f.fillText(f.root, "projectId", d.Project)
