@@ -20,6 +20,7 @@ type hook struct {
 	ledger     *ledger
 	api        bool
 	deleted    bool
+	ended      time.Time // when it was deleted
 
 	config relay.WebhookConfig
 	// others are configurations that are being put in force, or that somebody gave

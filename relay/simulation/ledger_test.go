@@ -219,6 +219,9 @@ func (b *ledger) arrive(h *hook, r *http.Request, body []byte) *visit {
 		return nil
 	}
 	d := b.all[id]
+	if d != nil && d.hook == h && h.deleted && h.ended.Equal(now) {
+		return nil // at this very moment, when it was on its way
+	}
 	if d == nil || d.hook != h || d.lease == nil {
 		b.faultLocked("%s comes to %s, and is not out", id, h.name)
 		return nil
@@ -389,7 +392,7 @@ func (b *ledger) forgotten(id queue.WebhookID, ended int64) {
 	}
 	clear(h.out)
 	delete(b.hooks, id)
-	h.deleted = true
+	h.deleted, h.ended = true, time.Now()
 }
 
 // killed enters that the process has died: what was out is not out any more.

@@ -543,16 +543,23 @@ func (w *world) trouble() error {
 	return nil
 }
 
-// sync lets what was settled reach the disk.
+// sync lets what was settled reach the disk. What is settled meanwhile, be it at
+// this very moment, may reach it or not.
 func (w *world) sync() {
-	settled := time.Now()
+	b := w.ledger
+	b.mu.Lock()
+	settled := make(map[*delivery]standing, len(b.unsure))
+	for d := range b.unsure {
+		settled[d] = d.standing
+	}
+	b.mu.Unlock()
 	w.engine.sync()
-	w.ledger.mu.Lock()
-	defer w.ledger.mu.Unlock()
-	for d := range w.ledger.unsure {
-		if !d.since.After(settled) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for d, s := range settled {
+		if d.standing == s {
 			d.past = nil
-			delete(w.ledger.unsure, d)
+			delete(b.unsure, d)
 		}
 	}
 }

@@ -112,8 +112,7 @@ func TestWeek(t *testing.T) {
 	if underRace && *rateFlag < 1 {
 		return // the life of a week is many times that of TestSimulation, which runs here too
 	}
-	t.Parallel()
-	synctest.Test(t, week)
+	synctest.Test(t, week) // beside no other test: it measures the heap, which all share
 }
 
 func week(t *testing.T) {
