@@ -46,9 +46,10 @@ type hook struct {
 
 	// What the webhook surely lets out: the rules of the relay's window and
 	// breaker, on their safe side.
-	window  int
-	refused int
-	open    bool // the breaker may be
+	window   int
+	narrowed time.Time // when an answer narrowed it last
+	refused  int
+	open     bool // the breaker may be
 	// surely counts refused connections and nothing that is in doubt; from ten
 	// on, or while the webhook is failing, the breaker is open for sure.
 	surely int
@@ -171,9 +172,10 @@ func (h *hook) keepRate(l *lease) {
 
 // answeredWell closes the breaker and widens the window.
 func (h *hook) answeredWell() {
-	if h.open {
+	switch {
+	case h.open:
 		h.window = 1
-	} else {
+	case !h.narrowed.Equal(time.Now()): // else the relay may have widened it first
 		h.window = min(h.window+1, h.config.Concurrency)
 	}
 	h.open, h.refused, h.surely = false, 0, 0
@@ -185,7 +187,7 @@ func (h *hook) answeredBadly(last *visit, class string) {
 	connected := last != nil
 	busy := !connected || class == "timeout" || class == "http_429" || class == "http_503"
 	if busy {
-		h.window = 1
+		h.window, h.narrowed = 1, time.Now()
 	}
 	if h.refused++; connected {
 		h.refused = 0
