@@ -52,7 +52,8 @@ type hook struct {
 	open     bool // the breaker may be
 	// surely counts refused connections and nothing that is in doubt; from ten
 	// on, or while the webhook is failing, the breaker is open for sure.
-	surely int
+	surely      int
+	surelySince time.Time // when it came to ten; the relay hears of it in this moment
 	// bound is how many attempts may be under way: more than concurrency says
 	// only while those of other settings end.
 	bound int
@@ -195,6 +196,9 @@ func (h *hook) answeredBadly(last *visit, class string) {
 	if h.surely++; class != "refused" && class != "dns" {
 		h.surely = 0
 	}
+	if h.surely == connectionFailures {
+		h.surelySince = time.Now()
+	}
 	if h.refused >= connectionFailures {
 		h.open = true
 	}
@@ -203,7 +207,7 @@ func (h *hook) answeredBadly(last *visit, class string) {
 // surelyOpen tells whether the breaker lets out one attempt at a time, as far as
 // everybody must know.
 func (h *hook) surelyOpen() bool {
-	return h.surely >= connectionFailures || h.state == relay.Failing && !h.unsure
+	return h.surely >= connectionFailures && time.Now().After(h.surelySince) || h.state == relay.Failing && !h.unsure
 }
 
 // ranOut: a ladder came to its end.

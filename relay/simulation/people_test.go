@@ -269,7 +269,10 @@ func (w *world) enable() error {
 		h.receiver.feel(well)
 	}
 	w.ledger.mu.Lock()
-	h.refused, h.surely = 0, 0
+	h.refused, h.surely, h.unsure = 0, 0, true
+	for l := range h.out { // others may go out beside it from now on
+		l.open = false
+	}
 	w.ledger.mu.Unlock()
 	_ = w.do(h, "enable", func(ctx context.Context) error { return w.relay.Enable(ctx, h.name, "sim") })
 	w.ledger.mu.Lock()
