@@ -171,15 +171,18 @@ func (h *hook) keepRate(l *lease) {
 	}
 }
 
-// answeredWell closes the breaker and widens the window.
+// answeredWell closes the breaker and widens the window. While the state is
+// changing the breaker may be open after it: what failed for good opens it only
+// when the store has time for that.
 func (h *hook) answeredWell() {
+	open := h.open && h.unsure
 	switch {
 	case h.open:
 		h.window = 1
 	case !h.narrowed.Equal(time.Now()): // else the relay may have widened it first
 		h.window = min(h.window+1, h.config.Concurrency)
 	}
-	h.open, h.refused, h.surely = false, 0, 0
+	h.open, h.refused, h.surely = open, 0, 0
 	h.unsure = h.unsure || h.state == relay.Failing
 }
 

@@ -67,13 +67,17 @@ func (h *hook) idles() error {
 		}
 	}
 	waited := now.Sub(since)
+	var per time.Duration // between two attempts
+	if r := h.config.Rate; r.Events > 0 {
+		per = r.Per / time.Duration(r.Events)
+	}
 	switch {
-	case h.open:
-		if len(h.out) == 0 && waited > 5*time.Minute+moment {
+	case h.open: // what is given back, for it must keep order, takes its turn in the rate too
+		if len(h.out) == 0 && waited > 5*time.Minute+moment && now.Sub(h.lastOut) > 2*per+moment {
 			return fmt.Errorf("%s is due since %v, nothing is under way to %s, and no probe went out for %v", first.id, now.Sub(first.due), h.name, waited)
 		}
-	case h.config.Rate.Events > 0:
-		if per := h.config.Rate.Per / time.Duration(h.config.Rate.Events); len(h.out) == 0 && min(waited, now.Sub(h.lastOut)) > 2*per+moment {
+	case per > 0:
+		if len(h.out) == 0 && min(waited, now.Sub(h.lastOut)) > 2*per+moment {
 			return fmt.Errorf("%s is due since %v, nothing is under way to %s, and its rate is %s", first.id, now.Sub(first.due), h.name, h.config.Rate)
 		}
 	case len(h.out) < h.window:
