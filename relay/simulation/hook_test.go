@@ -219,9 +219,10 @@ func (h *hook) ranOut() {
 	h.unsure = true
 }
 
-// restarted: the relay begins anew.
+// restarted: the relay begins anew, with the state that was stored last. That it
+// was failing nobody may have seen.
 func (h *hook) restarted() {
-	h.window, h.refused, h.surely, h.open = 1, 0, 0, h.state == relay.Failing
+	h.window, h.refused, h.surely, h.open = 1, 0, 0, true
 	h.begun = nil
 	if h.takes() {
 		h.taking, h.stopped = time.Now(), time.Time{}

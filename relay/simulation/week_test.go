@@ -15,6 +15,7 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+	"unsafe"
 
 	eventpkg "github.com/userhero/relay/event"
 	"github.com/userhero/relay/queue/badgerqueue"
@@ -118,6 +119,7 @@ func TestWeek(t *testing.T) {
 func week(t *testing.T) {
 	interval := time.Duration(float64(time.Second) / *rateFlag)
 	total := int(*daysFlag * float64(24*time.Hour/interval))
+	noted := uint64(total) * uint64(unsafe.Sizeof(time.Time{})+3) // what the test itself keeps of each event
 	accepted := make([]time.Time, total)
 	receivers := make(map[string]*toll)
 	for host, answers := range map[string]time.Duration{"away": 5 * time.Millisecond, "quick": time.Millisecond, "slow": 200 * time.Millisecond} {
@@ -150,14 +152,19 @@ func week(t *testing.T) {
 	start := time.Now()
 	leaves, returns := start.Add(lead), start.Add(lead+outage)
 	var before, during uint64
-	for n := range total {
+	for n, report := 0, start; n < total; n++ {
 		now := time.Now()
+		if !now.Before(report) {
+			report = report.Add(6 * time.Hour)
+			w, _ := r.Webhook("away")
+			t.Logf("after %v: %d accepted; %+v", now.Sub(start), n, w.Counts)
+		}
 		switch {
 		case before == 0 && !now.Before(leaves):
-			before = heap()
+			before = heap() - noted
 			away.leave(true)
 		case during == 0 && !now.Before(returns):
-			during = heap()
+			during = heap() - noted
 			w, _ := r.Webhook("away")
 			if min := int64(outage/interval) * 9 / 10; w.Counts.Pending+w.Counts.Retrying < min {
 				t.Errorf("after %v away only %+v wait", outage, w.Counts)
