@@ -50,6 +50,9 @@ type hook struct {
 	narrowed time.Time // when an answer narrowed it last
 	refused  int
 	open     bool // the breaker may be
+	// lastFailed is when a delivery failed for good last, which opens the breaker
+	// once the webhook's state can be stored.
+	lastFailed time.Time
 	// surely counts refused connections and nothing that is in doubt; from ten
 	// on, or while the webhook is failing, the breaker is open for sure.
 	surely      int
@@ -215,8 +218,7 @@ func (h *hook) surelyOpen() bool {
 
 // ranOut: a ladder came to its end.
 func (h *hook) ranOut() {
-	h.open = true
-	h.unsure = true
+	h.open, h.unsure, h.lastFailed = true, true, time.Now()
 }
 
 // restarted: the relay begins anew, with the state that was stored last. That it

@@ -268,6 +268,7 @@ func (w *world) enable() error {
 	if h.receiver.mood() == gone {
 		h.receiver.feel(well)
 	}
+	began := time.Now()
 	w.ledger.mu.Lock()
 	h.refused, h.surely, h.unsure = 0, 0, true
 	for l := range h.out { // others may go out beside it from now on
@@ -276,7 +277,9 @@ func (w *world) enable() error {
 	w.ledger.mu.Unlock()
 	_ = w.do(h, "enable", func(ctx context.Context) error { return w.relay.Enable(ctx, h.name, "sim") })
 	w.ledger.mu.Lock()
-	h.open, h.surely, h.window = h.refused >= connectionFailures, 0, 1
+	// What failed for good meanwhile may open the breaker only now.
+	h.open = h.refused >= connectionFailures || !h.lastFailed.Before(began)
+	h.surely, h.window = 0, 1
 	w.ledger.mu.Unlock()
 	return nil
 }

@@ -157,7 +157,7 @@ func week(t *testing.T) {
 		if !now.Before(report) {
 			report = report.Add(6 * time.Hour)
 			w, _ := r.Webhook("away")
-			t.Logf("after %v: %d accepted; %+v", now.Sub(start), n, w.Counts)
+			t.Logf("after %v: %d accepted; away %+v", now.Sub(start), n, w.Counts)
 		}
 		switch {
 		case before == 0 && !now.Before(leaves):
@@ -201,8 +201,8 @@ func week(t *testing.T) {
 			t.Errorf("%s: %d events never came, %d twice, the last after %v", host, never, twice, c.latest)
 		}
 	}
-	if waiting := outage / interval; during > 2*before+(16<<20)+uint64(waiting)*16 {
-		t.Errorf("with %d waiting the heap has %d KiB, before %d", waiting, during>>10, before>>10)
+	if during > before+(32<<20) { // caches, whose bounds are reached meanwhile; not what waits
+		t.Errorf("with %d waiting the heap has %d KiB, before %d", outage/interval, during>>10, before>>10)
 	}
 }
 
