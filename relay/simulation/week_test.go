@@ -108,7 +108,8 @@ func (c *toll) missing() (never, twice int) {
 // The store is a real one. What is scaled, against a week at 50 events a second,
 // are the rate and the days before and after: nothing the relay or the store
 // decides by depends on them, but for the bounds of windows, and the backlog is
-// more than those. -week-days 7 -week-rate 50 is the whole of it, for hours.
+// more than those. -week-rate 50 is the whole outage, in an hour and a half, and
+// -week-days 7 the whole week.
 func TestWeek(t *testing.T) {
 	if underRace && *rateFlag < 1 {
 		return // the life of a week is many times that of TestSimulation, which runs here too
