@@ -154,15 +154,22 @@ func (l *lane) poll(ctx context.Context, max int) ([]*queue.Lease, time.Duration
 	if err := l.s.failure(); err != nil {
 		return nil, 0, err
 	}
-	room := min(l.drain(), max)
+	room, ok := l.drain()
+	if !ok {
+		return nil, 0, queue.ErrClosed
+	}
+	room = min(room, max)
 	if room <= 0 {
 		return nil, 0, nil
 	}
 	view := view{db: l.s.db}
 	defer view.close()
 	if l.needsDisk() {
-		txn, out := l.snapshot()
+		txn, out, ok := l.snapshot()
 		view.txn = txn
+		if !ok {
+			return nil, 0, queue.ErrClosed
+		}
 		if err := l.refill(txn, out); err != nil {
 			return nil, 0, err
 		}
@@ -195,18 +202,24 @@ func (v *view) close() {
 	}
 }
 
-// drain takes over the inbox and returns how many leases may go out.
-func (l *lane) drain() (room int) {
+// drain takes over the inbox and returns how many leases may go out. It takes
+// nothing and is not ok if the lane was closed: the inbox and the marks may be
+// those of the next lane.
+func (l *lane) drain() (room int, ok bool) {
 	l.h.mu.Lock()
 	defer l.h.mu.Unlock()
+	if l.h.lane != l {
+		return 0, false
+	}
 	l.drainLocked()
 	l.headsLocked()
 	if l.calls++; l.calls%markEvery == 0 {
 		l.markLocked()
 	}
-	return l.o.MaxInFlight - l.out
+	return l.o.MaxInFlight - l.out, true
 }
 
+// drainLocked takes over the inbox. The lane must be the open one.
 func (l *lane) drainLocked() {
 	in := &l.h.inbox
 	if in.lost {
@@ -284,23 +297,31 @@ func (l *lane) needsDisk() bool {
 }
 
 // snapshot opens a transaction that agrees with the lane: the inbox is empty,
-// what comes into it from now on is not in the snapshot, and out is what was
-// on lease then.
-func (l *lane) snapshot() (txn *badger.Txn, out map[uint64]bool) {
+// what comes into it from now on is not in the snapshot, and out is what the lane
+// has in hand: leased, or given back and not handed out again. The caller
+// discards the transaction also if ok is false, which means that the lane was
+// closed.
+func (l *lane) snapshot() (txn *badger.Txn, out map[uint64]bool, ok bool) {
 	l.s.visible.Lock()
 	defer l.s.visible.Unlock()
 	txn = l.s.db.NewTransaction(false)
 	l.h.mu.Lock()
 	defer l.h.mu.Unlock()
+	if l.h.lane != l {
+		return txn, nil, false
+	}
 	l.drainLocked()
 	if len(l.fresh) == 0 && !l.tail {
 		l.h.inbox.behind = false // from here on, the inbox has no gap
 	}
-	out = make(map[uint64]bool, len(l.h.leased))
+	out = make(map[uint64]bool, len(l.h.leased)+len(l.returned))
 	for seq := range l.h.leased {
 		out[seq] = true
 	}
-	return txn, out
+	for _, t := range l.returned {
+		out[t.seq] = true
+	}
+	return txn, out, true
 }
 
 // refill reads the windows that are empty and have more on disk.
@@ -312,11 +333,7 @@ func (l *lane) refill(txn *badger.Txn, out map[uint64]bool) error {
 		}
 		l.tail = atEnd
 		if !atEnd {
-			l.h.mu.Lock()
-			l.h.inbox.behind = true
-			clear(l.h.inbox.fresh)
-			l.h.inbox.fresh, l.h.inbox.bytes = l.h.inbox.fresh[:0], 0
-			l.h.mu.Unlock()
+			l.fallBehind()
 			l.signal() // there is more to read, whatever is found now
 		}
 	}
@@ -326,6 +343,19 @@ func (l *lane) refill(txn *badger.Txn, out map[uint64]bool) error {
 		}
 	}
 	return nil
+}
+
+// fallBehind drops the new events that the inbox holds: the lane will read them
+// from disk.
+func (l *lane) fallBehind() {
+	l.h.mu.Lock()
+	defer l.h.mu.Unlock()
+	if l.h.lane != l {
+		return
+	}
+	l.h.inbox.behind = true
+	clear(l.h.inbox.fresh)
+	l.h.inbox.fresh, l.h.inbox.bytes = l.h.inbox.fresh[:0], 0
 }
 
 // refillFresh reads on in B from next; it tells whether it came to the end.

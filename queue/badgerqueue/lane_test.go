@@ -203,3 +203,121 @@ func testEveryDeliveryGoesOutOnce(t *testing.T, b bounds) {
 	}
 	checkCounters(t, s)
 }
+
+// openLane opens a webhook's lane.
+func openLane(t *testing.T, s *Store, w queue.WebhookID) *lane {
+	t.Helper()
+	l, err := s.Lane(w, queue.LaneOptions{MaxInFlight: 8})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l.(*lane)
+}
+
+// polls returns what the lane can lease at once.
+func polls(t *testing.T, l *lane, most int) []*queue.Lease {
+	t.Helper()
+	leases, _, err := l.poll(t.Context(), most)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return leases
+}
+
+// TestDeliveryGivenBackWhileTheLaneReadsAnewGoesOutOnce forces the order in which
+// a lane forgets its windows, a lease is given back for at once, and the lane
+// reads the disk.
+func TestDeliveryGivenBackWhileTheLaneReadsAnewGoesOutOnce(t *testing.T) {
+	t.Parallel()
+	for name, prepare := range map[string]func(lease *queue.Lease) error{
+		"fresh":    nil,
+		"retrying": func(lease *queue.Lease) error { return lease.Retry(time.Now(), queue.Attempt{Status: 500}) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := openAt(t, Options{Path: fastDir(t)})
+			w := newWebhook(t, s, "w")
+			l := openLane(t, s, w)
+			e := enqueue(t, s, entry(1, w))
+			lease := polls(t, l, 1)[0]
+			if prepare != nil {
+				if err := prepare(lease); err != nil {
+					t.Fatal(err)
+				}
+				leases, err := l.Next(t.Context(), 1)
+				if err != nil {
+					t.Fatal(err)
+				}
+				lease = leases[0]
+			}
+
+			l.h.moved(0) // as Requeue of some other delivery does
+			l.drain()
+			if err := lease.Defer(time.Time{}); err != nil {
+				t.Fatal(err)
+			}
+			again := polls(t, l, 1)
+			if len(again) != 1 || again[0].Event.ID != e.ID {
+				t.Fatalf("the delivery that was given back is not handed out: %v", again)
+			}
+			for _, w := range l.fresh {
+				t.Errorf("event %d is out and in the window of fresh deliveries", w.seq)
+			}
+			for n, r := range l.rungs {
+				for _, w := range r.window {
+					t.Errorf("event %d is out and in the window of rung %d", w.seq, n)
+				}
+			}
+			if err := again[0].Ack(queue.Attempt{At: time.Now(), Status: 200}); err != nil {
+				t.Fatal(err)
+			}
+			eventually(t, "the delivery is delivered", func() bool {
+				d, err := s.Delivery(t.Context(), again[0].Delivery.ID)
+				return err == nil && d.State == queue.Delivered
+			})
+			if more := polls(t, l, 1); len(more) > 0 {
+				t.Errorf("a delivery that was acknowledged is handed out again, %d attempts", more[0].Delivery.Attempts)
+			}
+		})
+	}
+}
+
+// TestClosedLaneTakesNothingFromTheNext has a call of Next go on after its lane was
+// closed and the next one was opened.
+func TestClosedLaneTakesNothingFromTheNext(t *testing.T) {
+	t.Parallel()
+	s := openAt(t, Options{Path: fastDir(t)})
+	w := newWebhook(t, s, "w")
+	old := openLane(t, s, w)
+	leased := enqueue(t, s, entry(1, w))
+	if got := polls(t, old, 1); len(got) != 1 {
+		t.Fatalf("%d leases, want 1", len(got))
+	}
+	if err := old.Close(); err != nil {
+		t.Fatal(err)
+	}
+	l := openLane(t, s, w)
+	if got := polls(t, l, 8); len(got) != 1 || got[0].Event.ID != leased.ID {
+		t.Fatalf("the next lane hands out %v, want what the closed one had out", got)
+	} else if err := got[0].Defer(time.Now().Add(time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	fresh := enqueue(t, s, entry(2, w))
+	for range markEvery { // so often that it would publish its marks
+		old.drain()
+	}
+	if got := polls(t, l, 8); len(got) != 1 || got[0].Event.ID != fresh.ID {
+		t.Errorf("the next lane hands out %v, want the new event", got)
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for range markEvery {
+		old.drain()
+	}
+	l = openLane(t, s, w)
+	if got := polls(t, l, 8); len(got) != 1 || got[0].Event.ID != fresh.ID {
+		t.Errorf("a lane opened after that hands out %v, want the event whose lease was lost", got)
+	}
+	checkCounters(t, s)
+}
