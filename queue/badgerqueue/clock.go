@@ -14,6 +14,8 @@ const (
 	// shiftKeep is how far it must have moved to be written for its own sake; less
 	// rides in the next commit.
 	shiftKeep = time.Second
+	// mostWait is the longest that anything waits.
+	mostWait = 100 * 365 * 24 * time.Hour
 )
 
 // clock is the store's own time, in which everything waits and ends. It begins
@@ -56,9 +58,12 @@ func (c *clock) now() time.Time {
 	return c.base.Add(time.Since(c.start) + time.Duration(c.slept.Load()))
 }
 
-// at turns a time that a caller computed from time.Now into the store's.
+// at turns a time that a caller computed from time.Now into the store's. A time
+// that has passed, such as the zero time, is now: a key of an earlier time would
+// move the low-water mark of its rung back, or, before 1970, sort behind all others.
+// So would one after 2262, which has no nanoseconds in 64 bits.
 func (c *clock) at(t time.Time) time.Time {
-	left := time.Until(t) // first: what passes between the two may only make it later
+	left := min(max(time.Until(t), 0), mostWait) // first: what passes between the two may only make it later
 	return c.now().Add(left)
 }
 

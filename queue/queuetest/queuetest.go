@@ -92,6 +92,7 @@ func Run(t *testing.T, h Harness) {
 		{"RequeueGivesFreshLadder", requeueGivesFreshLadder},
 		{"RequeueIsNeverEarly", requeueIsNeverEarly},
 		{"RequeueMovesWhatWaits", requeueMovesWhatWaits},
+		{"ZeroTimeIsAtOnce", zeroTimeIsAtOnce},
 		{"RequeueLeavesLeasedAlone", requeueLeavesLeasedAlone},
 		{"RequeueMakesAMissingDelivery", requeueMakesAMissingDelivery},
 		{"RequeueOfUnknownIsNotFound", requeueOfUnknownIsNotFound},

@@ -103,6 +103,40 @@ func requeueMovesWhatWaits(t *trial) {
 	t.nothing(l, "all was delivered")
 }
 
+// zeroTimeIsAtOnce: a time that passed long ago, or none, or one that will never
+// come hides no other delivery of its rung, also from a lane that is opened later.
+func zeroTimeIsAtOnce(t *trial) {
+	w := t.webhook("w")
+	l := t.lane(w, 8)
+	events := t.several(6, w)
+	leases := t.leases(l, 4)
+	t.ok("Retry at the zero time", leases[0].Retry(time.Time{}, made(500)))
+	t.ok("Retry now", leases[1].Retry(time.Now(), made(500)))
+	t.ok("Retry in the year 1", leases[2].Retry(time.Unix(-1<<33, 0), made(500)))
+	t.ok("Retry in 1970", leases[3].Retry(time.Unix(1, 0), made(500)))
+	for _, lease := range leases {
+		t.becomes(lease.Delivery.ID, queue.Retrying)
+	}
+	t.ok("closing the lane", l.Close())
+	t.requeue(queue.DeliveryID{Event: events[4].ID, Webhook: w}, time.Time{})
+	t.requeue(queue.DeliveryID{Event: events[5].ID, Webhook: w}, time.Now())
+	never := t.enqueue(w)
+	t.requeue(queue.DeliveryID{Event: never.ID, Webhook: w}, time.Date(9999, 12, 31, 0, 0, 0, 0, time.UTC))
+	for range 2 {
+		l = t.lane(w, 8)
+		got := make(map[queue.EventID]bool)
+		for _, lease := range t.leases(l, len(events)) {
+			got[lease.Event.ID] = true
+			if d := lease.Delivery; d.Due.After(time.Now().Add(time.Minute)) {
+				t.Errorf("what is due at once shows %s", d.Due)
+			}
+		}
+		equal(t, "how many different deliveries come", len(got), len(events))
+		t.nothing(l, "the last one is due in the year 9999")
+		t.reopen()
+	}
+}
+
 func requeueLeavesLeasedAlone(t *trial) {
 	w := t.webhook("w")
 	l := t.lane(w, 8)
