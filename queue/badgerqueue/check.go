@@ -47,7 +47,7 @@ func (r *CheckReport) found(where, format string, args ...any) {
 // the counters count what is there. It ends early with queue.ErrClosed when the
 // store closes.
 func (s *Store) Check(ctx context.Context) (CheckReport, error) {
-	c := checker{s: s, ctx: ctx, counts: make(map[queue.WebhookID]queue.Counts), webhooks: make(map[queue.WebhookID]bool)}
+	c := checker{s: s, ctx: ctx, counts: make(map[queue.WebhookID]queue.Counts), webhooks: make(map[queue.WebhookID]laneRecord)}
 	c.r.Findings = []Finding{}
 	err := s.view(ctx, func(txn *badger.Txn) error {
 		c.txn = txn
@@ -73,8 +73,20 @@ type checker struct {
 	txn      *badger.Txn
 	r        CheckReport
 	seen     int64
-	webhooks map[queue.WebhookID]bool
-	counts   map[queue.WebhookID]queue.Counts
+	webhooks map[queue.WebhookID]laneRecord
+	counts   map[queue.WebhookID]queue.Counts // of the deliveries met
+}
+
+// laneRecord is what the store keeps of a webhook's lane.
+type laneRecord struct {
+	counts queue.Counts
+	marks  marks
+	err    error // the record cannot be read
+}
+
+// passed reports a delivery that waits where its webhook's lane does not look.
+func (c *checker) passed(seq uint64, w queue.WebhookID) {
+	c.r.found(eventName(seq), "the lane of webhook %d has passed its delivery, which waits", w)
 }
 
 // each visits the records of a prefix.
@@ -108,7 +120,11 @@ func (c *checker) webhookRecords() error {
 			return
 		}
 		c.r.Webhooks++
-		c.webhooks[w.ID] = true
+		var l laneRecord
+		if l.counts, l.marks, l.err = getLane(c.txn, w.ID); errors.Is(l.err, badger.ErrKeyNotFound) {
+			l.err = nil
+		}
+		c.webhooks[w.ID] = l
 	})
 }
 
@@ -123,7 +139,8 @@ func (c *checker) events() error {
 	})
 }
 
-// deliveries checks B records, and that what waits on a rung has its R key.
+// deliveries checks B records, that what waits on a rung has its R key, and that
+// no lane has passed what waits in order of acceptance.
 func (c *checker) deliveries() error {
 	return c.each(prefixDeliveries, func(key, rec []byte) {
 		seq := seqOf(key)
@@ -141,8 +158,12 @@ func (c *checker) deliveries() error {
 				c.r.found(eventName(seq), "the delivery to webhook %d has state %d, which is none", d.webhook, d.state)
 				continue
 			}
-			if d.state.Waiting() && c.webhooks[d.webhook] {
+			l, lives := c.webhooks[d.webhook]
+			if d.state.Waiting() && lives {
 				c.r.Waiting++
+			}
+			if d.fresh() && lives && l.err == nil && seq < l.marks.fresh {
+				c.passed(seq, d.webhook)
 			}
 			c.counts[d.webhook] = c.counts[d.webhook].Add(countOf(d.state))
 			if d.log != nil {
@@ -152,7 +173,7 @@ func (c *checker) deliveries() error {
 				}
 			}
 			at, ok := d.waitsAt(seq)
-			if ok && c.webhooks[d.webhook] && !c.has(waitingKey(d.webhook, d.rung, at)) {
+			if ok && lives && !c.has(waitingKey(d.webhook, d.rung, at)) {
 				c.r.found(eventName(seq), "the delivery to webhook %d waits, and nothing will wake it", d.webhook)
 			}
 		}
@@ -173,12 +194,17 @@ func countOf(s queue.State) (n queue.Counts) {
 	return n
 }
 
-// waiting checks that each R key names a delivery that waits there.
+// waiting checks that each R key names a delivery that waits there, and that no
+// lane has passed it.
 func (c *checker) waiting() error {
 	return c.each(prefixWaiting, func(key, _ []byte) {
 		w, at, _ := parseWaitingKey(key)
-		if !c.webhooks[w] {
+		l, lives := c.webhooks[w]
+		if !lives {
 			return // its webhook was deleted; the sweep removes it
+		}
+		if low, used := l.marks.due[key[5]]; l.err == nil && (!used || at.due < low) {
+			c.passed(at.seq, w)
 		}
 		ds, err := getDeliveries(c.txn, at.seq)
 		if err != nil {
@@ -263,45 +289,13 @@ func (c *checker) counters() error {
 	}
 	c.r.Newest = max(c.r.Newest, st.seq)
 	for _, w := range slices.Sorted(maps.Keys(c.webhooks)) {
-		n, m, err := getLane(c.txn, w)
-		if err != nil && !errors.Is(err, badger.ErrKeyNotFound) {
-			c.r.found(fmt.Sprintf("webhook %d", w), "counters: %v", err)
-			continue
-		}
-		if n != c.counts[w] {
-			c.r.found(fmt.Sprintf("webhook %d", w), "it counts %+v, and %+v are there", n, c.counts[w])
-		}
-		if err := c.marksHold(w, m); err != nil {
-			return err
+		switch l := c.webhooks[w]; {
+		case l.err != nil:
+			c.r.found(fmt.Sprintf("webhook %d", w), "counters: %v", l.err)
+		case l.counts != c.counts[w]:
+			c.r.found(fmt.Sprintf("webhook %d", w), "it counts %+v, and %+v are there", l.counts, c.counts[w])
 		}
 	}
-	return nil
-}
-
-// marksHold checks that a lane begins to read before everything that waits.
-func (c *checker) marksHold(w queue.WebhookID, m marks) error {
-	if m.fresh > 1 {
-		err := scan(c.txn, []byte{prefixDeliveries}, nil, func(key, rec []byte) (bool, error) {
-			if seqOf(key) >= m.fresh {
-				return false, nil
-			}
-			ds, err := decodeDeliveries(nil, key, rec)
-			if d := ds.find(w); err == nil && d != nil && d.fresh() {
-				c.r.found(eventName(seqOf(key)), "the lane of webhook %d has passed its delivery, which waits", w)
-			}
-			return true, c.s.going(c.ctx)
-		})
-		if err != nil {
-			return err
-		}
-	}
-	scanKeys(c.txn, waitingPrefix(w), nil, func(key []byte) bool {
-		_, at, ok := parseWaitingKey(key)
-		if low, used := m.due[key[5]]; ok && (!used || at.due < low) {
-			c.r.found(eventName(at.seq), "the lane of webhook %d has passed its delivery, which waits", w)
-		}
-		return true
-	})
 	return nil
 }
 

@@ -1,6 +1,7 @@
 package badgerqueue
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -78,4 +79,29 @@ func TestCheckFindsWhatDoesNotAgree(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestCheckReadsEachDeliveryOnce: what a check costs grows with what is stored, not
+// with that times the webhooks.
+func TestCheckReadsEachDeliveryOnce(t *testing.T) { //nolint:paralleltest // AllocsPerRun counts everybody's
+	const events, webhooks = 500, 50
+	s := openAt(t, Options{Path: fastDir(t)})
+	w := newWebhook(t, s, "w")
+	acceptOld(t, s, events, 0, w)
+	before := checkAllocs(t, s)
+	for i := range webhooks {
+		newWebhook(t, s, fmt.Sprintf("webhook %d", i))
+	}
+	if more := checkAllocs(t, s) - before; more > webhooks*events/5 {
+		t.Errorf("with %d webhooks more, a check of %d events allocates %.0f times more", webhooks, events, more)
+	}
+}
+
+func checkAllocs(t *testing.T, s *Store) float64 {
+	t.Helper()
+	return testing.AllocsPerRun(1, func() {
+		if r, err := s.Check(t.Context()); err != nil || r.Found > 0 {
+			t.Fatalf("%+v, %v", r, err)
+		}
+	})
 }
