@@ -284,8 +284,9 @@ func (a *api) rotateSecret(r *http.Request) (any, error) {
 	return withSecret{v, secret}, nil
 }
 
-// recovery says what to deliver again: what failed, what was missed, or, where
-// nothing is said, what failed, and with a time also what was missed since.
+// recovery says what to deliver: what failed, what was missed, or what waits on
+// a rung. Without a state it is what failed, and with a time also what was missed
+// since.
 type recovery struct {
 	State  string    `json:"state"`
 	Since  time.Time `json:"since"`
@@ -293,7 +294,11 @@ type recovery struct {
 	DryRun bool      `json:"dry_run"`
 }
 
-const stateMissed = "missed"
+// What can be sent again besides what failed.
+const (
+	stateMissed  = "missed"
+	stateWaiting = "waiting"
+)
 
 func (a *api) recoverWebhook(r *http.Request) (any, error) {
 	var in recovery
@@ -306,10 +311,12 @@ func (a *api) recoverWebhook(r *http.Request) (any, error) {
 		what.Failed = true
 	case stateMissed:
 		what.Missed = true
+	case stateWaiting:
+		what.Waiting = true
 	case "":
 		what.Failed, what.Missed = true, !in.Since.IsZero()
 	default:
-		return nil, unprocessable("/state", fmt.Errorf("%q is neither failed nor missed", in.State))
+		return nil, unprocessable("/state", fmt.Errorf("%q is none of failed, missed and waiting", in.State))
 	}
 	if what.Missed && what.Since.IsZero() {
 		return nil, unprocessable("/since", errors.New("is needed, to say from when on events were missed"))

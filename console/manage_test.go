@@ -145,16 +145,41 @@ func TestWholeLifeOfAWebhook(t *testing.T) {
 	}
 	m.delivered("crm", 2)
 
-	deliveries, _ := m.do("GET", "/deliveries?webhook=crm", "", 200)
-	id := deliveries["items"].([]any)[0].(map[string]any)["id"].(string)
-	m.do("POST", "/deliveries/"+id+"/redeliver", "", 200)
-	m.delivered("crm", 2)
+	status.Store(503)
+	m.accept("fb_waits")
 	for end := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) {
-		if got, _ := m.do("GET", "/deliveries/"+id, "", 200); got["attempts_made"] == 2.0 {
+		if w, _ := m.relay.Webhook("crm"); w.Counts.Retrying == 1 {
 			break
 		}
 		if time.Now().After(end) {
-			t.Fatal("a redelivered delivery has no second attempt")
+			t.Fatal("a delivery that failed is not retried")
+		}
+	}
+	status.Store(200)
+	for body, want := range map[string]float64{`{"state":"failed"}`: 0, `{"state":"waiting","dry_run":true}`: 1} {
+		if got, _ := m.do("POST", "/webhooks/crm/redeliver", body, 200); got["count"] != want {
+			t.Errorf("%s: %v", body, got)
+		}
+	}
+	if w, _ := m.relay.Webhook("crm"); w.Counts.Retrying != 1 {
+		t.Errorf("counting leaves %+v", w.Counts)
+	}
+	if got, _ := m.do("POST", "/webhooks/crm/redeliver", `{"state":"waiting"}`, 200); got["count"] != 1.0 {
+		t.Errorf("what waits: %v", got)
+	}
+	m.delivered("crm", 3)
+
+	deliveries, _ := m.do("GET", "/deliveries?webhook=crm&state=delivered&limit=1", "", 200)
+	id := deliveries["items"].([]any)[0].(map[string]any)["id"].(string)
+	attempts := deliveries["items"].([]any)[0].(map[string]any)["attempts_made"].(float64)
+	m.do("POST", "/deliveries/"+id+"/redeliver", "", 200)
+	m.delivered("crm", 3)
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		if got, _ := m.do("GET", "/deliveries/"+id, "", 200); got["attempts_made"] == attempts+1 {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatal("a redelivered delivery has no further attempt")
 		}
 	}
 
@@ -163,7 +188,7 @@ func TestWholeLifeOfAWebhook(t *testing.T) {
 		t.Errorf("rotated: %v", rotated)
 	}
 	m.accept("fb_3")
-	m.delivered("crm", 3)
+	m.delivered("crm", 4)
 	newest, _ := m.do("GET", "/deliveries?webhook=crm&limit=1", "", 200)
 	headers := newest["items"].([]any)[0].(map[string]any)["attempts"].([]any)[0].(map[string]any)["request_headers"].(map[string]any)
 	if !strings.Contains(headers["webhook-signature"].(string), " v1,") {

@@ -17,10 +17,10 @@ import (
 // Recovery selects what to deliver again to one webhook.
 type Recovery struct {
 	// Failed takes deliveries whose ladder ran out, Missed events that it would
-	// have got, had it been enabled.
-	Failed, Missed bool
-	Since, Until   time.Time // of acceptance; zero is no bound
-	DryRun         bool      // only count
+	// have got, had it been enabled, and Waiting deliveries that wait on a rung.
+	Failed, Missed, Waiting bool
+	Since, Until            time.Time // of acceptance; zero is no bound
+	DryRun                  bool      // only count
 
 	atOnce int // instead of recoverAtOnce, in tests
 }
@@ -32,13 +32,17 @@ const (
 	requeuers = 32
 )
 
-// Recover delivers again what a webhook has not got, oldest first, and counts
-// it. It goes out gently: the webhook's window begins with one. What was queued
-// before an error stays so; calling again goes on.
+// Recover delivers what a webhook has not got, oldest first, each with a fresh
+// ladder that is due now, and counts it. It goes out gently: the webhook's window
+// begins with one, and an open breaker lets out one probe. What was queued before
+// an error stays so; calling again goes on.
 func (r *Relay) Recover(ctx context.Context, name string, what Recovery, who string) (count int64, err error) {
 	w, err := r.find(name)
 	if err != nil {
 		return 0, err
+	}
+	if len(what.states()) == 0 && !what.Missed {
+		return 0, nil
 	}
 	stretches, count, err := r.survey(ctx, w, what)
 	if err != nil || what.DryRun {
@@ -140,7 +144,7 @@ func (r *Relay) requeue(ctx context.Context, ids []queue.DeliveryID, ordered boo
 func (r *Relay) recoverable(ctx context.Context, w *webhook, what Recovery, cursor string) (ids []queue.DeliveryID, next string, err error) {
 	if !what.Missed {
 		page, err := r.queue.Deliveries(ctx, queue.DeliveryQuery{
-			Webhook: w.id, States: []queue.State{queue.Failed}, Since: what.Since, Until: what.Until, Limit: 1000, Cursor: cursor,
+			Webhook: w.id, States: what.states(), Since: what.Since, Until: what.Until, Limit: 1000, Cursor: cursor,
 		})
 		for _, d := range page.Items {
 			ids = append(ids, d.ID)
@@ -161,11 +165,22 @@ func (r *Relay) recoverable(ctx context.Context, w *webhook, what Recovery, curs
 			}
 		case err != nil:
 			return nil, "", err
-		case what.Failed && d.State == queue.Failed:
+		case slices.Contains(what.states(), d.State):
 			ids = append(ids, id)
 		}
 	}
 	return ids, page.Next, nil
+}
+
+// states are those of the deliveries to be sent; empty if only Missed is set.
+func (r Recovery) states() (states []queue.State) {
+	if r.Failed {
+		states = append(states, queue.Failed)
+	}
+	if r.Waiting {
+		states = append(states, queue.Retrying)
+	}
+	return states
 }
 
 // ordered tells whether events of one feedback keep their order.

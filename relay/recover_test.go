@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -221,4 +222,119 @@ func TestWhatWaitedGoesOutGently(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestWhatWaitsOnARungIsSentNow: after an outage, what waits for its next retry
+// can be sent at once, gently and oldest first, and only when somebody asks.
+func TestWhatWaitsOnARungIsSentNow(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const all = 40
+		var mu sync.Mutex
+		status, underWay, most := http.StatusInternalServerError, 0, 0
+		rs := &receivers{answer: func(request) (int, http.Header) {
+			mu.Lock()
+			defer mu.Unlock()
+			if status != http.StatusOK {
+				return status, nil
+			}
+			underWay++
+			most = max(most, underWay)
+			mu.Unlock()
+			time.Sleep(time.Second)
+			mu.Lock()
+			underWay--
+			return http.StatusOK, nil
+		}}
+		r, stop := startOn(t, memqueue.New(memqueue.Options{}), rs, Config{
+			Webhooks: []WebhookConfig{{Name: "w", URL: "https://r.example/", Retry: []time.Duration{24 * time.Hour}, Concurrency: 8, Ordered: true}},
+		})
+		defer stop()
+		for i := range all {
+			accept(t, r, fmt.Sprintf("fb_%02d", i))
+		}
+		time.Sleep(time.Hour)
+		mu.Lock()
+		status = http.StatusOK
+		mu.Unlock()
+		recoverWaiting := func(dry bool) int64 {
+			t.Helper()
+			n, err := r.Recover(t.Context(), "w", Recovery{Waiting: true, DryRun: dry}, "ada")
+			if err != nil {
+				t.Fatal(err)
+			}
+			return n
+		}
+		if n := recoverWaiting(true); n != all {
+			t.Errorf("%d are counted, want %d", n, all)
+		}
+		time.Sleep(time.Hour)
+		sent := len(rs.all())
+		if sent != all {
+			t.Fatalf("%d requests after counting, want the first %d alone", sent, all)
+		}
+
+		if err := r.Disable(t.Context(), "w", "ada"); err != nil {
+			t.Fatal(err)
+		}
+		if n := recoverWaiting(false); n != all {
+			t.Errorf("%d are queued while the webhook is paused, want %d", n, all)
+		}
+		time.Sleep(time.Hour)
+		if now := len(rs.all()); now != sent {
+			t.Errorf("a paused webhook got %d requests", now-sent)
+		}
+		if err := r.Enable(t.Context(), "w", "ada"); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		got := rs.all()[sent:]
+		if len(got) != all {
+			t.Errorf("%d were sent within a minute, want %d", len(got), all)
+		}
+		for i, s := range got {
+			near := got[max(i-8, 0):min(i+9, len(got))] // as many as are under way together
+			if !slices.ContainsFunc(near, func(s request) bool { return strings.Contains(s.body, fmt.Sprintf("fb_%02d", i)) }) {
+				t.Errorf("request %d is %s, want the oldest first", i, s.body)
+			}
+		}
+		if n := recoverWaiting(false); n != 0 {
+			t.Errorf("%d are queued again when nothing waits", n)
+		}
+		if most > 8 {
+			t.Errorf("%d were under way at one time", most)
+		}
+	})
+}
+
+// TestSendingWhatWaitsSparesAReceiverThatIsStillAway: one probe goes out, and
+// nothing else uses a rung.
+func TestSendingWhatWaitsSparesAReceiverThatIsStillAway(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		rs := &receivers{answer: always(http.StatusInternalServerError)}
+		r, stop := startOn(t, memqueue.New(memqueue.Options{}), rs, Config{
+			Webhooks: []WebhookConfig{{Name: "w", URL: "https://r.example/", Retry: []time.Duration{time.Minute, 24 * time.Hour}}},
+		})
+		defer stop()
+		accept(t, r, "fb_first")
+		time.Sleep(25 * time.Hour) // its ladder ran out: the webhook fails
+		for i := range 20 {
+			accept(t, r, fmt.Sprintf("fb_%d", i))
+		}
+		time.Sleep(time.Hour)
+		w, _ := r.Webhook("w")
+		if w.State != Failing || w.Counts.Retrying == 0 {
+			t.Fatalf("the webhook is %+v", w)
+		}
+		sent := len(rs.all())
+		count, err := r.Recover(t.Context(), "w", Recovery{Waiting: true}, "ada")
+		if err != nil || count != w.Counts.Retrying {
+			t.Errorf("%d of %d are queued: %v", count, w.Counts.Retrying, err)
+		}
+		time.Sleep(10 * time.Second)
+		if n := len(rs.all()) - sent; n != 1 {
+			t.Errorf("%d requests, want one probe", n)
+		}
+	})
 }
