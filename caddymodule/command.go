@@ -31,7 +31,7 @@ came. They exit with 0 on success, and with 1 and a message otherwise.`),
 // addCommands puts the commands below `caddy userhero`.
 func addCommands(root *cobra.Command) {
 	flags := root.PersistentFlags()
-	flags.String("address", "", "The admin address of the running Caddy; default: the configuration's, or localhost:2019")
+	flags.String("address", "", "The admin address of the running Caddy, or its URL; default: the configuration's, or localhost:2019")
 	flags.StringP("config", "c", "", "Configuration file in which to look for the admin address, where --address is not given")
 	flags.StringP("adapter", "a", "", "Name of the config adapter for --config")
 	root.Args = cobra.NoArgs // an unknown command is an error, not a reason for the help
@@ -60,7 +60,10 @@ func addCommands(root *cobra.Command) {
 // dial prepares talking to the admin endpoint that the flags name. It does not
 // connect yet.
 func dial(cmd *cobra.Command) (*adminClient, error) {
-	address, err := caddycmd.DetermineAdminAPIAddress(flagText(cmd, "address"), nil, flagText(cmd, "config"), flagText(cmd, "adapter"))
+	if address := flagText(cmd, "address"); address != "" {
+		return newAdminClient(address)
+	}
+	address, err := caddycmd.DetermineAdminAPIAddress("", nil, flagText(cmd, "config"), flagText(cmd, "adapter"))
 	if err != nil {
 		return nil, fmt.Errorf("finding Caddy's admin address: %w", err)
 	}

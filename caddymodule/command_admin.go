@@ -33,33 +33,54 @@ const (
 // adminClient asks the relay's API on the admin endpoint of a running Caddy.
 type adminClient struct {
 	address string // as it was given
-	origin  string // http://host:port, which Caddy compares with its own
-	socket  bool   // a Unix socket has no origin
+	base    string // the URL below which the admin endpoint's paths are, without a slash at its end
+	origin  string // http://host:port, which Caddy compares with its own; empty for a Unix socket, which has none
 	http    *http.Client
 }
 
 // newAdminClient takes an address as Caddy's configuration has it, for example
-// localhost:2019 or unix//run/caddy.sock. It does not connect.
+// localhost:2019 or unix//run/caddy.sock, or a URL of the admin endpoint. It does
+// not connect.
 func newAdminClient(address string) (*adminClient, error) {
-	parsed, err := caddy.ParseNetworkAddress(address)
-	if err != nil || parsed.PortRangeSize() > 1 || parsed.IsFdNetwork() {
-		return nil, fmt.Errorf("%q is no address to connect to; write for example localhost:2019 or unix//run/caddy/admin.sock", address)
+	if scheme, _, ok := strings.Cut(address, "://"); ok && scheme != "unix" {
+		return adminClientOf(address)
 	}
-	c := &adminClient{address: address, origin: "http://" + parsed.JoinHostPort(0)}
+	parsed, err := caddy.ParseNetworkAddress(strings.Replace(address, "unix://", "unix/", 1))
+	if err != nil || parsed.PortRangeSize() > 1 || parsed.IsFdNetwork() {
+		return nil, fmt.Errorf("%q is no address to connect to; write for example localhost:2019, http://localhost:2019 or unix//run/caddy/admin.sock", address)
+	}
+	c := &adminClient{address: address, base: "http://" + parsed.JoinHostPort(0)}
+	c.origin = c.base
 	if parsed.IsUnixNetwork() {
 		parsed.Host, _, _ = strings.Cut(parsed.Host, "|") // permissions may follow
-		c.origin, c.socket = "http://127.0.0.1", true     // the host that Caddy takes over sockets
+		c.base, c.origin = "http://127.0.0.1", ""         // the host that Caddy takes over sockets
 	}
-	c.http = &http.Client{
-		Timeout: answerTime,
-		Transport: &http.Transport{
-			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-				return new(net.Dialer).DialContext(ctx, parsed.Network, parsed.JoinHostPort(0))
-			},
+	c.http = httpClient(&http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, parsed.Network, parsed.JoinHostPort(0))
 		},
+	})
+	return c, nil
+}
+
+// adminClientOf takes the URL of an admin endpoint. A path is that below which a
+// proxy has it.
+func adminClientOf(address string) (*adminClient, error) {
+	u, err := url.Parse(address)
+	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || u.RawQuery != "" || u.Fragment != "" {
+		return nil, fmt.Errorf("%q is no URL of an admin endpoint; write for example http://localhost:2019", address)
+	}
+	return &adminClient{
+		address: u.Redacted(), base: strings.TrimSuffix(u.String(), "/"), origin: u.Scheme + "://" + u.Host,
+		http: httpClient(new(http.Transport)),
+	}, nil
+}
+
+func httpClient(t *http.Transport) *http.Client {
+	return &http.Client{
+		Timeout: answerTime, Transport: t,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
-	return c, nil
 }
 
 // get reads from the API.
@@ -118,11 +139,11 @@ func (c *adminClient) stream(ctx context.Context, path string) (io.ReadCloser, e
 }
 
 func (c *adminClient) send(ctx context.Context, client *http.Client, method, path string, body []byte) (*http.Response, error) {
-	request, err := http.NewRequestWithContext(ctx, method, c.origin+adminPrefix+path, bytes.NewReader(body))
+	request, err := http.NewRequestWithContext(ctx, method, c.base+adminPrefix+path, bytes.NewReader(body))
 	if err != nil {
 		return nil, fmt.Errorf("the admin address %s: %w", c.address, err)
 	}
-	if !c.socket {
+	if c.origin != "" {
 		request.Header.Set("Origin", c.origin) // Caddy's admin endpoint may insist on it
 	}
 	if len(body) > 0 {
@@ -181,5 +202,5 @@ func readAnswer[T any](answer []byte) (v T, err error) {
 // listAnswer is one page of a list.
 type listAnswer[T any] struct {
 	Items []T    `json:"items"`
-	Next  string `json:"next"`
+	Next  string `json:"next,omitempty"`
 }

@@ -1,11 +1,13 @@
 package caddymodule
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/url"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -65,12 +67,15 @@ func (d deliveryAnswer) cells() []string {
 
 func deliveriesCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "deliveries [<id>]",
-		Short: "Lists the deliveries, newest first, or shows one with its attempts",
+		Use:   "deliveries [<delivery-id> | <event-id> | <feedback-id>]",
+		Short: "Lists the deliveries, newest first, those of an event or a feedback, or shows one with its attempts",
 		Args:  cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 1 {
-				return showDelivery(cmd, args[0])
+				if strings.HasPrefix(args[0], "dlv_") {
+					return showDelivery(cmd, args[0])
+				}
+				return showDeliveriesOf(cmd, args[0])
 			}
 			query, err := listQuery(cmd, "webhook", "state", "since")
 			if err != nil {
@@ -88,6 +93,59 @@ func deliveriesCommand() *cobra.Command {
 	completeFlag(cmd, "webhook", webhookFlag)
 	completeFlag(cmd, "state", cobra.FixedCompletions(deliveryStates, cobra.ShellCompDirectiveNoFileComp))
 	return addJSON(cmd)
+}
+
+// showDeliveriesOf lists the deliveries of an event, or of all events of a
+// feedback, newest event first.
+func showDeliveriesOf(cmd *cobra.Command, id string) error {
+	c, err := dial(cmd)
+	if err != nil {
+		return err
+	}
+	ids := []string{id}
+	if !strings.HasPrefix(id, eventPrefix) {
+		events, err := c.feedbackEvents(cmd.Context(), id)
+		if err != nil {
+			return err
+		}
+		ids = nil
+		for _, e := range events {
+			event, err := readAnswer[eventAnswer](e)
+			if err != nil {
+				return err
+			}
+			ids = append(ids, event.ID)
+		}
+	}
+	all := listAnswer[json.RawMessage]{Items: []json.RawMessage{}}
+	for _, id := range ids {
+		answer, err := c.get(cmd.Context(), "/events/"+url.PathEscape(id), nil)
+		if err != nil {
+			return err
+		}
+		whole, err := readAnswer[struct {
+			Deliveries []json.RawMessage `json:"deliveries"`
+		}](answer)
+		if err != nil {
+			return err
+		}
+		all.Items = append(all.Items, whole.Deliveries...)
+	}
+	answer, err := json.Marshal(all)
+	if err != nil {
+		return err
+	}
+	return show(cmd, append(answer, '\n'), func(out io.Writer, page listAnswer[deliveryAnswer]) error {
+		if len(page.Items) == 0 {
+			_, err := fmt.Fprintln(out, "No webhook was to have it.")
+			return err
+		}
+		t := newTable(out, deliveryColumns...)
+		for _, d := range page.Items {
+			t.row(d.cells()...)
+		}
+		return t.end()
+	})
 }
 
 func showDelivery(cmd *cobra.Command, id string) error {
@@ -136,19 +194,22 @@ func excerpt(text string) string {
 func redeliverCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "redeliver <delivery-id> | --webhook <name>",
-		Short: "Delivers again: one delivery, or what a webhook missed",
+		Short: "Delivers again: one delivery, or what a webhook has not got",
 		Long: `
 Delivers again, each with a fresh ladder of retries: one delivery, whatever its
 state, or what a webhook has not got. The latter is what failed; with --since
-also what it missed while it was disabled. Count first with --dry-run.`,
+also what it missed while it was disabled. With --waiting it is what waits for
+its next retry: it is sent now instead, for example after an outage. Count first
+with --dry-run.`,
 		Example: `  caddy userhero redeliver --webhook crm --dry-run
+  caddy userhero redeliver --webhook crm --waiting
   caddy userhero redeliver --webhook crm --state missed --since 2d`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			name := flagText(cmd, "webhook")
 			if len(args) > 1 || (len(args) == 1) == (name != "") {
 				return errors.New("give one delivery's id, or a webhook with --webhook; `caddy userhero deliveries --state failed` lists what failed")
 			}
-			for _, flag := range []string{"state", "since", "until", "dry-run"} {
+			for _, flag := range []string{"state", "waiting", "since", "until", "dry-run"} {
 				if name == "" && cmd.Flags().Changed(flag) {
 					return fmt.Errorf("--%s goes with --webhook, not with one delivery", flag)
 				}
@@ -173,12 +234,14 @@ also what it missed while it was disabled. Count first with --dry-run.`,
 	}
 	flags := cmd.Flags()
 	flags.String("webhook", "", "Deliver again what this webhook has not got")
-	flags.String("state", "", "Only what failed, or only what was missed: failed or missed")
+	flags.String("state", "", "Only what failed, only what was missed, or what waits for a retry: failed, missed or waiting")
+	flags.Bool("waiting", false, "Send now what waits for its next retry; the same as --state waiting")
 	flags.String("since", "", "Only events accepted since then: "+timeHelp)
 	flags.String("until", "", "Only events accepted before then")
 	flags.Bool("dry-run", false, "Count only")
 	completeFlag(cmd, "webhook", webhookFlag)
-	completeFlag(cmd, "state", cobra.FixedCompletions([]cobra.Completion{"failed", "missed"}, cobra.ShellCompDirectiveNoFileComp))
+	completeFlag(cmd, "state", cobra.FixedCompletions([]cobra.Completion{"failed", "missed", "waiting"}, cobra.ShellCompDirectiveNoFileComp))
+	cmd.MarkFlagsMutuallyExclusive("state", "waiting")
 	return addJSON(cmd)
 }
 
@@ -212,13 +275,16 @@ func redeliverMany(cmd *cobra.Command, webhook string) error {
 	if err != nil {
 		return err
 	}
-	dry := flagSet(cmd, "dry-run")
+	state, dry := flagText(cmd, "state"), flagSet(cmd, "dry-run")
+	if flagSet(cmd, "waiting") {
+		state = "waiting"
+	}
 	answer, err := postWebhook(cmd, c, webhook, "redeliver", struct {
 		State  string    `json:"state,omitempty"`
 		Since  time.Time `json:"since,omitzero"`
 		Until  time.Time `json:"until,omitzero"`
 		DryRun bool      `json:"dry_run,omitempty"`
-	}{flagText(cmd, "state"), since, until, dry})
+	}{state, since, until, dry})
 	if err != nil {
 		return err
 	}

@@ -1,10 +1,14 @@
 package caddymodule
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"net/url"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -37,23 +41,31 @@ func (e eventAnswer) document() ([]byte, error) {
 	return doc, nil
 }
 
+var eventColumns = []string{"ID", "CREATED", "TYPE", "FEEDBACK", "BYTES"}
+
+// cells are the event as a row of eventColumns.
+func (e eventAnswer) cells() []string {
+	return []string{e.ID, stamp(e.CreatedAt), e.Type, e.FeedbackID, number(int64(e.Size))}
+}
+
 func eventsCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "events [<id>]",
-		Short: "Lists the accepted events, newest first, or shows one",
-		Args:  cobra.MaximumNArgs(1),
+		Use:   "events [<event-id> | <feedback-id>]",
+		Short: "Lists the accepted events, newest first, or shows one, or a feedback's",
+		Long: `
+Lists the accepted events, newest first. With the id of an event (evt_…) it shows
+that event with its deliveries. With the id of a feedback (fb_…), as a submission
+is answered with, it lists the events of that feedback.`,
+		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 1 {
-				return showEvent(cmd, args[0])
+				return showEventOrFeedback(cmd, args[0])
 			}
 			query, err := listQuery(cmd, "type", "since", "until", "q")
 			if err != nil {
 				return err
 			}
-			columns := []string{"ID", "CREATED", "TYPE", "FEEDBACK", "BYTES"}
-			return showList(cmd, "/events", query, columns, func(e eventAnswer) []string {
-				return []string{e.ID, stamp(e.CreatedAt), e.Type, e.FeedbackID, number(int64(e.Size))}
-			})
+			return showList(cmd, "/events", query, eventColumns, eventAnswer.cells)
 		},
 		ValidArgsFunction: cobra.NoFileCompletions,
 	}
@@ -71,12 +83,72 @@ func eventsCommand() *cobra.Command {
 	return addJSON(cmd)
 }
 
-func showEvent(cmd *cobra.Command, id string) error {
+// eventPrefix begins the ids that the relay gives to events. A feedback's id may
+// begin so too, since clients may choose it.
+const eventPrefix = "evt_"
+
+// showEventOrFeedback shows the event of an id, or lists the events of the
+// feedback of that id.
+func showEventOrFeedback(cmd *cobra.Command, id string) error {
 	c, err := dial(cmd)
 	if err != nil {
 		return err
 	}
-	answer, err := c.get(cmd.Context(), "/events/"+url.PathEscape(id), nil)
+	if strings.HasPrefix(id, eventPrefix) {
+		answer, err := c.get(cmd.Context(), "/events/"+url.PathEscape(id), nil)
+		if !isNotFound(err) {
+			return showEvent(cmd, answer, err)
+		}
+	}
+	events, err := c.feedbackEvents(cmd.Context(), id)
+	if err != nil {
+		return err
+	}
+	answer, err := json.Marshal(listAnswer[json.RawMessage]{Items: events})
+	if err != nil {
+		return err
+	}
+	return show(cmd, append(answer, '\n'), func(out io.Writer, page listAnswer[eventAnswer]) error {
+		t := newTable(out, eventColumns...)
+		for _, e := range page.Items {
+			t.row(e.cells()...)
+		}
+		return t.end()
+	})
+}
+
+// feedbackEvents are all events of a feedback, newest first, as the API answers
+// them. None is an error.
+func (c *adminClient) feedbackEvents(ctx context.Context, id string) (events []json.RawMessage, err error) {
+	query := url.Values{"feedback_id": {id}, "limit": {"1000"}}
+	for {
+		answer, err := c.get(ctx, "/events", query)
+		if err != nil {
+			return nil, err
+		}
+		page, err := readAnswer[listAnswer[json.RawMessage]](answer)
+		if err != nil {
+			return nil, err
+		}
+		events = append(events, page.Items...)
+		if page.Next == "" {
+			break
+		}
+		query.Set("cursor", page.Next) // the store bounds the work of one answer
+	}
+	if len(events) == 0 {
+		return nil, fmt.Errorf("there is no event and no feedback %q, or it has expired; `caddy userhero events` lists what is kept", cell(id))
+	}
+	return events, nil
+}
+
+func isNotFound(err error) bool {
+	problem := (*event.Problem)(nil)
+	return errors.As(err, &problem) && problem.Status == http.StatusNotFound
+}
+
+// showEvent prints an event, or returns why it could not be read.
+func showEvent(cmd *cobra.Command, answer []byte, err error) error {
 	if err != nil {
 		return err
 	}

@@ -100,26 +100,33 @@ const (
 	cannedWhole = cannedEvent + `,"body":{"event":"feedback.created","data":{"message":"\u003cb\u003ehi\u003c/b\u003e"}},"deliveries":[` + cannedDelivery + `]}`
 	cannedTest  = `{"ok":%t,"status":418,"duration_ms":12.345,"error":"%s","response_body":"line 1\r\nline\u0007 2\n","request_headers":{"X-UserHero-Test":"true","Content-Type":"application/json"}}`
 	cannedDown  = `503 {"status":503,"title":"Service Unavailable","detail":"The relay is starting or stopping. Try again."}`
+	cannedNone  = `404 {"status":404,"title":"Not Found","detail":"There is no such record, or it has expired."}`
 	cannedState = `{"version":"1.2.3","started_at":"2026-01-07T15:30:00Z","uptime_seconds":3725.4,"healthy":%t,"reason":"%s","events":12345,"deliveries":{"pending":1,"retrying":2,"held":3,"failed":4,"delivered":5000},"webhooks":{"active":1,"failing":1,"disabled":0},"oldest_due_age_seconds":2.5,"commit_latency_ms":1.25,"disk_bytes":1048576,"disk_free_bytes":5368709120}`
 )
 
 func canned() map[string]string {
 	return map[string]string{
-		"GET /status":                        fmt.Sprintf(cannedState, true, ""),
-		"GET /webhooks":                      cannedWebhooks,
-		"GET /events?limit=50":               `{"items":[` + cannedEvent + `}],"next":"c2"}`,
-		"GET /events?cursor=c2&limit=50":     `{"items":[],"next":"c3"}`,
-		"GET /events?cursor=c3&limit=50":     `{"items":[]}`,
-		"GET /events/evt_1":                  cannedWhole,
-		"GET /deliveries/dlv_1_1":            cannedDelivery,
-		"GET /deliveries?state=failed":       `{"items":[` + cannedDelivery + `]}`,
-		"POST /deliveries/dlv_1_1/redeliver": cannedDelivery,
-		"POST /webhooks/crm/test":            fmt.Sprintf(cannedTest, true, ""),
-		"POST /webhooks/erp/test":            fmt.Sprintf(cannedTest, false, "answered 418"),
-		"POST /webhooks/crm/redeliver":       `{"count":12}`,
-		"POST /webhooks/crm/enable":          `{"name":"crm","state":"active","counts":{"pending":1}}`,
-		"POST /webhooks/crm/disable":         `{"name":"crm","state":"disabled","counts":{"held":2}}`,
-		"POST /webhooks/none/enable":         `404 {"status":404,"title":"Not Found","detail":"There is no webhook named \"none\"."}`,
+		"GET /status":                                       fmt.Sprintf(cannedState, true, ""),
+		"GET /webhooks":                                     cannedWebhooks,
+		"GET /events?limit=50":                              `{"items":[` + cannedEvent + `}],"next":"c2"}`,
+		"GET /events?cursor=c2&limit=50":                    `{"items":[],"next":"c3"}`,
+		"GET /events?cursor=c3&limit=50":                    `{"items":[]}`,
+		"GET /events/evt_1":                                 cannedWhole,
+		"GET /deliveries/dlv_1_1":                           cannedDelivery,
+		"GET /deliveries?state=failed":                      `{"items":[` + cannedDelivery + `]}`,
+		"POST /deliveries/dlv_1_1/redeliver":                cannedDelivery,
+		"POST /webhooks/crm/test":                           fmt.Sprintf(cannedTest, true, ""),
+		"POST /webhooks/erp/test":                           fmt.Sprintf(cannedTest, false, "answered 418"),
+		"POST /webhooks/crm/redeliver":                      `{"count":12}`,
+		"POST /webhooks/crm/enable":                         `{"name":"crm","state":"active","counts":{"pending":1}}`,
+		"POST /webhooks/crm/disable":                        `{"name":"crm","state":"disabled","counts":{"held":2}}`,
+		"GET /events?feedback_id=fb_1&limit=1000":           `{"items":[],"next":"c1"}`,
+		"GET /events?cursor=c1&feedback_id=fb_1&limit=1000": `{"items":[` + cannedEvent + `}]}`,
+		"GET /events?feedback_id=evt_own&limit=1000":        `{"items":[` + cannedEvent + `}]}`,
+		"GET /events/evt_own":                               cannedNone,
+		"GET /events/evt_none":                              cannedNone,
+		"GET /events?feedback_id=evt_none&limit=1000":       `{"items":[]}`,
+		"POST /webhooks/none/enable":                        `404 {"status":404,"title":"Not Found","detail":"There is no webhook named \"none\"."}`,
 		"GET /deliveries?limit=3&since=2026-01-07T00%3A00%3A00Z&state=retrying&webhook=crm": `{"items":[` + cannedDelivery + `]}`,
 	}
 }
@@ -134,8 +141,11 @@ func TestTablesReadAsWrittenDown(t *testing.T) {
 		"events":         {"events"},
 		"events_none":    {"events", "--cursor", "c2"},
 		"event":          {"events", "evt_1"},
+		"events_of":      {"events", "fb_1"},
+		"events_of_own":  {"events", "evt_own"},
 		"deliveries":     {"deliveries", "--webhook", "crm", "--state", "retrying", "--since", "2026-01-07T00:00:00Z", "--limit", "3"},
 		"delivery":       {"deliveries", "dlv_1_1"},
+		"deliveries_of":  {"deliveries", "fb_1"},
 		"test":           {"test", "crm"},
 		"enable":         {"enable", "crm"},
 		"disable":        {"disable", "crm"},
@@ -198,7 +208,9 @@ func TestRedeliverSaysWhatAndWhen(t *testing.T) {
 		`POST /webhooks/crm/redeliver {"state":"missed","since":"2026-01-07T14:30:00Z","until":"2026-01-08T00:00:00Z","dry_run":true}`: {
 			"--webhook", "crm", "--state", "missed", "--since", "2026-01-07T15:30:00+01:00", "--until", "2026-01-08T00:00:00Z", "--dry-run",
 		},
-		`POST /deliveries/dlv_1_1/redeliver`: {"dlv_1_1"},
+		`POST /webhooks/crm/redeliver {"state":"waiting"}`:                {"--webhook", "crm", "--waiting"},
+		`POST /webhooks/crm/redeliver {"state":"waiting","dry_run":true}`: {"--webhook", "crm", "--state", "waiting", "--dry-run"},
+		`POST /deliveries/dlv_1_1/redeliver`:                              {"dlv_1_1"},
 	} {
 		a := newCannedAdmin(t, canned())
 		if r := a.run(t, append([]string{"redeliver"}, args...)...); r.failed != nil || len(a.asked) != 1 || a.asked[0] != want {
@@ -233,6 +245,11 @@ func TestCommandsFailWithWhatToDo(t *testing.T) {
 		{canned(), []string{"events", "--since", "yesterday"}, `--since: "yesterday" is no time`},
 		{canned(), []string{"redeliver"}, "give one delivery's id"},
 		{canned(), []string{"redeliver", "dlv_1_1", "--webhook", "crm"}, "give one delivery's id"},
+		{canned(), []string{"events", "evt_none"}, "no event and no feedback \"evt_none\""},
+		{canned(), []string{"redeliver", "dlv_1_1", "--waiting"}, "--waiting goes with --webhook"},
+		{canned(), []string{"redeliver", "--webhook", "crm", "--waiting", "--state", "failed"}, "[state waiting]"},
+		{canned(), []string{"--address", "http://" + nobody, "status"}, "nothing listens at Caddy's admin address http://" + nobody},
+		{canned(), []string{"--address", "ftp://localhost", "status"}, "write for example http://localhost:2019"},
 		{canned(), []string{"redeliver", "dlv_1_1", "--dry-run"}, "--dry-run goes with --webhook"},
 		{canned(), []string{"listen"}, "--to"},
 		{canned(), []string{"listen", "--to", "localhost:3000"}, "http://localhost:3000/hooks"},
@@ -257,6 +274,29 @@ func TestAdminAddressIsFoundAsCaddyFindsIt(t *testing.T) {
 	}
 }
 
+// TestAdminAddressMayBeAURL, also that of a proxy before the admin endpoint.
+func TestAdminAddressMayBeAURL(t *testing.T) {
+	t.Parallel()
+	a := newCannedAdmin(t, canned())
+	proxy := http.StripPrefix("/behind/a/proxy", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		r.RequestURI = strings.TrimPrefix(r.RequestURI, "/behind/a/proxy")
+		r.Header.Set("Origin", a.URL)
+		a.ServeHTTP(w, r)
+	}))
+	plain, encrypted := httptest.NewServer(proxy), httptest.NewTLSServer(proxy)
+	t.Cleanup(plain.Close)
+	t.Cleanup(encrypted.Close)
+	for _, address := range []string{a.URL, a.URL + "/", plain.URL + "/behind/a/proxy/"} {
+		if r := command(t.Context(), "", "userhero", "webhooks", "--address", address); r.failed != nil || !strings.Contains(r.out, "crm") {
+			t.Errorf("%s: %v %s", address, r.failed, r.err)
+		}
+	}
+	r := command(t.Context(), "", "userhero", "webhooks", "--address", encrypted.URL)
+	if r.failed == nil || !strings.Contains(r.err, "certificate") {
+		t.Errorf("a certificate that nobody trusts: %v %s", r.failed, r.err)
+	}
+}
+
 func TestCommandsSpeakThroughUnixSockets(t *testing.T) {
 	t.Parallel()
 	dir, err := os.MkdirTemp("", "uh") //nolint:usetesting // t.TempDir may be too long for a socket
@@ -277,9 +317,11 @@ func TestCommandsSpeakThroughUnixSockets(t *testing.T) {
 	})}}
 	server.Start()
 	t.Cleanup(server.Close)
-	r := command(t.Context(), "", "userhero", "webhooks", "--address", "unix/"+socket+"|0220")
-	if r.failed != nil || !strings.Contains(r.out, "crm") {
-		t.Errorf("%v: %s%s", r.failed, r.out, r.err)
+	for _, address := range []string{"unix/" + socket + "|0220", "unix://" + socket} {
+		r := command(t.Context(), "", "userhero", "webhooks", "--address", address)
+		if r.failed != nil || !strings.Contains(r.out, "crm") {
+			t.Errorf("%s: %v: %s%s", address, r.failed, r.out, r.err)
+		}
 	}
 }
 
