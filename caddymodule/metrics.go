@@ -24,20 +24,21 @@ import (
 // their values from the configuration or from a fixed list, never from what a
 // client sends.
 type metrics struct {
-	accepted   *prometheus.CounterVec
-	acceptedOf map[string]prometheus.Counter // the counters of accepted, looked up once
-	rejected   *prometheus.CounterVec
-	ingest     prometheus.Histogram
-	commit     prometheus.Histogram
-	attempts   *prometheus.CounterVec
-	mails      *prometheus.CounterVec
-	attempt    *prometheus.HistogramVec
-	endToEnd   *prometheus.HistogramVec
-	deliveries *prometheus.Desc
-	oldestDue  *prometheus.Desc
-	disk       *prometheus.Desc
-	state      *prometheus.Desc
-	spansLost  *prometheus.Desc
+	accepted     *prometheus.CounterVec
+	acceptedOf   map[string]prometheus.Counter // the counters of accepted, looked up once
+	rejected     *prometheus.CounterVec
+	ingest       prometheus.Histogram
+	commit       prometheus.Histogram
+	attempts     *prometheus.CounterVec
+	mails        *prometheus.CounterVec
+	filterErrors *prometheus.CounterVec
+	attempt      *prometheus.HistogramVec
+	endToEnd     *prometheus.HistogramVec
+	deliveries   *prometheus.Desc
+	oldestDue    *prometheus.Desc
+	disk         *prometheus.Desc
+	state        *prometheus.Desc
+	spansLost    *prometheus.Desc
 
 	exemplars struct{ ingest, attempt, endToEnd exemplars }
 
@@ -104,6 +105,10 @@ func newMetrics() *metrics {
 			Help:    "Time from an event's acceptance to its delivery, retries included.",
 			Buckets: endToEndBuckets,
 		}, webhook),
+		filterErrors: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "userhero_filter_errors_total",
+			Help: "Events that a webhook's filter could not judge, and that were not sent to it.",
+		}, webhook),
 		deliveries: prometheus.NewDesc("userhero_deliveries",
 			"Deliveries in the store, by state.", []string{"webhook", "state"}, nil),
 		oldestDue: prometheus.NewDesc("userhero_queue_oldest_due_age_seconds",
@@ -132,7 +137,7 @@ func (m *metrics) register(r prometheus.Registerer) error {
 }
 
 func (m *metrics) vectors() []prometheus.Collector {
-	return []prometheus.Collector{m.accepted, m.rejected, m.ingest, m.commit, m.attempts, m.mails, m.attempt, m.endToEnd}
+	return []prometheus.Collector{m.accepted, m.rejected, m.ingest, m.commit, m.attempts, m.mails, m.attempt, m.endToEnd, m.filterErrors}
 }
 
 // Describe implements prometheus.Collector.
@@ -149,17 +154,24 @@ func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
 
 // Collect implements prometheus.Collector.
 func (m *metrics) Collect(ch chan<- prometheus.Metric) {
+	r := m.read()
+	var webhooks []relay.WebhookStatus
+	if r != nil {
+		webhooks = r.Webhooks()
+		for _, w := range webhooks {
+			m.filterErrors.WithLabelValues(m.labels.of(w.Name)) // from the start, at 0
+		}
+	}
 	for _, v := range m.vectors() {
 		v.Collect(ch)
 	}
 	for reason, n := range m.lost() {
 		ch <- prometheus.MustNewConstMetric(m.spansLost, prometheus.CounterValue, float64(n), reason)
 	}
-	r := m.read()
 	if r == nil {
 		return
 	}
-	m.collectWebhooks(ch, r.Webhooks())
+	m.collectWebhooks(ch, webhooks)
 	stats := r.Queue().Stats()
 	ch <- prometheus.MustNewConstMetric(m.disk, prometheus.GaugeValue, float64(stats.DiskBytes))
 	ch <- prometheus.MustNewConstMetric(m.oldestDue, prometheus.GaugeValue, r.OldestDueAge(stats).Seconds())
@@ -297,6 +309,12 @@ func (m *metrics) Deleted(webhook string) {
 	m.attempts.DeletePartialMatch(gone)
 	m.attempt.DeletePartialMatch(gone)
 	m.endToEnd.DeletePartialMatch(gone)
+	m.filterErrors.DeletePartialMatch(gone)
+}
+
+// FilterFailed implements relay.Observer.
+func (m *metrics) FilterFailed(webhook string) {
+	m.filterErrors.WithLabelValues(m.labels.of(webhook)).Inc()
 }
 
 // StateChanged implements relay.Observer; the gauge is read when it is scraped.

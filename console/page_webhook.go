@@ -27,6 +27,8 @@ type webhookPage struct {
 	Probes    bool      // it does not answer, and is tried now and then
 	NextProbe time.Time // when; zero is with the next delivery that waits
 	Counts    relay.Counts
+	// FilterErrors are the events that the filter could not judge; the zero value is none.
+	FilterErrors relay.FilterErrors
 	Latest    []eventRow // its newest deliveries
 	Settings  settings
 	ReadOnly  bool // the settings are in the Caddyfile
@@ -79,7 +81,7 @@ func (p pages) webhookScreen(r *http.Request, with func(*webhookPage, *screen)) 
 	}
 	now := time.Now()
 	page := webhookPage{
-		webhookRow: p.webhookRow(r, w, now), Counts: w.Counts, Settings: settingsOf(w),
+		webhookRow: p.webhookRow(r, w, now), Counts: w.Counts, FilterErrors: w.FilterErrors, Settings: settingsOf(w),
 		ReadOnly: w.Source == relay.FromCaddyfile, HasSecret: w.HasSecret, Spans: spans("failed"),
 	}
 	if w.LastAnswer.Error != "" {

@@ -37,6 +37,15 @@ type webhookView struct {
 	LastSuccess  time.Time  `json:"last_success,omitzero"`
 	LastAttempt  time.Time  `json:"last_attempt,omitzero"`
 	Counts       countsView `json:"counts"`
+	// FilterErrors is absent while the filter has judged every event.
+	FilterErrors *filterErrorsView `json:"filter_errors,omitempty"`
+}
+
+// filterErrorsView are the events that a filter could not judge.
+type filterErrorsView struct {
+	Count int64     `json:"count"`
+	Last  string    `json:"last"`
+	At    time.Time `json:"at"`
 }
 
 func viewWebhook(w relay.WebhookStatus) webhookView {
@@ -61,6 +70,9 @@ func viewWebhook(w relay.WebhookStatus) webhookView {
 		LastSuccess:  moment(w.LastSuccess),
 		LastAttempt:  moment(w.LastAttempt),
 		Counts:       countsOf(w),
+	}
+	if f := w.FilterErrors; f.Count > 0 {
+		v.FilterErrors = &filterErrorsView{Count: f.Count, Last: f.Last, At: moment(f.At)}
 	}
 	if len(v.Events) == 0 {
 		v.Events = event.Types()

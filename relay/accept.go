@@ -2,12 +2,15 @@ package relay
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"time"
 
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/userhero/relay/event"
 	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/relay/expression"
 )
 
 // Acceptance is an event to take in.
@@ -54,17 +57,24 @@ func (r *Relay) Accept(ctx context.Context, a Acceptance) (queue.Receipt, error)
 	return receipt, err
 }
 
-// wanting are the webhooks that get a delivery of an event.
+// wanting returns the webhooks that get a delivery of an event. A filter that
+// cannot judge the event does not want it; that is counted. No lock is held
+// while filters are evaluated.
 func (r *Relay) wanting(a Acceptance) []queue.WebhookID {
 	r.mu.RLock()
-	defer r.mu.RUnlock()
-	if len(r.webhooks) == 0 {
-		return nil
-	}
-	doc := document{body: a.Body}
-	ids := make([]queue.WebhookID, 0, len(r.webhooks))
-	for _, w := range r.webhooks {
-		if w.wants(a.Type, &doc) {
+	webhooks := slices.AppendSeq(make([]*webhook, 0, len(r.webhooks)), maps.Values(r.webhooks))
+	r.mu.RUnlock()
+	doc := expression.NewDocument(a.Body)
+	ids := make([]queue.WebhookID, 0, len(webhooks))
+	for _, w := range webhooks {
+		if !w.takes() {
+			continue
+		}
+		wanted, err := w.wants(a.Type, doc)
+		if err != nil {
+			w.filterFailed(err)
+		}
+		if wanted {
 			ids = append(ids, w.id)
 		}
 	}

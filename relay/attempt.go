@@ -20,6 +20,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/relay/expression"
 	"github.com/userhero/relay/relay/lean"
 )
 
@@ -32,9 +33,9 @@ type target struct {
 	config    WebhookConfig // complete
 	url       *url.URL
 	client    *client
-	secret    *signer // nil: nothing is signed
-	previous  *signer // nil: no rotation
-	filter    *filter // nil: everything
+	secret    *signer               // nil: nothing is signed
+	previous  *signer               // nil: no rotation
+	filter    *expression.Condition // nil: everything
 	tls       TLSStatus
 	userAgent string
 	// refused is why nothing may go to the URL, whatever it resolves to.
@@ -78,7 +79,7 @@ func newTarget(w WebhookConfig, c *client, userAgent string) (*target, error) {
 		return nil, fmt.Errorf("previous secret: %w", err)
 	}
 	if w.Filter != "" {
-		if t.filter, err = compileFilter(w.Filter); err != nil {
+		if t.filter, err = expression.CompileCondition(w.Filter); err != nil {
 			return nil, fmt.Errorf("filter: %w", err)
 		}
 	}

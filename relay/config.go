@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/userhero/relay/event"
+	"github.com/userhero/relay/relay/expression"
 )
 
 // Bounds of what may be configured.
@@ -268,7 +269,7 @@ func (w WebhookConfig) Validate() error {
 		}
 	}
 	if w.Filter != "" {
-		if _, err := compileFilter(w.Filter); err != nil {
+		if _, err := expression.CompileCondition(w.Filter); err != nil {
 			wrong("filter", "%w", err)
 		}
 	}

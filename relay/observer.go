@@ -21,6 +21,9 @@ type Observer interface {
 	Delivered(webhook string, endToEnd time.Duration, creation queue.TraceContext)
 	// StateChanged: a webhook's state is another.
 	StateChanged(webhook, from, to string)
+	// FilterFailed: the webhook's filter could not judge an event, which is not
+	// sent.
+	FilterFailed(webhook string)
 	// Deleted: there is no such webhook any more, and nothing more will be said
 	// of it.
 	Deleted(webhook string)
@@ -37,5 +40,6 @@ func (nobody) Rejected(string)                                             {}
 func (nobody) Attempted(string, string, time.Duration, queue.TraceContext) {}
 func (nobody) Delivered(string, time.Duration, queue.TraceContext)         {}
 func (nobody) StateChanged(string, string, string)                         {}
+func (nobody) FilterFailed(string)                                         {}
 func (nobody) Deleted(string)                                              {}
 func (nobody) Mailed(string, string)                                       {}

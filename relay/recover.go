@@ -12,6 +12,7 @@ import (
 
 	"github.com/userhero/relay/event"
 	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/relay/expression"
 )
 
 // Recovery selects what to deliver again to one webhook.
@@ -160,7 +161,7 @@ func (r *Relay) recoverable(ctx context.Context, w *webhook, what Recovery, curs
 		d, err := r.queue.Delivery(ctx, id)
 		switch {
 		case errors.Is(err, queue.ErrNotFound):
-			if w.wouldWant(event.Type(e.Type), &document{body: e.Body}) {
+			if wanted, _ := w.wants(event.Type(e.Type), expression.NewDocument(e.Body)); wanted {
 				ids = append(ids, id)
 			}
 		case err != nil:

@@ -261,6 +261,7 @@ type WebhookStatus struct {
 	Parked       bool
 	FailingSince time.Time
 	Reason       string // why it is failing or disabled
+	FilterErrors FilterErrors
 	LastSuccess  time.Time
 	LastAttempt  time.Time
 	LastAnswer   Answer // to the last attempt; zero before the first
@@ -268,6 +269,14 @@ type WebhookStatus struct {
 	// open; zero where it is closed, or a probe is under way.
 	NextProbe time.Time
 	Counts    Counts
+}
+
+// FilterErrors are the events that a webhook's filter could not judge, and that
+// were not sent for it, since the process began or the filter was changed.
+type FilterErrors struct {
+	Count int64
+	Last  string // why, of the last
+	At    time.Time
 }
 
 // Counts are deliveries by the state people see.

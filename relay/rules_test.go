@@ -217,37 +217,6 @@ func TestValidateNamesTheOption(t *testing.T) {
 	}
 }
 
-func TestFiltersChoose(t *testing.T) {
-	t.Parallel()
-	body := []byte(`{"event":"feedback.created","timestamp":"2026-01-07T15:30:00Z","data":{"rating":2,"category":"bug","metadata":{"plan":"pro"}}}`)
-	for expression, want := range map[string]bool{
-		`data.rating <= 2 && data.category == "bug"`:         true,
-		`data.rating == 2`:                                   true,
-		`data.rating > 2`:                                    false,
-		`event == "feedback.updated"`:                        false,
-		`data.metadata.plan == "pro"`:                        true,
-		`data.nothing == "x"`:                                false, // absent: no match
-		`has(data.nothing) || data.category.startsWith("b")`: true,
-		`data.category.matches("^(a+)+$")`:                   false,
-		`data.metadata.exists(k, k == "plan")`:               true,
-	} {
-		f, err := compileFilter(expression)
-		if err != nil {
-			t.Errorf("%s: %v", expression, err)
-			continue
-		}
-		if got := f.matches(&document{body: body}); got != want {
-			t.Errorf("%s is %v, want %v", expression, got, want)
-		}
-	}
-	if _, err := compileFilter(`data.rating <`); err == nil || !strings.Contains(err.Error(), "1:14") {
-		t.Errorf("an expression that does not compile names no position: %v", err)
-	}
-	if _, err := compileFilter(`"a string"`); err == nil {
-		t.Error("an expression that is no condition is taken")
-	}
-}
-
 func (s *signer) signature(body []byte) string { return string(s.appendSignature(nil, body)) }
 
 func (s *signer) standardSignature(id string, timestamp int64, body []byte) string {

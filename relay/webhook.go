@@ -14,6 +14,7 @@ import (
 
 	"github.com/userhero/relay/event"
 	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/relay/expression"
 )
 
 // remindWithin is for how long a notice's key keeps it from being posted twice,
@@ -56,8 +57,10 @@ type webhook struct {
 	interrupt context.CancelFunc // ends listening
 	failure   error              // why the lane cannot be read
 	tally     tally
+	// filterErrors are those of the filter in force.
+	filterErrors FilterErrors
 
-	warnedAttempt, warnedDelivery, warnedStore seldom // of the log
+	warnedAttempt, warnedDelivery, warnedStore, warnedFilter seldom // of the log
 }
 
 func newWebhook(r *Relay, s queue.Webhook, rec record) *webhook {
@@ -133,6 +136,9 @@ func (w *webhook) configure(ctx context.Context, t *target) error {
 	defer w.storing.release()
 	w.mu.Lock()
 	before := w.stateLocked()
+	if t == nil || w.target == nil || t.config.Filter != w.target.config.Filter {
+		w.filterErrors = FilterErrors{}
+	}
 	w.target = t
 	if t != nil {
 		w.window.set(t.config.Concurrency)
@@ -284,25 +290,32 @@ func (w *webhook) added() *storedConfig {
 	return w.record.Config
 }
 
-// wants tells whether a new event gets a delivery.
-func (w *webhook) wants(t event.Type, doc *document) bool {
-	return w.takes() && w.wouldWant(t, doc)
+// wants reports whether an event is of a type and kind that the webhook asks
+// for. An error says why its filter could not judge the event.
+func (w *webhook) wants(t event.Type, doc *expression.Document) (bool, error) {
+	target := w.aim()
+	if target == nil {
+		return false, nil
+	}
+	if events := target.config.Events; len(events) > 0 && !slices.Contains(events, t) {
+		return false, nil
+	}
+	return target.filter.Match(doc)
 }
 
-// wouldWant tells whether an event is of a type and kind the webhook asks for.
-func (w *webhook) wouldWant(t event.Type, doc *document) bool {
+// filterFailed counts an event that the webhook's filter could not judge.
+func (w *webhook) filterFailed(err error) {
+	now := time.Now()
 	w.mu.Lock()
-	target := w.target
+	w.filterErrors.Count++
+	w.filterErrors.Last, w.filterErrors.At = err.Error(), now
+	others, tell := w.warnedFilter.allows(now)
 	w.mu.Unlock()
-	if target == nil {
-		return false
+	w.relay.observer.FilterFailed(w.name)
+	if tell {
+		w.relay.log.Warn("a filter could not judge an event, which is not sent; correct the filter, then redeliver what the webhook missed",
+			"webhook", w.name, "error", err, "others", others)
 	}
-	for _, wanted := range target.config.Events {
-		if wanted == t {
-			return target.filter.matches(doc)
-		}
-	}
-	return len(target.config.Events) == 0 && target.filter.matches(doc)
 }
 
 func (w *webhook) trouble() error {
@@ -475,7 +488,8 @@ func (w *webhook) status(c queue.Counts) WebhookStatus {
 	s := WebhookStatus{
 		ID: w.id, Name: w.name, Source: w.record.Source, State: w.stateLocked(), Parked: w.target == nil,
 		FailingSince: w.record.FailingSince, Reason: w.record.Reason,
-		LastSuccess: w.record.LastSuccess, LastAttempt: w.record.LastAttempt, LastAnswer: w.record.LastAnswer,
+		FilterErrors: w.filterErrors,
+		LastSuccess:  w.record.LastSuccess, LastAttempt: w.record.LastAttempt, LastAnswer: w.record.LastAnswer,
 		Counts: Counts{Pending: c.Pending, Retrying: c.Retrying, Failed: c.Failed, Delivered: c.Delivered},
 	}
 	if w.breaker.open && !w.breaker.probing && w.takesLocked() {

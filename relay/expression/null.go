@@ -1,0 +1,158 @@
+package expression
+
+import (
+	"cel.dev/cel-go/cel"
+	"cel.dev/cel-go/common/ast"
+	"cel.dev/cel-go/common/operators"
+	"cel.dev/cel-go/common/overloads"
+	"cel.dev/cel-go/common/types"
+	"cel.dev/cel-go/common/types/ref"
+	"cel.dev/cel-go/common/types/traits"
+)
+
+// The functions that take the place of CEL's own. Their names cannot be written
+// in an expression.
+const (
+	memberFunction  = "@member"
+	presentFunction = "@present"
+	matchesFunction = "@matches"
+)
+
+// orderings are CEL's operators that compare, and what takes their place.
+var orderings = map[string]struct {
+	function string
+	holds    func(compared types.Int) bool
+}{
+	operators.Less:          {"@less", func(c types.Int) bool { return c < 0 }},
+	operators.LessEquals:    {"@less_equals", func(c types.Int) bool { return c <= 0 }},
+	operators.Greater:       {"@greater", func(c types.Int) bool { return c > 0 }},
+	operators.GreaterEquals: {"@greater_equals", func(c types.Int) bool { return c >= 0 }},
+}
+
+// rewrite plans a checked expression with absent members read as null, and with
+// its regular expressions compiled and bounded.
+func rewrite(env *cel.Env, checked *cel.Ast, patterns map[string]pattern) (cel.Program, error) {
+	options := []cel.EnvOption{
+		binary(memberFunction, cel.DynType, member),
+		binary(presentFunction, cel.BoolType, present),
+		binary(matchesFunction, cel.BoolType, func(text, p ref.Val) ref.Val { return match(patterns, text, p) }),
+	}
+	for _, o := range orderings {
+		options = append(options, binary(o.function, cel.BoolType, func(a, b ref.Val) ref.Val { return compare(a, b, o.holds) }))
+	}
+	extended, err := env.Extend(options...)
+	if err != nil {
+		return nil, err
+	}
+	optimizer, err := cel.NewStaticOptimizer(nullReader{})
+	if err != nil {
+		return nil, err
+	}
+	planned, issues := optimizer.Optimize(extended, checked)
+	if issues.Err() != nil {
+		return nil, positions(issues)
+	}
+	return extended.Program(planned, cel.EvalOptions(cel.OptOptimize), cel.CostTracking(costs{patterns}), cel.CostLimit(maxCost))
+}
+
+// binary declares a function of two values of any type.
+func binary(name string, result *cel.Type, f func(a, b ref.Val) ref.Val) cel.EnvOption {
+	return cel.Function(name, cel.Overload(name, []*cel.Type{cel.DynType, cel.DynType}, result, cel.BinaryBinding(f)))
+}
+
+// nullReader replaces what reads members and what compares.
+type nullReader struct{}
+
+// Optimize implements cel.ASTOptimizer.
+func (nullReader) Optimize(ctx *cel.OptimizerContext, a *ast.AST) *ast.AST {
+	ast.PostOrderVisit(a.Expr(), ast.NewExprVisitor(func(e ast.Expr) {
+		switch e.Kind() {
+		case ast.SelectKind:
+			s := e.AsSelect()
+			function := memberFunction
+			if s.IsTestOnly() {
+				function = presentFunction
+			}
+			e.SetKindCase(ctx.NewCall(function, s.Operand(), ctx.NewLiteral(types.String(s.FieldName()))))
+		case ast.CallKind:
+			c := e.AsCall()
+			args := c.Args()
+			if c.IsMemberFunction() {
+				args = append([]ast.Expr{c.Target()}, args...)
+			}
+			name := c.FunctionName()
+			switch {
+			case name == operators.Index:
+				e.SetKindCase(ctx.NewCall(memberFunction, args...))
+			case name == overloads.Matches:
+				e.SetKindCase(ctx.NewCall(matchesFunction, args...))
+			case orderings[name].function != "":
+				e.SetKindCase(ctx.NewCall(orderings[name].function, args...))
+			}
+		}
+	}))
+	return a
+}
+
+// member is of[key]: null if there is none, and if of is null.
+func member(of, key ref.Val) ref.Val {
+	switch of := of.(type) {
+	case types.Null:
+		return of
+	case traits.Mapper:
+		if v, found := of.Find(key); found || types.IsUnknownOrError(v) {
+			return v
+		}
+		return types.NullValue
+	case traits.Lister:
+		i, err := types.IndexOrError(key)
+		if err != nil {
+			return types.WrapErr(err)
+		}
+		if i < 0 || i >= int(of.Size().(types.Int)) {
+			return types.NullValue
+		}
+		return of.Get(key)
+	}
+	return types.MaybeNoSuchOverloadErr(of)
+}
+
+// present is has(of.key).
+func present(of, key ref.Val) ref.Val {
+	switch of := of.(type) {
+	case types.Null:
+		return types.False
+	case traits.Mapper:
+		v, found := of.Find(key)
+		if !found && types.IsUnknownOrError(v) {
+			return v
+		}
+		return types.Bool(found)
+	}
+	return types.MaybeNoSuchOverloadErr(of)
+}
+
+// compare is an ordering of a and b; false if one of them is null.
+func compare(a, b ref.Val, holds func(types.Int) bool) ref.Val {
+	if a == types.NullValue || b == types.NullValue {
+		return types.False
+	}
+	c, ok := a.(traits.Comparer)
+	if !ok {
+		return types.MaybeNoSuchOverloadErr(a)
+	}
+	switch compared := c.Compare(b).(type) {
+	case types.Int:
+		return types.Bool(holds(compared))
+	default:
+		return compared
+	}
+}
+
+// typeName is a value's type as the author of an expression knows it.
+func typeName(v ref.Val) string {
+	if v == types.NullValue {
+		return "null"
+	}
+	return "a " + v.Type().TypeName()
+}
