@@ -48,7 +48,7 @@ func (a *api) events(r *http.Request) (any, error) {
 		FeedbackID: p.text("feedback_id"),
 		Since:      p.time("since"),
 		Until:      p.time("until"),
-		Contains:   p.text("q"),
+		Match:      newSearch(p.text("q")),
 		Limit:      p.limit(maxEvents),
 		Cursor:     p.text("cursor"),
 	}

@@ -233,7 +233,7 @@ func (p pages) findEvents(r *http.Request, q eventsQuery, page *eventsPage, now 
 	if strings.HasPrefix(q.Search, "fb_") && !strings.ContainsAny(q.Search, " \t") {
 		query.FeedbackID = q.Search
 	} else {
-		query.Contains = inBody(q.Search)
+		query.Match = newSearch(q.Search)
 	}
 	var events []queue.Event
 	for end := now.Add(searchTime); ; {
@@ -256,15 +256,6 @@ func (p pages) findEvents(r *http.Request, q eventsQuery, page *eventsPage, now 
 	return query.Cursor, err
 }
 
-// inBody is how a text reads within a document, where it has to be escaped.
-// What looks like a piece of a document is left as it is.
-func inBody(text string) string {
-	if strings.Contains(text, `":`) {
-		return text
-	}
-	return strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(text)
-}
-
 // findDeliveries fills the page with the deliveries of one webhook, or in one
 // state, and their events.
 func (p pages) findDeliveries(r *http.Request, q eventsQuery, page *eventsPage, now time.Time) (next string, err error) {
@@ -277,7 +268,7 @@ func (p pages) findDeliveries(r *http.Request, q eventsQuery, page *eventsPage, 
 		query.Webhook = w.ID
 	}
 	byID := p.webhooksByID()
-	wanted := strings.ToLower(inBody(q.Search))
+	matches := newSearch(q.Search)
 	for end := now.Add(searchTime); ; {
 		found, err := p.queue.Deliveries(r.Context(), query)
 		if err != nil {
@@ -287,12 +278,12 @@ func (p pages) findDeliveries(r *http.Request, q eventsQuery, page *eventsPage, 
 			if q.State != "" && p.relay.DeliveryState(d) != q.State || q.Type != "" && d.Type != q.Type {
 				continue
 			}
-			if wanted != "" {
+			if matches != nil {
 				e, err := p.queue.Event(r.Context(), d.ID.Event)
 				if err != nil && !errors.Is(err, queue.ErrNotFound) {
 					return "", err
 				}
-				if !strings.Contains(strings.ToLower(string(e.Body)), wanted) {
+				if !matches(e.Body) {
 					continue
 				}
 			}

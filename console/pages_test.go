@@ -379,13 +379,16 @@ func TestEventsAreFound(t *testing.T) {
 		{Name: "on", URL: "http://127.0.0.1:1/", Retry: []time.Duration{time.Hour}}, {Name: "off", URL: "https://b.example.com/", Disabled: true},
 	}})
 	quoted := v.accept("fb_1", `"He said \"Grüße\" to me"`)
-	other := v.accept("fb_2", `"nothing of note"`)
+	other := v.accept("fb_2", `"nothing\nof note"`)
 	v.until("/events?state=retrying", "fb_1")
 	v.until("/events?state=retrying", "nothing of note")
 	for query, want := range map[string][2]bool{
 		"":                          {true, true},
 		`q=said+"grüße"`:            {true, false},
 		"q=fb_2":                    {false, true},
+		"q=Nothing+of":              {false, true},
+		"q=GRÜSSE":                  {true, false},
+		"webhook=on&q=GRÜSSE":       {true, false},
 		`q="plan":"pro"`:            {true, true},
 		"q=nowhere":                 {false, false},
 		"type=feedback.updated":     {false, false},

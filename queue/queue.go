@@ -347,9 +347,11 @@ type EventQuery struct {
 	Type         string
 	FeedbackID   string
 	Since, Until time.Time // of acceptance: Since ≤ created < Until
-	Contains     string    // bytes that the body contains, any case; empty is all
-	Limit        int       // 1–1,000; default 50
-	Cursor       string    // of the page before
+	// Match reports whether an event with this body is wanted; nil is all. It is
+	// called from one goroutine and must not keep the slice.
+	Match  func(body []byte) bool
+	Limit  int    // 1–1,000; default 50
+	Cursor string // of the page before
 }
 
 // DeliveryQuery selects deliveries. The zero value selects all.

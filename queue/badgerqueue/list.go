@@ -180,7 +180,6 @@ func (s *Store) Events(ctx context.Context, q queue.EventQuery) (page queue.Page
 	if err != nil {
 		return page, err
 	}
-	needle := bytes.ToLower([]byte(q.Contains))
 	err = s.view(ctx, func(txn *badger.Txn) error {
 		start := s.newestBefore(txn, seq, q.Until)
 		budget, size, late := listBudget, 0, time.Now().Add(listTime)
@@ -198,7 +197,7 @@ func (s *Store) Events(ctx context.Context, q queue.EventQuery) (page queue.Page
 				return false, nil
 			}
 			if !selects(&e, q.Type, q.FeedbackID, q.Since, q.Until) ||
-				len(needle) > 0 && !bytes.Contains(bytes.ToLower(e.Body), needle) {
+				q.Match != nil && !q.Match(e.Body) {
 				return true, nil
 			}
 			e.Body = bytes.Clone(e.Body)

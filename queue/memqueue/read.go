@@ -1,7 +1,6 @@
 package memqueue
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"fmt"
@@ -140,14 +139,13 @@ func (q *Queue) Events(_ context.Context, want queue.EventQuery) (page queue.Pag
 		return page, err
 	}
 	defer q.mu.Unlock()
-	needle := bytes.ToLower([]byte(want.Contains))
 	for _, e := range slices.Backward(q.data.events) {
 		switch {
 		case e.ID.Seq() > from.seq,
 			!e.shown(want.Since, want.Until),
 			want.Type != "" && want.Type != e.Type,
 			want.FeedbackID != "" && want.FeedbackID != e.FeedbackID,
-			!bytes.Contains(bytes.ToLower(e.Body), needle):
+			want.Match != nil && !want.Match(e.Body):
 			continue
 		}
 		if len(page.Items) == limited(want.Limit) {
