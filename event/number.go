@@ -8,8 +8,10 @@ import (
 )
 
 // number reads a number and returns it as ECMAScript prints it (ECMA-262
-// §6.1.6.1.20). A literal whose value the print does not have is refused: the
-// receiver would sign for another number than was submitted.
+// §6.1.6.1.20). A literal with a fraction or an exponent is a double, whatever
+// digits it has: serialisers write 17 of them where 15 say the same. An integer
+// is exact: it may be an identifier, so one that JavaScript would change is
+// refused.
 func (p *parser) number() ([]byte, error) {
 	start := p.pos
 	if p.peek() == '-' {
@@ -23,7 +25,7 @@ func (p *parser) number() ([]byte, error) {
 	default:
 		return nil, p.malformed("a digit is due")
 	}
-	integer := true
+	integer, exponent := true, 0 // exponent counts digits
 	if p.peek() == '.' {
 		p.pos++
 		integer = false
@@ -37,43 +39,40 @@ func (p *parser) number() ([]byte, error) {
 		if c := p.peek(); c == '+' || c == '-' {
 			p.pos++
 		}
-		if p.digits() == 0 {
+		if exponent = p.digits(); exponent == 0 {
 			return nil, p.malformed("a digit is due")
 		}
 	}
 	literal := p.in[start:p.pos:p.pos]
-	if integer {
-		return p.integer(literal)
+	if integer && len(literal) <= safeDigits {
+		if string(literal) == "-0" {
+			return literal[1:], nil
+		}
+		return literal, nil
 	}
-	f, err := strconv.ParseFloat(unsafe.String(unsafe.SliceData(literal), len(literal)), 64)
+	f, err := double(literal, exponent)
 	if err != nil || math.IsInf(f, 0) {
 		return nil, p.unstable("the number is too large")
 	}
 	printed := AppendNumber(make([]byte, 0, 24), f)
-	if !sameDecimal(literal, printed) {
-		return nil, p.unstable("the number has more digits than JavaScript keeps; it would become " + string(printed))
-	}
-	if !bytes.ContainsAny(printed, ".e") {
-		return p.integer(printed) // as such it must read back
+	if integer && !sameDecimal(literal, printed) {
+		return nil, p.unstable("JavaScript would read the integer as " + string(printed) + "; send it as a string")
 	}
 	return printed, nil
 }
 
-// integer is number for a literal without fraction and exponent.
-func (p *parser) integer(literal []byte) ([]byte, error) {
-	digits := bytes.TrimPrefix(literal, []byte{'-'})
-	if len(digits) > 16 {
-		return nil, p.unstable("the integer is beyond ±(2^53-1)")
+// safeDigits is how long an integer may be that a double holds for sure, its
+// sign included: 10^15 is below 2^53.
+const safeDigits = 15
+
+// double is the double nearest to a literal. strconv looks at five digits of an
+// exponent, so a literal with more of them is written anew: the digits that its
+// many zeros stand for count.
+func double(literal []byte, exponent int) (float64, error) {
+	if exponent > 4 {
+		literal = decimalOf(literal).literal()
 	}
-	if len(digits) == 16 {
-		if n, err := strconv.ParseInt(string(digits), 10, 64); err != nil || n > maxSafeInteger {
-			return nil, p.unstable("the integer is beyond ±(2^53-1)")
-		}
-	}
-	if len(digits) == 1 && digits[0] == '0' {
-		return digits, nil // -0 prints as 0
-	}
-	return literal, nil
+	return strconv.ParseFloat(unsafe.String(unsafe.SliceData(literal), len(literal)), 64)
 }
 
 func (p *parser) digits() (n int) {
@@ -123,8 +122,10 @@ func decimalOf(literal []byte) (d decimal) {
 		d.negative, literal = true, literal[1:]
 	}
 	if e := bytes.IndexAny(literal, "eE"); e >= 0 {
-		// An exponent that does not fit has overflowed or is of a zero.
+		// An exponent that does not fit comes back as the largest there is; no
+		// literal has digits enough to bring it near zero again.
 		d.exponent, _ = strconv.Atoi(string(bytes.TrimPrefix(literal[e+1:], []byte{'+'})))
+		d.exponent = min(max(d.exponent, -math.MaxInt32), math.MaxInt32)
 		literal = literal[:e]
 	}
 	whole, fraction, _ := bytes.Cut(literal, []byte{'.'})
@@ -139,4 +140,14 @@ func decimalOf(literal []byte) (d decimal) {
 		return decimal{} // also -0
 	}
 	return d
+}
+
+// literal writes the value in a form whose exponent alone says how large it is.
+func (d decimal) literal() []byte {
+	b := make([]byte, 0, len(d.digits)+24)
+	if d.negative {
+		b = append(b, '-')
+	}
+	b = append(append(b, "0."...), d.digits...)
+	return strconv.AppendInt(append(b, "0e"...), int64(d.exponent), 10)
 }

@@ -8,14 +8,17 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"math/big"
 	"math/rand/v2"
 	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 )
 
 // v8 is a node process that is asked, text by text, what JavaScript makes of
@@ -148,6 +151,121 @@ func TestCanonicalBytesAreThoseOfV8(t *testing.T) {
 		if r%4096 == 0 || r < 0x3000 {
 			v.mustAgree(t, quoted)
 		}
+	}
+}
+
+// TestNumbersOfClientsAreThoseOfV8 has what serialisers of other languages
+// write, and what stands near the borders of doubles.
+func TestNumbersOfClientsAreThoseOfV8(t *testing.T) {
+	t.Parallel()
+	v := startV8(t)
+	zeros := strings.Repeat("0", 120_000)
+	for literal, want := range map[string]string{ // empty: refused
+		"52.520006600000002":           "52.5200066",         // printf("%.17g", 52.5200066): C, PHP's serialize_precision 17
+		"52.520006599999997":           "52.520006599999995", // the double that the 17 digits name
+		"0.10000000000000001":          "0.1",                // .NET Framework's "R"
+		"13.404999999999999":           "13.405",
+		"13.4049999999999994":          "13.405",      // 18 digits
+		"1.0E10":                       "10000000000", // Java's Double.toString
+		"1.7976931348623157E308":       "1.7976931348623157e+308",
+		"1e+16":                        "10000000000000000", // Python's repr
+		"5.0":                          "5",
+		"-5.00":                        "-5",
+		"1e20":                         "100000000000000000000",
+		"100000000000000000000":        "100000000000000000000",
+		"1000000000000000000000":       "1e+21",
+		"9007199254740991":             "9007199254740991",
+		"9007199254740992":             "9007199254740992",
+		"9007199254740993":             "", // 2^53+1
+		"-9007199254740993":            "",
+		"9007199254740994":             "9007199254740994", // 2^53+2
+		"9007199254740993.0":           "9007199254740992", // a double
+		"9223372036854775807":          "",
+		"9223372036854775808":          "", // 2^63: V8 writes …776000
+		"9223372036854776000":          "9223372036854776000",
+		"9223372036854775808.0":        "9223372036854776000",
+		"18446744073709551615":         "",
+		"1234567890123456789":          "",
+		"1e-400":                       "0",
+		"-1e-400":                      "0",
+		"-0":                           "0",
+		"-0.0e-5":                      "0",
+		"2e-324":                       "0",
+		"3e-324":                       "5e-324",
+		"1.7976931348623158e308":       "1.7976931348623157e+308",
+		"1.7976931348623159e308":       "",
+		"1e309":                        "",
+		"-1e999999999999999999999":     "",
+		"1e-99999999999999999999":      "0",
+		"0e99999999999999999999":       "0",
+		"1" + strings.Repeat("0", 308): "1e+308",
+		"1" + strings.Repeat("0", 309): "",
+		"0." + zeros + "1e120001":      "1",
+		"0." + zeros + "1e119999":      "0.01",
+		"1" + zeros + "e-120000":       "1",
+		"1" + zeros + "e-119691":       "",
+		"1" + zeros + "e-120400":       "0",
+		"0." + zeros + "1":             "0",
+		// Halfway between 1 and the next double, and a digit after the 1,000th.
+		"1.00000000000000011102230246251565404236316680908203125":                                   "1",
+		"1.00000000000000011102230246251565404236316680908203125" + strings.Repeat("0", 1000) + "1": "1.0000000000000002",
+	} {
+		text := []byte("[" + literal + "]")
+		got, err := Canonical(text)
+		if (err != nil) != (want == "") || err == nil && string(got) != "["+want+"]" {
+			t.Errorf("%.60s is written %s, want %q (empty is refused): %v", literal, got, want, err)
+		}
+		v.mustAgree(t, text)
+	}
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	rnd := rand.New(rand.NewPCG(seed, 2))
+	for range 2000 { // integers: kept if V8's form is the same number
+		literal := strconv.FormatUint(rnd.Uint64()>>rnd.IntN(12), 10)
+		switch rnd.IntN(3) {
+		case 0:
+			literal += strings.Repeat("0", rnd.IntN(300))
+		case 1:
+			f, _ := new(big.Float).SetFloat64(rnd.Float64() * math.Pow(2, float64(rnd.IntN(90)))).Int(nil)
+			literal = f.String()
+		}
+		v.mustKeepInteger(t, literal)
+	}
+	for range 2000 { // doubles: any number of digits
+		f := math.Float64frombits(rnd.Uint64())
+		if math.IsNaN(f) || math.IsInf(f, 0) {
+			continue
+		}
+		text := fmt.Appendf(nil, "[%s]", strconv.FormatFloat(f, 'e', rnd.IntN(40), 64))
+		if _, err := Canonical(text); err != nil && !strings.Contains(err.Error(), "too large") {
+			t.Errorf("%s is refused: %v", text, err)
+		}
+		v.mustAgree(t, text)
+	}
+}
+
+// mustKeepInteger checks that an integer is refused exactly if what V8 writes
+// for it is another number.
+func (v *v8) mustKeepInteger(t testing.TB, literal string) {
+	t.Helper()
+	said := v.ask(t, []byte(literal))
+	form := literal
+	if said != "stable" {
+		b, err := base64.StdEncoding.DecodeString(said)
+		if err != nil {
+			t.Fatalf("%s: %s", literal, said)
+		}
+		form = string(b)
+	}
+	written, ok := new(big.Rat).SetString(literal)
+	if !ok {
+		t.Fatalf("%s is no integer", literal)
+	}
+	read, ok := new(big.Rat).SetString(form)
+	same := ok && read.Cmp(written) == 0
+	got, err := Canonical([]byte(literal))
+	if same != (err == nil) || same && string(got) != form {
+		t.Errorf("V8 writes %s as %s: we write %q, %v", literal, form, got, err)
 	}
 }
 
@@ -350,6 +468,11 @@ func FuzzForm(f *testing.F) {
 		values, err := url.ParseQuery(query)
 		if err != nil {
 			return
+		}
+		for name, vs := range values {
+			if !utf8.ValidString(name + strings.Join(vs, "")) {
+				return
+			}
 		}
 		fb, err := ParseForm(values)
 		if err != nil {
