@@ -30,17 +30,15 @@ const (
 	// MaxDocument bounds a finished event document, in bytes: Express's JSON
 	// parser answers 413 above 100 KiB, and would do so at every retry.
 	MaxDocument = 100 << 10
-	// MaxDepth bounds how deep a submission nests.
+	// MaxDepth bounds how deep a finished document nests.
 	MaxDepth = 64
-	// maxSafeInteger is 2^53-1, ECMA-262's Number.MAX_SAFE_INTEGER.
-	maxSafeInteger = 1<<53 - 1
+	// maxStoredDepth bounds how deep a document nests that is read again: earlier
+	// versions let data alone have MaxDepth levels.
+	maxStoredDepth = MaxDepth + 1
+	// maxDataDepth bounds how deep data nests, and so a submission or a change:
+	// the document is one level around it.
+	maxDataDepth = MaxDepth - 1
 )
-
-// timeSize is how many bytes appendTime appends.
-const timeSize = len("2026-01-07T15:30:00Z")
-
-// appendTime appends a time in UTC, to the second.
-func appendTime(dst []byte, t time.Time) []byte { return t.UTC().AppendFormat(dst, time.RFC3339) }
 
 // idAlphabet sorts as the bytes it encodes do.
 var idAlphabet = base32.NewEncoding("0123456789abcdefghjkmnpqrstvwxyz").WithPadding(base32.NoPadding)

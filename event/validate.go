@@ -1,9 +1,11 @@
 package event
 
 import (
+	"bytes"
 	"fmt"
 	"net/url"
-	"time"
+	"strings"
+	"unicode"
 )
 
 // maxID bounds a feedback id in bytes.
@@ -69,7 +71,7 @@ func (v *validator) member(r ref, name, parent string) {
 	}
 	switch name {
 	case "message":
-		if len(n.value) == 0 {
+		if blank(n.value) {
 			wrong("is empty")
 		}
 	case "id":
@@ -87,16 +89,16 @@ func (v *validator) member(r ref, name, parent string) {
 			wrong("is negative")
 		}
 	case "screenshotUrl":
-		if u, err := url.Parse(string(n.value)); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+		if !webAddress(n.value) {
 			wrong("is no absolute http or https URL")
 		}
 	case "createdAt":
-		at, err := time.Parse(time.RFC3339Nano, string(n.value))
-		if err != nil {
+		at, ok := parseTime(n.value)
+		if !ok {
 			wrong("is no time of RFC 3339, such as 2026-01-07T15:30:00Z")
 			return
 		}
-		if at = at.UTC(); at.Year() < 0 || at.Year() > 9999 {
+		if at.Year() < 0 || at.Year() > 9999 {
 			wrong("lies outside the years 0000 to 9999")
 			return
 		}
@@ -106,6 +108,30 @@ func (v *validator) member(r ref, name, parent string) {
 	case "viewport":
 		v.members(r, "/context/viewport")
 	}
+}
+
+// blank reports whether a text shows nothing: it is empty, or white space as
+// Unicode and ECMAScript define it.
+func blank(text []byte) bool {
+	return len(bytes.TrimFunc(text, func(r rune) bool { return unicode.IsSpace(r) || r == '\ufeff' })) == 0
+}
+
+// webAddress reports whether a text is an absolute http or https URL. Behind
+// the host anything but control characters may follow, as in a browser: a bare %
+// is one of many things that RFC 3986 forbids and people have in their URLs.
+func webAddress(text []byte) bool {
+	if bytes.ContainsFunc(text, unicode.IsControl) {
+		return false
+	}
+	scheme, rest, _ := strings.Cut(string(text), "://")
+	if !strings.EqualFold(scheme, "http") && !strings.EqualFold(scheme, "https") {
+		return false
+	}
+	if i := strings.IndexAny(rest, "/?#"); i >= 0 {
+		rest = rest[:i]
+	}
+	u, err := url.Parse("http://" + rest)
+	return err == nil && u.Hostname() != ""
 }
 
 // id validates a client-given id: it stands in URLs and in logs.
