@@ -103,7 +103,7 @@ func (t *tree) append(dst []byte, r ref) []byte {
 // with a *Problem.
 func Canonical(in []byte) ([]byte, error) {
 	var t tree
-	if err := t.parse(in); err != nil {
+	if err := t.parse(in, maxStoredDepth); err != nil {
 		return nil, err
 	}
 	return t.append(make([]byte, 0, len(in)), t.root), nil

@@ -52,7 +52,7 @@ func (f *Feedback) Release() {
 
 // Parse reads a submission from JSON. Its errors are *Problem.
 func Parse(body []byte) (*Feedback, error) {
-	f, err := parseObject(body)
+	f, err := parseObject(body, maxDataDepth)
 	if err != nil {
 		return nil, err
 	}
@@ -63,9 +63,9 @@ func Parse(body []byte) (*Feedback, error) {
 	return f, nil
 }
 
-func parseObject(body []byte) (*Feedback, error) {
+func parseObject(body []byte, depth int) (*Feedback, error) {
 	f := pool.Get().(*Feedback)
-	if err := f.parse(body); err != nil {
+	if err := f.parse(body, depth); err != nil {
 		f.Release()
 		return nil, err
 	}
@@ -78,7 +78,7 @@ func parseObject(body []byte) (*Feedback, error) {
 
 // Stored takes the feedback back out of a document that Document wrote.
 func Stored(document []byte) (*Feedback, error) {
-	f, err := parseObject(document)
+	f, err := parseObject(document, maxStoredDepth)
 	if err != nil {
 		return nil, fmt.Errorf("reading a stored event: %w", err)
 	}
@@ -244,7 +244,7 @@ func (f *Feedback) arrange() {
 // members of a JSON object, bare or under "data". A number as id is taken as a
 // string. What is no JSON object, or has the wrong type, is passed over.
 func (f *Feedback) Override(answer []byte) error {
-	a, err := parseObject(answer)
+	a, err := parseObject(answer, maxDataDepth)
 	if err != nil {
 		return nil // not ours to read
 	}
@@ -275,7 +275,7 @@ type Patch struct{ tree }
 // ParsePatch reads a change from JSON. Its errors are *Problem.
 func ParsePatch(body []byte) (*Patch, error) {
 	p := new(Patch)
-	if err := p.parse(body); err != nil {
+	if err := p.parse(body, maxDataDepth); err != nil {
 		return nil, err
 	}
 	if k := p.at(p.root).kind; k != object {

@@ -93,13 +93,15 @@ func TestRefusalsPointAtTheirCause(t *testing.T) {
 		{`{"message":"m","id":"a/b"}`, 422, "/id"},
 		{`{"message":"m","id":""}`, 422, "/id"},
 		{`{"message":"m","context":{"pageUrl":1,"viewport":{"width":"1"}}}`, 422, "/context/pageUrl /context/viewport/width"},
-		{`{"message":"m","metadata":{"n":9007199254740992}}`, 422, "/metadata/n"},
+		{`{"message":"m","metadata":{"n":9007199254740993}}`, 422, "/metadata/n"},
+		{`{"message":"m","metadata":{"n":9223372036854775808}}`, 422, "/metadata/n"},
+		{`{"message":"m","metadata":{"n":-18446744073709551615}}`, 422, "/metadata/n"},
 		{`{"message":"m","metadata":{"n":[1,-1e400]}}`, 422, "/metadata/n/1"},
-		{`{"message":"m","metadata":{"n":1.000000000000000005}}`, 422, "/metadata/n"},
+		{"{\"message\":\" \\t\\n\u00a0\u3000\ufeff\"}", 422, "/message"},
 		{`{"message":"m","metadata":{"__proto__":1}}`, 422, "/metadata/__proto__"},
 		{`{"message":"m","metadata":{"\u005f_proto__":1}}`, 422, "/metadata/__proto__"},
 		{`{"message":"\ud800"}`, 422, "/message"},
-		{`{"message":"m","a":` + strings.Repeat("[", 64) + strings.Repeat("]", 64) + `}`, 422, "/a" + strings.Repeat("/0", 63)},
+		{`{"message":"m","a":` + strings.Repeat("[", 63) + strings.Repeat("]", 63) + `}`, 422, "/a" + strings.Repeat("/0", 62)},
 	} {
 		_, err := Parse([]byte(c.body))
 		p, ok := err.(*Problem) //nolint:errorlint // it is returned bare
@@ -118,8 +120,164 @@ func TestRefusalsPointAtTheirCause(t *testing.T) {
 			t.Errorf("%.60s: status %d at %q, want %d at %q: %v", c.body, p.Status, pointers, c.status, want, p)
 		}
 	}
-	if _, err := Parse([]byte(`{"message":"m","a":` + strings.Repeat("[", 63) + strings.Repeat("]", 63) + `}`)); err != nil {
-		t.Errorf("64 levels are refused: %v", err)
+}
+
+// TestDepthIsThatOfTheFinishedDocument holds submissions and changes that make
+// a document of exactly MaxDepth levels against those that make one more.
+func TestDepthIsThatOfTheFinishedDocument(t *testing.T) {
+	t.Parallel()
+	lists := func(depth int) string { return strings.Repeat("[", depth) + strings.Repeat("]", depth) }
+	objects := func(depth int) string { return strings.Repeat(`{"a":`, depth) + "1" + strings.Repeat("}", depth) }
+	const room = MaxDepth - 2 // below a member of data
+	base := document(t, parsed(t, `{"message":"m","metadata":{"a":1}}`), Created)
+	for name, nested := range map[string]func(int) string{"lists": lists, "objects": objects} {
+		f, err := Parse([]byte(`{"message":"m","deep":` + nested(room) + `}`))
+		if err != nil {
+			t.Fatalf("%s: %d levels below a member are refused: %v", name, room, err)
+		}
+		doc := document(t, f, Created)
+		if _, err := Stored([]byte(doc)); err != nil {
+			t.Errorf("%s: what was accepted cannot be read again: %v", name, err)
+		}
+		if _, err := Canonical([]byte(doc)); err != nil {
+			t.Errorf("%s: what was accepted cannot be forwarded: %v", name, err)
+		}
+		if _, err := Parse([]byte(`{"message":"m","deep":` + nested(room+1) + `}`)); err == nil || !strings.Contains(err.Error(), "/deep/") {
+			t.Errorf("%s: a document of %d levels: %v, want a refusal that points into /deep", name, MaxDepth+1, err)
+		}
+
+		stored, err := Stored([]byte(base))
+		if err != nil {
+			t.Fatal(err)
+		}
+		change, err := ParsePatch([]byte(`{"metadata":{"a":` + nested(room-1) + `}}`))
+		if err != nil {
+			t.Fatalf("%s: a change that makes %d levels is refused: %v", name, MaxDepth, err)
+		}
+		if _, err := stored.Merge(change); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if _, err := Stored([]byte(document(t, stored, Updated))); err != nil {
+			t.Errorf("%s: what was changed cannot be read again: %v", name, err)
+		}
+		if _, err := ParsePatch([]byte(`{"metadata":{"a":` + nested(room) + `}}`)); err == nil || !strings.Contains(err.Error(), "/metadata/a/") {
+			t.Errorf("%s: a change that makes %d levels: %v, want a refusal that points into /metadata/a", name, MaxDepth+1, err)
+		}
+	}
+	if _, err := Stored([]byte(`{"event":"feedback.created","timestamp":"2026-01-07T14:30:00Z","data":{"message":"m","deep":` + lists(room+1) + `}}`)); err != nil {
+		t.Errorf("a document that earlier versions accepted cannot be read: %v", err)
+	}
+	for depth, ok := range map[int]bool{room: true, room + 1: false} {
+		fields := url.Values{"message": {"m"}, "deep" + strings.Repeat(".a", depth): {"1"}}
+		f, err := ParseForm(fields)
+		if (err == nil) != ok {
+			t.Errorf("a form with a name of %d parts: %v", depth+1, err)
+		}
+		if err == nil {
+			if _, err := Stored([]byte(document(t, f, Created))); err != nil {
+				t.Errorf("a form with a name of %d parts cannot be read again: %v", depth+1, err)
+			}
+		}
+	}
+}
+
+// TestTimesAreThoseOfRFC3339 has the valid and invalid times of the JSON Schema
+// test suite's date-time format, and what Go's parser takes beyond the RFC.
+func TestTimesAreThoseOfRFC3339(t *testing.T) {
+	t.Parallel()
+	for written, want := range map[string]string{
+		"2026-01-07T15:30:00Z":                                 "2026-01-07T15:30:00Z",
+		"2026-01-07t15:30:00z":                                 "2026-01-07T15:30:00Z",
+		"2026-01-07T15:30:00.123Z":                             "2026-01-07T15:30:00Z",
+		"2026-01-07T15:30:00.5+02:00":                          "2026-01-07T13:30:00Z", // Java's OffsetDateTime
+		"2026-01-07T15:30:00.999999999Z":                       "2026-01-07T15:30:00Z",
+		"2026-01-07T15:30:00.1234567-00:00":                    "2026-01-07T15:30:00Z", // .NET
+		"2026-01-07T15:30:00." + strings.Repeat("9", 40) + "Z": "2026-01-07T15:30:00Z",
+		"2024-02-29T00:00:00-23:59":                            "2024-02-29T23:59:00Z",
+		"1998-12-31T23:59:60Z":                                 "1999-01-01T00:00:00Z",
+		"1998-12-31t23:59:60.9z":                               "1999-01-01T00:00:00Z",
+		"1998-12-31T15:59:60.123-08:00":                        "1999-01-01T00:00:00Z",
+		"2017-01-01T05:29:60+05:30":                            "2017-01-01T00:00:00Z",
+		"0000-01-01T00:00:00Z":                                 "0000-01-01T00:00:00Z",
+		"9999-12-31T23:59:59Z":                                 "9999-12-31T23:59:59Z",
+
+		"":                              "",
+		"2026-01-07":                    "",
+		"2026-01-07T15:30Z":             "",
+		"2026-01-07 15:30:00Z":          "",
+		"2026-01-07T15:30:00":           "",
+		"2026-01-07T5:30:00Z":           "",
+		"2026-01-07T15:30:0Z":           "",
+		"2026-1-07T15:30:00Z":           "",
+		"2026-01-07T15:30:00,5Z":        "",
+		"2026-01-07T15:30:00.Z":         "",
+		"2026-01-07T15:30:00+24:00":     "",
+		"2026-01-07T15:30:00+02:60":     "",
+		"2026-01-07T15:30:00+0200":      "",
+		"2026-01-07T15:30:00+02":        "",
+		"2026-01-07T15:30:00UTC":        "",
+		"2026-01-07T15:30:00Z+02:00":    "",
+		"2026-01-07T15:30:00 Z":         "",
+		" 2026-01-07T15:30:00Z":         "",
+		"2026-01-07T15:30:00Z ":         "",
+		"2026-01-07T24:00:00Z":          "",
+		"2026-01-07T15:60:00Z":          "",
+		"2026-01-07T15:30:60Z":          "",
+		"1998-12-31T23:58:60Z":          "",
+		"1998-12-31T22:59:60Z":          "",
+		"1998-12-31T23:59:60+01:00":     "",
+		"1998-12-31T23:59:61Z":          "",
+		"2026-00-07T15:30:00Z":          "",
+		"2026-13-07T15:30:00Z":          "",
+		"2026-01-00T15:30:00Z":          "",
+		"2026-02-29T15:30:00Z":          "",
+		"0000-01-01T00:00:00+00:01":     "",
+		"9999-12-31T23:59:60Z":          "",
+		"+2026-01-07T15:30:00Z":         "",
+		"2026-01-07T15:30:00\u09ea0Z":   "",
+		"2026-W02-3T15:30:00Z":          "",
+		"20260107T153000Z":              "",
+		"2026-01-07T15:30:-1Z":          "",
+		"Wed, 07 Jan 2026 15:30:00 GMT": "",
+	} {
+		f, err := Parse([]byte(`{"message":"m","createdAt":"` + written + `"}`))
+		got := ""
+		if err == nil {
+			got = f.CreatedAt()
+		} else if !strings.Contains(err.Error(), "/createdAt") {
+			t.Errorf("%q: %v", written, err)
+		}
+		if got != want {
+			t.Errorf("%q is read as %q, want %q (empty is refused): %v", written, got, want, err)
+		}
+	}
+}
+
+func TestScreenshotsAreAnywhereOnTheWeb(t *testing.T) {
+	t.Parallel()
+	for address, ok := range map[string]bool{
+		"https://x.example/a.png":                 true,
+		"HTTPS://x.example/a.png":                 true,
+		"https://x.example/100%.png":              true, // browsers send a bare % as it is
+		"https://x.example/?q=50%&r=%zz#%":        true,
+		"https://x.example/\u00fc b|c.png":        true,
+		"http://[::1]:8080":                       true,
+		"https://x.example?a":                     true,
+		"https://":                                false,
+		"https:///a.png":                          false,
+		"https:x.example":                         false,
+		"//x.example/a.png":                       false,
+		"ftp://x.example/a":                       false,
+		"javascript:alert(1)//https://x.example":  false,
+		"data:image/png;base64,AAAA":              false,
+		"https://x.example/\u0000":                false,
+		"https://x.example/a\nb":                  false,
+		"https://x.example:port/":                 false,
+		"x://y.example/?https://x.example/hidden": false,
+	} {
+		if _, err := Parse([]byte(`{"message":"m","screenshotUrl":"` + address + `"}`)); (err == nil) != ok {
+			t.Errorf("%s: %v", address, err)
+		}
 	}
 }
 
@@ -153,9 +311,34 @@ func TestFormsMakeTheSameFeedback(t *testing.T) {
 	if got := document(t, f, Created); !strings.HasSuffix(got, want) {
 		t.Errorf("got %s", got)
 	}
+	for query, want := range map[string]string{
+		"message=one&message=two":                             `"data":{"message":"two"}}`, // a hidden field and what script adds
+		"message=m&rating=1&rating=5":                         `"data":{"message":"m","rating":5}}`,
+		"message=m&category=a&category=":                      `"data":{"message":"m"}}`,
+		"message=m&metadata.plan=pro":                         `"data":{"message":"m","metadata":{"plan":"pro"}}}`,
+		"message=m&metadata.t=b&metadata.t=a":                 `"data":{"message":"m","metadata":{"t":["b","a"]}}}`,
+		"message=m&topics=&topics=b":                          `"data":{"message":"m","topics":"b"}}`, // a hidden field and one checkbox
+		"message=m&topics=a&topics=b&context.x=1&context.x=2": `"data":{"message":"m","context":{"x":["1","2"]},"topics":["a","b"]}}`,
+		"message=m&context.locale=de&context.locale=en":       `"data":{"message":"m","context":{"locale":"en"}}}`,
+		"message=m&=": `"data":{"message":"m"}}`,
+		"message=m&context.message=1&context.message=2": `"data":{"message":"m","context":{"message":["1","2"]}}}`, // known elsewhere
+	} {
+		values, err := url.ParseQuery(query)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f, err := ParseForm(values)
+		if err != nil {
+			t.Errorf("%s: %v", query, err)
+			continue
+		}
+		if got := document(t, f, Created); !strings.HasSuffix(got, want) {
+			t.Errorf("%s makes %s, want %s", query, got, want)
+		}
+	}
 	for query, pointer := range map[string]string{
+		"message=m&message=%20":            "/message",
 		"message=":                         "/message",
-		"message=m&message=n":              "/message",
 		"message=m&rating=many":            "/rating",
 		"message=m&rating=9":               "/rating",
 		"message=m&a..b=1":                 "/a//b",

@@ -1,16 +1,18 @@
 package event
 
 import (
+	"fmt"
 	"net/url"
 	"slices"
 	"strings"
-	"unicode/utf8"
 )
 
-// ParseForm reads a submission from the fields of an HTML form. A dotted name
-// is a member of a member ("metadata.plan"); rating and the viewport's sizes
-// are numbers, everything else strings. A field left empty counts as absent,
-// as does an empty message. Its errors are *Problem.
+// ParseForm reads a submission from the fields of an HTML form, whose names and
+// values must be UTF-8. A dotted name is a member of a member ("metadata.plan");
+// rating and the viewport's sizes are numbers, everything else is text. Of a
+// documented member the last value counts; several values of another one, such as
+// those of checkboxes, are an array. A field left empty counts as absent. Its
+// errors are *Problem.
 func ParseForm(fields url.Values) (*Feedback, error) {
 	f := pool.Get().(*Feedback)
 	f.reset()
@@ -48,19 +50,27 @@ func formPointer(name string) string {
 
 // field sets one field and says what is wrong with it.
 func (f *Feedback) field(name string, values []string) (wrong string) {
-	switch {
-	case len(values) != 1:
-		return "is given more than once"
-	case values[0] == "":
-		return ""
-	case !utf8.ValidString(name) || !utf8.ValidString(values[0]):
-		return "is not valid UTF-8"
-	}
 	steps := strings.Split(name, ".")
-	if len(steps) > MaxDepth-1 {
-		return "nests too deep"
+	parent := "/" + strings.Join(steps[:len(steps)-1], "/")
+	if parent == "/" {
+		parent = ""
 	}
-	parent := f.root
+	depth := len(steps)
+	if isKnown(parent, steps[len(steps)-1]) {
+		values = values[max(0, len(values)-1):]
+	}
+	values = slices.DeleteFunc(slices.Clone(values), func(v string) bool { return v == "" })
+	switch len(values) {
+	case 0:
+		return ""
+	case 1:
+	default:
+		depth++ // of the array
+	}
+	if depth > maxDataDepth {
+		return fmt.Sprintf("is nested too deep: a finished event has at most %d levels", MaxDepth)
+	}
+	into := f.root
 	for i, step := range steps {
 		if step == "" {
 			return "has a name with an empty part"
@@ -68,38 +78,44 @@ func (f *Feedback) field(name string, values []string) (wrong string) {
 		if step == "__proto__" {
 			return "has a name that vanishes in JavaScript"
 		}
-		old := f.member(parent, step)
+		old := f.member(into, step)
 		if i == len(steps)-1 {
 			if old != none {
 				return "is both a value and an object"
 			}
-			value, wrong := f.formValue(steps, values[0])
+			value, wrong := f.formValue(parent, step, values)
 			if wrong != "" {
 				return wrong
 			}
-			f.set(parent, step, value)
+			f.set(into, step, value)
 			return ""
 		}
 		if old == none {
 			old = f.add(node{kind: object})
-			f.set(parent, step, old)
+			f.set(into, step, old)
 		} else if f.at(old).kind != object {
 			return "is both a value and an object"
 		}
-		parent = old
+		into = old
 	}
 	return ""
 }
 
-func (f *Feedback) formValue(steps []string, value string) (ref, string) {
-	parent := "/" + strings.Join(steps[:len(steps)-1], "/")
-	name := steps[len(steps)-1]
-	numeric := len(steps) == 1 && name == "rating" || parent == "/context/viewport" && isKnown(parent, name)
+// formValue makes the value of a field: a number or text, or an array of texts.
+func (f *Feedback) formValue(parent, name string, values []string) (value ref, wrong string) {
+	if len(values) > 1 {
+		list := f.add(node{kind: array})
+		for _, v := range values {
+			f.link(list, f.newText(v))
+		}
+		return list, ""
+	}
+	numeric := parent == "" && name == "rating" || parent == "/context/viewport" && isKnown(parent, name)
 	if !numeric {
-		return f.newText(value), ""
+		return f.newText(values[0]), ""
 	}
 	t := tree{}
-	if err := t.parse([]byte(strings.TrimSpace(value))); err != nil || t.at(t.root).kind != number {
+	if err := t.parse([]byte(strings.TrimSpace(values[0])), 0); err != nil || t.at(t.root).kind != number {
 		return none, "is no number"
 	}
 	return f.add(node{kind: number, value: t.at(t.root).value}), ""

@@ -14,6 +14,8 @@ type parser struct {
 	tree *tree
 	in   []byte
 	pos  int
+	// depth is how deep the text may nest.
+	depth int
 	// path leads to the value being read, for pointers.
 	path []segment
 }
@@ -28,13 +30,14 @@ type segment struct {
 // map.
 const manyMembers = 16
 
-// parse reads a whole text. The tree's strings may be slices of it.
-func (t *tree) parse(in []byte) error {
+// parse reads a whole text that nests at most that deep. The tree's strings may
+// be slices of it.
+func (t *tree) parse(in []byte, depth int) error {
 	t.reset()
 	if !utf8.Valid(in) {
 		return malformed("", "the text is not valid UTF-8")
 	}
-	p := parser{tree: t, in: in, path: t.path}
+	p := parser{tree: t, in: in, depth: depth, path: t.path}
 	p.space()
 	root, err := p.value(0)
 	if err != nil {
@@ -118,8 +121,8 @@ func (p *parser) literal(word string) bool {
 }
 
 func (p *parser) tooDeep(depth int) error {
-	if depth > MaxDepth {
-		return p.unstable(fmt.Sprintf("nested deeper than %d", MaxDepth))
+	if depth > p.depth {
+		return invalid(FieldError{p.pointer(), fmt.Sprintf("is nested too deep: a finished event has at most %d levels", MaxDepth)})
 	}
 	return nil
 }
