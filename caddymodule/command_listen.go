@@ -278,7 +278,7 @@ func (l *listener) ready(d listedDelivery) bool {
 }
 
 // forward posts a delivery and prints a line. An error means that nobody has
-// answered. Once begun, it is not interrupted.
+// answered; a delivery that cannot be forwarded at all is left out. Once begun, it is not interrupted.
 func (l *listener) forward(ctx context.Context, d listedDelivery) error {
 	answer, err := l.admin.get(ctx, "/events/"+url.PathEscape(d.EventID), nil)
 	if problem := (*event.Problem)(nil); errors.As(err, &problem) && problem.Status == http.StatusNotFound {
@@ -293,8 +293,9 @@ func (l *listener) forward(ctx context.Context, d listedDelivery) error {
 		return err
 	}
 	body, err := e.document()
-	if err != nil {
-		return err
+	if err != nil { // it will not become readable: those after it must not wait for it
+		l.print("%s  %s  not forwarded: %v\n", stamp(d.CreatedAt), cell(d.ID), err)
+		return nil
 	}
 	header, note := forwardedHeader(e, d), ""
 	if header.Get("webhook-signature") == "" {

@@ -25,11 +25,15 @@ type fakeDelivery struct {
 	n        int // number of the event, and seconds after the relay's start
 	state    string
 	attempts int
+	body     string // instead of the usual document
 }
 
 func (d fakeDelivery) id() string         { return fmt.Sprintf("dlv_%02d_1", d.n) }
 func (d fakeDelivery) created() time.Time { return fakeStart.Add(time.Duration(d.n) * time.Second) }
 func (d fakeDelivery) document() []byte {
+	if d.body != "" {
+		return []byte(d.body)
+	}
 	return fmt.Appendf(nil, `{"event":"feedback.created","data":{"id":"fb_%02d","message":"<&>"}}`, d.n)
 }
 
@@ -184,16 +188,16 @@ func ids(arrived []arrival) string {
 
 func TestListenForwardsWhatIsNewAsItWasSent(t *testing.T) {
 	t.Parallel()
-	f := newFakeRelay(t, fakeDelivery{1, "delivered", 1})
+	f := newFakeRelay(t, fakeDelivery{n: 1, state: "delivered", attempts: 1})
 	f.uptime = 5.5
 	h := newHook(t)
 	l := f.listen(t, filepath.Join(t.TempDir(), "deep", "state"), h.URL)
 	f.awaitLooks(t, 1)
 	f.change(func() {
-		f.deliveries = append(f.deliveries, fakeDelivery{6, "retrying", 2}, fakeDelivery{7, "pending", 0}, fakeDelivery{8, "held", 0}, fakeDelivery{9, "failed", 6})
+		f.deliveries = append(f.deliveries, fakeDelivery{n: 6, state: "retrying", attempts: 2}, fakeDelivery{n: 7, state: "pending", attempts: 0}, fakeDelivery{n: 8, state: "held", attempts: 0}, fakeDelivery{n: 9, state: "failed", attempts: 6})
 	})
 	h.await(t, 3)
-	f.change(func() { f.deliveries[2] = fakeDelivery{7, "delivered", 1} })
+	f.change(func() { f.deliveries[2] = fakeDelivery{n: 7, state: "delivered", attempts: 1} })
 	arrived := h.await(t, 4)
 	f.awaitLooks(t, 2)
 	r := l.stop(t)
@@ -220,6 +224,30 @@ func TestListenForwardsWhatIsNewAsItWasSent(t *testing.T) {
 	}
 }
 
+// TestListenGoesOnBehindWhatItCannotRead: the API's answer does not hold the
+// bytes that were sent, or nests deeper than any event.
+func TestListenGoesOnBehindWhatItCannotRead(t *testing.T) {
+	t.Parallel()
+	deep := `{"data":` + strings.Repeat("[", 100) + strings.Repeat("]", 100) + `}`
+	f := newFakeRelay(t)
+	f.uptime = 5.5
+	h := newHook(t)
+	l := f.listen(t, filepath.Join(t.TempDir(), "state"), h.URL)
+	f.awaitLooks(t, 1)
+	f.change(func() {
+		f.deliveries = append(f.deliveries,
+			fakeDelivery{n: 6, state: "delivered", attempts: 1, body: deep},
+			fakeDelivery{n: 7, state: "delivered", attempts: 1})
+	})
+	if got := ids(h.await(t, 1)); got != "07" {
+		t.Errorf("forwarded %s", got)
+	}
+	f.awaitLooks(t, 2)
+	if r := l.stop(t); strings.Count(r.out, "dlv_06_1  not forwarded") != 1 {
+		t.Errorf("printed\n%s", r.out)
+	}
+}
+
 func TestListenLosesNothingWhenInterrupted(t *testing.T) {
 	t.Parallel()
 	f := newFakeRelay(t)
@@ -229,7 +257,7 @@ func TestListenLosesNothingWhenInterrupted(t *testing.T) {
 	f.awaitLooks(t, 1)
 	l.stop(t)
 	for n := range 5 { // while nobody listens
-		f.deliveries = append(f.deliveries, fakeDelivery{n, "delivered", 1})
+		f.deliveries = append(f.deliveries, fakeDelivery{n: n, state: "delivered", attempts: 1})
 	}
 	// The receiver is where the first is interrupted: that one is finished.
 	begun, finish := make(chan struct{}), make(chan struct{})
@@ -249,10 +277,10 @@ func TestListenLosesNothingWhenInterrupted(t *testing.T) {
 	l = f.listen(t, state, h.URL)
 	h.await(t, 5)
 	// What is far newer moves the beginning up; late comers are still seen.
-	f.change(func() { f.deliveries = append(f.deliveries, fakeDelivery{99, "delivered", 1}) })
+	f.change(func() { f.deliveries = append(f.deliveries, fakeDelivery{n: 99, state: "delivered", attempts: 1}) })
 	h.await(t, 6)
 	f.awaitLooks(t, 3)
-	f.change(func() { f.deliveries = slices.Insert(f.deliveries, 5, fakeDelivery{70, "delivered", 1}) })
+	f.change(func() { f.deliveries = slices.Insert(f.deliveries, 5, fakeDelivery{n: 70, state: "delivered", attempts: 1}) })
 	h.await(t, 7)
 	f.awaitLooks(t, 3)
 	l.stop(t)
@@ -278,7 +306,7 @@ func TestListenLosesNothingWhenInterrupted(t *testing.T) {
 
 func TestListenWaitsForReceiverAndRelay(t *testing.T) {
 	t.Parallel()
-	f := newFakeRelay(t, fakeDelivery{1, "delivered", 1}, fakeDelivery{2, "delivered", 1})
+	f := newFakeRelay(t, fakeDelivery{n: 1, state: "delivered", attempts: 1}, fakeDelivery{n: 2, state: "delivered", attempts: 1})
 	h := newHook(t)
 	refuse := true
 	var mu sync.Mutex // guards refuse
