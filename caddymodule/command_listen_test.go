@@ -280,7 +280,9 @@ func TestListenLosesNothingWhenInterrupted(t *testing.T) {
 	f.change(func() { f.deliveries = append(f.deliveries, fakeDelivery{n: 99, state: "delivered", attempts: 1}) })
 	h.await(t, 6)
 	f.awaitLooks(t, 3)
-	f.change(func() { f.deliveries = slices.Insert(f.deliveries, 5, fakeDelivery{n: 70, state: "delivered", attempts: 1}) })
+	f.change(func() {
+		f.deliveries = slices.Insert(f.deliveries, 5, fakeDelivery{n: 70, state: "delivered", attempts: 1})
+	})
 	h.await(t, 7)
 	f.awaitLooks(t, 3)
 	l.stop(t)

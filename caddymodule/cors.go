@@ -3,8 +3,9 @@ package caddymodule
 import (
 	"fmt"
 	"net/http"
-	"net/url"
 	"strings"
+
+	whatwg "github.com/nlnwa/whatwg-url/url"
 )
 
 // cors says which pages of other origins may submit, by the Fetch Standard's
@@ -18,14 +19,14 @@ var (
 	anyOrigin      = []string{"*"}
 	varyOrigin     = []string{"Origin"}
 	corsMethods    = []string{"POST, PATCH, PUT"}
-	corsHeaders    = []string{"Content-Type, Idempotency-Key, Authorization"}
 	corsExposed    = []string{"Idempotency-Replayed, Retry-After"}
 	corsMaxAge     = []string{"7200"} // seconds; the most that Chromium keeps
 	varyPreflights = []string{"Access-Control-Request-Method, Access-Control-Request-Headers"}
 )
 
-// newCORS checks the origins: `*`, or scheme, host and port as browsers send
-// them.
+// newCORS checks the origins: `*`, or scheme, host and port. They are kept as
+// browsers send them: in lower case, an international name in its ASCII form, the
+// scheme's own port left out.
 func newCORS(origins []string) (cors, error) {
 	var c cors
 	for _, origin := range origins {
@@ -33,17 +34,27 @@ func newCORS(origins []string) (cors, error) {
 			c.any = true
 			continue
 		}
-		u, err := url.Parse(origin)
-		if err != nil || u.Scheme == "" || u.Host == "" || u.User != nil || strings.TrimPrefix(origin, u.Scheme+"://") != u.Host {
-			return cors{}, fmt.Errorf("allow_origin: %q is no origin; write scheme and host, such as https://app.example.com", origin)
+		serialized, err := originOf(origin)
+		if err != nil {
+			return cors{}, err
 		}
 		if c.origins == nil {
 			c.origins = make(map[string][]string)
 		}
-		origin = strings.ToLower(origin)
-		c.origins[origin] = []string{origin}
+		c.origins[serialized] = []string{serialized}
 	}
 	return c, nil
+}
+
+// originOf is an origin as browsers serialise it
+// (https://html.spec.whatwg.org/#ascii-serialisation-of-an-origin).
+func originOf(written string) (string, error) {
+	u, err := whatwg.Parse(written)
+	_, rest, ok := strings.Cut(written, "://")
+	if err != nil || !ok || rest == "" || strings.ContainsAny(rest, "/\\?#@") || u.Host() == "" {
+		return "", fmt.Errorf("allow_origin: %q is no origin; write scheme and host, such as https://app.example.com", written)
+	}
+	return u.Protocol() + "//" + strings.ToLower(u.Host()), nil // the case of app://Host stays in a URL, not in an origin
 }
 
 // configured tells whether the handler speaks CORS at all.
@@ -80,14 +91,18 @@ func isPreflight(r *http.Request) bool {
 	return r.Method == http.MethodOptions && r.Header.Get("Origin") != "" && r.Header.Get("Access-Control-Request-Method") != ""
 }
 
-// preflight answers OPTIONS. An origin that is not allowed gets an answer
-// without permissions, which the browser understands.
+// preflight answers OPTIONS. An origin that is allowed may send whatever header
+// it asks for: tracing adds its own to every request of a page, and a page that
+// may submit gains nothing by another header. An origin that is not allowed gets
+// an answer without permissions, which the browser understands.
 func (c *cors) preflight(w http.ResponseWriter, r *http.Request) {
 	h := w.Header()
 	h["Allow"] = allowedMethods
 	if isPreflight(r) && h["Access-Control-Allow-Origin"] != nil {
 		h["Access-Control-Allow-Methods"] = corsMethods
-		h["Access-Control-Allow-Headers"] = corsHeaders
+		if asked := r.Header.Values("Access-Control-Request-Headers"); len(asked) > 0 {
+			h.Set("Access-Control-Allow-Headers", strings.Join(asked, ", "))
+		}
 		h["Access-Control-Max-Age"] = corsMaxAge
 		h.Add("Vary", varyPreflights[0])
 	}

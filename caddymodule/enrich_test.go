@@ -35,6 +35,11 @@ func TestRequestTellsItsContext(t *testing.T) {
 		{"country", []string{"CF-IPCountry", "de"}, event.Context{Country: "DE"}},
 		{"unknown country", []string{"CF-IPCountry", "XX"}, event.Context{}},
 		{"tor", []string{"CF-IPCountry", "T1"}, event.Context{}},
+		{"no country", []string{"CF-IPCountry", "ZZ"}, event.Context{}},
+		{"a union", []string{"CF-IPCountry", "EU"}, event.Context{}},
+		{"a proxy", []string{"CF-IPCountry", "A1"}, event.Context{}},
+		{"two codes in one", []string{"CF-IPCountry", "D "}, event.Context{}},
+		{"the last country", []string{"CF-IPCountry", "zw"}, event.Context{Country: "ZW"}},
 		{"too long", []string{"Referer", "https://" + strings.Repeat("a", maxHint)}, event.Context{}},
 		{"no text", []string{"Referer", "https://example.com/\xff"}, event.Context{PageURL: "https://example.com/\uFFFD"}},
 	} {

@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"mime"
 	"mime/multipart"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"unicode/utf8"
+
+	"golang.org/x/text/encoding/unicode"
 
 	"github.com/userhero/relay/event"
 )
@@ -19,28 +21,23 @@ import (
 // bytes it takes in the body.
 const maxFields = 1000
 
-// values reads the fields of a form from its body.
+// values reads the fields of a form from its body, as browsers write and read
+// them. What is no UTF-8 becomes U+FFFD.
 func (f format) values(body []byte, h http.Header) (url.Values, error) {
 	if f == formatForm {
-		if bytes.Count(body, []byte{'&'}) >= maxFields {
-			return nil, tooManyFields()
-		}
-		values, err := url.ParseQuery(string(body))
-		if err != nil {
-			return nil, malformedForm(err)
-		}
-		return values, checkText(values)
+		return urlencoded(string(body))
 	}
-	_, params, err := mime.ParseMediaType(h.Get("Content-Type"))
-	if err != nil || params["boundary"] == "" {
+	media, _ := parseMediaType(h.Get("Content-Type"))
+	boundary := media.parameters["boundary"]
+	if boundary == "" {
 		return nil, malformedForm(errors.New("multipart/form-data needs a boundary"))
 	}
 	values := make(url.Values)
-	parts := multipart.NewReader(bytes.NewReader(body), params["boundary"])
+	parts := multipart.NewReader(bytes.NewReader(body), boundary)
 	for n := 0; ; n++ {
 		part, err := parts.NextPart()
 		if err == io.EOF { //nolint:errorlint // a wrapped EOF is a body that broke off
-			return values, checkText(values)
+			return values, nil
 		}
 		if err != nil {
 			return nil, malformedForm(err)
@@ -48,7 +45,7 @@ func (f format) values(body []byte, h http.Header) (url.Values, error) {
 		if n >= maxFields {
 			return nil, tooManyFields()
 		}
-		name := part.FormName()
+		name := textOf(unescapeName.Replace(part.FormName()))
 		if part.FileName() != "" {
 			return nil, event.NewProblem(http.StatusUnprocessableEntity, "Upload the file elsewhere and send its address as screenshotUrl.",
 				event.FieldError{Pointer: "/" + strings.ReplaceAll(name, ".", "/"), Detail: "is a file"})
@@ -57,20 +54,64 @@ func (f format) values(body []byte, h http.Header) (url.Values, error) {
 		if err != nil {
 			return nil, malformedForm(err)
 		}
-		values.Add(name, string(text))
+		values.Add(name, textOf(string(text)))
 	}
 }
 
-// checkText refuses what is no UTF-8, as for JSON.
-func checkText(values url.Values) error {
-	for name, vs := range values {
-		for _, v := range append(vs, name) {
-			if !utf8.ValidString(v) {
-				return malformedForm(errors.New("the fields must be UTF-8"))
+// unescapeName undoes what browsers do to a field's name in multipart/form-data
+// (https://html.spec.whatwg.org/#multipart-form-data).
+var unescapeName = strings.NewReplacer("%22", `"`, "%0D", "\r", "%0A", "\n")
+
+// urlencoded parses application/x-www-form-urlencoded
+// (https://url.spec.whatwg.org/#urlencoded-parsing). Nothing is malformed: a % that
+// no two digits follow is text, and so is a semicolon, which url.ParseQuery refuses.
+func urlencoded(body string) (url.Values, error) {
+	values := make(url.Values)
+	n := 0
+	for field := range strings.SplitSeq(body, "&") {
+		if field == "" {
+			continue
+		}
+		if n++; n > maxFields {
+			return nil, tooManyFields()
+		}
+		name, value, _ := strings.Cut(field, "=")
+		values.Add(percentDecoded(name), percentDecoded(value))
+	}
+	return values, nil
+}
+
+// percentDecoded is a name or value of an urlencoded form as text.
+func percentDecoded(s string) string {
+	b := make([]byte, 0, len(s))
+	for i := 0; i < len(s); i++ {
+		c := s[i]
+		switch {
+		case c == '+':
+			c = ' '
+		case c == '%' && i+2 < len(s):
+			if decoded, err := strconv.ParseUint(s[i+1:i+3], 16, 8); err == nil {
+				c = byte(decoded)
+				i += 2
 			}
 		}
+		b = append(b, c)
 	}
-	return nil
+	return textOf(string(b))
+}
+
+// textOf decodes UTF-8 as browsers do
+// (https://encoding.spec.whatwg.org/#utf-8-decoder): each longest sequence that is
+// none becomes one U+FFFD. (strings.ToValidUTF8 makes one of a whole run.)
+func textOf(s string) string {
+	if utf8.ValidString(s) {
+		return s
+	}
+	text, err := unicode.UTF8.NewDecoder().String(s)
+	if err != nil {
+		return strings.ToValidUTF8(s, "\ufffd") // the decoder knows no errors
+	}
+	return text
 }
 
 func malformedForm(err error) *event.Problem {

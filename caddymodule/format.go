@@ -1,8 +1,8 @@
 package caddymodule
 
 import (
+	"bytes"
 	"fmt"
-	"mime"
 	"net/http"
 	"strings"
 
@@ -29,14 +29,14 @@ func formatOf(h http.Header) (format, error) {
 	case "application/json", "text/plain;charset=UTF-8", "application/json; charset=utf-8":
 		return formatJSON, nil
 	}
-	kind, params, err := mime.ParseMediaType(field)
-	if err != nil {
+	media, ok := parseMediaType(field)
+	if !ok {
 		return 0, unsupported(field)
 	}
-	if charset, ok := params["charset"]; ok && !strings.EqualFold(charset, "utf-8") && !strings.EqualFold(charset, "us-ascii") {
+	if charset, ok := media.parameters["charset"]; ok && !isUTF8(charset) {
 		return 0, event.NewProblem(http.StatusUnsupportedMediaType, fmt.Sprintf("Send UTF-8 instead of %q.", charset))
 	}
-	switch kind {
+	switch media.essence {
 	case "application/json", "text/plain", "application/merge-patch+json":
 		return formatJSON, nil
 	case "application/x-www-form-urlencoded":
@@ -47,8 +47,23 @@ func formatOf(h http.Header) (format, error) {
 	return 0, unsupported(field)
 }
 
+// isUTF8 reports whether a charset's name is one of UTF-8
+// (https://encoding.spec.whatwg.org/#names-and-labels), or of ASCII, which is
+// part of it.
+func isUTF8(charset string) bool {
+	switch strings.ToLower(strings.Trim(charset, httpSpace+"\f")) {
+	case "utf-8", "utf8", "unicode-1-1-utf-8", "unicode11utf8", "unicode20utf8", "x-unicode20utf8", "us-ascii", "ascii":
+		return true
+	}
+	return false
+}
+
 func unsupported(field string) *event.Problem {
-	return event.NewProblem(http.StatusUnsupportedMediaType, fmt.Sprintf("Send application/json, text/plain with JSON in it, or an HTML form, not %q.", field))
+	detail := fmt.Sprintf("Send Content-Type: application/json, text/plain with JSON in it, or an HTML form, not %q.", field)
+	if field == "" {
+		detail = "Say what the body is: send Content-Type: application/json with JSON in UTF-8."
+	}
+	return event.NewProblem(http.StatusUnsupportedMediaType, detail)
 }
 
 // isForm tells whether a page may have sent it without script.
@@ -64,6 +79,9 @@ func (f format) parse(body []byte, h http.Header) (feedback *event.Feedback, ide
 	values, err := f.values(body, h)
 	if err != nil {
 		return nil, nil, err
+	}
+	if f == formatForm && !values.Has("message") && bytes.HasPrefix(bytes.TrimLeft(body, httpSpace), []byte("{")) {
+		return nil, nil, event.NewProblem(http.StatusUnsupportedMediaType, "The body is JSON, but its Content-Type says that it is a form: send Content-Type: application/json. (curl and others say so unless they are given a type.)")
 	}
 	feedback, err = event.ParseForm(values)
 	return feedback, []byte(values.Encode()), err

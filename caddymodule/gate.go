@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"io"
 	"maps"
-	"mime"
 	"net/http"
 	"strings"
 
@@ -202,8 +201,8 @@ func isJSON(h http.Header) bool {
 	if coding := h.Get("Content-Encoding"); coding != "" && coding != "identity" {
 		return false
 	}
-	kind, _, err := mime.ParseMediaType(h.Get("Content-Type"))
-	return err == nil && (kind == "application/json" || strings.HasSuffix(kind, "+json"))
+	media, _ := parseMediaType(h.Get("Content-Type"))
+	return media.essence == "application/json" || strings.HasSuffix(media.essence, "+json")
 }
 
 // Interface guards

@@ -34,8 +34,10 @@ type Handler struct {
 	// The widgetId of submissions that have none.
 	Widget string `json:"widget,omitempty"`
 
-	// The origins whose pages may submit, such as `https://app.example.com`,
-	// or `*` for all. Default: only pages of the site itself.
+	// The origins whose pages may submit and read the answer, such as
+	// `https://app.example.com`, or `*` for all. Default: only pages of the site
+	// itself. Browsers enforce this for their pages, and forms and beacons need
+	// no permission: it keeps nobody from submitting.
 	AllowOrigins []string `json:"allow_origins,omitempty"`
 
 	// The largest body in bytes, at most 1 MiB; above it the answer is 413.

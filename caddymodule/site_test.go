@@ -82,6 +82,12 @@ func (s *site) store() string { return filepath.Join(s.dir, "store") }
 // options name none.
 func (s *site) config(options, block string) []byte {
 	s.t.Helper()
+	return s.serverConfig("", options, block)
+}
+
+// serverConfig is config with options of Caddy's servers.
+func (s *site) serverConfig(servers, options, block string) []byte {
+	s.t.Helper()
 	if !strings.Contains(options, "queue ") {
 		options += fmt.Sprintf("\nqueue badger {\npath %s\n}\n", s.store())
 	}
@@ -102,6 +108,7 @@ func (s *site) config(options, block string) []byte {
 		metrics
 		servers {
 			protocols h1 h2c
+			%s
 		}
 		userhero {
 			egress {
@@ -113,7 +120,7 @@ func (s *site) config(options, block string) []byte {
 	http://:%s {
 		%s
 	}
-	`, s.admin, filepath.Join(s.dir, "caddy"), s.logFile(), options, port, block)
+	`, s.admin, filepath.Join(s.dir, "caddy"), s.logFile(), servers, options, port, block)
 	config, _, err := adapt(source)
 	if err != nil {
 		s.t.Fatalf("%v\n%s", err, source)
