@@ -103,7 +103,7 @@ func pileOn(ctx context.Context, s *badgerqueue.Store, from, to int) error {
 		wg.Go(func() {
 			for i := from + writer; i < to && failed[writer] == nil; i += writers {
 				_, failed[writer] = s.Enqueue(ctx, queue.Entry{
-					Type: "feedback.created", FeedbackID: fmt.Sprintf("fb_%d", i), Created: time.Now(),
+					Type: "feedback.created", Feedback: queue.FeedbackID{ID: fmt.Sprintf("fb_%d", i)}, Created: time.Now(),
 					Body: submission(nil, uint64(i)), Webhooks: []queue.WebhookID{id},
 				})
 			}

@@ -29,23 +29,32 @@ var (
 // answers are buffers for short JSON texts.
 var answers = sync.Pool{New: func() any { b := make([]byte, 0, 256); return &b }}
 
-// writeAccepted answers 202 with what the client needs to come back to its
-// feedback; a form sent by a page without script is led back to the page.
-func writeAccepted(w http.ResponseWriter, r *http.Request, f format, feedback *event.Feedback) {
-	if f.isForm() && wantsHTML(r.Header) {
-		writeThanks(w, r)
-		return
-	}
-	buf := answers.Get().(*[]byte)
-	defer answers.Put(buf)
-	b := append((*buf)[:0], `{"id":`...)
+// appendAnswer appends what the client needs to come back to its feedback.
+func appendAnswer(b []byte, feedback *event.Feedback) []byte {
+	b = append(b, `{"id":`...)
 	b = feedback.AppendText(b, "id")
 	b = append(b, `,"status":`...)
 	b = feedback.AppendText(b, "status")
 	b = append(b, `,"createdAt":`...)
 	b = feedback.AppendText(b, "createdAt")
-	b = append(b, '}', '\n')
-	*buf = b
+	return append(b, '}', '\n')
+}
+
+// writeAccepted answers 202 for feedback that is stored.
+func writeAccepted(w http.ResponseWriter, r *http.Request, f format, feedback *event.Feedback) {
+	buf := answers.Get().(*[]byte)
+	defer answers.Put(buf)
+	*buf = appendAnswer((*buf)[:0], feedback)
+	writeAnswer(w, r, f, *buf)
+}
+
+// writeAnswer answers 202; a form sent by a page without script is led back to the
+// page.
+func writeAnswer(w http.ResponseWriter, r *http.Request, f format, b []byte) {
+	if f.isForm() && wantsHTML(r.Header) {
+		writeThanks(w, r)
+		return
+	}
 	h := w.Header()
 	h["Content-Type"] = jsonType
 	h["Cache-Control"] = noStore
@@ -108,7 +117,10 @@ func explain(err error) (problem *event.Problem, reason string) {
 	case errors.As(err, &limited):
 		return limited.problem(), "rate_limited"
 	case errors.Is(err, queue.ErrMismatch):
-		return event.NewProblem(http.StatusUnprocessableEntity, "This Idempotency-Key or id was used within 24 hours with another body. Use a new one for new feedback."), "key_reused"
+		return event.NewProblem(http.StatusUnprocessableEntity, "This Idempotency-Key was used within 24 hours with another body. Use a new one for another submission."), "key_reused"
+	case errors.Is(err, queue.ErrExists):
+		return event.NewProblem(http.StatusUnprocessableEntity, "There is feedback with this id already. Use a new id, or change that feedback with PATCH.",
+			event.FieldError{Pointer: "/id", Detail: "is taken"}), "id_taken"
 	case errors.Is(err, queue.ErrFull):
 		return unavailable(err), "full"
 	case errors.Is(err, queue.ErrFailed):

@@ -237,11 +237,39 @@ func (a *App) accept(ctx context.Context, acceptance relay.Acceptance) (queue.Re
 }
 
 // latest returns the newest event of a feedback.
-func (a *App) latest(ctx context.Context, feedbackID string) (queue.Event, error) {
+func (a *App) latest(ctx context.Context, id queue.FeedbackID) (e queue.Event, err error) {
+	err = a.withQueue(func(q queue.Queue) (err error) {
+		e, err = q.Latest(ctx, id)
+		return err
+	})
+	return e, err
+}
+
+// projects returns the projects that hold a feedback with this id, at most limit
+// of them.
+func (a *App) projects(ctx context.Context, id string, limit int) (projects []string, err error) {
+	err = a.withQueue(func(q queue.Queue) (err error) {
+		projects, err = q.Projects(ctx, id, limit)
+		return err
+	})
+	return projects, err
+}
+
+// repeat returns the receipt of the submission that bound an idempotency key.
+func (a *App) repeat(ctx context.Context, key queue.Key) (receipt queue.Receipt, err error) {
+	err = a.withQueue(func(q queue.Queue) (err error) {
+		receipt, err = q.Repeat(ctx, key)
+		return err
+	})
+	return receipt, err
+}
+
+// withQueue has the queue looked into, opened if need be.
+func (a *App) withQueue(look func(queue.Queue) error) error {
 	if err := a.attach(); err != nil {
-		return queue.Event{}, err
+		return err
 	}
-	return a.engine.latest(ctx, feedbackID)
+	return a.engine.withQueue(look)
 }
 
 // Cleanup gives the engine back. Caddy calls it also where Provision failed

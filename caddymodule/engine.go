@@ -248,14 +248,14 @@ func (e *engine) accept(ctx context.Context, a relay.Acceptance) (queue.Receipt,
 	return r.Accept(ctx, a)
 }
 
-// latest returns the newest event of a feedback.
-func (e *engine) latest(ctx context.Context, feedbackID string) (queue.Event, error) {
+// withQueue has the queue looked into.
+func (e *engine) withQueue(look func(queue.Queue) error) error {
 	r, err := e.use()
 	if err != nil {
-		return queue.Event{}, err
+		return err
 	}
 	defer e.users.Done()
-	return r.Queue().Latest(ctx, feedbackID)
+	return look(r.Queue())
 }
 
 // serveAPI answers a request to the API.

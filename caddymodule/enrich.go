@@ -23,8 +23,8 @@ var userAgents = sync.OnceValue(useragent.NewParser)
 
 // defaults are what the request tells about itself, as far as the feedback has not
 // said it.
-func (h *Handler) defaults(r *http.Request, f *event.Feedback) event.Defaults {
-	d := event.Defaults{Project: h.Project, Widget: h.Widget}
+func (h *Handler) defaults(r *http.Request, s scope, f *event.Feedback) event.Defaults {
+	d := event.Defaults{Project: s.project, Widget: s.widget}
 	// The page that holds the form or the widget. What led the visitor there
 	// (context.referrer) only the page knows.
 	d.Context.PageURL = hint(r.Header, "Referer")

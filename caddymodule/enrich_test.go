@@ -50,7 +50,7 @@ func TestRequestTellsItsContext(t *testing.T) {
 				r.Header.Set(c.header[i], c.header[i+1])
 			}
 			h := &Handler{CountryHeader: "CF-IPCountry"}
-			if got := h.defaults(r, parsed(t, `{"message":"m"}`)).Context; got != c.want {
+			if got := h.defaults(r, scope{}, parsed(t, `{"message":"m"}`)).Context; got != c.want {
 				t.Errorf("got %+v\nwant %+v", got, c.want)
 			}
 		})
@@ -66,11 +66,11 @@ func TestWhatAFeedbackSaysIsNotLookedUp(t *testing.T) {
 	}}
 	h := &Handler{CountryHeader: "CF-IPCountry"}
 	const told = `{"message":"m","context":{"browser":"Chrome","browserVersion":"120","os":"macOS","locale":"en","country":"US"`
-	if got := h.defaults(r, parsed(t, told+`,"deviceType":"desktop"}}`)).Context; got != (event.Context{}) {
+	if got := h.defaults(r, scope{}, parsed(t, told+`,"deviceType":"desktop"}}`)).Context; got != (event.Context{}) {
 		t.Errorf("looked up %+v for a feedback that says all of it", got)
 	}
 	f := parsed(t, told+`}}`)
-	f.Fill(h.defaults(r, f))
+	f.Fill(h.defaults(r, scope{}, f))
 	document, err := f.Document(event.Created, time.Now())
 	if err != nil {
 		t.Fatal(err)

@@ -48,7 +48,7 @@ func FuzzIntake(f *testing.F) {
 			f.Error(err)
 		}
 	})
-	handler := &Handler{MaxBody: defaultMaxBody, UpdateAuth: "t", token: "t", app: app}
+	handler := &Handler{MaxBody: defaultMaxBody, UpdateAuth: "t", token: setting{text: "t"}, app: app}
 	next := caddyhttp.HandlerFunc(func(http.ResponseWriter, *http.Request) error {
 		f.Error("the answering mode called the next handler")
 		return nil

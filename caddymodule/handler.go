@@ -2,6 +2,7 @@ package caddymodule
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"net/http"
@@ -28,10 +29,14 @@ const (
 // it. The answer 202 says that the event and its deliveries are on disk.
 // Problems are answered in the format of RFC 9457.
 type Handler struct {
-	// The projectId of submissions that have none.
+	// The project whose feedback is taken, read and changed here: the projectId of
+	// submissions that have none; those that name another are refused. It may hold
+	// placeholders of the request, such as `{http.request.host.labels.2}`; a request
+	// for which one is empty is refused. Default: submissions name their own.
 	Project string `json:"project,omitempty"`
 
-	// The widgetId of submissions that have none.
+	// The widgetId of submissions that have none. It may hold placeholders as
+	// project may.
 	Widget string `json:"widget,omitempty"`
 
 	// The origins whose pages may submit and read the answer, such as
@@ -55,9 +60,10 @@ type Handler struct {
 	CountryHeader string `json:"country_header,omitempty"`
 
 	// The bearer token that allows PATCH and PUT. Write it as a placeholder,
-	// such as `{env.UPDATE_TOKEN}`. Default: only users whom Caddy has
-	// authenticated may update. Not asked for with passthrough, where the next
-	// handler decides.
+	// such as `{env.UPDATE_TOKEN}`. If project holds a placeholder of the request,
+	// so must the token, or one project's token would change feedback of all.
+	// Default: only users whom Caddy has authenticated may update. Not asked for
+	// with passthrough, where the next handler decides.
 	UpdateAuth string `json:"update_auth,omitempty"`
 
 	// A MaxMind database, such as GeoLite2-Country.mmdb, that tells the
@@ -78,7 +84,9 @@ type Handler struct {
 
 	app      *App
 	cors     cors
-	token    string // UpdateAuth, resolved
+	project  setting
+	widget   setting
+	token    setting // UpdateAuth
 	geo      *geoip
 	clients  *limiter
 	projects *limiter
@@ -103,8 +111,8 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if h.MaxBody == 0 {
 		h.MaxBody = defaultMaxBody
 	}
-	if h.token, err = resolveSecret(caddy.NewReplacer(), h.UpdateAuth); err != nil {
-		return fmt.Errorf("update_auth: %w", err)
+	if err := h.provisionSettings(); err != nil {
+		return err
 	}
 	if err := h.provisionLimits(); err != nil {
 		return err
@@ -121,8 +129,26 @@ func (h *Handler) Validate() error {
 	if h.MaxBody < 1 || h.MaxBody > largestMaxBody {
 		return fmt.Errorf("max_body must be between 1 and %d bytes, is %d", largestMaxBody, h.MaxBody)
 	}
-	if h.UpdateAuth != "" && h.token == "" {
-		return errors.New("update_auth: the token is empty")
+	if h.project.perRequest && h.UpdateAuth != "" && !h.token.perRequest {
+		return errors.New("update_auth: with this token anybody who holds it could change the feedback of every project;" +
+			" project depends on the request, so the token must too: use a placeholder that a map directive sets for each project")
+	}
+	return nil
+}
+
+// provisionSettings reads the options that may hold placeholders.
+func (h *Handler) provisionSettings() (err error) {
+	for _, option := range []struct {
+		name, text string
+		to         *setting
+	}{
+		{"project", h.Project, &h.project},
+		{"widget", h.Widget, &h.widget},
+		{"update_auth", h.UpdateAuth, &h.token},
+	} {
+		if *option.to, err = newSetting(option.text); err != nil {
+			return fmt.Errorf("%s: %w", option.name, err)
+		}
 	}
 	return nil
 }
@@ -159,6 +185,11 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 // create answers a POST.
 func (h *Handler) create(w http.ResponseWriter, r *http.Request) {
 	arrived := time.Now()
+	s, err := h.scopeOf(r)
+	if err != nil {
+		h.refuse(w, r, err)
+		return
+	}
 	format, err := formatOf(r.Header)
 	if err != nil {
 		h.refuse(w, r, err)
@@ -180,13 +211,13 @@ func (h *Handler) create(w http.ResponseWriter, r *http.Request) {
 		writeAccepted(w, r, format, feedback)
 		return
 	}
-	receipt, err := h.submit(r, feedback, identity)
+	receipt, err := h.submit(r, s, feedback, identity)
 	if err != nil {
 		h.refuse(w, r, err)
 		return
 	}
 	if receipt.Replayed {
-		h.replay(w, r, format, receipt.Event)
+		h.replay(w, r, format, receipt)
 		return
 	}
 	h.app.engine.metrics.ingested(time.Since(arrived), receipt.Event.Trace)
@@ -209,15 +240,18 @@ func (h *Handler) trapped(feedback *event.Feedback) bool {
 
 // submit completes the feedback and stores its event. identity is what a
 // repeat of the submission must equal.
-func (h *Handler) submit(r *http.Request, feedback *event.Feedback, identity []byte) (queue.Receipt, error) {
+func (h *Handler) submit(r *http.Request, s scope, feedback *event.Feedback, identity []byte) (queue.Receipt, error) {
 	now := time.Now()
-	clientID := feedback.ID()
-	feedback.Fill(h.defaults(r, feedback))
+	chosen := feedback.ID() != "" // by the client
+	feedback.Fill(h.defaults(r, s, feedback))
 	project := feedback.ProjectID()
+	if err := s.admit(project); err != nil {
+		return queue.Receipt{}, err
+	}
 	if err := h.limitProject(project); err != nil {
 		return queue.Receipt{}, err
 	}
-	keys, err := idempotencyKeys(r.Header, project, clientID, identity)
+	key, err := idempotencyKey(r.Header, identity, project)
 	if err != nil {
 		return queue.Receipt{}, err
 	}
@@ -226,29 +260,42 @@ func (h *Handler) submit(r *http.Request, feedback *event.Feedback, identity []b
 	if err != nil {
 		return queue.Receipt{}, err
 	}
+	a := relay.Acceptance{
+		Type:     event.Created,
+		Feedback: queue.FeedbackID{Project: project, ID: feedback.ID()},
+		Body:     document,
+		Client:   h.app.engine.clientTrace(r.Header),
+		Key:      key,
+	}
+	if chosen {
+		a.Origin = sha256.Sum256(identity)
+	}
+	if chosen || key.Name != "" {
+		a.Answer = appendAnswer(nil, feedback)
+	}
 	// What was read whole is stored, also where the client has gone by now: a
 	// page that closes does not wait for the answer.
-	ctx := context.WithoutCancel(r.Context())
-	return h.app.accept(ctx, relay.Acceptance{
-		Type:       event.Created,
-		FeedbackID: feedback.ID(),
-		ProjectID:  project,
-		Body:       document,
-		Client:     h.app.engine.clientTrace(r.Header),
-		Keys:       keys,
-	})
+	return h.app.accept(context.WithoutCancel(r.Context()), a)
 }
 
-// replay gives the answer that the first submission with the same key got.
-func (h *Handler) replay(w http.ResponseWriter, r *http.Request, format format, e queue.Event) {
-	first, err := event.Stored(e.Body)
-	if err != nil {
-		h.refuse(w, r, fmt.Errorf("reading event %s: %w", e.ID, err))
-		return
+// replay gives the answer that the first submission got.
+func (h *Handler) replay(w http.ResponseWriter, r *http.Request, format format, receipt queue.Receipt) {
+	answer := receipt.Answer
+	if len(answer) == 0 { // stored before answers were
+		if receipt.Event.ID.IsZero() {
+			h.refuse(w, r, event.NewProblem(http.StatusGone, "This submission was accepted before, and its feedback has been removed since."))
+			return
+		}
+		first, err := event.Stored(receipt.Event.Body)
+		if err != nil {
+			h.refuse(w, r, fmt.Errorf("reading event %s: %w", receipt.Event.ID, err))
+			return
+		}
+		answer = appendAnswer(nil, first)
+		first.Release()
 	}
-	defer first.Release()
-	w.Header()["Idempotency-Replayed"] = headerTrue
-	writeAccepted(w, r, format, first)
+	w.Header().Set("Idempotency-Replayed", "true")
+	writeAnswer(w, r, format, answer)
 }
 
 // Interface guards

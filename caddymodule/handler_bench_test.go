@@ -17,7 +17,7 @@ import (
 type nowhere struct{ queue.Queue }
 
 func (nowhere) Enqueue(_ context.Context, e queue.Entry) (queue.Receipt, error) {
-	return queue.Receipt{Event: queue.Event{Type: e.Type, FeedbackID: e.FeedbackID, Created: e.Created, Body: e.Body}}, nil
+	return queue.Receipt{Event: queue.Event{Type: e.Type, Feedback: e.Feedback, Created: e.Created, Body: e.Body}}, nil
 }
 
 // unread is a writer that throws the answer away.

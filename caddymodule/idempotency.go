@@ -12,35 +12,27 @@ import (
 // maxIdempotencyKey bounds the header field, in bytes: a UUID has 36.
 const maxIdempotencyKey = 255
 
-// idempotencyKeys are the names under which a repeat is known: the
-// Idempotency-Key of the request and the id the client has chosen, each within
-// the project. identity is what the repeat must equal.
-func idempotencyKeys(h http.Header, project, clientID string, identity []byte) ([]queue.Key, error) {
+// idempotencyKey reads the Idempotency-Key of a request; without one it is zero.
+// identity is what a repeat must equal. The key counts within what the names say:
+// for a POST the project, for an update the project, the method and the feedback's
+// id.
+func idempotencyKey(h http.Header, identity []byte, names ...string) (queue.Key, error) {
 	values := h["Idempotency-Key"]
-	if len(values) == 0 && clientID == "" {
-		return nil, nil
+	if len(values) == 0 {
+		return queue.Key{}, nil
 	}
-	hash := sha256.Sum256(identity)
-	keys := make([]queue.Key, 0, 2)
-	if len(values) > 0 {
-		if len(values) > 1 || values[0] == "" || len(values[0]) > maxIdempotencyKey {
-			return nil, event.NewProblem(http.StatusBadRequest, "Send one Idempotency-Key of 1 to 255 bytes, new for each feedback.")
-		}
-		keys = append(keys, queue.Key{Name: keyName("key", project, values[0]), Hash: hash})
+	if len(values) > 1 || values[0] == "" || len(values[0]) > maxIdempotencyKey {
+		return queue.Key{}, event.NewProblem(http.StatusBadRequest, "Send one Idempotency-Key of 1 to 255 bytes, new for each feedback.")
 	}
-	if clientID != "" {
-		keys = append(keys, queue.Key{Name: keyName("id", project, clientID), Hash: hash})
-	}
-	return keys, nil
+	return queue.Key{Name: keyName(append(names, values[0])...), Hash: sha256.Sum256(identity)}, nil
 }
 
-// keyName is short whatever the client sends, and different for each kind,
-// project and key.
-func keyName(kind, project, key string) string {
+// keyName is short whatever the client sends, and different for all other names.
+func keyName(names ...string) string {
 	h := sha256.New()
-	for _, part := range []string{kind, project, key} {
-		inner := sha256.Sum256([]byte(part))
+	for _, name := range append([]string{"key"}, names...) {
+		inner := sha256.Sum256([]byte(name))
 		h.Write(inner[:])
 	}
-	return kind + ":" + base64.RawURLEncoding.EncodeToString(h.Sum(nil))
+	return "key:" + base64.RawURLEncoding.EncodeToString(h.Sum(nil))
 }

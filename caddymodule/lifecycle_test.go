@@ -12,6 +12,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 
@@ -254,7 +255,7 @@ func provisionedApp(t testing.TB) *App {
 
 func acceptance(t *testing.T) relay.Acceptance {
 	t.Helper()
-	return relay.Acceptance{Type: event.Created, FeedbackID: "fb_1", Body: []byte(`{"event":"feedback.created"}`)}
+	return relay.Acceptance{Type: event.Created, Feedback: queue.FeedbackID{ID: event.NewID(time.Now())}, Body: []byte(`{"event":"feedback.created"}`)}
 }
 
 func TestRequestBeforeStartIsAccepted(t *testing.T) {
@@ -280,7 +281,7 @@ func TestRequestAfterCleanupGetsErrClosed(t *testing.T) {
 	if _, err := app.accept(t.Context(), acceptance(t)); !errors.Is(err, queue.ErrClosed) {
 		t.Errorf("after Cleanup: %v, want %v", err, queue.ErrClosed)
 	}
-	if _, err := app.latest(t.Context(), "fb_1"); !errors.Is(err, queue.ErrClosed) {
+	if _, err := app.latest(t.Context(), queue.FeedbackID{ID: "fb_1"}); !errors.Is(err, queue.ErrClosed) {
 		t.Errorf("after Cleanup: %v, want %v", err, queue.ErrClosed)
 	}
 }

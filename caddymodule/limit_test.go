@@ -84,18 +84,18 @@ func TestTooMuchIsRefusedWithATimeToComeBack(t *testing.T) {
 
 func TestProjectsAreLimitedEach(t *testing.T) {
 	s, h := newSite(t), newHook(t)
-	s.load(webhookTo(h), "userhero /feedback* {\nproject p\nrate_limit project 1/h\n}\n")
+	s.load(webhookTo(h), "userhero /feedback* {\nrate_limit project 1/h\n}\n")
 	for i, c := range []struct {
 		body   string
 		status int
 	}{
-		{`{"message":"a"}`, 202}, {`{"message":"b"}`, 429}, {`{"message":"c","projectId":"p"}`, 429}, {`{"message":"d","projectId":"q"}`, 202},
+		{`{"message":"a","projectId":"p"}`, 202}, {`{"message":"b","projectId":"p"}`, 429}, {`{"message":"c","projectId":"q"}`, 202}, {`{"message":"d"}`, 202},
 	} {
 		if a := s.post(c.body); a.Status != c.status {
 			t.Errorf("submission %d: %d, want %d: %s", i+1, a.Status, c.status, a.Body)
 		}
 	}
-	h.await(t, 2)
+	h.await(t, 3)
 }
 
 func TestHoneypotCatchesRobotsUnnoticed(t *testing.T) {

@@ -8,7 +8,6 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
-	"path"
 	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -38,8 +37,13 @@ func (h *Handler) pass(w http.ResponseWriter, r *http.Request, next caddyhttp.Ha
 		return next.ServeHTTP(w, r)
 	}
 	defer s.release()
+	var err error
+	if s.scope, err = h.scopeOf(r); err != nil {
+		h.refuse(w, r, err)
+		return nil
+	}
 	if s.feedback != nil {
-		if err := h.limitProject(cmp.Or(s.feedback.ProjectID(), h.Project)); err != nil {
+		if err := h.limitProject(cmp.Or(s.feedback.ProjectID(), s.scope.project)); err != nil {
 			h.refuse(w, r, err)
 			return nil
 		}
@@ -60,6 +64,7 @@ func (h *Handler) pass(w http.ResponseWriter, r *http.Request, next caddyhttp.Ha
 // overheard is a submission on its way to the next handler.
 type overheard struct {
 	arrived  time.Time
+	scope    scope
 	feedback *event.Feedback // of a POST; nil for an update
 	patch    *event.Patch    // of a PATCH or PUT
 	body     []byte
@@ -179,16 +184,14 @@ func (h *Handler) record(r *http.Request, s *overheard, answer []byte) error {
 func (h *Handler) recordOnce(r *http.Request, s *overheard, answer []byte, header http.Header) (queue.Event, error) {
 	ctx := context.WithoutCancel(r.Context())
 	if s.patch != nil {
-		id := path.Base(r.URL.Path)
-		keys, err := idempotencyKeys(header, id, "", s.identity)
+		id := lastSegment(r.URL)
+		feedback, receipt, err := h.change(r, header, s.scope, id, s.patch, s.identity)
 		if err != nil {
 			return queue.Event{}, err
 		}
-		feedback, receipt, err := h.merge(ctx, id, s.patch, keys, h.app.engine.clientTrace(r.Header))
-		if err != nil {
-			return queue.Event{}, err
+		if feedback != nil {
+			feedback.Release()
 		}
-		feedback.Release()
 		return receipt.Event, nil
 	}
 	if answer != nil {
@@ -197,8 +200,12 @@ func (h *Handler) recordOnce(r *http.Request, s *overheard, answer []byte, heade
 		}
 	}
 	now := time.Now()
-	s.feedback.Fill(h.defaults(r, s.feedback))
-	keys, err := idempotencyKeys(header, s.feedback.ProjectID(), "", s.identity)
+	s.feedback.Fill(h.defaults(r, s.scope, s.feedback))
+	project := s.feedback.ProjectID()
+	if err := s.scope.admit(project); err != nil {
+		return queue.Event{}, err
+	}
+	key, err := idempotencyKey(header, s.identity, project)
 	if err != nil {
 		return queue.Event{}, err
 	}
@@ -208,12 +215,11 @@ func (h *Handler) recordOnce(r *http.Request, s *overheard, answer []byte, heade
 		return queue.Event{}, err
 	}
 	receipt, err := h.app.accept(ctx, relay.Acceptance{
-		Type:       event.Created,
-		FeedbackID: s.feedback.ID(),
-		ProjectID:  s.feedback.ProjectID(),
-		Body:       document,
-		Client:     h.app.engine.clientTrace(r.Header),
-		Keys:       keys,
+		Type:     event.Created,
+		Feedback: queue.FeedbackID{Project: project, ID: s.feedback.ID()},
+		Body:     document,
+		Client:   h.app.engine.clientTrace(r.Header),
+		Key:      key,
 	})
 	return receipt.Event, err
 }

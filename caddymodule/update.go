@@ -7,7 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"path"
+	"net/url"
 	"strings"
 	"time"
 
@@ -26,6 +26,11 @@ const updateTries = 64
 // update answers a PATCH or PUT on …/{id}.
 func (h *Handler) update(w http.ResponseWriter, r *http.Request) {
 	arrived := time.Now()
+	s, err := h.scopeOf(r)
+	if err != nil {
+		h.refuse(w, r, err)
+		return
+	}
 	if !h.mayUpdate(r) {
 		h.refuse(w, r, event.NewProblem(http.StatusForbidden, "Send the token of update_auth as \"Authorization: Bearer …\", or be a user that Caddy has authenticated."))
 		return
@@ -50,32 +55,63 @@ func (h *Handler) update(w http.ResponseWriter, r *http.Request) {
 		h.refuse(w, r, err)
 		return
 	}
-	id := path.Base(r.URL.Path)
-	keys, err := idempotencyKeys(r.Header, id, "", body.Bytes())
+	feedback, receipt, err := h.change(r, r.Header, s, lastSegment(r.URL), patch, body.Bytes())
 	if err != nil {
 		h.refuse(w, r, err)
 		return
 	}
-	feedback, receipt, err := h.merge(r.Context(), id, patch, keys, h.app.engine.clientTrace(r.Header))
-	if err != nil {
-		h.refuse(w, r, err)
+	if receipt.Replayed {
+		h.replay(w, r, format, receipt)
 		return
 	}
 	defer feedback.Release()
-	if receipt.Replayed {
-		h.replay(w, r, format, receipt.Event)
-		return
-	}
 	h.app.engine.metrics.ingested(time.Since(arrived), receipt.Event.Trace)
 	writeAccepted(w, r, format, feedback)
 }
 
+// change applies an update, unless it is a repeat: then the receipt says so, and
+// there is no feedback. The header is where its Idempotency-Key may be, identity
+// what a repeat must equal.
+func (h *Handler) change(r *http.Request, header http.Header, s scope, id string, patch *event.Patch, identity []byte) (*event.Feedback, queue.Receipt, error) {
+	ctx := context.WithoutCancel(r.Context())
+	project, _, err := s.of(patch)
+	if err != nil {
+		return nil, queue.Receipt{}, err
+	}
+	key, err := idempotencyKey(header, identity, project, r.Method, id)
+	if err != nil {
+		return nil, queue.Receipt{}, err
+	}
+	if key.Name != "" {
+		// Before anything else: the feedback may have changed since, or be gone.
+		receipt, err := h.app.repeat(ctx, key)
+		if !errors.Is(err, queue.ErrNotFound) {
+			return nil, receipt, err
+		}
+	}
+	feedbackID, err := h.find(ctx, s, id, patch)
+	if err != nil {
+		return nil, queue.Receipt{}, err
+	}
+	return h.merge(ctx, feedbackID, patch, key, h.app.engine.clientTrace(r.Header))
+}
+
+// lastSegment is the last segment of a path, which names a feedback.
+func lastSegment(u *url.URL) string {
+	escaped := strings.TrimRight(u.EscapedPath(), "/")
+	segment, err := url.PathUnescape(escaped[strings.LastIndexByte(escaped, '/')+1:])
+	if err != nil {
+		return "" // no such path is an URL's
+	}
+	return segment
+}
+
 // mayUpdate tells whether the request holds the token, or Caddy knows its user.
 func (h *Handler) mayUpdate(r *http.Request) bool {
-	if h.token != "" {
-		if scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " "); strings.EqualFold(scheme, "Bearer") {
+	if token, err := h.token.of(r); err == nil && token != "" {
+		if scheme, sent, _ := strings.Cut(r.Header.Get("Authorization"), " "); strings.EqualFold(scheme, "Bearer") {
 			// Hashes have one length, so the comparison tells nothing about the token's.
-			got, want := sha256.Sum256([]byte(strings.TrimSpace(token))), sha256.Sum256([]byte(h.token))
+			got, want := sha256.Sum256([]byte(strings.TrimSpace(sent))), sha256.Sum256([]byte(token))
 			if subtle.ConstantTimeCompare(got[:], want[:]) == 1 {
 				return true
 			}
@@ -85,14 +121,13 @@ func (h *Handler) mayUpdate(r *http.Request) bool {
 }
 
 // merge applies the patch to the newest state of the feedback and stores the
-// whole as a new event. Where another update comes in between, it merges anew,
-// so no change is lost; where nothing changes, nothing is stored.
-func (h *Handler) merge(ctx context.Context, id string, patch *event.Patch, keys []queue.Key, client trace.SpanContext) (*event.Feedback, queue.Receipt, error) {
-	ctx = context.WithoutCancel(ctx)
+// whole as a new event. If another update comes in between, it merges again, so no
+// change is lost. If nothing changes, it stores no event, and the key alone.
+func (h *Handler) merge(ctx context.Context, id queue.FeedbackID, patch *event.Patch, key queue.Key, client trace.SpanContext) (*event.Feedback, queue.Receipt, error) {
 	for range updateTries {
 		latest, err := h.app.latest(ctx, id)
 		if errors.Is(err, queue.ErrNotFound) {
-			return nil, queue.Receipt{}, event.NewProblem(http.StatusNotFound, "There is no feedback with this id, or it has expired.")
+			return nil, queue.Receipt{}, notHeld()
 		}
 		if err != nil {
 			return nil, queue.Receipt{}, err
@@ -101,39 +136,41 @@ func (h *Handler) merge(ctx context.Context, id string, patch *event.Patch, keys
 		if err != nil {
 			return nil, queue.Receipt{}, fmt.Errorf("reading event %s: %w", latest.ID, err)
 		}
-		receipt, err := h.replaceLatest(ctx, latest, feedback, patch, keys, client)
-		if err == nil {
+		receipt, err := h.replaceLatest(ctx, latest, feedback, patch, key, client)
+		if err == nil && !receipt.Replayed {
 			return feedback, receipt, nil
 		}
 		feedback.Release()
 		if !errors.Is(err, queue.ErrConflict) {
-			return nil, queue.Receipt{}, err
+			return nil, receipt, err
 		}
 	}
-	return nil, queue.Receipt{}, fmt.Errorf("updating feedback %s: too many updates at once: %w", id, queue.ErrConflict)
+	return nil, queue.Receipt{}, fmt.Errorf("updating %s: too many updates at once: %w", id, queue.ErrConflict)
 }
 
 // replaceLatest stores the merged feedback unless another event has come after
 // latest.
-func (h *Handler) replaceLatest(ctx context.Context, latest queue.Event, feedback *event.Feedback, patch *event.Patch, keys []queue.Key, client trace.SpanContext) (queue.Receipt, error) {
+func (h *Handler) replaceLatest(ctx context.Context, latest queue.Event, feedback *event.Feedback, patch *event.Patch, key queue.Key, client trace.SpanContext) (queue.Receipt, error) {
 	changed, err := feedback.Merge(patch)
 	if err != nil {
 		return queue.Receipt{}, err
 	}
-	if !changed {
+	a := relay.Acceptance{
+		Type:     event.Updated,
+		Feedback: latest.Feedback,
+		Client:   client,
+		Replaces: latest.ID,
+		Key:      key,
+	}
+	if key.Name != "" {
+		a.Answer = appendAnswer(nil, feedback)
+	} else if !changed {
 		return queue.Receipt{Event: latest}, nil
 	}
-	document, err := feedback.Document(event.Updated, time.Now())
-	if err != nil {
-		return queue.Receipt{}, err
+	if changed {
+		if a.Body, err = feedback.Document(event.Updated, time.Now()); err != nil {
+			return queue.Receipt{}, err
+		}
 	}
-	return h.app.accept(ctx, relay.Acceptance{
-		Type:       event.Updated,
-		FeedbackID: latest.FeedbackID,
-		ProjectID:  feedback.ProjectID(),
-		Body:       document,
-		Client:     client,
-		Keys:       keys,
-		Replaces:   latest.ID,
-	})
+	return h.app.accept(ctx, a)
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/userhero/relay/console"
 	"github.com/userhero/relay/event"
+	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/queue/memqueue"
 	"github.com/userhero/relay/relay"
 )
@@ -66,7 +67,7 @@ func (f *fixture) get(t *testing.T, path string) (status int, body map[string]an
 func (f *fixture) accept(t *testing.T, id string) {
 	t.Helper()
 	_, err := f.relay.Accept(t.Context(), relay.Acceptance{
-		Type: event.Created, FeedbackID: id,
+		Type: event.Created, Feedback: queue.FeedbackID{ID: id},
 		Body: fmt.Appendf(nil, `{"event":"feedback.created","data":{"id":%q}}`, id),
 	})
 	if err != nil {
@@ -91,7 +92,7 @@ func TestPagesFollowEachOtherWhileNewEventsCome(t *testing.T) {
 			break
 		}
 		cursor = next
-		f.accept(t, "fb_late") // newer than what is read, so never in the way
+		f.accept(t, fmt.Sprintf("fb_late_%d", len(seen))) // newer than what is read, so never in the way
 	}
 	if got := strings.Join(seen, " "); got != "fb_4 fb_3 fb_2 fb_1 fb_0" {
 		t.Errorf("pages: %s", got)

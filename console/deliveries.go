@@ -15,6 +15,7 @@ type deliveryView struct {
 	ID            string        `json:"id"`
 	EventID       string        `json:"event_id"`
 	FeedbackID    string        `json:"feedback_id"`
+	ProjectID     string        `json:"project_id,omitempty"`
 	Type          string        `json:"type"`
 	Webhook       string        `json:"webhook"`
 	State         string        `json:"state"`
@@ -135,7 +136,8 @@ func (a *api) viewWithAttempts(r *http.Request, d queue.Delivery, names names) (
 	v := deliveryView{
 		ID:           d.ID.String(),
 		EventID:      d.ID.Event.String(),
-		FeedbackID:   d.FeedbackID,
+		FeedbackID:   d.Feedback.ID,
+		ProjectID:    d.Feedback.Project,
 		Type:         d.Type,
 		Webhook:      names.of(d.ID.Webhook),
 		State:        a.relay.DeliveryState(d),

@@ -15,6 +15,7 @@ type eventView struct {
 	ID         string          `json:"id"`
 	Type       string          `json:"type"`
 	FeedbackID string          `json:"feedback_id"`
+	ProjectID  string          `json:"project_id,omitempty"`
 	CreatedAt  time.Time       `json:"created_at"`
 	Size       int             `json:"size"` // of the body in bytes
 	TraceID    string          `json:"trace_id,omitempty"`
@@ -26,7 +27,8 @@ func viewEvent(e queue.Event) eventView {
 	return eventView{
 		ID:         e.ID.String(),
 		Type:       e.Type,
-		FeedbackID: e.FeedbackID,
+		FeedbackID: e.Feedback.ID,
+		ProjectID:  e.Feedback.Project,
 		CreatedAt:  moment(e.Created),
 		Size:       len(e.Body),
 		TraceID:    traceID(e.Trace.TraceID),
@@ -46,6 +48,7 @@ func (a *api) events(r *http.Request) (any, error) {
 	q := queue.EventQuery{
 		Type:       p.oneOf("type", string(event.Created), string(event.Updated)),
 		FeedbackID: p.text("feedback_id"),
+		ProjectID:  p.text("project"),
 		Since:      p.time("since"),
 		Until:      p.time("until"),
 		Match:      newSearch(p.text("q")),

@@ -14,6 +14,7 @@ import (
 
 	"github.com/userhero/relay/console"
 	"github.com/userhero/relay/event"
+	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/queue/memqueue"
 	"github.com/userhero/relay/relay"
 )
@@ -66,7 +67,7 @@ func (m *managed) do(method, path, body string, want int) (answer map[string]any
 func (m *managed) accept(id string) {
 	m.t.Helper()
 	if _, err := m.relay.Accept(m.t.Context(), relay.Acceptance{
-		Type: event.Created, FeedbackID: id, Body: fmt.Appendf(nil, `{"event":"feedback.created","data":{"id":%q,"rating":5}}`, id),
+		Type: event.Created, Feedback: queue.FeedbackID{ID: id}, Body: fmt.Appendf(nil, `{"event":"feedback.created","data":{"id":%q,"rating":5}}`, id),
 	}); err != nil {
 		m.t.Fatal(err)
 	}

@@ -91,7 +91,7 @@ type document struct {
 }
 
 func (p pages) eventRow(r *http.Request, e queue.Event, deliveries []queue.Delivery, byID map[queue.WebhookID]relay.WebhookStatus, now time.Time) eventRow {
-	row := eventRow{ID: e.ID.String(), Feedback: e.FeedbackID, Created: e.Type == string(event.Created), At: e.Created}
+	row := eventRow{ID: e.ID.String(), Feedback: e.Feedback.ID, Created: e.Type == string(event.Created), At: e.Created}
 	var d document
 	if json.Unmarshal(e.Body, &d) == nil { // what the relay stores is such a document
 		row.Message = shorten(d.Data.Message, excerpt)
@@ -107,7 +107,7 @@ func (p pages) eventRow(r *http.Request, e queue.Event, deliveries []queue.Deliv
 func (p pages) rowOf(r *http.Request, d queue.Delivery, byID map[queue.WebhookID]relay.WebhookStatus, now time.Time) (eventRow, error) {
 	e, err := p.queue.Event(r.Context(), d.ID.Event)
 	if errors.Is(err, queue.ErrNotFound) { // retention came in between
-		e, err = queue.Event{ID: d.ID.Event, Type: d.Type, FeedbackID: d.FeedbackID, Created: d.Created}, nil
+		e, err = queue.Event{ID: d.ID.Event, Type: d.Type, Feedback: d.Feedback, Created: d.Created}, nil
 	}
 	row := p.eventRow(r, e, []queue.Delivery{d}, byID, now)
 	row.Only = d.ID.String()

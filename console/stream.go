@@ -34,6 +34,7 @@ type acceptedView struct {
 	EventID    string    `json:"event_id"`
 	Type       string    `json:"type"`
 	FeedbackID string    `json:"feedback_id"`
+	ProjectID  string    `json:"project_id,omitempty"`
 	Deliveries int       `json:"deliveries"`
 }
 
@@ -44,6 +45,7 @@ type attemptedView struct {
 	EventID       string    `json:"event_id"`
 	Type          string    `json:"type"`
 	FeedbackID    string    `json:"feedback_id"`
+	ProjectID     string    `json:"project_id,omitempty"`
 	Webhook       string    `json:"webhook"`
 	State         string    `json:"state"` // of the delivery, now
 	Number        int       `json:"number"`
@@ -160,10 +162,12 @@ func (a *api) writeHappening(b *bytes.Buffer, h *relay.Happening) {
 	var data any
 	switch h.Kind {
 	case relay.HappenedAccepted:
-		data = acceptedView{At: at, EventID: h.Event.String(), Type: h.Type, FeedbackID: h.FeedbackID, Deliveries: h.Deliveries}
+		data = acceptedView{At: at, EventID: h.Event.String(), Type: h.Type,
+			FeedbackID: h.Feedback.ID, ProjectID: h.Feedback.Project, Deliveries: h.Deliveries}
 	case relay.HappenedAttempt:
 		v := attemptedView{
-			At: at, DeliveryID: h.Delivery.String(), EventID: h.Event.String(), Type: h.Type, FeedbackID: h.FeedbackID,
+			At: at, DeliveryID: h.Delivery.String(), EventID: h.Event.String(), Type: h.Type,
+			FeedbackID: h.Feedback.ID, ProjectID: h.Feedback.Project,
 			Webhook: h.Webhook, State: h.State.String(), Number: h.Number, DurationMS: milliseconds(h.Duration),
 			Status: h.Status, Error: h.Error, NextAttemptAt: moment(h.Next),
 		}

@@ -287,6 +287,16 @@ func ParsePatch(body []byte) (*Patch, error) {
 	return p, nil
 }
 
+// Project is the project that the change names; named reports whether it names
+// one. Null names feedback without a project.
+func (p *Patch) Project() (project string, named bool) {
+	r := p.member(p.root, "projectId")
+	if r == none {
+		return "", false
+	}
+	return string(p.at(r).value), true
+}
+
 // Merge applies a change as RFC 7396 says and tells whether it changed
 // anything. What identifies feedback (id, projectId, createdAt) stays.
 func (f *Feedback) Merge(p *Patch) (changed bool, err error) {

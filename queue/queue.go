@@ -32,6 +32,7 @@ package queue
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 )
 
@@ -44,6 +45,9 @@ var (
 	// ErrConflict: Entry.Replaces is not the latest event of that feedback, or
 	// a webhook's revision has moved on. Read again and retry.
 	ErrConflict = errors.New("conflict")
+	// ErrExists: an entry creates a feedback that its project holds already, and
+	// is no repeat of the submission that created it.
+	ErrExists = errors.New("feedback exists")
 	// ErrMismatch: an idempotency key came again with another body.
 	ErrMismatch = errors.New("idempotency key reused with another body")
 	// ErrNotFound: no such event, delivery, feedback or webhook.
@@ -60,11 +64,16 @@ var (
 // Queue is one durable store. All methods may be called from any goroutine.
 type Queue interface {
 	// Enqueue stores one event and its deliveries in one transaction, and
-	// returns when they are on disk. An entry whose idempotency key is held
-	// already stores nothing and returns the first receipt with Replayed set.
-	// Errors: ErrFull, ErrConflict, ErrMismatch, ErrFailed, ErrClosed. After a
-	// cancelled context the entry may or may not have been stored.
+	// returns when they are on disk. It creates a feedback, or replaces the latest
+	// event of one: see Entry.Replaces. A repeat, known by its Key or, if it
+	// creates a feedback, by its Origin, stores no event and returns the first
+	// receipt with Replayed set. A refused entry leaves nothing, not even its key.
+	// Errors: ErrFull, ErrConflict, ErrExists, ErrMismatch, ErrFailed, ErrClosed.
+	// After a cancelled context the entry may or may not have been stored.
 	Enqueue(ctx context.Context, e Entry) (Receipt, error)
+	// Repeat returns the receipt that Enqueue gives to a repeat with this key:
+	// ErrNotFound if nobody holds the key, ErrMismatch if the hash is another one.
+	Repeat(ctx context.Context, k Key) (Receipt, error)
 
 	// Lane opens the one lane of a webhook: its deliveries, and nobody else's.
 	// A lane that is not opened keeps its deliveries waiting. Opening a lane
@@ -80,7 +89,10 @@ type Queue interface {
 	// Event returns one event; ErrNotFound also where retention took it.
 	Event(ctx context.Context, id EventID) (Event, error)
 	// Latest returns the newest event of a feedback.
-	Latest(ctx context.Context, feedbackID string) (Event, error)
+	Latest(ctx context.Context, id FeedbackID) (Event, error)
+	// Projects returns projects that hold a feedback with this id, at most limit
+	// of them and in no order.
+	Projects(ctx context.Context, id string, limit int) ([]string, error)
 	// Events lists, newest first.
 	Events(ctx context.Context, q EventQuery) (Page[Event], error)
 	// Delivery returns one delivery.
@@ -122,43 +134,97 @@ type Entry struct {
 	// that begin with a dot are the relay's own (a mail to send): they are
 	// delivered like others and appear in no list.
 	Type string
-	// FeedbackID keys Latest; empty for the relay's own events.
-	FeedbackID string
+	// Feedback is what the event is about; zero for the relay's own events.
+	Feedback FeedbackID
 	// Created is the time of acceptance; it becomes part of the EventID.
 	Created time.Time
 	// Body is the exact document. The queue keeps the slice: the caller must
-	// not change it afterwards.
+	// not change it afterwards. Nil stores no event: the entry only binds its Key,
+	// for a submission that changes nothing.
 	Body []byte
 	// Trace is the context of the span that created the event.
 	Trace TraceContext
 	// Webhooks get one delivery each; duplicates are ignored.
 	Webhooks []WebhookID
-	// Keys are idempotency keys, all of which the event will hold.
-	Keys []Key
-	// Replaces, unless zero, must be the latest event of FeedbackID, else
-	// ErrConflict.
+	// Replaces must be the latest event of Feedback, else ErrConflict. Zero
+	// creates the feedback: if there is one, ErrExists, except for a repeat.
 	Replaces EventID
+	// Key, unless its name is empty, names the submission for 24 hours.
+	Key Key
+	// Origin, unless zero, is a hash of the submission that creates Feedback. It
+	// is kept as long as the feedback: another entry that creates the same
+	// feedback with the same Origin is a repeat.
+	Origin [32]byte
+	// Answer is what the submitter is told, at most MaxAnswer bytes. It is kept
+	// with Key and with Origin, and given to repeats.
+	Answer []byte
 }
 
-// Key makes an entry idempotent for the engine's window of 24 hours.
+// FeedbackID names a feedback. Two projects may use the same id.
+type FeedbackID struct {
+	Project string // empty for feedback without a project
+	ID      string // 1 to MaxFeedbackID bytes; empty names nothing
+}
+
+// IsZero reports whether the id names nothing.
+func (id FeedbackID) IsZero() bool { return id.ID == "" }
+
+func (id FeedbackID) String() string {
+	if id.Project == "" {
+		return fmt.Sprintf("feedback %q without a project", id.ID)
+	}
+	return fmt.Sprintf("feedback %q of project %q", id.ID, id.Project)
+}
+
+// Bounds of an Entry, in bytes.
+const (
+	MaxFeedbackID = 256
+	MaxKeyName    = 512
+	MaxAnswer     = 4 << 10
+)
+
+// Check returns an error for an entry that no engine takes.
+func (e *Entry) Check() error {
+	switch {
+	case len(e.Key.Name) > MaxKeyName:
+		return fmt.Errorf("an idempotency key has at most %d bytes, not %d", MaxKeyName, len(e.Key.Name))
+	case len(e.Feedback.ID) > MaxFeedbackID:
+		return fmt.Errorf("a feedback id has at most %d bytes, not %d", MaxFeedbackID, len(e.Feedback.ID))
+	case len(e.Answer) > MaxAnswer:
+		return fmt.Errorf("an answer has at most %d bytes, not %d", MaxAnswer, len(e.Answer))
+	case e.Feedback.IsZero() && (e.Feedback.Project != "" || !e.Replaces.IsZero() || e.Origin != [32]byte{}):
+		return errors.New("an entry with a project, an origin or an event to replace needs a feedback id")
+	case e.Body == nil && (e.Key.Name == "" || e.Replaces.IsZero()):
+		return errors.New("an entry without a document needs an idempotency key and the event that it leaves as it is")
+	}
+	return nil
+}
+
+// Key makes a submission idempotent for 24 hours, even if its event is removed
+// before.
 type Key struct {
-	Name string   // scoped by the caller; at most 512 bytes
+	Name string   // scoped by the caller; at most MaxKeyName bytes
 	Hash [32]byte // of the request body; a key that comes with another hash is ErrMismatch
 }
 
 // Receipt is what Enqueue acknowledges.
 type Receipt struct {
-	Event    Event
-	Replayed bool // Event is the one stored by an earlier Enqueue of the same key
+	// Event is the stored event. A repeat gets that of the first submission; it is
+	// zero if that one stored none, or if the event has been removed since.
+	Event Event
+	// Replayed reports that the entry is a repeat and has stored nothing.
+	Replayed bool
+	// Answer is the Entry.Answer of the first submission.
+	Answer []byte
 }
 
 // Event is one immutable stored document.
 type Event struct {
-	ID         EventID
-	Type       string
-	FeedbackID string
-	Created    time.Time // UTC, to the millisecond
-	Trace      TraceContext
+	ID       EventID
+	Type     string
+	Feedback FeedbackID
+	Created  time.Time // UTC, to the millisecond
+	Trace    TraceContext
 	// Replaces is the event of the same feedback before this one; zero is none.
 	Replaces EventID
 	Body     []byte // exact bytes; read-only
@@ -285,11 +351,11 @@ func (s State) String() string {
 
 // Delivery is one event on its way to one webhook.
 type Delivery struct {
-	ID         DeliveryID
-	Type       string // of the event
-	FeedbackID string // of the event
-	Created    time.Time
-	State      State
+	ID       DeliveryID
+	Type     string     // of the event
+	Feedback FeedbackID // of the event
+	Created  time.Time
+	State    State
 	// Rung counts the failed attempts of the current ladder: 0 before the
 	// first attempt and after Requeue.
 	Rung int
@@ -345,7 +411,8 @@ type Activity struct {
 // EventQuery selects events. The zero value selects all.
 type EventQuery struct {
 	Type         string
-	FeedbackID   string
+	FeedbackID   string    // in any project, unless ProjectID is set
+	ProjectID    string    // empty is all
 	Since, Until time.Time // of acceptance: Since ≤ created < Until
 	// Match reports whether an event with this body is wanted; nil is all. It is
 	// called from one goroutine and must not keep the slice.

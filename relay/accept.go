@@ -15,42 +15,51 @@ import (
 
 // Acceptance is an event to take in.
 type Acceptance struct {
-	Type       event.Type
-	FeedbackID string
-	ProjectID  string
-	// Body is the finished document; it must not be changed afterwards.
+	Type     event.Type
+	Feedback queue.FeedbackID
+	// Body is the finished document; it must not be changed afterwards. Nil stores
+	// no event: see queue.Entry.
 	Body []byte
 	// Client is the trace context that came with the submission, where nobody
 	// has checked it: it is linked. The request's own span is in Accept's context.
 	Client trace.SpanContext
-	Keys   []queue.Key
-	// Replaces, unless zero, must be the feedback's latest event.
+	// Replaces must be the feedback's latest event; zero creates the feedback.
 	Replaces queue.EventID
+	// Key, Origin and Answer say what a repeat is and what it gets: see queue.Entry.
+	Key    queue.Key
+	Origin [32]byte
+	Answer []byte
 }
 
 // Accept stores an event with a delivery for each webhook that wants it; when it
 // returns, both are on disk, and with them the context of the span that did it,
 // or of the span in ctx where none is made. Errors are the queue's.
 func (r *Relay) Accept(ctx context.Context, a Acceptance) (queue.Receipt, error) {
+	entry := queue.Entry{
+		Type:     string(a.Type),
+		Feedback: a.Feedback,
+		Created:  time.Now(),
+		Body:     a.Body,
+		Replaces: a.Replaces,
+		Key:      a.Key,
+		Origin:   a.Origin,
+		Answer:   a.Answer,
+	}
+	if a.Body == nil {
+		return r.queue.Enqueue(ctx, entry)
+	}
 	webhooks := r.wanting(a)
 	ctx, span := r.startSend(ctx, &a)
-	receipt, err := r.queue.Enqueue(ctx, queue.Entry{
-		Type:       string(a.Type),
-		FeedbackID: a.FeedbackID,
-		Created:    time.Now(),
-		Body:       a.Body,
-		Trace:      traceContext(trace.SpanContextFromContext(ctx)),
-		Webhooks:   webhooks,
-		Keys:       a.Keys,
-		Replaces:   a.Replaces,
-	})
+	entry.Webhooks = webhooks
+	entry.Trace = traceContext(trace.SpanContextFromContext(ctx))
+	receipt, err := r.queue.Enqueue(ctx, entry)
 	endSend(span, &a, &receipt, len(webhooks), err)
 	if err == nil && !receipt.Replayed {
 		r.observer.Accepted(string(a.Type))
 		r.tally.accepted(receipt.Event.Created)
 		if r.feed.tells() {
 			r.feed.tell(Happening{
-				Kind: HappenedAccepted, Event: receipt.Event.ID, Type: string(a.Type), FeedbackID: a.FeedbackID, Deliveries: len(webhooks),
+				Kind: HappenedAccepted, Event: receipt.Event.ID, Type: string(a.Type), Feedback: a.Feedback, Deliveries: len(webhooks),
 			})
 		}
 	}

@@ -2,6 +2,7 @@ package relay
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -64,7 +65,7 @@ func BenchmarkAcceptToDelivered(b *testing.B) {
 	for w := range 64 {
 		wg.Go(func() {
 			for i := w; i < b.N; i += 64 {
-				if _, err := r.Accept(context.Background(), Acceptance{Type: event.Created, FeedbackID: "fb", Body: body}); err != nil {
+				if _, err := r.Accept(context.Background(), Acceptance{Type: event.Created, Feedback: queue.FeedbackID{ID: fmt.Sprint("fb_", i)}, Body: body}); err != nil {
 					b.Error(err)
 					return
 				}

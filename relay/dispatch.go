@@ -267,7 +267,7 @@ func (w *webhook) tellAttempt(d *queue.Delivery, a *queue.Attempt, class string,
 		return
 	}
 	w.relay.feed.tell(Happening{
-		Kind: HappenedAttempt, Event: d.ID.Event, Type: d.Type, FeedbackID: d.FeedbackID,
+		Kind: HappenedAttempt, Event: d.ID.Event, Type: d.Type, Feedback: d.Feedback,
 		Delivery: d.ID, Webhook: w.name, Number: d.Attempts + 1, Status: a.Status, Class: class, Error: a.Error,
 		Duration: a.Duration, State: state, Next: a.Next,
 	})

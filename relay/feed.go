@@ -11,7 +11,7 @@ import (
 // The kinds of happenings.
 const (
 	// HappenedAccepted: an event and its deliveries are on disk. Event, Type and
-	// FeedbackID say which; Deliveries how many webhooks get it.
+	// Feedback say which; Deliveries how many webhooks get it.
 	HappenedAccepted = "accepted"
 	// HappenedAttempt: an attempt ended. Delivery, Webhook, Number, Status, Class,
 	// Error and Duration say of what and how, State what the delivery is now, and
@@ -35,7 +35,7 @@ type Happening struct {
 
 	Event      queue.EventID
 	Type       string
-	FeedbackID string
+	Feedback   queue.FeedbackID
 	Deliveries int
 
 	Delivery queue.DeliveryID

@@ -45,7 +45,7 @@ func TestListenersAreToldWhatHappens(t *testing.T) {
 			count[h.Kind]++
 			if h.Kind == HappenedAttempt && h.Event == e.ID {
 				states = append(states, h.State)
-				if h.Number != len(states) || h.Status != http.StatusTeapot || h.Class != "http_418" || h.Webhook != "w" || h.FeedbackID != "fb_1" {
+				if h.Number != len(states) || h.Status != http.StatusTeapot || h.Class != "http_418" || h.Webhook != "w" || h.Feedback.ID != "fb_1" {
 					t.Errorf("attempt: %+v", h)
 				}
 				if h.Next.IsZero() != (h.State == queue.Failed) {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/userhero/relay/event"
+	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/queue/memqueue"
 )
 
@@ -47,9 +48,9 @@ func TestFilterThatCannotJudgeAnEventIsCountedAndShown(t *testing.T) {
 		if _, err := r.Attach(settings(`data.message <= 2`)); err != nil {
 			t.Fatal(err)
 		}
-		for range 3 {
+		for _, id := range []string{"fb_1", "fb_2", "fb_3"} {
 			if _, err := r.Accept(t.Context(), Acceptance{
-				Type: event.Created, FeedbackID: "fb_1", Body: []byte(`{"event":"feedback.created","data":{"message":"x"}}`),
+				Type: event.Created, Feedback: queue.FeedbackID{ID: id}, Body: []byte(`{"event":"feedback.created","data":{"message":"x"}}`),
 			}); err != nil {
 				t.Fatal(err)
 			}
@@ -93,7 +94,7 @@ func TestFiltersHoldNoLock(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := r.Accept(t.Context(), Acceptance{
-		Type: event.Created, FeedbackID: "fb", Body: []byte(`{"event":"feedback.created","data":{"message":"x"}}`),
+		Type: event.Created, Feedback: queue.FeedbackID{ID: "fb"}, Body: []byte(`{"event":"feedback.created","data":{"message":"x"}}`),
 	}); err != nil {
 		t.Fatal(err)
 	}

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/userhero/relay/event"
+	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/queue/memqueue"
 )
 
@@ -89,7 +90,7 @@ func TestLogsHoldNoSecretAndNoPayload(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := r.Accept(t.Context(), Acceptance{
-		Type: event.Created, FeedbackID: "fb_1", Body: []byte(`{"event":"feedback.created","data":{"id":"fb_1","message":"` + canary + `-message"}}`),
+		Type: event.Created, Feedback: queue.FeedbackID{ID: "fb_1"}, Body: []byte(`{"event":"feedback.created","data":{"id":"fb_1","message":"` + canary + `-message"}}`),
 	}); err != nil {
 		t.Fatal(err)
 	}

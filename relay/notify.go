@@ -134,7 +134,7 @@ func (m *mail) post(n Notice) {
 	defer cancel()
 	_, err = m.relay.queue.Enqueue(ctx, queue.Entry{
 		Type: noticeType, Created: time.Now(), Body: body, Webhooks: []queue.WebhookID{m.id},
-		Keys: []queue.Key{{Name: "notice:" + n.Thread + ":" + n.Kind}},
+		Key: queue.Key{Name: "notice:" + n.Thread + ":" + n.Kind},
 	})
 	if err != nil && !errors.Is(err, queue.ErrClosed) {
 		m.relay.log.Error("nobody will be told of a webhook's state", "webhook", n.Webhook, "kind", n.Kind, "error", err)

@@ -48,7 +48,7 @@ func TestRecoveryKeepsOrder(t *testing.T) {
 		take := func(typ event.Type, id string, step int, before queue.EventID) queue.EventID {
 			t.Helper()
 			receipt, err := r.Accept(t.Context(), Acceptance{
-				Type: typ, FeedbackID: id, Replaces: before, Body: fmt.Appendf(nil, `{"event":%q,"data":{"id":%q,"step":%d}}`, typ, id, step),
+				Type: typ, Feedback: queue.FeedbackID{ID: id}, Replaces: before, Body: fmt.Appendf(nil, `{"event":%q,"data":{"id":%q,"step":%d}}`, typ, id, step),
 			})
 			if err != nil {
 				t.Fatal(err)

@@ -89,7 +89,7 @@ func endSend(span trace.Span, a *Acceptance, receipt *queue.Receipt, webhooks in
 	if span.IsRecording() {
 		room := rooms.Get().(*[8]attribute.KeyValue)
 		attributes := append(room[:0],
-			semconv.MessagingMessageConversationID(a.FeedbackID),
+			semconv.MessagingMessageConversationID(a.Feedback.ID),
 			semconv.MessagingMessageBodySize(len(a.Body)),
 			attribute.String("userhero.event.type", string(a.Type)),
 		)
@@ -131,7 +131,7 @@ func (w *webhook) startProcess(ctx context.Context, t task, id string) (context.
 		room := rooms.Get().(*[8]attribute.KeyValue)
 		span.SetAttributes(append(room[:0],
 			semconv.MessagingMessageID(d.ID.Event.String()),
-			semconv.MessagingMessageConversationID(d.FeedbackID),
+			semconv.MessagingMessageConversationID(d.Feedback.ID),
 			semconv.MessagingMessageBodySize(len(e.Body)),
 			attribute.String("userhero.event.type", d.Type),
 			attribute.String("userhero.delivery.id", id),

@@ -25,7 +25,7 @@ func backupOf(t *testing.T, s *Store) (backup []byte, before []queue.EventID) {
 	}
 	for i := range 60 {
 		e := entry(i, w)
-		e.Keys = []queue.Key{{Name: fmt.Sprint("key ", i)}}
+		e.Key = queue.Key{Name: fmt.Sprint("key ", i)}
 		before = append(before, enqueue(t, s, e).ID)
 	}
 	settleSome(t, s, w, 30)
@@ -117,7 +117,7 @@ func TestBackupRestoresAndDelivers(t *testing.T) {
 			}
 			wantNoFindings(t, s)
 			again := entry(3)
-			again.Keys = []queue.Key{{Name: "key 3"}}
+			again.Key = queue.Key{Name: "key 3"}
 			if r, err := s.Enqueue(t.Context(), again); err != nil || !r.Replayed || r.Event.ID != before[3] {
 				t.Errorf("a repeat after the restore: %+v, %v", r, err)
 			}

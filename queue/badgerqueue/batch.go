@@ -95,6 +95,11 @@ func (b *batch) finish() error {
 			return err
 		}
 	}
+	if b.c.former { // older builds refuse the store from here on: they would not find its feedbacks
+		if err := b.set(keyFormat, format{version: formatVersion, tags: b.s.tags}.encode()); err != nil {
+			return err
+		}
+	}
 	// Every transaction writes the state, moved or not: its newest version tells
 	// inspect how far the tables go.
 	b.stateOf.at, b.stateOf.shift = b.now.UnixNano(), b.s.clock.readShift()

@@ -1,6 +1,7 @@
 package badgerqueue
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -236,22 +237,30 @@ func (c *checker) attempts() error {
 }
 
 func (c *checker) feedbacks() error {
-	return c.each(prefixFeedback, func(key, rec []byte) {
+	latest := func(name string, seq uint64, decoded error, names func(queue.FeedbackID) bool) {
 		c.r.Feedbacks++
-		name := fmt.Sprintf("feedback %q", key[1:])
-		seq, err := decodeSeq(key, rec)
-		if err != nil {
-			c.r.found(name, "%v", err)
+		if decoded != nil {
+			c.r.found(name, "%v", decoded)
 			return
 		}
 		e, err := c.s.getEvent(c.txn, seq)
 		switch {
 		case errors.Is(err, queue.ErrNotFound):
 			c.r.found(name, "its latest event, number %d, is missing", seq)
-		case err == nil && e.FeedbackID != string(key[1:]):
-			c.r.found(name, "its latest event, number %d, is of feedback %q", seq, e.FeedbackID)
+		case err == nil && !names(e.Feedback):
+			c.r.found(name, "its latest event, number %d, is of %s", seq, e.Feedback)
 		}
+	}
+	err := c.each(prefixFeedback, func(key, rec []byte) {
+		id, _, _ := parseFeedbackKey(key)
+		held, err := decodeFeedback(key, rec)
+		latest(id.String(), held.seq, err, func(f queue.FeedbackID) bool { return bytes.Equal(feedbackKey(f), key) })
 	})
+	return errors.Join(err, c.each(prefixFormer, func(key, rec []byte) {
+		id := string(key[1:])
+		seq, err := decodeSeq(key, rec)
+		latest(fmt.Sprintf("feedback %q", id), seq, err, func(f queue.FeedbackID) bool { return f.ID == id })
+	}))
 }
 
 func (c *checker) idempotencyKeys() error {

@@ -14,6 +14,7 @@ import (
 func TestCheckFindsWhatDoesNotAgree(t *testing.T) {
 	t.Parallel()
 	const seq = 2
+	first := entry(1).Feedback
 	for name, c := range map[string]struct {
 		do   func(b *batch, w queue.WebhookID) error
 		want string
@@ -35,13 +36,17 @@ func TestCheckFindsWhatDoesNotAgree(t *testing.T) {
 		},
 			"its record does not"},
 		"a feedback points nowhere": {func(b *batch, _ queue.WebhookID) error {
-			return b.set(feedbackKey("fb_1"), encodeSeq(feedbackKey("fb_1"), 77))
+			return b.set(feedbackKey(first), feedback{seq: 77}.encode(feedbackKey(first)))
 		},
-			`feedback "fb_1": its latest event, number 77, is missing`},
+			`feedback "fb_1" of project "proj": its latest event, number 77, is missing`},
 		"a feedback points to another": {func(b *batch, _ queue.WebhookID) error {
-			return b.set(feedbackKey("fb_1"), encodeSeq(feedbackKey("fb_1"), 3))
+			return b.set(feedbackKey(first), feedback{seq: 3}.encode(feedbackKey(first)))
 		},
-			`is of feedback "fb_3"`},
+			`is of feedback "fb_3" of project "proj"`},
+		"a feedback of the older format points to another": {func(b *batch, _ queue.WebhookID) error {
+			return b.set(formerKey("fb_1"), encodeSeq(formerKey("fb_1"), 3))
+		},
+			`feedback "fb_1": its latest event, number 3, is of feedback "fb_3"`},
 		"a webhook is damaged":   {func(b *batch, w queue.WebhookID) error { return b.set(webhookKey(w), []byte("\x01no")) }, "webhook 1: damaged record"},
 		"the counters are wrong": {func(b *batch, _ queue.WebhookID) error { b.stateOf.events++; return nil }, "they count 5 events, and 4 are there"},
 		"a lane's counters are wrong": {func(b *batch, w queue.WebhookID) error {

@@ -49,6 +49,7 @@ type committer struct {
 	recent *recents
 	batch  batch
 	log    *commitLog // nil: Badger syncs, or nobody
+	former bool       // the store on disk has an older format: the next commit gives it this one
 	errs   []error    // of the batch's operations
 
 	maxEntries, maxBytes int // of one Badger transaction
@@ -58,6 +59,7 @@ type committer struct {
 func (c *committer) init(s *Store) {
 	c.s = s
 	c.state = *s.shown.Load()
+	c.former = s.former
 	c.recent = new(recents)
 	if !badgerSyncs() && !s.o.unsynced {
 		c.log = newCommitLog(s.db)
@@ -317,7 +319,7 @@ func (e firstLine) Unwrap() error { return e.error }
 
 // applied makes the committed batch visible to lanes and readers.
 func (c *committer) applied(b *batch) {
-	c.state = b.stateOf
+	c.state, c.former = b.stateOf, false
 	shown := c.state
 	c.s.shown.Store(&shown)
 	for seq := range b.retired {

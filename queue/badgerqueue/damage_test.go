@@ -176,7 +176,7 @@ func killedStore(t *testing.T, n int, key []byte) (left files) {
 		}
 		for i := range n {
 			e := entry(part*n+i, w)
-			e.Keys = []queue.Key{{Name: fmt.Sprint("key ", part*n+i)}}
+			e.Key = queue.Key{Name: fmt.Sprint("key ", part*n+i)}
 			enqueue(t, s, e)
 		}
 		if err := s.AppendActivity(ctx, queue.Activity{At: time.Now(), Data: []byte("noted")}); err != nil {

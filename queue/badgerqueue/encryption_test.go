@@ -27,7 +27,7 @@ func storeOf(t *testing.T, dir string, key []byte) (found []string) {
 		t.Fatal(err)
 	}
 	e := entry(1, w.ID)
-	e.Body, e.Keys = []byte(canary), []queue.Key{{Name: canary}}
+	e.Body, e.Key = []byte(canary), queue.Key{Name: canary}
 	enqueue(t, s, e)
 	if err := s.AppendActivity(ctx, queue.Activity{At: time.Now(), Data: []byte(canary)}); err != nil {
 		t.Fatal(err)

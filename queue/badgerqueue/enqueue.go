@@ -30,10 +30,8 @@ func (s *Store) Enqueue(ctx context.Context, e queue.Entry) (queue.Receipt, erro
 	if err := s.disk.roomToAccept(); err != nil { // Promise 1: no new event is taken when the disk is nearly full; what waits goes on.
 		return queue.Receipt{}, err
 	}
-	for _, k := range e.Keys {
-		if k.Name == "" || len(k.Name) > maxKeyName {
-			return queue.Receipt{}, fmt.Errorf("an idempotency key has 1 to %d bytes, not %d", maxKeyName, len(k.Name))
-		}
+	if err := e.Check(); err != nil {
+		return queue.Receipt{}, err
 	}
 	size := int64(len(e.Body))
 	if s.pending.Add(size) > maxPending {
@@ -69,12 +67,11 @@ func (s *Store) Enqueue(ctx context.Context, e queue.Entry) (queue.Receipt, erro
 }
 
 func (o *enqueueOp) cost() (entries, bytes int) {
-	n := len(o.entry.Webhooks)
-	entries = 4 + len(o.entry.Keys) + n
-	bytes = len(o.entry.Body) + len(o.entry.Trace.State) + 512 + n*(deliverySize+128)
-	for _, k := range o.entry.Keys {
-		bytes += len(k.Name) + 128
-	}
+	e := &o.entry
+	n := len(e.Webhooks)
+	entries = 6 + n
+	bytes = len(e.Body) + len(e.Trace.State) + 2*(len(e.Feedback.ID)+len(e.Feedback.Project)) +
+		len(e.Key.Name) + 2*len(e.Answer) + 768 + n*(deliverySize+128)
 	return entries, bytes
 }
 
@@ -83,48 +80,80 @@ func (o *enqueueOp) done(err error) { o.result <- err }
 
 func (o *enqueueOp) apply(b *batch) error {
 	e := &o.entry
-	if first, err := b.held(e.Keys); err != nil || first != nil { // Promise 1: a repeat of a submission makes no second event.
-		if first != nil {
-			o.receipt = queue.Receipt{Event: *first, Replayed: true}
-		}
+	switch receipt, err := b.s.repeat(b.txn, e.Key); { // Promise 1: a repeat of a submission makes no second event.
+	case err == nil:
+		o.receipt = receipt
+		return nil
+	case !errors.Is(err, queue.ErrNotFound):
 		return err
 	}
-	if !e.Replaces.IsZero() {
-		if err := b.isLatest(e.FeedbackID, e.Replaces); err != nil {
+	held, err := b.held(e)
+	if err != nil {
+		return err
+	}
+	if held.is && e.Replaces.IsZero() { // created before, by the same submission
+		first, err := b.s.getEvent(b.txn, held.seq)
+		if err != nil {
 			return err
 		}
+		o.receipt = queue.Receipt{Event: first, Replayed: true, Answer: held.answer}
+		return b.bind(e.Key, held.seq, held.answer)
+	}
+	if e.Body == nil {
+		o.receipt = queue.Receipt{Answer: e.Answer}
+		return b.bind(e.Key, 0, e.Answer)
 	}
 	seq := b.stateOf.seq + 1
 	event := &queue.Event{
-		Type: e.Type, FeedbackID: e.FeedbackID,
+		Type: e.Type, Feedback: e.Feedback,
 		Created: e.Created.UTC().Truncate(time.Millisecond),
 		Trace:   e.Trace, Replaces: e.Replaces, Body: e.Body,
 	}
 	event.ID = queue.NewEventID(event.Created, b.s.tags.of(seq), seq)
 	key := b.key(prefixEvent, seq)
-	rec := b.record(128 + len(e.FeedbackID) + len(e.Trace.State) + len(e.Body))
+	rec := b.record(128 + len(e.Feedback.ID) + len(e.Feedback.Project) + len(e.Trace.State) + len(e.Body))
 	if err := b.set(key, seal(key, appendEvent(rec, event))); err != nil {
 		return err
 	}
 	if ds := b.address(event, e.Webhooks); len(ds) > 0 {
 		b.touch(seq, ds) // Promise 1: an event comes with its deliveries, in one commit.
 	}
-	if e.FeedbackID != "" {
-		key := append(append(b.take(1+len(e.FeedbackID)), prefixFeedback), e.FeedbackID...)
-		if err := b.set(key, sealSeq(key, b.record(8), seq)); err != nil {
+	if !e.Feedback.IsZero() {
+		if !held.is {
+			held.feedback = feedback{origin: e.Origin, answer: e.Answer}
+		}
+		held.seq = seq
+		if err := b.setLatest(e.Feedback, held); err != nil {
 			return err
 		}
 	}
-	for _, k := range e.Keys {
-		key := idempotencyKey(k.Name)
-		if err := b.setFor(keyWindow, key, idempotency{seq: seq, hash: k.Hash}.encode(key)); err != nil {
-			return err
-		}
+	if err := b.bind(e.Key, seq, e.Answer); err != nil {
+		return err
 	}
 	b.stateOf.seq = seq
 	b.stateOf.events++
-	o.receipt = queue.Receipt{Event: *event}
+	o.receipt = queue.Receipt{Event: *event, Answer: e.Answer}
 	return nil
+}
+
+// setLatest writes the record of a feedback, in the place of one of format 2.
+func (b *batch) setLatest(id queue.FeedbackID, f heldFeedback) error {
+	if f.former {
+		if err := b.delete(formerKey(id.ID)); err != nil {
+			return err
+		}
+	}
+	key := feedbackKey(id)
+	return b.set(key, seal(key, f.appendTo(b.record(8+len(f.origin)+len(f.answer)))))
+}
+
+// bind has an idempotency key answer repeats; without a name it does nothing.
+func (b *batch) bind(k queue.Key, seq uint64, answer []byte) error {
+	if k.Name == "" {
+		return nil
+	}
+	key := idempotencyKey(k.Name)
+	return b.setFor(keyWindow, key, idempotency{seq: seq, hash: k.Hash, answer: answer}.encode(key))
 }
 
 // address makes the deliveries of a new event. Webhooks that were deleted
@@ -145,43 +174,82 @@ func (b *batch) address(e *queue.Event, webhooks []queue.WebhookID) deliveries {
 	return ds
 }
 
-// held looks the keys up: the event that holds one of them, or
-// queue.ErrMismatch. Keys of events that are gone count as free.
-func (b *batch) held(keys []queue.Key) (*queue.Event, error) {
-	for _, k := range keys {
-		rec, err := getRecord(b.txn, idempotencyKey(k.Name), decodeIdempotency)
-		if errors.Is(err, badger.ErrKeyNotFound) {
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		first, err := b.s.getEvent(b.txn, rec.seq)
-		if errors.Is(err, queue.ErrNotFound) {
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		if rec.hash != k.Hash {
-			return nil, queue.ErrMismatch
-		}
-		return &first, nil
-	}
-	return nil, nil
+// Repeat implements queue.Queue.
+func (s *Store) Repeat(ctx context.Context, k queue.Key) (r queue.Receipt, err error) {
+	err = s.view(ctx, func(txn *badger.Txn) error {
+		r, err = s.repeat(txn, k)
+		return err
+	})
+	return r, err
 }
 
-// isLatest checks that id is the newest event of a feedback.
-func (b *batch) isLatest(feedbackID string, id queue.EventID) error {
-	seq, err := getRecord(b.txn, feedbackKey(feedbackID), decodeSeq)
+// repeat is the receipt of the submission that bound a key. It is there for
+// keyWindow, also if the event is not.
+func (s *Store) repeat(txn *badger.Txn, k queue.Key) (queue.Receipt, error) {
+	if k.Name == "" {
+		return queue.Receipt{}, queue.ErrNotFound
+	}
+	rec, err := getRecord(txn, idempotencyKey(k.Name), decodeIdempotency)
+	switch {
+	case errors.Is(err, badger.ErrKeyNotFound):
+		return queue.Receipt{}, fmt.Errorf("idempotency key %q: %w", k.Name, queue.ErrNotFound)
+	case err != nil:
+		return queue.Receipt{}, err
+	case rec.hash != k.Hash:
+		return queue.Receipt{}, queue.ErrMismatch
+	}
+	r := queue.Receipt{Replayed: true, Answer: rec.answer}
+	if rec.seq != 0 {
+		r.Event, err = s.getEvent(txn, rec.seq)
+	}
+	if err != nil && !errors.Is(err, queue.ErrNotFound) {
+		return queue.Receipt{}, err
+	}
+	return r, nil
+}
+
+// heldFeedback is what the store knows of a feedback.
+type heldFeedback struct {
+	feedback
+	is     bool // it is there
+	former bool // its key is one of format 2
+}
+
+// lookUp finds a feedback; one that is unknown is no error.
+func (s *Store) lookUp(txn *badger.Txn, id queue.FeedbackID) (h heldFeedback, err error) {
+	h.feedback, err = getRecord(txn, feedbackKey(id), decodeFeedback)
 	if errors.Is(err, badger.ErrKeyNotFound) {
-		return fmt.Errorf("feedback %q: %w", feedbackID, queue.ErrConflict)
+		h.former = true
+		h.feedback, err = s.formerFeedback(txn, id)
 	}
-	if err != nil {
-		return err
+	if errors.Is(err, badger.ErrKeyNotFound) {
+		return heldFeedback{}, nil
 	}
-	if seq != id.Seq() || id.Tag() != b.s.tags.of(seq) {
-		return fmt.Errorf("feedback %q has a newer event: %w", feedbackID, queue.ErrConflict)
+	h.is = err == nil
+	return h, err
+}
+
+// held finds the feedback of an entry and compares it with what the entry says of
+// it. If it creates a feedback that is held, it is a repeat.
+func (b *batch) held(e *queue.Entry) (heldFeedback, error) {
+	if e.Feedback.IsZero() {
+		return heldFeedback{}, nil
 	}
-	return nil
+	h, err := b.s.lookUp(b.txn, e.Feedback)
+	switch {
+	case err != nil:
+		return h, err
+	case !e.Replaces.IsZero():
+		if !h.is || h.seq != e.Replaces.Seq() || e.Replaces.Tag() != b.s.tags.of(h.seq) {
+			return h, fmt.Errorf("%s has another latest event than %s: %w", e.Feedback, e.Replaces, queue.ErrConflict)
+		}
+	case h.is:
+		if h.former {
+			h.origin, err = formerOrigin(b.txn, e.Feedback)
+		}
+		if err == nil && (e.Origin != h.origin || e.Origin == [32]byte{}) {
+			err = fmt.Errorf("%s: %w", e.Feedback, queue.ErrExists)
+		}
+	}
+	return h, err
 }

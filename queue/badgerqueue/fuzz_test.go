@@ -1,6 +1,7 @@
 package badgerqueue
 
 import (
+	"encoding/binary"
 	"errors"
 	"reflect"
 	"testing"
@@ -13,7 +14,7 @@ import (
 // or gives what, written again, reads as the same. The checksum is made right,
 // so that it is the reading behind it that is tried.
 func FuzzRecords(f *testing.F) {
-	event := queue.Event{Type: "feedback.created", FeedbackID: "fb_1", Created: time.UnixMilli(1_700_000_000_000), Body: []byte(`{"a":1}`)}
+	event := queue.Event{Type: "feedback.created", Feedback: queue.FeedbackID{Project: "p", ID: "fb_1"}, Created: time.UnixMilli(1_700_000_000_000), Body: []byte(`{"a":1}`)}
 	event.Trace.TraceID[0], event.Trace.State = 1, "a=b"
 	event.Replaces = queue.NewEventID(event.Created, 7, 8)
 	f.Add(appendEvent(record(0), &event)[recordHeader:])
@@ -23,6 +24,8 @@ func FuzzRecords(f *testing.F) {
 	f.Add(deliveries{{webhook: 1, state: queue.Retrying, rung: 2, attempts: 3, at: 4}}.appendTo(nil))
 	f.Add(deliveries{{webhook: 1, state: queue.Delivered, attempts: 1, log: appendAttempt(nil, &attempt)}, {webhook: 2}}.appendTo(nil))
 	f.Add(idempotency{seq: 9}.encode([]byte("k"))[recordHeader:])
+	f.Add(idempotency{seq: 9, answer: []byte("{}")}.encode([]byte("k"))[recordHeader:])
+	f.Add(feedback{seq: 9, origin: [32]byte{1}, answer: []byte("{}")}.encode([]byte("k"))[recordHeader:])
 	f.Add(encodeWebhook(webhookKey(3), queue.Webhook{ID: 3, Name: "w", Revision: 2, Data: []byte("{}")})[recordHeader:])
 	f.Add(state{seq: 5, events: 4, at: 3, shift: -2}.encode()[recordHeader:])
 	f.Add(encodeLane(laneKey(1), queue.Counts{Pending: 1, Failed: 2}, marks{fresh: 3, due: map[uint8]int64{1: 2, 0: 5}})[recordHeader:])
@@ -38,7 +41,9 @@ func FuzzRecords(f *testing.F) {
 			func(key []byte, a queue.Attempt) []byte { return seal(key, appendAttempt(record(0), &a)) })
 		again(t, "idempotency", idempotencyKey("k"), payload, decodeIdempotency,
 			func(key []byte, k idempotency) []byte { return k.encode(key) })
-		again(t, "sequence number", feedbackKey("fb"), payload, decodeSeq, encodeSeq)
+		again(t, "feedback", feedbackKey(event.Feedback), payload, decodeFeedback,
+			func(key []byte, f feedback) []byte { return f.encode(key) })
+		again(t, "sequence number", formerKey("fb"), payload, decodeSeq, encodeSeq)
 		again(t, "webhook", webhookKey(webhook), payload, decodeWebhook, encodeWebhook)
 		again(t, "format", keyFormat, payload, func(_, rec []byte) (format, error) { return decodeFormat(rec) },
 			func(_ []byte, f format) []byte { return f.encode() })
@@ -75,4 +80,9 @@ func again[T any](t *testing.T, kind string, key, payload []byte, decode func(ke
 	} else if !reflect.DeepEqual(first, second) {
 		t.Errorf("%s: %+v became %+v", kind, first, second)
 	}
+}
+
+// encodeSeq makes a record of format 2: the latest event of a feedback.
+func encodeSeq(key []byte, seq uint64) []byte {
+	return seal(key, binary.BigEndian.AppendUint64(record(8), seq))
 }

@@ -2,6 +2,7 @@ package badgerqueue
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/binary"
 
 	"github.com/userhero/relay/queue"
@@ -13,8 +14,10 @@ import (
 //	B seq8                       its deliveries, one small record; with few of them
 //	                             also the attempts that delivered at once
 //	C seq8 webhook4 number2      one attempt, unless it is in B
-//	F feedback id                seq8 of the latest event of that feedback
-//	K idempotency key            seq8 and hash; expires
+//	F feedback id                seq8 of the latest event of that id in any project:
+//	                             written by format 2, replaced when its feedback changes
+//	G feedback id, project       the latest event of that feedback, and its origin
+//	K idempotency key            seq8, hash and answer; expires
 //	L at8 n4                     an activity
 //	M name                       counters, cursors, format
 //	M w webhook4                 a webhook's counters and cursors
@@ -33,7 +36,8 @@ const (
 	prefixEvent       = 'A'
 	prefixDeliveries  = 'B'
 	prefixAttempt     = 'C'
-	prefixFeedback    = 'F'
+	prefixFormer      = 'F'
+	prefixFeedback    = 'G'
 	prefixIdempotency = 'K'
 	prefixActivity    = 'L'
 	prefixMeta        = 'M'
@@ -105,8 +109,46 @@ func attemptKey(seq uint64, w queue.WebhookID, number uint16) []byte {
 	return binary.BigEndian.AppendUint16(attemptPrefix(seq, w), number)
 }
 
-func feedbackKey(id string) []byte {
-	return append([]byte{prefixFeedback}, id...)
+// longestProject is the length of the longest project that stands in a key as it
+// is. Badger's keys are bounded, projects are not: a longer one has its hash there.
+const longestProject = 255
+
+// feedbackPrefix begins the keys of all feedback with this id.
+func feedbackPrefix(id string) []byte {
+	k := make([]byte, 1, 1+binary.MaxVarintLen16+len(id)+binary.MaxVarintLen64+sha256.Size)
+	k[0] = prefixFeedback
+	return appendString(k, id)
+}
+
+func feedbackKey(f queue.FeedbackID) []byte {
+	k := binary.AppendUvarint(feedbackPrefix(f.ID), uint64(len(f.Project)))
+	if len(f.Project) <= longestProject {
+		return append(k, f.Project...)
+	}
+	hash := sha256.Sum256([]byte(f.Project))
+	return append(k, hash[:]...)
+}
+
+// parseFeedbackKey reads a G key. Of a project that is too long for it the name is
+// unknown.
+func parseFeedbackKey(k []byte) (f queue.FeedbackID, known, ok bool) {
+	r := reader{b: k[1:]}
+	f.ID = r.string()
+	length := r.uvarint()
+	switch {
+	case r.bad || k[0] != prefixFeedback:
+		return queue.FeedbackID{}, false, false
+	case length > longestProject:
+		return f, false, len(r.b) == sha256.Size
+	}
+	f.Project = string(r.b)
+	return f, true, uint64(len(r.b)) == length
+}
+
+// formerKey is where format 2 kept the latest event of a feedback, whatever its
+// project.
+func formerKey(id string) []byte {
+	return append([]byte{prefixFormer}, id...)
 }
 
 func idempotencyKey(name string) []byte {
@@ -153,7 +195,10 @@ func wellFormed(k []byte) bool {
 		return len(k) == 5
 	case prefixActivity:
 		return len(k) == 13
-	case prefixFeedback, prefixIdempotency:
+	case prefixFeedback:
+		_, _, ok := parseFeedbackKey(k)
+		return ok
+	case prefixFormer, prefixIdempotency:
 		return true
 	case prefixMeta:
 		return bytes.Equal(k, keyFormat) || bytes.Equal(k, keyState) || bytes.Equal(k, keyFiller) || len(k) == 6 && k[1] == 'w'

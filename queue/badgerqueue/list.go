@@ -35,7 +35,7 @@ const (
 func (c *clock) delivery(e *queue.Event, d delivery) queue.Delivery {
 	p := queue.Delivery{
 		ID:   queue.DeliveryID{Event: e.ID, Webhook: d.webhook},
-		Type: e.Type, FeedbackID: e.FeedbackID, Created: e.Created,
+		Type: e.Type, Feedback: e.Feedback, Created: e.Created,
 		State: d.state, Rung: int(d.rung), Attempts: int(d.attempts),
 	}
 	if d.state.Waiting() {
@@ -94,21 +94,60 @@ func (s *Store) Event(ctx context.Context, id queue.EventID) (e queue.Event, err
 }
 
 // Latest implements queue.Queue.
-func (s *Store) Latest(ctx context.Context, feedbackID string) (e queue.Event, err error) {
+func (s *Store) Latest(ctx context.Context, id queue.FeedbackID) (e queue.Event, err error) {
 	err = s.view(ctx, func(txn *badger.Txn) error {
-		seq, err := getRecord(txn, feedbackKey(feedbackID), decodeSeq)
-		if err == nil {
-			e, err = s.getEvent(txn, seq)
-		}
-		if errors.Is(err, badger.ErrKeyNotFound) {
+		held, err := s.lookUp(txn, id)
+		switch {
+		case err != nil:
+		case !held.is:
 			err = queue.ErrNotFound
+		default:
+			e, err = s.getEvent(txn, held.seq)
 		}
 		if err != nil {
-			return fmt.Errorf("feedback %q: %w", feedbackID, err)
+			return fmt.Errorf("%s: %w", id, err)
 		}
 		return nil
 	})
 	return e, err
+}
+
+// Projects implements queue.Queue.
+func (s *Store) Projects(ctx context.Context, id string, limit int) (projects []string, err error) {
+	err = s.view(ctx, func(txn *badger.Txn) error {
+		former, err := getRecord(txn, formerKey(id), decodeSeq)
+		if err == nil {
+			var e queue.Event
+			if e, err = s.getEvent(txn, former); err == nil && e.Feedback.ID == id {
+				projects = append(projects, e.Feedback.Project)
+			}
+		}
+		if err != nil && !errors.Is(err, badger.ErrKeyNotFound) && !errors.Is(err, queue.ErrNotFound) {
+			return err
+		}
+		return scan(txn, feedbackPrefix(id), nil, func(key, rec []byte) (bool, error) {
+			if len(projects) >= limit {
+				return false, nil
+			}
+			project, err := s.projectOfKey(txn, key, rec)
+			projects = append(projects, project)
+			return err == nil, err
+		})
+	})
+	return projects, err
+}
+
+// projectOfKey is the project of a G record; a long one is in its event alone.
+func (s *Store) projectOfKey(txn *badger.Txn, key, rec []byte) (string, error) {
+	if id, known, _ := parseFeedbackKey(key); known {
+		return id.Project, nil
+	}
+	held, err := decodeFeedback(key, rec)
+	if err != nil {
+		return "", err
+	}
+	e, err := s.getEvent(txn, held.seq)
+	return e.Feedback.Project, err
 }
 
 // EventDeliveries implements queue.Queue.
@@ -196,8 +235,7 @@ func (s *Store) Events(ctx context.Context, q queue.EventQuery) (page queue.Page
 			if !q.Since.IsZero() && e.Created.Before(q.Since.Add(-createdSlack)) {
 				return false, nil
 			}
-			if !selects(&e, q.Type, q.FeedbackID, q.Since, q.Until) ||
-				q.Match != nil && !q.Match(e.Body) {
+			if !selects(&e, &q) || q.Match != nil && !q.Match(e.Body) {
 				return true, nil
 			}
 			e.Body = bytes.Clone(e.Body)
@@ -214,12 +252,14 @@ func spent(budget int, late time.Time) bool {
 	return budget < 0 || (listBudget-budget)%listLook == 0 && time.Now().After(late)
 }
 
-func selects(e *queue.Event, typ, feedbackID string, since, until time.Time) bool {
+// selects reports whether a query selects an event, by all but the body.
+func selects(e *queue.Event, q *queue.EventQuery) bool {
 	return !strings.HasPrefix(e.Type, ".") &&
-		(typ == "" || e.Type == typ) &&
-		(feedbackID == "" || e.FeedbackID == feedbackID) &&
-		(since.IsZero() || !e.Created.Before(since)) &&
-		(until.IsZero() || e.Created.Before(until))
+		(q.Type == "" || e.Type == q.Type) &&
+		(q.FeedbackID == "" || e.Feedback.ID == q.FeedbackID) &&
+		(q.ProjectID == "" || e.Feedback.Project == q.ProjectID) &&
+		(q.Since.IsZero() || !e.Created.Before(q.Since)) &&
+		(q.Until.IsZero() || e.Created.Before(q.Until))
 }
 
 // Deliveries implements queue.Queue.
@@ -266,7 +306,7 @@ func (s *Store) Deliveries(ctx context.Context, q queue.DeliveryQuery) (page que
 						return false, nil
 					}
 				}
-				if !selects(&e, "", "", q.Since, q.Until) || !s.wanted(d, q.States) {
+				if !selects(&e, &queue.EventQuery{Since: q.Since, Until: q.Until}) || !s.wanted(d, q.States) {
 					continue
 				}
 				if len(page.Items) >= limit {

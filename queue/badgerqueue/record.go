@@ -1,6 +1,7 @@
 package badgerqueue
 
 import (
+	"bytes"
 	"cmp"
 	"crypto/rand"
 	"encoding/binary"
@@ -22,15 +23,20 @@ const (
 	recordHeader  = 1 + 4
 )
 
-// formatVersion is that of the whole layout; a store of another one is refused.
-const formatVersion = 2
+// formatVersion is that of the whole layout. A store of formerVersion is read as it
+// is and gets formatVersion with its first commit; then builds that know only
+// formerVersion refuse it.
+const (
+	formatVersion = 3
+	formerVersion = 2
+)
 
 // knows checks the format of what has records: a store, or a backup of one.
 func knows(what string, version uint64) error {
 	switch {
 	case version > formatVersion:
 		return fmt.Errorf("the %s has format %d and this build knows format %d: use a newer build", what, version, formatVersion)
-	case version < formatVersion:
+	case version < formerVersion:
 		return fmt.Errorf("the %s has format %d, of builds before the first release, and this build knows format %d:"+
 			" let the build that made it deliver what waits, and begin a new one", what, version, formatVersion)
 	}
@@ -71,11 +77,18 @@ func unseal(key, rec []byte) ([]byte, error) {
 	return rec[recordHeader:], nil
 }
 
+// eventFormat begins the payload of an event. Those of format 2 begin with the
+// length of their type instead, which is never zero; their project is in their
+// document.
+const eventFormat = 0
+
 // appendEvent appends an event's payload; the ID is not stored, for it follows
 // from the time, the store's tag and the key.
 func appendEvent(b []byte, e *queue.Event) []byte {
+	b = append(b, eventFormat)
 	b = appendString(b, e.Type)
-	b = appendString(b, e.FeedbackID)
+	b = appendString(b, e.Feedback.ID)
+	b = appendString(b, e.Feedback.Project)
 	b = binary.AppendVarint(b, e.Created.UnixMilli())
 	b = appendTrace(b, e.Trace)
 	b = appendBool(b, !e.Replaces.IsZero())
@@ -92,7 +105,15 @@ func decodeEvent(key, rec []byte, t tags) (queue.Event, error) {
 		return queue.Event{}, err
 	}
 	r := reader{b: p}
-	e := queue.Event{Type: r.string(), FeedbackID: r.string()}
+	former := len(p) == 0 || p[0] != eventFormat
+	if !former {
+		r.b = p[1:]
+	}
+	e := queue.Event{Type: r.string()}
+	e.Feedback.ID = r.string()
+	if !former {
+		e.Feedback.Project = r.string()
+	}
 	e.Created = time.UnixMilli(r.varint()).UTC()
 	e.Trace = r.trace()
 	if r.bool() {
@@ -103,6 +124,9 @@ func decodeEvent(key, rec []byte, t tags) (queue.Event, error) {
 	}
 	e.ID = queue.NewEventID(e.Created, t.of(seqOf(key)), seqOf(key))
 	e.Body = r.b[:len(r.b):len(r.b)]
+	if former && !e.Feedback.IsZero() {
+		e.Feedback.Project = projectOf(e.Body)
+	}
 	return e, nil
 }
 
@@ -310,13 +334,15 @@ func (r *reader) firstAttempt(a *queue.Attempt) {
 
 // idempotency is a K record.
 type idempotency struct {
-	seq  uint64
-	hash [32]byte
+	seq    uint64 // of the event; 0: the submission stored none
+	hash   [32]byte
+	answer []byte // format 2 kept none: it follows from the event
 }
 
 func (k idempotency) encode(key []byte) []byte {
-	b := binary.BigEndian.AppendUint64(record(40), k.seq)
-	return seal(key, append(b, k.hash[:]...))
+	b := binary.BigEndian.AppendUint64(record(40+len(k.answer)), k.seq)
+	b = append(b, k.hash[:]...)
+	return seal(key, append(b, k.answer...))
 }
 
 func decodeIdempotency(key, rec []byte) (k idempotency, err error) {
@@ -324,19 +350,51 @@ func decodeIdempotency(key, rec []byte) (k idempotency, err error) {
 	if err != nil {
 		return k, err
 	}
-	if len(p) != 40 {
+	if len(p) < 40 {
 		return k, fmt.Errorf("%w %q: %d bytes of idempotency key", errDamaged, key, len(p))
 	}
 	k.seq = binary.BigEndian.Uint64(p)
 	copy(k.hash[:], p[8:])
+	k.answer = bytes.Clone(p[40:])
 	return k, nil
 }
 
-func encodeSeq(key []byte, seq uint64) []byte { return sealSeq(key, record(8), seq) }
+// feedback is a G record.
+type feedback struct {
+	seq uint64 // of its latest event
+	// origin is a hash of the submission that created it, and answer what that was
+	// told. Without an origin nothing is a repeat of that submission.
+	origin [32]byte
+	answer []byte
+}
 
-// sealSeq makes a record, begun by record, of a sequence number.
-func sealSeq(key, rec []byte, seq uint64) []byte {
-	return seal(key, binary.BigEndian.AppendUint64(rec, seq))
+// appendTo appends the payload.
+func (f feedback) appendTo(b []byte) []byte {
+	b = binary.BigEndian.AppendUint64(b, f.seq)
+	if f.origin == [32]byte{} {
+		return b
+	}
+	return append(append(b, f.origin[:]...), f.answer...)
+}
+
+func (f feedback) encode(key []byte) []byte {
+	return seal(key, f.appendTo(record(8+len(f.origin)+len(f.answer))))
+}
+
+func decodeFeedback(key, rec []byte) (f feedback, err error) {
+	p, err := unseal(key, rec)
+	if err != nil {
+		return f, err
+	}
+	if n := len(p); n != 8 && n < 8+len(f.origin) {
+		return f, fmt.Errorf("%w %q: %d bytes of feedback", errDamaged, key, n)
+	}
+	f.seq = binary.BigEndian.Uint64(p)
+	if len(p) > 8 {
+		copy(f.origin[:], p[8:])
+		f.answer = bytes.Clone(p[8+len(f.origin):])
+	}
+	return f, nil
 }
 
 func decodeSeq(key, rec []byte) (uint64, error) {

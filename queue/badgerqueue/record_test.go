@@ -9,12 +9,12 @@ import (
 // and so does the key it stands under.
 func TestRecordsWithAnotherKeyOrAFlippedBitAreDamaged(t *testing.T) {
 	t.Parallel()
-	key := feedbackKey("fb_1")
+	key := formerKey("fb_1")
 	rec := encodeSeq(key, 7)
 	if seq, err := decodeSeq(key, rec); err != nil || seq != 7 {
 		t.Fatalf("read as %d, %v", seq, err)
 	}
-	if _, err := decodeSeq(feedbackKey("fb_2"), rec); !errors.Is(err, errDamaged) {
+	if _, err := decodeSeq(formerKey("fb_2"), rec); !errors.Is(err, errDamaged) {
 		t.Errorf("under another key: %v", err)
 	}
 	for bit := range len(rec) * 8 {

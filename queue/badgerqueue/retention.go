@@ -3,7 +3,6 @@ package badgerqueue
 import (
 	"context"
 	"encoding/binary"
-	"errors"
 	"time"
 
 	"github.com/dgraph-io/badger/v4"
@@ -118,11 +117,11 @@ func (s *Store) sweepOnce(ctx context.Context) (removed int64, err error) {
 
 // finished is an event that may go, as the sweep saw it.
 type finished struct {
-	seq        uint64
-	feedbackID string
-	attempts   [][]byte // keys
-	size       int64
-	ended      waiting // its X key, where due is not 0
+	seq      uint64
+	feedback queue.FeedbackID
+	attempts [][]byte // keys
+	size     int64
+	ended    waiting // its X key, where due is not 0
 }
 
 // sweepSequence goes on from the sweep cursor. More tells that there may be more
@@ -288,7 +287,7 @@ func endedAt(created time.Time, ds deliveries) time.Time {
 }
 
 func (s *Store) finished(txn *badger.Txn, e *queue.Event, size int, ended waiting) finished {
-	f := finished{seq: e.ID.Seq(), feedbackID: e.FeedbackID, size: int64(size) + 64, ended: ended}
+	f := finished{seq: e.ID.Seq(), feedback: e.Feedback, size: int64(size) + 64, ended: ended}
 	scanKeys(txn, seqKey(prefixAttempt, f.seq), nil, func(key []byte) bool {
 		f.attempts = append(f.attempts, append([]byte(nil), key...))
 		f.size += 512
@@ -303,7 +302,7 @@ func (s *Store) remove(ctx context.Context, gone []finished, then func(b *batch)
 	entries, bytes := 8+2*others, 1024+64*others
 	for _, f := range gone {
 		entries += 6 + len(f.attempts)
-		bytes += 256 + 40*len(f.attempts) + len(f.feedbackID)
+		bytes += 256 + 40*len(f.attempts) + len(f.feedback.ID) + len(f.feedback.Project)
 	}
 	if len(gone) > 1 && (entries > s.committer.maxEntries/2 || bytes > s.committer.maxBytes/2) {
 		// Events with many attempts: take them in smaller steps.
@@ -362,13 +361,16 @@ func (b *batch) remove(f finished) (bool, error) {
 	if len(ds) > 0 {
 		keys = append(keys, deliveriesKey(f.seq))
 	}
-	if f.feedbackID != "" {
-		latest, err := getRecord(b.txn, feedbackKey(f.feedbackID), decodeSeq)
-		if err != nil && !errors.Is(err, badger.ErrKeyNotFound) {
+	if !f.feedback.IsZero() {
+		held, err := b.s.lookUp(b.txn, f.feedback)
+		switch {
+		case err != nil:
 			return false, err
-		}
-		if err == nil && latest == f.seq {
-			keys = append(keys, feedbackKey(f.feedbackID))
+		case held.seq != f.seq: // it has a newer event
+		case held.former:
+			keys = append(keys, formerKey(f.feedback.ID))
+		default:
+			keys = append(keys, feedbackKey(f.feedback))
 		}
 	}
 	for _, key := range keys {

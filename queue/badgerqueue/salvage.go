@@ -253,7 +253,7 @@ func (m *mender) format() (err error) {
 
 // indexes removes what is made anew.
 func (m *mender) indexes() error {
-	for _, prefix := range [][]byte{{prefixWaiting}, {prefixEnded}, {prefixFeedback}, []byte("Mw")} {
+	for _, prefix := range [][]byte{{prefixWaiting}, {prefixEnded}, {prefixFormer}, {prefixFeedback}, []byte("Mw")} {
 		if err := m.each(prefix, func(key, _ []byte) error { return m.b.delete(key) }); err != nil {
 			return err
 		}
@@ -288,11 +288,16 @@ func (m *mender) events() error {
 		if _, err := m.txn.Get(deliveriesKey(seq)); err != nil {
 			m.r.Unaddressed++
 		}
-		if e.FeedbackID == "" {
+		if e.Feedback.IsZero() {
 			return nil
 		}
-		index := feedbackKey(e.FeedbackID)
-		return m.b.set(index, encodeSeq(index, seq), 0)
+		index := feedbackKey(e.Feedback)
+		held, err := getRecord(m.txn, index, decodeFeedback)
+		if err != nil {
+			held = feedback{} // without its origin nothing is a repeat of what created it
+		}
+		held.seq = seq
+		return m.b.set(index, held.encode(index), 0)
 	})
 }
 

@@ -94,6 +94,7 @@ type Store struct {
 	log    *slog.Logger
 	db     *badger.DB
 	tags   tags
+	former bool // it was opened with an older format
 	clock  clock
 	disk   *disk
 	high   *highWater
@@ -362,7 +363,7 @@ func (s *Store) load(marked mark) error {
 				return err
 			}
 		}
-		s.tags = f.tags
+		s.tags, s.former = f.tags, f.version < formatVersion
 		st, err = getRecord(txn, keyState, func(_, rec []byte) (state, error) { return decodeState(rec) })
 		if err != nil && !errors.Is(err, badger.ErrKeyNotFound) {
 			return err

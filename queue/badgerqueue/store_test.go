@@ -35,7 +35,7 @@ func newWebhook(t testing.TB, s *Store, name string) queue.WebhookID {
 
 func entry(n int, ws ...queue.WebhookID) queue.Entry {
 	return queue.Entry{
-		Type: "feedback.created", FeedbackID: fmt.Sprintf("fb_%d", n),
+		Type: "feedback.created", Feedback: queue.FeedbackID{Project: "proj", ID: fmt.Sprintf("fb_%d", n)},
 		Created: time.Now(), Body: fmt.Appendf(nil, `{"n":%d}`, n), Webhooks: ws,
 	}
 }
@@ -53,7 +53,7 @@ func TestReadersSeeWhatIsOnTheDisk(t *testing.T) {
 			done <- err
 		}()
 		for {
-			_, err := s.Latest(t.Context(), e.FeedbackID)
+			_, err := s.Latest(t.Context(), e.Feedback)
 			if err == nil {
 				break
 			}

@@ -37,7 +37,7 @@ func BenchmarkSustained(b *testing.B) {
 		running.Go(func() {
 			for n := next.Add(1); n <= int64(b.N); n = next.Add(1) {
 				e := entry(int(n), w)
-				e.FeedbackID = fmt.Sprintf("fb_%016x", uint64(n)*0x9E3779B97F4A7C15) // in no order
+				e.Feedback.ID = fmt.Sprintf("fb_%016x", uint64(n)*0x9E3779B97F4A7C15) // in no order
 				e.Body = body
 				if _, err := s.Enqueue(context.Background(), e); err != nil {
 					b.Error(err)

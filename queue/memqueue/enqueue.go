@@ -2,6 +2,7 @@ package memqueue
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -14,10 +15,8 @@ func (q *Queue) Enqueue(ctx context.Context, e queue.Entry) (queue.Receipt, erro
 	if err := ctx.Err(); err != nil {
 		return queue.Receipt{}, err
 	}
-	for _, k := range e.Keys {
-		if k.Name == "" || len(k.Name) > maxKeyName {
-			return queue.Receipt{}, fmt.Errorf("an idempotency key has 1 to %d bytes, not %d", maxKeyName, len(k.Name))
-		}
+	if err := e.Check(); err != nil {
+		return queue.Receipt{}, err
 	}
 	if err := q.open(); err != nil {
 		return queue.Receipt{}, err
@@ -26,25 +25,28 @@ func (q *Queue) Enqueue(ctx context.Context, e queue.Entry) (queue.Receipt, erro
 	q.commit()
 	q.sweep()
 	d := q.data
-	// A repeat is answered even where the world has moved on since.
-	for _, k := range e.Keys {
-		held, ok := d.keys[k.Name]
-		if !ok {
-			continue
-		}
-		if held.hash != k.Hash {
-			return queue.Receipt{}, queue.ErrMismatch
-		}
-		return queue.Receipt{Event: d.event(held.event).Event, Replayed: true}, nil
+	// A repeat is answered even if the feedback has changed since.
+	if r, err := d.repeat(e.Key); !errors.Is(err, queue.ErrNotFound) {
+		return r, err
 	}
-	if !e.Replaces.IsZero() && d.latest[e.FeedbackID] != e.Replaces {
-		return queue.Receipt{}, fmt.Errorf("feedback %q has another latest event than %s: %w", e.FeedbackID, e.Replaces, queue.ErrConflict)
+	held, ok := d.feedbacks[e.Feedback]
+	switch {
+	case !e.Replaces.IsZero() && held.latest != e.Replaces:
+		return queue.Receipt{}, fmt.Errorf("%s has another latest event than %s: %w", e.Feedback, e.Replaces, queue.ErrConflict)
+	case e.Replaces.IsZero() && ok && (e.Origin != held.origin || e.Origin == [32]byte{}):
+		return queue.Receipt{}, fmt.Errorf("%s: %w", e.Feedback, queue.ErrExists)
+	case e.Replaces.IsZero() && ok:
+		d.bind(e.Key, held.latest, held.answer)
+		return queue.Receipt{Event: d.event(held.latest).Event, Replayed: true, Answer: held.answer}, nil
+	case e.Body == nil:
+		d.bind(e.Key, queue.EventID{}, e.Answer)
+		return queue.Receipt{Answer: e.Answer}, nil
 	}
 
 	d.seq++
 	stored := &event{
 		Event: queue.Event{
-			Type: e.Type, FeedbackID: e.FeedbackID,
+			Type: e.Type, Feedback: e.Feedback,
 			Created: e.Created.UTC().Truncate(time.Millisecond),
 			Trace:   e.Trace, Replaces: e.Replaces, Body: e.Body,
 		},
@@ -58,38 +60,73 @@ func (q *Queue) Enqueue(ctx context.Context, e queue.Entry) (queue.Receipt, erro
 		}
 	}
 	d.events = append(d.events, stored)
-	if e.FeedbackID != "" {
-		d.latest[e.FeedbackID] = stored.ID
+	if !e.Feedback.IsZero() {
+		if !ok {
+			held = feedback{origin: e.Origin, answer: e.Answer}
+		}
+		held.latest = stored.ID
+		d.feedbacks[e.Feedback] = held
 	}
-	for _, k := range e.Keys {
-		d.keys[k.Name] = heldKey{event: stored.ID, hash: k.Hash, expires: time.Now().Add(keyWindow)}
+	d.bind(e.Key, stored.ID, e.Answer)
+	return queue.Receipt{Event: stored.Event, Answer: e.Answer}, nil
+}
+
+// Repeat implements queue.Queue.
+func (q *Queue) Repeat(_ context.Context, k queue.Key) (queue.Receipt, error) {
+	if err := q.open(); err != nil {
+		return queue.Receipt{}, err
 	}
-	return queue.Receipt{Event: stored.Event}, nil
+	defer q.mu.Unlock()
+	q.sweep()
+	return q.data.repeat(k)
+}
+
+// repeat is the receipt of the submission that bound a key.
+func (d *data) repeat(k queue.Key) (queue.Receipt, error) {
+	held, ok := d.keys[k.Name]
+	switch {
+	case !ok:
+		return queue.Receipt{}, fmt.Errorf("idempotency key %q: %w", k.Name, queue.ErrNotFound)
+	case held.hash != k.Hash:
+		return queue.Receipt{}, queue.ErrMismatch
+	}
+	r := queue.Receipt{Replayed: true, Answer: held.answer}
+	if e := d.event(held.event); e != nil {
+		r.Event = e.Event
+	}
+	return r, nil
+}
+
+// bind has a key answer repeats; without a name it does nothing.
+func (d *data) bind(k queue.Key, e queue.EventID, answer []byte) {
+	if k.Name != "" {
+		d.keys[k.Name] = heldKey{event: e, answer: answer, hash: k.Hash, expires: time.Now().Add(keyWindow)}
+	}
 }
 
 func newDelivery(e *event, w queue.WebhookID) *delivery {
 	return &delivery{Delivery: queue.Delivery{
 		ID:   queue.DeliveryID{Event: e.ID, Webhook: w},
-		Type: e.Type, FeedbackID: e.FeedbackID, Created: e.Created,
+		Type: e.Type, Feedback: e.Feedback, Created: e.Created,
 		State: queue.Pending,
 	}}
 }
 
 // sweep removes keys whose window has passed, and events that ended longer ago
-// than the retention, with their keys.
+// than the retention.
 func (q *Queue) sweep() {
 	now, d := time.Now(), q.data
 	if q.o.Retention > 0 {
 		d.events = slices.DeleteFunc(d.events, func(e *event) bool {
 			gone := q.expired(e, now)
-			if gone && d.latest[e.FeedbackID] == e.ID {
-				delete(d.latest, e.FeedbackID)
+			if gone && d.feedbacks[e.Feedback].latest == e.ID {
+				delete(d.feedbacks, e.Feedback)
 			}
 			return gone
 		})
 	}
 	for name, k := range d.keys {
-		if !now.Before(k.expires) || d.event(k.event) == nil {
+		if !now.Before(k.expires) {
 			delete(d.keys, name)
 		}
 	}

@@ -25,9 +25,6 @@ import (
 // keyWindow is how long an idempotency key is held.
 const keyWindow = 24 * time.Hour
 
-// maxKeyName bounds the name of an idempotency key, in bytes.
-const maxKeyName = 512
-
 // Options say how the queue behaves.
 type Options struct {
 	// Retention is how long an event is kept after its last delivery ended.
@@ -62,7 +59,7 @@ type data struct {
 	tag        uint32
 	events     []*event // in order of acceptance
 	seq        uint64   // of the newest event ever
-	latest     map[string]queue.EventID
+	feedbacks  map[queue.FeedbackID]feedback
 	keys       map[string]heldKey
 	webhooks   map[queue.WebhookID]queue.Webhook
 	webhook    queue.WebhookID // the highest ever given
@@ -84,8 +81,16 @@ type delivery struct {
 	attempts []queue.Attempt
 }
 
+// feedback is what is known of one feedback.
+type feedback struct {
+	latest queue.EventID
+	origin [32]byte // of the submission that created it
+	answer []byte   // to that submission
+}
+
 type heldKey struct {
-	event   queue.EventID
+	event   queue.EventID // zero if the submission stored none
+	answer  []byte
 	hash    [32]byte
 	expires time.Time
 }
@@ -95,10 +100,10 @@ func New(o Options) *Queue {
 	var tag [4]byte
 	_, _ = rand.Read(tag[:]) // never fails
 	return newQueue(o, &data{
-		tag:      binary.BigEndian.Uint32(tag[:]),
-		latest:   make(map[string]queue.EventID),
-		keys:     make(map[string]heldKey),
-		webhooks: make(map[queue.WebhookID]queue.Webhook),
+		tag:       binary.BigEndian.Uint32(tag[:]),
+		feedbacks: make(map[queue.FeedbackID]feedback),
+		keys:      make(map[string]heldKey),
+		webhooks:  make(map[queue.WebhookID]queue.Webhook),
 	})
 }
 
@@ -263,7 +268,7 @@ func (d *data) clone() *data {
 			c.events[i].deliveries[id] = &copied
 		}
 	}
-	c.latest = maps.Clone(d.latest)
+	c.feedbacks = maps.Clone(d.feedbacks)
 	c.keys = maps.Clone(d.keys)
 	c.webhooks = maps.Clone(d.webhooks)
 	c.activities = slices.Clone(d.activities)

@@ -40,16 +40,31 @@ func (d *data) mustEvent(id queue.EventID) (*event, error) {
 }
 
 // Latest implements queue.Queue.
-func (q *Queue) Latest(_ context.Context, feedbackID string) (queue.Event, error) {
+func (q *Queue) Latest(_ context.Context, id queue.FeedbackID) (queue.Event, error) {
 	if err := q.open(); err != nil {
 		return queue.Event{}, err
 	}
 	defer q.mu.Unlock()
-	id, ok := q.data.latest[feedbackID]
+	held, ok := q.data.feedbacks[id]
 	if !ok {
-		return queue.Event{}, fmt.Errorf("feedback %q: %w", feedbackID, queue.ErrNotFound)
+		return queue.Event{}, fmt.Errorf("%s: %w", id, queue.ErrNotFound)
 	}
-	return q.data.event(id).Event, nil
+	return q.data.event(held.latest).Event, nil
+}
+
+// Projects implements queue.Queue.
+func (q *Queue) Projects(_ context.Context, id string, limit int) ([]string, error) {
+	if err := q.open(); err != nil {
+		return nil, err
+	}
+	defer q.mu.Unlock()
+	projects := []string{}
+	for held := range q.data.feedbacks {
+		if held.ID == id {
+			projects = append(projects, held.Project)
+		}
+	}
+	return projects[:min(limit, len(projects))], nil
 }
 
 // Delivery implements queue.Queue.
@@ -144,7 +159,8 @@ func (q *Queue) Events(_ context.Context, want queue.EventQuery) (page queue.Pag
 		case e.ID.Seq() > from.seq,
 			!e.shown(want.Since, want.Until),
 			want.Type != "" && want.Type != e.Type,
-			want.FeedbackID != "" && want.FeedbackID != e.FeedbackID,
+			want.FeedbackID != "" && want.FeedbackID != e.Feedback.ID,
+			want.ProjectID != "" && want.ProjectID != e.Feedback.Project,
 			want.Match != nil && !want.Match(e.Body):
 			continue
 		}

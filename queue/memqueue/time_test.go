@@ -65,7 +65,7 @@ func gone(t *testing.T, q *memqueue.Queue, id queue.EventID) bool {
 func TestLadderOfDaysComesExactlyInTime(t *testing.T) {
 	t.Parallel()
 	onFakeTime(t, memqueue.Options{}, func(t *testing.T, q *memqueue.Queue, w queue.Webhook, l queue.Lane) {
-		enqueue(t, q, queue.Entry{Webhooks: []queue.WebhookID{w.ID}})
+		enqueue(t, q, queue.Entry{Body: []byte("{}"), Webhooks: []queue.WebhookID{w.ID}})
 		for _, rung := range []time.Duration{time.Minute, 5 * time.Minute, 30 * time.Minute, 2 * time.Hour, 24 * time.Hour} {
 			due := time.Now().Add(rung)
 			if err := one(t, l).Retry(due, queue.Attempt{Status: 500}); err != nil {
@@ -85,7 +85,7 @@ func TestLadderOfDaysComesExactlyInTime(t *testing.T) {
 func TestKeyIsHeldForADay(t *testing.T) {
 	t.Parallel()
 	onFakeTime(t, memqueue.Options{}, func(t *testing.T, q *memqueue.Queue, _ queue.Webhook, _ queue.Lane) {
-		e := queue.Entry{Keys: []queue.Key{{Name: "k"}}}
+		e := queue.Entry{Body: []byte("{}"), Key: queue.Key{Name: "k"}}
 		first := enqueue(t, q, e)
 		time.Sleep(24*time.Hour - 1)
 		if again := enqueue(t, q, e); !again.Replayed || again.Event.ID != first.Event.ID {
@@ -105,8 +105,8 @@ func TestRetentionCountsFromTheEndAndSparesWhatWaits(t *testing.T) {
 	t.Parallel()
 	const week = 7 * 24 * time.Hour
 	onFakeTime(t, memqueue.Options{Retention: week}, func(t *testing.T, q *memqueue.Queue, w queue.Webhook, l queue.Lane) {
-		sweep := func() { enqueue(t, q, queue.Entry{}) }
-		e := queue.Entry{Webhooks: []queue.WebhookID{w.ID}}
+		sweep := func() { enqueue(t, q, queue.Entry{Body: []byte("{}")}) }
+		e := queue.Entry{Body: []byte("{}"), Webhooks: []queue.WebhookID{w.ID}}
 		ended := enqueue(t, q, e).Event.ID
 		if err := one(t, l).Retry(time.Now().Add(2*week), queue.Attempt{Status: 500}); err != nil {
 			t.Fatal(err)
@@ -158,13 +158,13 @@ func TestCrashTakesBackWhatWasNotYetDurable(t *testing.T) {
 	}{
 		"nothing":                {memqueue.Options{LazySettles: true}, func(*testing.T, *memqueue.Queue) {}, queue.Pending},
 		"Sync":                   {memqueue.Options{LazySettles: true}, func(_ *testing.T, q *memqueue.Queue) { q.Sync() }, queue.Delivered},
-		"Enqueue":                {memqueue.Options{LazySettles: true}, func(t *testing.T, q *memqueue.Queue) { enqueue(t, q, queue.Entry{}) }, queue.Delivered},
+		"Enqueue":                {memqueue.Options{LazySettles: true}, func(t *testing.T, q *memqueue.Queue) { enqueue(t, q, queue.Entry{Body: []byte("{}")}) }, queue.Delivered},
 		"nothing, settled eager": {memqueue.Options{}, func(*testing.T, *memqueue.Queue) {}, queue.Delivered},
 	} {
 		t.Run(fmt.Sprintf("then %s", name), func(t *testing.T) {
 			t.Parallel()
 			onFakeTime(t, after.o, func(t *testing.T, q *memqueue.Queue, w queue.Webhook, l queue.Lane) {
-				e := enqueue(t, q, queue.Entry{Webhooks: []queue.WebhookID{w.ID}}).Event
+				e := enqueue(t, q, queue.Entry{Body: []byte("{}"), Webhooks: []queue.WebhookID{w.ID}}).Event
 				if err := one(t, l).Ack(queue.Attempt{Status: 200}); err != nil {
 					t.Fatal(err)
 				}

@@ -2,6 +2,7 @@ package queuetest_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -32,12 +33,34 @@ type fault struct {
 
 var faults = []fault{
 	{"none", nil, func(q queue.Queue, _ bool) queue.Queue { return &sound{q} }},
-	{"keys are not held", []string{"EnqueueIsIdempotentOnKey", "KeyWithAnotherBodyIsMismatch", "EveryKeyOfAnEventHolds", "ReplayWinsOverConflict"},
-		entries(func(e *queue.Entry) { e.Keys = nil })},
+	{"keys are not held", []string{"EnqueueIsIdempotentOnKey", "KeyWithAnotherBodyIsMismatch", "LongKeysAreToldApart", "ReplayWinsOverConflict"},
+		entries(func(e *queue.Entry) { e.Key = queue.Key{} })},
 	{"keys are looked up before the commit", []string{"ConcurrentEqualKeysMakeOneEvent"},
 		func(q queue.Queue, _ bool) queue.Queue { return &racesKeys{Queue: q} }},
 	{"Replaces is not looked at", []string{"ReplacesIsCompareAndSwap", "ConcurrentReplacesLetOneWin"},
-		entries(func(e *queue.Entry) { e.Replaces = queue.EventID{} })},
+		func(q queue.Queue, _ bool) queue.Queue { return &replacesAnything{q} }},
+	{"a create replaces", []string{"CreateNeverReplaces", "ConcurrentCreatesLetOneWin", "RandomOperationsAgreeWithTheModel"},
+		func(q queue.Queue, _ bool) queue.Queue { return &createsOver{q} }},
+	{"feedback is known by its id alone", []string{"FeedbackIsKnownByProjectAndID", "RandomOperationsAgreeWithTheModel"},
+		func(q queue.Queue, _ bool) queue.Queue { return &forgetsProjects{q} }},
+	{"of a long project the beginning counts", []string{"LongProjectsAreToldApart"},
+		entries(func(e *queue.Entry) { e.Feedback.Project = e.Feedback.Project[:min(256, len(e.Feedback.Project))] })},
+	{"origins are not kept", []string{"SameOriginIsARepeat"}, entries(func(e *queue.Entry) { e.Origin = [32]byte{} })},
+	{"answers are not kept", []string{"SameOriginIsARepeat", "RepeatsGetTheFirstAnswer", "KeyIsBoundWithoutEvent"},
+		entries(func(e *queue.Entry) { e.Answer = nil })},
+	{"keys are bound before anything is looked at", []string{"RefusedEntryBindsNoKey"},
+		func(q queue.Queue, _ bool) queue.Queue { return &bindsEarly{Queue: q} }},
+	{"an entry without a document binds nothing", []string{"KeyIsBoundWithoutEvent"},
+		entries(func(e *queue.Entry) {
+			if e.Body == nil {
+				e.Key.Name += " of nothing"
+			}
+		})},
+	{"bounds are not looked at", []string{"EntriesOutOfBoundsAreRefused"}, entries(func(e *queue.Entry) {
+		if e.Check() != nil {
+			*e = queue.Entry{Type: e.Type, Created: e.Created, Body: []byte("{}")}
+		}
+	})},
 	{"the relay's own events are listed", []string{"RelayOwnEventsAreInNoList"},
 		entries(func(e *queue.Entry) { e.Type = strings.TrimPrefix(e.Type, ".") })},
 	{"bodies are trimmed", []string{"EventBytesAreUnchanged"},
@@ -183,19 +206,72 @@ type racesKeys struct {
 }
 
 func (q *racesKeys) Enqueue(ctx context.Context, e queue.Entry) (queue.Receipt, error) {
-	for _, k := range e.Keys {
-		if first, ok := q.held.Load(k); ok {
-			return queue.Receipt{Event: first.(queue.Event), Replayed: true}, nil
-		}
+	k := e.Key
+	if first, ok := q.held.Load(k); ok {
+		return queue.Receipt{Event: first.(queue.Event), Replayed: true}, nil
 	}
 	time.Sleep(time.Millisecond) // as a disk would take
-	keys := e.Keys
-	e.Keys = nil
+	e.Key = queue.Key{}
 	r, err := q.Queue.Enqueue(ctx, e)
-	for _, k := range keys {
-		q.held.Store(k, r.Event)
+	q.held.Store(k, r.Event)
+	return r, err
+}
+
+// replacesAnything takes every event to replace for the latest.
+type replacesAnything struct{ queue.Queue }
+
+func (q *replacesAnything) Enqueue(ctx context.Context, e queue.Entry) (queue.Receipt, error) {
+	r, err := q.Queue.Enqueue(ctx, e)
+	for errors.Is(err, queue.ErrConflict) {
+		latest, missing := q.Latest(ctx, e.Feedback)
+		if missing != nil {
+			return r, err
+		}
+		e.Replaces = latest.ID
+		r, err = q.Queue.Enqueue(ctx, e)
 	}
 	return r, err
+}
+
+// createsOver makes a create that is refused an update.
+type createsOver struct{ queue.Queue }
+
+func (q *createsOver) Enqueue(ctx context.Context, e queue.Entry) (queue.Receipt, error) {
+	r, err := q.Queue.Enqueue(ctx, e)
+	for errors.Is(err, queue.ErrExists) || errors.Is(err, queue.ErrConflict) && e.Type == "feedback.created" {
+		latest, _ := q.Latest(ctx, e.Feedback)
+		e.Replaces, e.Origin = latest.ID, [32]byte{}
+		r, err = q.Queue.Enqueue(ctx, e)
+	}
+	return r, err
+}
+
+// forgetsProjects takes all feedback for that of one project.
+type forgetsProjects struct{ queue.Queue }
+
+func (q *forgetsProjects) Enqueue(ctx context.Context, e queue.Entry) (queue.Receipt, error) {
+	if !e.Feedback.IsZero() {
+		e.Feedback.Project = "one"
+	}
+	return (&createsOver{q.Queue}).Enqueue(ctx, e)
+}
+
+func (q *forgetsProjects) Latest(ctx context.Context, id queue.FeedbackID) (queue.Event, error) {
+	id.Project = "one"
+	return q.Queue.Latest(ctx, id)
+}
+
+// bindsEarly holds keys whatever becomes of their entries.
+type bindsEarly struct {
+	queue.Queue
+	held sync.Map // hashes by name
+}
+
+func (q *bindsEarly) Enqueue(ctx context.Context, e queue.Entry) (queue.Receipt, error) {
+	if hash, held := q.held.LoadOrStore(e.Key.Name, e.Key.Hash); held && hash != e.Key.Hash {
+		return queue.Receipt{}, queue.ErrMismatch
+	}
+	return q.Queue.Enqueue(ctx, e)
 }
 
 // losesAnEvent hides the newest event once the queue was restarted.

@@ -50,9 +50,7 @@ func eventBytesAreUnchanged(t *trial) {
 			e, err := t.q.Event(t.ctx, events[i].ID)
 			t.ok("Event", err)
 			same(when+", Event", i, e)
-			e, err = t.q.Latest(t.ctx, events[i].FeedbackID)
-			t.ok("Latest", err)
-			same(when+", Latest", i, e)
+			same(when+", Latest", i, t.latest(events[i].Feedback))
 			same(when+", Events", i, listed[i])
 			same(when+", Lease", i, leases[i].Event)
 		}
@@ -80,7 +78,7 @@ func eventIsStoredWhole(t *trial) {
 		t.ok(where, err)
 		equal(t, where+": the id", got.ID, stored.ID)
 		equal(t, where+": the type", got.Type, e.Type)
-		equal(t, where+": the feedback id", got.FeedbackID, e.FeedbackID)
+		equal(t, where+": the feedback", got.Feedback, e.Feedback)
 		equal(t, where+": the trace context", got.Trace, e.Trace)
 		equal(t, where+": the time of acceptance, to the millisecond", got.Created, created.UTC().Truncate(time.Millisecond))
 		equal(t, where+": the time in the id", got.ID.Created(), got.Created)
@@ -140,7 +138,7 @@ func eventGoesToItsWebhooksOnly(t *trial) {
 		equal(t, "its rung", d.Rung, 0)
 		equal(t, "its attempts", d.Attempts, 0)
 		equal(t, "its type", d.Type, e.Type)
-		equal(t, "its feedback", d.FeedbackID, e.FeedbackID)
+		equal(t, "its feedback", d.Feedback, e.Feedback)
 		equal(t, "its time of acceptance", d.Created, e.Created)
 		equal(t, "its end", d.Ended, time.Time{})
 		if d.Due.After(time.Now()) {
@@ -182,7 +180,7 @@ func deletedWebhooksGetNothing(t *trial) {
 // key is an idempotency key.
 func key(name string, hash byte) queue.Key { return queue.Key{Name: name, Hash: [32]byte{hash}} }
 
-// replays checks that an entry stores nothing and answers with an event.
+// replays checks that an entry stores nothing and gets an event.
 func (t *trial) replays(when string, e queue.Entry, first queue.Event) {
 	t.Helper()
 	events := t.q.Stats().Events
@@ -200,10 +198,10 @@ func (t *trial) replays(when string, e queue.Entry, first queue.Event) {
 func enqueueIsIdempotentOnKey(t *trial) {
 	w := t.webhook("w")
 	e := t.entry(w)
-	e.Keys = []queue.Key{key("k", 1)}
+	e.Key, e.Answer = key("k", 1), []byte("the first answer")
 	first := t.accept(e)
 	again := t.entry(w)
-	again.Keys = e.Keys
+	again.Key = e.Key
 	t.replays("at once", again, first)
 	l := t.lane(w, 8)
 	t.ok("Ack", t.one(l).Ack(made(200)))
@@ -212,7 +210,7 @@ func enqueueIsIdempotentOnKey(t *trial) {
 	t.nothing(l, "there is one event, and it was delivered")
 	t.reopen()
 	t.replays("after reopening", again, first)
-	again.Keys = []queue.Key{key("K", 1)}
+	again.Key = key("K", 1)
 	if other := t.accept(again); other.ID == first.ID {
 		t.Errorf("another key gives the same event")
 	}
@@ -220,32 +218,32 @@ func enqueueIsIdempotentOnKey(t *trial) {
 
 func keyWithAnotherBodyIsMismatch(t *trial) {
 	e := t.entry()
-	e.Keys = []queue.Key{key("k", 1)}
+	e.Key = key("k", 1)
 	first := t.accept(e)
 	other := t.entry()
-	other.Keys = []queue.Key{key("k", 2)}
+	other.Key = key("k", 2)
 	_, err := t.q.Enqueue(t.ctx, other)
 	t.is("Enqueue of a held key with another hash", err, queue.ErrMismatch)
 	sameIDs(t, "the events", idsOf(t.allEvents(queue.EventQuery{}), eventID), []queue.EventID{first.ID})
-	_, err = t.q.Latest(t.ctx, other.FeedbackID)
+	_, err = t.q.Latest(t.ctx, other.Feedback)
 	t.is("Latest of what was refused", err, queue.ErrNotFound)
 	t.replays("after a mismatch", e, first)
 }
 
-func everyKeyOfAnEventHolds(t *trial) {
-	long := strings.Repeat("n", 511)
+func longKeysAreToldApart(t *trial) {
+	long := strings.Repeat("n", queue.MaxKeyName-1)
 	e := t.entry()
-	e.Keys = []queue.Key{key("a", 1), key("b", 2), key(long+"x", 3)}
+	e.Key = key(long+"x", 3)
 	first := t.accept(e)
-	for _, k := range e.Keys {
-		again := t.entry()
-		again.Keys = []queue.Key{k}
-		t.replays(fmt.Sprintf("with the key %.3s… of %d bytes alone", k.Name, len(k.Name)), again, first)
-	}
+	t.replays("with a long key", e, first)
 	other := t.entry()
-	other.Keys = []queue.Key{key(long+"y", 3)}
+	other.Key = key(long+"y", 3)
 	if t.accept(other).ID == first.ID {
 		t.Error("keys that differ in their last byte are taken for equal")
+	}
+	other.Key.Name += "y"
+	if _, err := t.q.Enqueue(t.ctx, other); err == nil {
+		t.Errorf("a key of %d bytes is taken", len(other.Key.Name))
 	}
 }
 
@@ -256,7 +254,7 @@ func concurrentEqualKeysMakeOneEvent(t *trial) {
 		entries := make([]queue.Entry, callers)
 		for i := range entries {
 			entries[i] = t.entry(w)
-			entries[i].Keys = []queue.Key{key(fmt.Sprintf("round %d", round), 1)}
+			entries[i].Key = key(fmt.Sprintf("round %d", round), 1)
 		}
 		receipts, errs := t.atOnce(entries)
 		first := 0
@@ -293,8 +291,8 @@ func (t *trial) atOnce(entries []queue.Entry) ([]queue.Receipt, []error) {
 func replacesIsCompareAndSwap(t *trial) {
 	first := t.enqueue()
 	update := func(replaces queue.EventID) (queue.Event, error) {
-		e := t.entry()
-		e.Type, e.FeedbackID, e.Replaces = "feedback.updated", first.FeedbackID, replaces
+		e := t.update(first)
+		e.Replaces = replaces
 		r, err := t.q.Enqueue(t.ctx, e)
 		return r.Event, err
 	}
@@ -311,8 +309,7 @@ func replacesIsCompareAndSwap(t *trial) {
 	t.is("Enqueue that replaces what was replaced, after reopening", err, queue.ErrConflict)
 	third, err := update(second.ID)
 	t.ok("Enqueue that replaces the latest, after reopening", err)
-	latest, err := t.q.Latest(t.ctx, first.FeedbackID)
-	t.ok("Latest", err)
+	latest := t.latest(first.Feedback)
 	equal(t, "the latest event", latest.ID, third.ID)
 	all := t.allEvents(queue.EventQuery{})
 	sameIDs(t, "the events", idsOf(all, eventID), []queue.EventID{third.ID, second.ID, first.ID})
@@ -325,8 +322,7 @@ func concurrentReplacesLetOneWin(t *trial) {
 	for range 5 {
 		entries := make([]queue.Entry, 16)
 		for i := range entries {
-			entries[i] = t.entry()
-			entries[i].FeedbackID, entries[i].Replaces = latest.FeedbackID, latest.ID
+			entries[i] = t.update(latest)
 		}
 		receipts, errs := t.atOnce(entries)
 		won := 0
@@ -346,8 +342,8 @@ func concurrentReplacesLetOneWin(t *trial) {
 // the first itself has moved the latest event on.
 func replayWinsOverConflict(t *trial) {
 	created := t.enqueue()
-	e := t.entry()
-	e.FeedbackID, e.Replaces, e.Keys = created.FeedbackID, created.ID, []queue.Key{key("k", 1)}
+	e := t.update(created)
+	e.Key = key("k", 1)
 	updated := t.accept(e)
 	t.replays("though Replaces is stale", e, updated)
 }
@@ -379,9 +375,7 @@ func cancelledEnqueueIsWholeOrNothing(t *trial) {
 		delete(stored, e.ID)
 		d := t.delivery(queue.DeliveryID{Event: e.ID, Webhook: w})
 		equal(t, "the state of its delivery", d.State, queue.Pending)
-		latest, err := t.q.Latest(t.ctx, e.FeedbackID)
-		t.ok("Latest", err)
-		equal(t, "the latest event of its feedback", latest.ID, e.ID)
+		equal(t, "the latest event of its feedback", t.latest(e.Feedback).ID, e.ID)
 	}
 	for id := range stored {
 		t.Errorf("%s was acknowledged and is not stored", id)

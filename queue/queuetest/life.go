@@ -15,9 +15,10 @@ func (t *trial) everything() (lines []string) {
 	line := func(format string, args ...any) { lines = append(lines, fmt.Sprintf(format, args...)) }
 	for _, e := range t.allEvents(queue.EventQuery{Limit: 1000}) {
 		line("event %+v", e)
-		latest, err := t.q.Latest(t.ctx, e.FeedbackID)
-		t.ok("Latest", err)
-		line("latest of %s: %s", e.FeedbackID, latest.ID)
+		if e.Feedback.IsZero() {
+			continue
+		}
+		line("latest of %s: %s", e.Feedback, t.latest(e.Feedback).ID)
 	}
 	for _, d := range t.allDeliveries(queue.DeliveryQuery{Limit: 1000}) {
 		line("delivery %+v", d)
@@ -43,8 +44,8 @@ func reopenKeepsEverything(t *trial) {
 	l := t.lane(a, 8)
 	t.inEveryState(l, a)
 	first := t.enqueue(a, b)
-	update := t.entry(b)
-	update.FeedbackID, update.Replaces, update.Keys = first.FeedbackID, first.ID, []queue.Key{key("k", 1)}
+	update := t.update(first, b)
+	update.Key = key("k", 1)
 	updated := t.accept(update)
 	gone := t.webhook("gone")
 	t.several(3, b, gone)
@@ -180,7 +181,9 @@ func closedQueueSaysSo(t *trial) {
 	_, errs["Lane"] = t.q.Lane(w, queue.LaneOptions{})
 	errs["Requeue"] = t.q.Requeue(t.ctx, id, time.Now())
 	_, errs["Event"] = t.q.Event(t.ctx, e.ID)
-	_, errs["Latest"] = t.q.Latest(t.ctx, e.FeedbackID)
+	_, errs["Latest"] = t.q.Latest(t.ctx, e.Feedback)
+	_, errs["Projects"] = t.q.Projects(t.ctx, e.Feedback.ID, 1)
+	_, errs["Repeat"] = t.q.Repeat(t.ctx, key("k", 1))
 	_, errs["Events"] = t.q.Events(t.ctx, queue.EventQuery{})
 	_, errs["Delivery"] = t.q.Delivery(t.ctx, id)
 	_, errs["EventDeliveries"] = t.q.EventDeliveries(t.ctx, e.ID)
@@ -210,7 +213,7 @@ func closedQueueSaysSo(t *trial) {
 func crashKeepsWhatWasAcknowledged(t *trial) {
 	w := t.webhook("w")
 	e := t.entry(w)
-	e.Keys = []queue.Key{key("k", 1)}
+	e.Key = key("k", 1)
 	first := t.accept(e)
 	events := append([]queue.Event{first}, t.several(20, w)...)
 	t.requeue(queue.DeliveryID{Event: events[3].ID, Webhook: w}, time.Now().Add(time.Hour))

@@ -35,8 +35,8 @@ type model struct {
 	lanes      map[queue.WebhookID]*modelLane
 	keys       []queue.Entry // accepted with one key each
 	keyed      []queue.Event
-	feedbacks  []string
-	latest     map[string]queue.Event
+	feedbacks  []queue.Entry // that created them
+	latest     map[queue.FeedbackID]queue.Event
 	names      int
 }
 
@@ -72,7 +72,7 @@ func randomOperationsAgreeWithTheModel(t *trial) {
 		deliveries: make(map[queue.DeliveryID]*modelDelivery),
 		webhooks:   make(map[queue.WebhookID]queue.Webhook),
 		lanes:      make(map[queue.WebhookID]*modelLane),
-		latest:     make(map[string]queue.Event),
+		latest:     make(map[queue.FeedbackID]queue.Event),
 	}
 	t.Cleanup(func() {
 		if t.Failed() {
@@ -91,7 +91,7 @@ func (m *model) run() {
 		do     func()
 	}
 	operations := []operation{
-		{300, m.enqueue}, {30, m.repeat}, {30, m.replace},
+		{300, m.enqueue}, {30, m.repeat}, {30, m.replace}, {20, m.createAgain},
 		{350, m.next}, {400, m.settle}, {60, m.requeue},
 		{20, m.reopenLane}, {6, m.newWebhook}, {10, m.changeWebhook}, {3, m.deleteWebhook},
 		{12, m.compare}, {2, m.reopen},
@@ -151,7 +151,7 @@ func (m *model) someWebhooks() (ws []queue.WebhookID) {
 // accepted enters an event that was stored.
 func (m *model) accepted(e queue.Event, ws []queue.WebhookID) {
 	m.events = append(m.events, e)
-	m.latest[e.FeedbackID] = e
+	m.latest[e.Feedback] = e
 	for _, w := range ws {
 		m.made(e, w)
 	}
@@ -161,7 +161,7 @@ func (m *model) accepted(e queue.Event, ws []queue.WebhookID) {
 func (m *model) made(e queue.Event, w queue.WebhookID) *modelDelivery {
 	d := &modelDelivery{Delivery: queue.Delivery{
 		ID:   queue.DeliveryID{Event: e.ID, Webhook: w},
-		Type: e.Type, FeedbackID: e.FeedbackID, Created: e.Created,
+		Type: e.Type, Feedback: e.Feedback, Created: e.Created,
 		State: queue.Pending,
 	}}
 	m.deliveries[d.ID] = d
@@ -171,14 +171,39 @@ func (m *model) made(e queue.Event, w queue.WebhookID) *modelDelivery {
 func (m *model) enqueue() {
 	e := m.t.entry(m.someWebhooks()...)
 	if m.rnd.IntN(4) == 0 {
-		e.Keys = []queue.Key{key(fmt.Sprintf("key %d", len(m.keys)), 1)}
+		e.Key = key(fmt.Sprintf("key %d", len(m.keys)), 1)
+	}
+	if m.rnd.IntN(4) == 0 {
+		e.Origin, e.Answer = [32]byte{1}, e.Body[:10]
+	}
+	if len(m.feedbacks) > 0 && m.rnd.IntN(4) == 0 { // an id that another project has
+		e.Feedback = queue.FeedbackID{
+			Project: fmt.Sprintf("proj %d", len(m.feedbacks)), ID: m.feedbacks[m.rnd.IntN(len(m.feedbacks))].Feedback.ID,
+		}
 	}
 	stored := m.t.accept(e)
 	m.accepted(stored, e.Webhooks)
-	if len(e.Keys) > 0 {
+	if e.Key.Name != "" {
 		m.keys, m.keyed = append(m.keys, e), append(m.keyed, stored)
 	}
-	m.feedbacks = append(m.feedbacks, e.FeedbackID)
+	m.feedbacks = append(m.feedbacks, e)
+}
+
+// createAgain creates a feedback that is there.
+func (m *model) createAgain() {
+	if len(m.feedbacks) == 0 {
+		return
+	}
+	e := m.feedbacks[m.rnd.IntN(len(m.feedbacks))]
+	e.Key = queue.Key{}
+	if e.Origin != [32]byte{} && m.rnd.IntN(2) == 0 {
+		m.t.replays("a repeat of what created a feedback", e, m.latest[e.Feedback])
+		return
+	}
+	e.Origin = [32]byte{2}
+	_, err := m.t.q.Enqueue(m.t.ctx, e)
+	m.t.is("Enqueue that creates a feedback that is there", err, queue.ErrExists)
+	m.did("created %s again", e.Feedback)
 }
 
 // repeat sends a key again, with its body or with another.
@@ -189,7 +214,7 @@ func (m *model) repeat() {
 	i := m.rnd.IntN(len(m.keys))
 	m.t.replays("a repeat", m.keys[i], m.keyed[i])
 	other := m.keys[i]
-	other.Keys = []queue.Key{key(other.Keys[0].Name, 2)}
+	other.Key = key(other.Key.Name, 2)
 	_, err := m.t.q.Enqueue(m.t.ctx, other)
 	m.t.is("Enqueue of a held key with another hash", err, queue.ErrMismatch)
 	m.did("repeated %s", short(m.keyed[i].ID))
@@ -200,10 +225,8 @@ func (m *model) replace() {
 	if len(m.feedbacks) == 0 {
 		return
 	}
-	f := m.feedbacks[m.rnd.IntN(len(m.feedbacks))]
-	e := m.t.entry(m.someWebhooks()...)
-	e.Type, e.FeedbackID = "feedback.updated", f
-	e.Replaces = m.latest[f].ID
+	f := m.feedbacks[m.rnd.IntN(len(m.feedbacks))].Feedback
+	e := m.t.update(m.latest[f], m.someWebhooks()...)
 	if other := m.events[m.rnd.IntN(len(m.events))].ID; m.rnd.IntN(2) == 0 && other != e.Replaces {
 		e.Replaces = other
 		_, err := m.t.q.Enqueue(m.t.ctx, e)
@@ -460,10 +483,10 @@ func (m *model) compare() {
 func (m *model) eventsDiffer() string {
 	var want, got []string
 	for _, e := range slices.Backward(m.events) {
-		want = append(want, fmt.Sprintf("%s %s %s %s", e.ID, e.Type, e.FeedbackID, e.Body))
+		want = append(want, fmt.Sprintf("%s %s %s %s", e.ID, e.Type, e.Feedback, e.Body))
 	}
 	for _, e := range m.t.allEvents(queue.EventQuery{Limit: 20 + m.rnd.IntN(900)}) {
-		got = append(got, fmt.Sprintf("%s %s %s %s", e.ID, e.Type, e.FeedbackID, e.Body))
+		got = append(got, fmt.Sprintf("%s %s %s %s", e.ID, e.Type, e.Feedback, e.Body))
 	}
 	return differences(got, want)
 }
@@ -518,7 +541,7 @@ func describe(d queue.Delivery) string {
 
 // sameDelivery compares what a queue shows with what it must.
 func sameDelivery(got, want queue.Delivery, now time.Time) bool {
-	return got.ID == want.ID && got.Type == want.Type && got.FeedbackID == want.FeedbackID && got.Created.Equal(want.Created) &&
+	return got.ID == want.ID && got.Type == want.Type && got.Feedback == want.Feedback && got.Created.Equal(want.Created) &&
 		got.State == want.State && got.Rung == want.Rung && got.Attempts == want.Attempts &&
 		(got.Due.Sub(want.Due).Abs() < 5*time.Millisecond || got.State.Waiting() && !got.Due.After(now) && !want.Due.After(now))
 }
@@ -566,10 +589,8 @@ func (m *model) othersDiffer() string {
 	want = append(want, fmt.Sprintf("%d events", len(m.events)))
 	for range min(20, len(m.events)) {
 		e := m.events[m.rnd.IntN(len(m.events))]
-		latest, err := m.t.q.Latest(m.t.ctx, e.FeedbackID)
-		m.t.ok("Latest", err)
-		got = append(got, fmt.Sprintf("latest of %s is %s", e.FeedbackID, latest.ID))
-		want = append(want, fmt.Sprintf("latest of %s is %s", e.FeedbackID, m.latest[e.FeedbackID].ID))
+		got = append(got, fmt.Sprintf("latest of %s is %s", e.Feedback, m.t.latest(e.Feedback).ID))
+		want = append(want, fmt.Sprintf("latest of %s is %s", e.Feedback, m.latest[e.Feedback].ID))
 		for _, d := range m.deliveriesOf(e.ID) {
 			got = append(got, fmt.Sprintf("attempts of %s: %v", d.ID, statuses(m.t.attempts(d.ID))))
 			want = append(want, fmt.Sprintf("attempts of %s: %v", d.ID, d.numbered()))

@@ -20,9 +20,9 @@ func unknownIsNotFound(t *trial) {
 	t.is("Event of the zero id", err, queue.ErrNotFound)
 	_, err = t.q.EventDeliveries(t.ctx, none)
 	t.is("EventDeliveries", err, queue.ErrNotFound)
-	_, err = t.q.Latest(t.ctx, "fb_none")
+	_, err = t.q.Latest(t.ctx, queue.FeedbackID{Project: "proj", ID: "fb_none"})
 	t.is("Latest", err, queue.ErrNotFound)
-	_, err = t.q.Latest(t.ctx, "")
+	_, err = t.q.Latest(t.ctx, queue.FeedbackID{})
 	t.is("Latest of no feedback", err, queue.ErrNotFound)
 	_, err = t.q.Delivery(t.ctx, queue.DeliveryID{Event: e.ID, Webhook: w})
 	t.is("Delivery to a webhook the event is not for", err, queue.ErrNotFound)
@@ -43,18 +43,17 @@ func latestIsTheNewestOfItsFeedback(t *trial) {
 	var last [3]queue.Event
 	for i := range 9 {
 		e := t.entry()
-		e.FeedbackID = fmt.Sprintf("fb_%d", i%3)
+		if i >= len(last) {
+			e = t.update(last[i%3])
+		}
 		last[i%3] = t.accept(e)
 	}
-	own := t.entry()
-	own.Type, own.FeedbackID = ".mail", ""
-	t.accept(own)
+	t.accept(t.own())
 	check := func() {
 		t.Helper()
 		for _, want := range last {
-			got, err := t.q.Latest(t.ctx, want.FeedbackID)
-			t.ok("Latest", err)
-			equal(t, "the latest event of "+want.FeedbackID, got.ID, want.ID)
+			got := t.latest(want.Feedback)
+			equal(t, "the latest event of "+want.Feedback.String(), got.ID, want.ID)
 			if string(got.Body) != string(want.Body) {
 				t.Errorf("its body is %q, want %q", got.Body, want.Body)
 			}
@@ -87,7 +86,7 @@ func eventsAreSelected(t *trial) {
 	for i := range 24 {
 		e := t.entry()
 		e.Created = start.Add(time.Duration(i) * time.Minute)
-		e.FeedbackID = fmt.Sprintf("fb_%d", i%4)
+		e.Feedback = queue.FeedbackID{Project: fmt.Sprintf("proj_%d", i/4), ID: fmt.Sprintf("fb_%d", i%4)}
 		if i%3 == 0 {
 			e.Type = "feedback.updated"
 		}
@@ -106,6 +105,8 @@ func eventsAreSelected(t *trial) {
 		{"by type", queue.EventQuery{Type: "feedback.updated"}, func(i int) bool { return i%3 == 0 }},
 		{"by no type there is", queue.EventQuery{Type: "feedback"}, func(int) bool { return false }},
 		{"by feedback", queue.EventQuery{FeedbackID: "fb_3"}, func(i int) bool { return i%4 == 3 }},
+		{"by project", queue.EventQuery{ProjectID: "proj_2"}, func(i int) bool { return i/4 == 2 }},
+		{"by feedback and project", queue.EventQuery{FeedbackID: "fb_3", ProjectID: "proj_2"}, func(i int) bool { return i == 11 }},
 		{"since, which is included", queue.EventQuery{Since: all[5].Created}, func(i int) bool { return i >= 5 }},
 		{"until, which is not", queue.EventQuery{Until: all[5].Created}, func(i int) bool { return i < 5 }},
 		{"since and until", queue.EventQuery{Since: all[5].Created, Until: all[9].Created}, func(i int) bool { return i >= 5 && i < 9 }},
@@ -303,8 +304,7 @@ func badCursorIsAnError(t *trial) {
 
 func relayOwnEventsAreInNoList(t *trial) {
 	w := t.webhook("w")
-	own := t.entry(w)
-	own.Type, own.FeedbackID = ".mail", ""
+	own := t.own(w)
 	mail := t.accept(own)
 	shown := t.enqueue(w)
 	l := t.lane(w, 8)
@@ -369,8 +369,7 @@ func statsCountStates(t *trial) {
 	ids := t.inEveryState(l, a)
 	t.several(3, a, b)
 	t.enqueue()
-	own := t.entry(b)
-	own.Type, own.FeedbackID = ".mail", ""
+	own := t.own(b)
 	t.accept(own)
 	check := func(when string, wantA, wantB queue.Counts) {
 		t.Helper()

@@ -95,10 +95,10 @@ func concurrentUseKeepsEveryPromise(t *trial) {
 			rnd := rand.New(rand.NewPCG(1, uint64(n))) //nolint:gosec // random, not secret
 			for i := range each {
 				r, err := t.q.Enqueue(ctx, queue.Entry{
-					Type: "feedback.created", FeedbackID: fmt.Sprintf("fb_%d_%d", n, i),
+					Type: "feedback.created", Feedback: queue.FeedbackID{Project: fmt.Sprintf("proj_%d", n), ID: fmt.Sprintf("fb_%d", i)},
 					Created: time.Now(), Body: fmt.Appendf(nil, `{"writer":%d,"n":%d}`, n, i),
 					Webhooks: webhooks[:rnd.IntN(len(webhooks)+1)],
-					Keys:     []queue.Key{key(fmt.Sprintf("%d %d", n, i), 1)},
+					Key:      key(fmt.Sprintf("%d %d", n, i), 1),
 				})
 				if err != nil {
 					if ctx.Err() == nil {

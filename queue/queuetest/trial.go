@@ -112,12 +112,34 @@ func (t *trial) webhook(name string) queue.WebhookID {
 func (t *trial) entry(ws ...queue.WebhookID) queue.Entry {
 	t.n++
 	return queue.Entry{
-		Type:       "feedback.created",
-		FeedbackID: fmt.Sprintf("fb_%d", t.n),
-		Created:    time.Now(),
-		Body:       fmt.Appendf(nil, `{"event":"feedback.created","n":%d}`, t.n),
-		Webhooks:   ws,
+		Type:     "feedback.created",
+		Feedback: queue.FeedbackID{Project: "proj", ID: fmt.Sprintf("fb_%d", t.n)},
+		Created:  time.Now(),
+		Body:     fmt.Appendf(nil, `{"event":"feedback.created","n":%d}`, t.n),
+		Webhooks: ws,
 	}
+}
+
+// update is the next event of a feedback, whose latest is given.
+func (t *trial) update(latest queue.Event, ws ...queue.WebhookID) queue.Entry {
+	e := t.entry(ws...)
+	e.Type, e.Feedback, e.Replaces = "feedback.updated", latest.Feedback, latest.ID
+	return e
+}
+
+// own is a new event of the relay's own.
+func (t *trial) own(ws ...queue.WebhookID) queue.Entry {
+	e := t.entry(ws...)
+	e.Type, e.Feedback = ".mail", queue.FeedbackID{}
+	return e
+}
+
+// latest reads the latest event of a feedback.
+func (t *trial) latest(id queue.FeedbackID) queue.Event {
+	t.Helper()
+	e, err := t.q.Latest(t.ctx, id)
+	t.ok("Latest of "+id.String(), err)
+	return e
 }
 
 // accept stores an entry that must be stored.

@@ -154,7 +154,7 @@ type drops struct {
 
 func (q *drops) Enqueue(ctx context.Context, e queue.Entry) (queue.Receipt, error) {
 	if q.times.every(20) {
-		event := queue.Event{ID: queue.NewEventID(e.Created, 1, 1<<40), Type: e.Type, FeedbackID: e.FeedbackID, Created: e.Created, Body: e.Body}
+		event := queue.Event{ID: queue.NewEventID(e.Created, 1, 1<<40), Type: e.Type, Feedback: e.Feedback, Created: e.Created, Body: e.Body}
 		return queue.Receipt{Event: event}, nil
 	}
 	return q.Queue.Enqueue(ctx, e)

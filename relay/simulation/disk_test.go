@@ -152,12 +152,12 @@ func (d *disk) Enqueue(ctx context.Context, e queue.Entry) (r queue.Receipt, err
 	must, may := b.wanting(e.Type, e.Body)
 	for _, id := range e.Webhooks {
 		if !may[id] && b.hooks[id] != nil {
-			b.faultLocked("%s of %s goes to webhook %d, which does not want it", e.Type, e.FeedbackID, id)
+			b.faultLocked("%s of %s goes to webhook %d, which does not want it", e.Type, e.Feedback, id)
 		}
 		delete(must, id)
 	}
 	for id := range must {
-		b.faultLocked("%s of %s does not go to webhook %d, which wants it", e.Type, e.FeedbackID, id)
+		b.faultLocked("%s of %s does not go to webhook %d, which wants it", e.Type, e.Feedback, id)
 	}
 	b.mu.Unlock()
 	var receipt queue.Receipt // the committer's until write has returned without an error

@@ -26,7 +26,7 @@ type ledger struct {
 	// unsure are deliveries settled since the last commit: a crash may undo that.
 	unsure map[*delivery]bool
 	// newest is the last event of a feedback, in order of acceptance.
-	newest map[string]*event
+	newest map[queue.FeedbackID]*event
 
 	attempts, delivered, failed, crashes int // for the end's report
 }
@@ -35,7 +35,7 @@ type ledger struct {
 type event struct {
 	id         queue.EventID
 	typ        string
-	feedback   string
+	feedback   queue.FeedbackID
 	body       []byte
 	before     *event // of the same feedback
 	acked      bool   // somebody was told that it is stored
@@ -98,7 +98,7 @@ func (l *lease) timeout() time.Duration {
 func newLedger(w *world) *ledger {
 	return &ledger{
 		w: w, events: make(map[queue.EventID]*event), all: make(map[queue.DeliveryID]*delivery),
-		hooks: make(map[queue.WebhookID]*hook), unsure: make(map[*delivery]bool), newest: make(map[string]*event),
+		hooks: make(map[queue.WebhookID]*hook), unsure: make(map[*delivery]bool), newest: make(map[queue.FeedbackID]*event),
 	}
 }
 
@@ -120,11 +120,11 @@ func (b *ledger) faultLocked(format string, args ...any) {
 // crash may take it back.
 func (b *ledger) stored(e queue.Event, webhooks []queue.WebhookID) {
 	stored := &event{
-		id: e.ID, typ: e.Type, feedback: e.FeedbackID, body: bytes.Clone(e.Body),
-		before: b.newest[e.FeedbackID], deliveries: make(map[*hook]*delivery),
+		id: e.ID, typ: e.Type, feedback: e.Feedback, body: bytes.Clone(e.Body),
+		before: b.newest[e.Feedback], deliveries: make(map[*hook]*delivery),
 	}
 	b.events[e.ID] = stored
-	b.newest[e.FeedbackID] = stored
+	b.newest[e.Feedback] = stored
 	for _, id := range webhooks {
 		if h := b.hooks[id]; h != nil {
 			b.deliver(stored, h)

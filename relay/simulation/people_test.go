@@ -1,6 +1,7 @@
 package simulation
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -136,17 +137,17 @@ func (w *world) submit() error {
 func (w *world) submitOne() {
 	w.count++
 	n := w.count
-	a := relay.Acceptance{Type: eventpkg.Created, FeedbackID: fmt.Sprintf("fb_%d", n)}
+	a := relay.Acceptance{Type: eventpkg.Created, Feedback: queue.FeedbackID{ID: fmt.Sprintf("fb_%d", n)}}
 	w.ledger.mu.Lock()
-	if ids := slices.Sorted(maps.Keys(w.ledger.newest)); len(ids) > 0 && w.rnd.IntN(3) == 0 {
-		a.FeedbackID = ids[len(ids)-1-w.rnd.IntN(min(len(ids), 5))]
-		a.Type, a.Replaces = eventpkg.Updated, w.ledger.newest[a.FeedbackID].id
+	if ids := slices.SortedFunc(maps.Keys(w.ledger.newest), func(a, b queue.FeedbackID) int { return cmp.Compare(a.ID, b.ID) }); len(ids) > 0 && w.rnd.IntN(3) == 0 {
+		a.Feedback = ids[len(ids)-1-w.rnd.IntN(min(len(ids), 5))]
+		a.Type, a.Replaces = eventpkg.Updated, w.ledger.newest[a.Feedback].id
 	}
 	w.ledger.mu.Unlock()
 	body := fmt.Appendf(nil, `{"event":%q,"data":{"id":%q,"message":"Grüße, %d \u0007 %s","category":%q,"rating":%d,"status":%q}}`,
-		a.Type, a.FeedbackID, n, strings.Repeat("x", w.rnd.IntN(300)), one(w, []string{"bug", "idea"}), 1+w.rnd.IntN(5),
+		a.Type, a.Feedback.ID, n, strings.Repeat("x", w.rnd.IntN(300)), one(w, []string{"bug", "idea"}), 1+w.rnd.IntN(5),
 		one(w, []string{"new", "working", "done"}))
-	a.Body, a.Keys = body, []queue.Key{{Name: fmt.Sprint("key ", n), Hash: sha256.Sum256(body)}}
+	a.Body, a.Key = body, queue.Key{Name: fmt.Sprint("key ", n), Hash: sha256.Sum256(body)}
 	p, wait := w.process, w.upTo(patience)
 	w.clients.Go(func() {
 		for range 3 {
