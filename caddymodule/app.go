@@ -75,6 +75,10 @@ type App struct {
 	// whose retries have run out.
 	WarnAfter caddy.Duration `json:"warn_after,omitempty"`
 
+	// The address of the console, such as `https://feedback.example.com/relay`.
+	// Mails link to it.
+	ConsoleURL string `json:"console_url,omitempty"`
+
 	config relay.Config
 	engine *engine // a reference, given back by Cleanup
 	log    *slog.Logger
@@ -120,7 +124,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 		return err
 	}
 	a.config = config
-	if a.config.Notifier, err = a.loadNotifiers(ctx); err != nil {
+	if a.config.Notifiers, err = a.loadNotifiers(ctx); err != nil {
 		return err
 	}
 	opener, err := a.loadQueue(ctx)
@@ -149,6 +153,10 @@ func (a *App) resolve(repl *caddy.Replacer) (relay.Config, error) {
 
 		GroupNotices: time.Duration(a.GroupNotices),
 		WarnAfter:    time.Duration(a.WarnAfter),
+	}
+	var err error
+	if c.ConsoleURL, err = repl.ReplaceOrErr(a.ConsoleURL, true, true); err != nil {
+		return c, fmt.Errorf("console_url: %w", err)
 	}
 	if a.Egress != nil {
 		proxy, err := resolveSecret(repl, a.Egress.Proxy)

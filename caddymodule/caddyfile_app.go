@@ -59,6 +59,7 @@ func parseApp(d *caddyfile.Dispenser, existing any) (any, error) {
 //	    }
 //	    group_notices <duration>
 //	    warn_after    <duration>
+//	    console_url   <url>
 //	}
 func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // consume the option's name
@@ -88,8 +89,10 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			err = duration(d, &a.GroupNotices)
 		case "warn_after":
 			err = duration(d, &a.WarnAfter)
+		case "console_url":
+			err = oneArgument(d, &a.ConsoleURL)
 		default:
-			err = d.Errf("unrecognized option '%s' of userhero; known are queue, retry, timeout, retention, max_disk, webhook, egress, notify, group_notices and warn_after", option)
+			err = d.Errf("unrecognized option '%s' of userhero; known are queue, retry, timeout, retention, max_disk, webhook, egress, notify, group_notices, warn_after and console_url", option)
 		}
 		if err != nil {
 			return err

@@ -1,8 +1,6 @@
 package caddymodule
 
 import (
-	"context"
-	"errors"
 	"fmt"
 
 	"github.com/caddyserver/caddy/v2"
@@ -10,8 +8,8 @@ import (
 	"github.com/userhero/relay/relay"
 )
 
-// loadNotifiers returns one notifier for all that are configured, or nil.
-func (a *App) loadNotifiers(ctx caddy.Context) (relay.Notifier, error) {
+// loadNotifiers returns the notifiers that are configured, in their order.
+func (a *App) loadNotifiers(ctx caddy.Context) ([]relay.Notifier, error) {
 	if len(a.NotifiersRaw) == 0 {
 		return nil, nil
 	}
@@ -19,7 +17,7 @@ func (a *App) loadNotifiers(ctx caddy.Context) (relay.Notifier, error) {
 	if err != nil {
 		return nil, fmt.Errorf("loading the notifiers: %w", err)
 	}
-	var all notifiers
+	var all []relay.Notifier
 	for _, module := range modules.([]any) {
 		n, ok := module.(relay.Notifier)
 		if !ok {
@@ -27,21 +25,5 @@ func (a *App) loadNotifiers(ctx caddy.Context) (relay.Notifier, error) {
 		}
 		all = append(all, n)
 	}
-	if len(all) == 1 {
-		return all[0], nil
-	}
 	return all, nil
-}
-
-// notifiers tells several. Where one of them fails for now the notice is tried
-// again, and those that had it get it twice.
-type notifiers []relay.Notifier
-
-// Notify implements relay.Notifier.
-func (ns notifiers) Notify(ctx context.Context, notices []relay.Notice) error {
-	var errs []error
-	for _, n := range ns {
-		errs = append(errs, n.Notify(ctx, notices))
-	}
-	return errors.Join(errs...)
 }

@@ -36,6 +36,10 @@ type SMTPNotifier struct {
 	// `none`.
 	TLS string `json:"tls,omitempty"`
 
+	// The name that this machine introduces itself by to the mail server.
+	// Default: its own if that is fully qualified, else the domain of `from`.
+	Hello string `json:"hello,omitempty"`
+
 	smtp *smtpnotify.Notifier
 }
 
@@ -55,7 +59,7 @@ func (n *SMTPNotifier) Provision(ctx caddy.Context) error {
 		name, value string
 		to          *string
 	}{
-		{"host", n.Host, &c.Host}, {"username", n.Username, &c.Username}, {"password", n.Password, &c.Password},
+		{"host", n.Host, &c.Host}, {"hello", n.Hello, &c.Hello}, {"username", n.Username, &c.Username}, {"password", n.Password, &c.Password},
 	} {
 		v, err := resolveSecret(repl, field.value)
 		if err != nil {
@@ -74,7 +78,7 @@ func (n *SMTPNotifier) Notify(ctx context.Context, notices []relay.Notice) error
 	for i, notice := range notices {
 		mails[i] = smtpnotify.Notice{
 			Kind: notice.Kind, Webhook: notice.Webhook, URL: notice.URL, At: notice.At,
-			Since: notice.Since, Reason: notice.Reason, ThreadID: notice.Thread,
+			Since: notice.Since, Reason: notice.Reason, ThreadID: notice.Thread, Changes: notice.Changes, Console: notice.Console,
 		}
 	}
 	return n.smtp.Send(ctx, mails)
@@ -89,6 +93,7 @@ func (n *SMTPNotifier) Notify(ctx context.Context, notices []relay.Notice) error
 //	    username <name>
 //	    password <password>
 //	    tls      starttls|implicit|none
+//	    hello    <name>
 //	}
 func (n *SMTPNotifier) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // consume the notifier's name
@@ -114,8 +119,10 @@ func (n *SMTPNotifier) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			err = oneArgument(d, &n.Password)
 		case "tls":
 			err = oneArgument(d, &n.TLS)
+		case "hello":
+			err = oneArgument(d, &n.Hello)
 		default:
-			err = d.Errf("unrecognized option '%s' of notify smtp; known are host, from, to, username, password and tls", option)
+			err = d.Errf("unrecognized option '%s' of notify smtp; known are host, from, to, username, password, tls and hello", option)
 		}
 		if err != nil {
 			return err

@@ -40,9 +40,11 @@ type Config struct {
 	// Timeout is that of webhooks without their own; 0 is DefaultTimeout.
 	Timeout time.Duration
 	Egress  Egress
-	// Notifier is told when a webhook fails, recovers or is disabled; nil tells
-	// nobody.
-	Notifier Notifier
+	// Notifiers are told when a webhook fails, recovers or is disabled. Each is
+	// told by itself: what one of them refuses is still tried with the others.
+	Notifiers []Notifier
+	// ConsoleURL is the address of the console, for notices; empty is none.
+	ConsoleURL string
 	// GroupNotices is how long a notice waits for others that go out with it; 0
 	// is one minute.
 	GroupNotices time.Duration
@@ -171,6 +173,9 @@ func (c Config) Validate() error {
 	}
 	if err := c.Egress.Validate(); err != nil {
 		errs = append(errs, fmt.Errorf("egress: %w", err))
+	}
+	if err := checkConsoleURL(c.ConsoleURL); err != nil {
+		errs = append(errs, err)
 	}
 	seen := make(map[string]bool)
 	for _, w := range c.Webhooks {

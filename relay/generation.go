@@ -103,10 +103,8 @@ func (r *Relay) apply(g *Generation) error {
 			return fmt.Errorf("webhook %s: %w", wc.Name, err)
 		}
 	}
-	if g.config.Notifier != nil {
-		if err := r.openMail(ctx); err != nil {
-			return err
-		}
+	if err := r.openMail(ctx, len(g.config.Notifiers)); err != nil {
+		return err
 	}
 	changed, err := r.configure(ctx, targets)
 	if err != nil {
@@ -120,7 +118,7 @@ func (r *Relay) apply(g *Generation) error {
 	first := r.current == nil
 	r.current = g
 	r.mu.Unlock()
-	if first && g.config.Notifier != nil {
+	if first && len(g.config.Notifiers) > 0 {
 		for _, w := range r.all() {
 			w.remind()
 		}

@@ -50,7 +50,7 @@ func TestOneLetterPerChangeOfStateAlsoOverARestart(t *testing.T) {
 		rs := &receivers{answer: func(request) (int, http.Header) { return status, nil }}
 		l := &letters{}
 		q := memqueue.New(memqueue.Options{})
-		c := Config{Notifier: l, Webhooks: []WebhookConfig{{Name: "w", URL: "https://r.example/x?token=canary", Retry: []time.Duration{time.Second}}}}
+		c := Config{Notifiers: []Notifier{l}, Webhooks: []WebhookConfig{{Name: "w", URL: "https://r.example/x?token=canary", Retry: []time.Duration{time.Second}}}}
 		r, stop := startOn(t, q, rs, c)
 		accept(t, r, "fb_1")
 		accept(t, r, "fb_2")
@@ -92,7 +92,7 @@ func TestLettersAreGroupedAndTriedAgain(t *testing.T) {
 			}
 			return errors.New("no such mailbox")
 		}}
-		c := Config{Notifier: l, Retry: []time.Duration{}}
+		c := Config{Notifiers: []Notifier{l}, Retry: []time.Duration{}}
 		for i := range 3 {
 			c.Webhooks = append(c.Webhooks, WebhookConfig{Name: fmt.Sprint("w", i), URL: "https://r.example/"})
 		}
@@ -139,7 +139,7 @@ func TestNoticeThatACrashKeptBackIsPostedAtTheNextStart(t *testing.T) {
 		rs := &receivers{answer: func(request) (int, http.Header) { return answer, nil }}
 		l := &letters{}
 		q := memqueue.New(memqueue.Options{})
-		c := Config{Notifier: l, Webhooks: []WebhookConfig{{Name: "w", URL: "https://r.example/", Retry: []time.Duration{}}}}
+		c := Config{Notifiers: []Notifier{l}, Webhooks: []WebhookConfig{{Name: "w", URL: "https://r.example/", Retry: []time.Duration{}}}}
 		for _, want := range []string{NoticeFailing, NoticeRecovered} {
 			before := len(l.all())
 			r, stop := startOn(t, forgetful{q}, rs, c)
@@ -157,6 +157,116 @@ func TestNoticeThatACrashKeptBackIsPostedAtTheNextStart(t *testing.T) {
 				t.Fatalf("letters %+v, want one more that says %s", sent, want)
 			}
 			answer = http.StatusOK
+		}
+	})
+}
+
+// What one notifier refuses for good is still tried with another, which gets it
+// once.
+func TestNotifiersDoNotEndEachOthersNotices(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		refuses := &letters{err: func(int) error { return errors.New("no such mailbox") }}
+		delays := &letters{err: func(n int) error {
+			if n < 2 {
+				return later{errors.New("greylisted")}
+			}
+			return nil
+		}}
+		takes := &letters{}
+		c := Config{
+			Notifiers: []Notifier{refuses, delays, takes}, Retry: []time.Duration{},
+			Webhooks: []WebhookConfig{{Name: "w", URL: "https://r.example/"}},
+		}
+		r, stop := startOn(t, memqueue.New(memqueue.Options{}), &receivers{answer: always(500)}, c)
+		defer stop()
+		accept(t, r, "fb_1")
+		time.Sleep(time.Hour)
+		if a, b, c := len(refuses.all()), len(delays.all()), len(takes.all()); a != 1 || b != 3 || c != 1 {
+			t.Errorf("asked %d, %d and %d times; want 1, 3 and 1", a, b, c)
+		}
+	})
+}
+
+// A webhook that fails and recovers every minute is told of at its first failure,
+// at the recovery from that, and then once an hour, with the state it has then.
+func TestFlappingWebhookIsToldOfOnceAnHour(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		status := http.StatusInternalServerError
+		rs := &receivers{answer: func(request) (int, http.Header) { return status, nil }}
+		l := &letters{}
+		r, stop := startOn(t, memqueue.New(memqueue.Options{}), rs, Config{
+			Notifiers: []Notifier{l}, Retry: []time.Duration{}, GroupNotices: time.Second, ConsoleURL: "https://relay.example/console",
+			Webhooks: []WebhookConfig{{Name: "w", URL: "https://r.example/"}},
+		})
+		defer stop()
+		for i := range 181 { // 181 minutes; it ends failing
+			if status = http.StatusInternalServerError; i%2 == 1 {
+				status = http.StatusOK
+			}
+			accept(t, r, fmt.Sprint("fb_", i))
+			r.webhooks["w"].probeNow()
+			time.Sleep(time.Minute)
+		}
+		time.Sleep(3 * time.Hour)
+		sent := l.all()
+		if len(sent) < 5 || len(sent) > 6 {
+			t.Fatalf("%d messages in three hours, want two at first and then one an hour", len(sent))
+		}
+		changes := 0
+		for i, notices := range sent {
+			if len(notices) != 1 {
+				t.Errorf("message %d has %d notices of one webhook", i, len(notices))
+			}
+			if notices[0].Console != "https://relay.example/console" {
+				t.Errorf("message %d links to %q", i, notices[0].Console)
+			}
+			changes += notices[0].Changes
+		}
+		if sent[0][0].Kind != NoticeFailing || sent[1][0].Kind != NoticeRecovered || sent[1][0].Changes != 0 {
+			t.Errorf("it begins with %+v and %+v", sent[0], sent[1])
+		}
+		if last := sent[len(sent)-1][0]; last.Kind != NoticeFailing {
+			t.Errorf("the last message says %+v; the webhook is failing", last)
+		}
+		if total := 181; changes+len(sent) != total {
+			t.Errorf("%d changes are told of, want %d", changes+len(sent), total)
+		}
+	})
+}
+
+// A notice that nobody could be told of for days is of no use when a notifier
+// comes back.
+func TestOldNoticesAreGivenUpWithoutANotifier(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		l := &letters{}
+		q := memqueue.New(memqueue.Options{})
+		c := Config{Notifiers: []Notifier{l}, Retry: []time.Duration{}, Webhooks: []WebhookConfig{{Name: "w", URL: "https://r.example/"}}}
+		r, stop := startOn(t, q, &receivers{answer: always(500)}, c)
+		accept(t, r, "fb_1")
+		time.Sleep(time.Second)
+		stop()
+		without := c
+		without.Notifiers = nil
+		r, stop = startOn(t, q, &receivers{answer: always(500)}, without)
+		time.Sleep(time.Hour)
+		if _, err := r.Attach(c); err != nil { // opens the mailbox
+			t.Fatal(err)
+		}
+		g, err := r.Attach(without)
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(3 * 24 * time.Hour)
+		if err := g.Detach(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Hour)
+		stop()
+		if sent := l.all(); len(sent) != 0 {
+			t.Errorf("%d messages about what was three days ago: %+v", len(sent), sent)
 		}
 	})
 }

@@ -72,7 +72,7 @@ type Relay struct {
 	attachMu                  sync.Mutex     // serialises Attach, Detach, Start and Stop
 	mu                        sync.RWMutex   // guards everything below
 	started, stopped          bool
-	mail                      *mail               // nil until settings with a notifier come
+	mails                     []*mail             // by the number of their notifier
 	webhooks                  map[string]*webhook // by name
 	byID                      map[queue.WebhookID]*webhook
 	generations               []*Generation // attached, oldest first
@@ -129,8 +129,6 @@ func (r *Relay) Start(ctx context.Context) error {
 	}
 	for _, s := range stored {
 		switch s.Name {
-		case mailbox:
-			continue
 		case tallyRecord:
 			// What is only looked at keeps nothing from starting.
 			if err := r.tally.decode(s.Data); err != nil {
@@ -316,7 +314,7 @@ func (r *Relay) OldestDueAge(stats queue.Stats) time.Duration {
 			continue
 		}
 		age := time.Since(s.OldestDue)
-		if r.mail != nil && id == r.mail.id {
+		if slices.ContainsFunc(r.mails, func(m *mail) bool { return m.id == id }) {
 			age -= r.groupWithinLocked()
 		}
 		oldest = max(oldest, age)

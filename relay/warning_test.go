@@ -39,7 +39,7 @@ func TestWarningComesBeforeTheLadderRunsOut(t *testing.T) {
 				l := &letters{}
 				q := memqueue.New(memqueue.Options{})
 				config := Config{
-					Notifier: l, GroupNotices: time.Second, WarnAfter: c.warnAfter,
+					Notifiers: []Notifier{l}, GroupNotices: time.Second, WarnAfter: c.warnAfter,
 					Webhooks: []WebhookConfig{{Name: "w", URL: "https://r.example/", Retry: []time.Duration{3 * time.Hour, 9 * time.Hour}}},
 				}
 				r, stop := startOn(t, q, rs, config)

@@ -10,12 +10,13 @@ import (
 	"net"
 	"net/mail"
 	"net/netip"
-	"net/url"
 	"os"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/net/idna"
 )
 
 // The values of [Config.TLS].
@@ -25,8 +26,14 @@ const (
 	NoTLS       = "none"     // never encrypted
 )
 
-// DefaultTimeout bounds one Send, from name resolution to the last reply.
-const DefaultTimeout = time.Minute
+// Bounds of one Send that are not configured.
+const (
+	// DefaultTimeout is from name resolution to the end of the mail.
+	DefaultTimeout = time.Minute
+	// DefaultAcceptTimeout is from there to the server's reply. Who gives up
+	// earlier gets the same mail several times (RFC 5321 §4.5.3.2.6).
+	DefaultAcceptTimeout = 10 * time.Minute
+)
 
 // Config says which server takes the mails and who gets them.
 type Config struct {
@@ -40,8 +47,14 @@ type Config struct {
 
 	TLS     string         // StartTLS (default), ImplicitTLS or NoTLS
 	RootCAs *x509.CertPool // who may sign the server's certificate; nil: whom the system trusts
-	Console string         // address of the console, linked in mails; optional
-	Timeout time.Duration  // bounds one Send, besides its context; 0: DefaultTimeout
+	// Timeout bounds one Send, besides its context, until the whole mail is sent; 0:
+	// DefaultTimeout. How long the server then takes to accept it is bounded by
+	// AcceptTimeout; 0: DefaultAcceptTimeout.
+	Timeout, AcceptTimeout time.Duration
+
+	// Hello is the name that this machine introduces itself by (EHLO); empty: its
+	// own if that is fully qualified, else the domain of From.
+	Hello string
 
 	Logger *slog.Logger     // nil: silent
 	Now    func() time.Time // the clock of the Date header; nil: time.Now
@@ -60,8 +73,8 @@ type Notifier struct {
 	password string
 	mode     string
 	tls      *tls.Config
-	console  string
 	timeout  time.Duration
+	accept   time.Duration
 	log      *slog.Logger
 	now      func() time.Time
 }
@@ -77,7 +90,7 @@ func New(c Config) (*Notifier, error) {
 		timeout:  cmp.Or(c.Timeout, DefaultTimeout),
 		log:      c.Logger,
 		now:      c.Now,
-		hello:    helloName(),
+		accept:   cmp.Or(c.AcceptTimeout, DefaultAcceptTimeout),
 	}
 	if n.log == nil {
 		n.log = slog.New(slog.DiscardHandler)
@@ -91,9 +104,12 @@ func New(c Config) (*Notifier, error) {
 	if n.host, err = hostOf(c.Host); err != nil {
 		wrong = append(wrong, err)
 	}
+	var domain string // of the sender
 	if n.from, err = address("from", c.From); err != nil {
 		wrong = append(wrong, err)
-	} else if n.domain = n.from.Address[strings.LastIndexByte(n.from.Address, '@')+1:]; !ascii(n.from) {
+	} else if domain = n.from.Address[strings.LastIndexByte(n.from.Address, '@')+1:]; ascii(n.from) {
+		n.domain = domain
+	} else {
 		n.domain = "userhero.invalid" // identities are ASCII (RFC 5322 §3.6.4)
 	}
 	if len(c.To) == 0 {
@@ -121,11 +137,11 @@ func New(c Config) (*Notifier, error) {
 	default:
 		wrong = append(wrong, fmt.Errorf("tls %q: it is %s, %s or %s", c.TLS, StartTLS, ImplicitTLS, NoTLS))
 	}
-	if n.console, err = consoleLink(c.Console); err != nil {
+	if n.hello, err = helloName(c.Hello, domain); err != nil {
 		wrong = append(wrong, err)
 	}
-	if c.Timeout < 0 {
-		wrong = append(wrong, fmt.Errorf("timeout %s: it cannot be negative", c.Timeout))
+	if c.Timeout < 0 || c.AcceptTimeout < 0 {
+		wrong = append(wrong, errors.New("timeout: it cannot be negative"))
 	}
 	if len(wrong) > 0 {
 		return nil, fmt.Errorf("e-mail notices: %w", errors.Join(wrong...))
@@ -169,20 +185,6 @@ func address(option, raw string) (*mail.Address, error) {
 	return parsed, nil
 }
 
-func consoleLink(raw string) (string, error) {
-	if raw == "" {
-		return "", nil
-	}
-	u, err := url.Parse(raw)
-	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
-		return "", errors.New("console: write its whole address, such as https://relay.example.com/console")
-	}
-	if u.User != nil {
-		return "", errors.New("console: leave the user and password out of the address; it is sent in mails")
-	}
-	return u.String(), nil
-}
-
 // mayBeThisMachine tells whether a host is this machine by its name; the
 // address that is dialled is checked again.
 func mayBeThisMachine(host string) bool {
@@ -193,14 +195,36 @@ func mayBeThisMachine(host string) bool {
 	return name == "localhost" || strings.HasSuffix(name, ".localhost") // RFC 6761 §6.3
 }
 
-// helloName is what EHLO says: this machine's name where it can be one of
-// RFC 5321 §4.1.1.1.
-func helloName() string {
-	name, err := os.Hostname()
-	if err != nil || name == "" || strings.ContainsFunc(name, func(r rune) bool {
-		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' || r == '.')
-	}) {
-		return "localhost"
+// helloName is the name in EHLO (RFC 5321 §4.1.1.1): the configured one, else
+// this machine's if it is fully qualified, else the domain of the sender. Mail
+// servers refuse mails of those that give no full name, as a container's is not.
+func helloName(configured, domain string) (string, error) {
+	if configured != "" {
+		if !hostName(configured) && !addressLiteral(configured) {
+			return "", fmt.Errorf("hello %q: write a name such as relay.example.com", configured)
+		}
+		return configured, nil
 	}
-	return name
+	if name, err := os.Hostname(); err == nil && strings.Contains(name, ".") && hostName(name) {
+		return name, nil
+	}
+	if ascii, err := idna.Lookup.ToASCII(domain); err == nil && hostName(ascii) {
+		return ascii, nil
+	}
+	return "localhost", nil
+}
+
+// hostName reports whether a name is made of letters, digits and hyphens.
+func hostName(name string) bool {
+	return name != "" && len(name) <= 255 && !strings.ContainsFunc(name, func(r rune) bool {
+		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' || r == '.')
+	})
+}
+
+// addressLiteral reports whether a name is an address in brackets (RFC 5321 §4.1.3).
+func addressLiteral(name string) bool {
+	inner, ok := strings.CutPrefix(name, "[")
+	inner, closed := strings.CutSuffix(inner, "]")
+	_, err := netip.ParseAddr(strings.TrimPrefix(inner, "IPv6:"))
+	return ok && closed && err == nil
 }

@@ -29,8 +29,7 @@ func TestConfigurationMistakesAreNamedWithTheirOption(t *testing.T) {
 		"no password":          {func(c *smtpnotify.Config) { c.Username = "u" }, "password"},
 		"no username":          {func(c *smtpnotify.Config) { c.Password = "canary" }, "username"},
 		"unknown TLS":          {func(c *smtpnotify.Config) { c.TLS = "ssl" }, `"ssl"`},
-		"console not a URL":    {func(c *smtpnotify.Config) { c.Console = "javascript:alert(1)" }, "console"},
-		"console with secret":  {func(c *smtpnotify.Config) { c.Console = "https://u:canary@x.example/" }, "console"},
+		"hello with a blank":   {func(c *smtpnotify.Config) { c.Hello = "relay\r\nQUIT" }, "hello"},
 		"negative timeout":     {func(c *smtpnotify.Config) { c.Timeout = -time.Second }, "timeout"},
 	} {
 		t.Run(name, func(t *testing.T) {

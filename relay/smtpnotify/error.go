@@ -3,6 +3,8 @@ package smtpnotify
 import (
 	"errors"
 	"net/textproto"
+	"regexp"
+	"strconv"
 )
 
 // Error says why a mail was not sent, or not to everybody. Its text names the
@@ -26,9 +28,10 @@ func (e *Error) Unwrap() error { return e.err }
 
 // Temporary tells whether the same mail may succeed later. It is true for
 // everything that can be otherwise next time: no connection, no answer in time,
-// a certificate that is not valid now, a connection that breaks, and replies
-// from 400 to 499, greylisting among them. It is false for replies from 500 on
-// (RFC 5321 §4.2.1), for notices that make no mail, for a server that does not
+// a certificate that is not valid now, a connection that breaks, replies from
+// 400 to 499, greylisting among them, and those that refuse the name of this
+// machine, which the setting hello mends. It is false for other replies from 500
+// on (RFC 5321 §4.2.1), for notices that make no mail, for a server that does not
 // offer what the configuration asks for, and where others got the mail already
 // and would get it twice.
 func (e *Error) Temporary() bool { return e.temporary }
@@ -43,8 +46,11 @@ func failure(server, stage string, err error) *Error {
 		e.Code = reply.Code
 		e.temporary = reply.Code < 500
 	}
-	if errors.As(err, new(*refusal)) {
+	switch {
+	case errors.As(err, new(*refusal)):
 		e.temporary = false
+	case errors.As(err, new(*helloRefusal)):
+		e.temporary = true
 	}
 	e.text = "sending e-mail by " + server + ": " + stage + ": " + oneLine(reason, 600)
 	return e
@@ -55,3 +61,28 @@ func failure(server, stage string, err error) *Error {
 type refusal struct{ text string }
 
 func (r *refusal) Error() string { return r.text }
+
+// helloRefusal is a reply that refuses the name in EHLO: to EHLO itself, or to a
+// later command, as Postfix does.
+type helloRefusal struct {
+	name  string
+	reply *textproto.Error
+}
+
+func (h *helloRefusal) Error() string {
+	return h.reply.Error() + "; the server refuses the name " + strconv.Quote(h.name) +
+		" of this machine: set hello of notify smtp to a name that the DNS knows"
+}
+
+func (h *helloRefusal) Unwrap() error { return h.reply }
+
+var namesHello = regexp.MustCompile(`(?i)\b(helo|ehlo|hostname)\b`)
+
+// judgeReply returns err, or a helloRefusal if that is what the reply says.
+func (c *conversation) judgeReply(err error) error {
+	var reply *textproto.Error
+	if errors.As(err, &reply) && reply.Code >= 500 && (reply.Code == 504 || namesHello.MatchString(reply.Msg)) {
+		return &helloRefusal{c.hello, reply}
+	}
+	return err
+}

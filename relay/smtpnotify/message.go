@@ -3,6 +3,7 @@ package smtpnotify
 import (
 	"fmt"
 	"html/template"
+	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -20,7 +21,7 @@ func (n *Notifier) compose(notices []Notice) (*mail.Msg, error) {
 		}
 		entries[i] = entryOf(notice)
 	}
-	page := page{Title: subject(notices), Entries: entries, Console: n.console}
+	page := page{Title: subject(notices), Entries: entries}
 	var html strings.Builder
 	if err := htmlPage.Execute(&html, page); err != nil {
 		return nil, fmt.Errorf("writing the mail's HTML: %w", err)
@@ -95,14 +96,16 @@ func subject(notices []Notice) string {
 type page struct {
 	Title   string
 	Entries []entry
-	Console string
 }
 
 type entry struct {
 	Heading string
 	Facts   []fact
 	Advice  string
+	Links   []link
 }
+
+type link struct{ Label, URL string }
 
 type fact struct{ Label, Value string }
 
@@ -144,7 +147,19 @@ func entryOf(n Notice) entry {
 	if n.Waiting > 0 {
 		add("Waiting", strconv.FormatInt(n.Waiting, 10)+plural(n.Waiting, " delivery", " deliveries"))
 	}
+	if n.Changes > 0 {
+		add("Changes", fmt.Sprintf("its state changed %d more %s since the last mail", n.Changes, plural(int64(n.Changes), "time", "times")))
+	}
 	add("Reported by", oneLine(n.Host, maxName))
+	if n.Console != "" {
+		console := strings.TrimSuffix(n.Console, "/")
+		webhook := console + "/webhooks/" + url.PathEscape(name)
+		e.Links = []link{{"Webhook", webhook}}
+		if n.Kind == Failing || n.Kind == Recovered {
+			e.Links = append(e.Links, link{"Failed deliveries", console + "/events?" + url.Values{"webhook": {name}, "state": {"failed"}}.Encode()})
+		}
+		e.Links = append(e.Links, link{"Settings", webhook + "#settings"})
+	}
 	return e
 }
 
@@ -159,9 +174,12 @@ func (p page) text() string {
 			fmt.Fprintf(&b, "  %-15s %s\n", f.Label, f.Value)
 		}
 		b.WriteString("\n" + e.Advice + "\n")
-	}
-	if p.Console != "" {
-		b.WriteString("\nConsole: " + p.Console + "\n")
+		if len(e.Links) > 0 {
+			b.WriteString("\n")
+		}
+		for _, l := range e.Links {
+			fmt.Fprintf(&b, "  %s: %s\n", l.Label, l.URL)
+		}
 	}
 	b.WriteString("\n-- \n" + footer + "\n")
 	return b.String()
@@ -178,8 +196,8 @@ var htmlPage = template.Must(template.New("mail").Parse(`<!DOCTYPE html>
 {{range $e.Facts}}<tr><th align="left" valign="top" style="padding-right:1em">{{.Label}}</th><td>{{.Value}}</td></tr>
 {{end}}</table>
 <p>{{$e.Advice}}</p>
-{{end}}{{with .Console}}<p><a href="{{.}}">Open the console</a></p>
-{{end}}<p style="color:#666;font-size:.85em">` + footer + `</p>
+{{with $e.Links}}<p>{{range $j, $l := .}}{{if $j}} · {{end}}<a href="{{$l.URL}}">{{$l.Label}}</a>{{end}}</p>
+{{end}}{{end}}<p style="color:#666;font-size:.85em">` + footer + `</p>
 </body></html>
 `))
 

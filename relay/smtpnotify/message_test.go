@@ -26,7 +26,10 @@ func deliver(t *testing.T, console string, notices ...smtpnotify.Notice) sent {
 	t.Helper()
 	server := serve(t)
 	config := server.config()
-	config.Console = console
+	notices = slices.Clone(notices)
+	for i := range notices {
+		notices[i].Console = console
+	}
 	if err := notifier(t, config).Send(t.Context(), notices); err != nil {
 		t.Fatal(err)
 	}
@@ -76,7 +79,7 @@ func TestMailSaysWhatHappenedInTextAndHTML(t *testing.T) {
 	}
 	for _, want := range []string{
 		"https://crm.example.com/hooks/userhero", "2026-11-23 10:30:00 UTC", "http_503: Service Unavailable",
-		"12 deliveries", "relay-1", "https://relay.example.com/console",
+		"12 deliveries", "relay-1", "https://relay.example.com/console/webhooks/crm", "https://relay.example.com/console/webhooks/crm#settings",
 	} {
 		if !strings.Contains(got.Text, want) {
 			t.Errorf("the text lacks %q:\n%s", want, got.Text)

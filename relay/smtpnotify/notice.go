@@ -41,6 +41,12 @@ type Notice struct {
 	// are shown as one conversation. Empty: the time At stands in.
 	ThreadID string
 
+	// Changes counts the changes of state that no mail told of, because others
+	// followed soon.
+	Changes int
+	// Console is the address of the console, linked in the mail; empty: none.
+	Console string
+
 	Host string // the machine or site that reports; empty: not said
 }
 

@@ -27,7 +27,7 @@ const hangingUp = 421
 // Send tells all notices in one mail to all recipients, over a connection of its
 // own; no notices make no mail. It returns nil once the server has taken the
 // mail for everybody, else an *[Error]. It ends when ctx does, or after
-// [Config.Timeout].
+// [Config.Timeout] and [Config.AcceptTimeout].
 //
 // When the connection breaks after the mail was sent and before the server
 // confirmed it, the mail may have arrived: the error is temporary and the mail
@@ -41,11 +41,17 @@ func (n *Notifier) Send(ctx context.Context, notices []Notice) error {
 		err = &refusal{err.Error()}
 		return failure(n.server, "composing", err)
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, n.timeout, fmt.Errorf("not done after %s: %w", n.timeout, context.DeadlineExceeded))
-	defer cancel()
-
-	c := conversation{Notifier: n}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	c := conversation{Notifier: n, end: cancel}
+	c.allow(n.timeout)
+	defer func() { c.limit.Stop() }()
 	err = c.hold(ctx, message)
+	if c.mechanism == scram && c.loginRefused(err) {
+		// Some servers offer SCRAM for accounts that have no password in that form.
+		c.withoutSCRAM = true
+		err = c.hold(ctx, message)
+	}
 	var sent *Error
 	switch {
 	case err == nil:
@@ -67,7 +73,23 @@ type conversation struct {
 
 	stage     string // what is being done, for errors
 	encrypted bool
-	loopback  bool // the other end is this machine
+	loopback  bool   // the other end is this machine
+	mechanism string // of the login; empty before it
+
+	withoutSCRAM bool // it was tried and refused
+
+	end   context.CancelCauseFunc // ends the conversation
+	limit *time.Timer             // calls end
+}
+
+// allow gives the conversation so much time from now on.
+func (c *conversation) allow(d time.Duration) {
+	if c.limit != nil {
+		c.limit.Stop()
+	}
+	c.limit = time.AfterFunc(d, func() {
+		c.end(fmt.Errorf("not done after %s: %w", d, context.DeadlineExceeded))
+	})
 }
 
 // silence explains the timeouts that have a usual cause.
@@ -147,7 +169,7 @@ func (c *conversation) greet(ctx context.Context, conn net.Conn) (*smtp.Client, 
 	client.SkipSMTPUTF8(ascii(c.from) && !slices.ContainsFunc(c.to, func(a *netmail.Address) bool { return !ascii(a) }))
 	c.stage = "introducing this machine"
 	if err := client.Hello(c.hello); err != nil {
-		return nil, err
+		return nil, c.judgeReply(err)
 	}
 	if c.mode != StartTLS {
 		return client, nil
@@ -196,7 +218,7 @@ func (c *conversation) login(client *smtp.Client) error {
 	if !offered {
 		return &refusal{"the server asks for no login here; leave out username and password, or use the port for submission, usually 587"}
 	}
-	auth := c.mechanism(strings.Fields(strings.ToUpper(mechanisms)))
+	auth := c.chooseMechanism(strings.Fields(strings.ToUpper(mechanisms)))
 	if auth == nil {
 		return &refusal{"none of the server's ways to log in (" + mechanisms + ") is known here; known are SCRAM-SHA-256, PLAIN and LOGIN"}
 	}
@@ -210,21 +232,34 @@ func (c *conversation) login(client *smtp.Client) error {
 	case errors.As(err, &reply):
 		return &textproto.Error{Code: reply.Code, Msg: "the server could not check username and password now"}
 	}
-	return errors.New("the connection broke, or the server did not follow the protocol")
+	return errLoginBroke
 }
 
-// mechanism picks the way that gives away least.
-func (c *conversation) mechanism(offered []string) smtp.Auth {
+// errLoginBroke has no text of the server's.
+var errLoginBroke = errors.New("the connection broke, or the server did not follow the protocol")
+
+// loginRefused reports whether err is the end of a login that another mechanism
+// may do.
+func (c *conversation) loginRefused(err error) bool {
+	var reply *textproto.Error
+	return c.stage == stageLogin && (errors.Is(err, errLoginBroke) || errors.As(err, &reply) && reply.Code >= 500)
+}
+
+const scram = "SCRAM-SHA-256"
+
+// chooseMechanism picks the way that gives away least.
+func (c *conversation) chooseMechanism(offered []string) smtp.Auth {
 	for _, known := range []struct {
 		name string
 		auth smtp.Auth
 	}{
-		{"SCRAM-SHA-256", smtp.ScramSHA256Auth(c.username, c.password)},
+		{scram, smtp.ScramSHA256Auth(c.username, c.password)},
 		// That these may use this unencrypted connection was decided above.
 		{"PLAIN", smtp.PlainAuth("", c.username, c.password, c.host, true)},
 		{"LOGIN", smtp.LoginAuth(c.username, c.password, c.host, true)},
 	} {
-		if slices.Contains(offered, known.name) {
+		if slices.Contains(offered, known.name) && !(known.name == scram && c.withoutSCRAM) {
+			c.mechanism = known.name
 			return known.auth
 		}
 	}
@@ -237,14 +272,14 @@ func (c *conversation) mechanism(offered []string) smtp.Auth {
 func (c *conversation) hand(client *smtp.Client, message *mail.Msg) error {
 	c.stage = "naming the sender " + c.from.Address
 	if err := client.Mail(path(c.from)); err != nil {
-		return err
+		return c.judgeReply(err)
 	}
 	var refused []string
 	var refusals []error
 	for _, recipient := range c.to {
 		to := recipient.Address
 		c.stage = "naming the recipient " + to
-		err := client.Rcpt(path(recipient))
+		err := c.judgeReply(client.Rcpt(path(recipient)))
 		var reply *textproto.Error
 		if errors.As(err, &reply) && reply.Code != hangingUp {
 			refused = append(refused, to)
@@ -269,6 +304,7 @@ func (c *conversation) hand(client *smtp.Client, message *mail.Msg) error {
 		return err
 	}
 	c.stage = "waiting for the mail to be accepted"
+	c.allow(c.accept)
 	if err := writer.Close(); err != nil {
 		return err
 	}
@@ -286,7 +322,7 @@ func mostHopeful(refusals []error) error {
 	var later, never []error
 	for _, err := range refusals {
 		var reply *textproto.Error
-		if errors.As(err, &reply) && reply.Code < 500 {
+		if errors.As(err, &reply) && reply.Code < 500 || errors.As(err, new(*helloRefusal)) {
 			later = append(later, err)
 		} else {
 			never = append(never, err)

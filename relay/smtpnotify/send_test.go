@@ -1,15 +1,19 @@
 package smtpnotify_test
 
 import (
+	"bufio"
 	"context"
 	"crypto/tls"
 	"errors"
+	"io"
 	"net"
+	"os"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/emersion/go-sasl"
 	"github.com/emersion/go-smtp"
 
 	"github.com/userhero/relay/relay/smtpnotify"
@@ -241,7 +245,7 @@ func TestServerThatHangsAtAnyStageHoldsNobody(t *testing.T) {
 		t.Run(name+", without a deadline of the caller", func(t *testing.T) {
 			t.Parallel()
 			config := serve(t)
-			config.Timeout = 300 * time.Millisecond
+			config.Timeout, config.AcceptTimeout = 300*time.Millisecond, 300*time.Millisecond
 			e := failed(t, notifier(t, config).Send(t.Context(), []smtpnotify.Notice{failingCRM}))
 			if !errors.Is(e, context.DeadlineExceeded) || !e.Temporary() || !strings.Contains(e.Error(), "300ms") {
 				t.Errorf("temporary %t, error %v, want a temporary one that names the timeout", e.Temporary(), e)
@@ -433,5 +437,128 @@ func TestCredentialsCrossNoNetworkInTheClear(t *testing.T) {
 		if err != nil && strings.Contains(err.Error(), password) {
 			t.Errorf("the error has the password in it: %v", err)
 		}
+	}
+}
+
+// RFC 5321 §4.5.3.2.6: a server may take 10 minutes to accept a mail. Who gives
+// up earlier sends it again, and its readers get both.
+func TestServerThatIsSlowToAcceptGetsOneMail(t *testing.T) {
+	t.Parallel()
+	m := serve(t)
+	config := m.config()
+	config.Timeout = 5 * time.Second
+	m.onData = func() error {
+		<-time.After(config.Timeout + 500*time.Millisecond)
+		return nil
+	}
+	if err := notifier(t, config).Send(t.Context(), []smtpnotify.Notice{failingCRM}); err != nil {
+		t.Fatal(err)
+	}
+	m.only(t)
+}
+
+func TestMachineIntroducesItselfByAFullName(t *testing.T) {
+	t.Parallel()
+	for from, test := range map[string]struct{ hello, want string }{
+		"relay@example.com":         {"", "example.com"},
+		"relay@bücher.example":      {"", "xn--bcher-kva.example"},
+		"Relay <relay@example.com>": {"relay-1.example.com", "relay-1.example.com"},
+		"relay@example.org":         {"[127.0.0.1]", "[127.0.0.1]"},
+	} {
+		t.Run(from, func(t *testing.T) {
+			t.Parallel()
+			own, _ := os.Hostname()
+			want := test.want
+			if test.hello == "" && strings.Contains(own, ".") {
+				want = own
+			}
+			heard := make(chan string, 1)
+			listener, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = listener.Close() }()
+			go func() {
+				conn, err := listener.Accept()
+				if err != nil {
+					return
+				}
+				defer func() { _ = conn.Close() }()
+				_, _ = io.WriteString(conn, "220 mail.test\r\n")
+				line, _ := bufio.NewReader(conn).ReadString('\n')
+				heard <- strings.TrimSpace(line)
+				_, _ = io.WriteString(conn, "421 enough\r\n")
+			}()
+			config := plain(listener.Addr().String())
+			config.From, config.Hello = from, test.hello
+			_ = failed(t, notifier(t, config).Send(t.Context(), []smtpnotify.Notice{failingCRM}))
+			if got := <-heard; got != "EHLO "+want {
+				t.Errorf("the server heard %q, want EHLO %s", got, want)
+			}
+		})
+	}
+}
+
+// What a setting mends is tried again, and the error names the setting.
+func TestRefusedHelloIsTemporaryAndNamesTheOption(t *testing.T) {
+	t.Parallel()
+	refused := &smtp.SMTPError{Code: 504, EnhancedCode: smtp.EnhancedCode{5, 5, 2}, Message: "<relay>: Helo command rejected: need fully-qualified hostname"}
+	for name, address := range map[string]func(t *testing.T) smtpnotify.Config{
+		"at EHLO and HELO": func(t *testing.T) smtpnotify.Config {
+			return plain(script(t, "220 mail.test", "504 need a full name", "504 need a full name"))
+		},
+		"at RCPT": func(t *testing.T) smtpnotify.Config {
+			m := serve(t)
+			m.onRcpt = func(string) error { return refused }
+			return m.config()
+		},
+		"at MAIL": func(t *testing.T) smtpnotify.Config {
+			m := serve(t)
+			m.onMail = func() error { return refused }
+			return m.config()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			e := failed(t, notifier(t, address(t)).Send(t.Context(), []smtpnotify.Notice{failingCRM}))
+			if !e.Temporary() || e.Code != 504 || !strings.Contains(e.Error(), "set hello of notify smtp") {
+				t.Errorf("temporary %t, code %d: %v", e.Temporary(), e.Code, e)
+			}
+		})
+	}
+}
+
+// A server may offer SCRAM for an account that it knows only a hash of. Over TLS
+// the next mechanism is tried, once.
+func TestLoginFallsBackFromSCRAM(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		offered  []string
+		password string
+		want     []string // mechanisms that were tried
+		ok       bool
+	}{
+		"to PLAIN":                {[]string{"SCRAM-SHA-256", sasl.Plain}, password, []string{"SCRAM-SHA-256", sasl.Plain}, true},
+		"to LOGIN":                {[]string{"SCRAM-SHA-256", sasl.Login}, password, []string{"SCRAM-SHA-256", sasl.Login}, true},
+		"LOGIN alone":             {[]string{sasl.Login}, password, []string{sasl.Login}, true},
+		"a wrong password, twice": {[]string{"SCRAM-SHA-256", sasl.Plain, sasl.Login}, "canary-wrong", []string{"SCRAM-SHA-256", sasl.Plain}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			m := serve(t)
+			m.mechanisms = test.offered
+			config := m.config()
+			config.Username, config.Password = user, test.password
+			err := notifier(t, config).Send(t.Context(), []smtpnotify.Notice{failingCRM})
+			if got := m.triedMechanisms(); !slices.Equal(got, test.want) || (err == nil) != test.ok {
+				t.Errorf("tried %q, error %v; want %q", got, err, test.want)
+			}
+			if err != nil && strings.Contains(err.Error(), "canary") {
+				t.Errorf("the error repeats the password: %v", err)
+			}
+			if test.ok {
+				m.only(t)
+			}
+		})
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"math/big"
 	"net"
 	"net/mail"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -40,7 +41,10 @@ type mailServer struct {
 	onRcpt         func(to string) error
 	onLogout       func()
 
+	mechanisms []string // of the login; PLAIN if there are none
+
 	mu          sync.Mutex // guards everything below
+	tried       []string   // mechanisms
 	mails       []received
 	connections int
 	logins      []string
@@ -190,19 +194,68 @@ func (s *session) Data(r io.Reader) error {
 	return nil
 }
 
-func (s *session) AuthMechanisms() []string { return []string{sasl.Plain} }
+func (m *mailServer) triedMechanisms() []string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Clone(m.tried)
+}
 
-func (s *session) Auth(string) (sasl.Server, error) {
-	return sasl.NewPlainServer(func(_, username, given string) error {
-		if username != user || given != password {
-			// Some servers repeat what they did not like.
-			return &smtp.SMTPError{Code: 535, EnhancedCode: smtp.EnhancedCode{5, 7, 8}, Message: "no such login: " + username + " " + given}
-		}
-		s.server.mu.Lock()
-		defer s.server.mu.Unlock()
-		s.server.logins = append(s.server.logins, username)
-		return nil
-	}), nil
+func (s *session) AuthMechanisms() []string {
+	if len(s.server.mechanisms) > 0 {
+		return s.server.mechanisms
+	}
+	return []string{sasl.Plain}
+}
+
+// loginServer is the server's side of LOGIN.
+type loginServer struct {
+	session *session
+	said    []string
+}
+
+func (l *loginServer) Next(response []byte) ([]byte, bool, error) {
+	if response != nil {
+		l.said = append(l.said, string(response))
+	}
+	switch len(l.said) {
+	case 0:
+		return []byte("Username:"), false, nil
+	case 1:
+		return []byte("Password:"), false, nil
+	}
+	return nil, true, l.session.check(l.said[0], l.said[1])
+}
+
+// refusingServer challenges once and then refuses, as a server does that has no
+// SCRAM password of an account.
+type refusingServer struct{}
+
+func (refusingServer) Next([]byte) ([]byte, bool, error) {
+	return nil, false, &smtp.SMTPError{Code: 535, EnhancedCode: smtp.EnhancedCode{5, 7, 8}, Message: "no SCRAM for this account"}
+}
+
+func (s *session) Auth(mechanism string) (sasl.Server, error) {
+	s.server.mu.Lock()
+	s.server.tried = append(s.server.tried, mechanism)
+	s.server.mu.Unlock()
+	switch mechanism {
+	case sasl.Login:
+		return &loginServer{session: s}, nil
+	case "SCRAM-SHA-256":
+		return refusingServer{}, nil
+	}
+	return sasl.NewPlainServer(func(_, username, given string) error { return s.check(username, given) }), nil
+}
+
+func (s *session) check(username, given string) error {
+	if username != user || given != password {
+		// Some servers repeat what they did not like.
+		return &smtp.SMTPError{Code: 535, EnhancedCode: smtp.EnhancedCode{5, 7, 8}, Message: "no such login: " + username + " " + given}
+	}
+	s.server.mu.Lock()
+	defer s.server.mu.Unlock()
+	s.server.logins = append(s.server.logins, username)
+	return nil
 }
 
 // script is a server that says its lines, one whenever it has read a line, the
