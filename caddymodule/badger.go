@@ -119,16 +119,17 @@ func (b *BadgerQueue) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	if d.NextArg() {
 		return d.ArgErr()
 	}
+	given := make(options)
 	for d.NextBlock(0) {
+		if err := given.add(d); err != nil {
+			return err
+		}
 		switch d.Val() {
 		case "path":
 			if err := oneArgument(d, &b.Path); err != nil {
 				return err
 			}
 		case "encryption_key":
-			if b.EncryptionKey != "" {
-				return d.Errf("%s is given twice", d.Val())
-			}
 			args := d.RemainingArgs()
 			if len(args) < 1 || len(args) > 2 || slices.Contains(args, "") {
 				return d.ArgErr()

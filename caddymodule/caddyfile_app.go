@@ -66,7 +66,11 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	if d.NextArg() {
 		return d.ArgErr()
 	}
+	given := make(options)
 	for d.NextBlock(0) {
+		if err := given.add(d, "webhook", "notify"); err != nil {
+			return err
+		}
 		var err error
 		switch option := d.Val(); option {
 		case "queue":
@@ -102,9 +106,6 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 }
 
 func (a *App) unmarshalQueue(d *caddyfile.Dispenser) error {
-	if a.QueueRaw != nil {
-		return d.Err("queue is given twice")
-	}
 	if !d.NextArg() {
 		return d.ArgErr()
 	}
@@ -134,10 +135,12 @@ func (a *App) unmarshalEgress(d *caddyfile.Dispenser) error {
 	if err := noArgument(d); err != nil {
 		return err
 	}
-	if a.Egress == nil {
-		a.Egress = new(Egress)
-	}
+	a.Egress = new(Egress)
+	given := make(options)
 	for d.NextBlock(1) {
+		if err := given.add(d, "allow"); err != nil {
+			return err
+		}
 		switch option := d.Val(); option {
 		case "allow":
 			allowed := d.RemainingArgs()
@@ -166,7 +169,11 @@ func (a *App) unmarshalWebhook(d *caddyfile.Dispenser) error {
 			return d.Errf("webhook %s is there twice; names must be unique", w.Name)
 		}
 	}
+	given := make(options)
 	for d.NextBlock(1) {
+		if err := given.add(d, "events", "header", "tls_ca"); err != nil {
+			return err
+		}
 		if err := w.unmarshalOption(d); err != nil {
 			return err
 		}

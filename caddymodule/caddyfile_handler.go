@@ -38,7 +38,11 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	if d.NextArg() {
 		return d.ArgErr()
 	}
+	given := make(options)
 	for d.NextBlock(0) {
+		if err := given.add(d, "allow_origin", "rate_limit"); err != nil {
+			return err
+		}
 		var err error
 		switch option := d.Val(); option {
 		case "project":
@@ -87,6 +91,9 @@ func (h *Handler) unmarshalLimit(d *caddyfile.Dispenser) error {
 	args, to := d.RemainingArgs(), &h.RateLimit
 	if len(args) > 0 && args[0] == "project" {
 		args, to = args[1:], &h.ProjectRateLimit
+	}
+	if *to != nil {
+		return d.Err("this rate_limit is given twice; keep one for clients and one for the project")
 	}
 	l := new(Limit)
 	switch {

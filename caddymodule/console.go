@@ -224,7 +224,11 @@ func (c *Console) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	if d.NextArg() {
 		return d.ArgErr()
 	}
+	given := make(options)
 	for d.NextBlock(0) {
+		if err := given.add(d); err != nil {
+			return err
+		}
 		var err error
 		switch option := d.Val(); option {
 		case "user_header":

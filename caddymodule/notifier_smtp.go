@@ -100,7 +100,11 @@ func (n *SMTPNotifier) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	if d.NextArg() {
 		return d.ArgErr()
 	}
+	given := make(options)
 	for d.NextBlock(0) {
+		if err := given.add(d, "to"); err != nil {
+			return err
+		}
 		var err error
 		switch option := d.Val(); option {
 		case "host":

@@ -172,10 +172,10 @@ func (rc *Receiver) show(w http.ResponseWriter, r *http.Request) error {
 	rc.mu.Unlock()
 
 	h := w.Header()
-	h["Cache-Control"] = noStore
+	h.Set("Cache-Control", "no-store")
 	h.Set("Vary", "Accept")
 	if !wantsHTML(r.Header) && strings.Contains(r.Header.Get("Accept"), "json") {
-		h["Content-Type"] = jsonType
+		h.Set("Content-Type", "application/json")
 		return json.NewEncoder(w).Encode(map[string]any{"received": newest})
 	}
 	h.Set("Content-Type", "text/html; charset=utf-8")
@@ -199,7 +199,11 @@ func (rc *Receiver) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	if d.NextArg() {
 		return d.ArgErr()
 	}
+	given := make(options)
 	for d.NextBlock(0) {
+		if err := given.add(d); err != nil {
+			return err
+		}
 		switch option := d.Val(); option {
 		case "secret":
 			if err := oneArgument(d, &rc.Secret); err != nil {

@@ -3,17 +3,30 @@ package caddymodule
 import (
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/dustin/go-humanize"
 )
 
-// oneArgument reads the one argument of an option that may be given once.
-func oneArgument(d *caddyfile.Dispenser, to *string) error {
-	if *to != "" {
-		return d.Errf("%s is given twice", d.Val())
+// options are the names of those that a block has had so far.
+type options map[string]bool
+
+// add reports an option that is given twice in its block, where it would replace
+// itself silently. Those that add up, such as a list or a named block, may be
+// repeated.
+func (o options) add(d *caddyfile.Dispenser, repeatable ...string) error {
+	name := d.Val()
+	if o[name] && !slices.Contains(repeatable, name) {
+		return d.Errf("%s is given twice; keep one", name)
 	}
+	o[name] = true
+	return nil
+}
+
+// oneArgument reads the one argument of an option.
+func oneArgument(d *caddyfile.Dispenser, to *string) error {
 	if !d.Args(to) || d.NextArg() {
 		return d.ArgErr()
 	}

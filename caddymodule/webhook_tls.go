@@ -100,9 +100,6 @@ func (w *Webhook) unmarshalTLS(d *caddyfile.Dispenser) error {
 	case option == "tls_ca" && len(files) > 0:
 		w.TLS.RootCAFiles = append(w.TLS.RootCAFiles, files...)
 	case option == "tls_client_auth" && len(files) == 2:
-		if w.TLS.ClientCertificateFile != "" {
-			return d.Errf("%s is given twice", option)
-		}
 		w.TLS.ClientCertificateFile, w.TLS.ClientCertificateKeyFile = files[0], files[1]
 	default:
 		return d.ArgErr()
