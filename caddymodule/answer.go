@@ -10,20 +10,11 @@ import (
 	"github.com/userhero/relay/queue"
 )
 
-// Header values that never change, made once. They are read-only: who sets a
-// field anew replaces the slice.
-var (
-	headerTrue      = []string{"true"}
-	jsonType        = []string{"application/json"}
-	problemType     = []string{"application/problem+json"}
-	connectionClose = []string{"close"}
-	noStore         = []string{"no-store"}
-	retrySoon       = []string{"1"}
-	retryLater      = []string{"5"}
-	retryMuchLater  = []string{"30"}
-	allowedMethods  = []string{"POST, PATCH, PUT, OPTIONS"}
-	identityCoding  = []string{"identity"}
-	acceptedFormats = []string{"application/json, text/plain, application/x-www-form-urlencoded, multipart/form-data"}
+// Values of header fields. Set them with Header.Set, which makes a slice for
+// each answer: Caddy's header directive edits the slices of an answer in place.
+const (
+	allowedMethods  = "POST, PATCH, PUT, OPTIONS"
+	acceptedFormats = "application/json, text/plain, application/x-www-form-urlencoded, multipart/form-data"
 )
 
 // answers are buffers for short JSON texts.
@@ -56,8 +47,8 @@ func writeAnswer(w http.ResponseWriter, r *http.Request, f format, b []byte) {
 		return
 	}
 	h := w.Header()
-	h["Content-Type"] = jsonType
-	h["Cache-Control"] = noStore
+	h.Set("Content-Type", "application/json")
+	h.Set("Cache-Control", "no-store")
 	w.WriteHeader(http.StatusAccepted)
 	_, _ = w.Write(b) //nolint:gosec // JSON, never HTML; the client may have gone, the event is stored
 }
@@ -70,19 +61,19 @@ func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	header := w.Header()
 	var limited errLimited
 	if errors.As(err, &limited) {
-		header["Retry-After"] = limited.retryAfter()
+		header.Set("Retry-After", limited.retryAfter())
 	}
 	switch problem.Status {
 	case http.StatusServiceUnavailable:
 		h.complain(r, reason, err)
-		header["Retry-After"] = retryAfter(err)
+		header.Set("Retry-After", retryAfter(err))
 	case http.StatusRequestEntityTooLarge, http.StatusRequestTimeout:
 		if r.ProtoMajor == 1 {
-			header["Connection"] = connectionClose // or net/http waits for the rest of the body before it answers
+			header.Set("Connection", "close") // or net/http waits for the rest of the body before it answers
 		}
 	case http.StatusUnsupportedMediaType:
-		header["Accept-Post"] = acceptedFormats
-		header["Accept-Encoding"] = identityCoding
+		header.Set("Accept-Post", acceptedFormats)
+		header.Set("Accept-Encoding", "identity")
 	}
 	writeProblem(w, problem)
 }
@@ -147,23 +138,23 @@ func unavailable(err error) *event.Problem {
 	return event.NewProblem(http.StatusServiceUnavailable, detail)
 }
 
-// retryAfter is when to come back: soon where the store changes hands, later
+// retryAfter is when to come back, in seconds: soon where the store changes hands, later
 // where it must make room, much later where somebody must look after it.
-func retryAfter(err error) []string {
+func retryAfter(err error) string {
 	switch {
 	case errors.Is(err, queue.ErrClosed), errors.Is(err, queue.ErrConflict):
-		return retrySoon
+		return "1"
 	case errors.Is(err, queue.ErrFull):
-		return retryLater
+		return "5"
 	}
-	return retryMuchLater
+	return "30"
 }
 
 // writeProblem answers in the format of RFC 9457.
 func writeProblem(w http.ResponseWriter, p *event.Problem) {
 	h := w.Header()
-	h["Content-Type"] = problemType
-	h["Cache-Control"] = noStore
+	h.Set("Content-Type", "application/problem+json")
+	h.Set("Cache-Control", "no-store")
 	w.WriteHeader(p.Status)
 	_, _ = w.Write(append(p.JSON(), '\n')) //nolint:gosec // JSON, never HTML
 }

@@ -17,7 +17,7 @@ func TestTricklingBodyEndsByDeadline(t *testing.T) {
 		b, err := readBody(w, r, 1024, 50*time.Millisecond)
 		if err != nil {
 			problem, _ := explain(err)
-			w.Header()["Connection"] = connectionClose
+			w.Header().Set("Connection", "close")
 			writeProblem(w, problem)
 			return
 		}

@@ -199,7 +199,7 @@ func refuse(w http.ResponseWriter, r *http.Request, path string) {
 
 // stopped says that there is nothing to show at this moment.
 func stopped(w http.ResponseWriter, r *http.Request, path string, err error) {
-	w.Header()["Retry-After"] = retryAfter(err)
+	w.Header().Set("Retry-After", retryAfter(err))
 	problem := unavailable(err)
 	if !wantsHTML(r.Header) {
 		writeProblem(w, problem)

@@ -12,16 +12,14 @@ import (
 // CORS protocol. Credentials are never allowed: feedback needs no cookies.
 type cors struct {
 	any     bool
-	origins map[string][]string // the header value by origin; nil where none are allowed
+	origins map[string]bool // nil where none are allowed
 }
 
-var (
-	anyOrigin      = []string{"*"}
-	varyOrigin     = []string{"Origin"}
-	corsMethods    = []string{"POST, PATCH, PUT"}
-	corsExposed    = []string{"Idempotency-Replayed, Retry-After"}
-	corsMaxAge     = []string{"7200"} // seconds; the most that Chromium keeps
-	varyPreflights = []string{"Access-Control-Request-Method, Access-Control-Request-Headers"}
+const (
+	corsMethods    = "POST, PATCH, PUT"
+	corsExposed    = "Idempotency-Replayed, Retry-After"
+	corsMaxAge     = "7200" // seconds; the most that Chromium keeps
+	varyPreflights = "Access-Control-Request-Method, Access-Control-Request-Headers"
 )
 
 // newCORS checks the origins: `*`, or scheme, host and port. They are kept as
@@ -39,9 +37,9 @@ func newCORS(origins []string) (cors, error) {
 			return cors{}, err
 		}
 		if c.origins == nil {
-			c.origins = make(map[string][]string)
+			c.origins = make(map[string]bool)
 		}
-		c.origins[serialized] = []string{serialized}
+		c.origins[serialized] = true
 	}
 	return c, nil
 }
@@ -68,21 +66,17 @@ func (c *cors) allow(h, request http.Header) {
 		return
 	}
 	if c.any {
-		h["Access-Control-Allow-Origin"] = anyOrigin
-		h["Access-Control-Expose-Headers"] = corsExposed
+		h.Set("Access-Control-Allow-Origin", "*")
+		h.Set("Access-Control-Expose-Headers", corsExposed)
 		return
 	}
 	if c.origins == nil {
 		return
 	}
-	if existing := h["Vary"]; existing == nil {
-		h["Vary"] = varyOrigin
-	} else {
-		h.Add("Vary", "Origin")
-	}
-	if value, ok := c.origins[request.Get("Origin")]; ok {
-		h["Access-Control-Allow-Origin"] = value
-		h["Access-Control-Expose-Headers"] = corsExposed
+	h.Add("Vary", "Origin")
+	if origin := request.Get("Origin"); c.origins[origin] {
+		h.Set("Access-Control-Allow-Origin", origin)
+		h.Set("Access-Control-Expose-Headers", corsExposed)
 	}
 }
 
@@ -97,14 +91,14 @@ func isPreflight(r *http.Request) bool {
 // an answer without permissions, which the browser understands.
 func (c *cors) preflight(w http.ResponseWriter, r *http.Request) {
 	h := w.Header()
-	h["Allow"] = allowedMethods
+	h.Set("Allow", allowedMethods)
 	if isPreflight(r) && h["Access-Control-Allow-Origin"] != nil {
-		h["Access-Control-Allow-Methods"] = corsMethods
+		h.Set("Access-Control-Allow-Methods", corsMethods)
 		if asked := r.Header.Values("Access-Control-Request-Headers"); len(asked) > 0 {
 			h.Set("Access-Control-Allow-Headers", strings.Join(asked, ", "))
 		}
-		h["Access-Control-Max-Age"] = corsMaxAge
-		h.Add("Vary", varyPreflights[0])
+		h.Set("Access-Control-Max-Age", corsMaxAge)
+		h.Add("Vary", varyPreflights)
 	}
 	w.WriteHeader(http.StatusNoContent)
 }

@@ -140,7 +140,7 @@ func wantsHTML(h http.Header) bool {
 // the page does not say where it is, the answer is a page of its own.
 func writeThanks(w http.ResponseWriter, r *http.Request) {
 	h := w.Header()
-	h["Cache-Control"] = noStore
+	h.Set("Cache-Control", "no-store")
 	if page, err := url.Parse(r.Referer()); err == nil && page.Host != "" && (page.Scheme == "https" || page.Scheme == "http") {
 		h.Set("Location", page.String())
 		w.WriteHeader(http.StatusSeeOther)

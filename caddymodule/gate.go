@@ -89,11 +89,12 @@ func (g *gate) WriteHeader(status int) {
 	}
 }
 
-// inform passes a 1xx on with its fields, which belong to it alone.
+// inform passes a 1xx on with its fields, which belong to it alone: handlers
+// outside may edit the values in place.
 func (g *gate) inform(status int) {
 	real := g.ResponseWriter.Header()
-	before := maps.Clone(real)
-	maps.Copy(real, g.header)
+	before := real.Clone()
+	maps.Copy(real, g.header.Clone())
 	g.ResponseWriter.WriteHeader(status)
 	clear(real)
 	maps.Copy(real, before)
@@ -156,7 +157,7 @@ func (g *gate) settle(answer []byte) {
 	if err := g.record(answer); err != nil {
 		g.state = gateRefused
 		g.held.Reset()
-		g.ResponseWriter.Header()["Retry-After"] = retryAfter(err)
+		g.ResponseWriter.Header().Set("Retry-After", retryAfter(err))
 		g.decorate(g.ResponseWriter.Header())
 		writeProblem(g.ResponseWriter, unavailable(err))
 		return

@@ -176,7 +176,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	case http.MethodOptions:
 		h.cors.preflight(w, r)
 	default:
-		w.Header()["Allow"] = allowedMethods
+		w.Header().Set("Allow", allowedMethods)
 		writeProblem(w, event.NewProblem(http.StatusMethodNotAllowed, "Send feedback with POST, change it with PATCH or PUT on its id."))
 	}
 	return nil

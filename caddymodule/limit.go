@@ -99,8 +99,8 @@ func (e errLimited) problem() *event.Problem {
 }
 
 // retryAfter is the time to stay away, in whole seconds.
-func (e errLimited) retryAfter() []string {
-	return []string{strconv.FormatInt(int64((e.wait+time.Second-1)/time.Second), 10)}
+func (e errLimited) retryAfter() string {
+	return strconv.FormatInt(int64((e.wait+time.Second-1)/time.Second), 10)
 }
 
 // limitClient counts a request against its client's limit.
