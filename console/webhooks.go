@@ -4,13 +4,13 @@ import (
 	"encoding/base64"
 	"fmt"
 	"net/http"
-	"net/url"
 	"strings"
 	"time"
 
 	"github.com/userhero/relay/event"
 	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/relay"
+	"github.com/userhero/relay/relay/redact"
 )
 
 // webhookView is a webhook without its secrets.
@@ -121,21 +121,8 @@ func shownDuration(d time.Duration) string {
 	return s
 }
 
-// shownURL hides what is likely a secret in a URL: the password and the values
-// of the query.
-func shownURL(raw string) string {
-	u, err := url.Parse(raw)
-	if err != nil {
-		return ""
-	}
-	if query := u.Query(); len(query) > 0 {
-		for name := range query {
-			query[name] = []string{"xxxxx"} // as url.URL.Redacted writes passwords
-		}
-		u.RawQuery = query.Encode()
-	}
-	return u.Redacted()
-}
+// shownURL is a webhook's URL as the console and the API show it.
+func shownURL(raw string) string { return redact.Marked(raw) }
 
 // webhooks lists by name. A cursor is the last name of the page before, so that
 // webhooks may come and go between two pages.

@@ -34,7 +34,7 @@ const (
 type Notice struct {
 	Kind    string    `json:"kind"`
 	Webhook string    `json:"webhook"`
-	URL     string    `json:"url"` // without query
+	URL     string    `json:"url"` // without its secrets, see package redact
 	At      time.Time `json:"at"`
 	// Since is when it began to fail.
 	Since  time.Time `json:"since,omitzero"`

@@ -15,6 +15,7 @@ import (
 	"github.com/userhero/relay/event"
 	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/relay/expression"
+	"github.com/userhero/relay/relay/redact"
 )
 
 // remindWithin is for how long a notice's key keeps it from being posted twice,
@@ -404,9 +405,7 @@ func (w *webhook) noticeLocked() Notice {
 		Thread: fmt.Sprintf("%d-%d", w.id, t.Episode.UnixMilli()),
 	}
 	if w.target != nil {
-		u := *w.target.url
-		u.RawQuery, u.User, u.Fragment = "", nil, ""
-		n.URL = u.String()
+		n.URL = redact.Parsed(w.target.url)
 	}
 	return n
 }

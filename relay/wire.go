@@ -17,6 +17,8 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 	"go.opentelemetry.io/otel/trace"
+
+	"github.com/userhero/relay/relay/redact"
 )
 
 // wire follows the requests of one attempt onto the wire, where each gets a
@@ -126,19 +128,17 @@ func causeOf(ctx context.Context, err error) error {
 	return err
 }
 
-// describe are the attributes of requests to a URL, without its query.
+// describe returns the attributes of requests to a URL, without its secrets.
 func describe(to *url.URL) []attribute.KeyValue {
-	u := *to
-	u.RawQuery, u.ForceQuery, u.User, u.Fragment, u.RawFragment = "", false, nil, "", ""
 	port := 443
-	if u.Scheme == "http" {
+	if to.Scheme == "http" {
 		port = 80
 	}
-	if n, err := strconv.Atoi(u.Port()); err == nil {
+	if n, err := strconv.Atoi(to.Port()); err == nil {
 		port = n
 	}
 	return []attribute.KeyValue{
-		semconv.HTTPRequestMethodPost, semconv.URLFull(u.String()), semconv.ServerAddress(u.Hostname()), semconv.ServerPort(port),
+		semconv.HTTPRequestMethodPost, semconv.URLFull(redact.Parsed(to)), semconv.ServerAddress(to.Hostname()), semconv.ServerPort(port),
 	}
 }
 

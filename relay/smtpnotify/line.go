@@ -1,10 +1,11 @@
 package smtpnotify
 
 import (
-	"net/url"
 	"regexp"
 	"strings"
 	"unicode"
+
+	"github.com/userhero/relay/relay/redact"
 )
 
 const (
@@ -41,17 +42,8 @@ func oneLine(text string, limit int) string {
 	return b.String()
 }
 
-// publicURL is raw without what often holds a secret: user information, query
-// and fragment. What does not parse as an absolute URL is not shown at all,
-// because there is no telling which part of it is which.
-func publicURL(raw string) string {
-	u, err := url.Parse(raw)
-	if err != nil || u.Scheme == "" || u.Host == "" {
-		return ""
-	}
-	shown := url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path, RawPath: u.RawPath}
-	return oneLine(shown.String(), maxURL)
-}
+// publicURL is a URL without its secrets, as one line.
+func publicURL(raw string) string { return oneLine(redact.URL(raw), maxURL) }
 
 var urlInText = regexp.MustCompile(`(?i)[a-z][a-z0-9+.-]*://[^\s"'<>]+`)
 
