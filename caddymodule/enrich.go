@@ -48,7 +48,10 @@ func (h *Handler) countryOf(r *http.Request) string {
 			return country
 		}
 	}
-	return h.geo.countryOf(r)
+	if h.geo == nil {
+		return ""
+	}
+	return h.geo.countryOf(r, h.app.log)
 }
 
 // hint is a header field, or nothing where it is too long to be looked at; bytes

@@ -2,46 +2,116 @@ package caddymodule
 
 import (
 	"fmt"
+	"log/slog"
 	"net/http"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
 
+	"github.com/caddyserver/caddy/v2"
 	"github.com/oschwald/maxminddb-golang/v2"
 )
 
+// geoipCheck is how often a lookup looks whether the file has changed.
+const geoipCheck = time.Minute
+
+// geoips are the databases in use, by file: a reload shares the one that is
+// there.
+var geoips = caddy.NewUsagePool()
+
 // geoip looks up the country of an address in a MaxMind database, such as
 // GeoLite2-Country.mmdb.
-type geoip struct{ db *maxminddb.Reader }
+//
+// The file is read into memory, not mapped: requests may outlive the
+// configuration that opened the database, and programs that update the file may
+// write over it. The garbage collector frees a database that nobody uses.
+type geoip struct {
+	file string
+	db   atomic.Pointer[maxminddb.Reader]
 
-// openGeoIP returns nil where no file is named.
+	checked atomic.Int64 // when the file was looked at last, nanoseconds since 1970
+	mu      sync.Mutex   // guards read
+	read    os.FileInfo  // of the file that db holds
+}
+
+// openGeoIP returns the database of a file, or nil where no file is named. The
+// caller closes it.
 func openGeoIP(file string) (*geoip, error) {
 	if file == "" {
 		return nil, nil
 	}
-	db, err := maxminddb.Open(file)
+	shared, _, err := geoips.LoadOrNew(file, func() (caddy.Destructor, error) { return &geoip{file: file}, nil })
 	if err != nil {
+		return nil, err
+	}
+	g := shared.(*geoip)
+	if err := g.refresh(); err != nil {
+		_ = g.close()
 		return nil, fmt.Errorf("geoip: %w", err)
 	}
-	return &geoip{db}, nil
+	return g, nil
 }
 
-// countryOf is the client's country as two letters; empty where unknown.
-func (g *geoip) countryOf(r *http.Request) string {
-	if g == nil {
-		return ""
+// refresh reads the file if it is another one than the last time. If it cannot,
+// the database stays as it was.
+func (g *geoip) refresh() error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.checked.Store(time.Now().UnixNano())
+	info, err := os.Stat(g.file)
+	if err != nil {
+		return err
 	}
+	if g.read != nil && os.SameFile(info, g.read) && info.Size() == g.read.Size() && info.ModTime().Equal(g.read.ModTime()) {
+		return nil
+	}
+	content, err := os.ReadFile(g.file)
+	if err != nil {
+		return err
+	}
+	db, err := maxminddb.OpenBytes(content)
+	if err != nil {
+		return fmt.Errorf("%s: %w", g.file, err)
+	}
+	g.db.Store(db)
+	g.read = info
+	return nil
+}
+
+// refreshAtTimes refreshes once in geoipCheck.
+func (g *geoip) refreshAtTimes(log *slog.Logger) {
+	last, now := g.checked.Load(), time.Now().UnixNano()
+	if now-last < int64(geoipCheck) || !g.checked.CompareAndSwap(last, now) {
+		return
+	}
+	if err := g.refresh(); err != nil {
+		log.Warn("the changed geoip database cannot be read; the one before stays in use", "error", err)
+	}
+}
+
+// countryOf returns the client's country as two letters; empty if it is unknown.
+func (g *geoip) countryOf(r *http.Request, log *slog.Logger) string {
 	addr, ok := clientAddr(r)
 	if !ok {
 		return ""
 	}
+	g.refreshAtTimes(log)
 	var code string
-	if err := g.db.Lookup(addr).DecodePath(&code, "country", "iso_code"); err != nil {
+	if err := g.db.Load().Lookup(addr).DecodePath(&code, "country", "iso_code"); err != nil {
 		return ""
 	}
 	return countryOf(code)
 }
 
+// close gives the database back. Requests may use it until they end.
 func (g *geoip) close() error {
 	if g == nil {
 		return nil
 	}
-	return g.db.Close()
+	_, err := geoips.Delete(g.file)
+	return err
 }
+
+// Destruct implements caddy.Destructor. There is nothing to close: see geoip.
+func (*geoip) Destruct() error { return nil }

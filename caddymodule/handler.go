@@ -68,7 +68,8 @@ type Handler struct {
 
 	// A MaxMind database, such as GeoLite2-Country.mmdb, that tells the
 	// visitor's country from the address, for submissions without
-	// context.country and where country_header tells nothing.
+	// context.country and where country_header tells nothing. It is read into
+	// memory, and again within a minute after the file has changed.
 	GeoIP string `json:"geoip,omitempty"`
 
 	// How much one client address may submit; beyond it the answer is 429.
@@ -153,7 +154,7 @@ func (h *Handler) provisionSettings() (err error) {
 	return nil
 }
 
-// Cleanup closes what Provision opened.
+// Cleanup gives back what Provision opened.
 func (h *Handler) Cleanup() error { return h.geo.close() }
 
 // ServeHTTP answers the request, or lets the next handler answer.

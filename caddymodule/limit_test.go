@@ -1,18 +1,12 @@
 package caddymodule
 
 import (
-	"bytes"
 	"fmt"
-	"net"
 	"net/http"
-	"os"
 	"path/filepath"
 	"strconv"
 	"testing"
 	"time"
-
-	"github.com/maxmind/mmdbwriter"
-	"github.com/maxmind/mmdbwriter/mmdbtype"
 )
 
 func TestLimiterLetsABurstAndThenTheRateThrough(t *testing.T) {
@@ -113,26 +107,9 @@ func TestHoneypotCatchesRobotsUnnoticed(t *testing.T) {
 }
 
 func TestCountryComesFromTheDatabase(t *testing.T) {
-	db, err := mmdbwriter.New(mmdbwriter.Options{DatabaseType: "Test-Country", IncludeReservedNetworks: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, loopback, err := net.ParseCIDR("127.0.0.0/8")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := db.Insert(loopback, mmdbtype.Map{"country": mmdbtype.Map{"iso_code": mmdbtype.String("CH")}}); err != nil {
-		t.Fatal(err)
-	}
-	var file bytes.Buffer
-	if _, err := db.WriteTo(&file); err != nil {
-		t.Fatal(err)
-	}
 	s, h := newSite(t), newHook(t)
 	path := filepath.Join(s.dir, "country.mmdb")
-	if err := os.WriteFile(path, file.Bytes(), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	writeOver(t, path, countryDatabase(t, "CH"))
 	s.load(webhookTo(h), "userhero /feedback* {\ncountry_header X-Country\ngeoip "+path+"\n}\n")
 	s.post(`{"message":"1"}`)
 	s.post(`{"message":"2"}`, "X-Country", "US")
