@@ -3,33 +3,81 @@ package caddymodule
 import (
 	"context"
 	"log/slog"
-	"sync/atomic"
+	"sync"
 	"time"
 
 	"go.opentelemetry.io/otel/trace"
 )
 
-// complaints logs what befalls many requests at once, such as a full disk, at
-// most once a second, with the number of those it stands for.
+// complaintsEvery is the least time between two lines about the same.
+const complaintsEvery = 10 * time.Second
+
+// complaints logs what happens to many requests at once, such as a full disk:
+// the first at once, then at most one line in complaintsEvery, with the number
+// of those that it stands for besides.
 type complaints struct {
-	since  atomic.Int64 // of the last line, nanoseconds since 1970
-	silent atomic.Int64 // left out since then
+	mu    sync.Mutex  // guards everything below
+	timer *time.Timer // ends the time without lines; nil before the first
+	last  func(others int64)
+	left  int64 // out since the last line
 }
 
-// log writes a line, or counts it. The context is the request's: its span is
-// named with Caddy's own keys.
+// log writes a line, or counts it. The span of the request's context is named
+// with Caddy's own keys. The context itself is kept from the logger: Caddy adds a
+// stack trace to errors that are logged with a request's (v2.11.9).
 func (c *complaints) log(ctx context.Context, log *slog.Logger, level slog.Level, what string, attrs ...slog.Attr) {
-	now := time.Now().UnixNano()
-	last := c.since.Load()
-	if now-last < int64(time.Second) || !c.since.CompareAndSwap(last, now) {
-		c.silent.Add(1)
-		return
-	}
 	if sc := trace.SpanContextFromContext(ctx); sc.IsValid() {
 		attrs = append(attrs, slog.String("traceID", sc.TraceID().String()), slog.String("spanID", sc.SpanID().String()))
 	}
-	if others := c.silent.Swap(0); others > 0 {
-		attrs = append(attrs, slog.Int64("others", others))
+	line := func(others int64) {
+		all := attrs
+		if others > 0 {
+			all = append(all[:len(all):len(all)], slog.Int64("others", others))
+		}
+		log.LogAttrs(context.Background(), level, what, all...)
 	}
-	log.LogAttrs(ctx, level, what, attrs...)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.timer != nil {
+		c.left++
+		c.last = line
+		return
+	}
+	line(0)
+	c.timer = time.AfterFunc(complaintsEvery, c.tick)
+}
+
+// tick writes the last of the lines that were left out, or ends the time without
+// lines.
+func (c *complaints) tick() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.timer == nil {
+		return // flushed
+	}
+	if c.left == 0 {
+		c.timer = nil
+		return
+	}
+	c.writeLocked()
+	c.timer.Reset(complaintsEvery)
+}
+
+// flush writes what was left out, before the log is closed.
+func (c *complaints) flush() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.timer == nil {
+		return
+	}
+	c.timer.Stop()
+	c.timer = nil
+	if c.left > 0 {
+		c.writeLocked()
+	}
+}
+
+func (c *complaints) writeLocked() {
+	c.last(c.left - 1)
+	c.last, c.left = nil, 0
 }

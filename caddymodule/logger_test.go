@@ -2,9 +2,13 @@ package caddymodule
 
 import (
 	"bytes"
+	"fmt"
 	"log/slog"
+	"net/http"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 )
 
 func TestEngineLogsToNewestConfiguration(t *testing.T) {
@@ -33,15 +37,53 @@ func TestEngineLogsToNewestConfiguration(t *testing.T) {
 	}
 }
 
-func TestManyRefusalsMakeOneLine(t *testing.T) {
+// TestManyComplaintsMakeFewLines: each of them is in a line, or is counted in a
+// later one.
+func TestManyComplaintsMakeFewLines(t *testing.T) {
 	t.Parallel()
-	var out bytes.Buffer
-	log := slog.New(slog.NewTextHandler(&out, nil))
-	var c complaints
-	for range 1000 {
-		c.log(t.Context(), log, slog.LevelError, "submission not stored", slog.Any("error", errEngineClosed))
-	}
-	if n := strings.Count(out.String(), "\n"); n < 1 || n > 3 { // a slow machine may need more than a second
-		t.Errorf("%d lines for 1000 refusals:\n%s", n, out.String())
+	synctest.Test(t, func(t *testing.T) {
+		var out bytes.Buffer
+		log := slog.New(slog.NewTextHandler(&out, nil))
+		var c complaints
+		complain := func(times int) {
+			for range times {
+				c.log(t.Context(), log, slog.LevelError, "submission not stored", slog.Any("error", errEngineClosed))
+			}
+		}
+		for _, step := range []struct {
+			what  string
+			do    func()
+			lines int
+			ends  string
+		}{
+			{"1000 at once", func() { complain(1000) }, 1, "closed\"\n"},
+			{"10 s later", func() { time.Sleep(complaintsEvery) }, 1, "others=998\n"}, //nolint:forbidigo // time is fake here
+			{"one more", func() { complain(1) }, 0, ""},
+			{"10 s later", func() { time.Sleep(complaintsEvery) }, 1, "closed\"\n"}, //nolint:forbidigo // time is fake here
+			{"a long silence", func() { time.Sleep(time.Hour) }, 0, ""},             //nolint:forbidigo // time is fake here
+			{"three", func() { complain(3) }, 1, "closed\"\n"},
+			{"the end", c.flush, 1, "others=1\n"},
+			{"after it", func() { complain(1) }, 1, "closed\"\n"},
+		} {
+			out.Reset()
+			step.do()
+			synctest.Wait()
+			if got := out.String(); strings.Count(got, "\n") != step.lines || !strings.HasSuffix(got, step.ends) {
+				t.Errorf("%s: %q, want %d lines that end with %q", step.what, got, step.lines, step.ends)
+			}
+		}
+	})
+}
+
+// TestRefusalsAreLoggedWithoutStackTrace: Caddy adds one to errors that are
+// logged with a request's context.
+func TestRefusalsAreLoggedWithoutStackTrace(t *testing.T) {
+	s, h := newSite(t), newHook(t)
+	s.load(webhookTo(h)+"max_disk 1MiB\n", intake)
+	body := fmt.Sprintf(`{"message":%q}`, strings.Repeat("x", 50_000))
+	eventually(t, func() bool { return s.post(body).Status == http.StatusServiceUnavailable })
+	line := grep(s.log(), "submission not stored")
+	if !strings.Contains(line, `"reason":"full"`) || strings.Contains(line, "stacktrace") || strings.Contains(line, ".go:") {
+		t.Errorf("logged: %s", line)
 	}
 }
