@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -68,6 +70,102 @@ func TestReloadsUnderLoadLoseNothing(t *testing.T) {
 	if len(feedback) != int(sent.Load()) {
 		t.Errorf("%d submissions were accepted, %d arrived", sent.Load(), len(feedback))
 	}
+	if strings.Contains(s.log(), "panic") {
+		t.Error("the log tells of a panic")
+	}
+}
+
+// TestReloadsUnderLoadKeepAnswersAsTheyAre reloads with everything that edits
+// headers and with a geoip database that is written over: nothing crashes, and
+// answers stay as the first one was. RELAY_RELOADS says how often.
+func TestReloadsUnderLoadKeepAnswersAsTheyAre(t *testing.T) {
+	reloads := 15
+	if n, err := strconv.Atoi(os.Getenv("RELAY_RELOADS")); err == nil {
+		reloads = n
+	}
+	const clients = 4
+	s, h := newSite(t), newHook(t)
+	database := filepath.Join(s.dir, "country.mmdb")
+	writeOver(t, database, countryDatabase(t, "CH"))
+	block := fmt.Sprintf(`
+	encode
+	templates {
+		mime text/plain
+	}
+	header +Vary X-Added
+	header -X-Nothing
+	header ?X-Default yes
+	header >X-Deferred yes
+	header >Content-Type application/json "application/json; charset=utf-8"
+	header >Cache-Control no-store "no-store, private"
+	header >Access-Control-Allow-Origin https https
+	@feedback path /feedback /feedback/*
+	userhero @feedback {
+		allow_origin https://app.example.com
+		geoip %s
+	}
+	handle_path /relay/* {
+		userhero_console {
+			no_auth
+		}
+	}
+	`, database)
+	s.load(webhookTo(h), block)
+	submit := func(key string) (answer, error) {
+		return request(http.MethodPost, "http://"+s.address+"/feedback", `{"message":"under load"}`,
+			"Idempotency-Key", key, "Origin", "https://app.example.com", "Content-Type", "application/json", "Accept-Encoding", "gzip")
+	}
+	fields := []string{"Content-Type", "Cache-Control", "Vary", "Access-Control-Allow-Origin", "Access-Control-Expose-Headers", "X-Default", "X-Deferred"}
+	first, err := submit("first")
+	if err != nil || first.Status != http.StatusAccepted || first.Header.Get("Content-Type") != "application/json; charset=utf-8" {
+		t.Fatalf("the first answer: %v %+v", err, first)
+	}
+
+	var sent atomic.Int64
+	sent.Add(1)
+	stop := make(chan struct{})
+	var load sync.WaitGroup
+	for c := range clients {
+		load.Go(func() {
+			for n := 0; ; n++ {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				a, err := submit(fmt.Sprintf("client-%d-%d", c, n))
+				if err != nil {
+					n-- // with the same key again: see submitUntilAnswered
+					continue
+				}
+				sent.Add(1)
+				if a.Status != http.StatusAccepted {
+					t.Errorf("a submission during reloads: %d %s", a.Status, a.Body)
+				}
+				for _, name := range fields {
+					if !slices.Equal(a.Header[name], first.Header[name]) {
+						t.Errorf("%s was %q, is %q", name, first.Header[name], a.Header[name])
+						return
+					}
+				}
+			}
+		})
+	}
+	for i := range reloads {
+		writeOver(t, database, nil) // as programs do that update it in place
+		writeOver(t, database, countryDatabase(t, []string{"CH", "AT"}[i%2]))
+		s.load(webhookTo(h)+fmt.Sprintf("timeout %ds\n", 10+i), block)
+		a, err := request(http.MethodGet, "http://"+s.address+"/relay/api/status", "")
+		for err != nil && t.Context().Err() == nil { // the connection was one to the server before
+			a, err = request(http.MethodGet, "http://"+s.address+"/relay/api/status", "")
+		}
+		if a.Status != http.StatusOK || a.Header.Get("Content-Type") != "application/json; charset=utf-8" {
+			t.Errorf("the API after reload %d: %d %s", i, a.Status, a.Header.Get("Content-Type"))
+		}
+	}
+	close(stop)
+	load.Wait()
+	h.await(t, int(sent.Load()))
 	if strings.Contains(s.log(), "panic") {
 		t.Error("the log tells of a panic")
 	}
