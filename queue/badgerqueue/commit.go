@@ -49,8 +49,10 @@ type committer struct {
 	recent *recents
 	batch  batch
 	log    *commitLog // nil: Badger syncs, or nobody
-	former bool       // the store on disk has an older format: the next commit gives it this one
-	errs   []error    // of the batch's operations
+	// outdated reports that the store on disk has an older format: the next commit
+	// gives it this one.
+	outdated bool
+	errs     []error // of the batch's operations
 
 	maxEntries, maxBytes int // of one Badger transaction
 	timer                *time.Timer
@@ -59,7 +61,7 @@ type committer struct {
 func (c *committer) init(s *Store) {
 	c.s = s
 	c.state = *s.shown.Load()
-	c.former = s.former
+	c.outdated = s.outdated
 	c.recent = new(recents)
 	if !badgerSyncs() && !s.o.unsynced {
 		c.log = newCommitLog(s.db)
@@ -319,7 +321,7 @@ func (e firstLine) Unwrap() error { return e.error }
 
 // applied makes the committed batch visible to lanes and readers.
 func (c *committer) applied(b *batch) {
-	c.state, c.former = b.stateOf, false
+	c.state, c.outdated = b.stateOf, false
 	shown := c.state
 	c.s.shown.Store(&shown)
 	for seq := range b.retired {

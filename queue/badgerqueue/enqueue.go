@@ -243,7 +243,7 @@ func (b *batch) held(e *queue.Entry) (heldFeedback, error) {
 		if !h.is || h.seq != e.Replaces.Seq() || e.Replaces.Tag() != b.s.tags.of(h.seq) {
 			return h, fmt.Errorf("%s has another latest event than %s: %w", e.Feedback, e.Replaces, queue.ErrConflict)
 		}
-	case h.is:
+	case h.is: // Promise 6: creating feedback never replaces any.
 		if h.former {
 			h.origin, err = formerOrigin(b.txn, e.Feedback)
 		}

@@ -64,6 +64,9 @@ func descend(d *json.Decoder, member string) bool {
 // formerFeedback finds a feedback by its F key; badger.ErrKeyNotFound if there is
 // none, or if it is another project's.
 func (s *Store) formerFeedback(txn *badger.Txn, id queue.FeedbackID) (feedback, error) {
+	if s.former == 0 {
+		return feedback{}, badger.ErrKeyNotFound
+	}
 	seq, err := getRecord(txn, formerKey(id.ID), decodeSeq)
 	if err != nil {
 		return feedback{}, err
@@ -74,7 +77,7 @@ func (s *Store) formerFeedback(txn *badger.Txn, id queue.FeedbackID) (feedback, 
 		return feedback{}, badger.ErrKeyNotFound
 	case err != nil:
 		return feedback{}, err
-	case e.Feedback != id:
+	case e.Feedback != id: // Promise 6: an old key counts for the project of its event only.
 		return feedback{}, badger.ErrKeyNotFound
 	}
 	return feedback{seq: seq}, nil

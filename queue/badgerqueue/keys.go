@@ -121,7 +121,7 @@ func feedbackPrefix(id string) []byte {
 }
 
 func feedbackKey(f queue.FeedbackID) []byte {
-	k := binary.AppendUvarint(feedbackPrefix(f.ID), uint64(len(f.Project)))
+	k := binary.AppendUvarint(feedbackPrefix(f.ID), uint64(len(f.Project))) // Promise 6: feedback is known by its project and id together.
 	if len(f.Project) <= longestProject {
 		return append(k, f.Project...)
 	}

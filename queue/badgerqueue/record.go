@@ -390,8 +390,7 @@ func decodeFeedback(key, rec []byte) (f feedback, err error) {
 		return f, fmt.Errorf("%w %q: %d bytes of feedback", errDamaged, key, n)
 	}
 	f.seq = binary.BigEndian.Uint64(p)
-	if len(p) > 8 {
-		copy(f.origin[:], p[8:])
+	if copy(f.origin[:], p[8:]); f.origin != [32]byte{} {
 		f.answer = bytes.Clone(p[8+len(f.origin):])
 	}
 	return f, nil
@@ -438,6 +437,9 @@ func decodeWebhook(key, rec []byte) (queue.Webhook, error) {
 type format struct {
 	version uint64
 	tags    tags
+	// former is the newest event of before the store had this format, if it had
+	// another: F keys may lead to events up to this one, and to none after it.
+	former uint64
 }
 
 // tags are the random numbers in a store's event ids, one for each of its lives.
@@ -469,7 +471,7 @@ func (t tags) of(seq uint64) (tag uint32) {
 }
 
 // encode writes version, first tag, and how many more there are, each with the
-// number it counts from.
+// number it counts from; then former.
 func (f format) encode() []byte {
 	b := binary.AppendUvarint(record(16), f.version)
 	b = binary.BigEndian.AppendUint32(b, f.tags[0].tag)
@@ -477,6 +479,7 @@ func (f format) encode() []byte {
 	for _, t := range f.tags[1:] {
 		b = binary.BigEndian.AppendUint32(binary.AppendUvarint(b, t.from), t.tag)
 	}
+	b = binary.AppendUvarint(b, f.former)
 	return seal(keyFormat, b)
 }
 
@@ -498,6 +501,9 @@ func decodeFormat(rec []byte) (f format, err error) {
 			life(r.uvarint())
 		}
 	}
+	if len(r.b) > 0 { // format 2 wrote no more
+		f.former = r.uvarint()
+	}
 	if r.bad {
 		return f, fmt.Errorf("%w %q: short", errDamaged, keyFormat)
 	}
@@ -515,20 +521,8 @@ type state struct {
 	swept uint64
 	ended int64 // no X key is older; unix nanoseconds
 	// at is the store's time of the last commit, and shift how far the time of
-	// day was ahead of it; in nanoseconds. Older builds wrote neither, nor dead.
+	// day was ahead of it; in nanoseconds. Older builds wrote neither.
 	at, shift int64
-	// dead is about how many bytes of the store's files hold what was removed or
-	// overwritten: Badger gives them back when it merges tables.
-	dead int64
-	// rewound counts how often the sweep cursor was put back since the store was
-	// opened. It is not stored.
-	rewound uint64
-}
-
-// rewind has the sweep begin with the first event again.
-func (s *state) rewind() {
-	s.swept = 0
-	s.rewound++
 }
 
 func (s state) encode() []byte {
@@ -540,7 +534,6 @@ func (s state) encode() []byte {
 	b = binary.AppendVarint(b, s.ended)
 	b = binary.AppendVarint(b, s.at)
 	b = binary.AppendVarint(b, s.shift)
-	b = binary.AppendVarint(b, s.dead)
 	return seal(keyState, b)
 }
 
@@ -553,9 +546,6 @@ func decodeState(rec []byte) (s state, err error) {
 	s = state{seq: r.uvarint(), events: r.varint(), webhook: queue.WebhookID(r.uvarint()), noted: r.uvarint(), swept: r.uvarint(), ended: r.varint()}
 	if len(r.b) > 0 {
 		s.at, s.shift = r.varint(), r.varint()
-	}
-	if len(r.b) > 0 {
-		s.dead = r.varint()
 	}
 	if r.bad {
 		return s, fmt.Errorf("%w %q: short", errDamaged, keyState)

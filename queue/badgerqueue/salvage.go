@@ -420,6 +420,6 @@ func (m *mender) counters() error {
 	if err := m.b.set(keyState, st.encode(), 0); err != nil {
 		return err
 	}
-	m.f.version, m.f.tags = formatVersion, append(m.f.tags, newTag(m.seq+1))
+	m.f.version, m.f.tags, m.f.former = formatVersion, append(m.f.tags, newTag(m.seq+1)), 0
 	return m.b.set(keyFormat, m.f.encode(), 0)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -80,11 +81,12 @@ func BenchmarkEnqueue(b *testing.B) {
 				ws = append(ws, newWebhook(b, s, fmt.Sprint(i)))
 			}
 			body := make([]byte, 1024)
+			var n atomic.Int64
 			b.SetParallelism(32)
 			b.ReportAllocs()
 			b.RunParallel(func(pb *testing.PB) {
 				for pb.Next() {
-					e := entry(1, ws...)
+					e := entry(int(n.Add(1)), ws...)
 					e.Body = body
 					if _, err := s.Enqueue(context.Background(), e); err != nil {
 						b.Error(err)
@@ -124,11 +126,12 @@ func BenchmarkDeliver(b *testing.B) {
 		}
 	}()
 	body := make([]byte, 1024)
+	var n atomic.Int64
 	b.SetParallelism(32)
 	b.ReportAllocs()
 	b.RunParallel(func(pb *testing.PB) {
 		for pb.Next() {
-			e := entry(1, w)
+			e := entry(int(n.Add(1)), w)
 			e.Body = body
 			if _, err := s.Enqueue(context.Background(), e); err != nil {
 				b.Error(err)
