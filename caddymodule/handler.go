@@ -130,7 +130,7 @@ func (h *Handler) Validate() error {
 	if h.MaxBody < 1 || h.MaxBody > largestMaxBody {
 		return fmt.Errorf("max_body must be between 1 and %d bytes, is %d", largestMaxBody, h.MaxBody)
 	}
-	if h.project.perRequest && h.UpdateAuth != "" && !h.token.perRequest {
+	if h.project.perRequest && h.UpdateAuth != "" && !h.token.perRequest { // Promise 6: a token is worth nothing for other projects.
 		return errors.New("update_auth: with this token anybody who holds it could change the feedback of every project;" +
 			" project depends on the request, so the token must too: use a placeholder that a map directive sets for each project")
 	}

@@ -37,7 +37,7 @@ func (s scope) admit(project string) error {
 	if s.project == "" || project == s.project {
 		return nil
 	}
-	return event.NewProblem(http.StatusUnprocessableEntity, "This address takes feedback of another project.",
+	return event.NewProblem(http.StatusUnprocessableEntity, "This address takes feedback of another project.", // Promise 6: a directive takes and changes feedback of its project only.
 		event.FieldError{Pointer: "/projectId", Detail: "is another project; leave it out or send " + s.project})
 }
 
@@ -118,7 +118,7 @@ func (s setting) of(r *http.Request) (string, error) {
 		return "", errors.New("the request has no placeholders")
 	}
 	value, err := resolveSecret(repl, s.text)
-	if err == nil && value == "" {
+	if err == nil && value == "" { // Promise 6: an empty placeholder never means every project.
 		err = fmt.Errorf("%s is empty", s.text)
 	}
 	return value, err

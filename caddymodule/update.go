@@ -82,7 +82,7 @@ func (h *Handler) change(r *http.Request, header http.Header, s scope, id string
 	if err != nil {
 		return nil, queue.Receipt{}, err
 	}
-	if key.Name != "" {
+	if key.Name != "" { // Promise 1: an update that comes again is not applied to what others have changed since.
 		// Before anything else: the feedback may have changed since, or be gone.
 		receipt, err := h.app.repeat(ctx, key)
 		if !errors.Is(err, queue.ErrNotFound) {
