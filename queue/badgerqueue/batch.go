@@ -84,6 +84,9 @@ func (b *batch) takes(op operation) bool {
 // once, counters, cursors, the time.
 func (b *batch) finish() error {
 	for seq, t := range b.touched {
+		if seq <= b.c.state.seq {
+			b.stateOf.dead += int64(t.size) + entryOverhead // the record before
+		}
 		key := b.key(prefixDeliveries, seq)
 		if err := b.set(key, t.ds.encode(key, b.record(t.size))); err != nil {
 			return err
@@ -91,7 +94,9 @@ func (b *batch) finish() error {
 	}
 	for h, added := range b.hooks {
 		key := laneKey(h.id)
-		if err := b.set(key, encodeLane(key, h.counts, h.storedMarks(added))); err != nil {
+		rec := encodeLane(key, h.counts, h.storedMarks(added))
+		b.stateOf.dead += int64(len(key)+len(rec)) + entryOverhead
+		if err := b.set(key, rec); err != nil {
 			return err
 		}
 	}
@@ -103,6 +108,7 @@ func (b *batch) finish() error {
 	// Every transaction writes the state, moved or not: its newest version tells
 	// inspect how far the tables go.
 	b.stateOf.at, b.stateOf.shift = b.now.UnixNano(), b.s.clock.readShift()
+	b.stateOf.dead += stateSize + entryOverhead
 	return b.set(keyState, b.stateOf.encode())
 }
 
@@ -134,15 +140,21 @@ func (b *batch) setFor(ttl time.Duration, key, value []byte) error {
 	return b.txn.SetEntry(e)
 }
 
+// delete writes a tombstone, which stays in the files as long as what it covers.
 func (b *batch) delete(key []byte) error {
 	b.wrote(len(key))
+	b.stateOf.dead += int64(len(key)) + entryOverhead
 	return b.txn.Delete(key)
 }
 
+const (
+	entryOverhead = 24 // of Badger, about, in bytes
+	stateSize     = 64 // of the state record, about
+)
+
 func (b *batch) wrote(n int) {
-	const overhead = 24 // of Badger, about
 	b.entries++
-	b.bytes += n + overhead
+	b.bytes += n + entryOverhead
 }
 
 // deliveriesOf returns an event's deliveries as this batch leaves them. What is

@@ -113,9 +113,11 @@ func TestStateOfAnOlderBuildIsRead(t *testing.T) {
 	t.Parallel()
 	want := state{seq: 7, events: 6, webhook: 5, noted: 4, swept: 3, ended: 2}
 	rec := want.encode()
-	old := seal(keyState, rec[:len(rec)-2]) // at and shift are a byte each
-	got, err := decodeState(old)
-	if err != nil || got != want {
-		t.Fatalf("%+v, %v; want %+v", got, err, want)
+	for _, without := range []int{1, 3} { // dead, at and shift are a byte each
+		old := seal(keyState, append([]byte(nil), rec[:len(rec)-without]...))
+		got, err := decodeState(old)
+		if err != nil || got != want {
+			t.Errorf("without %d bytes: %+v, %v; want %+v", without, got, err, want)
+		}
 	}
 }

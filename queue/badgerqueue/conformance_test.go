@@ -48,6 +48,10 @@ func TestKeepsEveryPromise(t *testing.T) {
 			t.Helper()
 			return open(t, badgerqueue.Options{Path: t.TempDir(), Retention: 10 * time.Second, Clock: c})
 		},
+		OpenWithin: func(t *testing.T, l queue.Limits) queue.Queue {
+			t.Helper()
+			return open(t, badgerqueue.Options{Path: t.TempDir(), Retention: l.Retention, MaxDisk: l.MaxDisk})
+		},
 		Reopen: func(t *testing.T, q queue.Queue) queue.Queue {
 			t.Helper()
 			return open(t, optionsOf(t, q))

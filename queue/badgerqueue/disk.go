@@ -109,11 +109,6 @@ func (d *disk) measure() {
 	d.size.Store(folderSize(d.path))
 }
 
-// near tells whether finished events should go early.
-func (d *disk) near() bool {
-	return d.max > 0 && float64(d.used()) >= nearMax*float64(d.max)
-}
-
 func (d *disk) roomToOpen() error {
 	if free := d.free(); free >= 0 && free < d.write {
 		return fmt.Errorf("%w: %s free at %s, and opening the store needs %s; free some space and start again",

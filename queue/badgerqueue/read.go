@@ -120,3 +120,14 @@ func scanKeys(txn *badger.Txn, prefix, start []byte, visit func(key []byte) bool
 		}
 	}
 }
+
+// scanItems calls visit with the item of every key of a prefix, without its value.
+func scanItems(txn *badger.Txn, prefix []byte, visit func(item *badger.Item)) {
+	o := badger.DefaultIteratorOptions
+	o.Prefix, o.PrefetchValues = prefix, false
+	it := txn.NewIterator(o)
+	defer it.Close()
+	for it.Seek(prefix); it.ValidForPrefix(prefix); it.Next() {
+		visit(it.Item())
+	}
+}

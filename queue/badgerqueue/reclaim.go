@@ -3,6 +3,7 @@ package badgerqueue
 import (
 	"context"
 	"runtime/debug"
+	"slices"
 	"time"
 )
 
@@ -21,6 +22,14 @@ const (
 	memoryEvery = 8 * time.Second
 	// fillerSize is what one filling write adds to a memtable.
 	fillerSize = 512 << 10
+	// givenStep is how many bytes must have come back before that is written down.
+	givenStep = 1 << 20
+	// restLooks is how many looks after a rewrite the size of the files is believed.
+	restLooks = 4
+	// urgentEvery is the least time between two rewrites near max_disk, and
+	// urgentRest how many times as long as a rewrite took the next one waits.
+	urgentEvery = 5 * time.Second
+	urgentRest  = 4
 )
 
 // reclaimer gives the disk back what removed events leave. Badger removes by
@@ -28,11 +37,26 @@ const (
 // which it does only as new data comes in. So after a busy time the tree is
 // rewritten once, in two steps: the tombstones in memory go to disk, and then
 // every level is merged into the last.
+//
+// It also estimates how much of the files is live. Near max_disk finished events go
+// early, and how many must go cannot be seen from the files: what was removed stays
+// in them until tables are merged.
 type reclaimer struct {
 	s       *Store
 	removed int64
 	flushed bool
-	last    time.Time // of a rewrite
+	last    time.Time     // of a rewrite
+	took    time.Duration // the last rewrite
+	// expected is the size of the files if Badger had given nothing back since they
+	// were last measured as small. While tables are merged both the old and the new
+	// ones are there: then the files are larger for a while.
+	expected int64
+	seen     int64    // disk.ever, as counted in expected
+	sizes    [5]int64 // the last sizes
+	given    int64    // bytes that came back and are not yet taken from state.dead
+	// After a rewrite, files that are not needed any more go within some looks.
+	resting int
+	dropped int64     // what was dead before the rewrite
 	freed   time.Time // when memory was given back
 	// What watch saw.
 	written, at int64
@@ -59,41 +83,140 @@ func (r *reclaimer) freeMemory() {
 	r.freed = time.Now()
 }
 
+// measure looks how much of what was removed has come back.
+func (r *reclaimer) measure(ctx context.Context) error {
+	size, written := r.s.disk.size.Load(), r.s.disk.ever.Load()
+	if r.expected == 0 {
+		r.startFrom(size)
+	}
+	r.expected += written - r.seen
+	r.seen = written
+	copy(r.sizes[1:], r.sizes[:])
+	r.sizes[0] = size
+	if r.resting > 0 {
+		if r.resting--; r.resting > 0 {
+			return nil
+		}
+		r.startFrom(size)
+		return r.revive(ctx, r.dropped)
+	}
+	if size >= r.expected {
+		if !r.s.compactions.busy() {
+			r.expected = max(r.expected, slices.Min(r.sizes[:])) // larger for good
+		}
+		return nil
+	}
+	r.given += r.expected - size
+	r.expected = size
+	if r.given < givenStep {
+		return nil
+	}
+	given := r.given
+	r.given = 0
+	return r.revive(ctx, given)
+}
+
+// startFrom takes a size for what the files hold.
+func (r *reclaimer) startFrom(size int64) {
+	r.expected, r.seen, r.given = size, r.s.disk.ever.Load(), 0
+	for i := range r.sizes {
+		r.sizes[i] = size
+	}
+}
+
+// revive writes down that so many bytes of the files are not dead any more.
+func (r *reclaimer) revive(ctx context.Context, n int64) error {
+	return r.s.commit(ctx, 2, 256, func(b *batch) error {
+		b.stateOf.dead = max(b.stateOf.dead-n, 0)
+		return nil
+	})
+}
+
+// dead is how many bytes of the files hold nothing any more.
+func (r *reclaimer) dead() int64 { return max(r.s.shown.Load().dead-r.given, 0) }
+
+// excess is how many bytes of finished events must go for the store to be below
+// the share of max_disk from which they go early.
+func (r *reclaimer) excess() int64 {
+	if r.s.disk.max == 0 || r.resting > 0 {
+		return 0
+	}
+	return max(r.expected-r.dead()-int64(nearMax*float64(r.s.disk.max)), 0)
+}
+
+// urgent reports whether the store is close to max_disk by what was removed.
+func (r *reclaimer) urgent() bool {
+	m := r.s.disk.max
+	return m > 0 && r.resting == 0 &&
+		float64(r.s.disk.used()) >= (1+nearMax)/2*float64(m) &&
+		r.dead() >= max(m/64, givenStep) &&
+		time.Since(r.last) >= max(urgentEvery, urgentRest*r.took)
+}
+
 // reclaim is told what a sweep has removed, and takes the next step where its
 // time has come.
 func (r *reclaimer) reclaim(ctx context.Context, removed int64) error {
 	r.removed += removed
 	switch {
+	case r.urgent():
 	case r.removed < reclaimFrom,
 		removed > reclaimFrom/8, // there is more to come
 		r.rate > reclaimRate,
 		!r.last.IsZero() && time.Since(r.last) < r.s.bounds.reclaim:
 		return nil
-	case !r.flushed:
+	}
+	if !r.flushed {
 		r.flushed = true
 		err := r.flush(ctx)
 		r.watch() // that was no business
 		return err
 	}
 	r.removed, r.flushed = 0, false
+	began, dead := time.Now(), r.dead()
 	err := r.s.db.Flatten(1)
 	r.last = time.Now()
+	r.took = r.last.Sub(began)
 	r.s.disk.measure()
-	return err
+	if err != nil || r.s.db.Levels()[0].NumTables > 0 { // a tree of one level is left as it is
+		return err
+	}
+	r.resting, r.dropped, r.given = restLooks, dead, 0
+	return nil
 }
 
 // flush makes Badger write its memtable to disk, by filling it: there is no
-// other way to ask. It takes one memtable's worth of writes of one key.
+// other way to ask. It takes at most one memtable's worth of writes of one key,
+// and ends when Badger has begun another log.
 func (r *reclaimer) flush(ctx context.Context) error {
 	filler := make([]byte, fillerSize)
-	for written := 0; written <= memTableSize; written += fillerSize {
+	first, err := newestLog(r.s.o.Path)
+	if err != nil {
+		return err
+	}
+	for written := 0; written <= memTableSize+fillerSize; written += fillerSize {
 		if !r.s.disk.roomToWrite() {
 			return nil
 		}
-		err := r.s.commit(ctx, 2, fillerSize+256, func(b *batch) error { return b.set(keyFiller, filler) })
+		err := r.s.commit(ctx, 2, fillerSize+256, func(b *batch) error {
+			b.stateOf.dead += fillerSize
+			return b.set(keyFiller, filler)
+		})
 		if err != nil {
+			return err
+		}
+		r.s.disk.written.Add(-fillerSize) // it is gone with the rewrite
+		if log, err := newestLog(r.s.o.Path); err != nil || log != first {
 			return err
 		}
 	}
 	return nil
+}
+
+// newestLog is the name of the log that Badger writes to.
+func newestLog(path string) (string, error) {
+	files, err := storeFiles(path)
+	if err != nil || len(files.logs) == 0 {
+		return "", err
+	}
+	return files.logs[len(files.logs)-1], nil
 }

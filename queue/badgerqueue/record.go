@@ -521,8 +521,20 @@ type state struct {
 	swept uint64
 	ended int64 // no X key is older; unix nanoseconds
 	// at is the store's time of the last commit, and shift how far the time of
-	// day was ahead of it; in nanoseconds. Older builds wrote neither.
+	// day was ahead of it; in nanoseconds. Older builds wrote neither, nor dead.
 	at, shift int64
+	// dead is about how many bytes of the store's files hold what was removed or
+	// overwritten: Badger gives them back when it merges tables.
+	dead int64
+	// rewound counts how often the sweep cursor was put back since the store was
+	// opened. It is not stored.
+	rewound uint64
+}
+
+// rewind has the sweep begin with the first event again.
+func (s *state) rewind() {
+	s.swept = 0
+	s.rewound++
 }
 
 func (s state) encode() []byte {
@@ -534,6 +546,7 @@ func (s state) encode() []byte {
 	b = binary.AppendVarint(b, s.ended)
 	b = binary.AppendVarint(b, s.at)
 	b = binary.AppendVarint(b, s.shift)
+	b = binary.AppendVarint(b, s.dead)
 	return seal(keyState, b)
 }
 
@@ -546,6 +559,9 @@ func decodeState(rec []byte) (s state, err error) {
 	s = state{seq: r.uvarint(), events: r.varint(), webhook: queue.WebhookID(r.uvarint()), noted: r.uvarint(), swept: r.uvarint(), ended: r.varint()}
 	if len(r.b) > 0 {
 		s.at, s.shift = r.varint(), r.varint()
+	}
+	if len(r.b) > 0 {
+		s.dead = r.varint()
 	}
 	if r.bad {
 		return s, fmt.Errorf("%w %q: short", errDamaged, keyState)

@@ -1,6 +1,7 @@
 package badgerqueue
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"time"
@@ -20,8 +21,6 @@ const (
 	// sweepScan bounds the events one step looks at.
 	sweepScan  = 16384
 	orphanKeys = 1024
-	// evictTo is the share of max_disk that early eviction aims for.
-	evictTo = 0.75
 )
 
 // sweep removes what retention and max_disk say, until the store stops.
@@ -56,7 +55,11 @@ func (s *Store) sweep() {
 		s.disk.measure()
 		space.watch()
 		space.freeMemory()
-		removed, err := s.sweepOnce(ctx)
+		err := space.measure(ctx)
+		if err != nil && ctx.Err() == nil {
+			s.log.Error("keeping what the store's files hold", "error", err)
+		}
+		removed, err := s.sweepOnce(ctx, space.excess())
 		if err != nil && ctx.Err() == nil {
 			s.log.Error("removing old events", "error", err)
 		}
@@ -90,29 +93,49 @@ func (s *Store) wakeLanes() {
 	}
 }
 
-// sweepOnce removes what may go now and returns about how many bytes that was.
-func (s *Store) sweepOnce(ctx context.Context) (removed int64, err error) {
-	excess := int64(0)
-	if s.disk.near() {
-		excess = s.disk.used() - int64(evictTo*float64(s.o.MaxDisk))
-	}
-	for _, next := range []func(context.Context, bool) (int64, bool, error){s.sweepEnded, s.sweepSequence} {
-		for more := true; more; {
-			var n int64
-			n, more, err = next(ctx, removed < excess)
-			removed += n
-			if err != nil {
-				return removed, err
+// pass is one round of the sweep.
+type pass struct {
+	// old is the time, by the store's clock, at which what expires now ended.
+	old time.Time
+	// excess is how many bytes of finished events go before they expire.
+	excess int64
+	// removed is about how many bytes went so far.
+	removed int64
+	// from is where the sweep goes on among the X keys.
+	from waiting
+	// held says that the sweep has passed an X key that stays.
+	held bool
+}
+
+// early reports whether finished events go before they expire.
+func (p *pass) early() bool { return p.removed < p.excess }
+
+// sweepOnce removes what may go now, and of finished events that may stay for a
+// while the oldest, up to excess bytes. It returns about how many bytes went.
+func (s *Store) sweepOnce(ctx context.Context, excess int64) (removed int64, err error) {
+	p := pass{old: s.clock.now().Add(-s.o.Retention)}
+	for {
+		p.from, p.held = waiting{due: s.shown.Load().ended}, false
+		for _, step := range []func(context.Context, *pass) (bool, error){s.sweepEnded, s.sweepSequence} {
+			for more := true; more; {
+				if more, err = step(ctx, &p); err != nil {
+					return p.removed, err
+				}
 			}
 		}
+		// What has expired goes first, wherever it is.
+		if p.excess == excess || excess <= p.removed {
+			break
+		}
+		p.excess = excess
 	}
 	if s.orphans.Swap(false) {
 		if err := s.sweepOrphans(ctx); err != nil {
 			s.orphans.Store(true)
-			return removed, err
+			return p.removed, err
 		}
 	}
-	return removed, nil
+	return p.removed, s.sweepActivities(ctx, p.old)
 }
 
 // finished is an event that may go, as the sweep saw it.
@@ -121,70 +144,92 @@ type finished struct {
 	feedback queue.FeedbackID
 	attempts [][]byte // keys
 	size     int64
-	ended    waiting // its X key, where due is not 0
+	created  time.Time // by the store's clock
+	ended    time.Time
+	parked   bool    // what waits is parked, and has expired
+	key      waiting // its X key, where due is not 0
+}
+
+// step collects what one transaction of the sweep does.
+type step struct {
+	gone  []finished
+	later []finished // to be found by an X key when it may go
+	stale [][]byte   // X keys of events that are gone or wait
+	size  int64      // of gone
+}
+
+// full reports whether the step has enough to do.
+func (st *step) full(p *pass) bool {
+	return len(st.gone)+len(st.later)+len(st.stale) >= sweepBatch || p.early() && p.removed+st.size >= p.excess
+}
+
+func (st *step) take(f finished) {
+	st.gone = append(st.gone, f)
+	st.size += f.size
 }
 
 // sweepSequence goes on from the sweep cursor. More tells that there may be more
 // to do at once.
-func (s *Store) sweepSequence(ctx context.Context, early bool) (removed int64, more bool, err error) {
-	old := s.clock.now().Add(-s.o.Retention)
-	from, err := s.announceSweep(ctx, old, early)
+func (s *Store) sweepSequence(ctx context.Context, p *pass) (more bool, err error) {
+	from, rewound, err := s.announceSweep(ctx, p)
 	if err != nil || from == 0 {
-		return 0, false, err
+		return false, err
 	}
 	defer s.sweeping.Store(0) // the cursor is where it may be by then
-	var gone []finished
-	var later []waiting
+	var st step
 	swept := from
 	err = s.view(ctx, func(txn *badger.Txn) error {
 		return scan(txn, []byte{prefixEvent}, eventKey(from), func(key, rec []byte) (bool, error) {
-			if len(gone)+len(later) >= sweepBatch || seqOf(key) >= from+sweepScan {
+			seq := seqOf(key)
+			if st.full(p) || seq >= from+sweepScan {
 				more = true
 				return false, nil
 			}
 			e, err := decodeEvent(key, rec, s.tags)
 			if err != nil {
 				_ = s.report("removing old events", err)
-				swept = seqOf(key) + 1
+				swept = seq + 1
 				return true, nil
 			}
-			created, young := s.young(&e, old)
-			if young && !early {
+			created, young := s.young(&e, p.old)
+			if young && !p.early() {
 				return false, nil
 			}
-			ds, err := getDeliveries(txn, seqOf(key))
+			ds, err := getDeliveries(txn, seq)
 			if err != nil {
 				_ = s.report("removing old events", err)
-				swept = seqOf(key) + 1
+				swept = seq + 1
 				return true, nil
 			}
-			swept = seqOf(key) + 1
-			switch ended := endedAt(created, ds); {
-			case s.waits(ds, !created.After(old)): // its settlement will tell
-			case early || !ended.After(old):
-				gone = append(gone, s.finished(txn, &e, len(rec), waiting{}))
+			swept = seq + 1
+			f := finished{seq: seq, created: created, ended: endedAt(created, ds), parked: s.waits(ds, false)}
+			switch {
+			case s.waits(ds, true): // its settlement leaves an X key
+			case f.mayGo(p):
+				st.take(s.measured(txn, f, &e, ds))
 			default:
-				later = append(later, waiting{due: ended.UnixNano(), seq: seqOf(key)})
+				st.later = append(st.later, f)
 			}
 			return true, nil
 		})
 	})
 	if err != nil || swept == from {
-		return 0, false, err
+		return false, err
 	}
-	return s.remove(ctx, gone, func(b *batch) error {
-		for _, at := range later {
-			if ds, err := b.deliveriesOf(at.seq); err != nil || s.waits(ds, true) {
-				continue // requeued since: its settlement will tell
-			}
-			b.stateOf.ended = min(b.stateOf.ended, at.due)
-			if err := b.set(endedKey(at), nil); err != nil {
-				return err
-			}
+	removed, err := s.remove(ctx, &st, func(b *batch) error {
+		if b.stateOf.rewound == rewound { // else the sweep begins anew, from the first event
+			b.stateOf.swept = max(b.stateOf.swept, swept)
 		}
-		b.stateOf.swept = max(b.stateOf.swept, swept)
 		return nil
-	}, more, len(later))
+	})
+	p.removed += removed
+	return more, err
+}
+
+// mayGo reports whether an event goes in this pass. Before its time goes only what
+// does not wait: what is parked waits until it has expired.
+func (f *finished) mayGo(p *pass) bool {
+	return !f.ended.After(p.old) || p.early() && !f.parked
 }
 
 // announceSweep finds where the sweep goes on, and has the committer know how far
@@ -193,12 +238,16 @@ func (s *Store) sweepSequence(ctx context.Context, early bool) (removed int64, m
 // that it is to: also one that is committed after the sweep has looked and before
 // the cursor has moved. So the end of the step is announced, and a commit later
 // every settlement that did not know is visible to the sweep.
-func (s *Store) announceSweep(ctx context.Context, old time.Time, early bool) (from uint64, err error) {
+//
+// Rewound is how often the cursor had been put back before the sweep looked. A step
+// that looked before that must not move it.
+func (s *Store) announceSweep(ctx context.Context, p *pass) (from, rewound uint64, err error) {
+	st := s.shown.Load()
 	err = s.view(ctx, func(txn *badger.Txn) error {
-		return scan(txn, []byte{prefixEvent}, eventKey(s.shown.Load().swept), func(key, rec []byte) (bool, error) {
+		return scan(txn, []byte{prefixEvent}, eventKey(st.swept), func(key, rec []byte) (bool, error) {
 			e, err := decodeEvent(key, rec, s.tags)
-			if err == nil && !early {
-				if _, young := s.young(&e, old); young {
+			if err == nil && !p.early() {
+				if _, young := s.young(&e, p.old); young {
 					return false, nil
 				}
 			}
@@ -207,10 +256,10 @@ func (s *Store) announceSweep(ctx context.Context, old time.Time, early bool) (f
 		})
 	})
 	if err != nil || from == 0 {
-		return 0, err
+		return 0, 0, err
 	}
 	s.sweeping.Store(from + sweepScan)
-	return from, s.commit(ctx, 2, 256, func(*batch) error { return nil })
+	return from, st.rewound, s.commit(ctx, 2, 256, func(*batch) error { return nil })
 }
 
 // young tells whether an event was accepted after old, and when that was by the
@@ -220,58 +269,62 @@ func (s *Store) young(e *queue.Event, old time.Time) (created time.Time, young b
 	return created, created.After(old) && !ahead
 }
 
-// sweepEnded removes events behind the cursor whose time has come.
-func (s *Store) sweepEnded(ctx context.Context, early bool) (removed int64, more bool, err error) {
-	old := s.clock.now().Add(-s.o.Retention).UnixNano()
-	var gone []finished
-	var stale [][]byte
-	kept := false // a key that the cursor must not pass
+// sweepEnded goes through the X keys: it removes events behind the cursor whose time
+// has come, and gives those that were delivered again since a new key.
+func (s *Store) sweepEnded(ctx context.Context, p *pass) (more bool, err error) {
+	var st step
 	looked := 0
 	low := s.shown.Load().ended
 	err = s.view(ctx, func(txn *badger.Txn) error {
-		scanKeys(txn, []byte{prefixEnded}, endedKey(waiting{due: low}), func(key []byte) bool {
+		scanKeys(txn, []byte{prefixEnded}, endedKey(p.from), func(key []byte) bool {
 			at := waiting{due: int64(binary.BigEndian.Uint64(key[1:])), seq: binary.BigEndian.Uint64(key[9:])}
-			if at.due > old && !early {
+			if at.due > p.old.UnixNano() && !p.early() {
 				return false
 			}
-			if looked++; len(gone)+len(stale) >= sweepBatch || looked > sweepScan {
-				more = len(gone)+len(stale) >= sweepBatch
+			if looked++; st.full(p) || looked > sweepScan {
+				more = true
 				return false
 			}
-			if !kept {
+			p.from = next(at)
+			if !p.held {
 				low = at.due
 			}
 			e, err := s.getEvent(txn, at.seq)
 			if err != nil {
-				stale = append(stale, endedKey(at))
+				st.stale = append(st.stale, endedKey(at))
 				return true
 			}
 			ds, err := getDeliveries(txn, at.seq)
-			switch {
-			case err != nil || s.waits(ds, true):
-				stale = append(stale, endedKey(at)) // requeued: it gets a new one
-				return true
-			case at.due > old && s.waits(ds, false):
-				kept = true // parked, and not expired: it does not go early
+			if err != nil || s.waits(ds, true) { // its settlement leaves a new key
+				st.stale = append(st.stale, endedKey(at))
 				return true
 			}
-			gone = append(gone, s.finished(txn, &e, len(e.Body), at))
+			created, ahead := s.clock.own(e.Created)
+			if ahead { // its date says nothing: what counts is when the sweep saw it
+				created = fromUnixNano(at.due)
+			}
+			f := finished{seq: at.seq, created: created, ended: endedAt(created, ds), parked: s.waits(ds, false), key: at}
+			switch {
+			case f.ended.UnixNano() > at.due: // it was delivered again
+				st.later = append(st.later, f)
+			case f.mayGo(p):
+				st.take(s.measured(txn, f, &e, ds))
+			default:
+				p.held = true
+			}
 			return true
 		})
 		return nil
 	})
-	if err != nil || len(gone)+len(stale) == 0 {
-		return 0, false, err
+	if err != nil || len(st.gone)+len(st.later)+len(st.stale) == 0 {
+		return more && err == nil, err
 	}
-	return s.remove(ctx, gone, func(b *batch) error {
-		for _, key := range stale {
-			if err := b.delete(key); err != nil {
-				return err
-			}
-		}
+	removed, err := s.remove(ctx, &st, func(b *batch) error {
 		b.stateOf.ended = max(b.stateOf.ended, low)
 		return nil
-	}, more, len(stale))
+	})
+	p.removed += removed
+	return more, err
 }
 
 // endedAt is when the last delivery ended; without deliveries, or with parked
@@ -286,37 +339,57 @@ func endedAt(created time.Time, ds deliveries) time.Time {
 	return ended
 }
 
-func (s *Store) finished(txn *badger.Txn, e *queue.Event, size int, ended waiting) finished {
-	f := finished{seq: e.ID.Seq(), feedback: e.Feedback, size: int64(size) + 64, ended: ended}
-	scanKeys(txn, seqKey(prefixAttempt, f.seq), nil, func(key []byte) bool {
-		f.attempts = append(f.attempts, append([]byte(nil), key...))
-		f.size += 512
-		return true
+// measured adds what an event takes.
+func (s *Store) measured(txn *badger.Txn, f finished, e *queue.Event, ds deliveries) finished {
+	const header = 64 // of an event and its keys, about
+	f.feedback = e.Feedback
+	f.size = int64(len(e.Body) + 2*len(e.Feedback.ID) + 2*len(e.Feedback.Project) + len(e.Trace.State) + ds.size() + header + 2*entryOverhead)
+	scanItems(txn, seqKey(prefixAttempt, f.seq), func(item *badger.Item) {
+		f.attempts = append(f.attempts, item.KeyCopy(nil))
+		f.size += item.EstimatedSize() + entryOverhead
 	})
 	return f
 }
 
-// remove takes finished events out, each checked again by the committer, and
-// then does what else belongs to the step.
-func (s *Store) remove(ctx context.Context, gone []finished, then func(b *batch) error, more bool, others int) (int64, bool, error) {
-	entries, bytes := 8+2*others, 1024+64*others
-	for _, f := range gone {
+// remove does a step: the committer checks each event again, and then does what
+// else belongs to the step. It returns about how many bytes went.
+func (s *Store) remove(ctx context.Context, st *step, then func(b *batch) error) (int64, error) {
+	entries, bytes := 8+2*len(st.later)+len(st.stale), 1024+96*len(st.later)+48*len(st.stale)
+	for _, f := range st.gone {
 		entries += 6 + len(f.attempts)
 		bytes += 256 + 40*len(f.attempts) + len(f.feedback.ID) + len(f.feedback.Project)
 	}
-	if len(gone) > 1 && (entries > s.committer.maxEntries/2 || bytes > s.committer.maxBytes/2) {
+	if len(st.gone) > 1 && (entries > s.committer.maxEntries/2 || bytes > s.committer.maxBytes/2) {
 		// Events with many attempts: take them in smaller steps.
-		half := len(gone) / 2
-		n, _, err := s.remove(ctx, gone[:half], func(*batch) error { return nil }, false, 0)
+		half := len(st.gone) / 2
+		n, err := s.remove(ctx, &step{gone: st.gone[:half]}, func(*batch) error { return nil })
 		if err != nil {
-			return n, false, err
+			return n, err
 		}
-		m, more, err := s.remove(ctx, gone[half:], then, more, others)
-		return n + m, more, err
+		m, err := s.remove(ctx, &step{gone: st.gone[half:], later: st.later, stale: st.stale}, then)
+		return n + m, err
 	}
 	var removed int64 // the committer's, until commit has returned without an error
 	err := s.commit(ctx, entries, bytes, func(b *batch) error {
-		for _, f := range gone {
+		removed = 0
+		if err := then(b); err != nil {
+			return err
+		}
+		for _, key := range st.stale {
+			if err := b.delete(key); err != nil {
+				return err
+			}
+		}
+		for _, f := range st.later {
+			ds, err := b.deliveriesOf(f.seq)
+			if err == nil {
+				err = b.keep(f, ds)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		for _, f := range st.gone {
 			ok, err := b.remove(f)
 			if err != nil {
 				return err
@@ -325,22 +398,46 @@ func (s *Store) remove(ctx context.Context, gone []finished, then func(b *batch)
 				removed += f.size
 			}
 		}
-		return then(b)
+		return nil
 	})
 	if err != nil {
-		return 0, false, err
+		return 0, err
 	}
-	return removed, more, nil
+	return removed, nil
 }
 
-// remove takes one event out, unless it waits again.
+// keep gives an event behind the sweep cursor the X key by which it is found when
+// it may go. One that waits gets it from its settlement.
+func (b *batch) keep(f finished, ds deliveries) error {
+	if f.key.due != 0 {
+		if err := b.delete(endedKey(f.key)); err != nil {
+			return err
+		}
+	}
+	if b.s.waits(ds, true) {
+		return nil
+	}
+	return b.find(waiting{due: endedAt(f.created, ds).UnixNano(), seq: f.seq})
+}
+
+// find writes an X key.
+func (b *batch) find(at waiting) error {
+	b.stateOf.ended = min(b.stateOf.ended, at.due)
+	return b.set(endedKey(at), nil)
+}
+
+// remove takes one event out. It is kept if it waits again, or was delivered again
+// since the sweep saw it.
 func (b *batch) remove(f finished) (bool, error) {
 	ds, err := b.deliveriesOf(f.seq)
-	if err != nil || b.s.waits(ds, true) {
+	if err != nil {
 		return false, err
 	}
-	if f.ended.due != 0 {
-		if err := b.delete(endedKey(f.ended)); err != nil {
+	if b.s.waits(ds, f.parked) || !endedAt(f.created, ds).Equal(f.ended) {
+		return false, b.keep(f, ds)
+	}
+	if f.key.due != 0 {
+		if err := b.delete(endedKey(f.key)); err != nil {
 			return false, err
 		}
 	}
@@ -380,7 +477,46 @@ func (b *batch) remove(f finished) (bool, error) {
 	}
 	b.retire(f.seq)
 	b.stateOf.events--
+	b.stateOf.dead += f.size
 	return true, nil
+}
+
+// sweepActivities removes lines of the activity log that are older than the
+// retention.
+func (s *Store) sweepActivities(ctx context.Context, old time.Time) error {
+	before := activityKey(old.Add(time.Duration(s.clock.shift.Load())).UnixNano(), 0)
+	for {
+		var keys [][]byte
+		err := s.view(ctx, func(txn *badger.Txn) error {
+			scanKeys(txn, []byte{prefixActivity}, s.logged, func(key []byte) bool {
+				if bytes.Compare(key, before) >= 0 || len(keys) >= orphanKeys {
+					return false
+				}
+				keys = append(keys, bytes.Clone(key))
+				return true
+			})
+			return nil
+		})
+		if err != nil || len(keys) == 0 {
+			return err
+		}
+		if err := s.deleteKeys(ctx, keys); err != nil {
+			return err
+		}
+		s.logged = keys[len(keys)-1]
+	}
+}
+
+// deleteKeys removes keys that nothing else is known of.
+func (s *Store) deleteKeys(ctx context.Context, keys [][]byte) error {
+	return s.commit(ctx, len(keys), 64*len(keys), func(b *batch) error {
+		for _, key := range keys {
+			if err := b.delete(key); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
 // sweepOrphans removes the R keys of webhooks that were deleted.
@@ -413,15 +549,7 @@ func (s *Store) sweepOrphans(ctx context.Context) error {
 			w++ // a webhook that lives
 			continue
 		}
-		err = s.commit(ctx, len(keys), 64*len(keys), func(b *batch) error {
-			for _, key := range keys {
-				if err := b.delete(key); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
-		if err != nil {
+		if err := s.deleteKeys(ctx, keys); err != nil {
 			return err
 		}
 	}

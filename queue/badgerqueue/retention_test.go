@@ -234,12 +234,12 @@ func TestNoEventEscapesTheSweep(t *testing.T) {
 			sweeping = false
 		default:
 		}
-		if _, err := s.sweepOnce(t.Context()); err != nil {
+		if _, err := s.sweepOnce(t.Context(), 0); err != nil {
 			t.Fatal(err)
 		}
 	}
 	eventually(t, "every event is removed", func() bool {
-		if _, err := s.sweepOnce(t.Context()); err != nil {
+		if _, err := s.sweepOnce(t.Context(), 0); err != nil {
 			t.Fatal(err)
 		}
 		return s.Stats().Events == 0

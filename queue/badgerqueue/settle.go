@@ -131,9 +131,7 @@ func (b *batch) ended(seq uint64, ds deliveries) error {
 	if seq >= max(b.stateOf.swept, b.s.sweeping.Load()) || b.s.waits(ds, true) {
 		return nil
 	}
-	at := b.now.UnixNano()
-	b.stateOf.ended = min(b.stateOf.ended, at)
-	return b.set(endedKey(waiting{due: at, seq: seq}), nil)
+	return b.find(waiting{due: b.now.UnixNano(), seq: seq})
 }
 
 // report logs a record that cannot be read, once for all who meet it.

@@ -41,13 +41,17 @@ const (
 	tableSize       = 8 << 20
 	baseLevelSize   = 64 << 20 // with Badger's 10 MiB, events are written to one level more
 	levelZeroTables = 5        // with more, merges write less, and a drained store keeps as many
-	blockSize       = 16 << 10 // a dozen events: a table's index, read at every start, stays small
-	blockCache      = 32 << 20 // with encryption only: else blocks are mapped
-	indexCache      = 16 << 20 // likewise
-	maxValue        = 1 << 20  // values below stay in the tree; ours always do
-	maxKeyName      = 512      // bytes of an idempotency key
-	keyWindow       = 24 * time.Hour
-	closeDeadline   = 20 * time.Second
+	// In a store of at most smallStore, a few tables that are not merged hold more than
+	// may be there of what was removed.
+	smallLevelZeroTables = 1
+	smallStore           = 32 * memTableSize
+	blockSize            = 16 << 10 // a dozen events: a table's index, read at every start, stays small
+	blockCache           = 32 << 20 // with encryption only: else blocks are mapped
+	indexCache           = 16 << 20 // likewise
+	maxValue             = 1 << 20  // values below stay in the tree; ours always do
+	maxKeyName           = 512      // bytes of an idempotency key
+	keyWindow            = 24 * time.Hour
+	closeDeadline        = 20 * time.Second
 )
 
 // Options say where the store is and what it may use.
@@ -133,6 +137,7 @@ type Store struct {
 	enqueueOps sync.Pool
 	committer  committer
 	orphans    atomic.Bool           // R keys of a deleted webhook may be left
+	logged     []byte                // the sweep's: no older activity is left
 	sweeping   atomic.Uint64         // events below it may be passed by the sweep under way
 	shown      atomic.Pointer[state] // of the last commit
 	latency    atomic.Int64          // moving average of a commit, nanoseconds
@@ -260,6 +265,9 @@ func (s *Store) badgerOptions() badger.Options {
 		WithChecksumVerificationMode(options.NoVerification).
 		WithLogger(badgerLogger{log: s.log, failed: s.latch, compactions: s.compactions})
 	o.TableSizeMultiplier = 1 // tables of one size on every level
+	if s.o.MaxDisk > 0 && s.o.MaxDisk <= smallStore {
+		o.NumLevelZeroTables = smallLevelZeroTables
+	}
 	if len(s.o.EncryptionKey) > 0 {
 		o = o.WithEncryptionKey(s.o.EncryptionKey).WithIndexCacheSize(indexCache).WithBlockCacheSize(blockCache)
 	}

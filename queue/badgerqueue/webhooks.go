@@ -37,14 +37,14 @@ func (s *Store) PutWebhook(ctx context.Context, w queue.Webhook) (queue.Webhook,
 		}
 		b.stateOf.webhook = max(b.stateOf.webhook, put.ID)
 		put.Revision = w.Revision + 1
-		if put.Expires {
-			b.stateOf.swept = 0 // what waits for it may go now, wherever it is
+		h := s.hook(put.ID)
+		if put.Expires && (h == nil || !h.parked()) {
+			b.stateOf.rewind() // what waits for it may go now, wherever it is
 		}
 		key := webhookKey(put.ID)
 		if err := b.set(key, encodeWebhook(key, put)); err != nil {
 			return err
 		}
-		h := s.hook(put.ID)
 		if h == nil {
 			h = newHook(put.ID, s.bounds)
 			h.marks.fresh = b.stateOf.seq + 1
@@ -110,7 +110,7 @@ func (s *Store) DeleteWebhook(ctx context.Context, id queue.WebhookID, revision 
 		}
 		ended = h.counts.Waiting()
 		h.deleted = true
-		b.stateOf.swept = 0
+		b.stateOf.rewind()
 		delete(b.hooks, h)
 		b.effects = append(b.effects, func() {
 			s.hooksMu.Lock()

@@ -43,6 +43,9 @@ func (q *Queue) Enqueue(ctx context.Context, e queue.Entry) (queue.Receipt, erro
 		return queue.Receipt{Answer: e.Answer}, nil
 	}
 
+	if err := q.room(); err != nil {
+		return queue.Receipt{}, err
+	}
 	d.seq++
 	stored := &event{
 		Event: queue.Event{
@@ -112,15 +115,25 @@ func newDelivery(e *event, w queue.WebhookID) *delivery {
 	}}
 }
 
-// sweep removes keys whose window has passed, and events that ended longer ago
-// than the retention.
+// nearMax is the share of MaxDisk from which finished events go early.
+const nearMax = 0.9
+
+// sweep removes keys whose window has passed, and events and activities that are
+// older than the retention; near MaxDisk also finished events, the oldest first and
+// as many as it takes.
 func (q *Queue) sweep() {
 	now, d := time.Now(), q.data
+	q.swept = now
 	if q.o.Retention > 0 {
-		d.events = slices.DeleteFunc(d.events, func(e *event) bool {
-			gone := q.expired(e, now)
-			if gone && d.feedbacks[e.Feedback].latest == e.ID {
-				delete(d.feedbacks, e.Feedback)
+		d.remove(func(e *event) bool { return q.expired(e, now) })
+		d.activities = slices.DeleteFunc(d.activities, func(a queue.Activity) bool { return now.Sub(a.At) >= q.o.Retention })
+	}
+	if most := int64(nearMax * float64(q.o.MaxDisk)); most > 0 {
+		excess := d.size() - most
+		d.remove(func(e *event) bool {
+			gone := excess > 0 && !e.waits()
+			if gone {
+				excess -= int64(len(e.Body))
 			}
 			return gone
 		})
@@ -130,6 +143,44 @@ func (q *Queue) sweep() {
 			delete(d.keys, name)
 		}
 	}
+}
+
+// remove takes events out.
+func (d *data) remove(gone func(*event) bool) {
+	d.events = slices.DeleteFunc(d.events, func(e *event) bool {
+		if !gone(e) {
+			return false
+		}
+		if d.feedbacks[e.Feedback].latest == e.ID {
+			delete(d.feedbacks, e.Feedback)
+		}
+		return true
+	})
+}
+
+// size is how many bytes the events have.
+func (d *data) size() (n int64) {
+	for _, e := range d.events {
+		n += int64(len(e.Body))
+	}
+	return n
+}
+
+func (e *event) waits() bool {
+	for _, d := range e.deliveries {
+		if d.State.Waiting() {
+			return true
+		}
+	}
+	return false
+}
+
+// room is queue.ErrFull at MaxDisk.
+func (q *Queue) room() error {
+	if q.o.MaxDisk > 0 && q.data.size() >= q.o.MaxDisk {
+		return fmt.Errorf("%w: the events have %d bytes", queue.ErrFull, q.data.size())
+	}
+	return nil
 }
 
 // expired tells whether retention takes an event: it counts from the end of the

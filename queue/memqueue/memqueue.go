@@ -27,9 +27,9 @@ const keyWindow = 24 * time.Hour
 
 // Options say how the queue behaves.
 type Options struct {
-	// Retention is how long an event is kept after its last delivery ended.
-	// Old events go at the next Enqueue. 0 keeps everything.
-	Retention time.Duration
+	// Limits bound what is kept; a Retention of 0 keeps everything. What may go goes
+	// when something is enqueued or read. The queue's size is that of its bodies.
+	queue.Limits
 	// LazySettles makes settlements durable only with the next operation that
 	// is, or with Sync: a crash before that loses them, and their deliveries are
 	// handed out again. So do engines whose settlements ride in a later commit.
@@ -48,6 +48,7 @@ type Queue struct {
 	closed bool
 	data   *data
 	lanes  map[queue.WebhookID]*lane
+	swept  time.Time // when sweep ran last
 	// undo takes back, last first, the settlements that are not yet durable.
 	undo []func(*data)
 }
@@ -144,6 +145,16 @@ func (q *Queue) end() {
 	}
 }
 
+// look is open for a method that shows what is kept: what has expired is gone, a
+// hundredth of the retention later at the latest.
+func (q *Queue) look() error {
+	err := q.open()
+	if err == nil && q.o.Retention > 0 && time.Since(q.swept) >= q.o.Retention/100 {
+		q.sweep()
+	}
+	return err
+}
+
 // open locks the queue, unless it is closed.
 func (q *Queue) open() error {
 	q.mu.Lock()
@@ -167,16 +178,18 @@ func (q *Queue) Close(context.Context) error {
 
 // Health implements queue.Queue.
 func (q *Queue) Health() error {
-	if err := q.open(); err != nil {
+	if err := q.look(); err != nil {
 		return fmt.Errorf("the queue takes no events: %w", err)
 	}
-	q.mu.Unlock()
-	return nil
+	defer q.mu.Unlock()
+	return q.room()
 }
 
 // Stats implements queue.Queue. Nothing of it is on a disk.
 func (q *Queue) Stats() queue.Stats {
-	q.mu.Lock()
+	if q.look() != nil {
+		q.mu.Lock() // what a closed queue held can still be counted
+	}
 	defer q.mu.Unlock()
 	st := queue.Stats{
 		Events:   int64(len(q.data.events)),

@@ -36,6 +36,11 @@ func harness(o memqueue.Options) queuetest.Harness {
 			o.Clock = c
 			return memqueue.New(o)
 		},
+		OpenWithin: func(_ *testing.T, l queue.Limits) queue.Queue {
+			o := o
+			o.Limits = l
+			return memqueue.New(o)
+		},
 		Reopen: again,
 		Crash:  again,
 	}

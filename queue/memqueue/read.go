@@ -21,7 +21,7 @@ const (
 
 // Event implements queue.Queue.
 func (q *Queue) Event(_ context.Context, id queue.EventID) (queue.Event, error) {
-	if err := q.open(); err != nil {
+	if err := q.look(); err != nil {
 		return queue.Event{}, err
 	}
 	defer q.mu.Unlock()
@@ -41,7 +41,7 @@ func (d *data) mustEvent(id queue.EventID) (*event, error) {
 
 // Latest implements queue.Queue.
 func (q *Queue) Latest(_ context.Context, id queue.FeedbackID) (queue.Event, error) {
-	if err := q.open(); err != nil {
+	if err := q.look(); err != nil {
 		return queue.Event{}, err
 	}
 	defer q.mu.Unlock()
@@ -54,7 +54,7 @@ func (q *Queue) Latest(_ context.Context, id queue.FeedbackID) (queue.Event, err
 
 // Projects implements queue.Queue.
 func (q *Queue) Projects(_ context.Context, id string, limit int) ([]string, error) {
-	if err := q.open(); err != nil {
+	if err := q.look(); err != nil {
 		return nil, err
 	}
 	defer q.mu.Unlock()
@@ -69,7 +69,7 @@ func (q *Queue) Projects(_ context.Context, id string, limit int) ([]string, err
 
 // Delivery implements queue.Queue.
 func (q *Queue) Delivery(_ context.Context, id queue.DeliveryID) (queue.Delivery, error) {
-	if err := q.open(); err != nil {
+	if err := q.look(); err != nil {
 		return queue.Delivery{}, err
 	}
 	defer q.mu.Unlock()
@@ -82,7 +82,7 @@ func (q *Queue) Delivery(_ context.Context, id queue.DeliveryID) (queue.Delivery
 
 // EventDeliveries implements queue.Queue.
 func (q *Queue) EventDeliveries(_ context.Context, id queue.EventID) ([]queue.Delivery, error) {
-	if err := q.open(); err != nil {
+	if err := q.look(); err != nil {
 		return nil, err
 	}
 	defer q.mu.Unlock()
@@ -101,7 +101,7 @@ func (e *event) webhooks() []queue.WebhookID { return slices.Sorted(maps.Keys(e.
 
 // Attempts implements queue.Queue.
 func (q *Queue) Attempts(_ context.Context, id queue.DeliveryID) ([]queue.Attempt, error) {
-	if err := q.open(); err != nil {
+	if err := q.look(); err != nil {
 		return nil, err
 	}
 	defer q.mu.Unlock()
@@ -150,7 +150,7 @@ func (q *Queue) Events(_ context.Context, want queue.EventQuery) (page queue.Pag
 	if err != nil {
 		return page, err
 	}
-	if err := q.open(); err != nil {
+	if err := q.look(); err != nil {
 		return page, err
 	}
 	defer q.mu.Unlock()
@@ -186,7 +186,7 @@ func (q *Queue) Deliveries(_ context.Context, want queue.DeliveryQuery) (page qu
 	if err != nil {
 		return page, err
 	}
-	if err := q.open(); err != nil {
+	if err := q.look(); err != nil {
 		return page, err
 	}
 	defer q.mu.Unlock()
@@ -235,7 +235,7 @@ func (q *Queue) Activities(_ context.Context, limit int, cursor string) (page qu
 	if cursor != "" && !strings.HasPrefix(cursor, "act_") {
 		return page, fmt.Errorf("%q is no cursor of this list: %w", cursor, queue.ErrNotFound)
 	}
-	if err := q.open(); err != nil {
+	if err := q.look(); err != nil {
 		return page, err
 	}
 	defer q.mu.Unlock()

@@ -104,7 +104,7 @@ func TestKeyIsHeldForADay(t *testing.T) {
 func TestRetentionCountsFromTheEndAndSparesWhatWaits(t *testing.T) {
 	t.Parallel()
 	const week = 7 * 24 * time.Hour
-	onFakeTime(t, memqueue.Options{Retention: week}, func(t *testing.T, q *memqueue.Queue, w queue.Webhook, l queue.Lane) {
+	onFakeTime(t, memqueue.Options{Limits: queue.Limits{Retention: week}}, func(t *testing.T, q *memqueue.Queue, w queue.Webhook, l queue.Lane) {
 		sweep := func() { enqueue(t, q, queue.Entry{Body: []byte("{}")}) }
 		e := queue.Entry{Body: []byte("{}"), Webhooks: []queue.WebhookID{w.ID}}
 		ended := enqueue(t, q, e).Event.ID

@@ -23,6 +23,9 @@ type Harness struct {
 	// that is not its machine's: the subtests of time are then left out. Patience
 	// must cover what such a queue needs to see that the machine has slept.
 	OpenOn func(t *testing.T, c queue.Clock) queue.Queue
+	// OpenWithin is Open with limits. Nil if the engine keeps everything: the subtests
+	// of retention and of max_disk are then left out.
+	OpenWithin func(t *testing.T, l queue.Limits) queue.Queue
 	// Reopen opens what q stored, once more. The suite has closed q.
 	Reopen func(t *testing.T, q queue.Queue) queue.Queue
 	// Crash ends q as a killed process would, without closing it, and opens
@@ -150,6 +153,18 @@ func Run(t *testing.T, h Harness) {
 			promise{"ClockSetBackDelaysNothing", clockSetBackDelaysNothing},
 			promise{"ClockSetForwardHastensNothing", clockSetForwardHastensNothing},
 			promise{"SleepIsTimeThatPasses", sleepIsTimeThatPasses},
+		)
+	}
+	if h.OpenWithin != nil {
+		promises = append(promises,
+			promise{"RetentionCountsFromTheEnd", retentionCountsFromTheEnd},
+			promise{"RetentionCountsFromTheLastDelivery", retentionCountsFromTheLastDelivery},
+			promise{"ParkedDeliveriesExpire", parkedDeliveriesExpire},
+			promise{"ParkedAndDeletedWebhooksLetGo", parkedAndDeletedWebhooksLetGo},
+			promise{"KeysOutliveTheirEvents", keysOutliveTheirEvents},
+			promise{"ActivitiesGoAfterTheRetention", activitiesGoAfterTheRetention},
+			promise{"EvictionTakesTheOldestAndNoMore", evictionTakesTheOldestAndNoMore},
+			promise{"FullQueueKeepsWhatWaits", fullQueueKeepsWhatWaits},
 		)
 	}
 	if h.Patience == 0 {

@@ -35,7 +35,7 @@ type inMemory struct {
 const retention = 4 * time.Hour
 
 func newInMemory(*testing.T) engine {
-	return &inMemory{memqueue.New(memqueue.Options{LazySettles: true, Retention: retention})}
+	return &inMemory{memqueue.New(memqueue.Options{LazySettles: true, Limits: queue.Limits{Retention: retention}})}
 }
 
 func (e *inMemory) open() (queue.Queue, error) { return e.q, nil }
