@@ -84,7 +84,7 @@ type App struct {
 	log    *slog.Logger
 	ctx    caddy.Context // of the configuration, for its events
 
-	unstored, unrecorded complaints
+	unstored, unheard complaints
 
 	attaching  sync.Once
 	attachment *attachment // nil where attaching failed

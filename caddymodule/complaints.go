@@ -26,9 +26,7 @@ type complaints struct {
 // with Caddy's own keys. The context itself is kept from the logger: Caddy adds a
 // stack trace to errors that are logged with a request's (v2.11.9).
 func (c *complaints) log(ctx context.Context, log *slog.Logger, level slog.Level, what string, attrs ...slog.Attr) {
-	if sc := trace.SpanContextFromContext(ctx); sc.IsValid() {
-		attrs = append(attrs, slog.String("traceID", sc.TraceID().String()), slog.String("spanID", sc.SpanID().String()))
-	}
+	attrs = withTrace(ctx, attrs)
 	line := func(others int64) {
 		all := attrs
 		if others > 0 {
@@ -80,4 +78,12 @@ func (c *complaints) flush() {
 func (c *complaints) writeLocked() {
 	c.last(c.left - 1)
 	c.last, c.left = nil, 0
+}
+
+// withTrace adds the request's span, named with Caddy's own keys.
+func withTrace(ctx context.Context, attrs []slog.Attr) []slog.Attr {
+	if sc := trace.SpanContextFromContext(ctx); sc.IsValid() {
+		attrs = append(attrs, slog.String("traceID", sc.TraceID().String()), slog.String("spanID", sc.SpanID().String()))
+	}
+	return attrs
 }

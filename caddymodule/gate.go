@@ -5,29 +5,36 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// maxHeld bounds how much of a JSON answer is held back to be read, in
-// bytes; a larger one is released without having been read.
+// maxHeld bounds how much of an answer is held back to be read, in bytes, both
+// as it comes and inflated. Of a longer one the beginning is read.
 const maxHeld = 256 << 10
 
 // gate holds an answer back until the event it makes is durable.
 //
-//	            WriteHeader(2xx), JSON      end of the answer, or maxHeld
-//	           ┌───────────────► holding ──────────────┐
-//	(nothing) ─┤                                    record ──ok──► open
-//	           ├── WriteHeader(2xx), else ─────────────┘  └─error─► refused
-//	           └── any other status ─────────────────────────────► open
+//	            2xx, text  ┌─► peeking ──it is no JSON object───┐
+//	           ┌───────────┘      │ it begins with a brace      │
+//	           │                  ▼                             ▼
+//	(nothing) ─┼── 2xx, JSON ► holding ─end, broken, maxHeld► record ─ok──► open
+//	           ├── 2xx, anything else ──────────────────────────┘  └error─► refused
+//	           └── any other status ──────────────────────────────────────► open
 //
-// Until it is open the header is a copy of its own, so that nothing of the
+// Some apps send JSON as text/html or without a media type; so such an answer is
+// held until its first byte.
+//
+// Until the gate is open the header is a copy of its own, so that nothing of the
 // app's answer is left in a refusal. While refused it swallows what is written:
 // a proxy that cannot write aborts the connection, and the client would not
 // read the refusal.
 type gate struct {
 	*caddyhttp.ResponseWriterWrapper
+	// record is called once if the status is 2xx, with what is known of the
+	// answer's text.
 	record func(answer []byte) error
 	// decorate adds to the header of whatever is answered.
 	decorate func(http.Header)
@@ -42,6 +49,7 @@ type gateState uint8
 
 const (
 	gateNew gateState = iota
+	gatePeeking
 	gateHolding
 	gateOpen
 	gateRefused
@@ -81,11 +89,9 @@ func (g *gate) WriteHeader(status int) {
 		g.open()
 	default:
 		g.status = status
-		if isJSON(g.header) {
-			g.state = gateHolding
-			return
+		if g.state = reading(g.header); g.state == gateNew {
+			g.settle(nil)
 		}
-		g.settle(nil)
 	}
 }
 
@@ -110,9 +116,17 @@ func (g *gate) Write(p []byte) (int, error) {
 		return g.ResponseWriter.Write(p)
 	case gateRefused:
 		return len(p), nil
+	case gatePeeking:
+		if first := bytes.TrimLeft(p, " \t\r\n\uFEFF"); len(first) > 0 {
+			g.state = gateHolding
+			if first[0] != '{' {
+				g.settle(nil)
+				return g.Write(p)
+			}
+		}
 	}
 	if g.held.Len()+len(p) > maxHeld {
-		g.settle(nil)
+		g.settle(slices.Concat(g.held.Bytes(), p[:maxHeld-g.held.Len()]))
 		return g.Write(p)
 	}
 	return g.held.Write(p)
@@ -141,20 +155,29 @@ func (g *gate) FlushError() error {
 // Flush implements http.Flusher.
 func (g *gate) Flush() { _ = g.FlushError() }
 
-// finish is called after the handler behind the gate has returned.
-func (g *gate) finish() error {
+// finish is called when the handler behind the gate has returned.
+func (g *gate) finish() {
 	if g.state == gateNew {
 		g.WriteHeader(http.StatusOK)
 	}
-	if g.state == gateHolding {
+	if g.state == gatePeeking || g.state == gateHolding {
 		g.settle(g.held.Bytes())
 	}
-	return nil
+}
+
+// broken is called when the handler behind the gate has failed. If the app has
+// accepted the submission before that, its event is made all the same; nothing
+// more is answered.
+func (g *gate) broken() {
+	if g.state == gatePeeking || g.state == gateHolding {
+		_ = g.record(g.text(g.held.Bytes())) // it has counted and logged an error
+		g.state = gateRefused
+	}
 }
 
 // settle records the event, then opens the gate or refuses.
 func (g *gate) settle(answer []byte) {
-	if err := g.record(answer); err != nil {
+	if err := g.record(g.text(answer)); err != nil {
 		g.state = gateRefused
 		g.held.Reset()
 		g.ResponseWriter.Header().Set("Retry-After", retryAfter(err))
@@ -163,6 +186,16 @@ func (g *gate) settle(answer []byte) {
 		return
 	}
 	g.open()
+}
+
+// text is an answer without its coding. Of one that is too long, or broken, it is
+// the beginning.
+func (g *gate) text(answer []byte) []byte {
+	if codingOf(g.header) == "" {
+		return answer
+	}
+	inflated, _ := inflate(answer, maxHeld)
+	return inflated
 }
 
 // open releases what was held back.
@@ -197,13 +230,21 @@ func takeTrailer(h http.Header) http.Header {
 	return trailer
 }
 
-// isJSON tells whether an answer can be read: JSON, and not coded.
-func isJSON(h http.Header) bool {
-	if coding := h.Get("Content-Encoding"); coding != "" && coding != "identity" {
-		return false
+// reading returns the state in which an answer with this header is read, or
+// gateNew for one that cannot be.
+func reading(h http.Header) gateState {
+	coding := codingOf(h)
+	if coding != "" && coding != "gzip" {
+		return gateNew
 	}
 	media, _ := parseMediaType(h.Get("Content-Type"))
-	return media.essence == "application/json" || strings.HasSuffix(media.essence, "+json")
+	switch kind := media.essence; {
+	case kind == "application/json", strings.HasSuffix(kind, "+json"):
+		return gateHolding
+	case coding == "" && (kind == "" || kind == "text/html" || kind == "text/plain"):
+		return gatePeeking
+	}
+	return gateNew
 }
 
 // Interface guards

@@ -27,6 +27,7 @@ type metrics struct {
 	accepted     *prometheus.CounterVec
 	acceptedOf   map[string]prometheus.Counter // the counters of accepted, looked up once
 	rejected     *prometheus.CounterVec
+	missed       *prometheus.CounterVec
 	ingest       prometheus.Histogram
 	commit       prometheus.Histogram
 	attempts     *prometheus.CounterVec
@@ -77,6 +78,10 @@ func newMetrics() *metrics {
 			Name: "userhero_events_rejected_total",
 			Help: "Submissions that made no event, by reason.",
 		}, []string{"reason"}),
+		missed: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "userhero_passthrough_missed_total",
+			Help: "Submissions that the handler behind passthrough accepted and that made no event, by reason.",
+		}, []string{"reason"}),
 		ingest: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "userhero_ingest_duration_seconds",
 			Help:    "Time from a submission's arrival to its durable acceptance.",
@@ -124,6 +129,9 @@ func newMetrics() *metrics {
 	for _, t := range event.Types() {
 		m.acceptedOf[string(t)] = m.accepted.WithLabelValues(string(t)) // from the start, at 0
 	}
+	for _, reason := range slices.Concat(missedReasons, harmlessReasons, storeReasons) {
+		m.missed.WithLabelValues(reason) // from the start, at 0
+	}
 	return m
 }
 
@@ -137,7 +145,7 @@ func (m *metrics) register(r prometheus.Registerer) error {
 }
 
 func (m *metrics) vectors() []prometheus.Collector {
-	return []prometheus.Collector{m.accepted, m.rejected, m.ingest, m.commit, m.attempts, m.mails, m.attempt, m.endToEnd, m.filterErrors}
+	return []prometheus.Collector{m.accepted, m.rejected, m.missed, m.ingest, m.commit, m.attempts, m.mails, m.attempt, m.endToEnd, m.filterErrors}
 }
 
 // Describe implements prometheus.Collector.
@@ -267,6 +275,10 @@ type perWebhook struct {
 	ok                prometheus.Counter // of attempts, with the outcome "ok"
 	attempt, endToEnd prometheus.Observer
 }
+
+// Missed counts a submission that the handler behind passthrough accepted and that
+// made no event. The reason is one of a fixed list.
+func (m *metrics) Missed(reason string) { m.missed.WithLabelValues(reason).Inc() }
 
 func (m *metrics) of(webhook string) *perWebhook {
 	if w, ok := m.looked.Load(webhook); ok {

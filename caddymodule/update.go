@@ -93,7 +93,8 @@ func (h *Handler) change(r *http.Request, header http.Header, s scope, id string
 	if err != nil {
 		return nil, queue.Receipt{}, err
 	}
-	return h.merge(ctx, feedbackID, patch, key, h.app.engine.clientTrace(r.Header))
+	merge := func(f *event.Feedback) (bool, error) { return f.Merge(patch) }
+	return h.merge(ctx, feedbackID, merge, key, h.app.engine.clientTrace(r.Header))
 }
 
 // lastSegment is the last segment of a path, which names a feedback.
@@ -120,10 +121,10 @@ func (h *Handler) mayUpdate(r *http.Request) bool {
 	return authenticated(r) != ""
 }
 
-// merge applies the patch to the newest state of the feedback and stores the
+// merge applies a change to the newest state of the feedback and stores the
 // whole as a new event. If another update comes in between, it merges again, so no
 // change is lost. If nothing changes, it stores no event, and the key alone.
-func (h *Handler) merge(ctx context.Context, id queue.FeedbackID, patch *event.Patch, key queue.Key, client trace.SpanContext) (*event.Feedback, queue.Receipt, error) {
+func (h *Handler) merge(ctx context.Context, id queue.FeedbackID, change func(*event.Feedback) (changed bool, err error), key queue.Key, client trace.SpanContext) (*event.Feedback, queue.Receipt, error) {
 	for range updateTries {
 		latest, err := h.app.latest(ctx, id)
 		if errors.Is(err, queue.ErrNotFound) {
@@ -136,7 +137,7 @@ func (h *Handler) merge(ctx context.Context, id queue.FeedbackID, patch *event.P
 		if err != nil {
 			return nil, queue.Receipt{}, fmt.Errorf("reading event %s: %w", latest.ID, err)
 		}
-		receipt, err := h.replaceLatest(ctx, latest, feedback, patch, key, client)
+		receipt, err := h.replaceLatest(ctx, latest, feedback, change, key, client)
 		if err == nil && !receipt.Replayed {
 			return feedback, receipt, nil
 		}
@@ -150,8 +151,8 @@ func (h *Handler) merge(ctx context.Context, id queue.FeedbackID, patch *event.P
 
 // replaceLatest stores the merged feedback unless another event has come after
 // latest.
-func (h *Handler) replaceLatest(ctx context.Context, latest queue.Event, feedback *event.Feedback, patch *event.Patch, key queue.Key, client trace.SpanContext) (queue.Receipt, error) {
-	changed, err := feedback.Merge(patch)
+func (h *Handler) replaceLatest(ctx context.Context, latest queue.Event, feedback *event.Feedback, change func(*event.Feedback) (changed bool, err error), key queue.Key, client trace.SpanContext) (queue.Receipt, error) {
+	changed, err := change(feedback)
 	if err != nil {
 		return queue.Receipt{}, err
 	}

@@ -1,7 +1,6 @@
 package event
 
 import (
-	"bytes"
 	"fmt"
 	"net/http"
 	"slices"
@@ -237,107 +236,6 @@ func (f *Feedback) arrange() {
 	f.orderMembers(ctx, contextMembers)
 	if v := f.member(ctx, "viewport"); v != none {
 		f.orderMembers(v, viewportMembers)
-	}
-}
-
-// Override lets an application's answer win over the submission: the known
-// members of a JSON object, bare or under "data". A number as id is taken as a
-// string. What is no JSON object, or has the wrong type, is passed over.
-func (f *Feedback) Override(answer []byte) error {
-	a, err := parseObject(answer, maxDataDepth)
-	if err != nil {
-		return nil // not ours to read
-	}
-	defer a.Release()
-	if data := a.member(a.root, "data"); data != none && a.at(data).kind == object {
-		a.root = data
-	}
-	if id := a.member(a.root, "id"); id != none && a.at(id).kind == number {
-		n := a.at(id)
-		n.kind, n.verbatim = text, true
-	}
-	for _, name := range dataMembers {
-		r := a.member(a.root, name)
-		if r == none || a.at(r).kind == null {
-			continue
-		}
-		v := validator{f: a}
-		if v.member(r, name, ""); len(v.errors) == 0 {
-			f.set(f.root, name, f.adopt(&a.tree, r))
-		}
-	}
-	return f.settle()
-}
-
-// Patch is a change to feedback: the members it carries, null to remove one.
-type Patch struct{ tree }
-
-// ParsePatch reads a change from JSON. Its errors are *Problem.
-func ParsePatch(body []byte) (*Patch, error) {
-	p := new(Patch)
-	if err := p.parse(body, maxDataDepth); err != nil {
-		return nil, err
-	}
-	if k := p.at(p.root).kind; k != object {
-		return nil, invalid(FieldError{"", fmt.Sprintf("the body is %s; a change is an object", k)})
-	}
-	if p.at(p.root).first == none {
-		return nil, invalid(FieldError{"", "the change has no members; give at least a status"})
-	}
-	return p, nil
-}
-
-// Project is the project that the change names; named reports whether it names
-// one. Null names feedback without a project.
-func (p *Patch) Project() (project string, named bool) {
-	r := p.member(p.root, "projectId")
-	if r == none {
-		return "", false
-	}
-	return string(p.at(r).value), true
-}
-
-// Merge applies a change as RFC 7396 says and tells whether it changed
-// anything. What identifies feedback (id, projectId, createdAt) stays.
-func (f *Feedback) Merge(p *Patch) (changed bool, err error) {
-	for _, name := range []string{"id", "projectId", "createdAt"} {
-		r := p.member(p.root, name)
-		if r == none {
-			continue
-		}
-		if string(p.at(r).value) != f.get(name) {
-			return false, invalid(FieldError{"/" + name, "cannot be changed"})
-		}
-	}
-	f.arrange()
-	before := f.append(nil, f.root)
-	f.merge(f.root, &p.tree, p.root)
-	f.orderAll(f.root)
-	if err := f.settle(); err != nil {
-		return false, err
-	}
-	f.arrange()
-	return !bytes.Equal(before, f.append(nil, f.root)), nil
-}
-
-// merge is MergePatch of RFC 7396 §2 for two objects.
-func (f *Feedback) merge(target ref, p *tree, patch ref) {
-	for r := p.at(patch).first; r != none; r = p.at(r).next {
-		name := string(p.at(r).name)
-		if p.at(r).kind == null {
-			f.remove(target, name)
-			continue
-		}
-		if p.at(r).kind != object {
-			f.set(target, name, f.adopt(p, r))
-			continue
-		}
-		old := f.member(target, name)
-		if old == none || f.at(old).kind != object {
-			f.set(target, name, f.add(node{kind: object}))
-			old = f.member(target, name)
-		}
-		f.merge(old, p, r)
 	}
 }
 

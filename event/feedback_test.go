@@ -407,25 +407,6 @@ func TestMergeIsThatOfRFC7396(t *testing.T) {
 	}
 }
 
-func TestApplicationsAnswerWins(t *testing.T) {
-	t.Parallel()
-	for answer, want := range map[string]string{
-		`{"id":"app_1","status":"triaged","ok":true}`:         `"data":{"id":"app_1","message":"m","status":"triaged"}}`,
-		`{"data":{"id":77,"rating":"not a number"},"id":"x"}`: `"data":{"id":"77","message":"m"}}`,
-		`{"metadata":{"2":1,"1":{"b":1}}}`:                    `"data":{"message":"m","metadata":{"1":{"b":1},"2":1}}}`,
-		`[1]`:                                                 `"data":{"message":"m"}}`,
-		`not json`:                                            `"data":{"message":"m"}}`,
-	} {
-		f := parsed(t, `{"message":"m"}`)
-		if err := f.Override([]byte(answer)); err != nil {
-			t.Errorf("%s: %v", answer, err)
-		}
-		if got := document(t, f, Created); !strings.HasSuffix(got, want) {
-			t.Errorf("%s makes %s", answer, got)
-		}
-	}
-}
-
 func TestIDsSortByTimeAndDiffer(t *testing.T) {
 	t.Parallel()
 	a, b := NewID(noon), NewID(noon.Add(time.Millisecond))

@@ -152,3 +152,10 @@ func (v *validator) id(n *node, pointer string) {
 		v.wrong(pointer, "is a path's step, not an id")
 	}
 }
+
+// IsID reports whether a text may be the id of feedback.
+func IsID(text string) bool {
+	var v validator
+	v.id(&node{value: bytesOf(text)}, "")
+	return len(v.errors) == 0
+}

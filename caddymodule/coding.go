@@ -1,0 +1,32 @@
+package caddymodule
+
+import (
+	"bytes"
+	"compress/gzip"
+	"io"
+	"net/http"
+	"strings"
+)
+
+// codingOf returns the content coding of a message, in lower case; empty if it
+// has none.
+func codingOf(h http.Header) string {
+	switch coding := strings.ToLower(strings.TrimSpace(strings.Join(h["Content-Encoding"], ","))); coding {
+	case "identity":
+		return ""
+	case "x-gzip": // RFC 9110 §8.4.1.3
+		return "gzip"
+	default:
+		return coding
+	}
+}
+
+// inflate reads at most max bytes of a gzip text. With an error it returns what
+// comes before it.
+func inflate(coded []byte, max int64) ([]byte, error) {
+	z, err := gzip.NewReader(bytes.NewReader(coded))
+	if err != nil {
+		return nil, err
+	}
+	return io.ReadAll(io.LimitReader(z, max))
+}

@@ -1,0 +1,193 @@
+package caddymodule
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/userhero/relay/event"
+	"github.com/userhero/relay/queue"
+)
+
+// overheard is a submission on its way to the next handler. At most one of
+// feedback and patch is nil; if both are, unread says why the submission cannot
+// be read.
+type overheard struct {
+	arrived time.Time
+	scope   scope
+	makes   event.Type
+	asked   bool // the client has been told to send the body, if it waits for that
+
+	format format
+	header http.Header
+	body   []byte // without its coding
+
+	feedback *event.Feedback // of a POST
+	patch    *event.Patch    // of a PATCH or PUT, or of a POST that is no feedback by itself
+	identity []byte
+	unread   error
+	trapped  bool // a robot has filled in the honeypot
+}
+
+func (s *overheard) release() {
+	if s.feedback != nil {
+		s.feedback.Release()
+	}
+}
+
+// isSubmission reports whether a request may be a submission, by what stands
+// before its body.
+func isSubmission(r *http.Request) bool {
+	switch r.Method {
+	case http.MethodPost, http.MethodPatch, http.MethodPut:
+		return r.Header.Get("Upgrade") == ""
+	}
+	return false
+}
+
+// overhear reads a submission and leaves it readable for the next handler. What
+// is surely no feedback is not read, and passes without a deadline. The error is
+// a *event.Problem: the body has not arrived within the timeout.
+func (h *Handler) overhear(w http.ResponseWriter, r *http.Request, timeout time.Duration) (*overheard, error) {
+	s := &overheard{arrived: time.Now(), makes: event.Created}
+	if r.Method != http.MethodPost {
+		s.makes = event.Updated
+	}
+	header, coding := r.Header, codingOf(r.Header)
+	if coding == "gzip" {
+		header = header.Clone()
+		header.Del("Content-Encoding")
+	}
+	format, err := formatOf(header)
+	if err == nil && s.makes == event.Updated && format != formatJSON {
+		err = unsupported(r.Header.Get("Content-Type"))
+	}
+	if err != nil {
+		s.unread = err
+		return s, nil
+	}
+	if r.ContentLength > h.MaxBody {
+		s.unread = tooLarge(h.MaxBody)
+		return s, nil
+	}
+	s.asked = true
+	body, err := readAhead(w, r, h.MaxBody, timeout)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return nil, unreadable(err)
+	}
+	if err == nil && coding == "gzip" {
+		body, err = h.inflateBody(body)
+	}
+	if err != nil {
+		s.unread = err
+		return s, nil
+	}
+	s.format, s.header, s.body = format, header, body
+	s.read()
+	if s.feedback != nil {
+		s.trapped = h.trapped(s.feedback)
+	}
+	return s, nil
+}
+
+// readAgain makes the feedback anew, as the visitor wrote it.
+func (h *Handler) readAgain(s *overheard) error {
+	s.release()
+	s.read()
+	if s.unread == nil && h.Honeypot != "" {
+		s.feedback.Take(h.Honeypot)
+	}
+	return s.unread
+}
+
+// key is the idempotency key that the header names, within what the names say. An
+// unusable one is none: the app has accepted the submission all the same.
+func (s *overheard) key(header http.Header, names ...string) queue.Key {
+	key, err := idempotencyKey(header, s.identity, names...)
+	if err != nil {
+		return queue.Key{}
+	}
+	return key
+}
+
+// read parses the body. A POST without a message is no feedback, but may change
+// feedback that the next handler names.
+func (s *overheard) read() {
+	if s.makes == event.Updated {
+		s.identity = s.body
+		s.patch, s.unread = event.ParsePatch(s.body)
+		return
+	}
+	s.feedback, s.identity, s.unread = s.format.parse(s.body, s.header)
+	if s.unread != nil && s.format == formatJSON {
+		s.patch, _ = event.ParsePatch(s.body)
+	}
+}
+
+// readAhead reads the body within the timeout and puts it back. If it is larger
+// than max or breaks off, the next handler gets what was read and then the rest,
+// or the same error. The buffer is not one that is used again: a transport may
+// read a body until after the answer.
+func readAhead(w http.ResponseWriter, r *http.Request, max int64, timeout time.Duration) ([]byte, error) {
+	var buf bytes.Buffer
+	limited := io.LimitedReader{R: r.Body, N: max + 1} // Promise 4: a submission is read to max_body.
+	resume := deadline(w, r, timeout)
+	_, err := buf.ReadFrom(&limited)
+	resume()
+	rest := r.Body
+	r.Body = struct {
+		io.Reader
+		io.Closer
+	}{io.MultiReader(bytes.NewReader(buf.Bytes()), restOf(rest, err)), rest}
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return nil, err
+	case err != nil:
+		return nil, unreadable(err)
+	case limited.N == 0:
+		return nil, tooLarge(max)
+	}
+	return buf.Bytes(), nil
+}
+
+// deadline bounds the reading of a body. What it returns ends that: then the
+// server's own deadline counts (read_body), if there is one.
+func deadline(w http.ResponseWriter, r *http.Request, timeout time.Duration) (resume func()) {
+	var own time.Time // none
+	if server, ok := r.Context().Value(http.ServerContextKey).(*http.Server); ok && server.ReadTimeout > 0 {
+		own = time.Now().Add(server.ReadTimeout)
+		timeout = min(timeout, server.ReadTimeout)
+	}
+	connection := http.NewResponseController(w)
+	if err := connection.SetReadDeadline(time.Now().Add(timeout)); err != nil {
+		return func() {} // a module that hides the connection's deadlines; the server's own is what is left
+	}
+	return func() { _ = connection.SetReadDeadline(own) } //nolint:errcheck // the connection has gone
+}
+
+// restOf is what follows what was read: the reader, or its error.
+func restOf(r io.Reader, err error) io.Reader {
+	if err == nil {
+		return r
+	}
+	return errReader{err}
+}
+
+type errReader struct{ err error }
+
+func (r errReader) Read([]byte) (int, error) { return 0, r.err }
+
+// inflateBody is the text of a gzip body: as long as a body may be, at most.
+func (h *Handler) inflateBody(coded []byte) ([]byte, error) {
+	text, err := inflate(coded, h.MaxBody+1)
+	switch {
+	case err != nil:
+		return nil, event.NewProblem(http.StatusBadRequest, "The body is not valid gzip.")
+	case int64(len(text)) > h.MaxBody:
+		return nil, tooLarge(h.MaxBody)
+	}
+	return text, nil
+}
