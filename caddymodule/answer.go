@@ -67,15 +67,11 @@ func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	case http.StatusServiceUnavailable:
 		h.complain(r, reason, err)
 		header.Set("Retry-After", retryAfter(err))
-	case http.StatusRequestEntityTooLarge, http.StatusRequestTimeout:
-		if r.ProtoMajor == 1 {
-			header.Set("Connection", "close") // or net/http waits for the rest of the body before it answers
-		}
 	case http.StatusUnsupportedMediaType:
 		header.Set("Accept-Post", acceptedFormats)
 		header.Set("Accept-Encoding", "identity")
 	}
-	writeProblem(w, problem)
+	refuseUnread(w, r, problem, lingering)
 }
 
 // complain logs what the client cannot repair.

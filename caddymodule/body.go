@@ -25,8 +25,9 @@ var bodies = sync.Pool{New: func() any { return new(body) }}
 // slowest mobile network, and a client that trickles holds a buffer no longer.
 const bodyTimeout = 30 * time.Second
 
-// readBody reads the body whole, up to max bytes, within the timeout. The
-// caller releases it once nothing refers to its bytes any more.
+// readBody reads the body whole, up to max bytes, within the timeout; r.Body is
+// then http.NoBody. The caller releases the bytes when nothing refers to them any
+// more.
 func readBody(w http.ResponseWriter, r *http.Request, max int64, timeout time.Duration) (*body, error) {
 	if r.ContentLength > max {
 		return nil, tooLarge(max)
@@ -48,6 +49,7 @@ func readBody(w http.ResponseWriter, r *http.Request, max int64, timeout time.Du
 		b.release()
 		return nil, tooLarge(max)
 	}
+	r.Body = http.NoBody
 	return b, nil
 }
 
