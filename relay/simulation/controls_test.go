@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"regexp"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -59,6 +61,7 @@ var breakages = []breakage{
 	{"an attempt's number starts anew", "handed out on rung 0", leases(func(l *queue.Lease) { l.Delivery.Rung = 0 })},
 	{"a delivery is kept back", "is due since|still waits", func(q queue.Queue) queue.Queue { return &keepsBack{Queue: q} }},
 	{"now and then a webhook's record is not stored", "is active, and was|should be|takes nothing|does not fit the secret|with a ladder of", func(q queue.Queue) queue.Queue { return &forgetsPuts{Queue: q} }},
+	{"an event that comes when a full disk has room again is dropped", "acknowledged|counts|other bytes|delivery|reading", func(q queue.Queue) queue.Queue { return &dropsAfterFull{Queue: q} }},
 	{"an event goes to nobody", "counts|is due since|reading", func(q queue.Queue) queue.Queue { return &addressesNobody{Queue: q} }},
 }
 
@@ -74,6 +77,9 @@ func TestControls(t *testing.T) {
 				o := options{seed: seed, steps: 400, engine: newInMemory, longest: 30 * time.Hour, broken: b.breakIt}
 				if b.breakIt == nil {
 					o.engine = newForgetful
+				}
+				if strings.Contains(b.name, "full disk") {
+					o.engine, o.longest = newOnDisk, time.Minute
 				}
 				wrong, _ := simulate(t, o)
 				if says.MatchString(firstLine(wrong)) {
@@ -158,6 +164,27 @@ func (q *drops) Enqueue(ctx context.Context, e queue.Entry) (queue.Receipt, erro
 		return queue.Receipt{Event: event}, nil
 	}
 	return q.Queue.Enqueue(ctx, e)
+}
+
+// dropsAfterFull acknowledges the first event after one that was refused for lack
+// of room, without storing it.
+type dropsAfterFull struct {
+	queue.Queue
+	full atomic.Bool
+}
+
+func (q *dropsAfterFull) Enqueue(ctx context.Context, e queue.Entry) (queue.Receipt, error) {
+	if q.full.Swap(false) {
+		if q.Health() == nil {
+			return queue.Receipt{}, nil
+		}
+		q.full.Store(true)
+	}
+	r, err := q.Queue.Enqueue(ctx, e)
+	if errors.Is(err, queue.ErrFull) {
+		q.full.Store(true)
+	}
+	return r, err
 }
 
 // twice hands one lease in twenty out as two.

@@ -12,7 +12,7 @@
 //     hanging, refusing, unresolvable, throttling, lying, gone, and others;
 //   - the disk: what was acknowledged stays, settlements are lost until the next
 //     commit, commits can be slow, stall for longer than anybody waits, and be
-//     refused for lack of room;
+//     refused for lack of room; of a real store, the free space that it reads;
 //   - people: they submit, enable, disable, rotate, redeliver, change, add and
 //     delete, reload (well and badly), restart and kill.
 //

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -16,12 +17,28 @@ import (
 // onDisk is badgerqueue on real files. A crash leaves what they hold at a moment
 // when nothing is being written; settlements that wait for company are lost.
 type onDisk struct {
+	free  atomic.Int64 // on the disk, as the store reads it
 	dir   string
 	lives int // folders so far
 	s     *badgerqueue.Store
 }
 
-func newOnDisk(t *testing.T) engine { return &onDisk{dir: t.TempDir()} }
+// plenty is more free space than a store asks for, in bytes.
+const plenty = 900 << 20
+
+func newOnDisk(t *testing.T) engine {
+	e := &onDisk{dir: t.TempDir()}
+	e.free.Store(plenty)
+	return e
+}
+
+// fills sets the free space. The store reads it every few milliseconds.
+func (e *onDisk) fills(free int64) {
+	e.free.Store(free)
+	time.Sleep(10 * time.Millisecond)
+}
+
+func (e *onDisk) fileSystem(string) (size, free int64, err error) { return 1 << 30, e.free.Load(), nil }
 
 func (e *onDisk) path() string { return filepath.Join(e.dir, fmt.Sprint(e.lives)) }
 
@@ -29,7 +46,7 @@ func (e *onDisk) open() (queue.Queue, error) {
 	if e.s != nil {
 		return e.s, nil
 	}
-	s, err := badgerqueue.Open(context.Background(), badgerqueue.Options{Path: e.path(), Retention: retention})
+	s, err := badgerqueue.Open(context.Background(), badgerqueue.Options{Path: e.path(), Retention: retention, FileSystem: e.fileSystem})
 	if err != nil {
 		return nil, err
 	}

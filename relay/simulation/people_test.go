@@ -537,7 +537,11 @@ func (w *world) settle(names []string, loaded bool) {
 func (w *world) trouble() error {
 	var delay, stall time.Duration
 	full := false
-	switch w.rnd.IntN(6) {
+	choice := w.rnd.IntN(6)
+	if e, ok := w.engine.(*onDisk); ok && (choice == 2 || choice == 3) {
+		return w.fill(e)
+	}
+	switch choice {
 	case 0:
 		delay = w.upTo(100 * time.Millisecond)
 	case 1:
@@ -547,6 +551,27 @@ func (w *world) trouble() error {
 	}
 	w.history.add("── the disk: delay %v, stall %v, full %v", delay, stall, full)
 	w.troubles.set(delay, stall, full)
+	return nil
+}
+
+// fill has the disk of a real store fill under load and get room again. People
+// submit before, while nothing can be written, and at the moment when there is
+// room, before the store has looked.
+func (w *world) fill(e *onDisk) error {
+	w.history.add("── the disk is full")
+	w.troubles.set(0, 0, false)
+	w.submitOne()
+	time.Sleep(w.upTo(10 * time.Millisecond)) // for deliveries to be under way
+	e.fills(0)
+	w.submitOne()
+	time.Sleep(w.upTo(time.Second))
+	w.history.add("── the disk has room")
+	e.fills(plenty)
+	for range 3 {
+		w.submitOne()
+		time.Sleep(w.upTo(20 * time.Millisecond))
+	}
+	time.Sleep(time.Second) // what was settled is written
 	return nil
 }
 
