@@ -31,7 +31,7 @@ FUZZTIME ?= 30s
 # How long make soak goes on, and the targets each of its rounds makes: a minute
 # or two each, with everything new that chance can bring.
 DURATION ?= 10m
-ROUND := soak-simulation soak-race soak-stress soak-faults soak-hanging soak-fuzz
+ROUND := soak-simulation soak-race soak-stress soak-faults soak-disk soak-hanging soak-fuzz
 
 # A copy of the Go vulnerability database (the folder db of the archive), for
 # where there is no network.
@@ -192,6 +192,10 @@ SOAK ?= 1
 # Damage, disks that fail, kills, power losses: longer than in make test.
 soak-faults: programs
 	@SOAK=$(SOAK) go test -count=1 -timeout 48h -v -run '$(SOAK_TESTS)' ./queue/badgerqueue
+
+# A disk that fills and gets room again, 200 times under load.
+soak-disk: programs build
+	@RELAY_CADDY=$(CURDIR)/caddy SOAK=$(SOAK) go test -count=1 -timeout 48h -v -run TestDiskThatFillsAndGetsRoom ./e2e
 
 SOAK_TESTS := TestDamageIsNeverSilent|TestSalvageSaves|TestFailedWrites|TestAcknowledgedEventsSurvive
 

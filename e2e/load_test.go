@@ -15,6 +15,7 @@ import (
 type load struct {
 	stop    chan struct{}
 	running sync.WaitGroup
+	pause   time.Duration // of each client, between two submissions
 
 	mu sync.Mutex
 	// mu guards everything declared below.
@@ -40,7 +41,7 @@ func (l *load) start(s *relayServer, clients int, repeat bool) {
 			transport := &http.Transport{}
 			defer transport.CloseIdleConnections()
 			c := &http.Client{Transport: transport, Timeout: 30 * time.Second}
-			for n := 0; l.goesOn(0); n++ {
+			for n := 0; l.goesOn(l.pause); n++ {
 				body := fmt.Appendf(nil, `{"message":"client %d, submission %d"}`, client, n)
 				key := fmt.Sprintf("load-%d-%d", client, n)
 				err := l.submit(c, s, body, key)
@@ -126,6 +127,13 @@ func (l *load) acknowledgements() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return len(l.acknowledged)
+}
+
+// refusals counts the answers that were not 202 so far.
+func (l *load) refusals() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.refused)
 }
 
 // missing counts the acknowledged feedback that has not arrived.

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -38,6 +39,8 @@ type relayOptions struct {
 	intake string
 	// queue is written into the queue's block.
 	queue string
+	// store is the store's folder; default: one beside Caddy's own.
+	store string
 	// global is written into the global options, beside userhero.
 	global string
 	// env is added to the environment.
@@ -89,7 +92,9 @@ func (s *relayServer) killAndRestart() {
 	s.start()
 }
 
-func (s *relayServer) store() string { return filepath.Join(s.dir, "store") }
+func (s *relayServer) store() string {
+	return cmp.Or(s.options.store, filepath.Join(s.dir, "store"))
+}
 
 func (s *relayServer) caddyfile(o relayOptions) string {
 	egress := "egress {\n\t\t\tallow 127.0.0.1\n\t\t}"

@@ -42,6 +42,9 @@ var (
 	// ErrFull: the engine takes no new events now: too many wait for a commit,
 	// the disk is near full or max_disk is reached. What is stored still flows.
 	ErrFull = errors.New("queue full")
+	// ErrTooLarge: one event with its deliveries, or one change, is more than the
+	// engine stores at once. It is refused whenever it comes.
+	ErrTooLarge = errors.New("too large for the store")
 	// ErrConflict: Entry.Replaces is not the latest event of that feedback, or
 	// a webhook's revision has moved on. Read again and retry.
 	ErrConflict = errors.New("conflict")
@@ -68,7 +71,8 @@ type Queue interface {
 	// event of one: see Entry.Replaces. A repeat, known by its Key or, if it
 	// creates a feedback, by its Origin, stores no event and returns the first
 	// receipt with Replayed set. A refused entry leaves nothing, not even its key.
-	// Errors: ErrFull, ErrConflict, ErrExists, ErrMismatch, ErrFailed, ErrClosed.
+	// Errors: ErrFull, ErrTooLarge, ErrConflict, ErrExists, ErrMismatch, ErrFailed,
+	// ErrClosed.
 	// After a cancelled context the entry may or may not have been stored.
 	Enqueue(ctx context.Context, e Entry) (Receipt, error)
 	// Repeat returns the receipt that Enqueue gives to a repeat with this key:

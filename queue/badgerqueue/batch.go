@@ -12,21 +12,31 @@ import (
 )
 
 // batch is one transaction being put together. The committer has one, which it
-// empties and fills again.
+// empties and fills again. What it changes is its own until it is committed.
 type batch struct {
 	scratch
 	c                       *committer
 	s                       *Store
 	txn                     *badger.Txn
 	now                     time.Time
-	touched                 map[uint64]touched  // B records to write
-	hooks                   map[*hook][]ticket  // webhooks whose counters moved, with the R keys added
-	fresh                   []freshEvent        // to tell lanes of
-	settled                 []settledLease      // likewise
-	effects                 []func()            // others, after the commit
-	retired                 map[uint64]struct{} // events whose B record is removed
-	stateOf                 state               // the committer's, as this batch leaves it
-	entries, bytes, pending int                 // written, and of B records to write
+	touched                 map[uint64]touched   // B records to write
+	hooks                   map[*hook]laneChange // webhooks whose lane record is to be written
+	deleted                 map[*hook]struct{}   // webhooks that are removed
+	fresh                   []freshEvent         // to tell lanes of
+	settled                 []inLane             // leases that end
+	moving                  []inLane             // deliveries that wait elsewhere from the commit on
+	effects                 []func()             // others, after the commit
+	retired                 map[uint64]struct{}  // events whose B record is removed
+	stateOf                 state                // the committer's, as this batch leaves it
+	entries, bytes, pending int                  // written, and of B records to write
+	writes                  int                  // counts changes of the batch
+}
+
+// laneChange is what a batch makes of a webhook's lane: its counters, and the R keys
+// it adds.
+type laneChange struct {
+	counts queue.Counts
+	added  []ticket
 }
 
 type touched struct {
@@ -39,7 +49,8 @@ type freshEvent struct {
 	hook  *hook
 }
 
-type settledLease struct {
+// inLane names one delivery of a lane.
+type inLane struct {
 	hook *hook
 	seq  uint64
 }
@@ -49,11 +60,22 @@ func (b *batch) begin(c *committer) {
 	b.reset()
 	b.c, b.s, b.now, b.stateOf = c, c.s, c.s.clock.now(), c.state
 	b.txn = c.s.db.NewTransaction(true)
-	b.touched, b.hooks, b.retired = emptied(b.touched), emptied(b.hooks), emptied(b.retired)
+	b.touched, b.hooks, b.deleted, b.retired = emptied(b.touched), emptied(b.hooks), emptied(b.deleted), emptied(b.retired)
 	clear(b.fresh)
 	clear(b.effects)
-	b.fresh, b.settled, b.effects = b.fresh[:0], b.settled[:0], b.effects[:0]
-	b.entries, b.bytes, b.pending = 0, 0, 0
+	b.fresh, b.settled, b.moving, b.effects = b.fresh[:0], b.settled[:0], b.moving[:0], b.effects[:0]
+	b.entries, b.bytes, b.pending, b.writes = 0, 0, 0, 0
+}
+
+// giveUp undoes the batch.
+func (b *batch) giveUp() {
+	b.txn.Discard()
+	for _, l := range b.moving {
+		l.hook.stays(l.seq)
+	}
+	for seq := range b.touched {
+		b.c.recent.forget(seq) // it shares its memory with what was touched
+	}
 }
 
 // emptied is the map without its entries, or a new one where clearing would cost
@@ -67,10 +89,37 @@ func emptied[K comparable, V any](m map[K]V) map[K]V {
 	return m
 }
 
-// moved has a webhook's counters written with the batch.
-func (b *batch) moved(h *hook) {
-	if _, ok := b.hooks[h]; !ok {
-		b.hooks[h] = nil
+// changeOf is what the batch makes of a webhook's lane so far.
+func (b *batch) changeOf(h *hook) laneChange {
+	if c, ok := b.hooks[h]; ok {
+		return c
+	}
+	return laneChange{counts: h.counts}
+}
+
+// count moves a webhook's counter of a state by n.
+func (b *batch) count(h *hook, s queue.State, n int64) {
+	c := b.changeOf(h)
+	c.count(s, n)
+	b.change(h, c)
+}
+
+// change has a webhook's lane record written with the batch.
+func (b *batch) change(h *hook, c laneChange) {
+	b.hooks[h] = c
+	b.writes++
+}
+
+func (c *laneChange) count(s queue.State, n int64) {
+	switch s {
+	case queue.Pending:
+		c.counts.Pending += n
+	case queue.Retrying:
+		c.counts.Retrying += n
+	case queue.Delivered:
+		c.counts.Delivered += n
+	case queue.Failed:
+		c.counts.Failed += n
 	}
 }
 
@@ -92,9 +141,9 @@ func (b *batch) finish() error {
 			return err
 		}
 	}
-	for h, added := range b.hooks {
+	for h, c := range b.hooks {
 		key := laneKey(h.id)
-		rec := encodeLane(key, h.counts, h.storedMarks(added))
+		rec := encodeLane(key, c.counts, h.storedMarks(c.added))
 		b.stateOf.dead += int64(len(key)+len(rec)) + entryOverhead
 		if err := b.set(key, rec); err != nil {
 			return err
@@ -154,6 +203,7 @@ const (
 
 func (b *batch) wrote(n int) {
 	b.entries++
+	b.writes++
 	b.bytes += n + entryOverhead
 }
 
@@ -176,6 +226,7 @@ func (b *batch) touch(seq uint64, ds deliveries) {
 	size := ds.size()
 	b.pending += size - b.touched[seq].size
 	b.touched[seq] = touched{ds: ds, size: size}
+	b.writes++
 }
 
 // retire has the B record of an event removed, not written.
@@ -207,24 +258,25 @@ func (b *batch) move(h *hook, seq uint64, d *delivery, to delivery) error {
 			return err
 		}
 	}
-	h.count(d.state, -1)
-	h.count(to.state, 1)
-	added := b.hooks[h]
+	c := b.changeOf(h)
+	c.count(d.state, -1)
+	c.count(to.state, 1)
 	if at, ok := to.waitsAt(seq); ok {
 		if err := b.set(waitingKey(h.id, to.rung, at), nil); err != nil { // Promise 1: a retry is found again after a restart: its key is written with its state.
 			return err
 		}
-		added = append(added, ticket{seq: seq, rung: to.rung, due: at.due})
+		c.added = append(c.added, ticket{seq: seq, rung: to.rung, due: at.due})
 	}
-	b.hooks[h] = added
+	b.change(h, c)
 	*d = to
 	return nil
 }
 
 // hook returns the state of a webhook that lives as this batch leaves it.
 func (b *batch) hook(id queue.WebhookID) *hook {
-	if h := b.s.hook(id); h != nil && !h.deleted {
-		return h
+	h := b.s.hook(id)
+	if _, deleted := b.deleted[h]; deleted {
+		return nil
 	}
-	return nil
+	return h
 }

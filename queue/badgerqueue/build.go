@@ -17,24 +17,44 @@ type build struct {
 	path  string
 	db    *badger.DB
 	batch *badger.WriteBatch
-	store *Store // for its options and its log
+	store *Store // for its options, its log and its disk
+	bytes int    // written since the free space was looked at
 }
 
+const (
+	// buildStep is how many bytes are written before the free space is looked at again.
+	buildStep = 1 << 20
+	// reserveBuild is the free space below which nothing more is written: what is
+	// under way then takes no more than reserveTable, and closing needs the rest.
+	reserveBuild = reserveAccept + reserveTable
+)
+
 // newBuild makes the folder. With versions, each record is written as of a
-// transaction, and the newest wins.
+// transaction, and the newest wins. Errors of this and all that follows wrap
+// queue.ErrFull when the disk has no room.
 func newBuild(path string, key []byte, versions bool) (*build, error) {
+	disk, err := newDisk(fileSystemOf, path, reserveBuild, 0)
+	if err == nil {
+		err = disk.roomToAccept()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("making a new store: %w", err)
+	}
 	if err := os.Mkdir(path, 0o700); errors.Is(err, fs.ErrExist) {
 		return nil, fmt.Errorf("%s is there already, from an attempt that was interrupted: remove it and try again", path)
 	} else if err != nil {
 		return nil, fmt.Errorf("making a new store: %w", err)
 	}
-	b := &build{path: path, store: &Store{o: Options{Path: path, EncryptionKey: key}, log: slog.New(slog.DiscardHandler)}}
-	return b, b.open(versions)
+	b := &build{path: path, store: &Store{o: Options{Path: path, EncryptionKey: key}, log: slog.New(slog.DiscardHandler), disk: disk}}
+	if err := b.open(versions); err != nil {
+		return nil, errors.Join(err, b.discard())
+	}
+	return b, nil
 }
 
 func (b *build) open(versions bool) (err error) {
-	b.store.compactions = newCompactions(nil, b.store.latch, func(string) error { return nil }) // nothing of it counts yet
-	o := b.store.badgerOptions().WithSyncWrites(false)                                          // all of it is synced at the end, or thrown away
+	b.store.compactions = newCompactions(b.store.disk, b.store.latch, func(string) error { return nil }) // nothing of it counts yet
+	o := b.store.badgerOptions().WithSyncWrites(false)                                                   // all of it is synced at the end, or thrown away
 	if versions {
 		b.db, err = badger.OpenManaged(o)
 	} else {
@@ -54,8 +74,34 @@ func (b *build) open(versions bool) (err error) {
 	return nil
 }
 
+// room looks at the free space now and then. Badger writes through memory maps:
+// on a full disk the process would die.
+func (b *build) room(key, rec []byte) error {
+	if b.bytes += len(key) + len(rec); b.bytes < buildStep {
+		return nil
+	}
+	b.bytes = 0
+	if err := b.store.disk.roomToAccept(); err != nil {
+		return fmt.Errorf("writing the new store: %w", err)
+	}
+	return nil
+}
+
+// close has Badger flush what it holds and close, if there is room for that.
+func (b *build) close() error {
+	if !b.store.disk.roomToClose() {
+		return b.store.disk.full()
+	}
+	err := errors.Join(b.db.Close(), b.store.failure())
+	b.db = nil
+	return err
+}
+
 // set writes a record; key and rec are copied.
 func (b *build) set(key, rec []byte, expires uint64) error {
+	if err := b.room(key, rec); err != nil {
+		return err
+	}
 	e := badger.NewEntry(append([]byte(nil), key...), append([]byte(nil), rec...))
 	e.ExpiresAt = expires
 	if err := b.batch.SetEntry(e); err != nil {
@@ -66,6 +112,9 @@ func (b *build) set(key, rec []byte, expires uint64) error {
 
 // setAt writes a record, or that it was deleted, as of a transaction.
 func (b *build) setAt(key, rec []byte, expires, version uint64, deleted bool) (err error) {
+	if err := b.room(key, rec); err != nil {
+		return err
+	}
 	key = append([]byte(nil), key...)
 	if deleted {
 		err = b.batch.DeleteAt(key, version)
@@ -91,8 +140,10 @@ func (b *build) delete(key []byte) error {
 // reopen closes the store and opens it without versions: from here on what is
 // written is newer than all before.
 func (b *build) reopen() error {
-	err := errors.Join(b.batch.Flush(), b.db.Close(), b.store.failure())
-	b.db = nil
+	err := b.batch.Flush()
+	if err == nil {
+		err = b.close()
+	}
 	if err != nil {
 		return fmt.Errorf("writing the new store: %w", err)
 	}
@@ -105,9 +156,7 @@ func (b *build) finish(seq uint64, t tags) error {
 		return fmt.Errorf("writing the new store: %w", err)
 	}
 	m := mark{seq: seq, commit: b.db.MaxVersion()}
-	err := errors.Join(b.db.Close(), b.store.failure())
-	b.db = nil
-	if err != nil {
+	if err := b.close(); err != nil {
 		return fmt.Errorf("closing the new store: %w", err)
 	}
 	h, err := openHighWater(b.path, m, t)
@@ -132,10 +181,12 @@ func (b *build) discard() error {
 	if b.path == "" {
 		return nil
 	}
-	if b.db != nil {
-		b.batch.Cancel()
+	if b.db != nil && b.store.disk.roomToClose() { // else Badger stays open, without its files
+		if b.batch != nil {
+			b.batch.Cancel()
+		}
 		_ = b.db.Close()
-		b.db = nil
 	}
+	b.db = nil
 	return os.RemoveAll(b.path)
 }

@@ -32,13 +32,13 @@ const (
 type operation interface {
 	// cost is about how many entries and bytes it writes, and rather more.
 	cost() (entries, bytes int)
-	// lazy tells that nobody waits for it.
+	// lazy reports whether nobody waits for it.
 	lazy() bool
-	// apply writes into the batch. When it returns an error it has written
-	// nothing, and only this operation fails.
+	// apply writes into the batch, and changes nothing else: a batch that is given
+	// up is as if it had never been, and apply may be called again, in another.
 	apply(b *batch) error
-	// done hands over the outcome, after the commit; effects on lanes come
-	// first, so what is told here can be seen.
+	// done hands over the outcome: nil after the commit, when the effects on lanes
+	// can be seen.
 	done(err error)
 }
 
@@ -148,38 +148,27 @@ func (c *committer) gather(batch []operation) []operation {
 	return batch
 }
 
-// stall holds what must be written until there is room, and refuses new events
-// meanwhile.
-func (c *committer) stall(batch []operation) []operation {
+// stall holds settlements until there is room to write them, and refuses what
+// somebody waits for. It returns what is to be committed then; nothing when the
+// store closes.
+func (c *committer) stall(ops []operation) []operation {
 	c.s.log.Error("nothing is written: the disk is full", "path", c.s.o.Path, "free", c.s.disk.free())
-	refuse := func(held []operation) []operation {
-		keep := held[:0]
-		for _, op := range held {
-			if e, ok := op.(*enqueueOp); ok {
-				e.done(c.s.disk.roomToAccept())
-			} else {
-				keep = append(keep, op)
-			}
-		}
-		return keep
-	}
-	var held []operation
-	held = refuse(append(held, batch...))
 	tick := time.NewTicker(stallPoll)
 	defer tick.Stop()
+	held := c.refuse(nil, ops)
 	for !c.s.disk.roomToWrite() {
-		ops := c.s.ops
+		more := c.s.ops
 		if len(held) >= maxQueued {
-			ops = nil
+			more = nil
 		}
 		select {
-		case op := <-ops:
-			held = append(held, op)
-			held = refuse(held)
+		case op := <-more:
+			held = c.refuse(held, []operation{op})
 		case <-tick.C:
-		case <-c.s.stop:
+			held = c.refuse(held[:0], held)
+		case <-c.s.ending:
 			// What is not written is attempted again at the next start.
-			finish(held, fmt.Errorf("%w: the disk is full", queue.ErrFull))
+			finish(held, c.s.disk.full())
 			return nil
 		}
 	}
@@ -187,6 +176,20 @@ func (c *committer) stall(batch []operation) []operation {
 	return held
 }
 
+// refuse answers the operations that somebody waits for, unless there is room
+// again, and appends the others to held.
+func (c *committer) refuse(held, ops []operation) []operation {
+	for _, op := range ops {
+		if !op.lazy() && !c.s.disk.roomToWrite() { // Promise 1: what is refused is told so, and what is kept is committed.
+			op.done(c.s.disk.full())
+		} else {
+			held = append(held, op)
+		}
+	}
+	return held
+}
+
+// finish answers operations that were not committed; err is never nil.
 func finish(ops []operation, err error) {
 	for _, op := range ops {
 		op.done(err)
@@ -211,40 +214,83 @@ func (c *committer) commit(ops []operation) {
 	}
 }
 
-// commitSome applies operations, commits them, tells the lanes and then everyone
-// who waits. It returns how many those were.
+// commitSome commits the first of the operations, as many as fit one transaction,
+// and answers them. It returns how many those were; none if the disk has no room.
 func (c *committer) commitSome(ops []operation) int {
+	for {
+		n, err := c.put(ops)
+		if err == nil && !c.reserved() { // Promise 1: on a full disk nothing is written through a memory map.
+			c.batch.giveUp()
+			return 0
+		}
+		if err == nil {
+			c.commitBatch(&c.batch, ops[:n])
+			return n
+		}
+		c.batch.giveUp()
+		if n == 0 { // not even the first fits
+			c.refuseFirst(ops[0], err)
+			return 1
+		}
+		ops = ops[:n]
+	}
+}
+
+// reserved reports whether the batch has its place in the log on the disk. What is
+// wrong with the disk otherwise is reported when the batch is written.
+func (c *committer) reserved() bool {
+	const entry = 24 // what Badger's log adds to one, beside what batch.wrote counts
+	err := c.log.reserve(c.batch.bytes + entry*c.batch.entries)
+	if noRoom(err) {
+		c.s.disk.isFull()
+		return false
+	}
+	if err != nil {
+		_ = c.s.latch(fmt.Errorf("writing ahead in %s: %w", c.s.o.Path, err))
+	}
+	return true
+}
+
+// put puts operations into a new batch. It returns how many it took; or, with an
+// error, how many to try when this batch has been given up, 0 when the first alone
+// was too much.
+func (c *committer) put(ops []operation) (n int, err error) {
 	b := &c.batch
 	b.begin(c)
-	defer b.txn.Discard()
 	c.errs = c.errs[:0]
 	for i, op := range ops {
 		if i > 0 && !b.takes(op) {
 			break
 		}
+		writes := b.writes
 		err := op.apply(b)
-		c.errs = append(c.errs, err)
-		if errors.Is(err, badger.ErrTxnTooBig) {
-			// A cost that was wrong: the transaction cannot be trusted to hold
-			// what was applied, so nothing of it is committed.
-			c.fail(ops, fmt.Errorf("a batch of %d operations outgrew its transaction: %w", i+1, err))
-			return len(ops)
+		if err != nil && b.writes != writes {
+			return i, err // half of it is in the batch
 		}
+		c.errs = append(c.errs, err)
 	}
-	ops = ops[:len(c.errs)]
-	c.commitBatch(b, ops)
-	return len(ops)
+	if err := b.finish(); err != nil {
+		return len(c.errs) / 2, err
+	}
+	return len(c.errs), nil
 }
 
-func (c *committer) commitBatch(b *batch, ops []operation) {
-	if err := b.finish(); err != nil {
-		c.fail(ops, fmt.Errorf("writing a batch: %w", err))
-		return
+// refuseFirst answers an operation that no transaction can hold.
+func (c *committer) refuseFirst(op operation, err error) {
+	if errors.Is(err, badger.ErrTxnTooBig) {
+		err = fmt.Errorf("%w: it does not fit one transaction of the store", queue.ErrTooLarge)
 	}
+	if op.lazy() {
+		c.s.log.Error("a settlement cannot be stored: its delivery is attempted again after a restart", "error", err)
+	}
+	op.done(err)
+}
+
+// commitBatch writes the batch, tells the lanes and then everyone who waits.
+func (c *committer) commitBatch(b *batch, ops []operation) {
+	defer b.txn.Discard()
 	start := time.Now()
-	c.s.visible.Lock()
 	if err := c.write(b); err != nil { // Promise 1: the answer comes after the commit.
-		c.s.visible.Unlock()
 		c.fail(ops, fmt.Errorf("committing to %s: %w", c.s.o.Path, err))
 		return
 	}
@@ -252,13 +298,15 @@ func (c *committer) commitBatch(b *batch, ops []operation) {
 	if err := c.s.high.set(mark{seq: b.stateOf.seq, commit: b.txn.ReadTs() + 1}); err != nil {
 		_ = c.s.latch(fmt.Errorf("writing the high-water mark: %w", err))
 	}
+	if !c.s.high.inPlace() { // Promise 1: nothing is acknowledged that is in no folder any more.
+		_ = c.s.latch(fmt.Errorf("the folder of the store at %s was removed or replaced while the store was open;"+
+			" what it holds since is lost with it: put the folder back, or restore a backup", c.s.o.Path))
+	}
 	if err := c.s.failure(); err != nil { // Promise 1: Badger itself goes on after some of its failures.
-		c.s.visible.Unlock()
 		finish(ops, err)
 		return
 	}
 	c.applied(b)
-	c.s.visible.Unlock()
 	took := time.Since(start)
 	for i, op := range ops {
 		op.done(c.errs[i])
@@ -279,7 +327,7 @@ func (c *committer) commitBatch(b *batch, ops []operation) {
 	}
 	if c.log.short() {
 		runtime.Gosched() // who was told something does not wait for this
-		if err := c.log.extend(); err != nil {
+		if err := c.log.extend(); err != nil && !noRoom(err) {
 			_ = c.s.latch(fmt.Errorf("writing ahead in %s: %w", c.s.o.Path, err))
 		}
 	}
@@ -321,6 +369,10 @@ func (e firstLine) Unwrap() error { return e.error }
 
 // applied makes the committed batch visible to lanes and readers.
 func (c *committer) applied(b *batch) {
+	newest := newSnapshot(c.s.db)
+	c.s.visible.Lock()
+	defer c.s.visible.Unlock()
+	c.s.show(newest)
 	c.state, c.outdated = b.stateOf, false
 	shown := c.state
 	c.s.shown.Store(&shown)
@@ -334,19 +386,22 @@ func (c *committer) applied(b *batch) {
 			c.recent.forget(seq)
 		}
 	}
-	for h := range b.hooks {
-		h.show()
+	for h, c := range b.hooks {
+		h.show(c.counts)
 	}
-	for _, s := range b.settled {
-		s.hook.settled(s.seq)
+	for _, l := range b.settled {
+		l.hook.settled(l.seq)
 	}
-	for h, added := range b.hooks {
-		for _, t := range added {
+	for h, c := range b.hooks {
+		for _, t := range c.added {
 			h.pushWaiting(t)
 		}
 	}
 	for _, f := range b.fresh {
 		f.hook.pushFresh(f.event)
+	}
+	for _, l := range b.moving {
+		l.hook.moved(l.seq)
 	}
 	for _, effect := range b.effects {
 		effect()

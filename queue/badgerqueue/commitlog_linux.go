@@ -114,26 +114,42 @@ func (l *commitLog) short() bool {
 	return l != nil && l.log != nil && l.ready-l.synced < readyLeast && max(l.ready, l.synced) < memTableSize
 }
 
-// extend writes the log ahead, with the zeros that it reads as anyway: Badger makes
-// it as one hole. Syncing what was written into a hole writes the file system's
-// journal too, or whatever else tells where the blocks are, and that takes longer
-// than all the rest. Where the disk has no room for zeros, holes must do. Like sync
-// it may be used only between two commits.
-func (l *commitLog) extend() error {
-	file, data := fileOf(l.log)
-	from := max(l.ready, roundUp(l.synced+slack, os.Getpagesize()))
-	l.ready = min(from+readyStep, len(data))
-	if _, err := file.WriteAt(zeros[:l.ready-from], int64(from)); err != nil {
-		if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
-			return nil
-		}
-		return err
+// reserve has the next n bytes of the log on the disk before they are written:
+// writing into a hole of a full disk would end the process. It returns ENOSPC or
+// EDQUOT if there is no room. Before the first commit into a log nothing is known
+// of it, and nothing is reserved.
+func (l *commitLog) reserve(n int) error {
+	if l == nil || l.log == nil {
+		return nil
 	}
-	if err := unix.Msync(data[from:l.ready], unix.MS_SYNC); err != nil {
-		return os.NewSyscallError("msync", err)
+	for l.synced < memTableSize && l.ready < l.synced+n+slack {
+		if err := l.extend(); err != nil {
+			return err
+		}
 	}
 	return nil
 }
+
+// extend writes the log ahead, with the zeros that it reads as anyway: Badger makes
+// it as one hole. Syncing what was written into a hole writes the file system's
+// journal too, or whatever else tells where the blocks are, and that takes longer
+// than all the rest. Like sync it may be used only between two commits.
+func (l *commitLog) extend() error {
+	file, data := fileOf(l.log)
+	from := max(l.ready, roundUp(l.synced+slack, os.Getpagesize()))
+	to := min(from+readyStep, len(data))
+	if _, err := file.WriteAt(zeros[:to-from], int64(from)); err != nil {
+		return err
+	}
+	if err := unix.Msync(data[from:to], unix.MS_SYNC); err != nil {
+		return os.NewSyscallError("msync", err)
+	}
+	l.ready = to
+	return nil
+}
+
+// noRoom reports whether the disk, or a quota, has no room.
+func noRoom(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) }
 
 // fileOf is the file of a log, and its memory map.
 func fileOf(log unsafe.Pointer) (*os.File, []byte) {

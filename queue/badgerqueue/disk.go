@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -21,7 +23,9 @@ import (
 //	          finished events would never get rid of them.
 //	table ─── free space below which a compaction begins no table
 //	write ─── free space below which nothing is written at all
+//	close ─── free space below which Badger stays open: its closing writes tables
 type disk struct {
+	fileSystem    func(path string) (size, free int64, err error)
 	path          string
 	accept, write int64
 	max           int64 // of the store's files; 0 is none
@@ -33,8 +37,13 @@ type disk struct {
 	size    atomic.Int64 // measured
 	written atomic.Int64 // since it was measured
 	ever    atomic.Int64 // written since the store was opened
-	avail   atomic.Int64 // last reading of free space; -1 where unknown
+	avail   atomic.Int64 // last reading of free space; -1 if it is unknown
 	read    atomic.Int64 // when avail was read, unix nanoseconds
+	falls   atomic.Int64 // by so much avail may fall within fallAhead
+
+	mu    sync.Mutex // guards everything below
+	past  int64      // an earlier reading of free space, at most fallOver old
+	since int64      // when past was read, unix nanoseconds
 }
 
 // A memtable's log is mapped at twice the memtable's size, and one more may be
@@ -48,14 +57,20 @@ const (
 	nearMax = 0.9
 	// freeAge is how long a reading of free space is believed.
 	freeAge = 5 * time.Millisecond
+	// Somebody else may be filling the disk, a gigabyte a second. If within
+	// fallOver more goes than our own tables take (fallOwn), free space counts as
+	// what will be left after fallAhead: so long a memtable takes to become a table.
+	fallOver  = 100 * time.Millisecond
+	fallOwn   = 2 * memTableSize
+	fallAhead = 250 * time.Millisecond
 )
 
-func newDisk(path string, minFree, maxDisk int64) (*disk, error) {
-	total, _, err := fileSystemOf(path)
+func newDisk(fileSystem func(string) (size, free int64, err error), path string, minFree, maxDisk int64) (*disk, error) {
+	total, _, err := fileSystem(path)
 	if err != nil {
 		return nil, fmt.Errorf("reading the free space at %s: %w", path, err)
 	}
-	d := &disk{path: path, accept: minFree, max: maxDisk}
+	d := &disk{fileSystem: fileSystem, path: path, accept: minFree, max: maxDisk}
 	if d.accept == 0 {
 		d.accept = min(max(total*15/100, reserveAccept), reserveMost)
 	}
@@ -75,22 +90,57 @@ func fileSystemOf(path string) (total, free int64, err error) {
 	return total, free, err
 }
 
-// free is the free space in bytes, read at most every few milliseconds; -1
-// where the system does not say.
+// free is the free space in bytes, read at most every few milliseconds; -1 if
+// the system does not say.
 func (d *disk) free() int64 {
-	now := time.Now().UnixNano()
-	if now-d.read.Load() > int64(freeAge) {
-		_, free, err := fileSystemOf(d.path)
-		if err != nil {
-			free = -1
-		}
-		if d.merge != nil {
-			d.merging.Store(d.merge())
-		}
-		d.avail.Store(free)
-		d.read.Store(now)
+	if time.Now().UnixNano()-d.read.Load() > int64(freeAge) {
+		d.look()
 	}
 	return d.avail.Load()
+}
+
+// look reads the free space.
+func (d *disk) look() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	_, free, err := d.fileSystem(d.path)
+	if err != nil {
+		free = -1
+	}
+	if d.merge != nil {
+		d.merging.Store(d.merge())
+	}
+	now := time.Now().UnixNano()
+	falls := int64(0)
+	if over := now - d.since; over > 0 && over <= int64(fallOver) {
+		if lost := d.past - free - fallOwn; lost > 0 {
+			falls = lost * int64(fallAhead) / over
+		}
+	} else {
+		d.past, d.since = free, now
+	}
+	d.falls.Store(falls)
+	d.avail.Store(free)
+	d.read.Store(now)
+}
+
+// isFull notes that the system has refused a write, until the free space is read
+// again.
+func (d *disk) isFull() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.avail.Store(0)
+	d.read.Store(time.Now().UnixNano())
+}
+
+// room is the free space that can be counted on, or more than there is on any
+// disk if the system does not say.
+func (d *disk) room() int64 {
+	free := d.free()
+	if free < 0 || d.accept < 0 {
+		return math.MaxInt64
+	}
+	return max(free-d.falls.Load(), 0)
 }
 
 // used is the size of the store's files, with what was written since it was
@@ -110,16 +160,16 @@ func (d *disk) measure() {
 }
 
 func (d *disk) roomToOpen() error {
-	if free := d.free(); free >= 0 && free < d.write {
+	if room := d.room(); room < d.write {
 		return fmt.Errorf("%w: %s free at %s, and opening the store needs %s; free some space and start again",
-			queue.ErrFull, mib(free), d.path, mib(d.write))
+			queue.ErrFull, mib(room), d.path, mib(d.write))
 	}
 	return nil
 }
 
 func (d *disk) roomToAccept() error {
-	if free, kept := d.free(), d.kept(); free >= 0 && free < kept {
-		return fmt.Errorf("%w: %s free at %s, of which %s are kept; free some space", queue.ErrFull, mib(free), d.path, mib(kept))
+	if room, kept := d.room(), d.kept(); room < kept {
+		return fmt.Errorf("%w: %s free at %s, of which %s are kept; free some space", queue.ErrFull, mib(room), d.path, mib(kept))
 	}
 	if d.max > 0 && d.used() >= d.max {
 		return fmt.Errorf("%w: the store at %s has reached max_disk (%s); raise it, or let deliveries end", queue.ErrFull, d.path, mib(d.max))
@@ -135,16 +185,19 @@ func (d *disk) kept() int64 {
 	return d.accept
 }
 
-// roomToCompact tells whether a compaction may have so many bytes of tables under
-// way.
-func (d *disk) roomToCompact(bytes int64) bool {
-	free := d.free()
-	return free < 0 || d.accept < 0 || free >= reserveTable+bytes
+// roomToCompact reports whether a compaction may have so many bytes of tables
+// under way.
+func (d *disk) roomToCompact(bytes int64) bool { return d.room() >= reserveTable+bytes }
+
+func (d *disk) roomToWrite() bool { return d.room() >= d.write }
+
+// full is why nothing can be written.
+func (d *disk) full() error {
+	return fmt.Errorf("%w: %s free at %s, and writing needs %s; free some space", queue.ErrFull, mib(d.room()), d.path, mib(d.write))
 }
 
-func (d *disk) roomToWrite() bool {
-	free := d.free()
-	return free < 0 || free >= d.write
-}
+// roomToClose reports whether Badger may flush its memtables and end a
+// compaction that is under way.
+func (d *disk) roomToClose() bool { return d.room() >= reserveAccept }
 
 func mib(n int64) string { return fmt.Sprintf("%d MiB", n>>20) }

@@ -2,6 +2,7 @@ package badgerqueue
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -221,12 +222,21 @@ func TestFullDiskRefusesAndLives(t *testing.T) {
 	for _, megabytes := range []int64{160, 400} {
 		t.Run(fmt.Sprintf("%d MB", megabytes), func(t *testing.T) {
 			t.Parallel()
-			fullDisk(t, smallDisk(t, megabytes).mount)
+			fullDisk(t, smallDisk(t, megabytes).mount, false)
 		})
 	}
 }
 
-func fullDisk(t *testing.T, mount string) {
+// TestStoreClosesOnADiskWithoutAByte: the process ends well, and what it had
+// acknowledged is there when the disk has room again.
+func TestStoreClosesOnADiskWithoutAByte(t *testing.T) {
+	t.Parallel()
+	fullDisk(t, smallDisk(t, 160).mount, true)
+}
+
+// fullDisk fills a disk. The store is closed while it is full, or when there is
+// room again.
+func fullDisk(t *testing.T, mount string, closes bool) {
 	t.Helper()
 	dir := filepath.Join(mount, "store")
 	c := startDiskProcess(t, dir, "on")
@@ -252,6 +262,21 @@ func fullDisk(t *testing.T, mount string) {
 	if got := c.ask("count"); got != "delivered 200" {
 		t.Errorf("%s, though nothing could be written", got)
 	}
+	if closes {
+		start := time.Now()
+		c.ask("close")
+		if err := c.cmd.Wait(); err != nil {
+			t.Fatalf("closing on a disk without a byte ends the process with %v", err)
+		}
+		if took := time.Since(start); took > 5*time.Second {
+			t.Errorf("closing on a disk without a byte took %v", took)
+		}
+		if err := os.Remove(other); err != nil {
+			t.Fatal(err)
+		}
+		allThere(t, dir, c.ids)
+		return
+	}
 	// Also at the start nothing is touched that has no room.
 	second := startDiskProcess(t, filepath.Join(mount, "second"), "on")
 	if err := second.cmd.Wait(); err == nil || second.cmd.ProcessState.ExitCode() != 3 {
@@ -265,8 +290,14 @@ func fullDisk(t *testing.T, mount string) {
 	if err := c.cmd.Wait(); err != nil {
 		t.Fatalf("the process ended with %v", err)
 	}
+	allThere(t, dir, c.ids)
+}
+
+// allThere opens a store and looks for events by their ids.
+func allThere(t *testing.T, dir string, ids []string) {
+	t.Helper()
 	s := openAt(t, Options{Path: dir})
-	for _, id := range c.ids {
+	for _, id := range ids {
 		eid, err := queue.ParseEventID(id)
 		if err != nil {
 			t.Fatal(err)
@@ -287,5 +318,48 @@ func TestWithoutTheGuardAFullDiskKills(t *testing.T) {
 	err := c.cmd.Wait()
 	if got != "" || err == nil {
 		t.Fatalf("the process lived and said %q", got)
+	}
+}
+
+// TestRestoreOnASmallDiskLeavesNothing: a backup, and a store that is salvaged,
+// that the disk has no room for are refused, the process lives, and nothing is
+// left on the disk.
+func TestRestoreOnASmallDiskLeavesNothing(t *testing.T) {
+	t.Parallel()
+	from := filepath.Join(t.TempDir(), "store")
+	s, err := Open(t.Context(), Options{Path: from})
+	if err != nil {
+		t.Fatal(err)
+	}
+	random := rand.NewChaCha8([32]byte{1})
+	for n := range 100 {
+		e := entry(n)
+		e.Body = make([]byte, 1000<<10)
+		_, _ = random.Read(e.Body)
+		enqueue(t, s, e)
+	}
+	var backup bytes.Buffer
+	if _, err := s.Backup(t.Context(), &backup); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	mount := smallDisk(t, 130).mount
+	to := filepath.Join(mount, "store")
+	if _, _, err := Restore(t.Context(), &backup, RestoreOptions{Path: to}); !errors.Is(err, queue.ErrFull) {
+		t.Errorf("restoring ends with %v", err)
+	}
+	if _, err := Salvage(t.Context(), SalvageOptions{From: from, To: to}); !errors.Is(err, queue.ErrFull) {
+		t.Errorf("salvaging ends with %v", err)
+	}
+	entries, err := os.ReadDir(mount)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		if e.Name() != "lost+found" {
+			t.Errorf("%s is left on the disk", e.Name())
+		}
 	}
 }

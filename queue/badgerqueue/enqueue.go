@@ -30,6 +30,9 @@ func (s *Store) Enqueue(ctx context.Context, e queue.Entry) (queue.Receipt, erro
 	if err := s.disk.roomToAccept(); err != nil { // Promise 1: no new event is taken when the disk is nearly full; what waits goes on.
 		return queue.Receipt{}, err
 	}
+	if len(e.Webhooks) > maxDeliveries {
+		return queue.Receipt{}, fmt.Errorf("%w: %d webhooks take this event, and the store delivers one to %d at most", queue.ErrTooLarge, len(e.Webhooks), maxDeliveries)
+	}
 	if err := e.Check(); err != nil {
 		return queue.Receipt{}, err
 	}
@@ -166,8 +169,7 @@ func (b *batch) address(e *queue.Event, webhooks []queue.WebhookID) deliveries {
 			continue
 		}
 		ds = append(ds, delivery{webhook: w, state: queue.Pending})
-		h.counts.Pending++
-		b.moved(h)
+		b.count(h, queue.Pending, 1)
 		b.fresh = append(b.fresh, freshEvent{event: e, hook: h})
 	}
 	ds.sort()

@@ -35,7 +35,10 @@ type mark struct {
 // about a second old after a power loss. The second line is a copy of the
 // store's tags, of which the store itself has one record. A third is added where
 // the store must not be opened as it is, and says why.
-type highWater struct{ f *os.File }
+type highWater struct {
+	f    *os.File
+	file os.FileInfo // of f
+}
 
 // aside is what the file says.
 type aside struct {
@@ -62,7 +65,18 @@ func openHighWater(path string, m mark, t tags) (*highWater, error) {
 	if f, err = os.OpenFile(name, os.O_RDWR, 0); err != nil {
 		return nil, fmt.Errorf("opening the store's high-water mark: %w", err)
 	}
-	return &highWater{f: f}, nil
+	info, err := f.Stat()
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("opening the store's high-water mark: %w", err), f.Close())
+	}
+	return &highWater{f: f, file: info}, nil
+}
+
+// inPlace reports whether the file is still where it was made. It is not when the
+// store's folder was removed or replaced.
+func (h *highWater) inPlace() bool {
+	info, err := os.Stat(h.f.Name())
+	return err == nil && os.SameFile(info, h.file)
 }
 
 // set writes the mark. The system keeps it when the process dies.

@@ -32,10 +32,7 @@ type hook struct {
 	id     queue.WebhookID
 	bounds bounds
 
-	// Owned by the committer.
-	counts queue.Counts
-	// deleted says that the batch under way removes the webhook.
-	deleted bool
+	counts queue.Counts // as of the last commit; owned by the committer
 
 	mu sync.Mutex // guards everything below
 	// shown is counts as of the last commit.
@@ -111,20 +108,6 @@ func newHook(id queue.WebhookID, b bounds) *hook {
 	}
 }
 
-// count moves one of the committer's counters.
-func (h *hook) count(s queue.State, n int64) {
-	switch s {
-	case queue.Pending:
-		h.counts.Pending += n
-	case queue.Retrying:
-		h.counts.Retrying += n
-	case queue.Delivered:
-		h.counts.Delivered += n
-	case queue.Failed:
-		h.counts.Failed += n
-	}
-}
-
 // pushFresh tells of a new event; wake is called later.
 func (h *hook) pushFresh(e *queue.Event) {
 	h.mu.Lock()
@@ -175,7 +158,7 @@ func (h *hook) endLocked(seq uint64) {
 }
 
 // move says that a waiting delivery is about to wait elsewhere, unless it is out
-// on lease. moved must follow, after the commit.
+// on lease. moved must follow after the commit, or stays without one.
 func (h *hook) move(seq uint64) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -210,6 +193,13 @@ func (h *hook) moved(seq uint64) {
 	}
 }
 
+// stays takes back that a delivery is about to wait elsewhere.
+func (h *hook) stays(seq uint64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.moving, seq)
+}
+
 // wake has an open lane look again.
 func (h *hook) wake() {
 	h.mu.Lock()
@@ -219,10 +209,11 @@ func (h *hook) wake() {
 	}
 }
 
-// show publishes the counters of the last commit.
-func (h *hook) show() {
+// show publishes the counters of a commit.
+func (h *hook) show(c queue.Counts) {
+	h.counts = c
 	h.mu.Lock()
-	h.shown = h.counts
+	h.shown = c
 	h.mu.Unlock()
 }
 

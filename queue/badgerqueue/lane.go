@@ -162,15 +162,15 @@ func (l *lane) poll(ctx context.Context, max int) ([]*queue.Lease, time.Duration
 	if room <= 0 {
 		return nil, 0, nil
 	}
-	view := view{db: l.s.db}
+	view := view{s: l.s}
 	defer view.close()
 	if l.needsDisk() {
-		txn, out, ok := l.snapshot()
-		view.txn = txn
+		snapshot, out, ok := l.snapshot()
+		view.snapshot = snapshot
 		if !ok {
 			return nil, 0, queue.ErrClosed
 		}
-		if err := l.refill(txn, out); err != nil {
+		if err := l.refill(snapshot.txn, out); err != nil {
 			return nil, 0, err
 		}
 	}
@@ -182,23 +182,23 @@ func (l *lane) poll(ctx context.Context, max int) ([]*queue.Lease, time.Duration
 	return l.lease(tickets, &view), time.Microsecond, nil
 }
 
-// view is a transaction that is opened when it is needed: opening one waits for
-// the commit under way, and deliveries handed over in memory need none.
+// view is a snapshot that is taken when it is needed: deliveries handed over in
+// memory need none.
 type view struct {
-	db  *badger.DB
-	txn *badger.Txn
+	s        *Store
+	snapshot *snapshot
 }
 
 func (v *view) get() *badger.Txn {
-	if v.txn == nil {
-		v.txn = v.db.NewTransaction(false)
+	if v.snapshot == nil {
+		v.snapshot = v.s.newest()
 	}
-	return v.txn
+	return v.snapshot.txn
 }
 
 func (v *view) close() {
-	if v.txn != nil {
-		v.txn.Discard()
+	if v.snapshot != nil {
+		v.snapshot.release()
 	}
 }
 
@@ -296,19 +296,19 @@ func (l *lane) needsDisk() bool {
 	return false
 }
 
-// snapshot opens a transaction that agrees with the lane: the inbox is empty,
+// snapshot returns a snapshot that agrees with the lane: the inbox is empty,
 // what comes into it from now on is not in the snapshot, and out is what the lane
 // has in hand: leased, or given back and not handed out again. The caller
-// discards the transaction also if ok is false, which means that the lane was
+// releases the snapshot also if ok is false, which means that the lane was
 // closed.
-func (l *lane) snapshot() (txn *badger.Txn, out map[uint64]bool, ok bool) {
+func (l *lane) snapshot() (newest *snapshot, out map[uint64]bool, ok bool) {
 	l.s.visible.Lock()
 	defer l.s.visible.Unlock()
-	txn = l.s.db.NewTransaction(false)
+	newest = l.s.newestLocked()
 	l.h.mu.Lock()
 	defer l.h.mu.Unlock()
 	if l.h.lane != l {
-		return txn, nil, false
+		return newest, nil, false
 	}
 	l.drainLocked()
 	if len(l.fresh) == 0 && !l.tail {
@@ -321,7 +321,7 @@ func (l *lane) snapshot() (txn *badger.Txn, out map[uint64]bool, ok bool) {
 	for _, t := range l.returned {
 		out[t.seq] = true
 	}
-	return txn, out, true
+	return newest, out, true
 }
 
 // refill reads the windows that are empty and have more on disk.

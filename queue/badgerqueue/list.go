@@ -56,7 +56,7 @@ func (s *Store) publicDelivery(e *queue.Event, d delivery) queue.Delivery {
 }
 
 // view runs fn with a snapshot of what is on the disk and has been told to lanes
-// and counters. Badger shows a commit sooner.
+// and counters. It never waits for a commit. fn must not change the transaction.
 func (s *Store) view(ctx context.Context, fn func(txn *badger.Txn) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -65,11 +65,9 @@ func (s *Store) view(ctx context.Context, fn func(txn *badger.Txn) error) error 
 		return err
 	}
 	defer s.end()
-	s.visible.Lock()
-	txn := s.db.NewTransaction(false)
-	s.visible.Unlock()
-	defer txn.Discard()
-	return fn(txn)
+	snapshot := s.newest()
+	defer snapshot.release()
+	return fn(snapshot.txn)
 }
 
 // eventByID reads an event and checks that it is the one the whole id names.

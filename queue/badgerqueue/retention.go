@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
+	"slices"
 	"time"
 
 	"github.com/dgraph-io/badger/v4"
@@ -21,6 +23,9 @@ const (
 	// sweepScan bounds the events one step looks at.
 	sweepScan  = 16384
 	orphanKeys = 1024
+	// attemptsAtOnce bounds the attempts that are removed in one transaction with
+	// their event.
+	attemptsAtOnce = 4096
 )
 
 // sweep removes what retention and max_disk say, until the store stops.
@@ -53,6 +58,9 @@ func (s *Store) sweep() {
 		}
 		s.lookAtClock(ctx)
 		s.disk.measure()
+		if !s.disk.roomToWrite() {
+			continue
+		}
 		space.watch()
 		space.freeMemory()
 		err := space.measure(ctx)
@@ -360,14 +368,13 @@ func (s *Store) remove(ctx context.Context, st *step, then func(b *batch) error)
 		bytes += 256 + 40*len(f.attempts) + len(f.feedback.ID) + len(f.feedback.Project)
 	}
 	if len(st.gone) > 1 && (entries > s.committer.maxEntries/2 || bytes > s.committer.maxBytes/2) {
-		// Events with many attempts: take them in smaller steps.
-		half := len(st.gone) / 2
-		n, err := s.remove(ctx, &step{gone: st.gone[:half]}, func(*batch) error { return nil })
-		if err != nil {
-			return n, err
+		return s.removeHalves(ctx, st, then)
+	}
+	if len(st.gone) == 1 && len(st.gone[0].attempts) > attemptsAtOnce {
+		if err := s.removeAttempts(ctx, st.gone[0]); err != nil {
+			return 0, err
 		}
-		m, err := s.remove(ctx, &step{gone: st.gone[half:], later: st.later, stale: st.stale}, then)
-		return n + m, err
+		st.gone[0].attempts = nil
 	}
 	var removed int64 // the committer's, until commit has returned without an error
 	err := s.commit(ctx, entries, bytes, func(b *batch) error {
@@ -400,10 +407,46 @@ func (s *Store) remove(ctx context.Context, st *step, then func(b *batch) error)
 		}
 		return nil
 	})
+	if errors.Is(err, queue.ErrTooLarge) && len(st.gone) > 1 { // they have more parked deliveries than one transaction holds
+		return s.removeHalves(ctx, st, then)
+	}
 	if err != nil {
 		return 0, err
 	}
 	return removed, nil
+}
+
+// removeHalves is remove in smaller steps.
+func (s *Store) removeHalves(ctx context.Context, st *step, then func(b *batch) error) (int64, error) {
+	half := len(st.gone) / 2
+	n, err := s.remove(ctx, &step{gone: st.gone[:half]}, func(*batch) error { return nil })
+	if err != nil {
+		return n, err
+	}
+	m, err := s.remove(ctx, &step{gone: st.gone[half:], later: st.later, stale: st.stale}, then)
+	return n + m, err
+}
+
+// removeAttempts removes the attempts of an event that goes, before it: they may
+// be more than one transaction holds.
+func (s *Store) removeAttempts(ctx context.Context, f finished) error {
+	for keys := range slices.Chunk(f.attempts, attemptsAtOnce) {
+		err := s.commit(ctx, len(keys), 40*len(keys), func(b *batch) error {
+			if ds, err := b.deliveriesOf(f.seq); err != nil || b.s.waits(ds, f.parked) {
+				return err
+			}
+			for _, key := range keys {
+				if err := b.delete(key); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // keep gives an event behind the sweep cursor the X key by which it is found when
@@ -451,8 +494,7 @@ func (b *batch) remove(f finished) (bool, error) {
 				return false, err
 			}
 		}
-		h.count(d.state, -1)
-		b.moved(h)
+		b.count(h, d.state, -1)
 	}
 	keys := append([][]byte{eventKey(f.seq)}, f.attempts...)
 	if len(ds) > 0 {

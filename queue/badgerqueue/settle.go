@@ -77,7 +77,7 @@ func (o *settleOp) cost() (entries, bytes int) { return 6, 768 + len(o.log) }
 
 func (o *settleOp) lazy() bool { return true }
 
-// done has nobody to tell: a failure has latched the store.
+// done has nobody to tell: what was not stored is attempted again after a restart.
 func (o *settleOp) done(error) {
 	*o = settleOp{}
 	settleOps.Put(o)
@@ -85,7 +85,7 @@ func (o *settleOp) done(error) {
 
 func (o *settleOp) apply(b *batch) error {
 	seq := o.ticket.seq
-	b.settled = append(b.settled, settledLease{o.hook, seq})
+	b.settled = append(b.settled, inLane{o.hook, seq})
 	if b.hook(o.hook.id) != o.hook {
 		return nil // the webhook was deleted meanwhile
 	}
@@ -203,7 +203,10 @@ func (s *Store) Requeue(ctx context.Context, id queue.DeliveryID, at time.Time) 
 			ds = append(slices.Clone(ds), delivery{webhook: id.Webhook, state: queue.Pending})
 			ds.sort()
 			d = ds.find(id.Webhook)
-			h.counts.Pending++
+			if len(ds) > maxDeliveries {
+				return fmt.Errorf("%w: the event has %d deliveries, the most there may be", queue.ErrTooLarge, maxDeliveries)
+			}
+			b.count(h, queue.Pending, 1)
 		}
 		if d.fresh() && stored && due <= b.now.UnixNano() {
 			return nil // due already, in its place in the sequence
@@ -212,7 +215,7 @@ func (s *Store) Requeue(ctx context.Context, id queue.DeliveryID, at time.Time) 
 			if !h.move(seq) {
 				return fmt.Errorf("delivery %s is being attempted: %w", id, queue.ErrConflict)
 			}
-			b.effects = append(b.effects, func() { h.moved(seq) })
+			b.moving = append(b.moving, inLane{h, seq})
 		}
 		to := delivery{webhook: d.webhook, state: queue.Pending, attempts: d.attempts, at: due, log: d.log}
 		if err := b.move(h, seq, d, to); err != nil {

@@ -21,6 +21,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -50,8 +51,15 @@ const (
 	indexCache           = 16 << 20 // likewise
 	maxValue             = 1 << 20  // values below stay in the tree; ours always do
 	maxKeyName           = 512      // bytes of an idempotency key
+	maxDeliveries        = 10_000   // of one event: to remove it takes two entries each in one transaction
 	keyWindow            = 24 * time.Hour
 	closeDeadline        = 20 * time.Second
+	// closeFull is how long closing may take on a full disk, where a commit may wait
+	// for a merge of tables, and that for room.
+	closeFull = 2 * time.Second
+	// closePoll is how often a store that waits for room to close looks for it:
+	// less than lockPatience, within which another may open it.
+	closePoll = 50 * time.Millisecond
 )
 
 // Options say where the store is and what it may use.
@@ -76,6 +84,10 @@ type Options struct {
 	// systems that do not tell their free space truly; on a disk that is really
 	// full the process then dies by SIGBUS.
 	MinFree int64
+	// FileSystem reads the size and the free space, in bytes, of the file system
+	// that path is on; free is -1 if the system does not say. Default: the
+	// machine's. Tests fill a disk with it.
+	FileSystem func(path string) (size, free int64, err error)
 	// Clock tells the time of day and what the machine slept. Default: the
 	// machine's. Everything else is timed by the runtime's clock.
 	Clock queue.Clock
@@ -108,15 +120,17 @@ type Store struct {
 	// compactions is nil where nobody watches them.
 	compactions *compactions
 
-	// life guards open: a method holds it for reading while it uses the store,
-	// so Close waits for those under way and nothing touches a closed Badger.
-	life    sync.RWMutex
-	open    bool
-	closing sync.Once // closes ending
+	// calls counts the methods under way, so that nothing touches a closed Badger.
+	// Close adds shut to it: from then on it is negative, and no method begins.
+	calls    atomic.Int64
+	idle     chan struct{} // of capacity 1: no method is under way after Close
+	closing  sync.Once
+	closed   chan struct{} // closed when the store is; closeErr is set before
+	closeErr error
 
 	ops     chan operation
 	pending atomic.Int64  // bytes of entries that wait for their commit
-	ending  chan struct{} // closed when Close begins: long readers give way
+	ending  chan struct{} // closed when Close begins: nothing waits for room or reads on
 	stop    chan struct{}
 	stopped sync.WaitGroup
 	// committed waits for the committer alone; moved tells that it has moved the
@@ -125,10 +139,12 @@ type Store struct {
 	moved     chan struct{}         // of capacity 1
 	failed    atomic.Pointer[error] // the first error of a commit, for good
 
-	// visible is held while a commit becomes visible and its effects are told
-	// to the lanes. Who holds it and empties a lane's inbox has a snapshot that
-	// agrees with it: what was told is in the snapshot, what comes later is not.
-	visible sync.Mutex
+	// visible guards snapshot. It is held while a commit becomes visible and its
+	// effects are told to the lanes, and never while the disk works. Who holds it
+	// and empties a lane's inbox has a snapshot that agrees with it: what was told
+	// is in the snapshot, what comes later is not.
+	visible  sync.Mutex
+	snapshot *snapshot
 
 	hooksMu sync.RWMutex
 	hooks   map[queue.WebhookID]*hook
@@ -159,15 +175,17 @@ func open(ctx context.Context, o Options, b bounds) (*Store, error) {
 		return nil, err
 	}
 	s := &Store{
-		o: o, bounds: b, log: o.Logger, clock: clock{system: o.Clock}, open: true,
+		o: o, bounds: b, log: o.Logger, clock: clock{system: o.Clock},
 		ops:    make(chan operation, maxQueued),
+		idle:   make(chan struct{}, 1),
+		closed: make(chan struct{}),
 		ending: make(chan struct{}),
 		stop:   make(chan struct{}),
 		moved:  make(chan struct{}, 1),
 		hooks:  make(map[queue.WebhookID]*hook),
 	}
 	var err error
-	if s.disk, err = newDisk(o.Path, o.MinFree, o.MaxDisk); err != nil {
+	if s.disk, err = newDisk(o.FileSystem, o.Path, o.MinFree, o.MaxDisk); err != nil {
 		return nil, err
 	}
 	if err := s.disk.roomToOpen(); err != nil {
@@ -203,6 +221,7 @@ func open(ctx context.Context, o Options, b bounds) (*Store, error) {
 		return nil, errors.Join(err, s.db.Close())
 	}
 	s.disk.measure()
+	s.snapshot = newSnapshot(s.db)
 	s.committer.init(s)
 	s.committed.Go(s.committer.run)
 	s.stopped.Go(s.sweep)
@@ -228,6 +247,9 @@ func (o *Options) complete() error {
 	}
 	if o.Retention == 0 {
 		o.Retention = 30 * 24 * time.Hour
+	}
+	if o.FileSystem == nil {
+		o.FileSystem = fileSystemOf
 	}
 	if o.Clock == nil {
 		o.Clock = systemClock{}
@@ -286,6 +308,9 @@ func explainOpen(path string, err error) error {
 }
 
 func inUse(path string) error {
+	if _, ok := leftOpen.Load(filepath.Clean(path)); ok {
+		return fmt.Errorf("opening the store at %s: it was closed on a full disk, and this process keeps its files open until %s are free; free some space and try again", path, mib(reserveAccept))
+	}
 	return fmt.Errorf("opening the store at %s: another process has it open; stop that one, or give this one another path", path)
 }
 
@@ -452,17 +477,27 @@ func newestSeq(txn *badger.Txn) (uint64, error) {
 	return 0, nil
 }
 
-// begin says that a method uses the store; end must follow where ok.
+// shut is less than any number of calls is high.
+const shut = math.MinInt64 / 2
+
+// begin says that a method uses the store; end must follow unless it returns an
+// error. It never waits.
 func (s *Store) begin() error {
-	s.life.RLock()
-	if !s.open {
-		s.life.RUnlock()
+	if s.calls.Add(1) < 0 {
+		s.end()
 		return queue.ErrClosed
 	}
 	return nil
 }
 
-func (s *Store) end() { s.life.RUnlock() }
+func (s *Store) end() {
+	if s.calls.Add(-1) == shut {
+		select {
+		case s.idle <- struct{}{}:
+		default:
+		}
+	}
+}
 
 // hook returns a webhook's state in memory, or nil for one that is unknown.
 func (s *Store) hook(id queue.WebhookID) *hook {
@@ -508,40 +543,79 @@ func (s *Store) Stats() queue.Stats {
 	return st
 }
 
-// Close implements queue.Queue. Badger's own closing, which flushes its
-// memtables, goes on in the background when the context ends first.
+// Close implements queue.Queue. Calls under way get an answer first. When the
+// context ends before that, or before Badger has flushed its memtables, the rest
+// goes on in the background; the process may end at any time, for what was
+// acknowledged is in synced logs.
 func (s *Store) Close(ctx context.Context) error {
-	s.closing.Do(func() { close(s.ending) })
-	s.life.Lock()
-	if !s.open {
-		s.life.Unlock()
-		return nil
+	s.closing.Do(func() { go s.shut() })
+	deadline := closeDeadline
+	if !s.disk.roomToClose() {
+		deadline = closeFull
 	}
-	s.open = false
-	s.life.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, deadline)
+	defer cancel()
+	select {
+	case <-s.closed:
+		return s.closeErr
+	case <-ctx.Done():
+		return fmt.Errorf("closing the store at %s: %w; what was acknowledged is safe and read again at the next start", s.o.Path, context.Cause(ctx))
+	}
+}
+
+// shut ends every goroutine of the store, then Badger.
+func (s *Store) shut() {
+	defer close(s.closed)
+	close(s.ending)
+	if s.calls.Add(shut) != shut {
+		<-s.idle
+	}
 	s.hooksMu.RLock()
 	for _, h := range s.hooks {
 		h.closeLane()
 	}
 	s.hooksMu.RUnlock()
 	close(s.stop)
-	ctx, cancel := context.WithTimeout(ctx, closeDeadline)
-	defer cancel()
-	closed := make(chan error, 1)
-	go func() {
-		s.committed.Wait()
-		s.stopped.Wait()
-		closed <- s.db.Close()
-	}()
-	select {
-	case err := <-closed:
-		if err != nil {
-			return fmt.Errorf("closing the store at %s: %w", s.o.Path, err)
-		}
-		return nil
-	case <-ctx.Done():
-		return fmt.Errorf("closing the store at %s: %w; what was acknowledged is safe and read again at the next start", s.o.Path, context.Cause(ctx))
+	s.committed.Wait()
+	s.stopped.Wait()
+	s.snapshot.release()
+	if err := s.closeBadger(); err != nil {
+		s.closeErr = fmt.Errorf("closing the store at %s: %w", s.o.Path, err)
 	}
+}
+
+// leftOpen are the paths of the stores of this process that are closed but for
+// Badger.
+var leftOpen sync.Map
+
+// closeBadger has Badger flush its memtables to tables, for which it needs room:
+// on a full disk the process would die. Then Badger stays open until there is room
+// or the process ends. Nothing depends on the flush: the logs are synced, and the
+// next start reads them.
+func (s *Store) closeBadger() error {
+	switch {
+	case !s.high.inPlace():
+		s.log.Error("the store's folder is gone: what it held is not flushed", "path", s.o.Path)
+		return nil
+	case s.disk.roomToClose(): // Promise 1: closing on a full disk writes nothing.
+		return s.db.Close()
+	}
+	s.log.Warn("the store is closed on a full disk: its logs stay as they are, and are read at the next start", "path", s.o.Path, "free", s.disk.free())
+	path := filepath.Clean(s.o.Path)
+	leftOpen.Store(path, true)
+	go func() {
+		defer leftOpen.Delete(path)
+		for !s.disk.roomToClose() {
+			<-time.After(closePoll)
+			if !s.high.inPlace() {
+				return
+			}
+		}
+		if err := s.db.Close(); err != nil {
+			s.log.Error("closing the store", "path", s.o.Path, "error", err)
+		}
+	}()
+	return nil
 }
 
 // badgerLogger hands Badger's messages on, and to failed what Badger could not

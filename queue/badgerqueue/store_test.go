@@ -61,6 +61,7 @@ func TestReadersSeeWhatIsOnTheDisk(t *testing.T) {
 			if !errors.Is(err, queue.ErrNotFound) {
 				t.Fatal(err)
 			}
+			<-time.After(50 * time.Microsecond)
 		}
 		if got := s.Stats().Events; got != int64(n)+1 {
 			t.Errorf("event %d is shown, and %d are counted", n+1, got)

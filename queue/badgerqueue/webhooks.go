@@ -48,7 +48,7 @@ func (s *Store) PutWebhook(ctx context.Context, w queue.Webhook) (queue.Webhook,
 		if h == nil {
 			h = newHook(put.ID, s.bounds)
 			h.marks.fresh = b.stateOf.seq + 1
-			b.hooks[h] = nil
+			b.change(h, laneChange{})
 			b.effects = append(b.effects, func() {
 				s.hooksMu.Lock()
 				s.hooks[h.id] = h
@@ -108,8 +108,8 @@ func (s *Store) DeleteWebhook(ctx context.Context, id queue.WebhookID, revision 
 		if err := b.delete(laneKey(id)); err != nil {
 			return err
 		}
-		ended = h.counts.Waiting()
-		h.deleted = true
+		ended = b.changeOf(h).counts.Waiting()
+		b.deleted[h] = struct{}{}
 		b.stateOf.rewind()
 		delete(b.hooks, h)
 		b.effects = append(b.effects, func() {
