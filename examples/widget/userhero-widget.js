@@ -5,7 +5,7 @@
  *   <script src="userhero-widget.js" defer data-endpoint="/feedback"></script>
  */
 (() => {
-  // Short names for what is used often: the whole has a limit of 3 KiB.
+  // Short names for what is used often: the whole has a limit of 4 KiB.
   const page = document;
   const on = addEventListener;
   const now = Date.now; // ms since 1970, like every time below
@@ -27,6 +27,7 @@
   const SLOWEST = 3e5; // ms between two attempts
   const SETTLING = 99; // ms in which other tabs, processes of their own, see what this one has stored
   const DAY = 864e5; // ms; the longest Retry-After that is honoured
+  const NEVER = 864e13; // the last time there is: when a feedback is due that was refused as it is
 
   let storage = {}; // lasts as long as the page, where the browser gives none
   try {
@@ -61,10 +62,18 @@
         signal: AbortSignal.timeout(PATIENCE),
       });
     } catch {}
-    if (answer?.ok || /^4(?!08|25|29)/.test(answer?.status)) {
+    if (answer?.ok) {
       delete storage[key];
       delete own[key];
-      tell?.(answer.ok ? "Thank you!" : "Not accepted.");
+      tell?.("Thank you!", 1);
+      return Infinity;
+    }
+    // Refused as it is: it waits for the visitor to change it. Any other answer may
+    // be another one tomorrow, also a 404.
+    if ([400, 410, 413, 415, 422].includes(answer?.status)) {
+      if (storage[key]) save(key, [body, 0, NEVER, NEVER]);
+      delete own[key];
+      tell?.("Not accepted. Change it, then send it again.");
       return Infinity;
     }
     const after = answer?.headers.get("Retry-After"); // seconds or a date
@@ -72,7 +81,7 @@
     // Half of each delay is chance, so that a relay that comes back is not met by all at once.
     const due = max(hold, now() + (min(1e3 * 2 ** tries, SLOWEST) * (1 + random())) / 2);
     if (storage[key]) save(key, [body, tries + 1, due, hold]); // else another tab has settled it
-    tell?.("Kept here, sent later.");
+    tell?.("Kept here, sent later.", 1);
     return due;
   };
 
@@ -86,7 +95,7 @@
       next = min(next, due > now() ? due : entry[0] ? await attempt(key, entry) : Infinity);
     }
     clearTimeout(timer);
-    if (next < Infinity) timer = setTimeout(run, max(next - now(), 1e3));
+    if (next < NEVER) timer = setTimeout(run, max(next - now(), 1e3));
     await new Promise((done) => setTimeout(done, SETTLING));
   };
 
@@ -101,7 +110,8 @@
   const bare = (url) => url.split(/[?#]/)[0] || undefined;
 
   // Keeps a feedback and sends it when it can; answers its id, or undefined where
-  // it is too long or there is no room. tell gets a sentence for the visitor after each attempt.
+  // it is too long or there is no room. tell gets a sentence for the visitor after each
+  // attempt, and whether the form has done its part.
   const send = (fields, tell) => {
     // Pages without TLS have no randomUUID.
     const id = crypto.randomUUID?.() || crypto.getRandomValues(new Uint32Array(4)).join("-");
@@ -166,18 +176,32 @@
   const form = dialog.firstChild;
   const said = form.children[3];
   button.textContent = dialog.ariaLabel = option.label || "Feedback";
-  button.onclick = api.open = () => dialog.showModal();
+  let refused; // the key of the feedback that the form shows again
+  let busy; // the form waits for an answer
+  button.onclick = api.open = () => {
+    refused = keys().find((key) => load(key)[3] === NEVER);
+    const [body] = (refused && load(refused)) || [];
+    const before = body && JSON.parse(body);
+    for (const name of ["message", "category", "rating"]) form[name].value ||= before?.[name] ?? "";
+    dialog.showModal();
+  };
   form.lastChild.onclick = () => dialog.close();
   host.onkeydown = (event) => event.stopPropagation();
   form.onsubmit = (event) => {
     event.preventDefault();
     const { message, category, rating } = form;
-    const id = send(
-      { message: message.value, category: category.value || undefined, rating: +rating.value || undefined },
-      (outcome) => (said.textContent = outcome),
+    const written = message.value;
+    if (busy) return;
+    busy = send(
+      { message: written, category: category.value || undefined, rating: +rating.value || undefined },
+      (outcome, done) => {
+        said.textContent = outcome;
+        busy = 0;
+        if (done && message.value === written) form.reset(); // else something else is being written
+      },
     );
-    said.textContent = id ? "Sending" : "No room. Try later.";
-    if (id) form.reset();
+    said.textContent = busy ? "Sending" : "No room. Try later.";
+    if (busy) delete storage[refused]; // the form has sent what became of it
   };
   page.documentElement.append(host); // there even where the body is not yet
 })();

@@ -221,11 +221,12 @@ simulated("Retry-After is honoured, by a page that is opened meanwhile too", asy
   assert.equal(taken.key, refused.key);
 });
 
-for (const status of [408, 425, 429, 500, 502])
+for (const status of [401, 403, 404, 405, 408, 425, 429, 500, 502, 503])
   simulated(`${status} is tried again`, async () => {
     intake.refusals.push([status, {}]);
     const page = await open();
     await write(page, "again");
+    if (status !== 408) await says(page, "Kept here");
     await until("the event", () => intake.events.length === 1);
     await until("acknowledged", async () => (await kept(page)) === 0);
     const [refused, taken] = intake.requests;
@@ -233,18 +234,42 @@ for (const status of [408, 425, 429, 500, 502])
     if (status !== 408) assert.ok(taken.at - refused.at >= 450, "backs off");
   });
 
-for (const status of [400, 403, 404, 413, 422])
-  simulated(`${status} is final`, async () => {
+for (const status of [400, 410, 413, 415, 422])
+  simulated(`${status} leaves what was written to the visitor, on later pages too`, async () => {
     intake.refusals.push([status, {}]);
-    const page = await open();
+    let page = await open();
+    await page.getByRole("button", { name: "Feedback" }).click();
+    await page.getByLabel("Category").fill("bug");
+    await page.getByLabel("Rating").fill("2");
     await write(page, "refused");
     await says(page, "Not accepted.");
-    assert.equal(await kept(page), 0);
-    await write(page, "next");
+    const form = () => Promise.all(["Message", "Category", "Rating"].map((name) => page.getByLabel(name).inputValue()));
+    assert.deepEqual(await form(), ["refused", "bug", "2"]);
+    await page.close();
+    page = await open();
+    assert.equal(await kept(page), 1);
+    await page.getByRole("button", { name: "Feedback" }).click();
+    assert.deepEqual(await form(), ["refused", "bug", "2"]);
+    await write(page, "changed");
     await says(page, "Thank you!");
-    assert.deepEqual(messages(), ["next"]);
-    assert.equal(intake.requests.length, 2);
+    assert.deepEqual(await form(), ["", "", ""]);
+    assert.equal(await kept(page), 0);
+    assert.deepEqual(messages(), ["changed"]);
+    assert.equal(intake.requests.length, 2, "what was refused is not sent again by itself");
   });
+
+test("what is written while an answer is awaited stays", async () => {
+  line.set("silent");
+  const page = await open();
+  await write(page, "first");
+  await until("an attempt that hangs", () => line.connections > 0);
+  assert.equal(await page.getByLabel("Message").inputValue(), "first", "nothing is emptied before it is safe to");
+  await page.getByLabel("Message").fill("second");
+  line.set("up");
+  await says(page, "Kept here");
+  assert.equal(await page.getByLabel("Message").inputValue(), "second");
+  await until("the first", () => intake.events.length === 1);
+});
 
 test("what is kept has a bound, and the visitor's text stays in the form beyond it", async () => {
   line.set("down");
