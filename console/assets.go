@@ -32,11 +32,11 @@ var assets = loadAssets()
 func loadAssets() map[string]asset {
 	all := make(map[string]asset)
 	for name, contentType := range map[string]string{
-		"console.css":     "text/css; charset=utf-8",
-		"console.js":      "text/javascript; charset=utf-8",
-		"htmx.min.js":     "text/javascript; charset=utf-8",
-		"htmx-sse.min.js": "text/javascript; charset=utf-8",
-		"icon.svg":        "image/svg+xml",
+		"console.css":      "text/css; charset=utf-8",
+		"console.js":       "text/javascript; charset=utf-8",
+		"live.js":          "text/javascript; charset=utf-8",
+		"idiomorph.min.js": "text/javascript; charset=utf-8",
+		"icon.svg":         "image/svg+xml",
 	} {
 		plain, err := assetFiles.ReadFile("assets/" + name)
 		if err != nil {

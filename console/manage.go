@@ -44,10 +44,19 @@ type tlsInput struct {
 	RootCA               string `json:"root_ca"`
 }
 
-// apply puts what is given into the settings.
+// apply puts what is given into the settings. Its error joins a problem for each
+// member that cannot be read.
 func (in webhookInput) apply(c *relay.WebhookConfig) error {
+	var errs []error
+	wrong := func(pointer string, err error) { errs = append(errs, unprocessable(pointer, err)) }
 	set(&c.Name, in.Name)
-	set(&c.URL, in.URL)
+	if in.URL != nil {
+		whole, err := unmask(*in.URL, c.URL)
+		if err != nil {
+			wrong("/url", err)
+		}
+		c.URL = whole
+	}
 	set(&c.Secret, in.Secret)
 	set(&c.Events, in.Events)
 	set(&c.Filter, in.Filter)
@@ -56,6 +65,9 @@ func (in webhookInput) apply(c *relay.WebhookConfig) error {
 	if in.Headers != nil {
 		c.Header = make(http.Header, len(*in.Headers))
 		for name, value := range *in.Headers {
+			if value == relay.RedactedValue {
+				wrong("/headers", fmt.Errorf("%s has %s, which stands for a hidden value; write the value itself", name, value))
+			}
 			c.Header.Set(name, value)
 		}
 	}
@@ -67,7 +79,7 @@ func (in webhookInput) apply(c *relay.WebhookConfig) error {
 		for _, s := range *in.Retry {
 			d, err := relay.ParseDuration(s)
 			if err != nil {
-				return unprocessable("/retry", err)
+				wrong("/retry", err)
 			}
 			c.Retry = append(c.Retry, d)
 		}
@@ -75,7 +87,7 @@ func (in webhookInput) apply(c *relay.WebhookConfig) error {
 	if in.Timeout != nil {
 		d, err := relay.ParseDuration(*in.Timeout)
 		if err != nil {
-			return unprocessable("/timeout", err)
+			wrong("/timeout", err)
 		}
 		c.Timeout = d
 	}
@@ -84,12 +96,12 @@ func (in webhookInput) apply(c *relay.WebhookConfig) error {
 		if *in.Rate != "" {
 			rate, err := relay.ParseRate(*in.Rate)
 			if err != nil {
-				return unprocessable("/rate", err)
+				wrong("/rate", err)
 			}
 			c.Rate = rate
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 func set[T any](to, from *T) {

@@ -237,7 +237,7 @@ func TestWrongRequestsChangeNothing(t *testing.T) {
 	}{
 		{"POST", "/webhooks", `{"name":"a","url":"https://a.example.com/"}`, 409, "of this name"},
 		{"POST", "/webhooks", `{"name":"b"}`, 422, "url"},
-		{"POST", "/webhooks", `{"name":"b","url":"https://b.example.com/","filter":"data.rating <"}`, 422, "1:14"},
+		{"POST", "/webhooks", `{"name":"b","url":"https://b.example.com/","filter":"data.rating <"}`, 422, "column 14"},
 		{"POST", "/webhooks", `{"name":"b","url":"https://b.example.com/","events":["x"]}`, 422, "events"},
 		{"POST", "/webhooks", `{"name":"b","url":"https://b.example.com/","headers":{"X-UserHero-Signature":"x"}}`, 422, "header"},
 		{"POST", "/webhooks", `{"name":"b","url":"https://b.example.com/","retry":["soon"]}`, 422, "/retry"},
@@ -268,6 +268,52 @@ func TestWrongRequestsChangeNothing(t *testing.T) {
 	if n := len(m.relay.Webhooks()); n != 2 {
 		t.Errorf("%d webhooks, want the two there were", n)
 	}
+}
+
+// TestWhatIsShownNeverOverwritesASecret: a client that reads a webhook, changes a
+// setting and sends all of it back loses nothing.
+func TestWhatIsShownNeverOverwritesASecret(t *testing.T) {
+	t.Parallel()
+	var seen atomic.Value
+	receiver := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		seen.Store(r.RequestURI + " " + r.Header.Get("X-Token") + " " + fmt.Sprint(r.Header.Get("X-UserHero-Signature") != ""))
+	}))
+	defer receiver.Close()
+	m := newManaged(t)
+	m.do("POST", "/webhooks", `{"name":"crm","url":"`+receiver.URL+`/hook?token=canary","secret":"s","headers":{"X-Token":"canary"}}`, 201)
+	shown, _ := m.do("GET", "/webhooks/crm", "", 200)
+	url := shown["url"].(string)
+	if strings.Contains(url, "canary") {
+		t.Fatalf("the API shows %s", url)
+	}
+	whole := func(member string) {
+		t.Helper()
+		m.do("POST", "/webhooks/crm/test", "", 200)
+		if got := seen.Load(); got != "/hook?token=canary canary true" {
+			t.Errorf("after %s the receiver gets %q", member, got)
+		}
+	}
+	m.do("PATCH", "/webhooks/crm", `{"url":"`+url+`","timeout":"5s"}`, 200)
+	whole("the URL as it was shown")
+	m.do("PATCH", "/webhooks/crm", `{"headers":{"X-Token":"[redacted]"}}`, 422)
+	whole("a header as the attempt log shows it")
+	for member, value := range shown {
+		body, err := json.Marshal(map[string]any{member: value})
+		if err != nil {
+			t.Fatal(err)
+		}
+		w := httptest.NewRecorder()
+		m.api.ServeHTTP(w, httptest.NewRequest("PATCH", "/webhooks/crm", strings.NewReader(string(body))))
+		whole(string(body))
+	}
+	all, err := json.Marshal(shown)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.do("PATCH", "/webhooks/crm", string(all), 400) // it holds members that cannot be set, and says so
+	whole("all that was shown")
+	m.do("PATCH", "/webhooks/crm", `{"tls":{"client_certificate":{"subject":"CN=x"}}}`, 422)
+	m.do("POST", "/webhooks", `{"name":"copy","url":"`+url+`"}`, 422)
 }
 
 func TestOtherOriginsMayNotWrite(t *testing.T) {

@@ -17,10 +17,12 @@ type activityPage struct {
 	Rows  []activityRow
 	Next  string // the address of the next page; empty at the end
 	First bool
+	News  news
 }
 
 // activityRow is one line of it.
 type activityRow struct {
+	ID                         string
 	At                         time.Time
 	Mark                       mark
 	What, Who, Webhook, Detail string
@@ -34,13 +36,13 @@ func (p pages) listActivity(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, cursorProblem(err, cursor)
 	}
-	page := activityPage{First: cursor == ""}
+	page := activityPage{First: cursor == "", News: newsOf(r, "rows", "activity")}
 	if found.Next != "" {
 		page.Next = "activity?cursor=" + url.QueryEscape(found.Next)
 	}
 	for _, a := range found.Items {
 		_, there := p.relay.Webhook(a.Webhook)
-		row := activityRow{At: a.At, Mark: activityMark(a), Who: a.Who, Webhook: a.Webhook, Detail: a.Detail, There: there}
+		row := activityRow{ID: a.ID, At: a.At, Mark: activityMark(a), Who: a.Who, Webhook: a.Webhook, Detail: a.Detail, There: there}
 		if id, err := queue.ParseDeliveryID(a.Detail); err == nil {
 			row.Event = id.Event.String()
 		}
@@ -66,13 +68,13 @@ var activityMarks = map[string]mark{
 	"webhook added":       {"good", "Webhook added"},
 	"webhook changed":     {"none", "Settings changed"},
 	"webhook deleted":     {"bad", "Webhook deleted"},
-	"webhook enabled":     {"good", "Enabled"},
-	"webhook disabled":    {"hold", "Stopped"},
-	"webhook failing":     {"bad", "Began to fail"},
-	"webhook recovered":   {"good", "Recovered"},
+	"webhook enabled":     {"good", "Resumed or enabled"},
+	"webhook disabled":    {"hold", "Paused or disabled"},
+	"webhook failing":     {"bad", "Failing"},
+	"webhook recovered":   {"good", "Active again"},
 	"secret rotated":      {"none", "Secret changed"},
-	"delivery requeued":   {"wait", "One delivery sent again"},
-	"deliveries requeued": {"wait", "Deliveries sent again"},
+	"delivery requeued":   {"wait", "One delivery queued again"},
+	"deliveries requeued": {"wait", "Deliveries queued again"},
 	"notice sent":         {"mail", "E-mail"},
 }
 

@@ -1,6 +1,9 @@
 package console
 
 import (
+	"cmp"
+	"crypto/rand"
+	"errors"
 	"fmt"
 	"net/http"
 	"regexp"
@@ -22,87 +25,100 @@ type wizard struct {
 	Filter,
 	Secret string
 	Created, Updated bool
-	Problem          string
+	Wrong            wrongFields
+	Draft            string // is the same in all steps of adding one webhook
 	Snippets         []snippet
 	Test             *testOutcome
 }
 
+// add shows the first step, or the one that a form led to.
 func (p pages) add(r *http.Request) (any, error) {
-	return p.addWizard(r, wizard{Step: 1, First: len(p.relay.Webhooks()) == 0})
+	out := p.outcome(r)
+	w, ok := out.Of.(*wizard)
+	if !ok {
+		w = &wizard{Step: 1, Created: true, Updated: true}
+		if r.URL.Query().Has(tokenName) && out.Flash == nil {
+			out.Flash = bad("This step is over or too old. Begin again.")
+		}
+	}
+	w.First = len(p.relay.Webhooks()) == 0
+	return p.wizardScreen(w, out), nil
 }
 
-// addWizard shows a step.
-func (p pages) addWizard(_ *http.Request, w wizard) (any, error) {
-	title := "Add a webhook"
-	if w.Step == 1 && w.Problem == "" && !w.Created && !w.Updated {
-		w.Created, w.Updated = true, true
-	}
-	if w.Step == 2 {
-		w.Snippets = snippets()
-	}
-	status := http.StatusOK
-	if w.Problem != "" {
-		status = http.StatusUnprocessableEntity
-	}
-	return shown{name: "add.html", status: status, screen: screen{Title: title, Area: "add", Page: w}}, nil
+func (p pages) wizardScreen(w *wizard, out outcome) shown {
+	return shown{name: "add.html", status: out.Status, screen: screen{Title: "Add a webhook", Area: "add", Flash: out.Flash, Page: w}}
 }
 
-// addStep takes the form of a step and shows the next one; the last saves.
+// addStep takes the form of a step and leads to the next one; the last saves.
 func (p pages) addStep(r *http.Request) (any, error) {
-	if err := r.ParseForm(); err != nil {
-		return nil, tooLarge(err)
-	}
-	w := wizard{
+	w := &wizard{
 		Name: field(r, "name"), URL: field(r, "url"), Filter: field(r, "filter"), Secret: r.PostFormValue("secret"),
 		Created: slices.Contains(r.PostForm["events"], string(event.Created)),
 		Updated: slices.Contains(r.PostForm["events"], string(event.Updated)),
+		Draft:   cmp.Or(field(r, "draft"), rand.Text()),
 	}
 	if w.Name == "" {
 		w.Name = p.freeName(w.URL)
 	}
+	show := func(step int, out outcome) (any, error) {
+		if w.Step = step; step == 2 {
+			w.Snippets = snippets()
+		}
+		out.Of, out.Draft = w, w.Draft
+		return done{"add", out}, nil
+	}
 	again := func(step int, err error) (any, error) {
-		w.Step, w.Problem = step, p.problem(r, err).Error()
-		return p.addWizard(r, w)
+		if w.Wrong = wrongIn(err); w.Wrong == nil {
+			return show(step, outcome{Status: http.StatusUnprocessableEntity, Flash: &flash{"bad", p.problem(r, err).Error()}})
+		}
+		return show(step, outcome{Status: http.StatusUnprocessableEntity, Flash: w.Wrong.flash("Nothing was added yet.")})
 	}
 	events, err := eventsOf(r)
 	if err != nil {
 		return again(1, err)
 	}
-	c := relay.WebhookConfig{Name: w.Name, URL: w.URL, Filter: w.Filter, Events: *events, Secret: strings.TrimSpace(w.Secret)}
-	if _, taken := p.relay.Webhook(w.Name); taken {
-		return again(1, fmt.Errorf("name: %w", relay.ErrExists))
+	c := relay.WebhookConfig{Name: w.Name, Filter: w.Filter, Events: *events, Secret: strings.TrimSpace(w.Secret)}
+	if c.URL, err = unmask(w.URL, ""); err != nil {
+		return again(1, unprocessable("/url", err))
 	}
 	withoutSecret := c
 	withoutSecret.Secret = ""
-	if err := withoutSecret.Validate(); err != nil {
+	err = withoutSecret.Validate()
+	if _, taken := p.relay.Webhook(w.Name); taken {
+		err = errors.Join(err, relay.ErrExists)
+	}
+	if err != nil {
 		return again(1, fmt.Errorf("%w: %w", relay.ErrInvalid, err))
 	}
 	switch field(r, "go") {
 	case "url": // back
-		w.Step = 1
-		return p.addWizard(r, w)
+		return show(1, outcome{})
 	case "secret":
-		w.Step = 2
 		if w.Secret == "" {
 			w.Secret = relay.NewSecret()
 		}
-		return p.addWizard(r, w)
+		return show(2, outcome{})
 	}
 	if err := c.Validate(); err != nil {
 		return again(2, fmt.Errorf("%w: %w", relay.ErrInvalid, err))
 	}
 	if field(r, "go") == "save" {
 		if err := p.relay.Add(r.Context(), c, p.who(r)); err != nil {
-			return again(3, err)
+			return again(1, err)
 		}
-		return webhookDone(c.Name, "added"), nil
+		p.outcomes.forget(w.Draft) // its steps hold the secret
+		added, err := p.webhookNamed(c.Name)
+		if err != nil {
+			return nil, err
+		}
+		return said(webhookAt(c.Name), saidAdded(added)), nil
 	}
 	result, err := p.relay.Try(r.Context(), c)
 	if err != nil {
-		return again(2, err)
+		return again(1, err)
 	}
-	w.Step, w.Test = 3, outcomeOf(result, shownURL(c.URL))
-	return p.addWizard(r, w)
+	w.Test = outcomeOf(result, shownURL(c.URL))
+	return show(3, outcome{})
 }
 
 var notInNames = regexp.MustCompile(`[^A-Za-z0-9]+`)

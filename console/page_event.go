@@ -2,9 +2,12 @@ package console
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -23,7 +26,11 @@ type eventPage struct {
 	Screenshot    string
 	Body          string // indented
 	Open          *openDelivery
+	More          []deliveryRow // deliveries for which there is less room
 }
+
+// mostTabs is how many deliveries are shown to open; more are folded away.
+const mostTabs = 12
 
 // openDelivery is the delivery that is looked at.
 type openDelivery struct {
@@ -100,15 +107,10 @@ func attemptMark(a queue.Attempt) mark {
 	return mark{"bad", a.Error}
 }
 
+// showEvent is the page of one event, with a delivery and an attempt open: the
+// newest if none is named.
 func (p pages) showEvent(r *http.Request) (any, error) {
-	v := r.URL.Query()
-	return p.eventScreen(r, v.Get("delivery"), v.Get("attempt"), "")
-}
-
-// eventScreen is the page of one event, with a delivery and an attempt open,
-// the newest where none is named. With a secret it says whether the attempt's
-// signature is right.
-func (p pages) eventScreen(r *http.Request, delivery, attempt, secret string) (any, error) {
+	v, out := r.URL.Query(), p.outcome(r)
 	id, err := queue.ParseEventID(r.PathValue("id"))
 	if err != nil {
 		return nil, err
@@ -132,29 +134,32 @@ func (p pages) eventScreen(r *http.Request, delivery, attempt, secret string) (a
 		page.Message, page.Page, page.Screenshot = d.Data.Message, d.Data.Context.PageURL, d.Data.ScreenshotURL
 	}
 	if len(deliveries) > 0 {
-		open := deliveries[0]
-		for _, d := range deliveries {
-			if d.ID.String() == delivery {
-				open = d
-			}
-		}
-		if page.Open, err = p.openDelivery(r, e, open, webhookOf(byID, open.ID.Webhook), attempt, now); err != nil {
+		wanted := cmp.Or(v.Get("delivery"), page.Deliveries[0].ID)
+		i := max(slices.IndexFunc(deliveries, func(d queue.Delivery) bool { return d.ID.String() == wanted }), 0)
+		open := deliveries[i]
+		if page.Open, err = p.openDelivery(r, e, open, webhookOf(byID, open.ID.Webhook), v.Get("attempt"), now); err != nil {
 			return nil, err
 		}
-		if a := page.Open.Attempt; a != nil && secret != "" {
-			verdict := relay.Verify(signedOf(a.RequestHeaders, e.Body, secret))
-			a.Verdict = &verdict
+		if verdict, ok := out.Of.(*relay.Verdict); ok && page.Open.Attempt != nil {
+			page.Open.Attempt.Verdict = verdict
 		}
+	}
+	if n := mostTabs; len(page.Deliveries) > n {
+		page.Deliveries, page.More = page.Deliveries[:n], page.Deliveries[n:]
 	}
 	title := "Feedback created"
 	if e.Type == string(event.Updated) {
 		title = "Feedback updated"
 	}
-	s := screen{Title: title, Area: "events", Page: page}
-	if secret == "" {
-		s.Live = []string{"attempt", "state"}
+	s := screen{Title: title, Area: "events", Page: page, Flash: out.Flash, Live: []string{"attempt", "state"}}
+	query := url.Values{}
+	for _, name := range []string{"delivery", "attempt", tokenName} {
+		if value := v.Get(name); value != "" && !(name == tokenName && out.Once) {
+			query.Set(name, value)
+		}
 	}
-	return shown{name: "event.html", screen: s}, nil
+	s.Again = "events/" + id.String() + "?" + query.Encode()
+	return shown{name: "event.html", status: out.Status, screen: s}, nil
 }
 
 func (p pages) openDelivery(r *http.Request, e queue.Event, d queue.Delivery, w *relay.WebhookStatus, number string, now time.Time) (*openDelivery, error) {
@@ -211,5 +216,25 @@ func signedOf(headers []queue.Header, body []byte, secret string) relay.Signed {
 // checkSignature says whether an attempt was signed with a secret, which is
 // used for that and forgotten.
 func (p pages) checkSignature(r *http.Request) (any, error) {
-	return p.eventScreen(r, field(r, "delivery"), field(r, "attempt"), r.PostFormValue("secret"))
+	id, err := queue.ParseDeliveryID(field(r, "delivery"))
+	if err != nil {
+		return nil, err
+	}
+	e, err := p.queue.Event(r.Context(), id.Event)
+	if err != nil {
+		return nil, err
+	}
+	attempts, err := p.queue.Attempts(r.Context(), id)
+	if err != nil {
+		return nil, err
+	}
+	number := field(r, "attempt")
+	for _, a := range attempts {
+		if strconv.Itoa(a.Number) == number {
+			verdict := relay.Verify(signedOf(a.RequestHeaders, e.Body, r.PostFormValue("secret")))
+			to := "events/" + e.ID.String() + "?delivery=" + id.String() + "&attempt=" + number + "#verdict"
+			return done{to, outcome{Of: &verdict}}, nil
+		}
+	}
+	return nil, event.NewProblem(http.StatusNotFound, "There is no such attempt, or it has expired.")
 }

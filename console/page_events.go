@@ -1,10 +1,12 @@
 package console
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -36,6 +38,7 @@ type eventsPage struct {
 	Searched string // until when the search came, where it found little; empty else
 	First    bool   // it is the first page, which is kept up to date
 	Any      bool   // there are events at all
+	News     news
 	Submit   string
 }
 
@@ -43,14 +46,16 @@ type eventsPage struct {
 type eventsQuery struct{ Search, Type, Webhook, State, Cursor string }
 
 // address is the list's with this query.
-func (q eventsQuery) address() string {
+func (q eventsQuery) address() string { return "events?" + q.values().Encode() }
+
+func (q eventsQuery) values() url.Values {
 	v := url.Values{}
 	for name, value := range map[string]string{"q": q.Search, "type": q.Type, "webhook": q.Webhook, "state": q.State, "cursor": q.Cursor} {
 		if value != "" {
 			v.Set(name, value)
 		}
 	}
-	return "events?" + v.Encode()
+	return v
 }
 
 // eventRow is an event in a list, with where its deliveries are.
@@ -62,8 +67,47 @@ type eventRow struct {
 	Category     string
 	Status       string
 	Rating       int
-	Deliveries   []deliveryRow
+	Deliveries   []deliveryRow // in trouble first
+	Arrivals     []arrival
 	Only         string // the one delivery that is meant; empty where all are
+}
+
+// arrival says where a delivery of an event is, or several that are in one state.
+type arrival struct {
+	Webhook string // or how many webhooks
+	Mark    mark
+}
+
+// mostArrivals is how many deliveries an event's row names; of more it says how
+// many are in which state.
+const mostArrivals = 3
+
+// arrivalsOf are those of deliveries, which come in trouble first.
+func arrivalsOf(deliveries []deliveryRow) (all []arrival) {
+	for from := 0; from < len(deliveries); {
+		to := from + 1
+		if len(deliveries) > mostArrivals {
+			for to < len(deliveries) && deliveries[to].State == deliveries[from].State {
+				to++
+			}
+		}
+		a := arrival{deliveries[from].Webhook, deliveries[from].Mark}
+		if n := to - from; n > 1 {
+			state := deliveries[from].State
+			a = arrival{number(int64(n)) + " webhooks", mark{a.Mark.Kind, strings.ToUpper(state[:1]) + state[1:]}}
+		}
+		all = append(all, a)
+		from = to
+	}
+	return all
+}
+
+// troubledFirst sorts deliveries by how much they want to be looked at.
+func troubledFirst(deliveries []deliveryRow) {
+	rank := []string{stateFailed, stateRetrying, statePending, stateHeld, stateDelivered}
+	slices.SortStableFunc(deliveries, func(a, b deliveryRow) int {
+		return cmp.Compare(slices.Index(rank, a.State), slices.Index(rank, b.State))
+	})
 }
 
 // deliveryRow is a delivery in a list.
@@ -100,6 +144,8 @@ func (p pages) eventRow(r *http.Request, e queue.Event, deliveries []queue.Deliv
 	for _, d := range deliveries {
 		row.Deliveries = append(row.Deliveries, p.deliveryRow(r, d, webhookOf(byID, d.ID.Webhook), now))
 	}
+	troubledFirst(row.Deliveries)
+	row.Arrivals = arrivalsOf(row.Deliveries)
 	return row
 }
 
@@ -182,6 +228,7 @@ func (p pages) listEvents(r *http.Request) (any, error) {
 		page.States = append(page.States, choice{state, stateNames[state], state == q.State})
 	}
 	now := time.Now()
+	page.News = newsOf(r, "rows", q.address())
 	var err error
 	var next string
 	if q.Webhook != "" || q.State != "" {
@@ -193,19 +240,21 @@ func (p pages) listEvents(r *http.Request) (any, error) {
 		return nil, cursorProblem(err, q.Cursor)
 	}
 	if next != "" {
-		q.Cursor = next
-		page.Next = q.address()
+		further := q
+		further.Cursor = next
+		page.Next = further.address()
 	}
 	s := screen{Title: "Events", Area: "events", Page: page}
 	if page.First {
 		s.Live = []string{"accepted", "attempt"}
+		s.Again = "events?" + pinned(q.values(), uptoOf(r), page.Rows).Encode()
 	}
 	return shown{name: "events.html", screen: s}, nil
 }
 
 // stateNames are the states of deliveries as a list to choose from has them.
 var stateNames = map[string]string{
-	stateDelivered: "delivered", stateRetrying: "being retried", statePending: "not sent yet", stateHeld: "held back", stateFailed: "given up",
+	stateDelivered: "delivered", stateRetrying: "retrying", statePending: "pending", stateHeld: "held", stateFailed: "failed",
 }
 
 // byAnyID leads to the one event that an id names: of the event, of one of its
@@ -229,11 +278,14 @@ func (p pages) byAnyID(r *http.Request, text string) (to seeOther, ok bool) {
 // findEvents fills the page with events; a search goes back as far as its time
 // lets it.
 func (p pages) findEvents(r *http.Request, q eventsQuery, page *eventsPage, now time.Time) (next string, err error) {
-	query := queue.EventQuery{Type: q.Type, Limit: eventsPerPage, Cursor: q.Cursor}
+	query := queue.EventQuery{Type: q.Type, Limit: eventsPerPage, Cursor: q.Cursor, Until: uptoOf(r)}
 	if strings.HasPrefix(q.Search, "fb_") && !strings.ContainsAny(q.Search, " \t") {
 		query.FeedbackID = q.Search
 	} else {
 		query.Match = newSearch(q.Search)
+	}
+	if page.News.Count, err = p.newEvents(r, query, uptoOf(r)); err != nil {
+		return "", err
 	}
 	var events []queue.Event
 	for end := now.Add(searchTime); ; {
@@ -259,7 +311,7 @@ func (p pages) findEvents(r *http.Request, q eventsQuery, page *eventsPage, now 
 // findDeliveries fills the page with the deliveries of one webhook, or in one
 // state, and their events.
 func (p pages) findDeliveries(r *http.Request, q eventsQuery, page *eventsPage, now time.Time) (next string, err error) {
-	query := queue.DeliveryQuery{States: storedStates(q.State), Limit: eventsPerPage, Cursor: q.Cursor}
+	query := queue.DeliveryQuery{States: storedStates(q.State), Limit: eventsPerPage, Cursor: q.Cursor, Until: uptoOf(r)}
 	if q.Webhook != "" {
 		w, err := p.webhookNamed(q.Webhook)
 		if err != nil {
@@ -269,13 +321,21 @@ func (p pages) findDeliveries(r *http.Request, q eventsQuery, page *eventsPage, 
 	}
 	byID := p.webhooksByID()
 	matches := newSearch(q.Search)
+	wanted := func(d queue.Delivery) bool {
+		return (q.State == "" || p.relay.DeliveryState(d) == q.State) && (q.Type == "" || d.Type == q.Type)
+	}
+	if matches == nil {
+		if page.News.Count, err = p.newDeliveries(r, query, uptoOf(r), wanted); err != nil {
+			return "", err
+		}
+	}
 	for end := now.Add(searchTime); ; {
 		found, err := p.queue.Deliveries(r.Context(), query)
 		if err != nil {
 			return "", err
 		}
 		for _, d := range found.Items {
-			if q.State != "" && p.relay.DeliveryState(d) != q.State || q.Type != "" && d.Type != q.Type {
+			if !wanted(d) {
 				continue
 			}
 			if matches != nil {

@@ -3,9 +3,11 @@ package console
 import (
 	"fmt"
 	"net/http"
+	"net/url"
 	"strings"
 	"time"
 
+	"github.com/userhero/relay/event"
 	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/relay"
 )
@@ -25,6 +27,8 @@ type overviewPage struct {
 	MoreWebhooks int
 	Events       []eventRow
 	Submit       string // the line that makes an event
+	News         news   // of the events
+	WebhookNews  news
 }
 
 // tile is one number of the last day, with its hours where it has any.
@@ -34,15 +38,19 @@ type tile struct {
 }
 
 func (p pages) overview(r *http.Request) (any, error) {
+	out := p.outcome(r)
+	if problem, ok := out.Of.(*event.Problem); ok {
+		return problemScreen(problem), nil
+	}
 	all := p.relay.Webhooks()
 	if len(all) == 0 {
-		return p.addWizard(r, wizard{Step: 1, First: true})
+		return p.wizardScreen(&wizard{Step: 1, First: true, Created: true, Updated: true}, out), nil
 	}
 	now := time.Now()
 	stats := p.queue.Stats()
 	page := overviewPage{Sentence: sentence(all, stats, p.who(r), now)}
 	if err := p.relay.Health(); err != nil {
-		page.Trouble = err.Error()
+		page.Sentence, page.Trouble = "The relay is not healthy.", err.Error()
 	}
 	page.Tiles = tiles(p.relay.Day(), stats)
 	inTroubleFirst(all)
@@ -50,16 +58,22 @@ func (p pages) overview(r *http.Request) (any, error) {
 		page.Webhooks = append(page.Webhooks, p.webhookRow(r, w, now))
 	}
 	page.MoreWebhooks = len(all) - len(page.Webhooks)
-	found, err := p.queue.Events(r.Context(), queue.EventQuery{Limit: overviewEvents})
+	upto := uptoOf(r)
+	found, err := p.queue.Events(r.Context(), queue.EventQuery{Limit: overviewEvents, Until: upto})
 	if err != nil {
 		return nil, err
 	}
 	if page.Events, err = p.eventRows(r, found.Items, now); err != nil {
 		return nil, err
 	}
+	page.News, page.WebhookNews = newsOf(r, "rows", "./"), newsOf(r, "hooks", "./")
+	if page.News.Count, err = p.newEvents(r, queue.EventQuery{}, upto); err != nil {
+		return nil, err
+	}
 	page.Submit = submitLine(r)
-	return shown{name: "overview.html", screen: screen{
-		Title: "Overview", Area: "overview", Page: page, Live: []string{"accepted", "attempt", "state"},
+	return shown{name: "overview.html", status: out.Status, screen: screen{
+		Title: "Overview", Area: "overview", Page: page, Flash: out.Flash, Live: []string{"accepted", "attempt", "state"},
+		Again: "?" + pinned(url.Values{}, upto, page.Events).Encode(),
 	}}, nil
 }
 

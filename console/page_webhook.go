@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -29,13 +30,16 @@ type webhookPage struct {
 	Counts    relay.Counts
 	// FilterErrors are the events that the filter could not judge; the zero value is none.
 	FilterErrors relay.FilterErrors
-	Latest    []eventRow // its newest deliveries
-	Settings  settings
-	ReadOnly  bool // the settings are in the Caddyfile
-	HasSecret bool
-	Spans     []choice
-	Test      *testOutcome
-	Secret    *secretShown
+	Latest       []eventRow // its newest deliveries
+	News         news
+	Settings     settings
+	Wrong        wrongFields
+	Until        time.Time // the old secret works until then; zero if there is none
+	ReadOnly     bool      // the settings are in the Caddyfile
+	HasSecret    bool
+	Spans        []choice
+	Test         *testOutcome
+	Secret       *secretShown
 }
 
 // here is the delivery that stands on the ladder: of those that are retried,
@@ -44,7 +48,7 @@ type here struct {
 	Delivery, Event string
 	Mark            mark
 	Due             time.Time
-	Tries           string // "2 of 6 tries failed"
+	Tries           string // "2 of 6 attempts failed"
 }
 
 // choice is one of a list to choose from.
@@ -57,6 +61,7 @@ type choice struct {
 func spans(chosen string) []choice {
 	list := []choice{
 		{Value: "failed", Name: "everything that failed"},
+		{Value: "waiting", Name: "everything that waits for a retry"},
 		{Value: "1h", Name: "failed or missed in the last hour"},
 		{Value: "6h", Name: "failed or missed in the last 6 hours"},
 		{Value: "24h", Name: "failed or missed in the last 24 hours"},
@@ -69,12 +74,8 @@ func spans(chosen string) []choice {
 	return list
 }
 
+// showWebhook is the page of one webhook, with what a form on it did.
 func (p pages) showWebhook(r *http.Request) (any, error) {
-	return p.webhookScreen(r, nil)
-}
-
-// webhookScreen is the page of one webhook; with may add to it.
-func (p pages) webhookScreen(r *http.Request, with func(*webhookPage, *screen)) (any, error) {
 	w, err := p.webhookNamed(r.PathValue("name"))
 	if err != nil {
 		return nil, err
@@ -82,19 +83,21 @@ func (p pages) webhookScreen(r *http.Request, with func(*webhookPage, *screen)) 
 	now := time.Now()
 	page := webhookPage{
 		webhookRow: p.webhookRow(r, w, now), Counts: w.Counts, FilterErrors: w.FilterErrors, Settings: settingsOf(w),
-		ReadOnly: w.Source == relay.FromCaddyfile, HasSecret: w.HasSecret, Spans: spans("failed"),
+		ReadOnly: w.Source == relay.FromCaddyfile, HasSecret: w.HasSecret, Until: w.PreviousUntil, Spans: spans("failed"),
 	}
 	if w.LastAnswer.Error != "" {
 		page.Why, page.Hint = w.LastAnswer.Error, hintFor(w.LastAnswer.Class)
 	}
-	page.Probes = w.State == relay.Failing || !w.NextProbe.IsZero()
+	page.Probes = w.Probing
 	if w.NextProbe.After(now) {
 		page.NextProbe = w.NextProbe
 	}
 	if page.Here, page.Ladder, err = p.whereItStands(r, w, now); err != nil {
 		return nil, err
 	}
-	found, err := p.queue.Deliveries(r.Context(), queue.DeliveryQuery{Webhook: w.ID, Limit: recentDeliveries})
+	upto := uptoOf(r)
+	query := queue.DeliveryQuery{Webhook: w.ID, Limit: recentDeliveries, Until: upto}
+	found, err := p.queue.Deliveries(r.Context(), query)
 	if err != nil {
 		return nil, err
 	}
@@ -107,11 +110,27 @@ func (p pages) webhookScreen(r *http.Request, with func(*webhookPage, *screen)) 
 		page.Latest = append(page.Latest, row)
 	}
 	s := screen{Title: w.Name, Area: "webhooks", Live: []string{"attempt", "state", "accepted"}}
-	if with != nil {
-		with(&page, &s)
+	out := p.outcome(r)
+	s.Flash = out.Flash
+	again := pinned(url.Values{}, upto, page.Latest)
+	switch of := out.Of.(type) {
+	case *settingsForm:
+		page.Settings, page.Wrong = of.Settings, of.Wrong
+	case *testOutcome:
+		page.Test = of
+		again.Set(tokenName, r.URL.Query().Get(tokenName))
+	case *secretShown:
+		page.Secret = of
+		s.Live = nil // a page that holds a secret is not fetched again: it would be gone
+	}
+	s.Again = webhookAt(w.Name) + "?" + again.Encode()
+	page.News = newsOf(r, "rows", webhookAt(w.Name))
+	page.News.Count, err = p.newDeliveries(r, query, upto, func(queue.Delivery) bool { return true })
+	if err != nil {
+		return nil, err
 	}
 	s.Page = page
-	return shown{name: "webhook.html", screen: s}, nil
+	return shown{name: "webhook.html", status: out.Status, screen: s}, nil
 }
 
 // whereItStands finds the delivery that is retried next among the newest that
@@ -130,7 +149,7 @@ func (p pages) whereItStands(r *http.Request, w relay.WebhookStatus, now time.Ti
 		Delivery: next.ID.String(), Event: next.ID.Event.String(),
 		Mark:  deliveryMark(next, p.relay.DeliveryState(next), &w, p.who(r), now),
 		Due:   next.Due,
-		Tries: fmt.Sprintf("%d of %s failed", next.Rung, counted(int64(tries), "try", "tries")),
+		Tries: fmt.Sprintf("%d of %s failed", next.Rung, counted(int64(tries), "attempt", "attempts")),
 	}, drawLadder(w.Retry, next.Rung), nil
 }
 
@@ -157,6 +176,7 @@ func settingsOf(w relay.WebhookStatus) settings {
 // inputOf reads a form of settings. A field that the form has not is left as
 // it is.
 func inputOf(r *http.Request) (in webhookInput, err error) {
+	var errs []error
 	given := func(name string) *string {
 		if !r.PostForm.Has(name) {
 			return nil
@@ -175,13 +195,13 @@ func inputOf(r *http.Request) (in webhookInput, err error) {
 	if text := given("concurrency"); text != nil && *text != "" {
 		n, err := strconv.Atoi(*text)
 		if err != nil || n < 1 {
-			return in, unprocessable("/concurrency", fmt.Errorf("%q is no number above zero", *text))
+			errs = append(errs, unprocessable("/concurrency", fmt.Errorf("%q is no number above zero", *text)))
 		}
 		in.Concurrency = &n
 	}
 	if r.PostForm.Has("choices") { // boxes that are not ticked are not sent
 		if in.Events, err = eventsOf(r); err != nil {
-			return in, err
+			errs = append(errs, err)
 		}
 		ordered := field(r, "ordered") != ""
 		in.Ordered = &ordered
@@ -191,13 +211,14 @@ func inputOf(r *http.Request) (in webhookInput, err error) {
 		for line := range strings.Lines(*text) {
 			name, value, ok := strings.Cut(strings.TrimSpace(line), ":")
 			if !ok {
-				return in, unprocessable("/headers", fmt.Errorf("%q is no line such as Authorization: Bearer …", strings.TrimSpace(line)))
+				errs = append(errs, unprocessable("/headers", fmt.Errorf("%q is no line such as Authorization: Bearer …", strings.TrimSpace(line))))
+				break
 			}
 			headers[strings.TrimSpace(name)] = strings.TrimSpace(value)
 		}
 		in.Headers = &headers
 	}
-	return in, nil
+	return in, errors.Join(errs...)
 }
 
 // eventsOf reads which events are ticked: all of them are the default, which
@@ -218,34 +239,44 @@ func eventsOf(r *http.Request) (*[]event.Type, error) {
 	return &ticked, nil
 }
 
+// settingsForm is a form of settings that was refused, as it was filled in.
+type settingsForm struct {
+	Settings settings
+	Wrong    wrongFields
+}
+
 func (p pages) changeWebhook(r *http.Request) (any, error) {
 	name := r.PathValue("name")
-	w, err := p.webhookNamed(name)
-	if err != nil {
-		return nil, err
-	}
-	if err := r.ParseForm(); err != nil {
-		return nil, tooLarge(err)
-	}
-	in, err := inputOf(r)
-	if err == nil {
-		if in.URL != nil && *in.URL == shownURL(w.URL) {
-			in.URL = nil // the form did not have what is hidden in it
+	changed := false
+	in, unread := inputOf(r)
+	err := p.relay.Change(r.Context(), name, func(c *relay.WebhookConfig) error {
+		before := *c
+		err := errors.Join(unread, in.apply(c))
+		changed = !reflect.DeepEqual(before, *c)
+		if err != nil {
+			err = errors.Join(err, c.Validate()) // all that is wrong is said at once
 		}
-		err = p.relay.Change(r.Context(), name, in.apply, p.who(r))
-	}
-	if err != nil {
-		return p.webhookScreen(r, func(page *webhookPage, s *screen) {
-			s.Flash = &flash{"bad", p.problem(r, err).Error()}
-			page.Settings = settings{
+		return err
+	}, p.who(r))
+	if wrong := wrongIn(err); wrong != nil {
+		return done{webhookAt(name), outcome{
+			Status: http.StatusUnprocessableEntity, Flash: wrong.flash("Nothing was saved."),
+			Of: &settingsForm{settings{
 				URL: field(r, "url"), Filter: field(r, "filter"), Retry: field(r, "retry"), Timeout: field(r, "timeout"),
 				Concurrency: field(r, "concurrency"), Rate: field(r, "rate"), Headers: field(r, "headers"),
 				Created: slices.Contains(r.PostForm["events"], string(event.Created)),
 				Updated: slices.Contains(r.PostForm["events"], string(event.Updated)), Ordered: field(r, "ordered") != "",
-			}
-		})
+			}, wrong},
+		}}, nil
 	}
-	return webhookDone(name, "changed"), nil
+	if err != nil {
+		return nil, err
+	}
+	w, err := p.webhookNamed(name)
+	if err != nil {
+		return nil, err
+	}
+	return said(webhookAt(name), saidChanged(w, changed)), nil
 }
 
 func tooLarge(err error) error {
@@ -256,51 +287,62 @@ func tooLarge(err error) error {
 	return event.NewProblem(http.StatusBadRequest, "The form could not be read.")
 }
 
-// webhookDone leads to a webhook's page, which says what was done.
-func webhookDone(name, done string) seeOther {
-	return seeOther("webhooks/" + url.PathEscape(name) + "?done=" + done)
-}
+// webhookAt is the address of a webhook's page.
+func webhookAt(name string) string { return "webhooks/" + url.PathEscape(name) }
 
-// back leads to where the form was: the list, where it says so, or the
-// webhook's page.
-func back(r *http.Request, done string) seeOther {
+// said leads to a page that says one thing, once.
+func said(to string, f *flash) done { return done{to, outcome{Flash: f, Once: true}} }
+
+// back is where the form was: the list, if it says so, or the webhook's page.
+func back(r *http.Request) string {
 	if field(r, "from") == "list" {
-		return seeOther("webhooks?done=" + done)
+		return "webhooks"
 	}
-	return webhookDone(r.PathValue("name"), done)
+	return webhookAt(r.PathValue("name"))
 }
 
 func (p pages) pauseWebhook(r *http.Request) (any, error) {
-	if err := p.relay.Disable(r.Context(), r.PathValue("name"), p.who(r)); err != nil {
+	name := r.PathValue("name")
+	if err := p.relay.Disable(r.Context(), name, p.who(r)); err != nil {
 		return nil, err
 	}
-	return back(r, "paused"), nil
+	w, err := p.webhookNamed(name)
+	if err != nil {
+		return nil, err
+	}
+	return said(back(r), saidPaused(w)), nil
 }
 
 func (p pages) enableWebhook(r *http.Request) (any, error) {
-	if err := p.relay.Enable(r.Context(), r.PathValue("name"), p.who(r)); err != nil {
+	name := r.PathValue("name")
+	before, err := p.webhookNamed(name)
+	if err != nil {
 		return nil, err
 	}
-	return back(r, "enabled"), nil
+	if err := p.relay.Enable(r.Context(), name, p.who(r)); err != nil {
+		return nil, err
+	}
+	w, err := p.webhookNamed(name)
+	if err != nil {
+		return nil, err
+	}
+	return said(back(r), saidResumed(before, w)), nil
 }
 
 // testOutcome is what came of a test send, as a page shows it.
 type testOutcome struct {
-	OK       bool
-	Sentence string
-	Hint     string
+	OK             bool
+	Sentence, Sent string
+	Hint           string
 	exchange
 }
 
 func outcomeOf(result relay.TestResult, target string) *testOutcome {
 	a := result.Attempt
-	o := &testOutcome{OK: result.OK, Hint: hintFor(a.ErrorClass), exchange: exchangeOf(a, target, relay.Sample)}
-	if o.OK {
-		o.Sentence = fmt.Sprintf("It works: the receiver answered %d %s in %s.", a.Status, http.StatusText(a.Status), span(a.Duration))
-	} else {
-		o.Sentence = fmt.Sprintf("It does not work yet: %s (after %s).", a.Error, span(a.Duration))
+	return &testOutcome{
+		OK: result.OK, Sentence: saidTested(a, result.OK), Sent: saidSent(a), Hint: hintFor(a.ErrorClass),
+		exchange: exchangeOf(a, target, relay.Sample),
 	}
-	return o
 }
 
 func (p pages) testWebhook(r *http.Request) (any, error) {
@@ -313,10 +355,7 @@ func (p pages) testWebhook(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return p.webhookScreen(r, func(page *webhookPage, s *screen) {
-		page.Test = outcomeOf(result, shownURL(w.URL))
-		s.Live = nil // what is shown is of this moment
-	})
+	return done{webhookAt(name) + "#outcome", outcome{Of: outcomeOf(result, shownURL(w.URL))}}, nil
 }
 
 // secretShown is a secret, this once, and how to verify with it.
@@ -332,33 +371,36 @@ func (p pages) rotateSecret(r *http.Request) (any, error) {
 	if err != nil || overlap < 0 {
 		return nil, unprocessable("/overlap", errors.New("is no duration such as 24h"))
 	}
+	before, err := p.webhookNamed(name)
+	if err != nil {
+		return nil, err
+	}
 	secret, err := p.relay.Rotate(r.Context(), name, own, overlap, p.who(r))
 	if err != nil {
 		return nil, err
 	}
-	return p.webhookScreen(r, func(page *webhookPage, s *screen) {
-		s.Live = nil // a page that holds a secret is not fetched again: it would be gone
-		s.Flash = &flash{"good", "The secret is another now."}
-		if overlap > 0 {
-			s.Flash.Text += " The former one signs too for " + span(overlap) + "."
-		}
-		if own == "" {
-			page.Secret = &secretShown{secret, "The new secret, shown this once", snippets()}
-		}
-	})
+	out := outcome{Flash: saidRotated(before, overlap), Once: true}
+	if own == "" {
+		out.Of = &secretShown{secret, "The new secret, shown this once", snippets()}
+		out.Lost = "The new secret was shown here once and is not kept. If you have not copied it, change the secret again."
+	}
+	return done{webhookAt(name), out}, nil
 }
 
 // recoverPage asks before much is sent again.
 type recoverPage struct {
-	Name, Span, Sentence string
-	Count                int64
-	Spans                []choice
+	Name, Span, Sentence, Then string
+	Count                      int64
+	Spans                      []choice
 }
 
 // recoveryOf reads what is to be sent again.
 func recoveryOf(text string, now time.Time) (relay.Recovery, error) {
-	if text == "failed" || text == "" {
+	switch text {
+	case "failed", "":
 		return relay.Recovery{Failed: true}, nil
+	case stateWaiting:
+		return relay.Recovery{Waiting: true}, nil
 	}
 	back, err := relay.ParseDuration(text)
 	if err != nil || back <= 0 {
@@ -373,8 +415,15 @@ func (p pages) askRecover(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	w, err := p.webhookNamed(name)
+	if err != nil {
+		return nil, err
+	}
 	what.DryRun = true
-	page := recoverPage{Name: name, Span: text, Spans: spans(text)}
+	page := recoverPage{Name: name, Span: text, Spans: spans(text), Then: "They go out gently: one at first, more as the receiver answers."}
+	if w.Parked || w.State == relay.Disabled {
+		page.Then = "They are held until " + name + " has events sent to it again."
+	}
 	if page.Count, err = p.relay.Recover(r.Context(), name, what, p.who(r)); err != nil {
 		return nil, err
 	}
@@ -395,7 +444,11 @@ func (p pages) recoverWebhook(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return webhookDone(name, "recovered&n="+strconv.FormatInt(count, 10)), nil
+	w, err := p.webhookNamed(name)
+	if err != nil {
+		return nil, err
+	}
+	return said(webhookAt(name), saidRecovered(w, count, what)), nil
 }
 
 // deletePage asks before a webhook is deleted.
@@ -415,14 +468,12 @@ func (p pages) askDelete(r *http.Request) (any, error) {
 }
 
 func (p pages) deleteWebhook(r *http.Request) (any, error) {
-	ended, err := p.relay.Delete(r.Context(), r.PathValue("name"), p.who(r))
+	name := r.PathValue("name")
+	cancelled, err := p.relay.Delete(r.Context(), name, p.who(r))
 	if err != nil {
 		return nil, err
 	}
-	if ended == 0 {
-		return seeOther("webhooks?done=deleted"), nil
-	}
-	return seeOther("webhooks?done=ended&n=" + strconv.FormatInt(ended, 10)), nil
+	return said("webhooks", saidDeleted(name, cancelled)), nil
 }
 
 // redeliver sends one delivery again, and comes back to where it was asked for.
@@ -431,14 +482,16 @@ func (p pages) redeliver(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	done := "redelivered"
-	if err := p.relay.Redeliver(r.Context(), id, p.who(r)); errors.Is(err, queue.ErrConflict) {
-		done = "busy"
-	} else if err != nil {
+	to := "events/" + id.Event.String() + "?delivery=" + id.String()
+	if name := field(r, "webhook"); name != "" {
+		to = webhookAt(name)
+	}
+	err = p.relay.Redeliver(r.Context(), id, p.who(r))
+	switch {
+	case errors.Is(err, queue.ErrConflict):
+		return said(to, saidBusy()), nil
+	case err != nil:
 		return nil, err
 	}
-	if name := field(r, "webhook"); name != "" {
-		return webhookDone(name, done), nil
-	}
-	return seeOther("events/" + id.Event.String() + "?delivery=" + id.String() + "&done=" + done), nil
+	return said(to, saidRedelivered(webhookOf(p.webhooksByID(), id.Webhook))), nil
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"net/http"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -22,6 +23,7 @@ type webhooksPage struct {
 	Total          int
 	Page, Pages    int
 	Previous, Next int // 0 is none
+	News           news
 }
 
 // webhookRow is a webhook in a list.
@@ -31,8 +33,9 @@ type webhookRow struct {
 	Mark       mark
 	Why        string // it fails
 	Enabled    bool
-	CanPause   bool
+	Toggle     string // the word of the button: Pause, Resume or Enable; empty if there is none
 	CanDelete  bool
+	Acts       bool   // the row has buttons
 	Share      string // of the attempts of the last day that succeeded
 	Day        stacked
 	LastAnswer string
@@ -47,10 +50,9 @@ func (p pages) webhookRow(r *http.Request, w relay.WebhookStatus, now time.Time)
 	sum := day.Sum()
 	row := webhookRow{
 		Name: w.Name, URL: shownURL(w.URL), FromFile: w.Source == relay.FromCaddyfile,
-		Mark:    webhookMark(w, p.who(r), now),
-		Enabled: w.State != relay.Disabled,
-		// What the file disables, only the file enables.
-		CanPause:   !w.Parked && (w.State != relay.Disabled || w.Reason != ""),
+		Mark:       webhookMark(w, p.who(r), now),
+		Enabled:    w.State != relay.Disabled,
+		Toggle:     toggleWord(w),
 		CanDelete:  w.Source == relay.FromAPI || w.Parked,
 		Share:      share(sum.Delivered, sum.Delivered+sum.Failed),
 		Day:        drawStacked(day),
@@ -61,6 +63,20 @@ func (p pages) webhookRow(r *http.Request, w relay.WebhookStatus, now time.Time)
 		row.Why = w.Reason
 	}
 	return row
+}
+
+// toggleWord is what the button says that stops a webhook or lets it go on. What
+// the file disables, only the file enables.
+func toggleWord(w relay.WebhookStatus) string {
+	switch {
+	case w.Parked || w.State == relay.Disabled && w.Reason == "":
+		return ""
+	case w.State != relay.Disabled:
+		return "Pause"
+	case pausedByOwner(w):
+		return "Resume"
+	}
+	return "Enable"
 }
 
 // answerText is the last answer in short: "204 in 12 ms", or the error.
@@ -114,9 +130,15 @@ func (p pages) listWebhooks(r *http.Request) (any, error) {
 	from := (page.Page - 1) * webhooksPerPage
 	now := time.Now()
 	for _, w := range all[from:min(from+webhooksPerPage, len(all))] {
-		page.Rows = append(page.Rows, p.webhookRow(r, w, now))
+		row := p.webhookRow(r, w, now)
+		row.Acts = true
+		page.Rows = append(page.Rows, row)
 	}
-	return shown{name: "webhooks.html", screen: screen{
-		Title: "Webhooks", Area: "webhooks", Page: page, Empty: empty, Live: []string{"attempt", "state"},
+	out := p.outcome(r)
+	again := "webhooks?" + url.Values{"q": {page.Search}, "page": {strconv.Itoa(page.Page)}}.Encode()
+	page.News = newsOf(r, "hooks", again)
+	return shown{name: "webhooks.html", status: out.Status, screen: screen{
+		Title: "Webhooks", Area: "webhooks", Page: page, Empty: empty, Flash: out.Flash, Live: []string{"attempt", "state"},
+		Again: again,
 	}}, nil
 }

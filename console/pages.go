@@ -5,8 +5,6 @@ import (
 	"cmp"
 	"fmt"
 	"net/http"
-	"net/url"
-	"strconv"
 	"strings"
 
 	"github.com/userhero/relay/event"
@@ -16,7 +14,10 @@ import (
 // pages are the console for people. Everything works with links and forms
 // alone; script keeps what is shown up to date. A page has no state but its
 // address: what is open, filtered or chosen is in there.
-type pages struct{ *api }
+type pages struct {
+	*api
+	outcomes *outcomes
+}
 
 // screen is what a page hands to its template.
 type screen struct {
@@ -24,8 +25,12 @@ type screen struct {
 	Title string
 	Area  string // of the navigation
 	Flash *flash
-	// Live says to keep the page up to date: which happenings change it.
+	// Live is which happenings change the page; it is kept up to date if there are
+	// any.
 	Live []string
+	// Again is the address at which the page is fetched again, relative to the
+	// console's root. Default: the page's own, without query.
+	Again string
 	// Empty says that there is no webhook yet.
 	Empty   bool
 	Version string
@@ -51,7 +56,7 @@ type seeOther string
 
 // newPages returns the pages. The paths are those of areas.
 func newPages(a *api) http.Handler {
-	p := pages{a}
+	p := pages{a, new(outcomes)}
 	mux := http.NewServeMux()
 	for _, route := range []struct {
 		pattern string
@@ -91,10 +96,23 @@ func newPages(a *api) http.Handler {
 	return protection.Handler(mux)
 }
 
-// answer writes what a page is: a screen, a way to another, or what went wrong.
+// done is what a form did, and the page that shows it, relative to the console's
+// root.
+type done struct {
+	to string
+	outcome
+}
+
+// answer writes what a page is: a screen, a way to another, or what went wrong. A
+// form is always answered with a way to another page, so that neither a reload nor
+// the way back sends it again.
 func (p pages) answer(do func(*http.Request) (any, error)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		r.Body = http.MaxBytesReader(w, r.Body, maxRequest)
+		if r.Method == http.MethodPost {
+			p.answerForm(w, r, do)
+			return
+		}
 		value, err := do(r)
 		if err != nil {
 			p.fail(w, r, err)
@@ -102,20 +120,93 @@ func (p pages) answer(do func(*http.Request) (any, error)) http.Handler {
 		}
 		switch v := value.(type) {
 		case seeOther:
-			w.Header().Set("Location", rootOf(r.URL.Path)+string(v))
-			w.WriteHeader(http.StatusSeeOther)
+			redirect(w, r, string(v))
 		case shown:
 			p.show(w, r, v)
 		}
 	})
 }
 
+// answerForm does what a form says, once for each time that it was shown.
+func (p pages) answerForm(w http.ResponseWriter, r *http.Request, do func(*http.Request) (any, error)) {
+	var formErr error
+	if formErr = r.ParseForm(); formErr != nil {
+		formErr = tooLarge(formErr)
+	}
+	user := p.who(r)
+	to, err := p.outcomes.once(r.Context(), user, field(r, "once"), func() string {
+		value, err := any(nil), formErr
+		if err == nil {
+			value, err = do(r)
+		}
+		d, ok := value.(done)
+		if err != nil {
+			d, ok = p.refused(r, err), true
+		}
+		if !ok {
+			return string(value.(seeOther))
+		}
+		return withToken(d.to, p.outcomes.put(user, d.outcome))
+	})
+	if err != nil {
+		return // whoever sent the form has gone
+	}
+	redirect(w, r, to)
+}
+
+// refused leads to where a form was, which says why it did nothing.
+func (p pages) refused(r *http.Request, err error) done {
+	problem := p.problem(r, err)
+	to := ""
+	if w, ok := p.relay.Webhook(r.PathValue("name")); ok {
+		to = webhookAt(w.Name)
+	}
+	if to == "" {
+		return done{to, outcome{Once: true, Status: problem.Status, Of: problem}}
+	}
+	return done{to, outcome{Once: true, Status: problem.Status, Flash: &flash{"bad", problem.Error()}}}
+}
+
+// tokenName is the name of an outcome's token in an address.
+const tokenName = "shown"
+
+// withToken adds a token to an address, before its fragment.
+func withToken(to, token string) string {
+	to, fragment, found := strings.Cut(to, "#")
+	sep := "?"
+	if strings.Contains(to, "?") {
+		sep = "&"
+	}
+	to += sep + tokenName + "=" + token
+	if found {
+		to += "#" + fragment
+	}
+	return to
+}
+
+func redirect(w http.ResponseWriter, r *http.Request, to string) {
+	w.Header().Set("Location", rootOf(r.URL.Path)+to)
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(http.StatusSeeOther)
+}
+
+// outcome is what a form did that led to this page; nothing if none did. It is
+// looked at once in a request: a secret is gone then.
+func (p pages) outcome(r *http.Request) outcome {
+	token := r.URL.Query().Get(tokenName)
+	if token == "" || r.Method != http.MethodGet {
+		return outcome{}
+	}
+	out, _ := p.outcomes.look(p.who(r), token)
+	return out
+}
+
 // show renders a page.
 func (p pages) show(w http.ResponseWriter, r *http.Request, v shown) {
 	s := v.screen
 	s.Root, s.Version = rootOf(r.URL.Path), p.version
-	if s.Flash == nil {
-		s.Flash = flashOf(r.URL.Query())
+	if s.Again == "" {
+		s.Again = strings.TrimPrefix(r.URL.Path, "/")
 	}
 	var b bytes.Buffer
 	if err := templates[v.name].ExecuteTemplate(&b, "frame.html", s); err != nil {
@@ -133,43 +224,15 @@ func (p pages) show(w http.ResponseWriter, r *http.Request, v shown) {
 
 // fail says on a page what went wrong.
 func (p pages) fail(w http.ResponseWriter, r *http.Request, err error) {
-	problem := p.problem(r, err)
+	p.show(w, r, problemScreen(p.problem(r, err)))
+}
+
+func problemScreen(problem *event.Problem) shown {
 	s := screen{Title: problem.Title, Page: problem}
 	if problem.Status == http.StatusNotFound {
 		s.Title = "Not here"
 	}
-	p.show(w, r, shown{"problem.html", problem.Status, s})
-}
-
-// flashes are what a page may say was done, by the name in its address. Only
-// these and numbers are taken from there, so that a link cannot put words into
-// the console's mouth.
-var flashes = map[string]flash{
-	"added":       {"good", "The webhook is there. Every event from now on goes to it."},
-	"paused":      {"good", "Paused. What comes for it waits."},
-	"enabled":     {"good", "Enabled. What was waiting goes out."},
-	"changed":     {"good", "The settings are changed."},
-	"redelivered": {"good", "It is sent again now."},
-	"busy":        {"bad", "An attempt is under way at this moment. See what comes of it."},
-	"recovered":   {"good", "%s will be sent again."},
-	"deleted":     {"good", "The webhook is deleted. Nothing waited for it."},
-	"ended":       {"good", "The webhook is deleted, and %s that waited for it ended."},
-}
-
-// flashOf reads what was done from a page's address.
-func flashOf(query url.Values) *flash {
-	f, ok := flashes[query.Get("done")]
-	if !ok {
-		return nil
-	}
-	if strings.Contains(f.Text, "%s") {
-		n, err := strconv.ParseInt(query.Get("n"), 10, 64)
-		if err != nil || n < 0 {
-			return nil
-		}
-		f.Text = fmt.Sprintf(f.Text, counted(n, "delivery", "deliveries"))
-	}
-	return &f
+	return shown{"problem.html", problem.Status, s}
 }
 
 // field reads a form's field, without white space around it.

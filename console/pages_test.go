@@ -84,7 +84,7 @@ func (v *visit) send(method string, to *url.URL, form url.Values, want int) {
 	if v.code != want {
 		v.t.Fatalf("%s %s: %d, want %d: %s", method, to, v.code, want, v.page)
 	}
-	for _, link := range regexp.MustCompile(`(?:href|action|src|sse-connect)="([^"#][^"]*)"`).FindAllStringSubmatch(v.page, -1) {
+	for _, link := range regexp.MustCompile(`(?:href|action|src|data-again|data-stream|data-worker)="([^"#][^"]*)"`).FindAllStringSubmatch(v.page, -1) {
 		target, err := v.at.Parse(html.UnescapeString(link[1]))
 		if err != nil || target.Host == "" && !strings.HasPrefix(target.Path, mount+"/") {
 			v.t.Errorf("%s: the link %q leads to %v, out of the console (%v)", v.at, link[1], target, err)
@@ -220,7 +220,7 @@ func TestWholePathWithoutScript(t *testing.T) {
 	v.submit("add", url.Values{"go": {"test"}})
 	v.says("It works: the receiver answered 204")
 	v.submit("add", url.Values{"go": {"save"}})
-	v.says("The webhook is there", "Nothing sent yet")
+	v.says("Webhook crm added.", "Active, nothing sent yet")
 	if v.at.Path != mount+"/webhooks/crm" {
 		t.Errorf("saving leads to %s", v.at)
 	}
@@ -237,46 +237,46 @@ func TestWholePathWithoutScript(t *testing.T) {
 
 	status.Store(503)
 	v.accept("fb_2", `"another"`)
-	v.until("/webhooks/crm", "1 of 6 tries failed")
+	v.until("/webhooks/crm", "1 of 6 attempts failed")
 	v.says("Sending in", "answered 503", "The receiver says that it is not available")
 	status.Store(200)
 	v.submit("/redeliver", nil)
-	v.says("It is sent again now")
-	v.until("/webhooks/crm", "Healthy")
+	v.says("Queued again. It goes out as soon as crm has room for it.")
+	v.until("/webhooks/crm", "Last answer: 200 OK")
 
 	v.submit("/pause", nil)
-	v.says("Paused. What comes for it waits.", "Paused by you")
+	v.says("Paused. New events are not queued for crm; use Recover to send them after you resume.", "Paused by you")
 	v.open("/webhooks")
 	v.says("Paused by you")
 	missed := v.accept("fb_3", `"missed"`)
 	v.submit("/enable", nil)
-	v.says("Enabled.")
+	v.says("Resumed. New events are sent to crm again.")
 	v.open("/webhooks/crm/recover?span=1h")
 	v.says("1 delivery would be sent again.")
 	v.submit("/recover", nil)
-	v.says("1 delivery will be sent again.")
+	v.says("1 delivery queued again.")
 	v.until("/events/"+missed.String(), "Delivered")
 
 	v.open("/webhooks/crm")
 	v.submit("/settings", url.Values{"retry": {"1m 5m"}, "timeout": {"5s"}, "events": {"feedback.created"}})
-	v.says("The settings are changed.")
+	v.says("Settings saved. The next attempt uses them.")
 	if w, _ := v.relay.Webhook("crm"); len(w.Retry) != 2 || w.Timeout != 5*time.Second || len(w.Events) != 1 || !strings.HasSuffix(w.URL, "token=canary") {
 		t.Errorf("changed to %+v", w)
 	}
-	v.submit("/settings", url.Values{"retry": {"soon"}})
+	v.post("/settings", url.Values{"retry": {"soon"}}, http.StatusUnprocessableEntity)
 	v.says("soon")
 	v.submit("/rotate", url.Values{"overlap": {"24h"}})
-	v.says("The new secret, shown this once", "The former one signs too for 24 h")
+	v.says("The new secret, shown this once", "Secret changed. The old secret also works for 24 hours.")
 	v.submit("/test", nil)
 	v.says("It works")
 
 	v.open("/webhooks/crm")
 	v.open("/webhooks/crm/delete")
-	v.says("Delete the webhook crm?", "Nothing waits for it.")
+	v.says("Delete the webhook crm?", "No delivery is waiting for it.")
 	v.submit("/delete", nil)
-	v.says("The webhook is deleted", "There is no webhook yet")
+	v.says("Webhook crm deleted.", "There is no webhook yet")
 	v.open("/activity")
-	v.says("Webhook added", "by you", "Secret changed", "Webhook deleted", "Deliveries sent again")
+	v.says("Webhook added", "by you", "Secret changed", "Webhook deleted", "Deliveries queued again")
 
 	for _, path := range []string{"/", "/webhooks", "/events", "/activity", "/events/" + id.String()} {
 		v.open(path)
@@ -320,10 +320,8 @@ func TestFeedbackIsTextWhateverItHolds(t *testing.T) {
 func TestAddressesPutNoWordsIntoTheConsolesMouth(t *testing.T) {
 	t.Parallel()
 	v := newVisit(t, relay.Config{Webhooks: []relay.WebhookConfig{{Name: "crm", URL: "https://crm.example.com/"}}})
-	v.open("/webhooks/crm?done=recovered&n=3")
-	v.says("3 deliveries will be sent again.")
-	for _, query := range []string{"done=hello", "done=recovered&n=hello", "done=recovered&n=-1", "done=%3Cb%3E"} {
-		if v.open("/webhooks/crm?" + query); strings.Contains(v.page, `class="flash`) {
+	for _, query := range []string{"shown=hello", "shown=", "shown=%3Cb%3E", "upto=hello", "upto=<b>"} {
+		if v.open("/webhooks/crm?" + query); strings.Contains(v.page, `class="flash good`) || strings.Contains(v.page, "<b>&lt;") || strings.Contains(v.page, "hello") {
 			t.Errorf("%s is believed: %s", query, v.text())
 		}
 	}
@@ -333,11 +331,12 @@ func TestWrongFormsSayWhatIsWrong(t *testing.T) {
 	t.Parallel()
 	v := newVisit(t, relay.Config{Webhooks: []relay.WebhookConfig{{Name: "file", URL: "https://crm.example.com/"}}})
 	for want, fields := range map[string]url.Values{
-		"give an absolute http or https URL": {"url": {"nowhere"}},
-		"there is a webhook of this name":    {"url": {"https://a.example.com/"}, "name": {"file"}},
-		"must have 1 to 63 letters":          {"url": {"https://a.example.com/"}, "name": {"a b"}},
-		"choose at least one":                {"url": {"https://a.example.com/"}, "events": {}},
-		"filter":                             {"url": {"https://a.example.com/"}, "filter": {"data.rating <"}},
+		"give an absolute http or https URL":                       {"url": {"nowhere"}},
+		"there is a webhook of this name":                          {"url": {"https://a.example.com/"}, "name": {"file"}},
+		"must have 1 to 63 letters":                                {"url": {"https://a.example.com/"}, "name": {"a b"}},
+		"choose at least one":                                      {"url": {"https://a.example.com/"}, "events": {}},
+		"At character 14: mismatched input the end of the filter.": {"url": {"https://a.example.com/"}, "filter": {"data.rating <"}},
+		"At character 1: undeclared reference to 'dat'.":           {"url": {"https://a.example.com/"}, "filter": {"dat.rating < 2"}},
 	} {
 		v.open("/add")
 		fields.Set("go", "secret")

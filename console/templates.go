@@ -1,6 +1,7 @@
 package console
 
 import (
+	"crypto/rand"
 	"embed"
 	"html/template"
 	"io/fs"
@@ -22,7 +23,10 @@ func parseTemplates() map[string]*template.Template {
 		"asset":  assetURL,
 		"when":   func(t time.Time) when { return whenOf(t, time.Now()) },
 		"number": number,
-		"live":   liveTrigger,
+		"live":   func(happenings []string) string { return strings.Join(happenings, " ") },
+		"once":   rand.Text,
+		"types":  func(created, updated bool, wrong wrongFields) typeBoxes { return typeBoxes{created, updated, wrong} },
+		"tab":    func(root string, of deliveryRow, open string) tab { return tab{root, of, open} },
 		"under":  func(root string, v any) under { return under{root, v} },
 	}
 	shared := template.Must(template.New("").Funcs(functions).ParseFS(templateFiles, "templates/frame.html", "templates/parts.html"))
@@ -45,16 +49,17 @@ type under struct {
 	Of   any
 }
 
-// liveTrigger says when a page fetches itself anew: at once when something
-// happens, and again when it has been quiet for a moment, since a burst is more
-// than one wants to fetch for; and from time to time, because what it says of
-// times grows old.
-func liveTrigger(happenings []string) string {
-	var b strings.Builder
-	for _, h := range append(happenings, "lost") {
-		b.WriteString("sse:" + h + " throttle:800ms, sse:" + h + " delay:900ms, ")
-	}
-	return b.String() + "every 20s"
+// typeBoxes are the boxes to tick for the types of events.
+type typeBoxes struct {
+	Created, Updated bool
+	Wrong            wrongFields
+}
+
+// tab is one delivery of an event to open.
+type tab struct {
+	Root string
+	Of   deliveryRow
+	Open string // the delivery that is open
 }
 
 // rootOf is the way from a page to the console's root: the browser knows where

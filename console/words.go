@@ -133,18 +133,24 @@ const disabledBy = "disabled by "
 func webhookMark(w relay.WebhookStatus, user string, now time.Time) mark {
 	switch {
 	case w.Parked:
-		return mark{"hold", "Left the Caddyfile"}
+		return mark{"hold", "Not in the Caddyfile any more"}
 	case w.State == relay.Failing:
 		return mark{"bad", "Failing for " + span(now.Sub(w.FailingSince))}
 	case w.State == relay.Disabled:
 		return mark{"hold", pausedBy(w, user)}
 	case w.LastAttempt.IsZero():
-		return mark{"none", "Nothing sent yet"}
+		return mark{"none", "Active, nothing sent yet"}
+	case w.Probing:
+		return mark{"wait", "Active, does not answer"}
 	case w.Counts.Retrying > 0 && w.LastAnswer.Error != "":
-		return mark{"wait", "Retrying"}
+		return mark{"wait", "Active, retrying"}
 	}
-	return mark{"good", "Healthy"}
+	return mark{"good", "Active"}
 }
+
+// pausedByOwner reports whether a person paused the webhook; otherwise it is
+// disabled, by the receiver's 410 or in the Caddyfile.
+func pausedByOwner(w relay.WebhookStatus) bool { return strings.HasPrefix(w.Reason, disabledBy) }
 
 // pausedBy says who or what paused a webhook.
 func pausedBy(w relay.WebhookStatus, user string) string {
@@ -153,7 +159,7 @@ func pausedBy(w relay.WebhookStatus, user string) string {
 	case w.Reason == "":
 		return "Disabled in the Caddyfile"
 	case !owner:
-		return "Stopped: " + w.Reason
+		return "Disabled: " + w.Reason
 	case who == user:
 		return "Paused by you"
 	case who == "admin":
@@ -168,33 +174,33 @@ func deliveryMark(d queue.Delivery, state string, w *relay.WebhookStatus, user s
 	switch state {
 	case stateDelivered:
 		if d.Attempts > 1 {
-			return mark{"good", fmt.Sprintf("Delivered at the %s try", ordinal(d.Attempts))}
+			return mark{"good", fmt.Sprintf("Delivered at the %s attempt", ordinal(d.Attempts))}
 		}
 		return mark{"good", "Delivered"}
 	case stateFailed:
 		if w == nil && d.Ended.IsZero() {
-			return mark{"bad", "Ended: the webhook was deleted"}
+			return mark{"bad", "Cancelled: the webhook was deleted"}
 		}
-		return mark{"bad", "Gave up after " + counted(int64(d.Attempts), "try", "tries")}
+		return mark{"bad", "Failed after " + counted(int64(d.Attempts), "attempt", "attempts")}
 	case stateHeld:
 		if w == nil {
-			return mark{"hold", "Waiting"}
+			return mark{"hold", "Held"}
 		}
 		reason := webhookMark(*w, user, now).Text
-		return mark{"hold", "Waiting: " + strings.ToLower(reason[:1]) + reason[1:]}
+		return mark{"hold", "Held: " + strings.ToLower(reason[:1]) + reason[1:]}
 	case stateRetrying:
 		if left := d.Due.Sub(now); left > 0 {
 			return mark{"wait", "Sending in " + span(left.Truncate(time.Second)+time.Second)}
 		}
-		if w != nil && w.State == relay.Failing {
-			return mark{"wait", "Waiting for the webhook to recover"}
-		}
-		return mark{"wait", "Sending again now"}
 	}
-	if w != nil && w.State == relay.Failing {
-		return mark{"wait", "Waiting for the webhook to recover"}
+	// It is due. Whether its attempt is under way is not known here.
+	if w != nil && (w.State == relay.Failing || w.Probing) {
+		return mark{"wait", "Waiting until the webhook answers"}
 	}
-	return mark{"wait", "Sending now"}
+	if state == stateRetrying {
+		return mark{"wait", "Retrying, next in turn"}
+	}
+	return mark{"wait", "Pending, next in turn"}
 }
 
 func ordinal(n int) string {

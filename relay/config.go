@@ -239,11 +239,22 @@ var ownHeaders = []string{
 	"Idempotency-Key", "X-Idempotency-Key", // net/http replays requests that carry one
 }
 
-// Validate says what is wrong with a webhook's settings.
+// SettingError says what is wrong with one setting of a webhook.
+type SettingError struct {
+	Setting string // as in the Caddyfile: url, header, …
+	Err     error
+}
+
+func (e *SettingError) Error() string { return e.Setting + ": " + e.Err.Error() }
+
+func (e *SettingError) Unwrap() error { return e.Err }
+
+// Validate says what is wrong with a webhook's settings. It joins a
+// SettingError for each that is wrong.
 func (w WebhookConfig) Validate() error {
 	var errs []error
 	wrong := func(option, format string, args ...any) {
-		errs = append(errs, fmt.Errorf(option+": "+format, args...))
+		errs = append(errs, &SettingError{option, fmt.Errorf(format, args...)})
 	}
 	if !validName.MatchString(w.Name) {
 		wrong("name", "%q must have 1 to 63 letters, digits, - and _, and begin with a letter or digit", w.Name)

@@ -251,9 +251,12 @@ type WebhookStatus struct {
 	Ordered     bool
 	Headers     []string // the names of the configured ones
 	HasSecret   bool
-	TLS         TLSStatus
-	Source      string // FromCaddyfile or FromAPI
-	State       string // Active, Failing or Disabled
+	// PreviousUntil is when the previous secret ceases to sign; zero if there is
+	// none, or no such time.
+	PreviousUntil time.Time
+	TLS           TLSStatus
+	Source        string // FromCaddyfile or FromAPI
+	State         string // Active, Failing or Disabled
 	// Parked says that the webhook has left the configuration: its deliveries
 	// are held until it comes back, or expire.
 	Parked       bool
@@ -263,6 +266,9 @@ type WebhookStatus struct {
 	LastSuccess  time.Time
 	LastAttempt  time.Time
 	LastAnswer   Answer // to the last attempt; zero before the first
+	// Probing says that the breaker is open: one delivery at a time goes out, to try
+	// whether the receiver answers.
+	Probing bool
 	// NextProbe is the earliest time of the next probe, where the breaker is
 	// open; zero where it is closed, or a probe is under way.
 	NextProbe time.Time

@@ -226,13 +226,16 @@ func (s *sending) propagate(traceparent, tracestate string) {
 	s.parcel.Header = header
 }
 
+// RedactedValue stands for the value of a configured header in the attempt log.
+const RedactedValue = "[redacted]"
+
 // logged is the header as the attempt log keeps it.
 func (s *sending) logged() []queue.Header {
 	list := make([]queue.Header, len(s.parcel.Header))
 	for i, f := range s.parcel.Header {
 		list[i] = queue.Header(f)
 		if i < len(s.target.configured) && s.target.configured[i] {
-			list[i].Value = "[redacted]" // Guard: values of configured headers are not kept.
+			list[i].Value = RedactedValue // Guard: values of configured headers are not kept.
 		}
 	}
 	return list

@@ -491,7 +491,7 @@ func (w *webhook) status(c queue.Counts) WebhookStatus {
 		LastSuccess:  w.record.LastSuccess, LastAttempt: w.record.LastAttempt, LastAnswer: w.record.LastAnswer,
 		Counts: Counts{Pending: c.Pending, Retrying: c.Retrying, Failed: c.Failed, Delivered: c.Delivered},
 	}
-	if w.breaker.open && !w.breaker.probing && w.takesLocked() {
+	if s.Probing = w.breaker.open && w.takesLocked(); s.Probing && !w.breaker.probing {
 		s.NextProbe = w.breaker.probe
 	}
 	if !w.takesLocked() {
@@ -502,6 +502,9 @@ func (w *webhook) status(c queue.Counts) WebhookStatus {
 		s.Retry, s.Timeout, s.Concurrency = t.config.Retry, t.config.Timeout, t.config.Concurrency
 		s.Headers = slices.Sorted(maps.Keys(t.config.Header))
 		s.Rate, s.Ordered, s.HasSecret, s.TLS = t.config.Rate, t.config.Ordered, t.secret != nil, t.tls
+		if t.rotating(time.Now()) {
+			s.PreviousUntil = t.config.PreviousUntil
+		}
 	}
 	return s
 }

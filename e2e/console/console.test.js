@@ -83,7 +83,7 @@ test("the whole path of a webhook: add, test, save, see it delivered, break, rep
   assert.equal(receiver.arrivals.at(-1).headers["x-userhero-test"], "true");
   await press(page, "Save");
   await page.getByRole("heading", { name: "crm" }).waitFor();
-  await says(page, "The webhook is there.");
+  await says(page, "Webhook crm added.");
 
   // With no event, the list says how to make one; then it comes by itself.
   const events = await context.newPage();
@@ -96,7 +96,7 @@ test("the whole path of a webhook: add, test, save, see it delivered, break, rep
   await events.locator(".event .mark.good", { hasText: "Delivered" }).waitFor();
   await sound(events);
   await live(page);
-  await page.locator(".card .mark.good", { hasText: "Healthy" }).waitFor();
+  await page.locator(".card .mark.good", { hasText: "Active" }).waitFor();
 
   // The receiver breaks: where the delivery stands is drawn, and it can be hurried.
   receiver.status = 503;
@@ -108,13 +108,13 @@ test("the whole path of a webhook: add, test, save, see it delivered, break, rep
   await sound(page);
   receiver.status = 200;
   await press(page, "Retry now");
-  await says(page, "It is sent again now.");
-  await page.locator(".card .mark.good", { hasText: "Healthy" }).waitFor();
+  await says(page, "Queued again. It goes out as soon as crm has room for it.");
+  await page.locator(".card .mark.good", { hasText: "Active" }).waitFor();
 
   // Without retries one failure is the last: the webhook is failing.
   await page.getByLabel("Retries after").fill("");
   await press(page, "Save");
-  await says(page, "The settings are changed.");
+  await says(page, "Settings saved.");
   await live(page);
   receiver.status = 500;
   await relay.submit("given up");
@@ -128,11 +128,11 @@ test("the whole path of a webhook: add, test, save, see it delivered, break, rep
   // Repaired, what was given up is delivered again, from its own page.
   receiver.status = 200;
   await events.getByRole("link", { name: "given up" }).click();
-  await says(events, "Gave up after 1 try");
+  await says(events, "Failed after 1 attempt");
   await sound(events);
   await live(events);
   await press(events, "Redeliver");
-  await says(events, "It is sent again now.");
+  await says(events, "Queued again. It goes out as soon as crm lets a delivery through.");
   await events.locator(".tabs .mark.good", { hasText: "Delivered" }).waitFor();
   await events.getByRole("link", { name: /^2/ }).click();
   await says(events, "Attempt 2: 200 OK");
@@ -140,19 +140,19 @@ test("the whole path of a webhook: add, test, save, see it delivered, break, rep
   await press(events, "Check");
   await says(events, "The signature is right");
   await sound(events);
-  await page.locator(".card .mark.good", { hasText: "Healthy" }).waitFor();
+  await page.locator(".card .mark.good", { hasText: "Active" }).waitFor();
 
   // Paused, it misses an event, which is counted before it is sent.
   await press(page, "Pause");
   await says(page, "Paused by you");
   await relay.submit("missed");
-  await press(page, "Enable");
+  await press(page, "Resume");
   await page.getByLabel("What").selectOption({ label: "failed or missed in the last hour" });
   await press(page, "Count first");
   await page.getByRole("heading", { name: "1 delivery would be sent again." }).waitFor();
   await sound(page);
   await press(page, "Send it again");
-  await says(page, "1 delivery will be sent again.");
+  await says(page, "1 delivery queued again.");
   await receiver.arrived("missed");
 
   // Deleting asks first.
@@ -162,7 +162,7 @@ test("the whole path of a webhook: add, test, save, see it delivered, break, rep
   await page.getByRole("link", { name: "Keep it" }).click();
   await page.getByRole("link", { name: "Delete" }).click();
   await press(page, "Delete crm");
-  await says(page, "The webhook is deleted");
+  await says(page, "Webhook crm deleted.");
   await says(page, "There is no webhook yet.");
   await sound(page);
   await page.getByRole("link", { name: "Activity" }).click();
@@ -191,7 +191,7 @@ test("what people write is text, on every page", async () => {
     screenshotUrl: "https://example.com/'onmouseover='alert(5)", context: { pageUrl: `javascript:alert(6)//${POLYGLOT}` }, metadata: { [POLYGLOT]: POLYGLOT },
   });
   await receiver.arrived("evil.example");
-  await page.locator(".event .what", { hasText: "jaVasCript" }).waitFor(); // live, through htmx
+  await page.locator(".event .what", { hasText: "jaVasCript" }).waitFor(); // live
   await narrow(page);
   for (const path of ["/", "/events", "/webhooks/crm", `/events?q=${encodeURIComponent(POLYGLOT.slice(0, 80))}`, `/webhooks?q=${encodeURIComponent(POLYGLOT)}`]) {
     await page.goto(relay.console + path);
@@ -227,7 +227,7 @@ test("the essentials work without script", async () => {
   await press(page, "Next: test it");
   await says(page, "It works");
   await press(page, "Save");
-  await says(page, "The webhook is there.");
+  await says(page, "added. New events that match its settings are sent to it.");
   receiver.status = 503;
   await relay.submit("without script");
   await receiver.arrived("without script");
@@ -237,13 +237,13 @@ test("the essentials work without script", async () => {
   await page.getByRole("link", { name: "without script" }).click();
   receiver.status = 200;
   await press(page, "Retry now");
-  await says(page, "It is sent again now.");
+  await says(page, "Queued again.");
   await page.getByRole("link", { name: "Webhooks" }).first().click();
   await press(page, "Pause 127-0-0-1-" + new URL(receiver.url).port);
   await says(page, "Paused by you");
   await page.getByRole("link", { name: /^Delete/ }).click();
   await page.getByRole("button", { name: /^Delete/ }).click();
-  await says(page, "The webhook is deleted");
+  await says(page, "No delivery was waiting for it.");
   assert.equal(await page.locator("[data-copy]:visible, #live-state:visible").count(), 0, "what needs script is not offered");
   assert.deepEqual(context.wrong, []);
 });
@@ -281,4 +281,171 @@ test("a console that is closed says what opens it", async () => {
   await says(page, "basic_auth");
   await sound(page);
   assert.deepEqual(context.wrong.filter((text) => !text.includes("403")), []);
+});
+
+// news is what a list announces.
+const news = (page, text) => page.locator(".news:not([hidden]) a", { hasText: text });
+
+test("eight tabs over plain HTTP all work", async () => {
+  relay = await new Relay().start({ app: `webhook crm {\n url ${receiver.url}\n}` });
+  context = await watched(browser);
+  const tabs = [];
+  for (let i = 0; i < 8; i++) {
+    const tab = await context.newPage();
+    await tab.goto(`${relay.plain}/`);
+    assert.equal(await tab.evaluate(() => isSecureContext), false);
+    await live(tab);
+    tabs.push(tab);
+  }
+  await relay.submit("for all tabs");
+  for (const tab of tabs) await tab.getByRole("link", { name: "for all tabs" }).waitFor();
+  // Tabs that are closed leave the others what they have.
+  for (const tab of tabs.splice(0, 7)) await tab.close();
+  await relay.submit("for the last tab");
+  await news(tabs[0], "1 new").waitFor();
+  assert.deepEqual(context.wrong, []);
+});
+
+test("a page says when the relay is away, and goes on when it is back", async () => {
+  relay = await new Relay().start({ app: `webhook crm {\n url ${receiver.url}\n}` });
+  context = await watched(browser);
+  const page = await context.newPage();
+  await page.goto(`${relay.console}/`);
+  await live(page);
+  await page.getByRole("heading", { name: "The webhook is healthy" }).waitFor();
+  await relay.kill();
+  await page.getByRole("alert").filter({ hasText: /Connection lost, as of \d/ }).waitFor();
+  await page.getByRole("heading", { name: "No connection to the relay." }).waitFor();
+  assert.equal(await page.getByText("healthy").count(), 0, "nothing says that all is well");
+  assert.equal(await page.locator("#live-state:visible").count(), 0);
+  await accessible(page);
+  await relay.again();
+  await page.getByRole("heading", { name: "The webhook is healthy" }).waitFor();
+  await live(page);
+  assert.equal(await page.locator("#lost:visible").count(), 0);
+  await relay.submit("after the return");
+  await page.getByRole("link", { name: "after the return" }).waitFor();
+});
+
+test("what is read does not move: new rows are announced, focus and selection stay", async () => {
+  relay = await new Relay().start({ app: `webhook crm {\n url ${receiver.url}\n retry 1h\n}` });
+  context = await watched(browser);
+  receiver.status = 503;
+  for (let i = 0; i < 5; i++) await relay.submit(`row ${i}`);
+  const page = await context.newPage();
+  await page.goto(`${relay.console}/events`);
+  await live(page);
+  await page.locator(".event .mark.wait", { hasText: "Sending in" }).nth(4).waitFor();
+  const rows = () => page.locator("#rows > li .message").allTextContents();
+  const before = await rows();
+  assert.equal(before.length, 5);
+  const link = page.getByRole("link", { name: "row 2" });
+  await link.focus();
+  const top = (await link.boundingBox()).y;
+  await page.evaluate(() => {
+    getSelection().selectAllChildren(document.querySelectorAll("#rows .message")[3]);
+    document.querySelectorAll("#rows > li")[2].same = "yes";
+  });
+
+  receiver.status = 204;
+  for (let i = 0; i < 3; i++) await relay.submit(`newer ${i}`);
+  await news(page, "3 new").waitFor();
+  assert.deepEqual(await rows(), before);
+  assert.equal(await page.evaluate(() => document.activeElement.textContent), "row 2", "the focus stays");
+  assert.equal(await page.evaluate(() => getSelection().toString()), before[3], "the selection stays");
+  assert.equal((await link.boundingBox()).y, top, "the row stays where it is");
+
+  // What is shown goes on to be true.
+  const address = (await link.getAttribute("href")).split("/").at(-1);
+  const { deliveries } = await (await fetch(`${relay.console}/api/events/${address}`)).json();
+  await fetch(`${relay.console}/api/deliveries/${deliveries[0].id}/redeliver`, { method: "POST" });
+  await page.locator("#rows > li", { hasText: "row 2" }).locator(".mark.good").waitFor();
+  assert.equal(await page.evaluate(() => document.querySelectorAll("#rows > li")[2].same), "yes", "the row is the same element");
+  await accessible(page);
+
+  await page.getByRole("link", { name: "3 new" }).click();
+  await page.getByRole("link", { name: "newer 2" }).waitFor();
+  assert.deepEqual((await rows()).slice(0, 3), ["newer 2", "newer 1", "newer 0"]);
+
+  // In a list of one state, what leaves the state stays where it is, marked.
+  await page.goto(`${relay.console}/events?state=retrying`);
+  await live(page);
+  assert.equal((await rows()).length, 4);
+  const other = (await page.locator("#rows > li").nth(1).getAttribute("id")).slice("row-".length);
+  await fetch(`${relay.console}/api/deliveries/${other}/redeliver`, { method: "POST" });
+  await page.locator("#rows > li.past").waitFor();
+  assert.equal((await rows()).length, 4);
+  assert.deepEqual(context.wrong, []);
+});
+
+test("copying works where the browser gives no clipboard", async () => {
+  relay = await new Relay().start();
+  context = await watched(browser);
+  const page = await context.newPage();
+  await page.goto(`${relay.plain}/add`);
+  assert.equal(await page.evaluate(() => navigator.clipboard), undefined);
+  await page.getByLabel("URL of the receiver").fill(receiver.url);
+  await press(page, "Next: the secret");
+  const secret = await page.getByLabel("Secret").inputValue();
+  await press(page, "Copy");
+  await press(page, "Copied");
+  await page.getByLabel("Secret").fill("");
+  await page.getByLabel("Secret").focus();
+  await page.keyboard.press("Control+V");
+  assert.equal(await page.getByLabel("Secret").inputValue(), secret);
+  await press(page, "Next: test it");
+  await press(page, "Save");
+  await press(page, "Change the secret");
+  const shown = await page.locator("#secret").textContent();
+  await press(page, "Copy");
+  await press(page, "Copied");
+  await page.getByLabel("Own secret").focus();
+  await page.keyboard.press("Control+V");
+  assert.equal(await page.getByLabel("Own secret").inputValue(), shown);
+  assert.deepEqual(context.wrong, []);
+});
+
+test("neither reload nor the way back sends a form again, and errors have the focus", async () => {
+  relay = await new Relay().start();
+  context = await watched(browser);
+  const page = await context.newPage();
+  await page.goto(`${relay.console}/add`);
+  await page.getByLabel("URL of the receiver").fill(receiver.url + "?token=canary");
+  await page.getByLabel("Name").fill("crm");
+  await press(page, "Next: the secret");
+  await press(page, "Next: test it");
+  await says(page, "It works");
+  const sent = receiver.arrivals.length;
+  await page.reload();
+  await says(page, "It works");
+  await page.goBack();
+  assert.match(await page.getByLabel("Secret").inputValue(), /^whsec_/);
+  assert.equal(receiver.arrivals.length, sent);
+  await page.goForward();
+  await press(page, "Save");
+  await press(page, "Change the secret");
+  await says(page, "Secret changed. The old secret also works for 24 hours.");
+  await sound(page);
+  await page.reload();
+  await says(page, "was shown here once");
+  assert.equal(await page.locator("#secret").count(), 0);
+  await page.goto(`${relay.console}/activity`);
+  assert.equal(await page.getByText("Secret changed").count(), 1, "it was changed once");
+
+  await page.goto(`${relay.console}/webhooks/crm`);
+  await page.getByLabel("URL").fill(`${receiver.url}/moved?...`);
+  await page.getByLabel("Filter").fill("data.rating <");
+  await press(page, "Save");
+  await says(page, "Nothing was saved. 1 field is wrong");
+  assert.equal(await page.evaluate(() => document.activeElement.name), "filter");
+  assert.ok(await page.getByLabel("Filter").evaluate((field) => field.getBoundingClientRect().top < innerHeight), "the field is seen");
+  await says(page, "At character 14");
+  await sound(page);
+  await page.getByLabel("Filter").fill("data.rating < 3");
+  await press(page, "Save");
+  await says(page, "Settings saved.");
+  await press(page, "Test");
+  await says(page, "It works");
+  assert.match(receiver.arrivals.at(-1).url, /moved\?token=canary$/);
+  assert.deepEqual(context.wrong.filter((text) => !text.includes("422")), []);
 });

@@ -35,7 +35,7 @@ export class Receiver {
       for await (const chunk of request.setEncoding("utf8")) body += chunk;
       response.writeHead(this.status, { "Content-Type": "text/plain" });
       response.end(this.status === 204 ? undefined : `this is status ${this.status}`);
-      this.arrivals.push({ headers: request.headers, body });
+      this.arrivals.push({ url: request.url, headers: request.headers, body });
       for (const look of this.#waiting.splice(0)) look();
     });
     this.url = `http://127.0.0.1:${await listen(this.server)}/hook`;
@@ -64,6 +64,8 @@ export class Relay {
     const [site, admin] = [await freePort(), await freePort()];
     this.site = `http://127.0.0.1:${site}`;
     this.console = `${this.site}/relay`;
+    // The same, where the browser sees no secure context: plain HTTP from another machine.
+    this.plain = `http://relay.test:${site}/relay`;
     await writeFile(
       join(this.dir, "Caddyfile"),
       `{
@@ -81,7 +83,7 @@ export class Relay {
 		${app}
 	}
 }
-http://127.0.0.1:${site} {
+http://127.0.0.1:${site}, http://relay.test:${site} {
 	userhero /feedback* {
 		project proj_e2e
 	}
@@ -93,6 +95,11 @@ http://127.0.0.1:${site} {
 }
 `,
     );
+    await this.#run();
+    return this;
+  }
+
+  async #run() {
     const env = { ...process.env, HOME: this.dir, XDG_DATA_HOME: this.dir, XDG_CONFIG_HOME: this.dir };
     this.process = spawn(BINARY, ["run", "--config", "Caddyfile"], { cwd: this.dir, env, stdio: ["ignore", "ignore", "pipe"] });
     this.ended = new Promise((done) => this.process.on("close", done));
@@ -104,7 +111,16 @@ http://127.0.0.1:${site} {
       });
       this.ended.then(() => failed(new Error(`caddy ended:\n${this.log}`)));
     });
-    return this;
+  }
+
+  // kill ends it as a crash does; again starts it anew, on the same store.
+  async kill() {
+    this.process.kill("SIGKILL");
+    await this.ended;
+  }
+
+  again() {
+    return this.#run();
   }
 
   // submit posts feedback and returns its id.
@@ -125,7 +141,7 @@ http://127.0.0.1:${site} {
 export const launch = () =>
   chromium.launch({
     executablePath: process.env.CHROMIUM || "/usr/bin/chromium",
-    args: ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"],
+    args: ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--host-resolver-rules=MAP relay.test 127.0.0.1"],
   });
 
 // watched is a context that notes everything a page must not do: break the
@@ -144,6 +160,8 @@ export const watched = async (browser, options = {}) => {
   context.on("weberror", (error) => context.wrong.push(`error: ${error.error()}`));
   context.on("dialog", (dialog) => dialog.dismiss().then(() => context.wrong.push("dialog")));
   context.on("console", (message) => {
+    // Over plain HTTP a browser says that it ignores this header, which is right.
+    if (message.text().startsWith("The Cross-Origin-Opener-Policy header has been ignored")) return;
     if (["error", "warning"].includes(message.type())) context.wrong.push(`${message.type()}: ${message.text()}`);
   });
   return context;

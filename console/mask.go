@@ -1,0 +1,58 @@
+package console
+
+import (
+	"errors"
+	"fmt"
+	"net/url"
+	"strings"
+
+	"github.com/userhero/relay/relay/redact"
+)
+
+// errMasked refuses a URL whose secret part is not known.
+var errMasked = fmt.Errorf("has %s where a part was hidden, and no such part is stored; write it whole", redact.Hidden)
+
+// unmask puts the hidden parts of the stored URL back where the given one, which
+// somebody edited as it was shown, still has redact.Hidden in their place: the
+// query, and on hosts whose path is the secret, the path.
+func unmask(given, stored string) (string, error) {
+	if !strings.Contains(given, redact.Hidden) {
+		return given, nil
+	}
+	to, err := url.Parse(given)
+	if err != nil {
+		return given, nil //nolint:nilerr // the settings' own check says what is wrong with it
+	}
+	from, err := url.Parse(stored)
+	if err != nil {
+		from = new(url.URL)
+	}
+	var errs []error
+	pairs := strings.Split(to.RawQuery, "&")
+	for i, pair := range pairs {
+		if pair != redact.Hidden {
+			continue
+		}
+		if pairs[i] = from.RawQuery; from.RawQuery == "" {
+			errs = append(errs, errMasked)
+		}
+	}
+	to.RawQuery = strings.Join(pairs, "&")
+	const hidden = "/" + redact.Hidden
+	if to.Path == hidden {
+		shown, _ := url.Parse(redact.URL(stored)) // of a URL it makes one
+		switch {
+		case shown.Path == hidden && strings.EqualFold(to.Host, from.Host):
+			to.Path, to.RawPath = from.Path, from.RawPath
+		case shown.Path == hidden || hidesPath(to):
+			errs = append(errs, errMasked)
+		}
+	}
+	return to.String(), errors.Join(errs...)
+}
+
+// hidesPath reports whether a path on this host is hidden.
+func hidesPath(u *url.URL) bool {
+	other := url.URL{Scheme: u.Scheme, Host: u.Host, Path: "/x"}
+	return redact.Parsed(&other) != other.String()
+}
