@@ -47,6 +47,9 @@ func (f format) values(body []byte, h http.Header) (url.Values, error) {
 		}
 		name := textOf(unescapeName.Replace(part.FormName()))
 		if part.FileName() != "" {
+			if f == formatUpload {
+				continue
+			}
 			return nil, event.NewProblem(http.StatusUnprocessableEntity, "Upload the file elsewhere and send its address as screenshotUrl.",
 				event.FieldError{Pointer: "/" + strings.ReplaceAll(name, ".", "/"), Detail: "is a file"})
 		}

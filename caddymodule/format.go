@@ -15,7 +15,8 @@ type format uint8
 const (
 	formatJSON      format = iota + 1
 	formatForm             // application/x-www-form-urlencoded
-	formatMultipart        // multipart/form-data
+	formatMultipart        // multipart/form-data without files
+	formatUpload           // multipart/form-data whose files are not ours to read
 )
 
 // formatOf reads Content-Type and Content-Encoding. text/plain is JSON: it is

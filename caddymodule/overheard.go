@@ -69,6 +69,9 @@ func (h *Handler) overhear(w http.ResponseWriter, r *http.Request, timeout time.
 		s.unread = err
 		return s, nil
 	}
+	if format == formatMultipart {
+		format = formatUpload // the files are the application's
+	}
 	if r.ContentLength > h.MaxBody {
 		s.unread = tooLarge(h.MaxBody)
 		return s, nil

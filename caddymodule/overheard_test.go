@@ -250,3 +250,19 @@ func TestBrokenAnswerMakesItsEvent(t *testing.T) {
 		}
 	}
 }
+
+// TestFilesOfAFormAreTheApps: the text fields make the event.
+func TestFilesOfAFormAreTheApps(t *testing.T) {
+	s := newSidecar(t, "")
+	s.will(201, `{"id":"a","screenshotUrl":"https://app.example.com/1.png"}`, jsonBody...)
+	const body = "--b\r\nContent-Disposition: form-data; name=\"message\"\r\n\r\nsee there\r\n" +
+		"--b\r\nContent-Disposition: form-data; name=\"screenshot\"; filename=\"1.png\"\r\nContent-Type: image/png\r\n\r\n\x89PNG\r\n" +
+		"--b\r\nContent-Disposition: form-data; name=\"metadata.plan\"\r\n\r\npro\r\n--b--\r\n"
+	s.do(http.MethodPost, "/", body, "Content-Type", "multipart/form-data; boundary=b")
+	if want := `created {"id":"a","message":"see there","metadata":{"plan":"pro"},"screenshotUrl":"https://app.example.com/1.png","status":"new"}`; s.last() != want {
+		t.Errorf("the event is %s, want %s", s.last(), want)
+	}
+	if string(s.got) != body {
+		t.Errorf("the app got %q", s.got)
+	}
+}
