@@ -251,7 +251,7 @@ func TestSidecarPassesStreamsAndUpgrades(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer func() { _ = conn.Close() }()
-		if _, err := fmt.Fprintf(conn, "%s /feedback/socket HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n", method); err != nil {
+		if _, err := fmt.Fprintf(conn, "%s /feedback/socket HTTP/1.1\r\nHost: %s\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n", method, s.site); err != nil {
 			t.Fatal(err)
 		}
 		answers := bufio.NewReader(conn)
