@@ -18,6 +18,7 @@ type deliveryAnswer struct {
 	ID            string          `json:"id"`
 	EventID       string          `json:"event_id"`
 	FeedbackID    string          `json:"feedback_id"`
+	ProjectID     string          `json:"project_id"`
 	Type          string          `json:"type"`
 	Webhook       string          `json:"webhook"`
 	State         string          `json:"state"`
@@ -89,6 +90,7 @@ func deliveriesCommand() *cobra.Command {
 	flags.String("webhook", "", "Only those to this webhook")
 	flags.String("state", "", "Only those in this state: pending, retrying, held, delivered or failed")
 	flags.String("since", "", "Only those of events accepted since then: "+timeHelp)
+	flags.String("project", "", "With the id of a feedback: of this project, if several use the id")
 	addPaging(cmd)
 	completeFlag(cmd, "webhook", webhookFlag)
 	completeFlag(cmd, "state", cobra.FixedCompletions(deliveryStates, cobra.ShellCompDirectiveNoFileComp))
@@ -104,7 +106,7 @@ func showDeliveriesOf(cmd *cobra.Command, id string) error {
 	}
 	ids := []string{id}
 	if !strings.HasPrefix(id, eventPrefix) {
-		events, err := c.feedbackEvents(cmd.Context(), id)
+		events, err := c.feedbackEvents(cmd, id)
 		if err != nil {
 			return err
 		}
@@ -163,6 +165,7 @@ func showDelivery(cmd *cobra.Command, id string) error {
 		t.row("Event", d.EventID)
 		t.row("Type", d.Type)
 		t.row("Feedback", d.FeedbackID)
+		t.row("Project", d.ProjectID)
 		t.row("Webhook", d.Webhook)
 		t.row("State", d.State)
 		t.row("Created", stamp(d.CreatedAt))

@@ -1,7 +1,6 @@
 package caddymodule
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -21,6 +20,7 @@ type eventAnswer struct {
 	ID         string           `json:"id"`
 	Type       string           `json:"type"`
 	FeedbackID string           `json:"feedback_id"`
+	ProjectID  string           `json:"project_id"`
 	CreatedAt  time.Time        `json:"created_at"`
 	Size       int              `json:"size"`
 	TraceID    string           `json:"trace_id"`
@@ -55,13 +55,14 @@ func eventsCommand() *cobra.Command {
 		Long: `
 Lists the accepted events, newest first. With the id of an event (evt_…) it shows
 that event with its deliveries. With the id of a feedback (fb_…), as a submission
-is answered with, it lists the events of that feedback.`,
+is answered with, it lists the events of that feedback. Several projects may use
+the same id: --project says which is meant.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 1 {
 				return showEventOrFeedback(cmd, args[0])
 			}
-			query, err := listQuery(cmd, "type", "since", "until", "q")
+			query, err := listQuery(cmd, "type", "project", "since", "until", "q")
 			if err != nil {
 				return err
 			}
@@ -71,6 +72,7 @@ is answered with, it lists the events of that feedback.`,
 	}
 	flags := cmd.Flags()
 	flags.String("type", "", "Only of this type: feedback.created or feedback.updated")
+	flags.String("project", "", "Only those of this project")
 	flags.String("since", "", "Only those accepted since then: "+timeHelp)
 	flags.String("until", "", "Only those accepted before then")
 	flags.String("q", "", "Only those whose document contains this text")
@@ -100,7 +102,7 @@ func showEventOrFeedback(cmd *cobra.Command, id string) error {
 			return showEvent(cmd, answer, err)
 		}
 	}
-	events, err := c.feedbackEvents(cmd.Context(), id)
+	events, err := c.feedbackEvents(cmd, id)
 	if err != nil {
 		return err
 	}
@@ -118,11 +120,14 @@ func showEventOrFeedback(cmd *cobra.Command, id string) error {
 }
 
 // feedbackEvents are all events of a feedback, newest first, as the API answers
-// them. None is an error.
-func (c *adminClient) feedbackEvents(ctx context.Context, id string) (events []json.RawMessage, err error) {
+// them; of the project of --project, or of all that use its id. None is an error.
+func (c *adminClient) feedbackEvents(cmd *cobra.Command, id string) (events []json.RawMessage, err error) {
 	query := url.Values{"feedback_id": {id}, "limit": {"1000"}}
+	if project := flagText(cmd, "project"); project != "" {
+		query.Set("project", project)
+	}
 	for {
-		answer, err := c.get(ctx, "/events", query)
+		answer, err := c.get(cmd.Context(), "/events", query)
 		if err != nil {
 			return nil, err
 		}
@@ -161,6 +166,7 @@ func showEvent(cmd *cobra.Command, answer []byte, err error) error {
 		t.row("Event", e.ID)
 		t.row("Type", e.Type)
 		t.row("Feedback", e.FeedbackID)
+		t.row("Project", e.ProjectID)
 		t.row("Created", stamp(e.CreatedAt))
 		t.row("Trace", e.TraceID)
 		if err := t.end(); err != nil {

@@ -93,9 +93,9 @@ const (
 	cannedWebhooks = `{"items":[` +
 		`{"name":"crm","url":"https://crm.example.com/hook","events":["feedback.created"],"source":"caddyfile","state":"active","last_success":"2026-01-07T15:30:00.5Z","counts":{"pending":1,"retrying":2,"held":0,"failed":3,"delivered":40}},` +
 		`{"name":"erp","url":"https://erp.example.com","events":[],"source":"api","state":"failing","failing_since":"2026-01-07T10:00:00Z","reason":"answered 500\u001b[2J\nagain","counts":{"pending":0,"retrying":0,"held":0,"failed":0,"delivered":0}}]}`
-	cannedDelivery = `{"id":"dlv_1_1","event_id":"evt_1","feedback_id":"fb_1","type":"feedback.created","webhook":"crm","state":"retrying","attempts_made":1,"created_at":"2026-01-07T15:30:00.123Z","next_attempt_at":"2026-01-07T15:31:00Z",` +
+	cannedDelivery = `{"id":"dlv_1_1","event_id":"evt_1","feedback_id":"fb_1","project_id":"proj_xyz","type":"feedback.created","webhook":"crm","state":"retrying","attempts_made":1,"created_at":"2026-01-07T15:30:00.123Z","next_attempt_at":"2026-01-07T15:31:00Z",` +
 		`"attempts":[{"number":1,"at":"2026-01-07T15:30:00.2Z","duration_ms":12.345,"status":418,"error":"answered 418 I'm a teapot","request_headers":{"X-Userhero-Attempt":"1"},"response_headers":{},"response_body":"short\nand stout","trace_id":"","next_attempt_at":"2026-01-07T15:31:00Z"}]}`
-	cannedEvent = `{"id":"evt_1","type":"feedback.created","feedback_id":"fb_1","created_at":"2026-01-07T15:30:00.123Z","size":59,"trace_id":"0af7651916cd43dd8448eb211c80319c"`
+	cannedEvent = `{"id":"evt_1","type":"feedback.created","feedback_id":"fb_1","project_id":"proj_xyz","created_at":"2026-01-07T15:30:00.123Z","size":59,"trace_id":"0af7651916cd43dd8448eb211c80319c"`
 	// The API escapes what HTML would read; the document is without.
 	cannedWhole = cannedEvent + `,"body":{"event":"feedback.created","data":{"message":"\u003cb\u003ehi\u003c/b\u003e"}},"deliveries":[` + cannedDelivery + `]}`
 	cannedTest  = `{"ok":%t,"status":418,"duration_ms":12.345,"error":"%s","response_body":"line 1\r\nline\u0007 2\n","request_headers":{"X-UserHero-Test":"true","Content-Type":"application/json"}}`
@@ -106,27 +106,28 @@ const (
 
 func canned() map[string]string {
 	return map[string]string{
-		"GET /status":                                       fmt.Sprintf(cannedState, true, ""),
-		"GET /webhooks":                                     cannedWebhooks,
-		"GET /events?limit=50":                              `{"items":[` + cannedEvent + `}],"next":"c2"}`,
-		"GET /events?cursor=c2&limit=50":                    `{"items":[],"next":"c3"}`,
-		"GET /events?cursor=c3&limit=50":                    `{"items":[]}`,
-		"GET /events/evt_1":                                 cannedWhole,
-		"GET /deliveries/dlv_1_1":                           cannedDelivery,
-		"GET /deliveries?state=failed":                      `{"items":[` + cannedDelivery + `]}`,
-		"POST /deliveries/dlv_1_1/redeliver":                cannedDelivery,
-		"POST /webhooks/crm/test":                           fmt.Sprintf(cannedTest, true, ""),
-		"POST /webhooks/erp/test":                           fmt.Sprintf(cannedTest, false, "answered 418"),
-		"POST /webhooks/crm/redeliver":                      `{"count":12}`,
-		"POST /webhooks/crm/enable":                         `{"name":"crm","state":"active","counts":{"pending":1}}`,
-		"POST /webhooks/crm/disable":                        `{"name":"crm","state":"disabled","counts":{"held":2}}`,
-		"GET /events?feedback_id=fb_1&limit=1000":           `{"items":[],"next":"c1"}`,
-		"GET /events?cursor=c1&feedback_id=fb_1&limit=1000": `{"items":[` + cannedEvent + `}]}`,
-		"GET /events?feedback_id=evt_own&limit=1000":        `{"items":[` + cannedEvent + `}]}`,
-		"GET /events/evt_own":                               cannedNone,
-		"GET /events/evt_none":                              cannedNone,
-		"GET /events?feedback_id=evt_none&limit=1000":       `{"items":[]}`,
-		"POST /webhooks/none/enable":                        `404 {"status":404,"title":"Not Found","detail":"There is no webhook named \"none\"."}`,
+		"GET /status":                                              fmt.Sprintf(cannedState, true, ""),
+		"GET /webhooks":                                            cannedWebhooks,
+		"GET /events?limit=50":                                     `{"items":[` + cannedEvent + `}],"next":"c2"}`,
+		"GET /events?cursor=c2&limit=50":                           `{"items":[],"next":"c3"}`,
+		"GET /events?cursor=c3&limit=50":                           `{"items":[]}`,
+		"GET /events/evt_1":                                        cannedWhole,
+		"GET /deliveries/dlv_1_1":                                  cannedDelivery,
+		"GET /deliveries?state=failed":                             `{"items":[` + cannedDelivery + `]}`,
+		"POST /deliveries/dlv_1_1/redeliver":                       cannedDelivery,
+		"POST /webhooks/crm/test":                                  fmt.Sprintf(cannedTest, true, ""),
+		"POST /webhooks/erp/test":                                  fmt.Sprintf(cannedTest, false, "answered 418"),
+		"POST /webhooks/crm/redeliver":                             `{"count":12}`,
+		"POST /webhooks/crm/enable":                                `{"name":"crm","state":"active","counts":{"pending":1}}`,
+		"POST /webhooks/crm/disable":                               `{"name":"crm","state":"disabled","counts":{"held":2}}`,
+		"GET /events?feedback_id=fb_1&limit=1000":                  `{"items":[],"next":"c1"}`,
+		"GET /events?cursor=c1&feedback_id=fb_1&limit=1000":        `{"items":[` + cannedEvent + `}]}`,
+		"GET /events?feedback_id=evt_own&limit=1000":               `{"items":[` + cannedEvent + `}]}`,
+		"GET /events?feedback_id=fb_2&limit=1000&project=proj_xyz": `{"items":[` + cannedEvent + `}]}`,
+		"GET /events/evt_own":                                      cannedNone,
+		"GET /events/evt_none":                                     cannedNone,
+		"GET /events?feedback_id=evt_none&limit=1000":              `{"items":[]}`,
+		"POST /webhooks/none/enable":                               `404 {"status":404,"title":"Not Found","detail":"There is no webhook named \"none\"."}`,
 		"GET /deliveries?limit=3&since=2026-01-07T00%3A00%3A00Z&state=retrying&webhook=crm": `{"items":[` + cannedDelivery + `]}`,
 	}
 }
@@ -143,6 +144,7 @@ func TestTablesReadAsWrittenDown(t *testing.T) {
 		"event":          {"events", "evt_1"},
 		"events_of":      {"events", "fb_1"},
 		"events_of_own":  {"events", "evt_own"},
+		"events_of_one":  {"events", "fb_2", "--project", "proj_xyz"},
 		"deliveries":     {"deliveries", "--webhook", "crm", "--state", "retrying", "--since", "2026-01-07T00:00:00Z", "--limit", "3"},
 		"delivery":       {"deliveries", "dlv_1_1"},
 		"deliveries_of":  {"deliveries", "fb_1"},
