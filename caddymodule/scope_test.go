@@ -3,10 +3,14 @@ package caddymodule
 import (
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
+
+	"github.com/userhero/relay/queue"
 )
 
 // twoProjects are two directives with a project each, and one without.
@@ -347,5 +351,25 @@ func TestPlaceholdersOfTheDirectiveAreChecked(t *testing.T) {
 	s.submit("/feedback", `{"message":"m"}`).is(t, "a project from the environment", 202, "")
 	if project := s.latest()["projectId"]; project != "proj_env" {
 		t.Errorf("stored with %v", project)
+	}
+}
+
+// TestRepeatsWithoutAnAnswer: stores of before kept none. It follows from the event,
+// and if that is gone too, the repeat makes no second one.
+func TestRepeatsWithoutAnAnswer(t *testing.T) {
+	t.Parallel()
+	h := &Handler{app: provisionedApp(t)}
+	body := []byte(`{"event":"feedback.created","data":{"id":"x","message":"m","status":"new","createdAt":"2026-01-07T15:30:00Z"}}`)
+	for _, c := range []struct {
+		event  queue.Event
+		status int
+		body   string
+	}{
+		{queue.Event{ID: queue.NewEventID(time.Now(), 1, 1), Body: body}, 202, `{"id":"x","status":"new","createdAt":"2026-01-07T15:30:00Z"}`},
+		{queue.Event{}, 410, "has been removed"},
+	} {
+		w := httptest.NewRecorder()
+		h.replay(w, httptest.NewRequest(http.MethodPost, "/", nil), formatJSON, queue.Receipt{Event: c.event, Replayed: true})
+		answer{w.Code, w.Header(), w.Body.String()}.is(t, "a repeat", c.status, c.body)
 	}
 }

@@ -14,7 +14,8 @@ import (
 func TestCheckFindsWhatDoesNotAgree(t *testing.T) {
 	t.Parallel()
 	const seq = 2
-	first := entry(1).Feedback
+	feedbackOf := func(n int) queue.FeedbackID { return queue.FeedbackID{Project: "proj", ID: fmt.Sprint("fb_", n)} }
+	first := feedbackOf(1)
 	for name, c := range map[string]struct {
 		do   func(b *batch, w queue.WebhookID) error
 		want string
@@ -62,7 +63,9 @@ func TestCheckFindsWhatDoesNotAgree(t *testing.T) {
 			s := openAt(t, Options{Path: fastDir(t)})
 			w := newWebhook(t, s, "w")
 			for i := range 4 {
-				enqueue(t, s, entry(i+1, w))
+				e := entry(i+1, w)
+				e.Feedback = feedbackOf(i + 1)
+				enqueue(t, s, e)
 			}
 			if err := s.AppendActivity(t.Context(), queue.Activity{At: time.Now(), Data: []byte("x")}); err != nil {
 				t.Fatal(err)

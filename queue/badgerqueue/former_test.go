@@ -339,7 +339,7 @@ func TestSalvageKeepsOrigins(t *testing.T) {
 		t.Fatal(err)
 	}
 	again := entry(1)
-	again.Origin = e.Origin
+	again.Feedback, again.Origin = e.Feedback, e.Origin
 	if r, err := openAt(t, Options{Path: to}).Enqueue(t.Context(), again); err != nil || !r.Replayed || string(r.Answer) != string(e.Answer) {
 		t.Errorf("the submission again: %+v, %v", r, err)
 	}

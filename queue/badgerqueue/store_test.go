@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -34,9 +35,13 @@ func newWebhook(t testing.TB, s *Store, name string) queue.WebhookID {
 	return w.ID
 }
 
+// entries counts what this process has made.
+var entries atomic.Int64
+
+// entry creates a feedback that no other entry creates, in no process.
 func entry(n int, ws ...queue.WebhookID) queue.Entry {
 	return queue.Entry{
-		Type: "feedback.created", Feedback: queue.FeedbackID{Project: "proj", ID: fmt.Sprintf("fb_%d", n)},
+		Type: "feedback.created", Feedback: queue.FeedbackID{Project: "proj", ID: fmt.Sprintf("fb_%d_%d", os.Getpid(), entries.Add(1))},
 		Created: time.Now(), Body: fmt.Appendf(nil, `{"n":%d}`, n), Webhooks: ws,
 	}
 }
@@ -82,12 +87,11 @@ func BenchmarkEnqueue(b *testing.B) {
 				ws = append(ws, newWebhook(b, s, fmt.Sprint(i)))
 			}
 			body := make([]byte, 1024)
-			var n atomic.Int64
 			b.SetParallelism(32)
 			b.ReportAllocs()
 			b.RunParallel(func(pb *testing.PB) {
 				for pb.Next() {
-					e := entry(int(n.Add(1)), ws...)
+					e := entry(1, ws...)
 					e.Body = body
 					if _, err := s.Enqueue(context.Background(), e); err != nil {
 						b.Error(err)
@@ -127,12 +131,11 @@ func BenchmarkDeliver(b *testing.B) {
 		}
 	}()
 	body := make([]byte, 1024)
-	var n atomic.Int64
 	b.SetParallelism(32)
 	b.ReportAllocs()
 	b.RunParallel(func(pb *testing.PB) {
 		for pb.Next() {
-			e := entry(int(n.Add(1)), w)
+			e := entry(1, w)
 			e.Body = body
 			if _, err := s.Enqueue(context.Background(), e); err != nil {
 				b.Error(err)
