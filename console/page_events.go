@@ -218,7 +218,7 @@ func (p pages) listEvents(r *http.Request) (any, error) {
 	if to, ok := p.byAnyID(r, q.Search); ok {
 		return to, nil
 	}
-	page := eventsPage{Query: q, First: q.Cursor == "", Any: p.queue.Stats().Events > 0, Submit: submitLine(r)}
+	page := eventsPage{Query: q, First: q.Cursor == "", Any: p.relay.Stats().Events > 0, Submit: submitLine(r)}
 	if all := p.relay.Webhooks(); len(all) <= mostChoices {
 		for _, w := range all {
 			page.Webhooks = append(page.Webhooks, choice{w.Name, w.Name, w.Name == q.Webhook})

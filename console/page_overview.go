@@ -47,7 +47,7 @@ func (p pages) overview(r *http.Request) (any, error) {
 		return p.wizardScreen(&wizard{Step: 1, First: true, Created: true, Updated: true}, out), nil
 	}
 	now := time.Now()
-	stats := p.queue.Stats()
+	stats := p.relay.Stats()
 	page := overviewPage{Sentence: sentence(all, stats, p.who(r), now)}
 	if err := p.relay.Health(); err != nil {
 		page.Sentence, page.Trouble = "The relay is not healthy.", err.Error()

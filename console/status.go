@@ -35,7 +35,7 @@ type countsView struct {
 
 func (a *api) status(*http.Request) (any, error) {
 	now := time.Now()
-	stats := a.queue.Stats()
+	stats := a.relay.Stats()
 	v := statusView{
 		Version:         a.version,
 		StartedAt:       moment(a.started),
@@ -61,7 +61,7 @@ func (a *api) status(*http.Request) (any, error) {
 		v.Deliveries.Failed += c.Failed
 		v.Deliveries.Delivered += c.Delivered
 	}
-	v.OldestDueAge = a.relay.OldestDueAge(stats).Seconds()
+	v.OldestDueAge = a.relay.OldestDueAge(a.queue.Stats()).Seconds()
 	return v, nil
 }
 

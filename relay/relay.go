@@ -308,6 +308,22 @@ func (r *Relay) Webhook(name string) (WebhookStatus, bool) {
 	return w.status(r.queue.Stats().Webhooks[w.id].Counts), true
 }
 
+// Stats are the queue's counters without what the relay keeps for itself: mails
+// that wait or were sent are no events that people know of.
+func (r *Relay) Stats() queue.Stats {
+	stats := r.queue.Stats()
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	for id, s := range stats.Webhooks {
+		if r.byID[id] == nil {
+			// Each of the relay's own events has one delivery, to a record of its own.
+			stats.Events -= s.Waiting() + s.Delivered + s.Failed
+			delete(stats.Webhooks, id)
+		}
+	}
+	return stats
+}
+
 // OldestDueAge is how long the oldest due delivery has been waiting for its
 // attempt, out of the queue's counters; 0 where nothing is due. Notices count
 // once they should have been grouped and sent.
