@@ -410,14 +410,16 @@ func TestRemovedFolderAcknowledgesNothing(t *testing.T) {
 // more attempts too.
 func TestParkedDeliveriesExpireHoweverMany(t *testing.T) {
 	t.Parallel()
-	const wide, events = 205, 128
+	const wide, events, retention = 205, 128, 4 * time.Second
 	ctx := t.Context()
-	s := openAt(t, Options{Path: t.TempDir(), Retention: 3 * time.Second})
+	s := openAt(t, Options{Path: t.TempDir(), Retention: retention})
 	ids := addWebhooks(t, s, wide)
 	for n := range events {
 		enqueue(t, s, entry(n, ids...))
 	}
-	// Each waits for an attempt later, and its webhook leaves the configuration.
+	old := time.After(retention)
+	// Each waits for an attempt later, and its webhook leaves the configuration; the
+	// last when every event is old, so that all of them may go at once.
 	later := time.Now().Add(time.Hour)
 	for _, id := range ids {
 		l, err := s.Lane(id, queue.LaneOptions{MaxInFlight: events})
@@ -437,7 +439,10 @@ func TestParkedDeliveriesExpireHoweverMany(t *testing.T) {
 			got += len(leases)
 		}
 	}
-	for _, id := range ids {
+	for n, id := range ids {
+		if n == wide-1 {
+			<-old
+		}
 		if _, err := s.PutWebhook(ctx, queue.Webhook{ID: id, Name: fmt.Sprint(id), Revision: 1, Expires: true}); err != nil {
 			t.Fatal(err)
 		}
