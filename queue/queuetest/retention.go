@@ -66,7 +66,9 @@ func (t *trial) outlived(e queue.Entry) {
 	t.ok("Enqueue of a repeat whose event is gone", err)
 	equal(t, "Replayed of a repeat whose event is gone", r.Replayed, true)
 	equal(t, "its answer", string(r.Answer), string(e.Answer))
-	equal(t, "the number of events after it", t.q.Stats().Events, events)
+	if n := t.q.Stats().Events; n > events { // others may go meanwhile
+		t.Errorf("a repeat whose event is gone has stored %d events", n-events)
+	}
 	again.Key.Hash[0]++
 	_, err = t.q.Enqueue(t.ctx, again)
 	t.is("Enqueue of the same key with another hash", err, queue.ErrMismatch)
