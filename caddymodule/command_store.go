@@ -63,7 +63,11 @@ It exits with 1 where anything is wrong.`,
 			}
 			var answer []byte
 			if len(args) == 1 {
-				report, err := badgerqueue.CheckFolder(cmd.Context(), badgerqueue.Options{Path: args[0], EncryptionKey: key})
+				var report badgerqueue.CheckReport
+				err := asOwner(args[0], func() (err error) {
+					report, err = badgerqueue.CheckFolder(cmd.Context(), badgerqueue.Options{Path: args[0], EncryptionKey: key})
+					return err
+				})
 				if err != nil {
 					return err
 				}
@@ -169,7 +173,9 @@ key. That of another store is in the clear: keep it as you keep the store.`,
 			}
 			write := func(w io.Writer) error { return copyStore(cmd, w) }
 			if len(args) == 2 {
-				write = func(w io.Writer) error { return backupFolder(cmd.Context(), w, args[1], key) }
+				write = func(w io.Writer) error {
+					return asOwner(args[1], func() error { return backupFolder(cmd.Context(), w, args[1], key) })
+				}
 			}
 			if args[0] == "-" {
 				return write(cmd.OutOrStdout())
@@ -200,14 +206,15 @@ func backupFolder(ctx context.Context, w io.Writer, path string, key []byte) err
 // writeWhole writes a file that only its owner may read; it is there whole or not
 // at all.
 func writeWhole(name string, write func(io.Writer) error) error {
-	if _, err := os.Stat(name); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := os.Lstat(name); !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%s is there already: name another file, or remove it", name)
 	}
-	part := name + ".part"
-	f, err := os.OpenFile(part, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	// A name that nobody could foresee: a link there would be written through.
+	f, err := os.CreateTemp(filepath.Dir(name), filepath.Base(name)+".*.part")
 	if err != nil {
 		return err
 	}
+	part := f.Name()
 	if err := write(f); err != nil {
 		return errors.Join(err, f.Close(), os.Remove(part))
 	}
@@ -252,7 +259,10 @@ nothing is restored.
 
 A Caddy that runs meanwhile is not disturbed: restore into another folder, then name
 that one in the configuration and reload. --replace takes the place of a store that
-no process has open; that one is renamed and kept.
+no process has open; that one is renamed and kept. Other files in its folder stay.
+
+Run as root, the store belongs to the owner of the folder that it replaces, or of the
+one it is made in.
 
 Events keep their ids. What was waiting when the backup was made is delivered when
 Caddy runs: also what has been delivered since then, once more.`,
@@ -327,7 +337,7 @@ encryption_key <new key> <old key>`,
 			if err != nil {
 				return err
 			}
-			if err := badgerqueue.RotateKey(args[0], from, to); err != nil {
+			if err := asOwner(args[0], func() error { return badgerqueue.RotateKey(args[0], from, to) }); err != nil {
 				return err
 			}
 			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s has the new key: set encryption_key to it before Caddy starts.\n", args[0])

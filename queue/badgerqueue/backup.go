@@ -79,7 +79,8 @@ type RestoreOptions struct {
 	// was backed up. Default: EncryptionKey.
 	BackupKey []byte
 	// Replace puts the new store in the place of one that is there, which is
-	// renamed and kept; where it is now is returned.
+	// renamed and kept; where it is now is returned. Files in its folder that are
+	// not the store's stay in their place.
 	Replace bool
 }
 
@@ -90,6 +91,10 @@ type RestoreOptions struct {
 func Restore(ctx context.Context, r io.Reader, o RestoreOptions) (info BackupInfo, kept string, err error) {
 	path, err := filepath.Abs(o.Path)
 	if err != nil {
+		return info, "", err
+	}
+	path = storeFolder(path)
+	if err := completeRestore(path); err != nil {
 		return info, "", err
 	}
 	occupied, err := occupied(path)
@@ -109,8 +114,7 @@ func Restore(ctx context.Context, r io.Reader, o RestoreOptions) (info BackupInf
 	if len(o.BackupKey) == 0 {
 		o.BackupKey = o.EncryptionKey
 	}
-	building := path + ".restoring"
-	b, err := newBuild(building, o.EncryptionKey, false)
+	b, err := newBuild(path+restoring, o.EncryptionKey, false)
 	if err != nil {
 		return info, "", err
 	}
@@ -146,16 +150,19 @@ func Restore(ctx context.Context, r io.Reader, o RestoreOptions) (info BackupInf
 	if err := b.finish(info.Newest, f.tags); err != nil {
 		return info, "", err
 	}
-	if occupied {
-		kept = path + ".before-" + time.Now().UTC().Format("20060102T150405Z")
-		if err := os.Rename(path, kept); err != nil {
-			return info, "", fmt.Errorf("putting the store aside: %w", err)
-		}
+	if err := closeFiles(b.path); err != nil {
+		return info, "", err
 	}
-	if err := b.moveTo(path); err != nil {
+	if occupied {
+		if kept, err = replaceWith(b.path, path); err == nil {
+			b.path = ""
+		}
 		return info, kept, err
 	}
-	return info, kept, nil
+	if err := adopt(b.path, nearest(path)); err != nil {
+		return info, "", err
+	}
+	return info, "", b.moveTo(path)
 }
 
 // VerifyBackup reads a backup and tells whether it is whole. Of an encrypted one

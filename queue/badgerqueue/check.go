@@ -331,6 +331,7 @@ func CheckFolder(ctx context.Context, o Options) (CheckReport, error) {
 	if err := o.complete(); err != nil {
 		return CheckReport{}, err
 	}
+	o.Path = storeFolder(o.Path)
 	in, err := inspectLocked(ctx, o, math.MaxInt64)
 	if err != nil {
 		return CheckReport{}, err

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"os"
 	"slices"
 	"time"
 
@@ -17,6 +18,8 @@ const (
 	// sweepMost and sweepLeast bound how often the sweep looks.
 	sweepMost  = 10 * time.Second
 	sweepLeast = 50 * time.Millisecond
+	// filesEvery is how often new files are closed to other users.
+	filesEvery = time.Second
 	// sweepBatch bounds the events of one transaction, so that accepting waits
 	// no longer for a sweep than for a busy batch.
 	sweepBatch = 128
@@ -46,14 +49,19 @@ func (s *Store) sweep() {
 		<-s.stop
 		cancel()
 	}()
-	tick := time.NewTicker(every)
+	tick, files := time.NewTicker(every), time.NewTicker(filesEvery)
 	defer tick.Stop()
+	defer files.Stop()
+	var made time.Time // the newest file that was closed to others
 	space := reclaimer{s: s}
 	s.orphans.Store(true)
 	for {
 		select {
 		case <-ctx.Done():
 			return
+		case <-files.C:
+			s.closeNewFiles(&made)
+			continue
 		case <-tick.C:
 		}
 		s.lookAtClock(ctx)
@@ -75,6 +83,18 @@ func (s *Store) sweep() {
 			s.log.Warn("giving back space", "error", err)
 		}
 	}
+}
+
+// closeNewFiles closes files to others that Badger has made since last.
+func (s *Store) closeNewFiles(last *time.Time) {
+	info, err := os.Stat(s.o.Path)
+	if err != nil || info.ModTime().Equal(*last) {
+		return
+	}
+	if err := closeFiles(s.o.Path); err != nil {
+		s.log.Warn("the store's files", "error", err)
+	}
+	*last = info.ModTime()
 }
 
 // lookAtClock has the lanes look again where the machine slept through their

@@ -22,6 +22,7 @@ func RotateKey(path string, from, to []byte) error {
 	if err := o.complete(); err != nil {
 		return err
 	}
+	path = storeFolder(path)
 	unlock, err := lockFolder(path)
 	if err != nil {
 		return err

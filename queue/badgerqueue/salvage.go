@@ -62,6 +62,7 @@ func Salvage(ctx context.Context, o SalvageOptions) (r SalvageReport, err error)
 	if there, err := occupied(to); err != nil || there {
 		return r, errors.Join(err, fmt.Errorf("%s is not empty: salvage into a new folder", to))
 	}
+	o.From = storeFolder(o.From)
 	unlock, err := lockFolder(o.From)
 	if err != nil {
 		return r, err
@@ -87,6 +88,9 @@ func Salvage(ctx context.Context, o SalvageOptions) (r SalvageReport, err error)
 		return r, wrongKey(o.From)
 	}
 	if err := b.finish(seq, t); err != nil {
+		return r, err
+	}
+	if err := errors.Join(closeFiles(b.path), adopt(b.path, o.From)); err != nil {
 		return r, err
 	}
 	return r, b.moveTo(to)

@@ -64,7 +64,9 @@ const (
 
 // Options say where the store is and what it may use.
 type Options struct {
-	// Path is the store's folder; it is made where it is missing (mode 0700).
+	// Path is the store's folder. It is made if it is missing, and closed to other
+	// users (mode 0700). If it belongs to another user and is open to others, the
+	// store goes into a folder "store" in it.
 	Path string
 	// EncryptionKey, of 16, 24 or 32 bytes, encrypts everything at rest with
 	// AES. A store keeps the key it was made with.
@@ -174,6 +176,11 @@ func open(ctx context.Context, o Options, b bounds) (*Store, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
+	path, err := readyFolder(o.Path)
+	if err != nil {
+		return nil, err
+	}
+	o.Path = path
 	s := &Store{
 		o: o, bounds: b, log: o.Logger, clock: clock{system: o.Clock},
 		ops:    make(chan operation, maxQueued),
@@ -184,15 +191,11 @@ func open(ctx context.Context, o Options, b bounds) (*Store, error) {
 		moved:  make(chan struct{}, 1),
 		hooks:  make(map[queue.WebhookID]*hook),
 	}
-	var err error
 	if s.disk, err = newDisk(o.FileSystem, o.Path, o.MinFree, o.MaxDisk); err != nil {
 		return nil, err
 	}
 	if err := s.disk.roomToOpen(); err != nil {
 		return nil, err
-	}
-	if err := os.MkdirAll(o.Path, 0o700); err != nil {
-		return nil, fmt.Errorf("making the store's folder: %w", err)
 	}
 	if err := s.rotate(); err != nil {
 		return nil, err
@@ -579,9 +582,17 @@ func (s *Store) shut() {
 	s.committed.Wait()
 	s.stopped.Wait()
 	s.snapshot.release()
-	if err := s.closeBadger(); err != nil {
+	if err := errors.Join(s.closeBadger(), s.closeFilesLeft()); err != nil {
 		s.closeErr = fmt.Errorf("closing the store at %s: %w", s.o.Path, err)
 	}
+}
+
+// closeFilesLeft closes the files to others that Badger made when it closed.
+func (s *Store) closeFilesLeft() error {
+	if !s.high.inPlace() {
+		return nil
+	}
+	return closeFiles(s.o.Path)
 }
 
 // leftOpen are the paths of the stores of this process that are closed but for

@@ -1,0 +1,41 @@
+//go:build unix
+
+package badgerqueue
+
+import (
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+)
+
+// closable says that files have owners and permissions.
+const closable = true
+
+// owner returns who a file belongs to.
+func owner(info fs.FileInfo) (uid, gid int, ok bool) {
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return 0, 0, false
+	}
+	return int(st.Uid), int(st.Gid), true
+}
+
+// adopt gives a folder and all in it to the owner of another one, if this process
+// may: who restores a store as root restores it for the user that runs Caddy.
+func adopt(path, like string) error {
+	info, err := os.Stat(like)
+	if err != nil {
+		return err
+	}
+	uid, gid, ok := owner(info)
+	if !ok || os.Geteuid() != 0 || uid == 0 && gid == 0 {
+		return nil
+	}
+	return filepath.WalkDir(path, func(name string, _ fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		return os.Lchown(name, uid, gid)
+	})
+}
