@@ -79,8 +79,10 @@ type Handler struct {
 	// How much may be submitted for one project.
 	ProjectRateLimit *Limit `json:"project_rate_limit,omitempty"`
 
-	// A member that people do not see and robots fill in. A submission that
-	// has it not empty is answered as if it were taken, and dropped.
+	// A member that people do not see and robots fill in. A submission in which it
+	// is not empty is answered as if it were taken, and makes no event: it is kept
+	// for 24 hours, the last 1,000 of them, and shown in the console. Take a name
+	// that browsers do not fill in, such as `hp_topic`, not `website` or `phone`.
 	Honeypot string `json:"honeypot,omitempty"`
 
 	app      *App
@@ -209,6 +211,10 @@ func (h *Handler) create(w http.ResponseWriter, r *http.Request) {
 	}
 	defer feedback.Release()
 	if h.trapped(feedback) {
+		if err := h.keepCaught(r, s, feedback); err != nil {
+			h.refuse(w, r, err)
+			return
+		}
 		writeAccepted(w, r, format, feedback)
 		return
 	}
@@ -223,20 +229,6 @@ func (h *Handler) create(w http.ResponseWriter, r *http.Request) {
 	}
 	h.app.engine.metrics.ingested(time.Since(arrived), receipt.Event.Trace)
 	writeAccepted(w, r, format, feedback)
-}
-
-// trapped tells whether a robot has filled in the honeypot. The feedback is then
-// completed, for an answer that gives nothing away, and counted.
-func (h *Handler) trapped(feedback *event.Feedback) bool {
-	if h.Honeypot == "" {
-		return false
-	}
-	if value, _ := feedback.Take(h.Honeypot); value == "" {
-		return false
-	}
-	h.app.engine.metrics.Rejected("honeypot")
-	feedback.Complete(time.Now(), event.NewID)
-	return true
 }
 
 // submit completes the feedback and stores its event. identity is what a

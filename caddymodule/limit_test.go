@@ -5,8 +5,11 @@ import (
 	"net/http"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/caddyserver/caddy/v2"
 )
 
 func TestLimiterLetsABurstAndThenTheRateThrough(t *testing.T) {
@@ -92,17 +95,43 @@ func TestProjectsAreLimitedEach(t *testing.T) {
 	h.await(t, 3)
 }
 
+// TestHoneypotCatchesRobotsUnnoticed, and what it caught can be found: a browser
+// may have filled the field in for a person.
 func TestHoneypotCatchesRobotsUnnoticed(t *testing.T) {
 	s, h := newSite(t), newHook(t)
-	s.load(webhookTo(h), "userhero /feedback* {\nhoneypot website\n}\n")
-	robot := s.post(`{"message":"buy","website":"https://spam.example"}`)
-	person := s.post(`{"message":"hello","website":""}`)
+	block := "userhero /feedback* {\nproject p\nhoneypot hp_topic\n}\nhandle_path /relay* {\nuserhero_console {\nno_auth\n}\n}\n"
+	s.load(webhookTo(h), block)
+	robot := s.post(`{"message":"buy <b>now</b>","hp_topic":"https://spam.example"}`)
+	person := s.post(`{"message":"hello","hp_topic":""}`)
 	if robot.Status != http.StatusAccepted || person.Status != http.StatusAccepted || len(robot.json(t)) != len(person.json(t)) {
 		t.Errorf("the robot sees %d %s, the person %d %s", robot.Status, robot.Body, person.Status, person.Body)
 	}
+	form := s.do(http.MethodPost, "/feedback", "message=a+form&hp_topic=x", "Content-Type", "application/x-www-form-urlencoded")
+	if form.Status != http.StatusAccepted {
+		t.Errorf("a form: %d %s", form.Status, form.Body)
+	}
 	arrived := h.await(t, 1)
-	if doc := arrived[0].document(t); doc.Data["message"] != "hello" || doc.Data["website"] != nil {
+	if doc := arrived[0].document(t); doc.Data["message"] != "hello" || doc.Data["hp_topic"] != nil {
 		t.Errorf("what arrived is %s", arrived[0].Body)
+	}
+	if n := len(s.api("/events").json(t)["items"].([]any)); n != 1 {
+		t.Errorf("%d events, want 1", n)
+	}
+	if err := caddy.Stop(); err != nil { // what is kept is on disk
+		t.Fatal(err)
+	}
+	s.load(webhookTo(h), block)
+	page := s.do(http.MethodGet, "/relay/events/caught", "")
+	for _, want := range []string{"buy &lt;b&gt;now", "a form", robot.json(t)["id"].(string), "&#34;projectId&#34;:&#34;p&#34;"} {
+		if page.Status != http.StatusOK || !strings.Contains(page.Body, want) {
+			t.Errorf("the page of what was caught has no %q: %d %s", want, page.Status, page.Body)
+		}
+	}
+	if strings.Contains(page.Body, "hello") {
+		t.Error("the page of what was caught shows what was delivered")
+	}
+	if list := s.do(http.MethodGet, "/relay/events", ""); !strings.Contains(list.Body, `href="./events/caught"`) {
+		t.Error("the list of events does not lead to what was caught")
 	}
 }
 

@@ -104,6 +104,9 @@ var errTooManyTries = fmt.Errorf("recording what the next handler has accepted: 
 // recordEvent returns the event, or why there is none.
 func (h *Handler) recordEvent(r *http.Request, s *overheard, text []byte) (queue.Event, error) {
 	if s.trapped {
+		if err := h.keepCaught(r, s.scope, s.feedback); err != nil {
+			return queue.Event{}, err
+		}
 		return queue.Event{}, missed{"honeypot", "The honeypot is filled in."}
 	}
 	answer, err := event.ParseAnswer(text, s.makes)

@@ -77,6 +77,7 @@ func newPages(a *api) http.Handler {
 		{"GET /add", p.add},
 		{"POST /add", p.addStep},
 		{"GET /events", p.listEvents},
+		{"GET /events/caught", p.listCaught},
 		{"GET /events/{id}", p.showEvent},
 		{"POST /events/{id}/check", p.checkSignature},
 		{"POST /deliveries/{id}/redeliver", p.redeliver},

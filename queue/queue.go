@@ -122,6 +122,14 @@ type Queue interface {
 	// Activities lists, newest first.
 	Activities(ctx context.Context, limit int, cursor string) (Page[Activity], error)
 
+	// KeepCaught keeps a submission that a honeypot has caught, so that somebody can
+	// find what a person has sent. It returns when it is on disk. Errors are those of
+	// Enqueue.
+	KeepCaught(ctx context.Context, c Caught) error
+	// Caught returns what honeypots caught within the last CaughtFor, newest first:
+	// at most the newest MaxCaught.
+	Caught(ctx context.Context) ([]Caught, error)
+
 	// Stats reads counters kept in memory; it never scans.
 	Stats() Stats
 	// Health is nil while the queue takes events, else the reason with its
@@ -410,6 +418,19 @@ type Activity struct {
 	ID   string // set by the engine; sorts by time
 	At   time.Time
 	Data []byte // the relay's
+}
+
+// Bounds of what is kept of a honeypot's catch.
+const (
+	MaxCaught = 1000
+	CaughtFor = 24 * time.Hour
+)
+
+// Caught is a submission that a honeypot has caught. It is no event: it has no
+// deliveries and appears in no other list.
+type Caught struct {
+	At   time.Time // UTC, to the millisecond
+	Body []byte    // the document of the event that it did not become; read-only
 }
 
 // EventQuery selects events. The zero value selects all.

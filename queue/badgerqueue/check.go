@@ -53,7 +53,7 @@ func (s *Store) Check(ctx context.Context) (CheckReport, error) {
 	err := s.view(ctx, func(txn *badger.Txn) error {
 		c.txn = txn
 		for _, step := range []func() error{
-			c.webhookRecords, c.events, c.deliveries, c.waiting, c.attempts, c.feedbacks, c.idempotencyKeys, c.activities, c.counters, c.unknownKeys,
+			c.webhookRecords, c.events, c.deliveries, c.waiting, c.attempts, c.feedbacks, c.idempotencyKeys, c.activities, c.caught, c.counters, c.unknownKeys,
 		} {
 			if err := step(); err != nil {
 				return err
@@ -277,6 +277,14 @@ func (c *checker) activities() error {
 		c.r.Activities++
 		if _, err := unseal(key, rec); err != nil {
 			c.r.found("an activity", "%v", err)
+		}
+	})
+}
+
+func (c *checker) caught() error {
+	return c.each(prefixCaught, func(key, rec []byte) {
+		if _, err := decodeCaught(key, rec); err != nil {
+			c.r.found("what a honeypot caught", "%v", err)
 		}
 	})
 }

@@ -54,7 +54,8 @@ type committer struct {
 	outdated bool
 	errs     []error // of the batch's operations
 
-	maxEntries, maxBytes int // of one Badger transaction
+	caught               *uint16 // the place in which a honeypot's catch was kept last; nil: not known yet
+	maxEntries, maxBytes int     // of one Badger transaction
 	timer                *time.Timer
 }
 

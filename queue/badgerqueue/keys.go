@@ -17,6 +17,7 @@ import (
 //	F feedback id                seq8 of the latest event of that id in any project:
 //	                             written by format 2, replaced when its feedback changes
 //	G feedback id, project       the latest event of that feedback, and its origin
+//	H place2                     what a honeypot caught: time and document; expires
 //	K idempotency key            seq8, hash and answer; expires
 //	L at8 n4                     an activity
 //	M name                       counters, cursors, format
@@ -44,6 +45,7 @@ const (
 	prefixWaiting     = 'R'
 	prefixWebhook     = 'W'
 	prefixEnded       = 'X'
+	prefixCaught      = 'H'
 )
 
 var (
@@ -193,6 +195,8 @@ func wellFormed(k []byte) bool {
 		return len(k) == 17
 	case prefixWebhook:
 		return len(k) == 5
+	case prefixCaught:
+		return len(k) == 3
 	case prefixActivity:
 		return len(k) == 13
 	case prefixFeedback:

@@ -183,7 +183,7 @@ func (s *salvage) mend() (newest uint64, t tags, err error) {
 			return err
 		}
 		for _, step := range []func() error{
-			m.indexes, m.webhookRecords, m.events, m.deliveries, m.attempts, m.idempotencyKeys, m.activities, m.counters,
+			m.indexes, m.webhookRecords, m.events, m.deliveries, m.attempts, m.idempotencyKeys, m.activities, m.caught, m.counters,
 		} {
 			if err := step(); err != nil {
 				return err
@@ -392,6 +392,15 @@ func (m *mender) activities() error {
 		}
 		m.r.Activities++
 		m.noted = max(m.noted, uint64(m.r.Activities))
+		return nil
+	})
+}
+
+func (m *mender) caught() error {
+	return m.each([]byte{prefixCaught}, func(key, rec []byte) error {
+		if _, err := decodeCaught(key, rec); err != nil {
+			return m.drop(key, "what a honeypot caught", "%v", err)
+		}
 		return nil
 	})
 }

@@ -66,6 +66,7 @@ type data struct {
 	webhook    queue.WebhookID // the highest ever given
 	activities []queue.Activity
 	activity   uint64 // how many were ever recorded
+	caught     []queue.Caught
 }
 
 // event is one event with its deliveries.
@@ -285,6 +286,7 @@ func (d *data) clone() *data {
 	c.keys = maps.Clone(d.keys)
 	c.webhooks = maps.Clone(d.webhooks)
 	c.activities = slices.Clone(d.activities)
+	c.caught = slices.Clone(d.caught)
 	return &c
 }
 

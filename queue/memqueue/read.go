@@ -251,3 +251,31 @@ func (q *Queue) Activities(_ context.Context, limit int, cursor string) (page qu
 	}
 	return page, nil
 }
+
+// KeepCaught implements queue.Queue.
+func (q *Queue) KeepCaught(_ context.Context, c queue.Caught) error {
+	if err := q.open(); err != nil {
+		return err
+	}
+	defer q.mu.Unlock()
+	q.commit()
+	d := q.data
+	c.At = c.At.Truncate(time.Millisecond).UTC()
+	d.caught = append(d.caught, c)
+	d.caught = d.caught[max(0, len(d.caught)-queue.MaxCaught):]
+	return nil
+}
+
+// Caught implements queue.Queue.
+func (q *Queue) Caught(context.Context) (all []queue.Caught, err error) {
+	if err := q.look(); err != nil {
+		return nil, err
+	}
+	defer q.mu.Unlock()
+	for _, c := range slices.Backward(q.data.caught) {
+		if time.Since(c.At) < queue.CaughtFor {
+			all = append(all, c)
+		}
+	}
+	return all, nil
+}

@@ -112,6 +112,7 @@ func Run(t *testing.T, h Harness) {
 		// What reading shows.
 		{"UnknownIsNotFound", unknownIsNotFound},
 		{"LatestIsTheNewestOfItsFeedback", latestIsTheNewestOfItsFeedback},
+		{"CaughtAreTheNewestForADay", caughtAreTheNewestForADay},
 		{"EventDeliveriesComeByWebhook", eventDeliveriesComeByWebhook},
 		{"EventsAreSelected", eventsAreSelected},
 		{"DeliveriesAreSelected", deliveriesAreSelected},

@@ -1,0 +1,96 @@
+package badgerqueue
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/binary"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/dgraph-io/badger/v4"
+
+	"github.com/userhero/relay/queue"
+)
+
+// caughtKey is a place in the ring of what honeypots caught.
+func caughtKey(place uint16) []byte {
+	return binary.BigEndian.AppendUint16([]byte{prefixCaught}, place)
+}
+
+// decodeCaught reads a record: when it was caught, and its document.
+func decodeCaught(key, rec []byte) (queue.Caught, error) {
+	payload, err := unseal(key, rec)
+	if err != nil {
+		return queue.Caught{}, err
+	}
+	if len(payload) < 8 {
+		return queue.Caught{}, fmt.Errorf("%w %q: %d bytes", errDamaged, key, len(payload))
+	}
+	at := time.UnixMilli(int64(binary.BigEndian.Uint64(payload))).UTC()
+	return queue.Caught{At: at, Body: payload[8:]}, nil
+}
+
+// KeepCaught implements queue.Queue. The newest takes the place of the oldest, so
+// robots fill no disk.
+func (s *Store) KeepCaught(ctx context.Context, c queue.Caught) error {
+	if err := s.disk.roomToAccept(); err != nil {
+		return err
+	}
+	err := s.commit(ctx, 2, 256+len(c.Body), func(b *batch) error {
+		place, err := b.c.caughtPlace(b.txn)
+		if err != nil {
+			return err
+		}
+		key := caughtKey(place)
+		rec := binary.BigEndian.AppendUint64(record(8+len(c.Body)), uint64(c.At.UnixMilli()))
+		if err := b.setFor(queue.CaughtFor, key, seal(key, append(rec, c.Body...))); err != nil {
+			return err
+		}
+		b.c.caught = &place
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("keeping what a honeypot caught: %w", err)
+	}
+	return nil
+}
+
+// caughtPlace is the place after the last one taken. The first time it is behind
+// the newest record.
+func (c *committer) caughtPlace(txn *badger.Txn) (place uint16, err error) {
+	if c.caught != nil {
+		return (*c.caught + 1) % queue.MaxCaught, nil
+	}
+	var newest time.Time
+	err = scan(txn, []byte{prefixCaught}, nil, func(key, rec []byte) (bool, error) {
+		// One that is damaged is overwritten in its turn.
+		if kept, err := decodeCaught(key, rec); err == nil && !kept.At.Before(newest) {
+			newest, place = kept.At, (binary.BigEndian.Uint16(key[1:])+1)%queue.MaxCaught
+		}
+		return true, nil
+	})
+	return place, err
+}
+
+// Caught implements queue.Queue.
+func (s *Store) Caught(ctx context.Context) (all []queue.Caught, err error) {
+	old := time.Now().Add(-queue.CaughtFor)
+	err = s.view(ctx, func(txn *badger.Txn) error {
+		return scan(txn, []byte{prefixCaught}, nil, func(key, rec []byte) (bool, error) {
+			c, err := decodeCaught(key, rec)
+			if err != nil {
+				_ = s.report("listing what honeypots caught", err)
+				return true, nil
+			}
+			if c.At.After(old) {
+				c.Body = bytes.Clone(c.Body)
+				all = append(all, c)
+			}
+			return true, ctx.Err()
+		})
+	})
+	slices.SortStableFunc(all, func(a, b queue.Caught) int { return cmp.Compare(b.At.UnixMilli(), a.At.UnixMilli()) })
+	return all, err
+}
