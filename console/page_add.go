@@ -60,14 +60,14 @@ func (p pages) addStep(r *http.Request) (any, error) {
 	if w.Name == "" {
 		w.Name = p.freeName(w.URL)
 	}
-	show := func(step int, out outcome) (any, error) {
+	show := func(step int, out outcome) done {
 		if w.Step = step; step == 2 {
 			w.Snippets = snippets()
 		}
 		out.Of, out.Draft = w, w.Draft
-		return done{"add", out}, nil
+		return done{"add", out}
 	}
-	again := func(step int, err error) (any, error) {
+	again := func(step int, err error) done {
 		if w.Wrong = wrongIn(err); w.Wrong == nil {
 			return show(step, outcome{Status: http.StatusUnprocessableEntity, Flash: &flash{"bad", p.problem(r, err).Error()}})
 		}
@@ -75,11 +75,11 @@ func (p pages) addStep(r *http.Request) (any, error) {
 	}
 	events, err := eventsOf(r)
 	if err != nil {
-		return again(1, err)
+		return again(1, err), nil
 	}
 	c := relay.WebhookConfig{Name: w.Name, Filter: w.Filter, Events: *events, Secret: strings.TrimSpace(w.Secret)}
 	if c.URL, err = unmask(w.URL, ""); err != nil {
-		return again(1, unprocessable("/url", err))
+		return again(1, unprocessable("/url", err)), nil
 	}
 	withoutSecret := c
 	withoutSecret.Secret = ""
@@ -88,23 +88,23 @@ func (p pages) addStep(r *http.Request) (any, error) {
 		err = errors.Join(err, relay.ErrExists)
 	}
 	if err != nil {
-		return again(1, fmt.Errorf("%w: %w", relay.ErrInvalid, err))
+		return again(1, fmt.Errorf("%w: %w", relay.ErrInvalid, err)), nil
 	}
 	switch field(r, "go") {
 	case "url": // back
-		return show(1, outcome{})
+		return show(1, outcome{}), nil
 	case "secret":
 		if w.Secret == "" {
 			w.Secret = relay.NewSecret()
 		}
-		return show(2, outcome{})
+		return show(2, outcome{}), nil
 	}
 	if err := c.Validate(); err != nil {
-		return again(2, fmt.Errorf("%w: %w", relay.ErrInvalid, err))
+		return again(2, fmt.Errorf("%w: %w", relay.ErrInvalid, err)), nil
 	}
 	if field(r, "go") == "save" {
 		if err := p.relay.Add(r.Context(), c, p.who(r)); err != nil {
-			return again(1, err)
+			return again(1, err), nil
 		}
 		p.outcomes.forget(w.Draft) // its steps hold the secret
 		added, err := p.webhookNamed(c.Name)
@@ -115,10 +115,10 @@ func (p pages) addStep(r *http.Request) (any, error) {
 	}
 	result, err := p.relay.Try(r.Context(), c)
 	if err != nil {
-		return again(1, err)
+		return again(1, err), nil
 	}
 	w.Test = outcomeOf(result, shownURL(c.URL))
-	return show(3, outcome{})
+	return show(3, outcome{}), nil
 }
 
 var notInNames = regexp.MustCompile(`[^A-Za-z0-9]+`)
