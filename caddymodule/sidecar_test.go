@@ -270,3 +270,19 @@ func TestPOSTsAtOnceOfOneFeedbackAllCount(t *testing.T) {
 		t.Errorf("%d of %d words are left: %s", n, posts, events[0])
 	}
 }
+
+// TestRefusalBeforeTheAppIsReadableByAllowedOrigins: a page must be able to tell a
+// limit from a network that is down.
+func TestRefusalBeforeTheAppIsReadableByAllowedOrigins(t *testing.T) {
+	s := newSidecar(t, "allow_origin https://app.example.com\nrate_limit 1/m burst 1")
+	s.will(204, "")
+	header := append([]string{"Origin", "https://app.example.com"}, jsonBody...)
+	s.do(http.MethodPost, "/", `{"message":"m"}`, header...)
+	a := s.do(http.MethodPost, "/", `{"message":"m"}`, header...)
+	if a.Status != http.StatusTooManyRequests || a.Header.Get("Access-Control-Allow-Origin") != "https://app.example.com" {
+		t.Errorf("%d %v", a.Status, a.Header)
+	}
+	if len(s.events()) != 1 || s.missed() != "" {
+		t.Errorf("events: %q, missed: %s", s.events(), s.missed())
+	}
+}
