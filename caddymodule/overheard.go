@@ -56,54 +56,59 @@ func (h *Handler) overhear(w http.ResponseWriter, r *http.Request, timeout time.
 	if r.Method != http.MethodPost {
 		s.makes = event.Updated
 	}
-	header, coding := r.Header, codingOf(r.Header)
-	if coding == "gzip" {
-		header = header.Clone()
-		header.Del("Content-Encoding")
+	s.unread = h.hear(w, r, s, timeout)
+	if errors.Is(s.unread, os.ErrDeadlineExceeded) {
+		return nil, unreadable(s.unread)
 	}
-	format, err := formatOf(header)
-	if err == nil && s.makes == event.Updated && format != formatJSON {
-		err = unsupported(r.Header.Get("Content-Type"))
-	}
-	if err != nil {
-		s.unread = err
-		return s, nil
-	}
-	if format == formatMultipart {
-		format = formatUpload // the files are the application's
-	}
-	if r.ContentLength > h.MaxBody {
-		s.unread = tooLarge(h.MaxBody)
-		return s, nil
-	}
-	s.asked = true
-	body, err := readAhead(w, r, h.MaxBody, timeout)
-	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return nil, unreadable(err)
-	}
-	if err == nil && coding == "gzip" {
-		body, err = h.inflateBody(body)
-	}
-	if err != nil {
-		s.unread = err
-		return s, nil
-	}
-	s.format, s.header, s.body = format, header, body
-	s.read()
 	if s.feedback != nil {
 		s.trapped = h.trapped(s.feedback)
 	}
 	return s, nil
 }
 
+// hear reads the submission, and returns why it cannot.
+func (h *Handler) hear(w http.ResponseWriter, r *http.Request, s *overheard, timeout time.Duration) error {
+	var err error
+	s.header = r.Header
+	coding := codingOf(r.Header)
+	if coding == "gzip" {
+		s.header = r.Header.Clone()
+		s.header.Del("Content-Encoding")
+	}
+	if s.format, err = formatOf(s.header); err != nil {
+		return err
+	}
+	if s.makes == event.Updated && s.format != formatJSON {
+		return unsupported(r.Header.Get("Content-Type"))
+	}
+	if s.format == formatMultipart {
+		s.format = formatUpload // the files are the application's
+	}
+	if r.ContentLength > h.MaxBody {
+		return tooLarge(h.MaxBody)
+	}
+	s.asked = true
+	if s.body, err = readAhead(w, r, h.MaxBody, timeout); err != nil {
+		return err
+	}
+	if coding == "gzip" {
+		if s.body, err = h.inflateBody(s.body); err != nil {
+			return err
+		}
+	}
+	return s.read()
+}
+
 // readAgain makes the feedback anew, as the visitor wrote it.
 func (h *Handler) readAgain(s *overheard) error {
 	s.release()
-	s.read()
-	if s.unread == nil && h.Honeypot != "" {
+	if err := s.read(); err != nil {
+		return err
+	}
+	if h.Honeypot != "" {
 		s.feedback.Take(h.Honeypot)
 	}
-	return s.unread
+	return nil
 }
 
 // key is the idempotency key that the header names, within what the names say. An
@@ -118,16 +123,17 @@ func (s *overheard) key(header http.Header, names ...string) queue.Key {
 
 // read parses the body. A POST without a message is no feedback, but may change
 // feedback that the next handler names.
-func (s *overheard) read() {
+func (s *overheard) read() (err error) {
 	if s.makes == event.Updated {
 		s.identity = s.body
-		s.patch, s.unread = event.ParsePatch(s.body)
-		return
+		s.patch, err = event.ParsePatch(s.body)
+		return err
 	}
-	s.feedback, s.identity, s.unread = s.format.parse(s.body, s.header)
-	if s.unread != nil && s.format == formatJSON {
+	s.feedback, s.identity, err = s.format.parse(s.body, s.header)
+	if err != nil && s.format == formatJSON {
 		s.patch, _ = event.ParsePatch(s.body)
 	}
+	return err
 }
 
 // readAhead reads the body within the timeout and puts it back. If it is larger
@@ -168,7 +174,7 @@ func deadline(w http.ResponseWriter, r *http.Request, timeout time.Duration) (re
 	if err := connection.SetReadDeadline(time.Now().Add(timeout)); err != nil {
 		return func() {} // a module that hides the connection's deadlines; the server's own is what is left
 	}
-	return func() { _ = connection.SetReadDeadline(own) } //nolint:errcheck // the connection has gone
+	return func() { _ = connection.SetReadDeadline(own) }
 }
 
 // restOf is what follows what was read: the reader, or its error.
