@@ -176,9 +176,11 @@ func TestMaxDiskEvictsFinishedEventsAndThenRefuses(t *testing.T) {
 	if err := s.Health(); !errors.Is(err, queue.ErrFull) {
 		t.Errorf("health says %v", err)
 	}
+	more := 2000
 	eventually(t, "the finished event goes early", func() bool {
 		// What was written twice, to a log and to a table, is soon there once: stay at the bound.
-		e := entry(2000, w)
+		e := entry(more, w)
+		more++
 		e.Body = pad
 		_, _ = s.Enqueue(context.Background(), e)
 		return gone(t, s, first.ID)
