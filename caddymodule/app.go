@@ -213,7 +213,7 @@ func (a *App) Start() error {
 // attaches too, lest its event find no webhooks.
 func (a *App) attach() error {
 	a.attaching.Do(func() {
-		a.attachment, a.attachErr = a.engine.attach(a.config, a.log)
+		a.attachment, a.attachErr = a.engine.attach(a.config, queue.Limits{Retention: time.Duration(a.Retention), MaxDisk: a.MaxDisk}, a.log)
 	})
 	return a.attachErr
 }

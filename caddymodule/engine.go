@@ -5,10 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"net/http"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -50,6 +48,9 @@ type engine struct {
 	opening sync.Once
 	users   sync.WaitGroup // of the relay; added to only while not closed
 
+	limiting sync.Mutex    // guards attached; held before mu
+	attached []*attachment // oldest first
+
 	mu      sync.RWMutex // guards everything below; never held while the disk works
 	closed  bool
 	failure error // why it could not be opened
@@ -63,6 +64,7 @@ type engine struct {
 // attachment is one configuration's hold on the engine.
 type attachment struct {
 	generation *relay.Generation
+	limits     queue.Limits
 	log        *slog.Logger
 	once       sync.Once
 	err        error
@@ -74,7 +76,7 @@ func newEngine(opener QueueOpener, o QueueOptions, log *slog.Logger) *engine {
 		key:      opener.StoreKey(),
 		opener:   opener,
 		options:  o,
-		settings: storeSettings(opener, o),
+		settings: storeSettings(opener),
 		metrics:  newMetrics(),
 		log:      newSwitchLogger(log),
 		traced:   tracingWanted(),
@@ -87,20 +89,12 @@ func newEngine(opener QueueOpener, o QueueOptions, log *slog.Logger) *engine {
 }
 
 // storeSettings are the options that cannot change while the store is open.
-func storeSettings(opener QueueOpener, o QueueOptions) map[string]string {
-	s := maps.Clone(opener.StoreSettings())
-	if s == nil {
-		s = make(map[string]string, 2)
-	}
-	s["retention"] = o.Retention.String()
-	s["max_disk"] = strconv.FormatInt(o.MaxDisk, 10)
-	return s
-}
+func storeSettings(opener QueueOpener) map[string]string { return opener.StoreSettings() }
 
 // differing names the settings that another configuration of the same store
 // would have had otherwise.
-func (e *engine) differing(opener QueueOpener, o QueueOptions) []string {
-	other := storeSettings(opener, o)
+func (e *engine) differing(opener QueueOpener) []string {
+	other := storeSettings(opener)
 	var names []string
 	for name, value := range other {
 		if e.settings[name] != value {
@@ -172,7 +166,7 @@ func (e *engine) build(ctx context.Context, tracer trace.Tracer) (queue.Queue, *
 
 // attach makes the settings those that count, opening the engine where nobody
 // has yet.
-func (e *engine) attach(c relay.Config, log *slog.Logger) (*attachment, error) {
+func (e *engine) attach(c relay.Config, limits queue.Limits, log *slog.Logger) (*attachment, error) {
 	if err := e.open(); err != nil {
 		return nil, err
 	}
@@ -187,13 +181,33 @@ func (e *engine) attach(c relay.Config, log *slog.Logger) (*attachment, error) {
 		e.log.remove(log)
 		return nil, fmt.Errorf("applying the webhooks: %w", err)
 	}
-	return &attachment{generation: g, log: log}, nil
+	a := &attachment{generation: g, limits: limits, log: log}
+	e.limit(func() { e.attached = append(e.attached, a) })
+	return a, nil
+}
+
+// limit changes which configurations are attached, and has the store keep to the
+// limits of the newest one that is left.
+func (e *engine) limit(change func()) {
+	e.limiting.Lock()
+	defer e.limiting.Unlock()
+	change()
+	if len(e.attached) == 0 {
+		return
+	}
+	e.mu.RLock()
+	q, ok := e.queue.(queue.Limited)
+	e.mu.RUnlock()
+	if ok {
+		q.SetLimits(e.attached[len(e.attached)-1].limits)
+	}
 }
 
 // detach takes settings back; detaching twice is fine.
 func (e *engine) detach(a *attachment) error {
 	a.once.Do(func() {
 		a.err = a.generation.Detach()
+		e.limit(func() { e.attached = slices.DeleteFunc(e.attached, func(b *attachment) bool { return a == b }) })
 		e.log.remove(a.log)
 	})
 	return a.err

@@ -33,7 +33,7 @@ func (l *engineList) acquire(opener QueueOpener, o QueueOptions, log *slog.Logge
 	}
 	e := value.(*engine)
 	if loaded {
-		warnDiffering(log, e.key, e.differing(opener, o))
+		warnDiffering(log, e.key, e.differing(opener))
 	}
 	return e, nil
 }

@@ -305,15 +305,23 @@ func TestChangedPathOpensOtherStore(t *testing.T) {
 	}
 }
 
-func TestOtherStoreOptionsAreReportedNotApplied(t *testing.T) {
+// TestLimitsTakeEffectOnReload, and those of the configuration before count again
+// when they are loaded.
+func TestLimitsTakeEffectOnReload(t *testing.T) {
 	s, h := newSite(t), newHook(t)
 	s.load(webhookTo(h), intake)
-	s.load(webhookTo(h)+"retention 7d\nmax_disk 10GiB\n", intake)
-	if want := `"options":"max_disk, retention"`; !strings.Contains(s.log(), want) {
-		t.Errorf("the log does not say %s", want)
+	for range 2 {
+		if a := s.post(`{"message":"goes on"}`); a.Status != http.StatusAccepted {
+			t.Fatalf("%d %s", a.Status, a.Body)
+		}
+		s.load(webhookTo(h)+"max_disk 1KiB\n", intake)
+		if a := s.post(`{"message":"too much"}`); a.Status != http.StatusServiceUnavailable {
+			t.Fatalf("at the new max_disk: %d %s", a.Status, a.Body)
+		}
+		s.load(webhookTo(h), intake)
 	}
-	if a := s.post(`{"message":"goes on"}`); a.Status != http.StatusAccepted {
-		t.Errorf("%d %s", a.Status, a.Body)
+	if line := grep(s.log(), "restart Caddy to apply"); line != "" {
+		t.Errorf("logged: %s", line)
 	}
 }
 

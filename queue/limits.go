@@ -11,3 +11,10 @@ type Limits struct {
 	// ErrFull. What waits is never dropped. 0 is no bound.
 	MaxDisk int64
 }
+
+// Limited is a Queue whose limits can change while it is open.
+type Limited interface {
+	Queue
+	// SetLimits has other limits count from now on.
+	SetLimits(l Limits)
+}

@@ -28,7 +28,7 @@ type disk struct {
 	fileSystem    func(path string) (size, free int64, err error)
 	path          string
 	accept, write int64
-	max           int64 // of the store's files; 0 is none
+	max           atomic.Int64 // of the store's files; 0 is none
 	// merge tells how many bytes Badger's next compaction may write before it
 	// removes any; nil: none.
 	merge func() int64
@@ -70,7 +70,8 @@ func newDisk(fileSystem func(string) (size, free int64, err error), path string,
 	if err != nil {
 		return nil, fmt.Errorf("reading the free space at %s: %w", path, err)
 	}
-	d := &disk{fileSystem: fileSystem, path: path, accept: minFree, max: maxDisk}
+	d := &disk{fileSystem: fileSystem, path: path, accept: minFree}
+	d.max.Store(maxDisk)
 	if d.accept == 0 {
 		d.accept = min(max(total*15/100, reserveAccept), reserveMost)
 	}
@@ -171,8 +172,8 @@ func (d *disk) roomToAccept() error {
 	if room, kept := d.room(), d.kept(); room < kept {
 		return fmt.Errorf("%w: %s free at %s, of which %s are kept; free some space", queue.ErrFull, mib(room), d.path, mib(kept))
 	}
-	if d.max > 0 && d.used() >= d.max {
-		return fmt.Errorf("%w: the store at %s has reached max_disk (%s); raise it, or let deliveries end", queue.ErrFull, d.path, mib(d.max))
+	if most := d.max.Load(); most > 0 && d.used() >= most {
+		return fmt.Errorf("%w: the store at %s has reached max_disk (%s); raise it, or let deliveries end", queue.ErrFull, d.path, mib(most))
 	}
 	return nil
 }

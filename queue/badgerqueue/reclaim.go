@@ -138,15 +138,16 @@ func (r *reclaimer) dead() int64 { return max(r.s.shown.Load().dead-r.given, 0) 
 // excess is how many bytes of finished events must go for the store to be below
 // the share of max_disk from which they go early.
 func (r *reclaimer) excess() int64 {
-	if r.s.disk.max == 0 || r.resting > 0 {
+	most := r.s.disk.max.Load()
+	if most == 0 || r.resting > 0 {
 		return 0
 	}
-	return max(r.expected-r.dead()-int64(nearMax*float64(r.s.disk.max)), 0)
+	return max(r.expected-r.dead()-int64(nearMax*float64(most)), 0)
 }
 
 // urgent reports whether the store is close to max_disk by what was removed.
 func (r *reclaimer) urgent() bool {
-	m := r.s.disk.max
+	m := r.s.disk.max.Load()
 	return m > 0 && r.resting == 0 &&
 		float64(r.s.disk.used()) >= (1+nearMax)/2*float64(m) &&
 		r.dead() >= max(m/64, givenStep) &&

@@ -39,17 +39,13 @@ const (
 // key from the settlement that ends it. So no event is looked at twice in vain,
 // and a delivery that waits for a year costs nothing.
 func (s *Store) sweep() {
-	every := max(min(s.o.Retention/20, sweepMost), s.bounds.sweep)
-	if s.o.MaxDisk > 0 {
-		every = min(every, time.Second)
-	}
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	go func() {
 		<-s.stop
 		cancel()
 	}()
-	tick, files := time.NewTicker(every), time.NewTicker(filesEvery)
+	tick, files := time.NewTicker(s.sweepEvery()), time.NewTicker(filesEvery)
 	defer tick.Stop()
 	defer files.Stop()
 	var made time.Time // the newest file that was closed to others
@@ -61,6 +57,9 @@ func (s *Store) sweep() {
 			return
 		case <-files.C:
 			s.closeNewFiles(&made)
+			continue
+		case <-s.limited:
+			tick.Reset(s.sweepEvery())
 			continue
 		case <-tick.C:
 		}
@@ -82,6 +81,31 @@ func (s *Store) sweep() {
 		if err := space.reclaim(ctx, removed); err != nil && ctx.Err() == nil {
 			s.log.Warn("giving back space", "error", err)
 		}
+	}
+}
+
+// sweepEvery is how often the sweep looks.
+func (s *Store) sweepEvery() time.Duration {
+	every := max(min(s.keep()/20, sweepMost), s.bounds.sweep)
+	if s.disk.max.Load() > 0 {
+		every = min(every, time.Second)
+	}
+	return every
+}
+
+// keep is the retention.
+func (s *Store) keep() time.Duration { return time.Duration(s.retention.Load()) }
+
+// SetLimits has other limits count from now on. A retention of 0 is the default.
+func (s *Store) SetLimits(l queue.Limits) {
+	if l.Retention == 0 {
+		l.Retention = defaultRetention
+	}
+	s.retention.Store(int64(l.Retention))
+	s.disk.max.Store(l.MaxDisk)
+	select {
+	case s.limited <- struct{}{}:
+	default:
 	}
 }
 
@@ -141,7 +165,7 @@ func (p *pass) early() bool { return p.removed < p.excess }
 // sweepOnce removes what may go now, and of finished events that may stay for a
 // while the oldest, up to excess bytes. It returns about how many bytes went.
 func (s *Store) sweepOnce(ctx context.Context, excess int64) (removed int64, err error) {
-	p := pass{old: s.clock.now().Add(-s.o.Retention)}
+	p := pass{old: s.clock.now().Add(-s.keep())}
 	for {
 		p.from, p.held = waiting{due: s.shown.Load().ended}, false
 		for _, step := range []func(context.Context, *pass) (bool, error){s.sweepEnded, s.sweepSequence} {

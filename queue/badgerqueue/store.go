@@ -62,6 +62,9 @@ const (
 	closePoll = 50 * time.Millisecond
 )
 
+// defaultRetention is how long an event is kept if nothing is said.
+const defaultRetention = 30 * 24 * time.Hour
+
 // Options say where the store is and what it may use.
 type Options struct {
 	// Path is the store's folder. It is made if it is missing, and closed to other
@@ -155,13 +158,18 @@ type Store struct {
 	enqueueOps sync.Pool
 	committer  committer
 	orphans    atomic.Bool           // R keys of a deleted webhook may be left
+	retention  atomic.Int64          // nanoseconds
+	limited    chan struct{}         // of capacity 1: the limits are others
 	logged     []byte                // the sweep's: no older activity is left
 	sweeping   atomic.Uint64         // events below it may be passed by the sweep under way
 	shown      atomic.Pointer[state] // of the last commit
 	latency    atomic.Int64          // moving average of a commit, nanoseconds
 }
 
-var _ queue.Queue = (*Store)(nil)
+var (
+	_ queue.Queue   = (*Store)(nil)
+	_ queue.Limited = (*Store)(nil)
+)
 
 // Open opens the store at o.Path or makes a new one. Errors wrap queue.ErrFull
 // when the disk has no room to open safely, and say what to do.
@@ -189,8 +197,11 @@ func open(ctx context.Context, o Options, b bounds) (*Store, error) {
 		ending: make(chan struct{}),
 		stop:   make(chan struct{}),
 		moved:  make(chan struct{}, 1),
-		hooks:  make(map[queue.WebhookID]*hook),
+
+		limited: make(chan struct{}, 1),
+		hooks:   make(map[queue.WebhookID]*hook),
 	}
+	s.retention.Store(int64(o.Retention))
 	if s.disk, err = newDisk(o.FileSystem, o.Path, o.MinFree, o.MaxDisk); err != nil {
 		return nil, err
 	}
@@ -249,7 +260,7 @@ func (o *Options) complete() error {
 		return errors.New("retention, max_disk and the free space to keep cannot be negative")
 	}
 	if o.Retention == 0 {
-		o.Retention = 30 * 24 * time.Hour
+		o.Retention = defaultRetention
 	}
 	if o.FileSystem == nil {
 		o.FileSystem = fileSystemOf

@@ -53,7 +53,17 @@ type Queue struct {
 	undo []func(*data)
 }
 
-var _ queue.Queue = (*Queue)(nil)
+var (
+	_ queue.Queue   = (*Queue)(nil)
+	_ queue.Limited = (*Queue)(nil)
+)
+
+// SetLimits implements queue.Limited.
+func (q *Queue) SetLimits(l queue.Limits) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.o.Limits = l
+}
 
 // data is what a crash leaves.
 type data struct {

@@ -164,6 +164,7 @@ func Run(t *testing.T, h Harness) {
 			promise{"ParkedAndDeletedWebhooksLetGo", parkedAndDeletedWebhooksLetGo},
 			promise{"KeysOutliveTheirEvents", keysOutliveTheirEvents},
 			promise{"ActivitiesGoAfterTheRetention", activitiesGoAfterTheRetention},
+			promise{"LimitsCanChange", limitsCanChange},
 			promise{"EvictionTakesTheOldestAndNoMore", evictionTakesTheOldestAndNoMore},
 			promise{"FullQueueKeepsWhatWaits", fullQueueKeepsWhatWaits},
 		)

@@ -244,6 +244,29 @@ func activitiesGoAfterTheRetention(t *trial) {
 	})
 }
 
+// limitsCanChange while the queue is open, if it says so.
+func limitsCanChange(t *trial) {
+	t = t.within(queue.Limits{Retention: time.Hour})
+	q, ok := t.q.(queue.Limited)
+	if !ok {
+		return
+	}
+	e := t.enqueue()
+	t.until(e.Created.Add(2 * retention))
+	t.stays("an event younger than an hour", e.ID)
+	q.SetLimits(queue.Limits{Retention: retention})
+	t.goesAfter(time.Now(), "an event older than the new retention", e.ID)
+	t.enqueue() // the queue holds something
+	q.SetLimits(queue.Limits{Retention: time.Hour, MaxDisk: 1})
+	_, err := t.q.Enqueue(t.ctx, t.entry())
+	if err == nil { // the first one may have gone to make room
+		_, err = t.q.Enqueue(t.ctx, t.entry())
+	}
+	t.is("Enqueue at the new max_disk", err, queue.ErrFull)
+	q.SetLimits(queue.Limits{Retention: time.Hour})
+	t.enqueue()
+}
+
 // What the subtests of max_disk store.
 const (
 	diskBytes = 48 << 20
