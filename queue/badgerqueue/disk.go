@@ -63,6 +63,7 @@ const (
 	fallOver  = 100 * time.Millisecond
 	fallOwn   = 2 * memTableSize
 	fallAhead = 250 * time.Millisecond
+	fallMost  = 512 << 20 // nobody fills faster, so a disk with more free is never full
 )
 
 func newDisk(fileSystem func(string) (size, free int64, err error), path string, minFree, maxDisk int64) (*disk, error) {
@@ -115,7 +116,8 @@ func (d *disk) look() {
 	falls := int64(0)
 	if over := now - d.since; over > 0 && over <= int64(fallOver) {
 		if lost := d.past - free - fallOwn; lost > 0 {
-			falls = lost * int64(fallAhead) / over
+			falls = min(lost, fallMost) * int64(fallAhead) / over
+			falls = min(falls, fallMost)
 		}
 	} else {
 		d.past, d.since = free, now
