@@ -119,6 +119,9 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if a.Retention == 0 {
 		a.Retention = caddy.Duration(defaultRetention)
 	}
+	if err := a.awaitExit(ctx); err != nil {
+		return err
+	}
 	config, err := a.resolve(caddy.NewReplacer())
 	if err != nil {
 		return err
@@ -222,6 +225,8 @@ func (a *App) attach() error {
 // refers to it; the newest settings still attached count.
 func (a *App) Stop() error {
 	engines.stopped(a)
+	a.unstored.flush() // Caddy closes the logs before it calls Cleanup
+	a.unrecorded.flush()
 	return a.detach()
 }
 

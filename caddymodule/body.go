@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/userhero/relay/event"
+	"github.com/userhero/relay/queue"
 )
 
 // body is one request's body in a buffer that is used again.
@@ -42,6 +43,9 @@ func readBody(w http.ResponseWriter, r *http.Request, max int64, timeout time.Du
 	n, err := b.ReadFrom(&b.limited)
 	b.limited.R = nil
 	switch {
+	case errors.Is(err, queue.ErrClosed):
+		b.release()
+		return nil, err
 	case err != nil:
 		b.release()
 		return nil, unreadable(err)

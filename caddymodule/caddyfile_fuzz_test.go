@@ -1,7 +1,6 @@
 package caddymodule
 
 import (
-	"context"
 	"encoding/json"
 	"os"
 	"path/filepath"
@@ -70,7 +69,7 @@ func FuzzCaddyfile(f *testing.F) {
 				t.Fatal(err)
 			}
 		}
-		ctx, cancel := caddy.NewContext(caddy.Context{Context: context.Background()})
+		ctx, cancel := caddyContext(t)
 		defer cancel()
 		if err := app.Provision(ctx); err == nil {
 			_ = app.Validate() // right or wrong, but not a panic

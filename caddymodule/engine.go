@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"slices"
@@ -19,13 +20,14 @@ import (
 	"github.com/userhero/relay/relay"
 )
 
-// Bounds of an engine's end. Caddy's own systemd unit kills the process five
-// seconds after it asked it to end, so attempts under way get less than that;
-// those that do not end are cut off and not counted.
+// Bounds of an engine's end.
 const (
-	requestGrace = 2 * time.Second
-	attemptGrace = 4 * time.Second
-	closeGrace   = 20 * time.Second
+	// stopGrace is how long attempts and requests in flight may go on, if the
+	// configuration has no grace_period.
+	stopGrace = 30 * time.Second
+	// cutGrace is how long requests get that were cut off, to answer.
+	cutGrace   = 2 * time.Second
+	closeGrace = 20 * time.Second
 )
 
 // engine is one store and the relay that works on it. It belongs to no single
@@ -47,6 +49,12 @@ type engine struct {
 
 	opening sync.Once
 	users   sync.WaitGroup // of the relay; added to only while not closed
+	before  *engine        // had the store and is ending; nil: none
+	ended   chan struct{}  // closed when the store is
+
+	// cutoff ends at the deadline of the stop: what is in flight then is cut off.
+	cutoff context.Context
+	cutOff context.CancelFunc
 
 	limiting sync.Mutex    // guards attached; held before mu
 	attached []*attachment // oldest first
@@ -59,6 +67,9 @@ type engine struct {
 	tracing *tracing // nil: no spans
 	api     http.Handler
 	console http.Handler
+	// The deadline of the stop; zero and nil before it begins.
+	deadline time.Time
+	timer    *time.Timer
 }
 
 // attachment is one configuration's hold on the engine.
@@ -70,8 +81,9 @@ type attachment struct {
 	err        error
 }
 
-// newEngine opens nothing.
-func newEngine(opener QueueOpener, o QueueOptions, log *slog.Logger) *engine {
+// newEngine opens nothing. If another engine that has the store is ending, the
+// new one opens it after that.
+func newEngine(opener QueueOpener, o QueueOptions, log *slog.Logger, before *engine) *engine {
 	e := &engine{
 		key:      opener.StoreKey(),
 		opener:   opener,
@@ -80,7 +92,10 @@ func newEngine(opener QueueOpener, o QueueOptions, log *slog.Logger) *engine {
 		metrics:  newMetrics(),
 		log:      newSwitchLogger(log),
 		traced:   tracingWanted(),
+		before:   before,
+		ended:    make(chan struct{}),
 	}
+	e.cutoff, e.cutOff = context.WithCancel(context.Background())
 	e.metrics.read, e.metrics.lost = e.current, e.lostSpans
 	e.metrics.stateChanged = func(webhook, from, to string) { engines.stateChanged(e, webhook, from, to) }
 	e.options.Logger = e.log.logger()
@@ -110,6 +125,10 @@ func (e *engine) differing(opener QueueOpener) []string {
 // client goes away.
 func (e *engine) open() error {
 	e.opening.Do(func() {
+		if e.before != nil {
+			<-e.before.ended
+			e.before = nil
+		}
 		spans := acquireTracing(e.options.Logger)
 		q, r, err := e.build(context.Background(), spans.tracer())
 		e.mu.Lock()
@@ -279,6 +298,8 @@ func (e *engine) serveAPI(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer e.users.Done()
+	r, release := e.untilCutoff(w, r)
+	defer release()
 	e.mu.RLock()
 	api := e.api
 	e.mu.RUnlock()
@@ -292,48 +313,143 @@ func (e *engine) serveConsole(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer e.users.Done()
+	r, release := e.untilCutoff(w, r)
+	defer release()
 	e.mu.RLock()
 	console := e.console
 	e.mu.RUnlock()
 	console.ServeHTTP(w, r)
 }
 
-// Destruct ends the engine within bounded time: requests under way are
-// answered, attempts under way end or are cut off uncounted, what was settled
-// is committed. Requests that come later get an error at once. The pool calls
-// it, after the last configuration gave the engine back.
+// stopBy begins the stop: no more deliveries are taken, and what is in flight at
+// the deadline is cut off. It returns at once. The earliest deadline counts.
+func (e *engine) stopBy(deadline time.Time) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.relay != nil {
+		e.relay.Drain(e.cutoff)
+	}
+	if e.timer != nil {
+		if !deadline.Before(e.deadline) {
+			return
+		}
+		e.timer.Stop()
+	}
+	e.deadline, e.timer = deadline, time.AfterFunc(time.Until(deadline), e.cutOff)
+}
+
+// Destruct closes the engine: requests that come later get an error at once. The
+// pool calls it, after the last configuration gave the engine back. When the
+// process exits it waits for the end; a reload does not.
 func (e *engine) Destruct() error {
 	e.opening.Do(func() {}) // waits for an opening under way, prevents a later one
 	e.mu.Lock()
 	e.closed = true
-	q, r, spans := e.queue, e.relay, e.tracing
+	opened, spans := e.relay != nil, e.tracing
 	e.mu.Unlock()
-	if r == nil {
+	if !opened {
+		close(e.ended)
 		return spans.release()
 	}
+	if caddy.Exiting() {
+		return e.end()
+	}
+	engines.endLater(e)
+	return nil
+}
+
+// end ends the engine within bounded time: requests in flight are answered,
+// attempts in flight end or are cut off uncounted, what was settled is committed.
+func (e *engine) end() error {
+	defer close(e.ended)
+	e.stopBy(time.Now().Add(stopGrace))
+	defer e.cutOff() // frees its timer and those who wait for it
 
 	idle := make(chan struct{})
 	go func() { e.users.Wait(); close(idle) }()
 	select {
 	case <-idle:
-	case <-time.After(requestGrace):
-		// The store answers them ErrClosed.
+	case <-e.cutoff.Done():
+		select {
+		case <-idle:
+		case <-time.After(cutGrace):
+			// The store answers them ErrClosed.
+		}
 	}
 	var errs []error
-	stopping, cancel := context.WithTimeout(context.Background(), attemptGrace)
-	defer cancel()
-	if err := r.Stop(stopping); err != nil && !errors.Is(err, context.DeadlineExceeded) {
+	if err := e.relay.Stop(e.cutoff); err != nil && e.cutoff.Err() == nil {
 		errs = append(errs, fmt.Errorf("stopping the relay: %w", err))
 	}
 	// The last spans go out while the store closes: neither waits for the other.
 	flushed := make(chan error, 1)
-	go func() { flushed <- spans.release() }()
+	go func() { flushed <- e.tracing.release() }()
 	closing, cancel := context.WithTimeout(context.Background(), closeGrace)
 	defer cancel()
-	if err := q.Close(closing); err != nil {
+	if err := e.queue.Close(closing); err != nil {
 		errs = append(errs, fmt.Errorf("closing the store %s: %w", e.key, err))
 	}
 	return errors.Join(append(errs, <-flushed)...)
+}
+
+// boundBody has reading of the request's body end at the cutoff, with an error
+// that wraps queue.ErrClosed. The caller calls release when it has answered.
+func (e *engine) boundBody(w http.ResponseWriter, r *http.Request) (release func()) {
+	if r.Body == nil || r.Body == http.NoBody {
+		return func() {}
+	}
+	r.Body = boundBody{r.Body, e.cutoff}
+	return onEnd(e.cutoff, func() { _ = http.NewResponseController(w).SetReadDeadline(longAgo) })
+}
+
+// boundBody looks at the cutoff before each read too: others may set deadlines
+// after that has passed.
+type boundBody struct {
+	io.ReadCloser
+	cutoff context.Context //nolint:containedctx // its end ends the body
+}
+
+// Read implements io.Reader.
+func (b boundBody) Read(p []byte) (int, error) {
+	if b.cutoff.Err() != nil {
+		return 0, errEngineClosed
+	}
+	n, err := b.ReadCloser.Read(p)
+	if err != nil && err != io.EOF && b.cutoff.Err() != nil { //nolint:errorlint // as io.Reader has it
+		err = errEngineClosed
+	}
+	return n, err
+}
+
+// untilCutoff is a request that ends when the engine cuts off what is in flight:
+// its context ends, and reading and writing fail. The caller calls release when
+// it has been answered.
+func (e *engine) untilCutoff(w http.ResponseWriter, r *http.Request) (bound *http.Request, release func()) {
+	ctx, end := context.WithCancel(r.Context())
+	released := onEnd(e.cutoff, func() {
+		end()
+		connection := http.NewResponseController(w)
+		_ = connection.SetReadDeadline(longAgo) // where the writer knows no deadlines the context must do
+		_ = connection.SetWriteDeadline(longAgo)
+	})
+	return r.WithContext(ctx), func() { released(); end() }
+}
+
+// longAgo is a deadline that has passed.
+var longAgo = time.Unix(1, 0)
+
+// onEnd calls f when the context ends, unless release was called before. When
+// release returns, f does not run any more.
+func onEnd(ctx context.Context, f func()) (release func()) {
+	ran := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(ran)
+		f()
+	})
+	return func() {
+		if !stop() {
+			<-ran
+		}
+	}
 }
 
 // warnDiffering tells the user what a reload has not applied.

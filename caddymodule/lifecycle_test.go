@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
@@ -305,6 +306,42 @@ func TestChangedPathOpensOtherStore(t *testing.T) {
 	}
 }
 
+// TestReloadDoesNotWaitForAttempts: one that moves the store ends the engine
+// before, and does not wait for what it has in flight; that ends, and is counted.
+func TestReloadDoesNotWaitForAttempts(t *testing.T) {
+	s := newSite(t)
+	arrived, release := make(chan struct{}, 8), make(chan struct{})
+	h := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		arrived <- struct{}{}
+		<-release
+	}))
+	t.Cleanup(h.Close)
+	in := func(folder string) string {
+		return fmt.Sprintf("webhook crm {\nurl %s\n}\nqueue badger {\npath %s\n}\n", h.URL, filepath.Join(s.dir, folder))
+	}
+	s.load(in("one"), intake)
+	s.post(`{"message":"in flight"}`)
+	<-arrived
+	began := time.Now()
+	s.load(in("one")+"timeout 20s\n", intake)
+	s.load(in("two"), intake)
+	if took := time.Since(began); took > 3*time.Second {
+		t.Errorf("two reloads took %s", took)
+	}
+	time.AfterFunc(5*time.Second-time.Since(began), func() { close(release) })
+	s.load(in("one"), intake) // waits until the engine before has ended
+	eventually(t, func() bool {
+		counts, _ := s.api("/webhooks/crm").json(t)["counts"].(map[string]any)
+		return counts["delivered"] == 1.0
+	})
+	if n := len(arrived); n != 0 {
+		t.Errorf("%d more requests", n)
+	}
+	if want := `"attempts_ended":1,"attempts_put_back":0`; !strings.Contains(s.log(), want) {
+		t.Errorf("the log does not say %s", want)
+	}
+}
+
 // TestLimitsTakeEffectOnReload, and those of the configuration before count again
 // when they are loaded.
 func TestLimitsTakeEffectOnReload(t *testing.T) {
@@ -347,12 +384,30 @@ func TestWebhookThatLeftKeepsItsDeliveries(t *testing.T) {
 	}
 }
 
+// provisioning lets one test at a time make a context: Caddy sets process-wide
+// defaults then.
+var provisioning sync.Mutex
+
+// caddyContext is a context of an empty configuration.
+func caddyContext(t testing.TB) (caddy.Context, context.CancelFunc) {
+	t.Helper()
+	provisioning.Lock()
+	defer provisioning.Unlock()
+	empty, err := caddy.ProvisionContext(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return caddy.NewContext(empty)
+}
+
 // provisionedApp is an app as Caddy has it after Provision, without Caddy.
 func provisionedApp(t testing.TB) *App {
 	t.Helper()
-	ctx, cancel := caddy.NewContext(caddy.Context{Context: context.Background()})
+	store := filepath.Join(t.TempDir(), "store") // its removal waits for the engine's end
+	ctx, cancel := caddyContext(t)
+	t.Cleanup(engines.ends.Wait)
 	t.Cleanup(cancel)
-	app := &App{QueueRaw: fmt.Appendf(nil, `{"engine":"badger","path":%q}`, filepath.Join(t.TempDir(), "store"))}
+	app := &App{QueueRaw: fmt.Appendf(nil, `{"engine":"badger","path":%q}`, store)}
 	if err := app.Provision(ctx); err != nil {
 		t.Fatal(err)
 	}

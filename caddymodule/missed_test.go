@@ -138,7 +138,7 @@ func TestEveryReasonMissedBeginsAtZero(t *testing.T) {
 	if n := count(t, registry, "userhero_passthrough_missed_total"); n != len(all) {
 		t.Errorf("%d series after misses, want %d", n, len(all))
 	}
-	if s := samples(t, registry, "missed"); !strings.Contains(s, `value:"closed"} counter:{value:2`) {
+	if s := strings.ReplaceAll(samples(t, registry, "missed"), "  ", " "); !strings.Contains(s, `value:"closed"} counter:{value:2`) {
 		t.Errorf("samples:\n%s", s)
 	}
 }

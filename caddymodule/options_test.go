@@ -25,14 +25,14 @@ func TestSingleValuedOptionGivenTwiceIsAnError(t *testing.T) {
 	}{
 		"userhero": {app, map[string]string{
 			"queue": "badger", "retry": "1m", "timeout": "1s", "retention": "1d", "max_disk": "1GiB",
-			"webhook": "a {\nurl http://a.example\n}", "egress": "{\nallow 10.0.0.0/8\n}", "notify": "smtp {\nhost a:25\n}", "group_notices": "1m", "warn_after": "1h",
+			"webhook": "a {\nurl http://a.example\n}", "egress": "{\nallow 10.0.0.0/8\n}", "notify": "smtp {\nhost a:25\n}", "group_notices": "1m", "console_url": "https://a.example", "warn_after": "1h",
 		}, "notify"},
 		"webhook": {within("webhook a"), map[string]string{
 			"url": "http://a.example", "secret": "s", "events": "feedback.created", "filter": "true", "header": "A b", "tls_client_auth": "a b",
 			"tls_ca": "a", "retry": "none", "timeout": "1s", "concurrency": "1", "rate": "1/s", "warn_after": "1h", "ordered": "", "disabled": "",
 		}, "events header tls_ca"},
 		"egress":       {within("egress"), map[string]string{"allow": "10.0.0.0/8", "proxy": "http://a.example"}, "allow"},
-		"notify smtp":  {within("notify smtp"), map[string]string{"host": "a:25", "from": "a@example.com", "to": "b@example.com", "username": "a", "password": "p", "tls": "none"}, "to"},
+		"notify smtp":  {within("notify smtp"), map[string]string{"host": "a:25", "from": "a@example.com", "to": "b@example.com", "username": "a", "password": "p", "tls": "none", "hello": "a.example"}, "to"},
 		"queue badger": {within("queue badger"), map[string]string{"path": "/a", "encryption_key": "0123456789abcdef"}, ""},
 		"directive userhero": {site("userhero"), map[string]string{
 			"project": "p", "widget": "w", "allow_origin": "*", "max_body": "1KiB", "passthrough": "", "country_header": "X-Country",

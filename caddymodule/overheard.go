@@ -50,14 +50,18 @@ func isSubmission(r *http.Request) bool {
 
 // overhear reads a submission and leaves it readable for the next handler. What
 // is surely no feedback is not read, and passes without a deadline. The error is
-// a *event.Problem: the body has not arrived within the timeout.
+// a *event.Problem if the body has not arrived within the timeout, or it wraps
+// queue.ErrClosed if the stop has cut it off.
 func (h *Handler) overhear(w http.ResponseWriter, r *http.Request, timeout time.Duration) (*overheard, error) {
 	s := &overheard{arrived: time.Now(), makes: event.Created}
 	if r.Method != http.MethodPost {
 		s.makes = event.Updated
 	}
 	s.unread = h.hear(w, r, s, timeout)
-	if errors.Is(s.unread, os.ErrDeadlineExceeded) {
+	switch {
+	case errors.Is(s.unread, queue.ErrClosed):
+		return nil, s.unread
+	case errors.Is(s.unread, os.ErrDeadlineExceeded):
 		return nil, unreadable(s.unread)
 	}
 	if s.feedback != nil {
@@ -152,7 +156,7 @@ func readAhead(w http.ResponseWriter, r *http.Request, max int64, timeout time.D
 		io.Closer
 	}{io.MultiReader(bytes.NewReader(buf.Bytes()), restOf(rest, err)), rest}
 	switch {
-	case errors.Is(err, os.ErrDeadlineExceeded):
+	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, queue.ErrClosed):
 		return nil, err
 	case err != nil:
 		return nil, unreadable(err)

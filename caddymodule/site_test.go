@@ -60,6 +60,7 @@ func newSite(t *testing.T) *site {
 		if err := caddy.Stop(); err != nil {
 			t.Errorf("stopping: %v", err)
 		}
+		engines.ends.Wait()
 	})
 	return s
 }

@@ -41,6 +41,8 @@ type relayOptions struct {
 	queue string
 	// store is the store's folder; default: one beside Caddy's own.
 	store string
+	// grace is the grace_period; "none" leaves it out, empty is 5s.
+	grace string
 	// global is written into the global options, beside userhero.
 	global string
 	// env is added to the environment.
@@ -101,12 +103,16 @@ func (s *relayServer) caddyfile(o relayOptions) string {
 	if o.noEgress {
 		egress = ""
 	}
+	grace := "grace_period " + cmp.Or(o.grace, "5s")
+	if o.grace == "none" {
+		grace = ""
+	}
 	return fmt.Sprintf(`{
 	admin %s
 	default_bind 127.0.0.1
 	auto_https off
 	persist_config off
-	grace_period 5s
+	%s
 	%s
 	userhero {
 		queue badger {
@@ -118,13 +124,14 @@ func (s *relayServer) caddyfile(o relayOptions) string {
 	}
 }
 http://%s {
-	userhero /feedback* {
+	@feedback path /feedback /feedback/*
+	userhero @feedback {
 		project proj_e2e
 		%s
 	}
 	%s
 }
-`, s.admin, o.global, s.store(), o.queue, egress, o.app, s.site, o.intake, o.site)
+`, s.admin, grace, o.global, s.store(), o.queue, egress, o.app, s.site, o.intake, o.site)
 }
 
 // submit posts one JSON body to the intake.

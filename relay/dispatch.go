@@ -76,6 +76,10 @@ func (w *webhook) run(l life) {
 			continue
 		}
 		for _, lease := range leases {
+			if ctx.Err() != nil {
+				w.giveBack(lease, time.Time{})
+				continue
+			}
 			w.dispatch(workers, task{lease: lease, attempts: l.attempts})
 		}
 	}
@@ -219,11 +223,18 @@ func (w *webhook) deliver(t task) {
 		body: t.lease.Event.Body, trace: t.lease.Event.Trace, tracer: w.relay.tracer, started: time.Now(), // Promise 2: attempts send the stored bytes.
 		cut: t.cut,
 	})
+	stopping := w.relay.lanes.Err() != nil
 	if o.canceled {
+		if stopping {
+			w.relay.putBack.Add(1)
+		}
 		endProcess(span, o, d.State, time.Time{})
 		w.unused()
 		w.giveBack(t.lease, time.Time{})
 		return
+	}
+	if stopping {
+		w.relay.ended.Add(1)
 	}
 	w.relay.observer.Attempted(w.name, o.class, attempt.Duration,
 		queue.TraceContext{TraceID: attempt.TraceID, SpanID: attempt.SpanID, Flags: attempt.TraceFlags})

@@ -22,6 +22,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.opentelemetry.io/otel/trace"
@@ -68,15 +69,18 @@ type Relay struct {
 	// lanes ends the webhooks' goroutines, attempts what they have under way.
 	lanes, attempts           context.Context
 	stopLanes, cancelAttempts context.CancelFunc
-	running                   sync.WaitGroup // webhooks' goroutines
-	attachMu                  sync.Mutex     // serialises Attach, Detach, Start and Stop
-	mu                        sync.RWMutex   // guards everything below
-	started, stopped          bool
-	mails                     []*mail             // by the number of their notifier
-	webhooks                  map[string]*webhook // by name
-	byID                      map[queue.WebhookID]*webhook
-	generations               []*Generation // attached, oldest first
-	current                   *Generation   // the one that was applied last
+	// Of the attempts in flight when the stop began: those that ended, and those
+	// that were cut off and put back.
+	ended, putBack   atomic.Int64
+	running          sync.WaitGroup // webhooks' goroutines
+	attachMu         sync.Mutex     // serialises Attach, Detach, Start and Stop
+	mu               sync.RWMutex   // guards everything below
+	started, stopped bool
+	mails            []*mail             // by the number of their notifier
+	webhooks         map[string]*webhook // by name
+	byID             map[queue.WebhookID]*webhook
+	generations      []*Generation // attached, oldest first
+	current          *Generation   // the one that was applied last
 
 	tally       wholeTally
 	tallyStored queue.Webhook // its record; see saveTally
@@ -171,6 +175,14 @@ func (r *Relay) forget(w *webhook) {
 	}
 }
 
+// Drain takes no more deliveries, and returns at once. Attempts in flight go on;
+// when the context ends the rest is cut off, and is not counted. Events are still
+// accepted. Stop waits for the attempts.
+func (r *Relay) Drain(ctx context.Context) {
+	r.stopLanes()
+	context.AfterFunc(ctx, r.cancelAttempts)
+}
+
 // Stop takes no more work, lets attempts under way end while the context
 // lasts, and cuts off the rest without counting them. It tolerates being called
 // twice and before Start.
@@ -201,6 +213,7 @@ func (r *Relay) Stop(ctx context.Context) error {
 	}
 	if ran {
 		r.saveTally()
+		r.log.Info("deliveries have stopped", "attempts_ended", r.ended.Load(), "attempts_put_back", r.putBack.Load())
 	}
 	return err
 }
@@ -225,6 +238,8 @@ func (r *Relay) Health() error {
 		return errors.New("the relay has not started")
 	case stopped:
 		return errors.New("the relay has stopped")
+	case r.lanes.Err() != nil:
+		return errStopping
 	}
 	if err := r.queue.Health(); err != nil {
 		return err
