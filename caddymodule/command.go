@@ -1,7 +1,9 @@
 package caddymodule
 
 import (
+	"cmp"
 	"context"
+	"encoding/json"
 	"fmt"
 	"strings"
 	"time"
@@ -51,6 +53,7 @@ func addCommands(root *cobra.Command) {
 		backupCommand(),
 		restoreCommand(),
 		rotateKeyCommand(),
+		portsCommand(),
 	)
 	for _, cmd := range root.Commands() {
 		cmd.Long = strings.TrimSpace(cmd.Long)
@@ -60,14 +63,48 @@ func addCommands(root *cobra.Command) {
 // dial prepares talking to the admin endpoint that the flags name. It does not
 // connect yet.
 func dial(cmd *cobra.Command) (*adminClient, error) {
-	if address := flagText(cmd, "address"); address != "" {
-		return newAdminClient(address)
-	}
-	address, err := caddycmd.DetermineAdminAPIAddress("", nil, flagText(cmd, "config"), flagText(cmd, "adapter"))
+	address, err := adminAddress(cmd)
 	if err != nil {
-		return nil, fmt.Errorf("finding Caddy's admin address: %w", err)
+		return nil, err
 	}
 	return newAdminClient(address)
+}
+
+// adminSettings are what a configuration says about Caddy's admin endpoint.
+type adminSettings struct {
+	Disabled bool   `json:"disabled"`
+	Listen   string `json:"listen"`
+}
+
+// adminAddress is the address that the flags name. Caddy's own search for it does
+// not look whether the configuration has turned its admin endpoint off: what
+// listens at the default address then is another Caddy.
+func adminAddress(cmd *cobra.Command) (string, error) {
+	address, file := flagText(cmd, "address"), flagText(cmd, "config")
+	if address != "" {
+		return address, nil
+	}
+	if file == "" {
+		return caddy.DefaultAdminListen, nil
+	}
+	text, _, _, err := caddycmd.LoadConfig(file, flagText(cmd, "adapter"))
+	if err != nil {
+		return "", fmt.Errorf("finding Caddy's admin address: %w", err)
+	}
+	var config struct {
+		Admin adminSettings `json:"admin"`
+	}
+	if err := json.Unmarshal(text, &config); err != nil {
+		return "", fmt.Errorf("finding Caddy's admin address in %s: %w", file, err)
+	}
+	if config.Admin.Disabled {
+		return "", fmt.Errorf("%s turns the admin endpoint off, and this command works through it: "+
+			"let it listen on a socket, such as `admin unix//run/caddy/admin.sock`, and reload; or give another Caddy's address with --address", file)
+	}
+	if address, err = caddy.NewReplacer().ReplaceOrErr(config.Admin.Listen, true, true); err != nil {
+		return "", fmt.Errorf("finding Caddy's admin address in %s: %w", file, err)
+	}
+	return cmp.Or(address, caddy.DefaultAdminListen), nil
 }
 
 // flagText is the value of a flag that the command has.

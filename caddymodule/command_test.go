@@ -14,6 +14,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/caddyserver/caddy/v2"
 	"github.com/spf13/cobra"
 )
 
@@ -296,6 +297,66 @@ func TestAdminAddressMayBeAURL(t *testing.T) {
 	r := command(t.Context(), "", "userhero", "webhooks", "--address", encrypted.URL)
 	if r.failed == nil || !strings.Contains(r.err, "certificate") {
 		t.Errorf("a certificate that nobody trusts: %v %s", r.failed, r.err)
+	}
+}
+
+func TestPortsInUseAreNamed(t *testing.T) {
+	t.Parallel()
+	taken := httptest.NewServer(http.NotFoundHandler())
+	t.Cleanup(taken.Close)
+	admin, site := freeAddress(t), taken.Listener.Addr().String()
+	config := filepath.Join(t.TempDir(), "Caddyfile")
+	write := func(admin, site string) {
+		t.Helper()
+		if err := os.WriteFile(config, fmt.Appendf(nil, "{\nadmin %s\n}\nhttp://%s {\nrespond ok\n}\n", admin, site), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, port, err := net.SplitHostPort(site)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, addresses := range [][2]string{{admin, "localhost:" + port}, {site, freeAddress(t)}, {"off", "localhost:" + port}} {
+		write(addresses[0], addresses[1])
+		if r := command(t.Context(), "", "userhero", "ports", "--config", config); r.failed == nil || !strings.Contains(r.err, ":"+port) || strings.Contains(r.err, admin) {
+			t.Errorf("%v: %v %q", addresses, r.failed, r.err)
+		}
+	}
+	write(admin, freeAddress(t))
+	if r := command(t.Context(), "", "userhero", "ports", "--config", config); r.failed != nil {
+		t.Errorf("free addresses: %v %q", r.failed, r.err)
+	}
+}
+
+// TestCommandsAskNoOtherCaddy: if the configuration has no admin endpoint, the one
+// at the default address belongs to another Caddy.
+func TestCommandsAskNoOtherCaddy(t *testing.T) {
+	a := newCannedAdmin(t, canned())
+	before := caddy.DefaultAdminListen
+	caddy.DefaultAdminListen = a.address() //nolint:reassign // what CADDY_ADMIN does
+	t.Cleanup(func() { caddy.DefaultAdminListen = before })
+	config := filepath.Join(t.TempDir(), "Caddyfile")
+	if err := os.WriteFile(config, []byte("{\nadmin off\n}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{
+		{"status"}, {"webhooks"}, {"test", "crm"}, {"enable", "crm"}, {"disable", "crm"}, {"events"}, {"deliveries"}, {"deliveries", "dlv_1_1"},
+		{"redeliver", "dlv_1_1"}, {"listen", "--to", "http://127.0.0.1:1/hooks"}, {"backup", filepath.Join(t.TempDir(), "backup")}, {"check"},
+	} {
+		r := command(t.Context(), "", append([]string{"userhero", "--config", config}, args...)...)
+		if r.failed == nil || !strings.Contains(r.err, "turns the admin endpoint off") || !strings.Contains(r.err, "--address") {
+			t.Errorf("%v: %v %q", args, r.failed, r.err)
+		}
+	}
+	if len(a.asked) != 0 {
+		t.Errorf("asked another Caddy: %q", a.asked)
+	}
+	t.Setenv("ADMIN_FOR_TEST", a.address())
+	if err := os.WriteFile(config, []byte("{\nadmin {env.ADMIN_FOR_TEST}\n}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if r := command(t.Context(), "", "userhero", "--config", config, "enable", "crm"); r.failed != nil {
+		t.Errorf("a placeholder as address: %v %s", r.failed, r.err)
 	}
 }
 
