@@ -2,7 +2,8 @@
 # Builds Caddy with this module, and runs it.
 #
 #   ./xcaddy.sh build          Caddy and this module into ./caddy
-#   ./xcaddy.sh run [ARG…]     the same, then `caddy run` with ./Caddyfile
+#   ./xcaddy.sh run [ARG…]     the same, then `caddy run` with ./Caddyfile, unless
+#                              its ports are in use
 #
 # It needs Go and nothing else. It may be called from any directory. What it
 # fetches, it fetches once: the module cache is asked first, so that later runs
@@ -77,6 +78,8 @@ run)
 	shift
 	build
 	cd "$root"
+	used=$("$output" userhero ports --config Caddyfile 2>&1) ||
+		die "$(printf '%s\n' "$used" | sed -n 's/^Error: //p')"
 	exec "$output" run --config Caddyfile "$@"
 	;;
 -h | --help | help)

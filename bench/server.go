@@ -30,7 +30,7 @@ func relayConfig(urls []string) config {
 		fmt.Fprintf(&app, " webhook sink%d {\n url %s\n secret bench-secret\n concurrency 64\n }\n", i, url)
 	}
 	app.WriteString("}")
-	return config{app: app.String(), site: "userhero /feedback* {\n project proj_bench\n}", ready: "/userhero/healthz"}
+	return config{app: app.String(), site: "userhero /feedback {\n project proj_bench\n}", ready: "/userhero/healthz"}
 }
 
 // plainConfig is a Caddy without the relay.

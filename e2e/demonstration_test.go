@@ -46,6 +46,17 @@ func TestFirstMinute(t *testing.T) {
 	if page := fetch(t, base, "text/html"); !strings.Contains(page, `<form id="feedback" action="/feedback" method="post">`) {
 		t.Errorf("the page holds no form: %s", page)
 	}
+	// /feedback* would take these.
+	for path, kind := range map[string]string{"/feedback.css": "text/css", "/feedback.js": "text/javascript"} {
+		response, err := http.Get(base + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = response.Body.Close()
+		if response.StatusCode != http.StatusOK || !strings.HasPrefix(response.Header.Get("Content-Type"), kind) {
+			t.Errorf("GET %s: %s, %s", path, response.Status, response.Header.Get("Content-Type"))
+		}
+	}
 	answer, err := http.Post(base+"/feedback", "application/json", strings.NewReader(`{"message":"The export button does not work","category":"bug","rating":2}`))
 	if err != nil {
 		t.Fatal(err)

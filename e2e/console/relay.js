@@ -59,7 +59,7 @@ export class Receiver {
 
 // Relay is the built Caddy with the console below /relay/.
 export class Relay {
-  async start({ app = "", console: options = "no_auth" } = {}) {
+  async start({ app = "", console: options = "no_auth", caddyfile } = {}) {
     this.dir = await mkdtemp(join(tmpdir(), "userhero-console-"));
     const [site, admin] = [await freePort(), await freePort()];
     this.site = `http://127.0.0.1:${site}`;
@@ -68,7 +68,7 @@ export class Relay {
     this.plain = `http://relay.test:${site}/relay`;
     await writeFile(
       join(this.dir, "Caddyfile"),
-      `{
+      caddyfile?.(site, admin) ?? `{
 	admin 127.0.0.1:${admin}
 	default_bind 127.0.0.1
 	auto_https off
@@ -84,10 +84,12 @@ export class Relay {
 	}
 }
 http://127.0.0.1:${site}, http://relay.test:${site} {
-	userhero /feedback* {
+	@feedback path /feedback /feedback/*
+	userhero @feedback {
 		project proj_e2e
 	}
-	handle_path /relay* {
+	redir /relay /relay/
+	handle_path /relay/* {
 		userhero_console {
 			${options}
 		}
