@@ -31,7 +31,7 @@ FUZZTIME ?= 30s
 # How long make soak goes on, and the targets each of its rounds makes: a minute
 # or two each, with everything new that chance can bring.
 DURATION ?= 10m
-ROUND := soak-simulation soak-race soak-stress soak-faults soak-disk soak-hanging soak-fuzz
+ROUND := soak-reloads soak-simulation soak-race soak-stress soak-faults soak-disk soak-hanging soak-fuzz
 
 # A copy of the Go vulnerability database (the folder db of the archive), for
 # where there is no network.
@@ -98,6 +98,9 @@ soak-hanging:
 
 soak-race:
 	@go test -race ./relay/simulation -run TestSimulation -count=1 -timeout 20m -for 60s
+
+soak-reloads:
+	@RELAY_RELOADS=50 go test -race ./caddymodule -run TestReloadsUnderLoad -count=1 -timeout 10m
 
 soak-stress:
 	@go test -race -shuffle=on -count=1 -timeout 20m ./queue/... ./relay/

@@ -226,7 +226,7 @@ func (a *App) attach() error {
 func (a *App) Stop() error {
 	engines.stopped(a)
 	a.unstored.flush() // Caddy closes the logs before it calls Cleanup
-	a.unrecorded.flush()
+	a.unheard.flush()
 	return a.detach()
 }
 

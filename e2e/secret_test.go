@@ -20,6 +20,7 @@ var canaries = map[string]string{
 	"webhook secret before":         "canary-previous-a1c4",
 	"header of the file":            "canary-header-91fe",
 	"query of the URL":              "canary-query-77d0",
+	"path of a Slack URL":           "canary-path-5c1b",
 	"password of the mail server":   "canary-smtp-3e58",
 	"encryption key":                "canary-key-16byt",
 	"secret of an API webhook":      "canary-api-secret-c2",
@@ -74,6 +75,7 @@ func TestSecretsAreFoundNowhere(t *testing.T) {
 					"WEBHOOK_SECRET_BEFORE=" + canaries["webhook secret before"],
 					"WEBHOOK_HEADER=" + canaries["header of the file"],
 					"WEBHOOK_QUERY=" + canaries["query of the URL"],
+					"SLACK_PATH=" + canaries["path of a Slack URL"],
 					"SMTP_PASSWORD=" + canaries["password of the mail server"],
 					"STORE_KEY=" + canaries["encryption key"],
 				},
@@ -88,6 +90,10 @@ func TestSecretsAreFoundNowhere(t *testing.T) {
 						url http://127.0.0.1:1/?token={env.WEBHOOK_QUERY}
 						secret {env.WEBHOOK_SECRET}
 						retry none
+					}
+					webhook chat {
+						url https://hooks.slack.com/services/T0/B0/{env.SLACK_PATH}
+						disabled # nothing is sent there
 					}
 					notify smtp {
 						host %[2]s
@@ -118,7 +124,7 @@ func TestSecretsAreFoundNowhere(t *testing.T) {
 			var page struct{ Items []struct{ ID string } }
 			s.get("/events", &page)
 			paths := []string{"/config/", "/userhero/events/" + page.Items[0].ID, "/metrics"}
-			for _, p := range []string{"status", "webhooks", "webhooks/file", "webhooks/api", "deliveries", "events", "activity"} {
+			for _, p := range []string{"status", "webhooks", "webhooks/file", "webhooks/api", "webhooks/chat", "deliveries", "events", "activity"} {
 				paths = append(paths, "/userhero/"+p)
 			}
 			for _, path := range paths {
