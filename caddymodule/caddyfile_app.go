@@ -214,7 +214,7 @@ func (w *Webhook) unmarshalOption(d *caddyfile.Dispenser) error {
 		if w.Headers == nil {
 			w.Headers = make(http.Header)
 		}
-		w.Headers.Add(name, value)
+		w.Headers[name] = append(w.Headers[name], value) // goes out spelled as it is
 	case "tls_client_auth", "tls_ca":
 		return w.unmarshalTLS(d)
 	case "retry":

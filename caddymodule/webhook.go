@@ -124,7 +124,7 @@ func (w *Webhook) resolve(repl *caddy.Replacer) (relay.WebhookConfig, error) {
 			if c.Header == nil {
 				c.Header = make(http.Header, len(w.Headers))
 			}
-			c.Header.Add(name, v)
+			c.Header[name] = append(c.Header[name], v) // goes out spelled as it is
 		}
 	}
 	var err error

@@ -68,7 +68,7 @@ func (in webhookInput) apply(c *relay.WebhookConfig) error {
 			if value == relay.RedactedValue {
 				wrong("/headers", fmt.Errorf("%s has %s, which stands for a hidden value; write the value itself", name, value))
 			}
-			c.Header.Set(name, value)
+			c.Header[name] = []string{value} // goes out spelled as it is
 		}
 	}
 	if in.TLS != nil {

@@ -11,7 +11,6 @@ import (
 	"net/url"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -21,7 +20,6 @@ import (
 
 	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/relay/expression"
-	"github.com/userhero/relay/relay/lean"
 )
 
 // errTimeout is the cause of an attempt's end by its own time limit.
@@ -31,7 +29,7 @@ var errTimeout = errors.New("no answer within the time limit")
 // never change. An attempt under way keeps the target it began with.
 type target struct {
 	config    WebhookConfig // complete
-	url       *url.URL
+	url       *url.URL      // as it goes out
 	client    *client
 	secret    *signer               // nil: nothing is signed
 	previous  *signer               // nil: no rotation
@@ -40,35 +38,29 @@ type target struct {
 	userAgent string
 	// refused is why nothing may go to the URL, whatever it resolves to.
 	refused error
+	// request is what every request is a copy of.
+	request  *http.Request
+	template template
 	// described are the attributes of its requests' spans.
 	described []attribute.KeyValue
 	// requesting is what those start with, from the first on.
 	requesting []trace.SpanStartOption
 	prepared   sync.Once
 
-	// What attempts are made of, see sending.
-	place   *lean.Place
-	request http.Request
-	fields  []lean.Field // by name; empty where the value is an attempt's own
-	own     [ownFields]int
-	// configured tells of each field whether it was configured, and may be a
-	// secret.
-	configured []bool
-	sendings   sync.Pool
-
 	// usePresent says, during a rotation, that X-UserHero-Signature is made with
-	// the present secret: the receiver has refused the previous one and taken
-	// this.
+	// the present secret: that signature worked last.
 	usePresent atomic.Bool
 }
 
 func newTarget(w WebhookConfig, c *client, userAgent string) (*target, error) {
-	u, err := url.Parse(w.URL)
-	if err != nil {
-		return nil, errors.New("url: no URL")
+	u, err := parseURL(w.URL)
+	if errors.Is(err, errNoURL) {
+		return nil, fmt.Errorf("url: %w", err)
 	}
-	u.Host = strings.TrimSuffix(u.Host, ":") // a port that is empty is none
 	t := &target{config: w, url: u, userAgent: userAgent, refused: c.egress.target(u), described: describe(u)}
+	if err != nil {
+		t.refused = fmt.Errorf("%w: %w", errEgress, err)
+	}
 	if t.client, t.tls, err = c.withTLS(w.TLS); err != nil {
 		return nil, fmt.Errorf("tls: %w", err)
 	}
@@ -83,11 +75,16 @@ func newTarget(w WebhookConfig, c *client, userAgent string) (*target, error) {
 			return nil, fmt.Errorf("filter: %w", err)
 		}
 	}
-	t.place = lean.NewPlace(u)
-	t.request = http.Request{Method: http.MethodPost, URL: u, Header: make(http.Header)}
-	t.prepare()
-	t.sendings.New = func() any { return newSending(t) }
+	t.request = &http.Request{Method: http.MethodPost, URL: u, Header: make(http.Header)}
+	t.template = newTemplate(w, userAgent)
 	return t, nil
+}
+
+// inherit takes over, from the target before, which signature worked last.
+func (t *target) inherit(former *target) {
+	if t.config.Secret == former.config.Secret && t.config.PreviousSecret == former.config.PreviousSecret {
+		t.usePresent.Store(former.usePresent.Load())
+	}
 }
 
 // message is what an attempt sends.
@@ -100,7 +97,6 @@ type message struct {
 	tracer  trace.Tracer       // nil: no spans
 	test    bool
 	started time.Time
-	cut     *lean.Cut // made when the context ends; nil where nobody does that
 }
 
 // outcome is what an attempt means for its delivery and its webhook.
@@ -128,16 +124,17 @@ func (t *target) attempt(ctx context.Context, m message) (queue.Attempt, outcome
 		}
 		_, _ = rand.Read(a.SpanID[:])
 	}
-	s := t.begin(ctx, m) // Promise 3: one deadline ends an attempt, whatever the receiver does.
-	defer s.end()
+	// Promise 3: one deadline ends an attempt, whatever the receiver does.
+	timed, cancel := context.WithDeadlineCause(ctx, m.started.Add(t.config.Timeout), errTimeout)
+	defer cancel()
 
 	rotating := t.rotating(m.started)
 	present := !rotating || t.usePresent.Load()
-	o := t.try(s, m, present, &a)
-	if rotating && (a.Status == http.StatusUnauthorized || a.Status == http.StatusForbidden) {
+	o := t.try(timed, m, present, &a)
+	if rotating && mayBlameSignature(a.Status) {
 		// The receiver knows one of the two secrets, and only one signature fits
-		// the header: the other is tried at once, and remembered if it is right.
-		if o = t.try(s, m, !present, &a); o.ok {
+		// the header. The other is tried at once, and remembered if it is right.
+		if o = t.try(timed, m, !present, &a); o.ok {
 			t.usePresent.Store(!present)
 		}
 	}
@@ -151,47 +148,52 @@ func (t *target) attempt(ctx context.Context, m message) (queue.Attempt, outcome
 	return a, o
 }
 
-// rotating tells whether the previous secret still signs.
+// rotating reports whether the previous secret still signs.
 func (t *target) rotating(now time.Time) bool {
 	return t.previous != nil && (t.config.PreviousUntil.IsZero() || now.Before(t.config.PreviousUntil))
 }
 
+// mayBlameSignature reports whether an answer may mean that the signature is wrong.
+// Receivers say that with many statuses; those left out have another meaning.
+func mayBlameSignature(status int) bool {
+	switch status {
+	case http.StatusRequestTimeout, http.StatusGone, http.StatusRequestEntityTooLarge, http.StatusTooManyRequests:
+		return false
+	}
+	return status/100 == 4
+}
+
 // try sends one request within an attempt.
-func (t *target) try(s *sending, m message, present bool, a *queue.Attempt) outcome {
+func (t *target) try(ctx context.Context, m message, present bool, a *queue.Attempt) outcome {
 	a.Status, a.Error, a.ResponseHeaders, a.ResponseBody = 0, "", nil, nil
-	fail := func(class string, err error) outcome {
-		a.Error = redacted(err)
-		return outcome{class: class}
-	}
 	if t.refused != nil {
-		return fail(classEgress, t.refused)
+		a.Error = redacted(t.refused)
+		return outcome{class: classEgress}
 	}
-	s.write(m, present, a)
-	response, err := t.client.http.Do(&s.request)
+	s := newSending(t, m, present, a)
+	response, err := s.do(ctx)
 	a.RequestHeaders = s.logged() // as the last request carried them
 	if err != nil {
-		err = causeOf(s, err)
-		class, connection := classify(err)
-		o := fail(class, err)
-		if class == classTimeout {
+		err = bare(causeOf(ctx, err))
+		o := outcome{class: classify(err)}
+		o.connection = !s.connected && o.class != classEgress && o.class != classRequest && o.class != classCanceled
+		o.busy = o.connection || o.class == classTimeout
+		switch {
+		case errors.Is(err, errTimeout) && o.connection:
+			a.Error = fmt.Sprintf("no connection within the time limit (%s)%s", t.config.Timeout, s.progress())
+		case errors.Is(err, errTimeout):
 			a.Error = fmt.Sprintf("%s (%s)", errTimeout, t.config.Timeout)
+		default:
+			a.Error = redacted(explained(err))
 		}
-		o.connection, o.busy = connection, connection || class == classTimeout
 		return o
 	}
 	defer func() { _ = response.Body.Close() }()
 	a.Status = response.StatusCode
 	a.ResponseHeaders = headerList(response.Header)
-	if response.StatusCode >= 200 {
-		// An upgraded connection's body would never end.
-		if err := t.readBody(response.Body, a); err != nil && s.Err() != nil {
-			a.Status = 0
-			if class, _ := classify(context.Cause(s)); class == classTimeout {
-				a.Error = fmt.Sprintf("%s (%s)", errTimeout, t.config.Timeout)
-				return outcome{class: classTimeout, busy: true}
-			}
-			return fail(classCanceled, context.Cause(s))
-		}
+	if response.StatusCode >= 200 { // an upgraded connection's body would never end
+		// The status stands, whatever happens to the body behind it (CONTRACT §2).
+		a.ResponseBody = readBody(response.Body)
 	}
 	if response.StatusCode/100 == 2 {
 		return outcome{class: "ok", ok: true}
@@ -208,28 +210,28 @@ func (t *target) try(s *sending, m message, present bool, a *queue.Attempt) outc
 // kept has room for what is kept of answers.
 var kept = sync.Pool{New: func() any { return new([keptResponseBody]byte) }}
 
-// readBody keeps the beginning of an answer's body and reads on, within
-// bounds, so that the connection can serve again. A body that breaks off does
-// not undo the status that came before it.
-func (t *target) readBody(body io.Reader, a *queue.Attempt) error {
+// readBody returns the beginning of an answer's body and reads on, within bounds,
+// so that the connection can serve again. A body that breaks off, or does not end
+// in time, is kept as far as it came.
+func readBody(body io.Reader) []byte {
 	if body == http.NoBody {
 		return nil
 	}
 	room := kept.Get().(*[keptResponseBody]byte)
 	defer kept.Put(room)
 	n, err := io.ReadFull(body, room[:])
-	a.ResponseBody = bytes.Clone(room[:n])
 	if err == nil {
-		_, err = io.Copy(io.Discard, io.LimitReader(body, maxResponseBody-keptResponseBody)) // Promise 4: of an answer's body 64 KiB are read.
+		_, _ = io.Copy(io.Discard, io.LimitReader(body, maxResponseBody-keptResponseBody)) // Promise 4: of an answer's body 64 KiB are read.
 	}
-	return err
+	return bytes.Clone(room[:n])
 }
 
+// headerList is a header as the attempt log keeps it, by name.
 func headerList(h http.Header) []queue.Header {
 	if len(h) == 0 {
 		return nil
 	}
-	var few [16]string
+	var few [24]string
 	names := few[:0]
 	for name := range h {
 		names = append(names, name)

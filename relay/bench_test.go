@@ -20,7 +20,6 @@ import (
 	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/queue/badgerqueue"
 	"github.com/userhero/relay/queue/memqueue"
-	"github.com/userhero/relay/relay/lean"
 )
 
 // BenchmarkAcceptToDelivered measures events from Accept to the receiver's 2xx,
@@ -104,7 +103,7 @@ func benchmarkDeliver(b *testing.B, tracer trace.Tracer) {
 	}
 	id := queue.NewEventID(time.Now(), 1, 1)
 	body := []byte(`{"message":"` + strings.Repeat("x", 1000) + `"}`)
-	t := task{target: w.aim(), attempts: w.attempts, cut: new(lean.Cut)}
+	t := task{target: w.aim(), attempts: w.attempts}
 	b.ReportAllocs()
 	b.ResetTimer()
 	before := userTime(b)

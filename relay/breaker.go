@@ -7,8 +7,10 @@ const (
 	connectionFailures = 10
 	// maxProbeDelay bounds the time between two probes.
 	maxProbeDelay = 5 * time.Minute
-	// defaultProbeDelay is the first where a webhook has no ladder.
+	// defaultProbeDelay is the first if a webhook has no ladder.
 	defaultProbeDelay = time.Second
+	// maxHold bounds how long Retry-After holds a webhook off (CONTRACT §2).
+	maxHold = time.Hour
 )
 
 // breaker keeps a webhook that does not answer from using up the rungs of
@@ -21,6 +23,11 @@ const (
 //	   │                                             └──failure─┘ │
 //	   └────────────────────────success───────────────────────────┘
 //
+// Besides, a receiver that answers 429 or 503 with Retry-After is left alone until
+// then. Nothing goes out while it holds, and what is asked for by hand does not
+// either. The first attempt after it is alone, like a probe; whatever comes of that
+// ends the hold, unless the receiver asks again.
+//
 // It is a value with explicit time: its owner serialises the calls.
 type breaker struct {
 	open     bool
@@ -29,7 +36,23 @@ type breaker struct {
 	delay    time.Duration // before the next probe after a failure
 	probe    time.Time     // not before then
 	lastTime time.Time     // when the last attempt ended
+	hold     time.Time     // the receiver asked to be left alone until then; zero: it did not, or has been tried since
 }
+
+// holdOff leaves the receiver alone for as long as it asks, and never shorter than
+// it asked before.
+func (b *breaker) holdOff(now time.Time, asked time.Duration) {
+	if until := now.Add(min(asked, maxHold)); until.After(b.hold) {
+		b.hold = until
+	}
+}
+
+// alone reports whether one attempt at a time may go out.
+func (b *breaker) alone() bool { return b.open || !b.hold.IsZero() }
+
+// reset closes the breaker, because somebody says that the receiver is well. What
+// the receiver asked for stands.
+func (b *breaker) reset() { *b = breaker{lastTime: b.lastTime, hold: b.hold} }
 
 // probeDelays are the bounds of the time between probes: the first rung, then
 // twice as long each time, up to the longest rung or five minutes.
@@ -56,10 +79,12 @@ func (b *breaker) trip(ladder []time.Duration) {
 	b.probe = b.lastTime.Add(first)
 }
 
-// admits tells whether the open breaker lets an attempt out now, or how long
-// to wait for that; 0 is until the probe under way has ended.
+// admits reports whether an attempt may go out now, or how long to wait for that; 0
+// is until the probe under way has ended.
 func (b *breaker) admits(now time.Time) (ok bool, wait time.Duration) {
 	switch {
+	case now.Before(b.hold):
+		return false, b.hold.Sub(now)
 	case !b.open:
 		return true, 0
 	case b.probing:
@@ -80,12 +105,22 @@ func (b *breaker) begin() {
 // unused tells that what began was given back without an attempt.
 func (b *breaker) unused() { b.probing = false }
 
-// succeeded closes the breaker.
-func (b *breaker) succeeded(now time.Time) { *b = breaker{lastTime: now} }
+// succeeded closes the breaker. An attempt that was under way when the receiver
+// asked for time does not end the hold.
+func (b *breaker) succeeded(now time.Time) {
+	hold := b.hold
+	if !now.Before(hold) {
+		hold = time.Time{}
+	}
+	*b = breaker{lastTime: now, hold: hold}
+}
 
 // failed counts a failure; connection says that no connection was made.
 func (b *breaker) failed(now time.Time, connection bool, ladder []time.Duration) {
 	b.lastTime = now
+	if !now.Before(b.hold) {
+		b.hold = time.Time{}
+	}
 	if b.refused++; !connection {
 		b.refused = 0
 	}

@@ -2,13 +2,12 @@ package relay
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
+	"fmt"
 	"io"
 	"net"
-	"net/http"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -51,47 +50,80 @@ func classOfStore(err error) string {
 
 func classOfStatus(status int) string { return "http_" + strconv.Itoa(status) }
 
-// classify names what went wrong on the wire; connection tells that no
-// connection was made.
-func classify(err error) (class string, connection bool) {
+// classify names what went wrong on the wire.
+func classify(err error) (class string) {
 	var (
-		dns      *net.DNSError
-		op       *net.OpError
-		record   tls.RecordHeaderError
-		alert    tls.AlertError
-		verify   *tls.CertificateVerificationError
-		hostname x509.HostnameError
-		unknown  x509.UnknownAuthorityError
-		invalid  x509.CertificateInvalidError
+		dns       *net.DNSError
+		op        *net.OpError
+		handshake *lean.HandshakeError
 	)
 	switch {
 	case errors.Is(err, errEgress):
-		return classEgress, false
+		return classEgress
 	case errors.Is(err, lean.ErrRequest):
-		return classRequest, false
+		return classRequest
 	case errors.Is(err, errTimeout), errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
-		return classTimeout, errors.As(err, &op) && op.Op == "dial"
+		return classTimeout
 	case errors.Is(err, context.Canceled):
-		return classCanceled, false
+		return classCanceled
+	case errors.Is(err, lean.ErrProxy):
+		return classConnect
 	case errors.As(err, &dns):
-		return classDNS, true
-	case errors.As(err, &record), errors.As(err, &alert), errors.As(err, &verify), errors.As(err, &hostname),
-		errors.As(err, &unknown), errors.As(err, &invalid), errors.Is(err, http.ErrSchemeMismatch), strings.Contains(err.Error(), "tls: "),
-		strings.Contains(err.Error(), "TLS handshake"):
-		return classTLS, true
+		return classDNS
 	case errors.Is(err, syscall.ECONNREFUSED):
-		return classRefused, true
+		return classRefused
 	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-		return classReset, false
+		return classReset
+	case errors.As(err, &handshake), strings.Contains(err.Error(), "tls: "): // behind the handshake too: an alert, another handshake
+		return classTLS
 	case errors.As(err, &op) && op.Op == "dial":
-		if op.Timeout() {
-			return classTimeout, true
-		}
-		return classConnect, true
+		return classConnect
 	case errors.As(err, &op):
-		return classReset, false
+		return classReset
 	}
-	return classProtocol, false
+	return classProtocol
+}
+
+// helloAdvice is what helps if the start of TLS is what goes wrong. Go's first
+// message offers a post-quantum key (ML-KEM), and does not fit into one packet.
+const helloAdvice = "some middleboxes cannot read a first TLS message of two packets; " +
+	"start Caddy with the environment variable GODEBUG=tlsmlkem=0,tlssecpmlkem=0 to make it one"
+
+// explanations say what to do about errors of TLS whose own words do not. The
+// texts are those of crypto/tls, whose alerts have no exported type.
+var explanations = []struct{ text, means string }{
+	{"tls: no renegotiation", "the receiver wants to negotiate TLS again after it has seen the request, as IIS and Azure do to ask for a client certificate, " +
+		"and the relay does not; have it ask for the certificate at the start (IIS: clientcertnegotiation=enable; Azure: no excluded paths)"},
+	{"tls: protocol version not supported", needsTLS12},
+	{"tls: server selected unsupported protocol version", needsTLS12},
+	{"tls: server chose an unconfigured cipher suite", needsCiphers},
+	{"remote error: tls: handshake failure", needsCiphers},
+	{"remote error: tls: insufficient security level", needsCiphers},
+	{"tls: first record does not look like a TLS handshake", "what answers there does not speak TLS; is it http?"},
+	{"remote error: tls: certificate required", needsCertificate},
+	{"remote error: tls: bad certificate", "the receiver does not take the webhook's client certificate"},
+	{"remote error: tls: unknown certificate authority", "the receiver does not know the authority of the webhook's client certificate"},
+}
+
+const (
+	needsTLS12       = "the receiver speaks only TLS 1.1 or older; the relay needs TLS 1.2 or newer"
+	needsCiphers     = "receiver and relay have no cipher in common: the receiver has only old ones, such as RSA key exchange or 3DES; let it offer ECDHE with AES-GCM or ChaCha20"
+	needsCertificate = "the receiver wants a client certificate; give the webhook one (tls_client_auth)"
+)
+
+// explained adds to an error of TLS what it means and what to do.
+func explained(err error) error {
+	text := err.Error()
+	for _, e := range explanations {
+		if strings.Contains(text, e.text) {
+			return fmt.Errorf("%w: %s", err, e.means)
+		}
+	}
+	var handshake *lean.HandshakeError
+	if errors.As(err, &handshake) && slices.Contains([]string{classReset, classTimeout}, classify(err)) {
+		return fmt.Errorf("%w: the receiver hangs up or is silent when TLS begins; it may speak only TLS 1.1 or older; %s", err, helloAdvice)
+	}
+	return err
 }
 
 // temporary tells whether a failed look-up of a name may work the next time.

@@ -1,7 +1,6 @@
 package relay
 
 import (
-	"context"
 	"crypto/tls"
 	"errors"
 	"net"
@@ -10,8 +9,6 @@ import (
 	"strings"
 	"time"
 	"unicode"
-
-	"github.com/hashicorp/go-retryablehttp"
 
 	"github.com/userhero/relay/relay/lean"
 )
@@ -29,26 +26,18 @@ const (
 	idleTimeout  = 90 * time.Second
 )
 
-// client sends requests: one for each generation's egress settings.
+// client is the way to receivers: one for each generation's egress settings.
 type client struct {
-	http   *retryablehttp.Client
-	egress *egress
-	way    way
+	transport http.RoundTripper
+	egress    *egress
 }
 
-// way makes the transport to receivers.
-type way func(*egress, *tls.Config) http.RoundTripper
-
-func newClient(c Egress) (*client, error) { return newClientBy(newTransport, c) }
-
-func newClientBy(w way, c Egress) (*client, error) {
+func newClient(c Egress) (*client, error) {
 	e, err := newEgress(c)
 	if err != nil {
 		return nil, err
 	}
-	made := newClientOn(w(e, defaultTLS()), e)
-	made.way = w
-	return made, nil
+	return &client{transport: newTransport(e, defaultTLS()), egress: e}, nil
 }
 
 // withTLS returns the client for a webhook's own TLS settings. It has a
@@ -62,87 +51,38 @@ func (c *client) withTLS(t TLS) (*client, TLSStatus, error) {
 	if err != nil {
 		return nil, status, err
 	}
-	return newClientOn(c.way(c.egress, config), c.egress), status, nil // Guard: each webhook's TLS identity is its own.
+	return &client{transport: newTransport(c.egress, config), egress: c.egress}, status, nil // Guard: each webhook's TLS identity is its own.
 }
 
-// newTransport is the way to receivers: the lean one, and through a proxy
-// net/http's.
-func newTransport(e *egress, c *tls.Config) http.RoundTripper {
-	general := newGeneralTransport(e, c)
-	if e.proxy != nil {
-		return general
-	}
+// newTransport is the transport to receivers.
+func newTransport(e *egress, c *tls.Config) *lean.Transport {
 	return lean.New(lean.Options{
-		Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
-			return e.dial(dialling(ctx), network, address)
-		},
+		Dial:           e.dial,
 		Secure:         func(raw net.Conn, address string) (*tls.Conn, error) { return secure(raw, c, address) },
+		Proxy:          e.proxy,
 		MaxHeader:      maxResponseHeader, // Promise 4: and of its head 16 KiB.
 		MaxIdlePerHost: maxConcurrency,
 		IdleTimeout:    idleTimeout,
-		Other:          general,
 	})
-}
-
-// newGeneralTransport is net/http's.
-func newGeneralTransport(e *egress, c *tls.Config) http.RoundTripper {
-	transport := &http.Transport{
-		DialContext: e.dial,
-		DialTLSContext: func(ctx context.Context, network, address string) (net.Conn, error) {
-			return dialTLS(ctx, e, c, network, address)
-		},
-		TLSClientConfig:        c, // inside a proxy's tunnel
-		TLSHandshakeTimeout:    dialTimeout,
-		MaxResponseHeaderBytes: maxResponseHeader,
-		DisableCompression:     true,
-		MaxIdleConnsPerHost:    maxConcurrency,
-		IdleConnTimeout:        idleTimeout,
-	}
-	if e.proxy != nil {
-		transport.Proxy = http.ProxyURL(e.proxy)
-	}
-	return complete{transport}
-}
-
-// newClientOn puts the retrying client on a transport, which finds header and
-// body where complete does.
-func newClientOn(transport http.RoundTripper, e *egress) *client {
-	r := retryablehttp.NewClient()
-	r.HTTPClient = &http.Client{
-		Transport:     roundTripper{transport},
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }, // Guard: redirects are answers.
-	}
-	r.Logger = nil
-	r.RetryMax, r.RetryWaitMin, r.RetryWaitMax = wireRetries, wireRetryMin, wireRetryMax
-	r.ErrorHandler = retryablehttp.PassthroughErrorHandler
-	r.CheckRetry = neverConnected
-	return &client{http: r, egress: e}
-}
-
-// neverConnected allows another try within the attempt only where the request
-// surely never reached the receiver, and trying again may help.
-func neverConnected(ctx context.Context, _ *http.Response, err error) (bool, error) {
-	if err == nil || ctx.Err() != nil {
-		return false, nil //nolint:nilerr // whether to retry; the error itself is passed on unchanged
-	}
-	if s, ok := ctx.Value(sendingKey{}).(*sending); ok && s.parcel.Connected {
-		return false, nil
-	}
-	class, _ := classify(err)
-	return class == classRefused || class == classDNS && temporary(err), nil
 }
 
 // maxErrorText bounds what is kept of an error: a receiver can write its own
 // text into some, such as the names of its certificate.
 const maxErrorText = 1 << 10
 
-// redacted is the error without the URL that net/http puts before it, in one
-// line of bounded length that steers no terminal.
-func redacted(err error) string {
+// bare is the error without the URL that net/http puts before it.
+func bare(err error) error {
 	var u *url.Error
 	for errors.As(err, &u) {
 		err = u.Err
 	}
+	return err
+}
+
+// redacted is an error's text in one line of bounded length that steers no
+// terminal, without URLs.
+func redacted(err error) string {
+	err = bare(err)
 	text := strings.Map(func(r rune) rune {
 		if r == '\n' || r == '\r' || r == '\t' {
 			return ' '

@@ -232,6 +232,8 @@ func parseAllowed(s string) (allowed, error) {
 	return allowed{host: strings.ToLower(s)}, nil
 }
 
+var errNoURL = errors.New("give an absolute http or https URL")
+
 // ownHeaders are those the relay sends itself, or that would break a request.
 var ownHeaders = []string{
 	"Content-Type", "Content-Length", "Transfer-Encoding", "Connection", "Host", "Te", "Trailer", "Upgrade", "Expect",
@@ -259,17 +261,15 @@ func (w WebhookConfig) Validate() error {
 	if !validName.MatchString(w.Name) {
 		wrong("name", "%q must have 1 to 63 letters, digits, - and _, and begin with a letter or digit", w.Name)
 	}
-	switch u, err := url.Parse(w.URL); {
-	case err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https":
-		wrong("url", "give an absolute http or https URL")
+	switch u, err := parseURL(w.URL); {
+	case err != nil && !errors.Is(err, errNoURL):
+		wrong("url", "%w", err)
+	case err != nil || u.Scheme != "http" && u.Scheme != "https":
+		wrong("url", "%w", errNoURL)
 	case u.User != nil:
 		wrong("url", "credentials do not belong into the URL; send them with header Authorization")
 	case u.Fragment != "":
 		wrong("url", "a fragment is never sent; leave it out")
-	default:
-		if err := checkSpelling(u.Hostname()); err != nil {
-			wrong("url", "%w", err)
-		}
 	}
 	for option, secret := range map[string]string{"secret": w.Secret, "previous secret": w.PreviousSecret} {
 		if _, err := signingKey(secret); err != nil {

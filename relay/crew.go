@@ -1,12 +1,9 @@
 package relay
 
 import (
-	"context"
 	"slices"
 	"sync"
 	"time"
-
-	"github.com/userhero/relay/relay/lean"
 )
 
 // idleWorker is how long a worker waits for another delivery, and at most twice
@@ -16,10 +13,9 @@ const idleWorker = 5 * time.Second
 // crew are the workers of a lane: each makes one delivery after the other. Who
 // became idle last works next, and who has not been needed for a while goes.
 type crew struct {
-	deliver  func(task)
-	rested   func()          // called when a worker has become idle
-	attempts context.Context //nolint:containedctx // its end cuts off what is under way
-	working  sync.WaitGroup
+	deliver func(task)
+	rested  func() // called when a worker has become idle
+	working sync.WaitGroup
 
 	mu     sync.Mutex // guards everything below
 	idle   []*worker  // who became idle first comes first
@@ -31,12 +27,11 @@ type crew struct {
 // worker is one goroutine.
 type worker struct {
 	tasks chan task // of capacity 1; closed where it is to go
-	cut   lean.Cut
-	round int // in which it became idle
+	round int       // in which it became idle
 }
 
-func newCrew(attempts context.Context, deliver func(task), rested func()) *crew {
-	return &crew{deliver: deliver, rested: rested, attempts: attempts}
+func newCrew(deliver func(task), rested func()) *crew {
+	return &crew{deliver: deliver, rested: rested}
 }
 
 // take has a delivery made. One goroutine calls it, and close after that.
@@ -58,9 +53,7 @@ func (c *crew) take(t task) {
 // labour is the life of a worker, from its first delivery on.
 func (c *crew) labour(t task) {
 	w := &worker{tasks: make(chan task, 1)}
-	defer context.AfterFunc(c.attempts, w.cut.Make)()
 	for ok := true; ok; t, ok = <-w.tasks {
-		t.cut = &w.cut
 		c.deliver(t)
 		c.rest(w)
 		c.rested()

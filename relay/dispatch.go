@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/userhero/relay/queue"
-	"github.com/userhero/relay/relay/lean"
 )
 
 const (
@@ -22,7 +21,6 @@ type task struct {
 	lease    *queue.Lease
 	target   *target
 	attempts context.Context //nolint:containedctx // its end cuts the attempt off
-	cut      *lean.Cut       // made then
 }
 
 // run is the webhook's goroutine; the end of its life's lanes stops it. It ends
@@ -61,7 +59,7 @@ func (w *webhook) run(l life) {
 				w.laneFailed(ctx, timer, err)
 				continue
 			}
-			workers = newCrew(l.attempts, w.deliver, func() { w.wake(false) })
+			workers = newCrew(w.deliver, func() { w.wake(false) })
 		}
 		leases, err := w.next(ctx, lane, free)
 		if err != nil {
@@ -131,16 +129,17 @@ func (w *webhook) free(now time.Time) (n int, wait time.Duration) {
 	if !w.takesLocked() {
 		return 0, 0
 	}
-	if w.breaker.open {
-		if w.underWay > 0 {
-			return 0, 0
-		}
-		ok, wait := w.breaker.admits(now)
-		if !ok {
-			return 0, wait
-		}
-		n = 1
-	} else if n = w.window.size - w.underWay; n <= 0 {
+	ok, wait := w.breaker.admits(now)
+	switch {
+	case !ok:
+		return 0, wait
+	case w.breaker.alone() && w.underWay > 0:
+		return 0, 0
+	}
+	if n = 1; !w.breaker.alone() {
+		n = w.window.size - w.underWay
+	}
+	if n <= 0 {
 		return 0, 0
 	}
 	if w.limiter == nil {
@@ -180,8 +179,10 @@ func (w *webhook) dispatch(workers *crew, t task) {
 	now := time.Now()
 	w.mu.Lock()
 	ok := w.takesLocked()
-	if ok && w.breaker.open {
+	if ok {
 		ok, _ = w.breaker.admits(now)
+	}
+	if w.breaker.alone() {
 		ok = ok && w.underWay == 0
 	}
 	if !ok {
@@ -221,7 +222,6 @@ func (w *webhook) deliver(t task) {
 	attempt, o := t.target.attempt(ctx, message{
 		id: id, typ: d.Type, number: d.Rung + 1,
 		body: t.lease.Event.Body, trace: t.lease.Event.Trace, tracer: w.relay.tracer, started: time.Now(), // Promise 2: attempts send the stored bytes.
-		cut: t.cut,
 	})
 	stopping := w.relay.lanes.Err() != nil
 	if o.canceled {
@@ -239,6 +239,10 @@ func (w *webhook) deliver(t task) {
 	w.relay.observer.Attempted(w.name, o.class, attempt.Duration,
 		queue.TraceContext{TraceID: attempt.TraceID, SpanID: attempt.SpanID, Flags: attempt.TraceFlags})
 	ended := time.Now()
+	held := o.retryAfter > 0 && w.holdOff(ended, o.retryAfter) // before anything else: what waits must not use up a rung meanwhile
+	if held {
+		defer w.save() // so that a restart leaves the receiver alone too
+	}
 	if d.Attempts == 0 {
 		w.relay.tally.first(ended, ended.Sub(d.Created))
 	}
@@ -290,6 +294,20 @@ func (w *webhook) settle(lease *queue.Lease, err error) {
 	}
 }
 
+// holdOff leaves the receiver alone for as long as it asks, and reports whether it
+// was not being left alone before.
+func (w *webhook) holdOff(now time.Time, asked time.Duration) (begun bool) {
+	w.mu.Lock()
+	begun = !now.Before(w.breaker.hold)
+	w.breaker.holdOff(now, asked)
+	until := w.breaker.hold
+	w.mu.Unlock()
+	if begun {
+		w.relay.log.Info("a receiver asks to be left alone; nothing is sent to it until then", "webhook", w.name, "until", until.UTC())
+	}
+	return begun
+}
+
 // unused ends what was under way without an attempt.
 func (w *webhook) unused() {
 	w.mu.Lock()
@@ -308,7 +326,7 @@ func (w *webhook) succeeded(at time.Time, a queue.Attempt) {
 	w.mu.Lock()
 	w.underWay--
 	probed := w.breaker.open
-	if probed {
+	if w.breaker.alone() {
 		w.window.restart(w.underWay)
 	} else {
 		w.window.grow()

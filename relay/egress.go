@@ -7,21 +7,30 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
 	"unicode"
 
 	"code.dny.dev/ssrf"
+	"golang.org/x/net/idna"
 )
 
 // errEgress marks an address that the guard refuses.
 var errEgress = errors.New("not allowed by egress")
 
+// NAT64 writes an IPv4 address into the last four bytes of an IPv6 address of these
+// networks: the well-known one (RFC 6052), whose traffic goes to that IPv4 address,
+// and the one for local use (RFC 8215), as far as its prefixes of 96 bits go.
+var (
+	nat64      = netip.MustParsePrefix("64:ff9b::/96")
+	nat64Local = netip.MustParsePrefix("64:ff9b:1::/48")
+)
+
 // wireServer is Azure's metadata service, at a public address.
 var wireServer = netip.MustParseAddr("168.63.129.16")
-
-const dialTimeout = 10 * time.Second
 
 // egress dials public addresses, and others only where the settings allow them.
 // It judges the address that is really dialled, after the name was resolved, so
@@ -30,10 +39,12 @@ type egress struct {
 	guardian *ssrf.Guardian
 	networks []netip.Prefix
 	hosts    map[string]bool
-	guarded  net.Dialer
-	free     net.Dialer
+	guarded  net.Dialer // judges every address
+	named    net.Dialer // of a host that is allowed by name: judges whether it is Caddy's own
+	free     net.Dialer // of the proxy
 	proxy    *url.URL
-	network  dialFunc // in place of the network, in simulations
+	own      func(netip.AddrPort) bool // nil: nothing is Caddy's own
+	network  dialFunc                  // in place of the network, in simulations
 }
 
 type dialFunc = func(ctx context.Context, network, address string) (net.Conn, error)
@@ -62,12 +73,18 @@ func newEgress(c Egress) (*egress, error) {
 		}
 		e.proxy = u
 	}
-	e.guarded = e.free
+	e.guarded, e.named = e.free, e.free
 	e.guarded.Control = e.control // Guard: the address that is really dialled is judged.
+	e.named.Control = func(_, address string, _ syscall.RawConn) error {
+		if to, err := netip.ParseAddrPort(address); err == nil && e.own != nil && e.own(to) {
+			return e.judge(to)
+		}
+		return nil
+	}
 	return e, nil
 }
 
-// dial is the transport's way out.
+// dial connects to a receiver, or to the proxy if there is one.
 func (e *egress) dial(ctx context.Context, network, address string) (net.Conn, error) {
 	if e.network != nil {
 		return e.network(ctx, network, address)
@@ -76,79 +93,130 @@ func (e *egress) dial(ctx context.Context, network, address string) (net.Conn, e
 	if err != nil {
 		return nil, err
 	}
-	if e.proxy != nil && sameHost(e.proxy, address) || e.hosts[strings.ToLower(host)] {
-		return e.free.DialContext(ctx, network, address)
+	if e.proxy != nil {
+		return e.dialProxy(ctx, network, address, host)
 	}
-	return e.guarded.DialContext(ctx, network, address)
+	if e.hosts[strings.ToLower(host)] {
+		return dialFirst(ctx, &e.named, network, address)
+	}
+	return dialFirst(ctx, &e.guarded, network, address)
 }
 
-func sameHost(proxy *url.URL, address string) bool {
-	port := proxy.Port()
-	if port == "" {
-		port = map[string]string{"http": "80", "https": "443"}[proxy.Scheme]
+// dialProxy connects to the proxy, the only thing that is dialled if there is one:
+// by TLS if its URL says so. Webhooks' TLS settings are for receivers.
+func (e *egress) dialProxy(ctx context.Context, network, address, host string) (net.Conn, error) {
+	raw, err := dialFirst(ctx, &e.free, network, address)
+	if err != nil || e.proxy.Scheme != "https" {
+		return raw, err
 	}
-	return net.JoinHostPort(proxy.Hostname(), port) == address
+	over, err := secure(raw, defaultTLS(), address)
+	if err == nil {
+		err = over.HandshakeContext(ctx)
+	}
+	if err != nil {
+		_ = raw.Close()
+		return nil, fmt.Errorf("TLS with the proxy %s: %w", host, err)
+	}
+	return over, nil
 }
 
 // control judges an address right before it is dialled.
-func (e *egress) control(network, address string, conn syscall.RawConn) error {
+func (e *egress) control(_, address string, _ syscall.RawConn) error {
 	to, err := netip.ParseAddrPort(address)
 	if err != nil {
 		return fmt.Errorf("%w: %q is no address", errEgress, address)
 	}
+	return e.judge(to)
+}
+
+// judge refuses addresses that are not public, unless they are allowed. Behind
+// NAT64 it is the IPv4 address inside that is reached, so that is judged: allowing
+// the IPv6 form of a private address would allow no more than its IPv4 form does.
+func (e *egress) judge(to netip.AddrPort) error {
+	if e.own != nil && e.own(to) { // Guard: what can stop Caddy is no receiver.
+		return fmt.Errorf("%w: %s is Caddy's own admin endpoint, which could stop Caddy", errEgress, to)
+	}
 	addr := to.Addr().Unmap()
-	for _, n := range e.networks {
-		if n.Contains(addr.WithZone("")) {
-			return nil
-		}
+	reached := addr
+	if bare := addr.WithZone(""); nat64.Contains(bare) || nat64Local.Contains(bare) {
+		b := bare.As16()
+		reached = netip.AddrFrom4([4]byte(b[12:]))
 	}
-	// A network never contains a zoned address, so lists do not see them.
-	if addr.Zone() == "" && addr != wireServer && e.guardian.Safe(network, netip.AddrPortFrom(addr, to.Port()).String(), conn) == nil {
+	if nat64Local.Contains(addr.WithZone("")) && !e.allowed(addr) {
+		return notPublic(addr, addr)
+	}
+	if e.allowed(reached) || e.public(reached, to.Port()) {
 		return nil
 	}
-	return fmt.Errorf("%w: %s is not a public address; where it is meant, add \"allow %s\" to the egress block", errEgress, addr, addr.WithZone(""))
+	return notPublic(addr, reached)
 }
 
-// target judges what is written as an address, before a name is resolved or a
-// proxy does that. Names are the proxy's to resolve and judge.
+func (e *egress) allowed(addr netip.Addr) bool {
+	return slices.ContainsFunc(e.networks, func(n netip.Prefix) bool { return n.Contains(addr.WithZone("")) })
+}
+
+// public reports whether the guardian lets an address pass. Networks never contain
+// an address with a zone, so it would let every such address pass.
+func (e *egress) public(addr netip.Addr, port uint16) bool {
+	return addr.Zone() == "" && addr != wireServer && e.guardian.Safe(networkOf(addr), netip.AddrPortFrom(addr, port).String(), nil) == nil
+}
+
+// notPublic says what to allow: the address that is reached.
+func notPublic(addr, reached netip.Addr) error {
+	behind := ""
+	if addr != reached {
+		behind = fmt.Sprintf(", which NAT64 reaches as %s,", addr)
+	}
+	return fmt.Errorf("%w: %s%s is not a public address; if it is meant, add \"allow %s\" to the egress block", errEgress, reached, behind, reached.WithZone(""))
+}
+
+// target judges a host that is written as an address, before a proxy is asked.
+// Names are the proxy's to resolve and judge.
 func (e *egress) target(u *url.URL) error {
-	host := u.Hostname()
-	if err := checkSpelling(host); err != nil { // Guard: hosts that are read in several ways are refused.
-		return fmt.Errorf("%w: %w", errEgress, err)
+	addr, err := netip.ParseAddr(u.Hostname())
+	if err != nil || e.proxy == nil {
+		return nil //nolint:nilerr // a name, or judged when it is dialled
 	}
-	if e.proxy == nil {
-		return nil // judged when it is dialled
-	}
-	addr, err := netip.ParseAddr(host)
+	port, err := strconv.ParseUint(u.Port(), 10, 16)
 	if err != nil {
-		return nil //nolint:nilerr // a name
+		port = map[string]uint64{"http": 80, "https": 443}[u.Scheme]
 	}
-	return e.control(networkOf(addr.Unmap()), netip.AddrPortFrom(addr, 443).String(), nil)
+	return e.judge(netip.AddrPortFrom(addr, uint16(port)))
 }
 
-// checkSpelling refuses hosts that some programs read as another address than
+// asciiHost is a URL's host in ASCII, as it is looked up and goes out (UTS 46), or
+// why it is none. It refuses hosts that some programs read as another address than
 // others do: 2130706433, 0x7f.1, 0177.0.0.1 and 127.1 are 127.0.0.1 to many, and
-// full-width digits become plain ones on the way. No host name ends with a label
-// that is a number (RFC 1123 §2.1; WHATWG URL, "ends in a number").
-func checkSpelling(host string) error {
+// ①②⑦.0.0.1 becomes it on the way. No host name ends with a label that is a number
+// (RFC 1123 §2.1; WHATWG URL, "ends in a number").
+func asciiHost(u *url.URL) (string, error) {
+	host, ascii := u.Hostname(), u.Hostname()
 	if _, err := netip.ParseAddr(host); err == nil {
-		return nil
+		return strings.TrimSuffix(u.Host, ":"), nil
 	}
-	for _, r := range host {
-		if r > unicode.MaxASCII && unicode.Is(unicode.Nd, r) || strings.ContainsRune("。．｡", r) {
-			return fmt.Errorf("%q has digits or dots that are not ASCII; write them plainly", host)
+	for i := range len(host) {
+		if host[i] <= unicode.MaxASCII {
+			continue
 		}
+		var err error
+		if ascii, err = idna.Lookup.ToASCII(host); err != nil { // Guard: hosts are judged as they go out.
+			return "", fmt.Errorf("%q is no host name: %w", host, err)
+		}
+		break
 	}
-	name := strings.TrimSuffix(host, ".")
+	name := strings.TrimSuffix(ascii, ".")
 	last := strings.ToLower(name[strings.LastIndexByte(name, '.')+1:])
 	number := strings.Trim(last, "0123456789") == ""
 	if hex, ok := strings.CutPrefix(last, "0x"); ok {
 		number = strings.Trim(hex, "0123456789abcdef") == ""
 	}
-	if number {
-		return fmt.Errorf("%q is an address in a spelling that is read in several ways; write four decimal numbers, such as 192.0.2.1", host)
+	if number { // Guard: hosts that are read in several ways are refused.
+		return "", fmt.Errorf("%q is an address in a spelling that is read in several ways; write four decimal numbers, such as 192.0.2.1", host)
 	}
-	return nil
+	if port := u.Port(); port != "" {
+		return ascii + ":" + port, nil // an empty port is none
+	}
+	return ascii, nil
 }
 
 func networkOf(a netip.Addr) string {

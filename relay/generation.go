@@ -39,7 +39,7 @@ func (r *Relay) Attach(c Config) (*Generation, error) {
 			if g.client, err = newClient(c.Egress); err != nil {
 				return nil, fmt.Errorf("egress: %w", err)
 			}
-			g.client.egress.network = r.dial
+			g.client.egress.network, g.client.egress.own = r.dial, r.own
 		}
 	}
 	if err := r.apply(g); err != nil {

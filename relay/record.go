@@ -41,6 +41,8 @@ type record struct {
 	Told        told      `json:"told,omitzero"`
 	LastSuccess time.Time `json:"last_success,omitzero"`
 	LastAttempt time.Time `json:"last_attempt,omitzero"`
+	// HeldUntil is when the receiver may be asked again, by its Retry-After.
+	HeldUntil time.Time `json:"held_until,omitzero"`
 	// LastAnswer is what came of the attempt at LastAttempt.
 	LastAnswer Answer `json:"last_answer,omitzero"`
 	// Hours is the tally of the last day as it was when the record was stored.

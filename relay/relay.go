@@ -19,6 +19,7 @@ import (
 	"log/slog"
 	"maps"
 	"net"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -44,6 +45,9 @@ type Options struct {
 	// Dial, unless nil, is the network: receivers are dialled with it and not
 	// with the guarded dialer. It is for simulations, whose network is in memory.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+	// Own, unless nil, reports whether an address is one that could stop the process,
+	// such as Caddy's admin endpoint. Nothing is sent there, whatever is allowed.
+	Own func(netip.AddrPort) bool
 	// Tracer makes the spans. Nil makes none; receivers then get a traceparent
 	// that continues the request's trace, or begins one.
 	Tracer trace.Tracer
@@ -64,6 +68,7 @@ type Relay struct {
 	agent     string
 	client    *client // nil: each generation's own
 	dial      dialFunc
+	own       func(netip.AddrPort) bool
 	feed      feed
 
 	// lanes ends the webhooks' goroutines, attempts what they have under way.
@@ -96,7 +101,7 @@ var errDeleted = errors.New("the webhook is being deleted")
 // New makes a relay; nothing runs before Start.
 func New(o Options) *Relay {
 	r := &Relay{
-		queue: o.Queue, log: o.Logger, observer: o.Observer, tracer: o.Tracer, client: o.client, dial: o.Dial,
+		queue: o.Queue, log: o.Logger, observer: o.Observer, tracer: o.Tracer, client: o.client, dial: o.Dial, own: o.Own,
 		agent:     "UserHero-Relay/" + o.Version,
 		producing: starting(o.Tracer, producer, sendOperation),
 		webhooks:  make(map[string]*webhook),
@@ -287,6 +292,9 @@ type WebhookStatus struct {
 	// NextProbe is the earliest time of the next probe, where the breaker is
 	// open; zero where it is closed, or a probe is under way.
 	NextProbe time.Time
+	// HeldUntil is until when nothing is sent, because the receiver asked for that
+	// with Retry-After; zero if it did not.
+	HeldUntil time.Time
 	Counts    Counts
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptrace"
 	"strings"
 	"sync"
 	"testing"
@@ -36,6 +37,9 @@ type receivers struct {
 }
 
 func (rs *receivers) RoundTrip(r *http.Request) (*http.Response, error) {
+	if trace := httptrace.ContextClientTrace(r.Context()); trace != nil && trace.GotConn != nil {
+		trace.GotConn(httptrace.GotConnInfo{})
+	}
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
 		return nil, err
@@ -73,7 +77,7 @@ func startOn(t *testing.T, q queue.Queue, rs *receivers, c Config) (r *Relay, st
 	if err != nil {
 		t.Fatal(err)
 	}
-	r = New(Options{Queue: q, Version: "1.2.3", client: newClientOn(complete{rs}, e)})
+	r = New(Options{Queue: q, Version: "1.2.3", client: &client{transport: rs, egress: e}})
 	if err := r.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -180,7 +184,7 @@ func TestRequestsCarryTheDocumentedHeaders(t *testing.T) {
 				sg, _ := newSigner("s")
 				want["X-UserHero-Signature"] = sg.signature([]byte(`{}`))
 				want["webhook-signature"] = sg.standardSignature(id, s.at.Unix(), []byte(`{}`))
-				want["Authorization"] = "Bearer canary"
+				want["authorization"] = "Bearer canary" // spelled as it was configured
 				want["X-UserHero-Delivery"] = id
 				attempts, err := r.Queue().Attempts(t.Context(), queue.DeliveryID{Event: receipt.Event.ID, Webhook: 1})
 				if err != nil || strings.Contains(fmt.Sprint(attempts), "canary") {

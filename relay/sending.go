@@ -1,120 +1,119 @@
 package relay
 
 import (
-	"bytes"
 	"context"
-	"io"
+	"errors"
+	"maps"
+	"net"
 	"net/http"
 	"net/http/httptrace"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
-	"sync/atomic"
-	"time"
 
 	"github.com/hashicorp/go-retryablehttp"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/userhero/relay/queue"
-	"github.com/userhero/relay/relay/lean"
 )
 
-// sending is an attempt on its way: the requests it makes, their context, and
-// what they take along in it. Header and body go beside http.Client, which would
-// copy them for redirects that are never followed.
+// sending is one request of an attempt, with its quick retries. It lives as long
+// as they do and is the http.RoundTripper of its own client, so that what it learns
+// of one request never counts for another.
 //
-// As a context it is what context.WithDeadlineCause makes of the attempt's. But
-// timer and channel are only made for somebody who asks for Done, and over a
-// connection that is open nobody does: there the deadline is the connection's.
-// Then nobody else has kept it either, and the target's next attempt has it.
+// The header is put on the request here, below http.Client, which would copy it
+// for redirects that are never followed.
 type sending struct {
-	context.Context // the attempt's: ends it early, uncounted
+	target *target
+	tracer trace.Tracer // nil: no spans
+	body   []byte
+	fields []queue.Header // of its requests' header
 
-	deadline time.Time
-	target   *target
-	request  retryablehttp.Request
-	parcel   lean.Parcel
-	wire     wire
-	whole    atomic.Pointer[whole] // nil: nobody has asked for Done
+	// connected says that the request under way has a connection: from then on the
+	// receiver may have seen it.
+	connected bool
+	// securing says that it has a connection, and that TLS is being agreed on.
+	securing bool
+	sent     int // requests so far
+
+	// span is that of the request under way. learnt are attributes that it gets at
+	// its end, all at once.
+	span   trace.Span
+	learnt []attribute.KeyValue
 }
 
-// whole is a context with timer and channel.
-type whole struct {
-	context.Context
-	cancel context.CancelFunc
+func newSending(t *target, m message, present bool, a *queue.Attempt) *sending {
+	return &sending{target: t, tracer: m.tracer, body: m.body, fields: t.fill(m, present, a)}
 }
 
-type sendingKey struct{}
-
-func newSending(t *target) *sending {
-	s := &sending{target: t}
-	s.request.Request = t.request.WithContext(s)
-	s.parcel = lean.Parcel{To: t.place, Header: slices.Clone(t.fields)}
-	s.wire.prepare()
-	return s
+// do sends the request.
+func (s *sending) do(ctx context.Context) (*http.Response, error) {
+	request := retryablehttp.Request{Request: s.target.request.WithContext(ctx)}
+	if err := request.SetBody(s.body); err != nil {
+		return nil, err
+	}
+	client := retryablehttp.Client{
+		HTTPClient: &http.Client{
+			Transport:     s,
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }, // Guard: redirects are answers.
+		},
+		RetryMax: wireRetries, RetryWaitMin: wireRetryMin, RetryWaitMax: wireRetryMax,
+		Backoff:      retryablehttp.DefaultBackoff,
+		ErrorHandler: retryablehttp.PassthroughErrorHandler,
+		CheckRetry:   s.mayRetry,
+	}
+	return client.Do(&request)
 }
 
-// begin is the sending of one attempt; end must follow.
-func (t *target) begin(ctx context.Context, m message) *sending {
-	s := t.sendings.Get().(*sending)
-	s.Context, s.deadline = ctx, m.started.Add(t.config.Timeout)
-	s.parcel.Body, s.parcel.Cut = m.body, m.cut
-	s.wire.tracer, s.wire.sent = m.tracer, 0
-	return s
+// mayRetry allows another request within the attempt only if this one surely never
+// reached the receiver, for it had no connection, and if trying again may help.
+func (s *sending) mayRetry(ctx context.Context, _ *http.Response, err error) (bool, error) {
+	if err == nil || ctx.Err() != nil || s.connected {
+		return false, nil //nolint:nilerr // whether to retry; the error itself is passed on unchanged
+	}
+	switch classify(err) {
+	case classRefused:
+		return true, nil
+	case classReset: // of a connection that was about to be made
+		var op *net.OpError
+		return errors.As(err, &op) && op.Op == "dial", nil
+	case classDNS:
+		return temporary(err), nil
+	}
+	return false, nil
 }
 
-// end ends the context, or keeps it for the next attempt.
-func (s *sending) end() {
-	if w := s.whole.Load(); w != nil {
-		w.cancel()
-		return
+// RoundTrip implements http.RoundTripper. It has no CloseIdleConnections:
+// go-retryablehttp calls that after every failure, and would close connections to
+// receivers that are well.
+func (s *sending) RoundTrip(r *http.Request) (*http.Response, error) {
+	s.connected, s.securing = false, false
+	if s.tracer != nil {
+		return s.traced(r)
 	}
-	if !s.parcel.Reused {
-		return
-	}
-	s.Context, s.parcel.Body, s.parcel.Cut, s.wire.span = nil, nil, nil, nil
-	s.target.sendings.Put(s)
+	return s.roundTrip(r, &httptrace.ClientTrace{
+		GotConn:           func(httptrace.GotConnInfo) { s.connected = true },
+		TLSHandshakeStart: func() { s.securing = true },
+	})
 }
 
-// Deadline implements context.Context.
-func (s *sending) Deadline() (time.Time, bool) { return s.deadline, true }
-
-// Done implements context.Context.
-func (s *sending) Done() <-chan struct{} {
-	if s.whole.Load() == nil {
-		ctx, cancel := context.WithDeadlineCause(s.Context, s.deadline, errTimeout)
-		if !s.whole.CompareAndSwap(nil, &whole{ctx, cancel}) {
-			cancel() // somebody asks at the same time
-		}
-	}
-	return s.whole.Load().Done()
+// roundTrip sends the request with the sending's header.
+func (s *sending) roundTrip(r *http.Request, follow *httptrace.ClientTrace) (*http.Response, error) {
+	own := r.Header // http.Client's: the user and password of a URL
+	r = r.WithContext(httptrace.WithClientTrace(r.Context(), follow))
+	r.Header = s.header()
+	maps.Copy(r.Header, own)
+	return s.target.client.transport.RoundTrip(r)
 }
 
-// Err implements context.Context.
-func (s *sending) Err() error {
-	if w := s.whole.Load(); w != nil {
-		return w.Err()
+// progress says how far a request came that has no connection.
+func (s *sending) progress() string {
+	if s.securing {
+		return ": the receiver does not answer the start of TLS; " + helloAdvice
 	}
-	if err := s.Context.Err(); err != nil {
-		return err
-	}
-	if !time.Now().Before(s.deadline) {
-		return context.DeadlineExceeded
-	}
-	return nil
-}
-
-// Value implements context.Context.
-func (s *sending) Value(key any) any {
-	switch key.(type) {
-	case sendingKey:
-		return s
-	case lean.ParcelKey:
-		return &s.parcel
-	}
-	if w := s.whole.Load(); w != nil {
-		return w.Value(key)
-	}
-	return s.Context.Value(key)
+	return ""
 }
 
 // The fields whose values each attempt has of its own.
@@ -130,8 +129,7 @@ const (
 	ownFields
 )
 
-// ownNames are written as they are documented; over HTTP/1.1 receivers see them
-// so.
+// ownNames are spelled as they are documented, and go out so.
 var ownNames = [ownFields]string{
 	ownEvent:       "X-UserHero-Event",
 	ownDelivery:    "X-UserHero-Delivery",
@@ -143,52 +141,67 @@ var ownNames = [ownFields]string{
 	ownTraceparent: headerTraceparent,
 }
 
-// prepare makes the header that attempts have, but for the values that are
-// their own.
-func (t *target) prepare() {
+// template is the header of a webhook's requests, by name: attempts fill in the
+// values of their own fields.
+type template struct {
+	fields     []queue.Header
+	own        [ownFields]int // where an attempt's own are
+	configured []bool         // of each field: it was configured, and may be a secret
+}
+
+func newTemplate(w WebhookConfig, userAgent string) (t template) {
 	type field struct {
-		lean.Field
+		queue.Header
 		own        int // -1: the same for every attempt
 		configured bool
 	}
 	fields := []field{
-		{Field: lean.Field{Name: "Content-Type", Value: "application/json"}, own: -1},
-		{Field: lean.Field{Name: "User-Agent", Value: t.userAgent}, own: -1},
+		{Header: queue.Header{Name: "Content-Type", Value: "application/json"}, own: -1},
+		{Header: queue.Header{Name: "User-Agent", Value: userAgent}, own: -1},
 	}
-	for name, values := range t.config.Header {
+	accept := queue.Header{Name: "Accept", Value: "*/*"} // some firewalls answer 403 to requests without one
+	for name, values := range w.Header {
+		if strings.EqualFold(name, accept.Name) {
+			accept.Name = ""
+		}
 		for _, v := range values {
-			fields = append(fields, field{Field: lean.Field{Name: http.CanonicalHeaderKey(name), Value: v}, own: -1, configured: true})
+			fields = append(fields, field{Header: queue.Header{Name: name, Value: v}, own: -1, configured: true})
 		}
 	}
+	if accept.Name != "" {
+		fields = append(fields, field{Header: accept, own: -1})
+	}
 	for own, name := range ownNames {
-		if t.secret != nil || own != ownStandard && own != ownSignature {
-			fields = append(fields, field{Field: lean.Field{Name: name}, own: own})
+		if w.Secret != "" || own != ownStandard && own != ownSignature {
+			fields = append(fields, field{Header: queue.Header{Name: name}, own: own})
 		}
 	}
 	slices.SortStableFunc(fields, func(a, b field) int { return strings.Compare(a.Name, b.Name) })
 	for i, f := range fields {
-		t.fields, t.configured = append(t.fields, f.Field), append(t.configured, f.configured)
+		t.fields, t.configured = append(t.fields, f.Header), append(t.configured, f.configured)
 		if f.own >= 0 {
 			t.own[f.own] = i
 		}
 	}
+	return t
 }
 
-// write puts into the header what one attempt has of its own.
-func (s *sending) write(m message, present bool, a *queue.Attempt) {
-	t := s.target
-	header := s.parcel.Header[:len(t.fields)]
+// fill returns the header of one request.
+func (t *target) fill(m message, present bool, a *queue.Attempt) []queue.Header {
+	fields := make([]queue.Header, len(t.template.fields), len(t.template.fields)+2)
+	copy(fields, t.template.fields)
+	own := &t.template.own
 	var text strings.Builder // of all values: they are kept and let go together
 	text.Grow(192)
 	var room [128]byte
-	set := func(own int, value []byte) {
+	set := func(i int, value []byte) {
 		begin := text.Len()
 		text.Write(value)
-		header[t.own[own]].Value = text.String()[begin:]
+		fields[own[i]].Value = text.String()[begin:]
 	}
-	header[t.own[ownEvent]].Value = m.typ
-	header[t.own[ownDelivery]].Value = m.id
-	header[t.own[ownID]].Value = m.id
+	fields[own[ownEvent]].Value = m.typ
+	fields[own[ownDelivery]].Value = m.id
+	fields[own[ownID]].Value = m.id
 	timestamp := m.started.Unix()
 	set(ownAttempt, strconv.AppendInt(room[:0], int64(m.number), 10))
 	set(ownTimestamp, strconv.AppendInt(room[:0], timestamp, 10))
@@ -205,71 +218,97 @@ func (s *sending) write(m message, present bool, a *queue.Attempt) {
 	}
 	set(ownTraceparent, appendTraceparent(room[:0], a.TraceID, a.SpanID, a.TraceFlags))
 	if m.test {
-		header = append(header, lean.Field{Name: "X-UserHero-Test", Value: "true"})
+		fields = append(fields, queue.Header{Name: "X-UserHero-Test", Value: "true"})
 	}
 	if m.tracer == nil && m.trace.State != "" {
-		header = append(header, lean.Field{Name: headerTracestate, Value: m.trace.State})
+		fields = append(fields, queue.Header{Name: headerTracestate, Value: m.trace.State})
 	}
-	s.parcel.Header = header
+	return fields
 }
 
-// propagate has a request carry the context of its span.
+// propagate has the request carry the context of its span.
 func (s *sending) propagate(traceparent, tracestate string) {
-	header := s.parcel.Header
-	header[s.target.own[ownTraceparent]].Value = traceparent
-	if last := len(header) - 1; header[last].Name == headerTracestate {
-		header = header[:last] // of the request before
+	s.fields[s.target.template.own[ownTraceparent]].Value = traceparent
+	if last := len(s.fields) - 1; s.fields[last].Name == headerTracestate {
+		s.fields = s.fields[:last] // of the request before
 	}
 	if tracestate != "" {
-		header = append(header, lean.Field{Name: headerTracestate, Value: tracestate})
+		s.fields = append(s.fields, queue.Header{Name: headerTracestate, Value: tracestate})
 	}
-	s.parcel.Header = header
+}
+
+// header is the fields as net/http has them, with the names spelled as they are.
+func (s *sending) header() http.Header {
+	h := make(http.Header, len(s.fields))
+	values := make([]string, len(s.fields))
+	for i, f := range s.fields {
+		values[i] = f.Value
+		if before := h[f.Name]; before != nil {
+			h[f.Name] = append(before, f.Value)
+		} else {
+			h[f.Name] = values[i : i+1 : i+1]
+		}
+	}
+	return h
 }
 
 // RedactedValue stands for the value of a configured header in the attempt log.
 const RedactedValue = "[redacted]"
 
-// logged is the header as the attempt log keeps it.
+// logged is the header of the last request as the attempt log keeps it. Nothing is
+// sent after it.
 func (s *sending) logged() []queue.Header {
-	list := make([]queue.Header, len(s.parcel.Header))
-	for i, f := range s.parcel.Header {
-		list[i] = queue.Header(f)
-		if i < len(s.target.configured) && s.target.configured[i] {
-			list[i].Value = RedactedValue // Guard: values of configured headers are not kept.
+	for i, configured := range s.target.template.configured {
+		if configured {
+			s.fields[i].Value = RedactedValue // Guard: values of configured headers are not kept.
 		}
 	}
-	return list
+	return s.fields
 }
 
-// complete is a transport that takes header and body of a request from the
-// request itself: it puts them there.
-type complete struct{ inner http.RoundTripper }
+// parseURL reads a webhook's URL as it goes out. Its host is in ASCII; what RFC
+// 3986 forbids raw in the path and the query is percent-encoded, and what is
+// encoded already stays, byte for byte. The error is errNoURL, or why the host is
+// refused: then the URL is returned too.
+func parseURL(s string) (*url.URL, error) {
+	u, err := url.Parse(encodeURL(s))
+	if err != nil || u.Host == "" {
+		return nil, errNoURL
+	}
+	host, err := asciiHost(u)
+	if err == nil {
+		u.Host = host
+	}
+	return u, err
+}
 
-// RoundTrip implements http.RoundTripper. What http.Client has put into the
-// request's own header (the user and password of a URL) counts where the
-// attempt's has nothing of that name.
-func (c complete) RoundTrip(r *http.Request) (*http.Response, error) {
-	ctx := r.Context()
-	s := ctx.Value(sendingKey{}).(*sending)
-	p, trace := &s.parcel, s.following()
-	follow := trace.GotConn
-	trace.GotConn = func(i httptrace.GotConnInfo) {
-		if p.Connected = true; follow != nil {
-			follow(i)
+// encodeURL encodes what may not stand raw behind the host.
+func encodeURL(s string) string {
+	_, rest, ok := strings.Cut(s, "://")
+	if !ok {
+		return s
+	}
+	i := strings.IndexAny(rest, "/?#")
+	if i < 0 {
+		return s
+	}
+	behind := rest[i:]
+	b := []byte(s[:len(s)-len(behind)])
+	for i := range len(behind) {
+		c := behind[i]
+		switch {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', strings.IndexByte("-._~!$&'()*+,;=:@/?#", c) >= 0,
+			c == '%' && i+2 < len(behind) && isHex(behind[i+1]) && isHex(behind[i+2]),
+			c < ' ', c == 0x7f: // url.Parse refuses control characters
+			b = append(b, c)
+		default:
+			const digits = "0123456789ABCDEF"
+			b = append(b, '%', digits[c>>4], digits[c&15])
 		}
 	}
-	whole := r.WithContext(httptrace.WithClientTrace(ctx, &trace))
-	whole.Header = make(http.Header, len(p.Header))
-	for _, f := range p.Header {
-		whole.Header[f.Name] = append(whole.Header[f.Name], f.Value)
-	}
-	for name, values := range r.Header {
-		if _, ok := whole.Header[name]; !ok {
-			whole.Header[name] = values
-		}
-	}
-	whole.ContentLength = int64(len(p.Body))
-	whole.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(p.Body)), nil }
-	whole.Body, _ = whole.GetBody() // never fails
-	return c.inner.RoundTrip(whole)
+	return string(b)
+}
+
+func isHex(c byte) bool {
+	return '0' <= c && c <= '9' || 'a' <= c && c <= 'f' || 'A' <= c && c <= 'F'
 }

@@ -60,7 +60,9 @@ func (t TLS) compile() (*tls.Config, TLSStatus, error) {
 		if err != nil {
 			return nil, s, fmt.Errorf("client certificate: %w", err)
 		}
-		c.Certificates = []tls.Certificate{pair}
+		// Shown whatever authorities the receiver lists: many lists are incomplete, and
+		// crypto/tls would then show none.
+		c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &pair, nil }
 		s.Certificate = certificateStatus(pair.Leaf)
 	}
 	if t.CA != "" {

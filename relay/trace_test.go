@@ -83,11 +83,6 @@ func TestRequestSpansTellFailuresApart(t *testing.T) {
 		return nil, &net.OpError{Op: "dial", Err: &net.DNSError{Err: "no such host", Name: "nowhere.example", IsNotFound: true}}
 	})
 
-	general, err := newClientBy(newGeneralTransport, Egress{Allow: []string{"127.0.0.1"}})
-	if err != nil {
-		t.Fatal(err)
-	}
-
 	for _, c := range []struct {
 		name, url string
 		transport http.RoundTripper // nil: the real one
@@ -97,8 +92,6 @@ func TestRequestSpansTellFailuresApart(t *testing.T) {
 		events    string
 	}{
 		{"answered", answering, nil, "", "200", 1, "connect start, connect done, request written, first byte"},
-		{"answered over net/http", answering, general.http.HTTPClient.Transport.(roundTripper).inner, "", "200", 1, "connect start, connect done, request written, first byte"},
-		{"refused over net/http", refusing, general.http.HTTPClient.Transport.(roundTripper).inner, "refused", "", 1 + wireRetries, "connect start, connect done"},
 		{"a redirect", redirecting, nil, "302", "302", 1, "connect start, connect done, request written, first byte"},
 		{"refused", refusing, nil, "refused", "", 1 + wireRetries, "connect start, connect done"},
 		{"reset", resetting, nil, "reset", "", 1, "connect start, connect done, request written"},
@@ -116,7 +109,7 @@ func TestRequestSpansTellFailuresApart(t *testing.T) {
 				t.Fatal(err)
 			}
 			if c.transport != nil {
-				cl = newClientOn(c.transport, cl.egress)
+				cl.transport = c.transport
 			}
 			to, err := newTarget(WebhookConfig{URL: c.url + "?token=canary", Timeout: quick}, cl, "test")
 			if err != nil {
@@ -184,7 +177,7 @@ func TestRequestSpansDoNotMix(t *testing.T) {
 	}))
 	t.Cleanup(receiver.Close)
 	tracer, spans := recording(t)
-	to := newSendingTarget(t, receiver.URL)
+	to := targetFor(t, WebhookConfig{URL: receiver.URL, Secret: "s", Timeout: time.Minute, Header: http.Header{"authorization": {"canary"}}}, Egress{Allow: []string{"127.0.0.1"}})
 	var all sync.WaitGroup
 	const workers, each = 8, 50
 	for w := range workers {

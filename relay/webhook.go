@@ -73,6 +73,9 @@ func newWebhook(r *Relay, s queue.Webhook, rec record) *webhook {
 		storing:   make(turn, 1),
 	}
 	w.tally.restore(rec.Hours)
+	if now := time.Now(); now.Before(rec.HeldUntil) {
+		w.breaker.holdOff(now, rec.HeldUntil.Sub(now))
+	}
 	if rec.State == Failing {
 		// A clock that was set back since must not put the next probe off.
 		w.breaker.lastTime = rec.LastAttempt
@@ -137,10 +140,17 @@ func (w *webhook) configure(ctx context.Context, t *target) error {
 	defer w.storing.release()
 	w.mu.Lock()
 	before := w.stateLocked()
-	if t == nil || w.target == nil || t.config.Filter != w.target.config.Filter {
+	former := w.target
+	if t == nil || former == nil || t.config.Filter != former.config.Filter {
 		w.filterErrors = FilterErrors{}
 	}
 	w.target = t
+	if t != nil && former != nil {
+		t.inherit(former)
+		if t.config.URL != former.config.URL {
+			w.breaker.hold = time.Time{} // another receiver has not asked for it
+		}
+	}
 	if t != nil {
 		w.window.set(t.config.Concurrency)
 		w.limiter = newLimiter(t.config.Rate, w.limiter)
@@ -201,7 +211,7 @@ func newLimiter(r Rate, old *rate.Limiter) *rate.Limiter {
 
 func (w *webhook) putOnce(ctx context.Context) error {
 	w.mu.Lock()
-	w.record.Hours = w.tally.stored()
+	w.record.Hours, w.record.HeldUntil = w.tally.stored(), w.breaker.hold.UTC()
 	data := w.record.encode()
 	w.mu.Unlock()
 	stored, err := w.relay.queue.PutWebhook(ctx, queue.Webhook{
@@ -444,7 +454,7 @@ func (w *webhook) setByOwner(ctx context.Context, to, reason, who string) error 
 	}
 	if to == Active {
 		w.mu.Lock()
-		w.breaker = breaker{lastTime: w.breaker.lastTime}
+		w.breaker.reset()
 		w.window.restart(w.underWay)
 		w.mu.Unlock()
 	}
@@ -466,7 +476,7 @@ func (w *webhook) setByOwner(ctx context.Context, to, reason, who string) error 
 }
 
 // probeNow lets the next probe out at once, because somebody who may know that
-// the receiver is back asks for it.
+// the receiver is back asks for it. A receiver that asked for time gets it.
 func (w *webhook) probeNow() {
 	w.mu.Lock()
 	w.breaker.probe = time.Time{}
@@ -493,6 +503,9 @@ func (w *webhook) status(c queue.Counts) WebhookStatus {
 	}
 	if s.Probing = w.breaker.open && w.takesLocked(); s.Probing && !w.breaker.probing {
 		s.NextProbe = w.breaker.probe
+	}
+	if time.Now().Before(w.breaker.hold) {
+		s.HeldUntil = w.breaker.hold
 	}
 	if !w.takesLocked() {
 		s.Counts.Held, s.Counts.Pending, s.Counts.Retrying = c.Waiting(), 0, 0

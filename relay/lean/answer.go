@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/textproto"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -16,8 +17,8 @@ import (
 	"golang.org/x/net/http/httpguts"
 )
 
-// ErrAnswer marks what came back and is no proper answer of HTTP/1.1, or too
-// much of one.
+// ErrAnswer marks what came back and is no answer of HTTP/1.1 with a whole head, or
+// a body that is not framed as it says.
 var ErrAnswer = errors.New("not a proper HTTP answer")
 
 func improper(format string, a ...any) error {
@@ -33,6 +34,10 @@ type answer struct {
 	code   int
 	minor  int // of HTTP/1.x
 	header http.Header
+	// proper is false if readers may disagree about the head, or about where the body
+	// ends. Then header has those fields that are some, and the connection does not
+	// serve again.
+	proper bool
 	// length is the body's; 0 where there is none, -1 where its end is told by
 	// chunks or by the end of the connection.
 	length    int64
@@ -49,31 +54,38 @@ func (a *answer) proto() string {
 }
 
 // readHead reads interim answers and the head of the answer.
-func (c *conn) readHead(trace *httptrace.ClientTrace, budget int, into *fields) (answer, error) {
+func (c *conn) readHead(trace *httptrace.ClientTrace, budget int) (answer, error) {
 	if _, err := c.r.Peek(1); err != nil {
-		return answer{}, brokenOff(err)
+		err = brokenOff(err)
+		if errors.Is(err, io.ErrUnexpectedEOF) {
+			err = fmt.Errorf("%w: %w", errHungUp, err)
+		}
+		return answer{}, err
 	}
 	if trace != nil && trace.GotFirstResponseByte != nil {
 		trace.GotFirstResponseByte()
 	}
-	return readAnswer(c.r, budget, into)
+	return readAnswer(c.r, budget)
 }
 
-func readAnswer(r *bufio.Reader, budget int, into *fields) (answer, error) {
+func readAnswer(r *bufio.Reader, budget int) (answer, error) {
 	const begin = "HTTP/"
 	if first, _ := r.Peek(min(r.Buffered(), len(begin))); !strings.HasPrefix(begin, string(first)) {
 		return answer{}, improper("it begins with %q", first)
 	}
 	lines := lineReader{r: r, left: budget}
+	proper := true
 	for range maxInterim + 1 {
-		a, err := lines.answer(into)
+		a, err := lines.answer()
 		if err != nil {
 			return answer{}, err
 		}
+		proper = proper && a.proper
 		// 101 is final: what follows is no HTTP any more.
 		if a.code >= 200 || a.code == http.StatusSwitchingProtocols {
-			a.left = lines.left
-			return a, a.frame()
+			a.left, a.proper = lines.left, proper
+			a.frame()
+			return a, nil
 		}
 	}
 	return answer{}, improper("more than %d interim answers", maxInterim)
@@ -115,7 +127,7 @@ func (l *lineReader) line() ([]byte, error) {
 }
 
 // answer reads a status line and the fields behind it.
-func (l *lineReader) answer(into *fields) (a answer, err error) {
+func (l *lineReader) answer() (a answer, err error) {
 	line, err := l.line()
 	if err != nil {
 		return a, err
@@ -123,8 +135,7 @@ func (l *lineReader) answer(into *fields) (a answer, err error) {
 	if a.code, a.minor, a.status, err = parseStatusLine(line); err != nil {
 		return a, err
 	}
-	err = l.fields(into)
-	a.header = into.header
+	a.header, a.proper, err = l.fields()
 	return a, err
 }
 
@@ -158,48 +169,26 @@ func parseStatusLine(line []byte) (code, minor int, status string, err error) {
 	return code, int(line[7] - '0'), string(rest), nil
 }
 
-// fields is room for the fields of a head, used for one after the other.
-type fields struct {
-	header http.Header
-	values []string // each field's are a stretch of these
-}
-
-// empty makes room.
-func (f *fields) empty() {
-	const usual, many = 8, 64
-	if f.header == nil || len(f.header) > many {
-		f.header, f.values = make(http.Header, usual), make([]string, 0, usual)
-		return
-	}
-	clear(f.header)
-	f.values = f.values[:0]
-}
-
-func (f *fields) add(name, value string) {
-	if before := f.header[name]; before != nil {
-		f.header[name] = append(before, value)
-		return
-	}
-	f.values = append(f.values, value)
-	f.header[name] = f.values[len(f.values)-1 : len(f.values) : len(f.values)]
-}
-
-// fields reads header fields up to the empty line (RFC 9112, §5). A field that
-// goes on in the next line is refused: readers disagree about it.
-func (l *lineReader) fields(into *fields) error {
-	into.empty()
-	var text strings.Builder // of all values
+// fields reads header fields up to the empty line (RFC 9112, §5). A line that is no
+// field is left out, and then not all is proper: readers may disagree about the
+// line, and about a field that goes on in it.
+func (l *lineReader) fields() (h http.Header, proper bool, err error) {
+	const usual = 8
+	h, proper = make(http.Header, usual), true
+	var text strings.Builder // of all values: they are kept and let go together
+	values := make([]string, 0, usual)
 	for {
 		line, err := l.line()
 		if err != nil {
-			return err
+			return nil, false, err
 		}
 		if len(line) == 0 {
-			return nil
+			return h, proper, nil
 		}
 		name, rest, err := parseField(line)
 		if err != nil {
-			return err
+			proper = false
+			continue
 		}
 		if text.Cap() == 0 {
 			text.Grow(min(len(rest)+l.r.Buffered(), 256))
@@ -207,10 +196,12 @@ func (l *lineReader) fields(into *fields) error {
 		begin := text.Len()
 		text.Write(rest)
 		value := text.String()[begin:]
-		if !httpguts.ValidHeaderFieldValue(value) {
-			return improper("the value of its header field %s has a control character", name)
+		if before := h[name]; before != nil {
+			h[name] = append(before, value)
+			continue
 		}
-		into.add(name, value)
+		values = append(values, value)
+		h[name] = values[len(values)-1 : len(values) : len(values)]
 	}
 }
 
@@ -227,7 +218,13 @@ func parseField(line []byte) (name string, value []byte, err error) {
 		}
 		name = textproto.CanonicalMIMEHeaderKey(name)
 	}
-	return name, bytes.Trim(line[colon+1:], " \t"), nil
+	value = bytes.Trim(line[colon+1:], " \t")
+	for _, c := range value {
+		if c < ' ' && c != '\t' || c == 0x7f {
+			return "", nil, improper("the value of its header field %s has a control character", name)
+		}
+	}
+	return name, value, nil
 }
 
 // usualFields are the names that need not be made anew for each answer.
@@ -240,37 +237,36 @@ var usualFields = func() map[string]string {
 }()
 
 // frame finds out where the answer ends, and whether its connection may serve
-// again. Two ways to tell the end are an error even where they agree.
-func (a *answer) frame() error {
+// again. If the head says it in two ways that agree, or has chunks beside a length,
+// it is read as RFC 9112, §6.3 says. If nobody can know, there is no body.
+func (a *answer) frame() {
 	lengths, codings := a.header["Content-Length"], a.header["Transfer-Encoding"]
-	switch {
-	case len(lengths) > 1:
-		return improper("it has %d lengths", len(lengths))
-	case len(lengths) > 0 && len(codings) > 0:
-		return improper("it has a length and is chunked")
-	case len(codings) > 1 || len(codings) == 1 && !strings.EqualFold(codings[0], "chunked"):
-		return improper("its transfer coding is %q", strings.Join(codings, ", "))
-	case len(codings) == 1 && a.minor == 0:
-		return improper("it is chunked in HTTP/1.0")
-	}
 	a.length = -1
-	if len(lengths) == 1 {
+	framed := true
+	switch {
+	case a.code < 200 || a.code == http.StatusNoContent || a.code == http.StatusNotModified:
+		// Without a body, whatever its head says. If it announces one for 204, what
+		// follows could be taken for the next answer.
+		a.length = 0
+		announced := len(codings) > 0 || len(lengths) > 0 && lengths[0] != "0" && a.code != http.StatusNotModified
+		framed = a.code >= 200 && !announced && len(lengths) <= 1
+	case len(codings) > 0:
+		known := len(codings) == 1 && strings.EqualFold(codings[0], "chunked") && a.minor == 1
+		if a.chunked = known; !known {
+			a.length = 0
+		}
+		a.proper = a.proper && known && len(lengths) == 0
+	case len(lengths) > 0:
 		n, err := parseLength(lengths[0])
-		if err != nil {
-			return err
+		if err != nil || slices.ContainsFunc(lengths, func(l string) bool { return l != lengths[0] }) {
+			n, a.proper = 0, false
 		}
 		a.length = n
+		a.proper = a.proper && len(lengths) == 1
+	default:
+		framed = false // its end is that of the connection
 	}
-	a.chunked = len(codings) == 1
-	framed := a.length >= 0 || a.chunked
-	if a.code < 200 || a.code == http.StatusNoContent || a.code == http.StatusNotModified {
-		// Without a body, whatever its head says. Where it announces one for 204,
-		// what follows could be taken for the next answer.
-		framed = a.code >= 200 && !a.chunked && (a.length <= 0 || a.code == http.StatusNotModified)
-		a.length, a.chunked = 0, false
-	}
-	a.keepAlive = framed && a.minor == 1 && !httpguts.HeaderValuesContainsToken(a.header["Connection"], "close")
-	return nil
+	a.keepAlive = a.proper && framed && a.minor == 1 && !httpguts.HeaderValuesContainsToken(a.header["Connection"], "close")
 }
 
 func parseLength(s string) (int64, error) {

@@ -11,39 +11,31 @@ import (
 	"time"
 )
 
-// BenchmarkRoundTrip compares one request of 1 KiB and its answer with
-// net/http's transport, at the same receiver. Each is used as it is meant to be:
-// here a sender has its parcel and its cut.
+// BenchmarkRoundTrip compares one request of 1 KiB and its answer with net/http's
+// transport, with the same requests to the same receiver.
 func BenchmarkRoundTrip(b *testing.B) {
 	body := []byte(strings.Repeat("x", 1<<10))
 	general := &http.Transport{MaxIdleConnsPerHost: 64}
 	defer general.CloseIdleConnections()
-	own := New(Options{Dial: new(net.Dialer).DialContext, MaxHeader: 16 << 10, MaxIdlePerHost: 64, IdleTimeout: time.Minute, Other: general})
-	b.Run("lean", func(b *testing.B) {
-		to := NewPlace(benchReceiver(b))
-		b.ReportAllocs()
-		b.RunParallel(func(pb *testing.PB) {
-			r := carrying(b.Context(), &Parcel{To: to, Header: pairs([]string{"Content-Type", "application/json"}), Body: body, Cut: new(Cut)})
-			for pb.Next() {
-				benchExchange(b, own, r)
-			}
-		})
-	})
-	b.Run("net-http", func(b *testing.B) {
-		to := benchReceiver(b).String()
-		b.ReportAllocs()
-		b.RunParallel(func(pb *testing.PB) {
-			for pb.Next() {
-				r, err := http.NewRequestWithContext(b.Context(), http.MethodPost, to, bytes.NewReader(body))
-				if err != nil {
-					b.Error(err)
-					return
+	own := New(Options{Dial: new(net.Dialer).DialContext, MaxHeader: 16 << 10, MaxIdlePerHost: 64, IdleTimeout: time.Minute})
+	defer own.CloseIdleConnections()
+	for name, by := range map[string]http.RoundTripper{"lean": own, "net-http": general} {
+		b.Run(name, func(b *testing.B) {
+			to := benchReceiver(b).String()
+			b.ReportAllocs()
+			b.RunParallel(func(pb *testing.PB) {
+				for pb.Next() {
+					r, err := http.NewRequestWithContext(b.Context(), http.MethodPost, to, bytes.NewReader(body))
+					if err != nil {
+						b.Error(err)
+						return
+					}
+					r.Header["Content-Type"] = []string{"application/json"}
+					benchExchange(b, by, r)
 				}
-				r.Header["Content-Type"] = []string{"application/json"}
-				benchExchange(b, general, r)
-			}
+			})
 		})
-	})
+	}
 }
 
 func benchExchange(b *testing.B, by http.RoundTripper, r *http.Request) {

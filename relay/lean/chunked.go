@@ -80,8 +80,11 @@ func (c *chunked) next() error {
 	if c.left > 0 {
 		return nil
 	}
-	if err := c.lines.fields(new(fields)); err != nil {
+	switch _, proper, err := c.lines.fields(); {
+	case err != nil:
 		return err
+	case !proper:
+		return improper("a line of its trailers is no field")
 	}
 	return io.EOF
 }

@@ -12,10 +12,10 @@ import (
 
 // conn is one connection to a receiver. One goroutine at a time has it.
 type conn struct {
-	net  net.Conn // what is read and written
-	peek *peek    // at the socket below; nil where there is none
-	r    *bufio.Reader
-	key  string // of its place in the pool
+	net    net.Conn // what is read and written
+	socket *socket  // below it; nil if there is none
+	r      *bufio.Reader
+	key    key // of its place in the pool
 	// interrupt ends the reads and writes under way, and those to come.
 	interrupt func()
 	// used says that it has served before.
@@ -24,12 +24,12 @@ type conn struct {
 	since, until time.Time
 }
 
-func newConn(over, socket net.Conn, key string) *conn {
-	c := &conn{net: over, r: bufio.NewReaderSize(over, 4<<10), key: key}
+func newConn(over, below net.Conn, k key) *conn {
+	c := &conn{net: over, r: bufio.NewReaderSize(over, 4<<10), key: k}
 	c.interrupt = func() { _ = over.SetDeadline(past) }
-	if s, ok := socket.(syscall.Conn); ok {
+	if s, ok := below.(syscall.Conn); ok {
 		if raw, err := s.SyscallConn(); err == nil {
-			c.peek = newPeek(raw)
+			c.socket = newSocket(raw)
 		}
 	}
 	return c
@@ -38,22 +38,56 @@ func newConn(over, socket net.Conn, key string) *conn {
 // past is a deadline that has been.
 var past = time.Unix(1, 0)
 
-// quiet tells whether a connection that waited is open and nothing has come
-// over it. What comes without having been asked for answers nothing. Where it
-// is quiet, its reads and writes end at the deadline from now on; zero is none.
+// quiet reports whether a waiting connection is open and nothing has come over
+// it. What comes without a request answers nothing. If the connection is quiet,
+// its reads and writes end at the deadline from now on; zero is none.
 func (c *conn) quiet(deadline time.Time) bool {
-	// The deadline it has is that of an exchange that is over, and may have been.
-	if c.peek == nil || c.r.Buffered() > 0 || c.net.SetDeadline(deadline) != nil || !c.peek.silent() {
+	// The deadline it has is that of the exchange before, and may be over.
+	if c.socket == nil || c.r.Buffered() > 0 || c.net.SetDeadline(deadline) != nil || !c.socket.silent() {
 		return false
 	}
 	if _, ok := c.net.(*tls.Conn); !ok {
 		return true
 	}
-	// TLS may have taken more from the socket than it gave: a read that may not
-	// wait tells.
+	// TLS may hold bytes that it took from the socket. A read that may not wait
+	// tells.
 	if c.net.SetReadDeadline(past) != nil {
 		return false
 	}
 	_, err := c.r.Peek(1)
 	return errors.Is(err, os.ErrDeadlineExceeded) && c.net.SetReadDeadline(deadline) == nil
 }
+
+// errHungUp is the end of a connection before the first byte of an answer.
+var errHungUp = errors.New("the receiver hung up before it answered")
+
+// missed reports whether the receiver surely did not get a request of so many
+// bytes, that was written to a connection which had served before and failed with
+// err.
+//
+// It is sure of this in one case: the receiver closed the idle connection while
+// the request was on its way. Then the end of its data came, the acknowledgement
+// that comes with every segment leaves out some of the request, and the request
+// itself was answered by a reset. A server that has closed a connection processes
+// nothing more from it (RFC 9112, §9.6), so RFC 9110, §9.2.2 allows a POST to be
+// sent again. A reset alone proves nothing: it may follow a request that was read
+// and not acknowledged yet.
+func (c *conn) missed(request int, err error) bool {
+	if c.socket == nil || !errors.Is(err, errHungUp) {
+		return false
+	}
+	for range resetWaits {
+		unacked, over := c.socket.unacknowledged()
+		if over || unacked == 0 {
+			return unacked >= uint64(request)
+		}
+		time.Sleep(resetWait) // the reset is on its way
+	}
+	return false
+}
+
+// The reset comes within a round trip.
+const (
+	resetWaits = 25
+	resetWait  = 10 * time.Millisecond
+)

@@ -14,19 +14,19 @@ const maxIdle = 4096
 type pool struct {
 	perHost int
 
-	mu    sync.Mutex         // guards everything below
-	hosts map[string][]*conn // by key; the one that came last serves next
+	mu    sync.Mutex      // guards everything below
+	hosts map[key][]*conn // the one that came last serves next
 	count int
 	timer *time.Timer // nil while none waits
 }
 
-func newPool(perHost int) *pool { return &pool{perHost: perHost, hosts: make(map[string][]*conn)} }
+func newPool(perHost int) *pool { return &pool{perHost: perHost, hosts: make(map[key][]*conn)} }
 
 // take returns a connection that can serve, until the deadline, and how long it
 // has waited; or nil.
-func (p *pool) take(key string, now, deadline time.Time) (*conn, time.Duration) {
+func (p *pool) take(k key, now, deadline time.Time) (*conn, time.Duration) {
 	for {
-		c := p.pop(key)
+		c := p.pop(k)
 		if c == nil {
 			return nil, 0
 		}
@@ -37,24 +37,24 @@ func (p *pool) take(key string, now, deadline time.Time) (*conn, time.Duration) 
 	}
 }
 
-func (p *pool) pop(key string) *conn {
+func (p *pool) pop(k key) *conn {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	waiting := p.hosts[key]
+	waiting := p.hosts[k]
 	last := len(waiting) - 1
 	if last < 0 {
 		return nil
 	}
 	c := waiting[last]
 	waiting[last] = nil
-	p.hosts[key] = waiting[:last]
+	p.hosts[k] = waiting[:last]
 	p.count--
 	return c
 }
 
 // put lets a connection wait, unless it may not or there are enough.
 func (p *pool) put(c *conn, wait time.Duration) bool {
-	if wait <= 0 || c.peek == nil || c.r.Buffered() > 0 {
+	if wait <= 0 || c.socket == nil || c.r.Buffered() > 0 {
 		return false
 	}
 	c.used = true
@@ -80,7 +80,7 @@ func (p *pool) sweep() {
 	defer p.mu.Unlock()
 	now := time.Now()
 	var next time.Time
-	for key, waiting := range p.hosts {
+	for k, waiting := range p.hosts {
 		kept := waiting[:0]
 		for _, c := range waiting {
 			if !now.Before(c.until) || !c.quiet(time.Time{}) {
@@ -93,8 +93,8 @@ func (p *pool) sweep() {
 			}
 		}
 		clear(waiting[len(kept):])
-		if p.hosts[key] = kept; len(kept) == 0 {
-			delete(p.hosts, key)
+		if p.hosts[k] = kept; len(kept) == 0 {
+			delete(p.hosts, k)
 		}
 	}
 	if p.timer = nil; !next.IsZero() {

@@ -3,8 +3,13 @@ package lean
 import (
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
+	"net/url"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 
 	"golang.org/x/net/http/httpguts"
@@ -13,60 +18,187 @@ import (
 // ErrRequest marks what cannot be sent as it is.
 var ErrRequest = errors.New("not a proper HTTP request")
 
-// maxRequestBody bounds the bodies that are sent in one write with the head.
-const maxRequestBody = 1 << 20
+func unsendable(format string, a ...any) error {
+	return fmt.Errorf("%w: "+format, append([]any{ErrRequest}, a...)...)
+}
 
+// requests holds buffers for requests: head and body go out in one write.
 var requests = sync.Pool{New: func() any { b := make([]byte, 0, 4<<10); return &b }}
 
-// isLean tells whether a request is one of the plain ones: a parcel of known
-// length, and nothing that changes how the connection is used.
-func isLean(r *http.Request, p *Parcel) bool {
-	if p == nil || len(p.Body) == 0 || len(p.Body) > maxRequestBody || !p.To.plain {
-		return false
+// maxKeptBuffer bounds the buffers that are kept.
+const maxKeptBuffer = 1 << 20
+
+func keepBuffer(b *[]byte) {
+	if cap(*b) <= maxKeptBuffer {
+		requests.Put(b)
 	}
-	if r.Method != http.MethodPost || r.URL != p.To.url || r.Host != "" || r.Body != nil || r.Close || len(r.Header) > 0 ||
-		len(r.TransferEncoding) > 0 || r.Trailer != nil {
-		return false
+}
+
+// key names the connections that may serve the same requests.
+type key struct {
+	secure bool // TLS, to this address
+	dial   string
+	tunnel string // the receiver's address, if a proxy leads there
+}
+
+// place is where a request goes.
+type place struct {
+	key
+	host    string // as the Host field has it
+	address string // the receiver's: host and port
+	proxy   *url.URL
+}
+
+// place finds where a request goes, and refuses what cannot go there.
+func (t *Transport) place(r *http.Request) (place, error) {
+	u := r.URL
+	if u.Scheme != "http" && u.Scheme != "https" {
+		return place{}, unsendable("the URL's scheme is %q", u.Scheme)
 	}
-	for i := range p.Header {
-		switch p.Header[i].Name {
-		case "Connection", "Expect", "Upgrade", "Te", "Host", "Content-Length", "Transfer-Encoding", "Trailer":
+	if r.Host != "" && r.Host != u.Host {
+		return place{}, unsendable("the host %q is not the URL's", r.Host)
+	}
+	p := place{host: withoutZone(u.Host), address: hostPort(u), key: key{secure: u.Scheme == "https"}}
+	if !isPlainHost(p.host) {
+		return place{}, unsendable("the host %q has characters that a Host field cannot carry", u.Host)
+	}
+	p.dial = p.address
+	if t.o.Proxy == nil {
+		return p, nil
+	}
+	p.dial = hostPort(t.o.Proxy)
+	if p.secure {
+		p.tunnel = p.address
+	} else {
+		p.proxy = t.o.Proxy
+	}
+	return p, nil
+}
+
+// withoutZone leaves out the zone of an address, which means nothing elsewhere
+// (RFC 6874, §3).
+func withoutZone(host string) string {
+	before, zone, ok := strings.Cut(host, "%")
+	if !ok {
+		return host
+	}
+	return before + zone[strings.IndexByte(zone+"]", ']'):]
+}
+
+// isPlainHost reports whether a host can stand in a Host field as it is: a name or
+// an address without a zone, in ASCII.
+func isPlainHost(host string) bool {
+	for i := range len(host) {
+		switch c := host[i]; {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9':
+		case c == '.', c == '-', c == '_', c == ':', c == '[', c == ']':
+		default:
 			return false
 		}
 	}
-	return true
+	return host != ""
+}
+
+// hostPort is what to dial.
+func hostPort(u *url.URL) string {
+	port := u.Port()
+	switch {
+	case port != "" && u.Host[len(u.Host)-1] != ']' && u.Host[0] != '[':
+		return u.Host // as it is
+	case port != "":
+		return net.JoinHostPort(u.Hostname(), port)
+	case u.Scheme == "https":
+		return net.JoinHostPort(u.Hostname(), "443")
+	}
+	return net.JoinHostPort(u.Hostname(), "80")
+}
+
+// appendRequest appends a request as it goes out: head and body.
+func (p place) appendRequest(b []byte, r *http.Request) ([]byte, error) {
+	if r.Method == http.MethodHead || r.Method == http.MethodConnect || !httpguts.ValidHeaderFieldName(r.Method) {
+		return b, unsendable("the method %q", r.Method)
+	}
+	if r.Close || len(r.TransferEncoding) > 0 || r.Trailer != nil {
+		return b, unsendable("it changes how the connection is used")
+	}
+	length := r.ContentLength
+	if r.Body == nil || r.Body == http.NoBody {
+		length = 0
+	} else if length <= 0 {
+		return b, unsendable("the length of its body is not known")
+	}
+	target := r.URL.RequestURI()
+	if err := checkTarget(target); err != nil {
+		return b, err
+	}
+	b = append(append(b, r.Method...), ' ')
+	if p.proxy != nil {
+		b = append(append(b, "http://"...), p.host...)
+	}
+	b = append(b, target...)
+	b = append(append(b, " HTTP/1.1\r\nHost: "...), p.host...)
+	b = append(b, "\r\n"...)
+	if length > 0 || r.Method == http.MethodPost || r.Method == http.MethodPut || r.Method == http.MethodPatch {
+		b = strconv.AppendInt(append(b, "Content-Length: "...), length, 10)
+		b = append(b, "\r\n"...)
+	}
+	if p.proxy != nil {
+		b = appendProxyAuthorization(b, p.proxy)
+	}
+	b, err := appendHeader(b, r.Header)
+	if err != nil {
+		return b, err
+	}
+	if length == 0 {
+		return b, nil
+	}
+	end := len(b) + int(length)
+	b = slices.Grow(b, int(length)+1)
+	n, err := io.ReadFull(r.Body, b[len(b):end+1]) // one more than there should be
+	if int64(n) != length || !errors.Is(err, io.ErrUnexpectedEOF) {
+		return b, unsendable("its body is not the %d bytes that were announced: %w", length, err)
+	}
+	return b[:end], nil
+}
+
+// appendHeader appends the fields, by name and spelled as they are, and the empty
+// line.
+func appendHeader(b []byte, h http.Header) ([]byte, error) {
+	var few [24]string
+	names := few[:0]
+	for name := range h {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		if !httpguts.ValidHeaderFieldName(name) {
+			return b, unsendable("%q is no name of a header field", name)
+		}
+		if slices.ContainsFunc(changeConnection, func(f string) bool { return len(f) == len(name) && strings.EqualFold(f, name) }) {
+			return b, unsendable("the field %s changes how the connection is used", name)
+		}
+		for _, value := range h[name] {
+			if !httpguts.ValidHeaderFieldValue(value) {
+				return b, unsendable("the value of its header field %s has a character that it may not have", name)
+			}
+			b = append(append(b, name...), ": "...)
+			b = append(append(b, value...), "\r\n"...)
+		}
+	}
+	return append(b, "\r\n"...), nil
+}
+
+// changeConnection are fields that the transport writes itself or cannot honour.
+var changeConnection = []string{
+	"Connection", "Content-Length", "Expect", "Host", "Keep-Alive", "Proxy-Authorization", "Proxy-Connection", "TE", "Trailer",
+	"Transfer-Encoding", "Upgrade",
 }
 
 func checkTarget(target string) error {
 	for i := range len(target) {
-		if target[i] <= ' ' || target[i] == 0x7f {
-			return fmt.Errorf("%w: the URL has the character %q in its path or query: write it as %%%02X", ErrRequest, target[i], target[i])
+		if target[i] <= ' ' || target[i] >= 0x7f {
+			return unsendable("the URL has the character %q in its path or query: write it as %%%02X", target[i], target[i])
 		}
 	}
 	return nil
-}
-
-// appendRequest appends a parcel as it goes out.
-func appendRequest(b []byte, p *Parcel) ([]byte, error) {
-	if p.To.err != nil {
-		return nil, p.To.err
-	}
-	b = append(b, p.To.line...)
-	b = strconv.AppendInt(b, int64(len(p.Body)), 10)
-	b = append(b, "\r\n"...)
-	for i := range p.Header {
-		f := &p.Header[i]
-		if !httpguts.ValidHeaderFieldName(f.Name) {
-			return nil, fmt.Errorf("%w: %q is no name of a header field", ErrRequest, f.Name)
-		}
-		if !httpguts.ValidHeaderFieldValue(f.Value) {
-			return nil, fmt.Errorf("%w: the value of its header field %s has a character that it may not have", ErrRequest, f.Name)
-		}
-		b = append(b, f.Name...)
-		b = append(b, ": "...)
-		b = append(b, f.Value...)
-		b = append(b, "\r\n"...)
-	}
-	b = append(b, "\r\n"...)
-	return append(b, p.Body...), nil
 }

@@ -1,23 +1,22 @@
-// Package lean is the lean way to a receiver: an http.RoundTripper for short
-// requests with their answers, one at a time on each of a few connections that
-// stay open.
+// Package lean is an http.RoundTripper for short requests and their answers: one
+// at a time on each of a few connections that stay open.
 //
 // net/http's transport runs two goroutines for every connection, and a request
-// passes through both; that costs more than all the rest of a delivery. Here the
-// goroutine that sends is the one that reads: one write, one read, no hand-over.
+// passes through both. That costs more than all the rest of a delivery. Here the
+// goroutine that sends also reads: one write, one read, no hand-over.
 //
-// It promises to be as wary of what comes back as net/http is, and warier: what
-// it accepts, net/http accepts with the same meaning; what two readers could
-// read in two ways is an error. The head of an answer, interim answers and
-// trailers included, is bounded, and the context's end ends every phase. A
-// connection serves again only after an answer that was read to its end. A
-// request is repeated, on another connection, only where not one byte of it was
-// written: so a receiver never gets one twice by the transport's doing.
+// The package takes ordinary requests and contexts. It sends bodies of known
+// length, speaks HTTP/1.1 only, and refuses what would change how a connection is
+// used (ErrRequest). The head of an answer, with interim answers and trailers, is
+// bounded, and the end of the context ends every phase.
 //
-// It sends what is made ready for it, a Parcel in the request's context: a sender
-// makes one again and again. It knows no proxies and no HTTP/2. What is no parcel
-// of a short body, with nothing in it that changes how the connection is used, it
-// leaves to another transport.
+// An answer counts once its head is whole. If something is wrong with the head or
+// with the body behind it, the connection is closed. So a connection is used again
+// only after an answer that every reader reads the same way, to its end.
+//
+// A request is sent a second time, on another connection, only if the receiver
+// surely did not get it: no byte was written, or the receiver had closed the idle
+// connection before it got the whole request (see conn.missed).
 package lean
 
 import (
@@ -29,28 +28,31 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptrace"
+	"net/url"
 	"os"
 	"time"
 )
 
-// Options are what a transport works with.
+// Options are the settings of a transport.
 type Options struct {
-	// Dial connects; the context, that of the request, ends it.
+	// Dial connects. It gets the request's context, and the address of the proxy
+	// if there is one.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
-	// Secure puts TLS, without HTTP/2, on a connection to an address. The
-	// handshake is the transport's to begin; what it may cost, in time too, is
-	// bounded by what is returned.
+	// Secure puts TLS, without HTTP/2, on a connection to a receiver's address. The
+	// transport starts the handshake. The returned connection bounds its time and
+	// size.
 	Secure func(dialled net.Conn, address string) (*tls.Conn, error)
-	// MaxHeader bounds an answer's head in bytes: status line and fields, those
-	// of interim answers and trailers included.
+	// Proxy, unless nil, is an HTTP proxy. It is asked for http URLs, and for
+	// tunnels to the hosts of https URLs.
+	Proxy *url.URL
+	// MaxHeader bounds an answer's head in bytes: status line and fields, with those
+	// of interim answers and trailers.
 	MaxHeader int
 	// MaxIdlePerHost bounds the open connections that wait for another request.
 	MaxIdlePerHost int
-	// IdleTimeout is how long a connection waits; less where the server says so
+	// IdleTimeout is how long a connection waits; less if the server says so
 	// (Keep-Alive: timeout=N).
 	IdleTimeout time.Duration
-	// Other takes what this transport leaves alone.
-	Other http.RoundTripper
 }
 
 // Transport implements http.RoundTripper. It is safe for concurrent use.
@@ -59,66 +61,64 @@ type Transport struct {
 	pool *pool
 }
 
-// New makes a transport. Where the system cannot tell whether an idle
-// connection has been closed by the other side, there is no lean way, and it
-// returns the other transport.
-func New(o Options) http.RoundTripper {
-	if !canPeek {
-		return o.Other
-	}
-	return &Transport{o: o, pool: newPool(o.MaxIdlePerHost)}
-}
+// New makes a transport. On systems that cannot tell whether the other side has
+// closed an idle connection, each connection serves one request.
+func New(o Options) *Transport { return &Transport{o: o, pool: newPool(o.MaxIdlePerHost)} }
 
 // RoundTrip implements http.RoundTripper. Its errors are those of dialling, of
-// TLS and of reading, ErrRequest for what cannot be sent, ErrAnswer for what is
-// no proper answer, and the context's cause where that has ended.
+// TLS and of reading, ErrRequest for what cannot be sent, ErrAnswer for what is no
+// HTTP answer, ErrProxy for a tunnel that the proxy refused, and the context's
+// cause if that has ended.
 func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
-	ctx := r.Context()
-	p, _ := ctx.Value(ParcelKey{}).(*Parcel)
-	if !isLean(r, p) {
-		return t.o.Other.RoundTrip(r)
-	}
 	buffer := requests.Get().(*[]byte)
-	defer requests.Put(buffer)
-	request, err := appendRequest((*buffer)[:0], p)
+	defer keepBuffer(buffer)
+	to, err := t.place(r)
+	if err == nil {
+		*buffer, err = to.appendRequest((*buffer)[:0], r)
+	}
+	if r.Body != nil {
+		_ = r.Body.Close() // it was read to its end, or is not sent
+	}
 	if err != nil {
 		return nil, err
 	}
-	*buffer = request
 
-	trace := p.Trace
+	ctx := r.Context()
+	trace := httptrace.ContextClientTrace(ctx)
 	for {
 		if err := context.Cause(ctx); err != nil {
 			return nil, err
 		}
 		if trace != nil && trace.GetConn != nil {
-			trace.GetConn(p.To.host)
+			trace.GetConn(to.address)
 		}
-		c, err := t.connect(ctx, trace, p.To)
+		c, err := t.connect(ctx, trace, to)
 		if err != nil {
 			return nil, ended(ctx, err)
 		}
-		p.Connected, p.Reused = true, c.used
-		x := &p.exchange
-		*x = exchange{t: t, c: c, ctx: ctx, cut: p.Cut}
-		written, err := x.do(trace, request, &p.answered)
+		x := &exchange{t: t, c: c, ctx: ctx}
+		written, err := x.do(trace, *buffer)
 		if err == nil {
 			return x.respond(r), nil
 		}
-		if written == 0 && c.used && ctx.Err() == nil {
-			continue // the other side had closed it; there are only so many that were used
+		missed := written == 0 || c.missed(len(*buffer), err)
+		_ = c.net.Close()
+		if c.used && missed && ctx.Err() == nil {
+			continue // with another connection; the pool holds only so many
 		}
 		return nil, ended(ctx, err)
 	}
 }
 
-// CloseIdleConnections closes what waits for another request.
+// CloseIdleConnections closes the connections that wait for another request.
 func (t *Transport) CloseIdleConnections() { t.pool.close() }
 
-// ended is the cause of the context's end where that is why something failed.
+// ended returns the cause of the context's end if that is why something failed,
+// and else the error.
 func ended(ctx context.Context, err error) error {
-	if deadline, ok := ctx.Deadline(); ok && errors.Is(err, os.ErrDeadlineExceeded) && !time.Now().Before(deadline) {
-		<-ctx.Done() // the connection had its deadline, and may have been ahead
+	late := errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded)
+	if deadline, ok := ctx.Deadline(); ok && late && !time.Now().Before(deadline) {
+		<-ctx.Done() // the connection has the same deadline, and may be a moment ahead
 	}
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
@@ -126,9 +126,8 @@ func ended(ctx context.Context, err error) error {
 	return err
 }
 
-// connect takes a connection that waits, or makes one. Its deadline is the
-// context's.
-func (t *Transport) connect(ctx context.Context, trace *httptrace.ClientTrace, to *Place) (*conn, error) {
+// connect takes a waiting connection, or makes one. Its deadline is the context's.
+func (t *Transport) connect(ctx context.Context, trace *httptrace.ClientTrace, to place) (*conn, error) {
 	deadline, _ := ctx.Deadline()
 	c, idle := t.pool.take(to.key, time.Now(), deadline)
 	if c == nil {
@@ -148,15 +147,21 @@ func (t *Transport) connect(ctx context.Context, trace *httptrace.ClientTrace, t
 }
 
 // dial makes a connection.
-func (t *Transport) dial(ctx context.Context, trace *httptrace.ClientTrace, to *Place) (*conn, error) {
-	raw, err := t.o.Dial(ctx, "tcp", to.host)
+func (t *Transport) dial(ctx context.Context, trace *httptrace.ClientTrace, to place) (*conn, error) {
+	raw, err := t.o.Dial(ctx, "tcp", to.dial)
 	if err != nil {
 		return nil, err
 	}
-	if !to.secure {
+	if !to.key.secure {
 		return newConn(raw, raw, to.key), nil
 	}
-	over, err := t.handshake(ctx, trace, raw, to.host)
+	if t.o.Proxy != nil {
+		if err := t.tunnel(ctx, raw, to.address); err != nil {
+			_ = raw.Close()
+			return nil, err
+		}
+	}
+	over, err := t.handshake(ctx, trace, raw, to.address)
 	if err != nil {
 		_ = raw.Close()
 		return nil, err
@@ -164,8 +169,8 @@ func (t *Transport) dial(ctx context.Context, trace *httptrace.ClientTrace, to *
 	return newConn(over, raw, to.key), nil
 }
 
-func (t *Transport) handshake(ctx context.Context, trace *httptrace.ClientTrace, raw net.Conn, host string) (*tls.Conn, error) {
-	over, err := t.o.Secure(raw, host)
+func (t *Transport) handshake(ctx context.Context, trace *httptrace.ClientTrace, raw net.Conn, address string) (*tls.Conn, error) {
+	over, err := t.o.Secure(raw, address)
 	if err != nil {
 		return nil, err
 	}
@@ -173,7 +178,7 @@ func (t *Transport) handshake(ctx context.Context, trace *httptrace.ClientTrace,
 		trace.TLSHandshakeStart()
 	}
 	if err = over.HandshakeContext(ctx); err != nil {
-		err = fmt.Errorf("agreeing on TLS: %w", err)
+		err = &HandshakeError{err}
 	}
 	if trace != nil && trace.TLSHandshakeDone != nil {
 		trace.TLSHandshakeDone(over.ConnectionState(), err)
@@ -181,34 +186,36 @@ func (t *Transport) handshake(ctx context.Context, trace *httptrace.ClientTrace,
 	return over, err
 }
 
-// exchange is one request with its answer, on its connection. It is the
-// answer's body too.
+// HandshakeError is why TLS was not agreed on.
+type HandshakeError struct{ Err error }
+
+func (e *HandshakeError) Error() string { return "TLS handshake: " + e.Err.Error() }
+
+// Unwrap returns the error of crypto/tls or of the network.
+func (e *HandshakeError) Unwrap() error { return e.Err }
+
+// exchange is one request with its answer, on its connection. It is also the
+// answer's body.
 type exchange struct {
 	t    *Transport
 	c    *conn
-	ctx  context.Context //nolint:containedctx // the request's: what it ends is said in its words
-	cut  *Cut
-	stop func() bool // of the context's hold on the connection, where there is no cut
+	ctx  context.Context //nolint:containedctx // the request's; it names why reading the body failed
+	stop func() bool     // ends the context's hold on the connection; false if that has interrupted it
 
 	answer   answer
 	response http.Response
-	body     io.Reader // reads the answer's; nil where there is none
-	fixed    fixed     // what it reads by, where the length is known
-	err      error     // of reading it; io.EOF at the end
+	body     io.Reader // reads the answer's body; nil if there is none
+	fixed    fixed     // what body is, if the length is known
+	err      error     // of reading the body; io.EOF at the end
 
 	reuse bool
 	over  bool
 }
 
-// do sends the request and reads the answer's head; written is how much of the
-// request may have left. Where it fails the connection is closed.
-func (x *exchange) do(trace *httptrace.ClientTrace, request []byte, into *fields) (written int, err error) {
-	// An early end of the context ends reads and writes by a deadline in the past.
-	if x.cut != nil {
-		x.cut.hold(x.c.interrupt)
-	} else {
-		x.stop = context.AfterFunc(x.ctx, x.c.interrupt)
-	}
+// do sends the request and reads the answer's head. written is how much of the
+// request may have left. If do fails, the caller closes the connection.
+func (x *exchange) do(trace *httptrace.ClientTrace, request []byte) (written int, err error) {
+	x.stop = context.AfterFunc(x.ctx, x.c.interrupt)
 	written, err = x.c.net.Write(request)
 	if trace != nil && trace.WroteHeaders != nil {
 		trace.WroteHeaders()
@@ -217,13 +224,14 @@ func (x *exchange) do(trace *httptrace.ClientTrace, request []byte, into *fields
 		trace.WroteRequest(httptrace.WroteRequestInfo{Err: err})
 	}
 	if err != nil && written == 0 {
-		x.end(false)
+		x.stop()
 		return 0, fmt.Errorf("sending the request: %w", err)
 	}
-	// A receiver may refuse what it has not read to the end: its answer counts.
+	// A receiver may refuse a request that it has not read to the end: its answer
+	// counts.
 	var readErr error
-	if x.answer, readErr = x.c.readHead(trace, x.t.o.MaxHeader, into); readErr != nil {
-		x.end(false)
+	if x.answer, readErr = x.c.readHead(trace, x.t.o.MaxHeader); readErr != nil {
+		x.stop()
 		if err != nil {
 			return written, fmt.Errorf("sending the request: %w", err)
 		}
@@ -233,8 +241,8 @@ func (x *exchange) do(trace *httptrace.ClientTrace, request []byte, into *fields
 	return written, nil
 }
 
-// respond is the answer as net/http has it. The connection is the body's until
-// that has been read or closed.
+// respond is the answer as net/http has it. The connection belongs to the body
+// until that has been read or closed.
 func (x *exchange) respond(r *http.Request) *http.Response {
 	a := &x.answer
 	x.response = http.Response{
@@ -252,25 +260,16 @@ func (x *exchange) respond(r *http.Request) *http.Response {
 	return &x.response
 }
 
-// end gives the connection up: to wait for another request where the answer was
-// read to its end and the connection may serve again, else closed. Twice is
-// fine.
+// end gives the connection up. It waits for another request if the answer was
+// read to its end (whole) and the connection may serve again; else it is closed.
+// Calling end twice is fine.
 func (x *exchange) end(whole bool) {
 	if x.over {
 		return
 	}
 	x.over = true
-	// What interrupts has left, or is leaving, its deadline.
-	if calm := x.release(); !calm || !whole || !x.reuse || !x.t.pool.put(x.c, x.answer.idle(x.t.o.IdleTimeout)) {
+	// The context's interruption, if it came, leaves its deadline on the connection.
+	if calm := x.stop(); !calm || !whole || !x.reuse || !x.t.pool.put(x.c, x.answer.idle(x.t.o.IdleTimeout)) {
 		_ = x.c.net.Close()
 	}
-}
-
-// release ends the context's hold on the connection, and tells whether it was
-// left alone.
-func (x *exchange) release() (calm bool) {
-	if x.cut != nil {
-		return x.cut.release()
-	}
-	return x.stop()
 }

@@ -1,0 +1,75 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"net"
+	"time"
+)
+
+const (
+	// dialTimeout bounds the look-up of a name and connecting to its addresses.
+	dialTimeout = 10 * time.Second
+	// nextAddress is how long one address may keep silent before the next is tried
+	// beside it (RFC 8305, §5, which recommends 250 ms).
+	nextAddress = 250 * time.Millisecond
+)
+
+// dialFirst connects to the first of a host's addresses that answers. net.Dialer
+// would wait for one silent address until a share of the time is over before it
+// tries another of the same kind; an attempt may have no more time than that.
+func dialFirst(ctx context.Context, d *net.Dialer, network, address string) (net.Conn, error) {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, d.Timeout)
+	defer cancel() // ends the dials that lose
+	resolver := d.Resolver
+	if resolver == nil {
+		resolver = net.DefaultResolver
+	}
+	addresses, err := resolver.LookupNetIP(ctx, "ip", host)
+	if err != nil {
+		return nil, &net.OpError{Op: "dial", Net: network, Err: err}
+	}
+	type result struct {
+		conn net.Conn
+		err  error
+	}
+	results := make(chan result)
+	begin := func(address string) {
+		conn, err := d.DialContext(ctx, network, address)
+		select {
+		case results <- result{conn, err}:
+		case <-ctx.Done():
+			if conn != nil {
+				_ = conn.Close()
+			}
+		}
+	}
+	var failure error
+	next, underWay := time.NewTimer(0), 0
+	defer next.Stop()
+	for len(addresses) > 0 || underWay > 0 {
+		select {
+		case <-next.C:
+			if len(addresses) > 0 {
+				go begin(net.JoinHostPort(addresses[0].Unmap().String(), port))
+				addresses = addresses[1:]
+				underWay++
+				next.Reset(nextAddress)
+			}
+		case r := <-results:
+			if r.err == nil {
+				return r.conn, nil
+			}
+			underWay--
+			if failure == nil || errors.Is(failure, errEgress) && !errors.Is(r.err, errEgress) { // what was dialled says more
+				failure = r.err
+			}
+			next.Reset(0)
+		}
+	}
+	return nil, failure
+}
