@@ -27,6 +27,7 @@ type webhookPage struct {
 	Hint      string
 	Probes    bool      // it does not answer, and is tried now and then
 	NextProbe time.Time // when; zero is with the next delivery that waits
+	HeldUntil time.Time // the receiver asked to be left alone until then; zero: it did not
 	Counts    relay.Counts
 	// FilterErrors are the events that the filter could not judge; the zero value is none.
 	FilterErrors relay.FilterErrors
@@ -89,6 +90,7 @@ func (p pages) showWebhook(r *http.Request) (any, error) {
 		page.Why, page.Hint = w.LastAnswer.Error, hintFor(w.LastAnswer.Class)
 	}
 	page.Probes = w.Probing
+	page.HeldUntil = w.HeldUntil
 	if w.NextProbe.After(now) {
 		page.NextProbe = w.NextProbe
 	}

@@ -36,6 +36,7 @@ type webhookView struct {
 	Reason       string     `json:"reason,omitempty"`
 	LastSuccess  time.Time  `json:"last_success,omitzero"`
 	LastAttempt  time.Time  `json:"last_attempt,omitzero"`
+	HeldUntil    time.Time  `json:"held_until,omitzero"`
 	Counts       countsView `json:"counts"`
 	// FilterErrors is absent while the filter has judged every event.
 	FilterErrors *filterErrorsView `json:"filter_errors,omitempty"`
@@ -69,6 +70,7 @@ func viewWebhook(w relay.WebhookStatus) webhookView {
 		Reason:       w.Reason,
 		LastSuccess:  moment(w.LastSuccess),
 		LastAttempt:  moment(w.LastAttempt),
+		HeldUntil:    moment(w.HeldUntil),
 		Counts:       countsOf(w),
 	}
 	if f := w.FilterErrors; f.Count > 0 {
