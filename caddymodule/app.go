@@ -216,6 +216,7 @@ func (a *App) Start() error {
 // attaches too, lest its event find no webhooks.
 func (a *App) attach() error {
 	a.attaching.Do(func() {
+		a.engine.config.Store(&a.ctx)
 		a.attachment, a.attachErr = a.engine.attach(a.config, queue.Limits{Retention: time.Duration(a.Retention), MaxDisk: a.MaxDisk}, a.log)
 	})
 	return a.attachErr

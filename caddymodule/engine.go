@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -46,6 +47,9 @@ type engine struct {
 	metrics  *metrics
 	log      *switchLogger
 	traced   bool // the environment asks for spans
+
+	// config is the configuration that was attached last.
+	config atomic.Pointer[caddy.Context]
 
 	opening sync.Once
 	users   sync.WaitGroup // of the relay; added to only while not closed
@@ -174,6 +178,7 @@ func (e *engine) build(ctx context.Context, tracer trace.Tracer) (queue.Queue, *
 		Version:  version(),
 		Observer: e.metrics,
 		Tracer:   tracer,
+		Own:      e.isOwn,
 	})
 	if err := r.Start(ctx); err != nil {
 		closing, cancel := context.WithTimeout(ctx, closeGrace)

@@ -1,0 +1,80 @@
+package caddymodule
+
+import (
+	"net"
+	"net/netip"
+	"os"
+	"strconv"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+)
+
+// isOwn reports whether Caddy itself listens at an address and serves no site
+// there: that is its admin endpoint, which anybody who reaches it can tell to stop.
+// Caddy does not say where the endpoint is, but it counts who listens where; a
+// listener of another app is taken for it too.
+func (e *engine) isOwn(to netip.AddrPort) bool {
+	return isLocal(to.Addr()) && listensAt(to) && !e.servesSite(to.Port())
+}
+
+// isLocal reports whether an address is one of this machine.
+func isLocal(addr netip.Addr) bool {
+	addr = addr.Unmap()
+	if addr.IsLoopback() || addr.IsUnspecified() {
+		return true
+	}
+	own, err := net.InterfaceAddrs()
+	if err != nil {
+		return false
+	}
+	for _, a := range own {
+		if p, err := netip.ParsePrefix(a.String()); err == nil && p.Addr().Unmap() == addr.WithZone("") {
+			return true
+		}
+	}
+	return false
+}
+
+// listensAt reports whether Caddy listens at an address, however its configuration
+// spells it.
+func listensAt(to netip.AddrPort) bool {
+	addr := to.Addr().Unmap()
+	hosts := []string{addr.String(), "", "0.0.0.0", "::"}
+	if addr.IsLoopback() || addr.IsUnspecified() {
+		hosts = append(hosts, "localhost", "127.0.0.1", "::1")
+	}
+	if name, err := os.Hostname(); err == nil {
+		hosts = append(hosts, name)
+	}
+	port := strconv.Itoa(int(to.Port()))
+	for _, host := range hosts {
+		for _, network := range []string{"tcp", "tcp4", "tcp6"} {
+			if caddy.ListenerUsage(network, net.JoinHostPort(host, port)) > 0 {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// servesSite reports whether a site of the configuration in force is at a port.
+func (e *engine) servesSite(port uint16) bool {
+	ctx := e.config.Load()
+	if ctx == nil {
+		return false
+	}
+	app, err := ctx.AppIfConfigured("http")
+	if err != nil {
+		return false
+	}
+	for _, server := range app.(*caddyhttp.App).Servers {
+		for _, listen := range server.Listen {
+			at, err := caddy.ParseNetworkAddress(listen)
+			if err == nil && at.StartPort <= uint(port) && uint(port) <= at.EndPort {
+				return true
+			}
+		}
+	}
+	return false
+}
