@@ -40,7 +40,7 @@ func TestFilterThatCannotJudgeAnEventIsCountedAndShown(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		r := New(Options{Queue: memqueue.New(memqueue.Options{}), Observer: observer, client: newClientOn(complete{rs}, e)})
+		r := New(Options{Queue: memqueue.New(memqueue.Options{}), Observer: observer, client: &client{transport: rs, egress: e}})
 		if err := r.Start(t.Context()); err != nil {
 			t.Fatal(err)
 		}
