@@ -1,7 +1,6 @@
 package relay
 
 import (
-	"context"
 	"crypto/tls"
 	"errors"
 	"net"
@@ -15,16 +14,6 @@ import (
 const maxHandshake = 64 << 10
 
 var errHandshake = errors.New("tls: the receiver's handshake has more than 64 KiB; give it a shorter chain of certificates")
-
-// dialTLS dials a receiver; the handshake is the caller's to begin, and bounded in
-// time and size.
-func dialTLS(ctx context.Context, e *egress, c *tls.Config, network, address string) (net.Conn, error) {
-	raw, err := e.dial(ctx, network, address)
-	if err != nil {
-		return nil, err
-	}
-	return secure(raw, c, address)
-}
 
 // secure puts TLS on a connection to an address.
 func secure(raw net.Conn, c *tls.Config, address string) (*tls.Conn, error) {

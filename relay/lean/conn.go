@@ -2,6 +2,7 @@ package lean
 
 import (
 	"bufio"
+	"context"
 	"crypto/tls"
 	"errors"
 	"net"
@@ -72,7 +73,7 @@ var errHungUp = errors.New("the receiver hung up before it answered")
 // nothing more from it (RFC 9112, §9.6), so RFC 9110, §9.2.2 allows a POST to be
 // sent again. A reset alone proves nothing: it may follow a request that was read
 // and not acknowledged yet.
-func (c *conn) missed(request int, err error) bool {
+func (c *conn) missed(ctx context.Context, request int, err error) bool {
 	if c.socket == nil || !errors.Is(err, errHungUp) {
 		return false
 	}
@@ -81,7 +82,11 @@ func (c *conn) missed(request int, err error) bool {
 		if over || unacked == 0 {
 			return unacked >= uint64(request)
 		}
-		time.Sleep(resetWait) // the reset is on its way
+		select {
+		case <-time.After(resetWait): // the reset is on its way
+		case <-ctx.Done():
+			return false
+		}
 	}
 	return false
 }

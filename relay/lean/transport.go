@@ -101,7 +101,7 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 		if err == nil {
 			return x.respond(r), nil
 		}
-		missed := written == 0 || c.missed(len(*buffer), err)
+		missed := written == 0 || c.missed(ctx, len(*buffer), err)
 		_ = c.net.Close()
 		if c.used && missed && ctx.Err() == nil {
 			continue // with another connection; the pool holds only so many
