@@ -12,6 +12,9 @@ import (
 // connectionFailures in a row open a breaker.
 const connectionFailures = 10
 
+// maxHold bounds how long Retry-After holds a webhook off.
+const maxHold = time.Hour
+
 // hook is one webhook as people know it; the ledger's lock guards it.
 type hook struct {
 	name, host string
@@ -27,6 +30,8 @@ type hook struct {
 	// up to put in force.
 	others []relay.WebhookConfig
 	parked bool
+	// rotated says that somebody has given it another secret.
+	rotated bool
 	// mayExpire says that it was parked, for however short, since the ledger and
 	// the store were compared: retention may have taken what waited.
 	mayExpire bool
@@ -57,6 +62,10 @@ type hook struct {
 	// on, or while the webhook is failing, the breaker is open for sure.
 	surely      int
 	surelySince time.Time // when it came to ten; the relay hears of it in this moment
+	// heldUntil is until when the webhook may be held off by Retry-After, and after
+	// that alone until an attempt has ended; zero if it is not. heldSince is when it
+	// surely was; zero after a restart, which may have forgotten it.
+	heldSince, heldUntil time.Time
 	// bound is how many attempts may be under way: more than concurrency says
 	// only while those of other settings end.
 	bound int
@@ -113,9 +122,33 @@ func (h *hook) count(s queue.State) *int64 {
 	return &h.counts.Failed
 }
 
+// hold enters that the receiver asked to be left alone.
+func (h *hook) hold(asked time.Duration) {
+	now := time.Now()
+	if until := now.Add(min(asked, maxHold)); until.After(h.heldUntil) {
+		if h.heldSince.IsZero() || !now.Before(h.heldUntil) {
+			h.heldSince = now
+		}
+		h.heldUntil = until
+	}
+}
+
+// tried enters that an attempt has ended: after a hold that ends it.
+func (h *hook) tried() {
+	if !time.Now().Before(h.heldUntil) {
+		h.heldSince, h.heldUntil = time.Time{}, time.Time{}
+	}
+}
+
+// surelyAlone reports whether the webhook, after a hold, lets out one attempt.
+func (h *hook) surelyAlone() bool { return !h.heldSince.IsZero() && !time.Now().Before(h.heldUntil) }
+
 // mayArrive holds a request that came to what the webhook allows.
 func (h *hook) mayArrive(l *lease) {
 	b, d := h.ledger, l.of
+	if !h.heldSince.IsZero() && l.at.After(h.heldSince) && time.Now().Before(h.heldUntil) {
+		b.faultLocked("%s comes to %s, which asked at %v to be left alone until %v", l.id, h.name, h.heldSince, h.heldUntil)
+	}
 	if !h.stopped.IsZero() && !h.unsure && l.at.After(h.stopped) {
 		b.faultLocked("%s was taken and comes to %s, which takes nothing since %v", l.id, h.name, h.stopped)
 	}
@@ -180,7 +213,7 @@ func (h *hook) keepRate(l *lease) {
 func (h *hook) answeredWell() {
 	open := h.open && h.unsure
 	switch {
-	case h.open:
+	case h.open || !h.heldUntil.IsZero():
 		h.window = 1
 	case !h.narrowed.Equal(time.Now()): // else the relay may have widened it first
 		h.window = min(h.window+1, h.config.Concurrency)
@@ -199,7 +232,7 @@ func (h *hook) answeredBadly(last *visit, class string) {
 	if h.refused++; connected {
 		h.refused = 0
 	}
-	if h.surely++; class != "refused" && class != "dns" {
+	if h.surely++; connected || class != "refused" && class != "dns" && class != "timeout" {
 		h.surely = 0
 	}
 	if h.surely == connectionFailures {
@@ -225,6 +258,7 @@ func (h *hook) ranOut() {
 // was failing nobody may have seen.
 func (h *hook) restarted() {
 	h.window, h.refused, h.surely, h.open = 1, 0, 0, true
+	h.heldSince = time.Time{}
 	h.begun = nil
 	if h.takes() {
 		h.taking, h.stopped = time.Now(), time.Time{}

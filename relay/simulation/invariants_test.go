@@ -45,7 +45,7 @@ func (w *world) check(counters bool) error {
 func (h *hook) idles() error {
 	const moment = time.Millisecond // timers of this instant may not have run
 	now := time.Now()
-	if !h.takes() || h.unsure || h.mayExpire || len(h.others) > 0 || now.Sub(h.taking) <= moment {
+	if !h.takes() || h.unsure || h.mayExpire || len(h.others) > 0 || now.Sub(h.taking) <= moment || !now.After(h.heldUntil) {
 		return nil
 	}
 	var first *delivery
@@ -61,7 +61,7 @@ func (h *hook) idles() error {
 		return nil
 	}
 	since := first.due
-	for _, t := range []time.Time{h.taking, h.lastEnd, first.since} {
+	for _, t := range []time.Time{h.taking, h.lastEnd, h.heldUntil, first.since} {
 		if t.After(since) {
 			since = t
 		}
@@ -80,6 +80,7 @@ func (h *hook) idles() error {
 		if len(h.out) == 0 && min(waited, now.Sub(h.lastOut)) > 2*per+moment {
 			return fmt.Errorf("%s is due since %v, nothing is under way to %s, and its rate is %s", first.id, now.Sub(first.due), h.name, h.config.Rate)
 		}
+	case !h.heldUntil.IsZero() && len(h.out) > 0: // alone, after a hold
 	case len(h.out) < h.window:
 		return fmt.Errorf("%s is due since %v, and only %d are under way to %s", first.id, now.Sub(first.due), len(h.out), h.name)
 	}

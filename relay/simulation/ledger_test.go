@@ -73,7 +73,7 @@ type lease struct {
 	of      *delivery
 	at      time.Time
 	configs []relay.WebhookConfig // one of these is in force
-	open    bool                  // the breaker, when it was handed out
+	open    bool                  // the breaker, or after a hold, when it was handed out
 	visits  []*visit
 }
 
@@ -191,7 +191,7 @@ func (b *ledger) handOut(l *queue.Lease) *lease {
 	if d.hook.deleted {
 		return nil // at this very moment
 	}
-	out := &lease{id: id, of: d, at: now, configs: d.hook.configs(), open: d.hook.surelyOpen()}
+	out := &lease{id: id, of: d, at: now, configs: d.hook.configs(), open: d.hook.surelyOpen() || d.hook.surelyAlone()}
 	switch {
 	case d.lease != nil:
 		b.faultLocked("%s is handed out twice", id)
@@ -237,6 +237,7 @@ func (b *ledger) arrive(h *hook, r *http.Request, body []byte) *visit {
 	header("X-UserHero-Attempt", strconv.Itoa(d.rung+1))
 	header("webhook-id", id.String())
 	header("Content-Type", "application/json")
+	header("Accept", "*/*")
 	if sent, err := strconv.ParseInt(r.Header.Get("webhook-timestamp"), 10, 64); err != nil ||
 		sent < l.at.Unix() || sent > now.Unix() {
 		b.faultLocked("%s comes with webhook-timestamp %q, between %d and %d", id, r.Header.Get("webhook-timestamp"), l.at.Unix(), now.Unix())
@@ -247,14 +248,25 @@ func (b *ledger) arrive(h *hook, r *http.Request, body []byte) *visit {
 	if now.Before(d.earliest) {
 		b.faultLocked("%s comes %v early on its rung", id, d.earliest.Sub(now))
 	}
-	if len(l.visits) > 0 && l.visits[len(l.visits)-1].answer == nil {
-		b.faultLocked("%s comes while it is here", id)
+	if n := len(l.visits); n > 0 {
+		switch before := l.visits[n-1].answer; {
+		case before == nil:
+			b.faultLocked("%s comes while it is here", id)
+		case n > 1 || !mayBlameSignature(before.status) || !h.rotated:
+			b.faultLocked("%s comes again within an attempt, after the answer %d", id, before.status)
+		}
 	}
 	h.mayArrive(l)
 	v := &visit{lease: l, n: d.attempts*2 + len(l.visits), at: now}
 	l.visits = append(l.visits, v)
 	b.attempts++
 	return v
+}
+
+// mayBlameSignature reports whether an answer may mean that the signature is wrong:
+// then, while a secret is rotated, the other signature is tried at once.
+func mayBlameSignature(status int) bool {
+	return status/100 == 4 && !slices.Contains([]int{408, 410, 413, 429}, status)
 }
 
 // answered enters what a receiver is about to say.
@@ -304,6 +316,11 @@ func (b *ledger) settled(l *lease, s queue.Settlement) {
 	to.attempts++
 	to.earliest = time.Time{}
 	h.lastEnd = now
+	defer func() {
+		if h.tried(); last != nil && last.answer != nil && last.answer.asked > 0 {
+			h.hold(last.answer.asked)
+		}
+	}()
 	switch s.Kind {
 	case queue.SettleAck:
 		if !ok {

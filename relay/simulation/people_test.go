@@ -387,6 +387,9 @@ func (w *world) rotate() error {
 	}
 	const overlap = time.Hour
 	secret := ""
+	w.ledger.mu.Lock()
+	h.rotated = true
+	w.ledger.mu.Unlock()
 	err := w.do(h, "rotate the secret of", func(ctx context.Context) (err error) {
 		secret, err = w.relay.Rotate(ctx, h.name, "", overlap, "sim")
 		return err

@@ -130,7 +130,10 @@ func (r *receiver) choose(m mood, id string, visit int, timeout time.Duration) a
 		}
 		return a
 	case lying:
-		switch rnd.IntN(4) {
+		switch rnd.IntN(5) {
+		case 4: // the status stands, whatever is wrong behind it
+			wrong := []string{"Content-Length: 1\r\n", "Transfer-Encoding: chunked\r\n", "X-Long: a\r\n b\r\n", "nothing\r\n"}
+			fine.status, fine.body, fine.header = 200, "fine", wrong[rnd.IntN(len(wrong))]
 		case 0: // too late
 			fine.after, fine.ok = timeout+within(timeout), false
 		case 1: // breaks off in its body: the status stands
@@ -186,7 +189,7 @@ func (r *receiver) answer(c net.Conn, from io.Reader, req *http.Request, body []
 	if fits, err := signed(req, body, secret); err != nil {
 		r.w.ledger.fault("%s: %v", v.lease.id, err)
 	} else if v.fits = fits; !fits && a.ok {
-		a = answer{status: http.StatusUnauthorized, length: -1}
+		a = answer{status: []int{400, 401, 403, 404, 422}[v.n%5], length: -1}
 		v.unsigned = true
 	}
 	if a.after > 0 && !r.w.pause(a.after) {
