@@ -270,3 +270,24 @@ func TestOldNoticesAreGivenUpWithoutANotifier(t *testing.T) {
 		}
 	})
 }
+
+// TestMailboxesAreNoWebhooksAfterARestart: the store keeps them as such.
+func TestMailboxesAreNoWebhooksAfterARestart(t *testing.T) {
+	t.Parallel()
+	q := memqueue.New(memqueue.Options{})
+	for start := range 2 {
+		r := New(Options{Queue: q})
+		if err := r.Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if all := r.Webhooks(); len(all) != 0 {
+			t.Errorf("start %d: there is a webhook %q", start+1, all[0].Name)
+		}
+		if err := r.openMail(t.Context(), 2); err != nil {
+			t.Fatal(err)
+		}
+		if err := r.Stop(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
+}

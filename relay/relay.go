@@ -137,8 +137,10 @@ func (r *Relay) Start(ctx context.Context) error {
 		return nil
 	}
 	for _, s := range stored {
-		switch s.Name {
-		case tallyRecord:
+		switch {
+		case strings.HasPrefix(s.Name, mailbox):
+			continue // see openMail
+		case s.Name == tallyRecord:
 			// What is only looked at keeps nothing from starting.
 			if err := r.tally.decode(s.Data); err != nil {
 				r.log.Warn("the tally of the last hours begins anew", "error", err)
