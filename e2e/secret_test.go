@@ -135,7 +135,7 @@ func TestSecretsAreFoundNowhere(t *testing.T) {
 				text, err := io.ReadAll(response.Body)
 				_ = response.Body.Close()
 				if err != nil || response.StatusCode != http.StatusOK {
-					t.Errorf("%s: %s %v", path, response.Status, err)
+					t.Errorf("%s: %s %v: %.3000s", path, response.Status, err, text)
 				}
 				for _, what := range leaks(text) {
 					t.Errorf("%s shows the %s: %s", path, what, text)
