@@ -202,13 +202,14 @@ soak-disk: programs build
 
 SOAK_TESTS := TestDamageIsNeverSilent|TestSalvageSaves|TestFailedWrites|TestAcknowledgedEventsSurvive
 
-# Programs the tests run, and the Debian packages that bring them: the race
-# detector needs gcc, the tests of clients curl, the example receivers node and python3, the console's
-# snippets php, the tests of failing disks an ext4 file system and strace, widget and console a
-# browser, the alert rules promtool.
+# Programs that the tests run, and the Debian packages that bring them: gcc for
+# the race detector, curl for the tests of clients, node and python3 for the
+# example receivers, php for the console's snippets, an ext4 file system and
+# strace for the tests of failing disks, openssl for those of receivers, a browser
+# for widget and console, promtool for the alert rules.
 programs:
 	@missing=""; \
-	for p in gcc:gcc,libc6-dev curl:curl node:nodejs npm:npm python3:python3 php:php-cli mkfs.ext4:e2fsprogs mount:mount strace:strace chromium:chromium promtool:prometheus; do \
+	for p in gcc:gcc,libc6-dev curl:curl node:nodejs npm:npm python3:python3 php:php-cli mkfs.ext4:e2fsprogs mount:mount strace:strace openssl:openssl chromium:chromium promtool:prometheus; do \
 		command -v $${p%%:*} >/dev/null || missing="$$missing $$(echo $${p#*:} | tr , ' ')"; \
 	done; \
 	[ -z "$$missing" ] && exit 0; \

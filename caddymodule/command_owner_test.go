@@ -58,7 +58,7 @@ func TestCommandsKeepTheOwner(t *testing.T) {
 		t.Skip("only root can run commands for another user: run the tests as root, as a container does")
 	}
 	const uid, gid = 12345, 54321
-	above, err := os.MkdirTemp("", "userhero-owner-")
+	above, err := os.MkdirTemp("", "userhero-owner-") //nolint:usetesting // t.TempDir is below a folder that is closed to others
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -69,7 +69,7 @@ func TestCommandsKeepTheOwner(t *testing.T) {
 		t.Fatal(err)
 	}
 	err = s.Close(context.Background())
-	err = errors.Join(err, os.Chmod(above, 0o755), filepath.WalkDir(folder, func(name string, _ fs.DirEntry, err error) error { //nolint:gosec // all users reach the store
+	err = errors.Join(err, os.Chmod(above, 0o755), filepath.WalkDir(folder, func(name string, _ fs.DirEntry, err error) error {
 		return errors.Join(err, os.Chown(name, uid, gid))
 	}))
 	if err != nil {

@@ -63,7 +63,7 @@ func closeFolder(path string) (string, error) {
 	if !closable || info.Mode().Perm()&others == 0 {
 		return path, closeFiles(path)
 	}
-	err = os.Chmod(path, 0o700)
+	err = os.Chmod(path, 0o700) //nolint:gosec // a folder
 	if err == nil {
 		return path, closeFiles(path)
 	}
@@ -82,7 +82,7 @@ func closeFolder(path string) (string, error) {
 	if err := os.Mkdir(inner, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return "", fmt.Errorf("making a folder for the store in %s, which belongs to another user: %w", path, err)
 	}
-	if err := os.Chmod(inner, 0o700); err != nil {
+	if err := os.Chmod(inner, 0o700); err != nil { //nolint:gosec // a folder
 		return "", fmt.Errorf("closing the store's folder to others: %w", err)
 	}
 	return inner, closeFiles(inner)

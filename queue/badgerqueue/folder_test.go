@@ -39,7 +39,7 @@ func TestStoreIsClosedToOtherUsers(t *testing.T) {
 	if err := os.Mkdir(path, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Chmod(path, 0o755); err != nil { //nolint:gosec // as others make it
+	if err := os.Chmod(path, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	s := openAt(t, Options{Path: path})
@@ -59,7 +59,7 @@ func TestStoreIsClosedToOtherUsers(t *testing.T) {
 	}
 	wantClosed(t, path)
 	for _, name := range []string{"MANIFEST", "."} {
-		if err := os.Chmod(filepath.Join(path, name), 0o755); err != nil { //nolint:gosec // as an older build left it
+		if err := os.Chmod(filepath.Join(path, name), 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -97,7 +97,7 @@ func oldStore(t *testing.T) (path string) {
 	if err := errors.Join(
 		os.MkdirAll(filepath.Join(path, "caddy", "certificates"), 0o750),
 		os.WriteFile(filepath.Join(path, "caddy", "certificates", "key.pem"), []byte("secret"), 0o600),
-		os.WriteFile(filepath.Join(path, "notes.txt"), []byte("mine"), 0o644), //nolint:gosec // as somebody left it
+		os.WriteFile(filepath.Join(path, "notes.txt"), []byte("mine"), 0o644),
 		os.Symlink("notes.txt", filepath.Join(path, "link")),
 	); err != nil {
 		t.Fatal(err)
@@ -155,7 +155,7 @@ func TestInterruptedReplaceIsCompletedAtTheNextStart(t *testing.T) { //nolint:pa
 	}
 	for name, prepare := range map[string]func() error{
 		"no folder":       func() error { return nil },
-		"an empty folder": func() error { return os.Mkdir(path, 0o755) }, //nolint:gosec // as systemd makes it
+		"an empty folder": func() error { return os.Mkdir(path, 0o755) },
 	} {
 		died := false
 		betweenRenames = func() { died = true; panic("died") }

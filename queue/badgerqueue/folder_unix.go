@@ -5,7 +5,6 @@ package badgerqueue
 import (
 	"io/fs"
 	"os"
-	"path/filepath"
 	"syscall"
 )
 
@@ -32,10 +31,16 @@ func adopt(path, like string) error {
 	if !ok || os.Geteuid() != 0 || uid == 0 && gid == 0 {
 		return nil
 	}
-	return filepath.WalkDir(path, func(name string, _ fs.DirEntry, err error) error {
+	// Within a root, no link that somebody puts there meanwhile leads out of it.
+	root, err := os.OpenRoot(path)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = root.Close() }()
+	return fs.WalkDir(root.FS(), ".", func(name string, _ fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
-		return os.Lchown(name, uid, gid)
+		return root.Lchown(name, uid, gid)
 	})
 }
