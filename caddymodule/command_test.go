@@ -333,7 +333,7 @@ func TestPortsInUseAreNamed(t *testing.T) {
 func TestCommandsAskNoOtherCaddy(t *testing.T) {
 	a := newCannedAdmin(t, canned())
 	before := caddy.DefaultAdminListen
-	caddy.DefaultAdminListen = a.address() //nolint:reassign // what CADDY_ADMIN does
+	caddy.DefaultAdminListen = a.address() // as CADDY_ADMIN does
 	t.Cleanup(func() { caddy.DefaultAdminListen = before })
 	config := filepath.Join(t.TempDir(), "Caddyfile")
 	if err := os.WriteFile(config, []byte("{\nadmin off\n}\n"), 0o600); err != nil {

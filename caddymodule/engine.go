@@ -419,7 +419,7 @@ func (b boundBody) Read(p []byte) (int, error) {
 		return 0, errEngineClosed
 	}
 	n, err := b.ReadCloser.Read(p)
-	if err != nil && err != io.EOF && b.cutoff.Err() != nil { //nolint:errorlint // as io.Reader has it
+	if err != nil && err != io.EOF && b.cutoff.Err() != nil {
 		err = errEngineClosed
 	}
 	return n, err

@@ -57,10 +57,10 @@ func TestManyComplaintsMakeFewLines(t *testing.T) {
 			ends  string
 		}{
 			{"1000 at once", func() { complain(1000) }, 1, "closed\"\n"},
-			{"10 s later", func() { time.Sleep(complaintsEvery) }, 1, "others=998\n"}, //nolint:forbidigo // time is fake here
+			{"10 s later", func() { time.Sleep(complaintsEvery) }, 1, "others=998\n"},
 			{"one more", func() { complain(1) }, 0, ""},
-			{"10 s later", func() { time.Sleep(complaintsEvery) }, 1, "closed\"\n"}, //nolint:forbidigo // time is fake here
-			{"a long silence", func() { time.Sleep(time.Hour) }, 0, ""},             //nolint:forbidigo // time is fake here
+			{"10 s later", func() { time.Sleep(complaintsEvery) }, 1, "closed\"\n"},
+			{"a long silence", func() { time.Sleep(time.Hour) }, 0, ""},
 			{"three", func() { complain(3) }, 1, "closed\"\n"},
 			{"the end", c.flush, 1, "others=1\n"},
 			{"after it", func() { complain(1) }, 1, "closed\"\n"},
