@@ -47,8 +47,14 @@ func saidResumed(before, w relay.WebhookStatus) *flash {
 	if !pausedByOwner(before) {
 		word = "Enabled"
 	}
-	f := good("%s. New events are sent to %s again. Use Recover to send what came meanwhile.", word, w.Name)
-	if w.Counts.Pending > 0 {
+	verb := "sent to"
+	if !w.HeldUntil.IsZero() {
+		verb = "queued for"
+	}
+	f := good("%s. New events are %s %s again. Use Recover to send what came meanwhile.", word, verb, w.Name)
+	if w.Counts.Pending > 0 && !w.HeldUntil.IsZero() {
+		f.Text += fmt.Sprintf(" %s sent when the pause ends that the receiver asked for (Retry-After).", are(w.Counts.Pending, "held delivery", "held deliveries"))
+	} else if w.Counts.Pending > 0 {
 		f.Text += fmt.Sprintf(" %s sent now, one at first.", are(w.Counts.Pending, "held delivery", "held deliveries"))
 	}
 	if w.Counts.Retrying > 0 {
@@ -77,6 +83,8 @@ func saidRedelivered(w *relay.WebhookStatus) *flash {
 		return good("Queued again. It is held until %s is in the Caddyfile again.", w.Name)
 	case w.State == relay.Disabled:
 		return good("Queued again. It is held until you %s %s.", resumeVerb(*w), w.Name)
+	case !w.HeldUntil.IsZero():
+		return good("Queued again. It goes out when the pause ends that %s asked for (Retry-After).", w.Name)
 	case w.State == relay.Failing || w.Probing:
 		return good("Queued again. It goes out as soon as %s lets a delivery through.", w.Name)
 	}
@@ -104,6 +112,8 @@ func saidRecovered(w relay.WebhookStatus, n int64, what relay.Recovery) *flash {
 		return good("%s queued again. They are held until %s is in the Caddyfile again.", queued, w.Name)
 	case w.State == relay.Disabled:
 		return good("%s queued again. They are held until you %s %s.", queued, resumeVerb(w), w.Name)
+	case !w.HeldUntil.IsZero():
+		return good("%s queued again. They go out when the pause ends that %s asked for (Retry-After).", queued, w.Name)
 	case w.State == relay.Failing || w.Probing:
 		return good("%s queued again. While %s does not answer, one at a time tries whether it does.", queued, w.Name)
 	}

@@ -21,6 +21,7 @@ import (
 type stage struct {
 	*visit
 	status   atomic.Int64 // the receiver's answer; 0 hangs until the test ends
+	pause    atomic.Bool  // it asks for a pause of half an hour
 	requests atomic.Int64
 	before   int64 // requests before the action
 	url      string
@@ -33,6 +34,9 @@ func newStage(t *testing.T) *stage {
 	s.status.Store(200)
 	hook := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s.requests.Add(1)
+		if s.pause.Load() {
+			w.Header().Set("Retry-After", "1800")
+		}
 		if status := s.status.Load(); status != 0 {
 			w.WriteHeader(int(status))
 			return
@@ -96,6 +100,15 @@ func (s *stage) retrying(n int) {
 	s.status.Store(200)
 }
 
+// pausing has the receiver ask for a pause; one delivery waits on the rung.
+func (s *stage) pausing() {
+	s.t.Helper()
+	s.add(relay.WebhookConfig{})
+	s.pause.Store(true)
+	s.retrying(1)
+	s.waitFor("it is held off", func(w relay.WebhookStatus) bool { return !w.HeldUntil.IsZero() })
+}
+
 // failing makes the webhook fail; its receiver stays away.
 func (s *stage) failing() {
 	s.t.Helper()
@@ -125,7 +138,12 @@ func (s *stage) queues() bool {
 func TestSentencesAreTrue(t *testing.T) {
 	t.Parallel()
 	paused := func(w relay.WebhookStatus) bool { return w.State == relay.Disabled }
-	sends := func(w relay.WebhookStatus) bool { return w.State == relay.Active && !w.Probing }
+	sends := func(w relay.WebhookStatus) bool {
+		return w.State == relay.Active && !w.Probing && w.HeldUntil.IsZero()
+	}
+	heldOff := func(s *stage) bool {
+		return time.Until(s.crm().HeldUntil) > 29*time.Minute && s.requests.Load() == s.before
+	}
 	const number = `(\d+) `
 	sentences := map[string]func(s *stage, n int64) bool{
 		`Webhook crm added\. New events that match its settings are sent to it\.`: func(s *stage, _ int64) bool {
@@ -137,6 +155,7 @@ func TestSentencesAreTrue(t *testing.T) {
 		number + `waiting deliver(y is|ies are) held until then\.`:            func(s *stage, n int64) bool { return paused(s.crm()) && s.crm().Counts.Held == n },
 		`crm was not paused\. Nothing changed\.`:                              func(s *stage, _ int64) bool { return !paused(s.crm()) },
 		`Resumed\. New events are sent to crm again\.`:                        func(s *stage, _ int64) bool { return sends(s.crm()) && s.queues() },
+		`Resumed\. New events are queued for crm again\.`:                     func(s *stage, _ int64) bool { return heldOff(s) },
 		`Enabled\. New events are sent to crm again\.`:                        func(s *stage, _ int64) bool { return sends(s.crm()) && s.queues() },
 		number + `deliver(y waits|ies wait) for the next retry`:               func(s *stage, n int64) bool { return s.crm().Counts.Retrying == n },
 		`Nothing changed: the settings are the same as before\.`:              func(s *stage, _ int64) bool { return s.crm().Timeout == 30*time.Second },
@@ -147,6 +166,13 @@ func TestSentencesAreTrue(t *testing.T) {
 		`Queued again\. It goes out as soon as crm has room for it\.`: func(s *stage, _ int64) bool {
 			s.waitFor("it goes out", func(w relay.WebhookStatus) bool { return w.Counts.Delivered == 1 })
 			return sends(s.crm())
+		},
+		`Queued again\. It goes out when the pause ends that crm asked for`: func(s *stage, _ int64) bool { return heldOff(s) },
+		number + `deliver(y|ies) queued again\. They go out when the pause ends that crm asked for`: func(s *stage, n int64) bool {
+			return heldOff(s) && s.crm().Counts.Pending == n
+		},
+		number + `held deliver(y is|ies are) sent when the pause ends that the receiver asked for`: func(s *stage, n int64) bool {
+			return heldOff(s) && s.crm().Counts.Pending == n
 		},
 		`Nothing was queued: an attempt of this delivery is under way\.`: func(s *stage, _ int64) bool { return s.status.Load() == 0 && s.requests.Load() == 1 },
 		number + `deliver(y|ies) queued again\. They are held until you resume crm\.`: func(s *stage, n int64) bool {
@@ -264,6 +290,24 @@ func TestSentencesAreTrue(t *testing.T) {
 			s.open("/events?q=" + id)
 			s.submit("/redeliver", nil)
 		}, []string{"It is held until you resume crm."}},
+		{"redeliver while the receiver wants a pause", func(s *stage) {
+			s.pausing()
+			s.open("/webhooks/crm")
+			s.before = s.requests.Load()
+			s.open("/events?q=" + regexp.MustCompile(`dlv_\w+`).FindString(s.page))
+			s.submit("/redeliver", nil)
+		}, []string{"It goes out when the pause ends"}},
+		{"send all that wait while the receiver wants a pause", func(s *stage) {
+			s.pausing()
+			s.before = s.requests.Load()
+			s.send(http.MethodPost, &url.URL{Path: mount + "/webhooks/crm/recover"}, url.Values{"span": {"waiting"}}, http.StatusOK)
+		}, []string{"1 delivery queued again. They go out when the pause ends"}},
+		{"resume while the receiver wants a pause", func(s *stage) {
+			s.pausing()
+			s.accept("fb_2", `"comes meanwhile"`)
+			s.act("/pause", nil)
+			s.submit("/enable", nil)
+		}, []string{"Resumed.", "1 held delivery is sent when the pause ends", "1 delivery waits for the next retry"}},
 		{"redeliver what is under way", func(s *stage) {
 			s.add(relay.WebhookConfig{})
 			s.status.Store(0)
