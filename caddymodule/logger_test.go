@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -42,7 +43,7 @@ func TestEngineLogsToNewestConfiguration(t *testing.T) {
 func TestManyComplaintsMakeFewLines(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		var out bytes.Buffer
+		var out lines
 		log := slog.New(slog.NewTextHandler(&out, nil))
 		var c complaints
 		complain := func(times int) {
@@ -65,10 +66,10 @@ func TestManyComplaintsMakeFewLines(t *testing.T) {
 			{"the end", c.flush, 1, "others=1\n"},
 			{"after it", func() { complain(1) }, 1, "closed\"\n"},
 		} {
-			out.Reset()
+			out.take()
 			step.do()
 			synctest.Wait()
-			if got := out.String(); strings.Count(got, "\n") != step.lines || !strings.HasSuffix(got, step.ends) {
+			if got := out.take(); strings.Count(got, "\n") != step.lines || !strings.HasSuffix(got, step.ends) {
 				t.Errorf("%s: %q, want %d lines that end with %q", step.what, got, step.lines, step.ends)
 			}
 		}
@@ -86,4 +87,24 @@ func TestRefusalsAreLoggedWithoutStackTrace(t *testing.T) {
 	if !strings.Contains(line, `"reason":"full"`) || strings.Contains(line, "stacktrace") || strings.Contains(line, ".go:") {
 		t.Errorf("logged: %s", line)
 	}
+}
+
+// lines is what a log wrote, from any goroutine.
+type lines struct {
+	mu  sync.Mutex
+	out bytes.Buffer
+}
+
+func (l *lines) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.out.Write(b)
+}
+
+// take returns what was written since the last call.
+func (l *lines) take() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	defer l.out.Reset()
+	return l.out.String()
 }

@@ -261,7 +261,8 @@ func (q *Queue) KeepCaught(_ context.Context, c queue.Caught) error {
 	q.commit()
 	d := q.data
 	c.At = c.At.Truncate(time.Millisecond).UTC()
-	d.caught = append(d.caught, c)
+	i, _ := slices.BinarySearchFunc(d.caught, c, func(a, b queue.Caught) int { return a.At.Compare(b.At) })
+	d.caught = slices.Insert(d.caught, i, c) // by time, whichever goroutine comes first
 	d.caught = d.caught[max(0, len(d.caught)-queue.MaxCaught):]
 	return nil
 }

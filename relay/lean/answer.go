@@ -185,8 +185,8 @@ func (l *lineReader) fields() (h http.Header, proper bool, err error) {
 		if len(line) == 0 {
 			return h, proper, nil
 		}
-		name, rest, err := parseField(line)
-		if err != nil {
+		name, rest, ok := parseField(line)
+		if !ok {
 			proper = false
 			continue
 		}
@@ -205,26 +205,27 @@ func (l *lineReader) fields() (h http.Header, proper bool, err error) {
 	}
 }
 
-// parseField takes a field apart.
-func parseField(line []byte) (name string, value []byte, err error) {
+// parseField takes a field apart; ok is false if the line is none. It makes no
+// error: a head may have thousands of such lines.
+func parseField(line []byte) (name string, value []byte, ok bool) {
 	colon := bytes.IndexByte(line, ':')
 	if colon < 0 {
-		return "", nil, improper("a line of its head is %q", line[:min(len(line), 64)])
+		return "", nil, false
 	}
 	name, usual := usualFields[string(line[:colon])]
 	if !usual {
 		if name = string(line[:colon]); !httpguts.ValidHeaderFieldName(name) {
-			return "", nil, improper("%q is no name of a header field", name)
+			return "", nil, false
 		}
 		name = textproto.CanonicalMIMEHeaderKey(name)
 	}
 	value = bytes.Trim(line[colon+1:], " \t")
 	for _, c := range value {
 		if c < ' ' && c != '\t' || c == 0x7f {
-			return "", nil, improper("the value of its header field %s has a control character", name)
+			return "", nil, false
 		}
 	}
-	return name, value, nil
+	return name, value, true
 }
 
 // usualFields are the names that need not be made anew for each answer.
