@@ -43,7 +43,7 @@ func TestEngineLogsToNewestConfiguration(t *testing.T) {
 func TestManyComplaintsMakeFewLines(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		var out lines
+		var out logged
 		log := slog.New(slog.NewTextHandler(&out, nil))
 		var c complaints
 		complain := func(times int) {
@@ -89,20 +89,20 @@ func TestRefusalsAreLoggedWithoutStackTrace(t *testing.T) {
 	}
 }
 
-// lines is what a log wrote, from any goroutine.
-type lines struct {
+// logged is what a log wrote, from any goroutine.
+type logged struct {
 	mu  sync.Mutex
 	out bytes.Buffer
 }
 
-func (l *lines) Write(b []byte) (int, error) {
+func (l *logged) Write(b []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.out.Write(b)
 }
 
 // take returns what was written since the last call.
-func (l *lines) take() string {
+func (l *logged) take() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	defer l.out.Reset()
