@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"github.com/dgraph-io/badger/v4"
+
+	"github.com/userhero/relay/queue"
 )
 
 const (
@@ -47,6 +49,9 @@ func readyFolder(path string) (string, error) {
 		return "", err
 	}
 	if err := os.MkdirAll(path, 0o700); err != nil {
+		if noRoom(err) {
+			err = fmt.Errorf("%w: %w: make room on its disk", queue.ErrFull, err)
+		}
 		return "", fmt.Errorf("making the store's folder: %w", err)
 	}
 	return closeFolder(path)

@@ -9,7 +9,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"testing"
 )
@@ -178,17 +177,6 @@ func TestInterruptedReplaceIsCompletedAtTheNextStart(t *testing.T) { //nolint:pa
 		}
 	}
 	wantEvents(t, path, 2) // before the first rename, the store is left as it is
-}
-
-// TestFolderOfSomebodyElseGetsAFolderInIt, as a volume of Kubernetes with fsGroup.
-func TestFolderOfSomebodyElseGetsAFolderInIt(t *testing.T) {
-	t.Parallel()
-	if os.Geteuid() == 0 {
-		t.Skip("root may change every folder; TestCommandsKeepTheOwner does this as another user")
-	}
-	if _, err := closeFolder(os.TempDir()); err != nil && !strings.Contains(err.Error(), "belongs to another user") {
-		t.Errorf("closing a folder of somebody else's ends with %v", err)
-	}
 }
 
 // TestStoreInAnInnerFolderIsFound by every way to name it.
