@@ -403,8 +403,8 @@ func (b *ledger) forgotten(id queue.WebhookID, ended int64) {
 	if n := int64(len(h.waiting)); n != ended {
 		b.faultLocked("deleting %s ended %d deliveries; %d were waiting", h.name, ended, n)
 	}
-	for d := range h.waiting {
-		b.become(d, standing{state: queue.Failed, rung: d.rung, attempts: d.attempts, ended: time.Now()})
+	for d := range h.waiting { // cancelled: no attempt ended it, and retention does not count from now
+		b.become(d, standing{state: queue.Failed, rung: d.rung, attempts: d.attempts})
 		d.lease = nil
 	}
 	clear(h.out)
