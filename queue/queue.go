@@ -114,7 +114,8 @@ type Queue interface {
 	// replaces a webhook record if its Revision is still the stored one.
 	PutWebhook(ctx context.Context, w Webhook) (Webhook, error)
 	// DeleteWebhook removes the record if Revision is still the stored one,
-	// ends its waiting deliveries and returns how many those were.
+	// cancels its waiting deliveries and returns how many those were. They hold
+	// their events no longer: one that is older than the retention may go at once.
 	DeleteWebhook(ctx context.Context, id WebhookID, revision uint64) (int64, error)
 
 	// AppendActivity records one thing somebody or something did.

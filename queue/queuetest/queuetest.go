@@ -160,6 +160,7 @@ func Run(t *testing.T, h Harness) {
 		promises = append(promises,
 			promise{"RetentionCountsFromTheEnd", retentionCountsFromTheEnd},
 			promise{"RetentionCountsFromTheLastDelivery", retentionCountsFromTheLastDelivery},
+			promise{"CancelledDeliveriesHoldNothing", cancelledDeliveriesHoldNothing},
 			promise{"ParkedDeliveriesExpire", parkedDeliveriesExpire},
 			promise{"ParkedAndDeletedWebhooksLetGo", parkedAndDeletedWebhooksLetGo},
 			promise{"KeysOutliveTheirEvents", keysOutliveTheirEvents},

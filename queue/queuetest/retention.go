@@ -136,6 +136,30 @@ func retentionCountsFromTheLastDelivery(t *trial) {
 	t.goesAfter(ended.Add(retention), "an event that was delivered again", e.ID)
 }
 
+// cancelledDeliveriesHoldNothing: what waited for a webhook that was deleted has no
+// end that retention could count from. An event that is old goes at once, and one
+// that another webhook was given stays for the time since then.
+func cancelledDeliveriesHoldNothing(t *trial) {
+	retention := 2 * t.h.Patience // what would count from the deletion does not go within the patience
+	t = t.within(queue.Limits{Retention: retention})
+	w, other := t.webhook("w"), t.webhook("other")
+	old := func(ws ...queue.WebhookID) queue.Event {
+		e := t.entry(ws...)
+		e.Created = time.Now().Add(-2 * retention)
+		return t.accept(e)
+	}
+	cancelled, both := old(w), old(w, other)
+	delivered := t.one(t.lane(other, 8))
+	t.ok("Ack", delivered.Ack(made(200)))
+	t.becomes(delivered.Delivery.ID, queue.Delivered)
+	t.stays("an event that waits", cancelled.ID)
+	_, err := t.q.DeleteWebhook(t.ctx, w, 1)
+	t.ok("DeleteWebhook", err)
+	t.goesAfter(time.Now(), "an old event whose only delivery was cancelled", cancelled.ID)
+	t.stays("an event that was delivered just now", both.ID)
+	equal(t, "the end of a cancelled delivery", t.delivery(queue.DeliveryID{Event: both.ID, Webhook: w}).Ended, time.Time{})
+}
+
 // parkedDeliveriesExpire: what waits for a parked webhook goes when the event is as
 // old as the retention, also if the webhook is parked after that; what waits for
 // another webhook too stays.
