@@ -237,7 +237,7 @@ func TestWrongRequestsChangeNothing(t *testing.T) {
 	}{
 		{"POST", "/webhooks", `{"name":"a","url":"https://a.example.com/"}`, 409, "of this name"},
 		{"POST", "/webhooks", `{"name":"b"}`, 422, "url"},
-		{"POST", "/webhooks", `{"name":"b","url":"https://b.example.com/","filter":"data.rating <"}`, 422, "column 14"},
+		{"POST", "/webhooks", `{"name":"b","url":"https://b.example.com/","filter":"data.rating <"}`, 422, "1:14"},
 		{"POST", "/webhooks", `{"name":"b","url":"https://b.example.com/","events":["x"]}`, 422, "events"},
 		{"POST", "/webhooks", `{"name":"b","url":"https://b.example.com/","headers":{"X-UserHero-Signature":"x"}}`, 422, "header"},
 		{"POST", "/webhooks", `{"name":"b","url":"https://b.example.com/","retry":["soon"]}`, 422, "/retry"},

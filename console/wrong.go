@@ -86,8 +86,8 @@ func (w wrongFields) flash(happened string) *flash {
 }
 
 var (
-	// filterIssue is what an error of a filter says of one place of it.
-	filterIssue = regexp.MustCompile(`^(\d+), column (\d+): (?s:(.*))$`)
+	// filterPlace begins what an error of a filter says of one place: line:column.
+	filterPlace = regexp.MustCompile(`(?:^|; )(\d+):(\d+): `)
 	// parserNoise is what CEL's parser adds that helps nobody.
 	parserNoise = regexp.MustCompile(` (expecting \{.*|\(in container '[^']*'\))\s*$`)
 )
@@ -95,25 +95,23 @@ var (
 // filterText is an error of a filter as people read it: where it is and what is
 // wrong there, without what only the parser knows.
 func filterText(text string) string {
-	var parts []string
-	for i, issue := range strings.Split("; "+text, "; line ") {
-		place := filterIssue.FindStringSubmatch(issue)
-		if place == nil {
-			if i == 0 {
-				continue
-			}
-			return text
-		}
-		where := "At character " + place[2]
-		if place[1] != "1" {
-			where += " of line " + place[1]
-		}
-		what, _ := strings.CutPrefix(place[3], "Syntax error: ")
-		what = strings.ReplaceAll(parserNoise.ReplaceAllString(what, ""), "'<EOF>'", "the end of the filter")
-		parts = append(parts, fmt.Sprintf("%s: %s.", where, strings.TrimSuffix(what, ".")))
-	}
-	if parts == nil {
+	places := filterPlace.FindAllStringSubmatchIndex(text, -1)
+	if len(places) == 0 || places[0][0] != 0 {
 		return text
+	}
+	parts := make([]string, len(places))
+	for i, p := range places {
+		end := len(text)
+		if i+1 < len(places) {
+			end = places[i+1][0]
+		}
+		where := "At character " + text[p[4]:p[5]]
+		if line := text[p[2]:p[3]]; line != "1" {
+			where += " of line " + line
+		}
+		what, _ := strings.CutPrefix(text[p[1]:end], "Syntax error: ")
+		what = strings.ReplaceAll(parserNoise.ReplaceAllString(what, ""), "'<EOF>'", "the end of the filter")
+		parts[i] = fmt.Sprintf("%s: %s.", where, strings.TrimSuffix(what, "."))
 	}
 	return strings.Join(parts, " ")
 }

@@ -138,7 +138,7 @@ func positions(issues *cel.Issues) error {
 	return errors.New(strings.Join(lines, "; "))
 }
 
-// at is an error at a position of the source: lines and columns count from 1.
+// at is an error at a position of the source, line:column, both from 1.
 func at(line, column int, format string, args ...any) error {
-	return fmt.Errorf("line %d, column %d: %s", line, column+1, fmt.Sprintf(format, args...))
+	return fmt.Errorf("%d:%d: %s", line, column+1, fmt.Sprintf(format, args...))
 }

@@ -108,13 +108,13 @@ func TestWhatCannotBeJudgedIsAnError(t *testing.T) {
 func TestWrongExpressionsAreRefusedWithTheirPosition(t *testing.T) {
 	t.Parallel()
 	for source, want := range map[string]string{
-		`data.rating <`:                                                    "line 1, column 14: ",
+		`data.rating <`:                                                    "1:14: ",
 		`"a string"`:                                                       "gives a string; it must give true or false",
-		`data.a == 1 && foo > 2`:                                           "line 1, column 16: undeclared reference to 'foo'",
-		"data.a == 1 &&\n  event > 2":                                      "line 2, column 9: ",
-		`data.category.matches(data.metadata.pattern)`:                     "line 1, column 22: the regular expression of matches must be written as a text in quotes",
+		`data.a == 1 && foo > 2`:                                           "1:16: undeclared reference to 'foo'",
+		"data.a == 1 &&\n  event > 2":                                      "2:9: ",
+		`data.category.matches(data.metadata.pattern)`:                     "1:22: the regular expression of matches must be written as a text in quotes",
 		`matches(data.category, "a" + "b")`:                                "must be written as a text in quotes",
-		`data.category.matches("(")`:                                       "line 1, column 22: the regular expression is wrong",
+		`data.category.matches("(")`:                                       "1:22: the regular expression is wrong",
 		`data.message.matches("\\pL{999}!")`:                               "too large",
 		`data.message.matches("(a{30}){30}{30}")`:                          "the regular expression",
 		`data.a.all(a, data.a.all(b, data.a.all(c, data.a.all(d, true))))`: "nested too deeply",
