@@ -143,16 +143,6 @@ func (c *compactions) begin(id int, keys uint32) {
 	c.begun = append(c.begun, time.Now())
 }
 
-// busy reports whether tables are being merged.
-func (c *compactions) busy() bool {
-	if c == nil {
-		return false
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.running
-}
-
 // roomToBegin tells whether another table fits beside those that are being
 // written and a memtable that becomes one.
 func (c *compactions) roomToBegin() bool {

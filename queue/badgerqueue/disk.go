@@ -35,6 +35,7 @@ type disk struct {
 
 	merging atomic.Int64 // what merge told when avail was read
 	size    atomic.Int64 // measured
+	tables  atomic.Int64 // of size; also those that a merge has replaced, or is about to
 	written atomic.Int64 // since it was measured
 	ever    atomic.Int64 // written since the store was opened
 	avail   atomic.Int64 // last reading of free space; -1 if it is unknown
@@ -159,7 +160,9 @@ func (d *disk) wrote(n int64) {
 // measure reads the size of the store's files.
 func (d *disk) measure() {
 	d.written.Store(0)
-	d.size.Store(folderSize(d.path))
+	size, tables := folderSize(d.path)
+	d.size.Store(size)
+	d.tables.Store(tables)
 }
 
 func (d *disk) roomToOpen() error {

@@ -127,5 +127,5 @@ func ofStore(name string) bool {
 	}
 	ext := filepath.Ext(name)
 	_, err := strconv.ParseUint(strings.TrimSuffix(name, ext), 10, 64)
-	return err == nil && slices.Contains([]string{".mem", ".sst", ".vlog"}, ext)
+	return err == nil && slices.Contains([]string{".mem", tableExt, ".vlog"}, ext)
 }

@@ -169,7 +169,7 @@ func storeFiles(dir string) (f folder, err error) {
 				continue // made, and the process died: it never held anything
 			}
 			f.logs = append(f.logs, name)
-		case ext == ".sst" && numbered:
+		case ext == tableExt && numbered:
 			f.any = true
 			f.tables[number] = name
 		case ext == ".vlog" && numbered:
@@ -204,7 +204,10 @@ func (in *inspection) manifest(dir string, present map[uint64]string) (map[uint6
 	return m.Tables, nil
 }
 
-func tableName(id uint64) string { return fmt.Sprintf("%06d.sst", id) }
+// tableExt ends the name of a table.
+const tableExt = ".sst"
+
+func tableName(id uint64) string { return fmt.Sprintf("%06d", id) + tableExt }
 
 // tableReaders is how many tables are checked at a time.
 const tableReaders = 4

@@ -1,6 +1,7 @@
 package badgerqueue
 
 import (
+	"cmp"
 	"context"
 	"runtime/debug"
 	"slices"
@@ -24,8 +25,10 @@ const (
 	fillerSize = 512 << 10
 	// givenStep is how many bytes must have come back before that is written down.
 	givenStep = 1 << 20
-	// restLooks is how many looks after a rewrite the size of the files is believed.
-	restLooks = 4
+	// restLooks is after how many looks the size of the files is believed once the
+	// tree was rewritten, and startLooks once the store was opened.
+	restLooks  = 4
+	startLooks = 2
 	// urgentEvery is the least time between two rewrites near max_disk, and
 	// urgentRest how many times as long as a rewrite took the next one waits.
 	urgentEvery = 5 * time.Second
@@ -47,20 +50,49 @@ type reclaimer struct {
 	flushed bool
 	last    time.Time     // of a rewrite
 	took    time.Duration // the last rewrite
-	// expected is the size of the files if Badger had given nothing back since they
-	// were last measured as small. While tables are merged both the old and the new
-	// ones are there: then the files are larger for a while.
+	// expected is what the files would hold if Badger had given nothing back since
+	// they were last measured as small.
 	expected int64
-	seen     int64    // disk.ever, as counted in expected
-	sizes    [5]int64 // the last sizes
-	given    int64    // bytes that came back and are not yet taken from state.dead
-	// After a rewrite, files that are not needed any more go within some looks.
+	seen     int64   // disk.ever, as counted in expected
+	looks    [5]look // the last ones, newest first
+	given    int64   // bytes that came back and are not yet taken from state.dead
+	// After a rewrite, files that are not needed any more go within some looks. Until
+	// then, and in the first looks of all, no event goes early.
 	resting int
 	dropped int64     // what was dead before the rewrite
 	freed   time.Time // when memory was given back
 	// What watch saw.
 	written, at int64
 	rate        float64 // bytes a second
+}
+
+// look is one look at the store.
+type look struct {
+	size    int64 // what the files hold
+	written int64 // disk.ever
+}
+
+// look reads what the files hold. While tables are merged the old and the new ones
+// are both on disk, and with a small max_disk that is the whole store twice: only
+// those count that the tree has. At the moment when the tree exchanges them, or has
+// the table of a log that is still there, it counts both: one look alone may see too
+// much, and never too little.
+func (r *reclaimer) look() look {
+	l := look{size: r.s.disk.size.Load() - r.s.disk.tables.Load(), written: r.s.disk.ever.Load()}
+	for _, level := range r.s.db.Levels() {
+		l.size += level.Size
+	}
+	return l
+}
+
+// least is what the files hold by the look that saw the least while they rested.
+func (r *reclaimer) least() int64 {
+	now := r.looks[0]
+	least := now.size
+	for _, l := range r.looks[1:restLooks] {
+		least = min(least, l.size+now.written-l.written)
+	}
+	return least
 }
 
 // watch reads how busy the store is.
@@ -85,29 +117,29 @@ func (r *reclaimer) freeMemory() {
 
 // measure looks how much of what was removed has come back.
 func (r *reclaimer) measure(ctx context.Context) error {
-	size, written := r.s.disk.size.Load(), r.s.disk.ever.Load()
+	now := r.look()
 	if r.expected == 0 {
-		r.startFrom(size)
+		r.startFrom(now.size, now.written)
+		r.resting = startLooks
 	}
-	r.expected += written - r.seen
-	r.seen = written
-	copy(r.sizes[1:], r.sizes[:])
-	r.sizes[0] = size
+	r.expected += now.written - r.seen
+	r.seen = now.written
+	copy(r.looks[1:], r.looks[:])
+	r.looks[0] = now
 	if r.resting > 0 {
 		if r.resting--; r.resting > 0 {
 			return nil
 		}
-		r.startFrom(size)
+		r.startFrom(r.least(), now.written)
 		return r.revive(ctx, r.dropped)
 	}
-	if size >= r.expected {
-		if !r.s.compactions.busy() {
-			r.expected = max(r.expected, slices.Min(r.sizes[:])) // larger for good
-		}
+	if now.size >= r.expected {
+		smallest := slices.MinFunc(r.looks[:], func(a, b look) int { return cmp.Compare(a.size, b.size) })
+		r.expected = max(r.expected, smallest.size) // larger for good
 		return nil
 	}
-	r.given += r.expected - size
-	r.expected = size
+	r.given += r.expected - now.size
+	r.expected = now.size
 	if r.given < givenStep {
 		return nil
 	}
@@ -116,16 +148,19 @@ func (r *reclaimer) measure(ctx context.Context) error {
 	return r.revive(ctx, given)
 }
 
-// startFrom takes a size for what the files hold.
-func (r *reclaimer) startFrom(size int64) {
-	r.expected, r.seen, r.given = size, r.s.disk.ever.Load(), 0
-	for i := range r.sizes {
-		r.sizes[i] = size
+// startFrom takes a size for what the files hold when so much had been written.
+func (r *reclaimer) startFrom(size, written int64) {
+	r.expected, r.seen, r.given = size, written, 0
+	for i := range r.looks {
+		r.looks[i] = look{size: size, written: written}
 	}
 }
 
 // revive writes down that so many bytes of the files are not dead any more.
 func (r *reclaimer) revive(ctx context.Context, n int64) error {
+	if n == 0 {
+		return nil
+	}
 	return r.s.commit(ctx, 2, 256, func(b *batch) error {
 		b.stateOf.dead = max(b.stateOf.dead-n, 0)
 		return nil

@@ -3,6 +3,8 @@ package badgerqueue
 import (
 	"context"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"sync"
 	"testing"
 	"time"
@@ -62,6 +64,52 @@ func TestSpaceComesBackAfterADrain(t *testing.T) {
 	eventually(t, "the events expire", func() bool { return s.Stats().Events == 0 })
 	eventually(t, "the disk has its space back", func() bool { return s.Stats().DiskBytes < reclaimFrom+2*memTableSize })
 	checkCounters(t, s)
+}
+
+// TestTablesOfAMergeAreNotTakenForEvents: what a merge has on disk beside the tables
+// that the tree has holds no event, also where it is there at the first look of all,
+// or when the looks after a rewrite end.
+func TestTablesOfAMergeAreNotTakenForEvents(t *testing.T) {
+	t.Parallel()
+	const most, merging = 8 << 20, 32 << 20
+	for name, rewritten := range map[string]bool{"when the store was opened": false, "after a rewrite": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := openAt(t, Options{Path: t.TempDir()})
+			enqueue(t, s, entry(1))
+			s.disk.max.Store(most)
+			r := reclaimer{s: s}
+			look := func() int64 {
+				t.Helper()
+				s.disk.measure()
+				if err := r.measure(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				return r.excess()
+			}
+			if rewritten {
+				for range startLooks + 1 {
+					look()
+				}
+				r.resting = restLooks
+			}
+			table := make([]byte, merging)
+			_, _ = rand.NewChaCha8([32]byte{}).Read(table)
+			if err := os.WriteFile(filepath.Join(s.o.Path, tableName(1<<20)), table, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			for range 2 * len(r.looks) {
+				if n := look(); n > 0 {
+					t.Fatalf("%d bytes of events are to go; none is too many", n)
+				}
+			}
+			// The same bytes in use are too many: the bound is at work.
+			s.disk.max.Store(1)
+			if look() == 0 {
+				t.Error("nothing is to go of a store above max_disk")
+			}
+		})
+	}
 }
 
 // TestMemoryOfMergesGoesBackInALull: soon after a merge, when little is written, and
