@@ -46,7 +46,7 @@ func TestTricklingBodyEndsAtTheCutoff(t *testing.T) {
 	}
 }
 
-// readingBody tells when it is read.
+// readingBody reports each read.
 type readingBody struct {
 	io.ReadCloser
 	read func()

@@ -98,7 +98,8 @@ func TestCommandsKeepTheOwner(t *testing.T) {
 	}
 }
 
-// TestBackupFollowsNoLink that somebody has put where it writes.
+// TestBackupFollowsNoLink: a link that stands where the backup is written is not
+// followed.
 func TestBackupFollowsNoLink(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

@@ -105,7 +105,7 @@ func listenAddresses(file, adapter string) ([]string, error) {
 	return slices.Compact(addresses), nil
 }
 
-// inUse reports whether somebody accepts connections at the address.
+// inUse reports whether a process accepts connections at the address.
 func inUse(ctx context.Context, address string) bool {
 	conn, err := (&net.Dialer{Timeout: dialTime}).DialContext(ctx, "tcp", address)
 	if err != nil {

@@ -209,7 +209,7 @@ func writeWhole(name string, write func(io.Writer) error) error {
 	if _, err := os.Lstat(name); !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%s is there already: name another file, or remove it", name)
 	}
-	// A name that nobody could foresee: a link there would be written through.
+	// The name is random: at a known one somebody could put a link to another file.
 	f, err := os.CreateTemp(filepath.Dir(name), filepath.Base(name)+".*.part")
 	if err != nil {
 		return err

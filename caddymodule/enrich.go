@@ -156,8 +156,8 @@ func localeOf(field string) string {
 	return ""
 }
 
-// countryOf is the ISO 3166-1 code in upper case, or nothing if that has none:
-// proxies and databases write XX, ZZ, T1, EU and the like where they do not know.
+// countryOf returns an ISO 3166-1 code in upper case, or "" if field holds none:
+// proxies and databases write XX, ZZ, T1 or EU if they do not know the country.
 func countryOf(field string) string {
 	code := strings.ToUpper(field)
 	if len(code) != 2 || len(field) != 2 {

@@ -25,7 +25,7 @@ var geoips = caddy.NewUsagePool()
 //
 // The file is read into memory, not mapped: requests may outlive the
 // configuration that opened the database, and programs that update the file may
-// write over it. The garbage collector frees a database that nobody uses.
+// write over it. The garbage collector frees a database that is not used any more.
 type geoip struct {
 	file string
 	db   atomic.Pointer[maxminddb.Reader]

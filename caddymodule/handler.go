@@ -66,10 +66,9 @@ type Handler struct {
 	// with passthrough, where the next handler decides.
 	UpdateAuth string `json:"update_auth,omitempty"`
 
-	// A MaxMind database, such as GeoLite2-Country.mmdb, that tells the
-	// visitor's country from the address, for submissions without
-	// context.country and where country_header tells nothing. It is read into
-	// memory, and again within a minute after the file has changed.
+	// A MaxMind database, such as GeoLite2-Country.mmdb. It gives the visitor's
+	// country by the address if neither context.country nor country_header does.
+	// It is read into memory, and again within a minute after the file has changed.
 	GeoIP string `json:"geoip,omitempty"`
 
 	// How much one client address may submit; beyond it the answer is 429.

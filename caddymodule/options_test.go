@@ -20,7 +20,7 @@ func TestSingleValuedOptionGivenTwiceIsAnError(t *testing.T) {
 	}
 	for name, block := range map[string]struct {
 		around func(option string) string
-		values map[string]string // of each option; two are given where it takes another the second time
+		values map[string]string // by option; two values if the second one must differ
 		lists  string            // options that may be repeated
 	}{
 		"userhero": {app, map[string]string{

@@ -401,7 +401,8 @@ func (m *mail) remember(notices []Notice) {
 	}
 }
 
-// hold returns until when a notice waits; a time that has passed is not at all.
+// hold notes that a notice has come and returns until when it waits; a time that
+// has passed means that it does not wait.
 // Notices of one time of failing do not wait for each other: a recovery is told
 // at once. Another time of failing within dampWithin of the last message is.
 func (t *toldOf) hold(n Notice, now time.Time) time.Time {

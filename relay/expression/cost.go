@@ -193,7 +193,8 @@ func made(function string, result ref.Val) int {
 	return 0
 }
 
-// readable is an error of an evaluation in the words of this package.
+// readable returns ErrTooDear for each of the ways in which CEL gives up, and other
+// errors as they are.
 func readable(err error) error {
 	var cancelled interpreter.EvalCancelledError
 	if errors.Is(err, ErrTooDear) || errors.As(err, &cancelled) {
