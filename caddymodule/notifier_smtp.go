@@ -8,7 +8,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 
 	"github.com/userhero/relay/relay"
-	"github.com/userhero/relay/relay/smtpnotify"
+	smtpnotify "github.com/userhero/relay/relay/notify/smtp"
 )
 
 func init() { caddy.RegisterModule(SMTPNotifier{}) }

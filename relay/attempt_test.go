@@ -14,7 +14,7 @@ import (
 	"time"
 
 	"github.com/userhero/relay/queue"
-	"github.com/userhero/relay/relay/lean"
+	"github.com/userhero/relay/relay/deliver/lean"
 )
 
 // attemptAt makes one attempt at a real URL.

@@ -13,7 +13,7 @@ import (
 	"syscall"
 
 	"github.com/userhero/relay/queue"
-	"github.com/userhero/relay/relay/lean"
+	"github.com/userhero/relay/relay/deliver/lean"
 )
 
 // The classes of what an attempt can come to, in logs, metrics and the API.

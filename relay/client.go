@@ -10,7 +10,7 @@ import (
 	"time"
 	"unicode"
 
-	"github.com/userhero/relay/relay/lean"
+	"github.com/userhero/relay/relay/deliver/lean"
 )
 
 // Bounds of one attempt on the wire.

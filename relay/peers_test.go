@@ -17,7 +17,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/userhero/relay/relay/lean"
+	"github.com/userhero/relay/relay/deliver/lean"
 )
 
 // openssl runs `openssl s_server` with a certificate of an authority that the

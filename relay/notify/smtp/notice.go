@@ -1,4 +1,4 @@
-// Package smtpnotify tells people by e-mail what became of their webhooks.
+// Package smtp tells people by e-mail what became of their webhooks.
 //
 // It promises that one call of Send is one connection and at most one mail,
 // that it ends with its context at every stage of the conversation, that the
@@ -10,7 +10,7 @@
 // It does not know when a webhook fails, which notices belong into one mail, or
 // when to try again: the caller decides that, and asks an [Error] whether trying
 // again can help.
-package smtpnotify
+package smtp
 
 import (
 	"fmt"

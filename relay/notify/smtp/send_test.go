@@ -1,4 +1,4 @@
-package smtpnotify_test
+package smtp_test
 
 import (
 	"bufio"
@@ -16,7 +16,7 @@ import (
 	"github.com/emersion/go-sasl"
 	"github.com/emersion/go-smtp"
 
-	"github.com/userhero/relay/relay/smtpnotify"
+	smtpnotify "github.com/userhero/relay/relay/notify/smtp"
 )
 
 var failingCRM = smtpnotify.Notice{

@@ -1,11 +1,11 @@
-package smtpnotify_test
+package smtp_test
 
 import (
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/userhero/relay/relay/smtpnotify"
+	smtpnotify "github.com/userhero/relay/relay/notify/smtp"
 )
 
 func TestConfigurationMistakesAreNamedWithTheirOption(t *testing.T) {

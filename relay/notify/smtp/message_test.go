@@ -1,4 +1,4 @@
-package smtpnotify_test
+package smtp_test
 
 import (
 	"errors"
@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/userhero/relay/relay/smtpnotify"
+	smtpnotify "github.com/userhero/relay/relay/notify/smtp"
 )
 
 // sent is a mail as its readers get it.

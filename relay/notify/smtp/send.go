@@ -1,4 +1,4 @@
-package smtpnotify
+package smtp
 
 import (
 	"context"
