@@ -141,7 +141,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := a.engine.metrics.register(ctx.GetMetricsRegistry()); err != nil {
+	if err := a.engine.metrics.Register(ctx.GetMetricsRegistry()); err != nil {
 		return fmt.Errorf("registering the metrics: %w", err)
 	}
 	return nil

@@ -16,6 +16,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/userhero/relay/caddymodule/telemetry"
 	"github.com/userhero/relay/console"
 	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/relay"
@@ -44,7 +45,7 @@ type engine struct {
 	opener   QueueOpener
 	options  QueueOptions
 	settings map[string]string
-	metrics  *metrics
+	metrics  metrics
 	log      *switchLogger
 	traced   bool // the environment asks for spans
 
@@ -68,7 +69,7 @@ type engine struct {
 	failure error // why it could not be opened
 	queue   queue.Queue
 	relay   *relay.Relay
-	tracing *tracing // nil: no spans
+	tracing *telemetry.Tracing // nil: no spans
 	api     http.Handler
 	console http.Handler
 	// The deadline of the stop; zero and nil before it begins.
@@ -93,17 +94,15 @@ func newEngine(opener QueueOpener, o QueueOptions, log *slog.Logger, before *eng
 		opener:   opener,
 		options:  o,
 		settings: storeSettings(opener),
-		metrics:  newMetrics(),
 		log:      newSwitchLogger(log),
-		traced:   tracingWanted(),
+		traced:   telemetry.Wanted(),
 		before:   before,
 		ended:    make(chan struct{}),
 	}
 	e.cutoff, e.cutOff = context.WithCancel(context.Background())
-	e.metrics.read, e.metrics.lost = e.current, e.lostSpans
-	e.metrics.stateChanged = func(webhook, from, to string) { engines.stateChanged(e, webhook, from, to) }
+	e.metrics = e.newMetrics()
 	e.options.Logger = e.log.logger()
-	e.options.OnCommit = e.metrics.committed
+	e.options.OnCommit = e.metrics.Committed
 	return e
 }
 
@@ -134,7 +133,7 @@ func (e *engine) open() error {
 			e.before = nil
 		}
 		spans := acquireTracing(e.options.Logger)
-		q, r, err := e.build(context.Background(), spans.tracer())
+		q, r, err := e.build(context.Background(), spans.Tracer())
 		e.mu.Lock()
 		defer e.mu.Unlock()
 		e.tracing = spans
@@ -269,7 +268,7 @@ func (e *engine) current() *relay.Relay {
 func (e *engine) lostSpans() map[string]int64 {
 	e.mu.RLock()
 	defer e.mu.RUnlock()
-	return e.tracing.lost()
+	return e.tracing.Lost()
 }
 
 // ending tells that requests under way should end: Caddy waits for them before
@@ -354,7 +353,7 @@ func (e *engine) Destruct() error {
 	e.mu.Unlock()
 	if !opened {
 		close(e.ended)
-		return spans.release()
+		return releaseTracing(spans)
 	}
 	if caddy.Exiting() {
 		return e.end()
@@ -387,7 +386,7 @@ func (e *engine) end() error {
 	}
 	// The last spans go out while the store closes: neither waits for the other.
 	flushed := make(chan error, 1)
-	go func() { flushed <- e.tracing.release() }()
+	go func() { flushed <- releaseTracing(e.tracing) }()
 	closing, cancel := context.WithTimeout(context.Background(), closeGrace)
 	defer cancel()
 	if err := e.queue.Close(closing); err != nil {

@@ -1,4 +1,13 @@
-package caddymodule
+// Package telemetry makes the relay's metrics and spans visible: Prometheus
+// collectors, and OpenTelemetry's SDK with the sampler and the exporters that the
+// environment asks for.
+//
+// It promises that nothing is lost by watching: what a collector cannot take is
+// dropped and counted, and nobody waits for it. It knows nothing of Caddy: the
+// registry, the logger and the time of the end are handed in. Its tests scrape a
+// registry and receive spans of their own; caddymodule's and e2e's see both from
+// outside.
+package telemetry
 
 import (
 	"encoding/hex"
@@ -16,14 +25,14 @@ import (
 	"github.com/userhero/relay/relay"
 )
 
-// metrics are the collectors of one engine. They live as long as it does, so
+// Metrics are the collectors of one relay. They live as long as it does, so
 // counters go on over reloads; each configuration brings a new registry, in
 // which they are registered again.
 //
 // Gauges are read from counters in memory when they are scraped. Labels take
 // their values from the configuration or from a fixed list, never from what a
 // client sends.
-type metrics struct {
+type Metrics struct {
 	accepted     *prometheus.CounterVec
 	acceptedOf   map[string]prometheus.Counter // the counters of accepted, looked up once
 	rejected     *prometheus.CounterVec
@@ -49,13 +58,18 @@ type metrics struct {
 	// by name, of those that have a label to themselves.
 	looked sync.Map
 
-	// read returns the relay, or nil while there is none.
-	read func() *relay.Relay
-	// lost counts the spans that nobody will see, by reason; nothing where none
-	// are made.
-	lost func() map[string]int64
-	// stateChanged is told of webhooks' changes of state; nil tells nobody.
-	stateChanged func(webhook, from, to string)
+	options MetricsOptions
+}
+
+// MetricsOptions are what metrics are read from. All are needed.
+type MetricsOptions struct {
+	// Relay returns the relay, or nil while there is none.
+	Relay func() *relay.Relay
+	// SpansLost counts the spans that were not exported, by reason; it returns nil
+	// if no spans are made.
+	SpansLost func() map[string]int64
+	// MissedReasons are the values that Missed takes.
+	MissedReasons []string
 }
 
 // Buckets in seconds. An fsync takes 0.1–10 ms on a good disk and a second on
@@ -67,9 +81,11 @@ var (
 	endToEndBuckets = []float64{.001, .005, .01, .05, .1, .5, 1, 5, 30, 60, 300, 1800, 7200, 21600, 86400, 259200}
 )
 
-func newMetrics() *metrics {
+// NewMetrics makes the collectors; none is registered.
+func NewMetrics(o MetricsOptions) *Metrics {
 	webhook := []string{"webhook"}
-	m := &metrics{
+	m := &Metrics{
+		options: o,
 		accepted: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "userhero_events_accepted_total",
 			Help: "Events that were stored durably.",
@@ -129,14 +145,14 @@ func newMetrics() *metrics {
 	for _, t := range event.Types() {
 		m.acceptedOf[string(t)] = m.accepted.WithLabelValues(string(t)) // from the start, at 0
 	}
-	for _, reason := range slices.Concat(missedReasons, harmlessReasons, storeReasons) {
+	for _, reason := range o.MissedReasons {
 		m.missed.WithLabelValues(reason) // from the start, at 0
 	}
 	return m
 }
 
-// register adds the collectors to a configuration's registry.
-func (m *metrics) register(r prometheus.Registerer) error {
+// Register adds the collectors to a configuration's registry.
+func (m *Metrics) Register(r prometheus.Registerer) error {
 	err := r.Register(m)
 	if are := (prometheus.AlreadyRegisteredError{}); errors.As(err, &are) && are.ExistingCollector == m {
 		return nil
@@ -144,12 +160,12 @@ func (m *metrics) register(r prometheus.Registerer) error {
 	return err
 }
 
-func (m *metrics) vectors() []prometheus.Collector {
+func (m *Metrics) vectors() []prometheus.Collector {
 	return []prometheus.Collector{m.accepted, m.rejected, m.missed, m.ingest, m.commit, m.attempts, m.mails, m.attempt, m.endToEnd, m.filterErrors}
 }
 
 // Describe implements prometheus.Collector.
-func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
+func (m *Metrics) Describe(ch chan<- *prometheus.Desc) {
 	for _, v := range m.vectors() {
 		v.Describe(ch)
 	}
@@ -161,8 +177,8 @@ func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
 }
 
 // Collect implements prometheus.Collector.
-func (m *metrics) Collect(ch chan<- prometheus.Metric) {
-	r := m.read()
+func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
+	r := m.options.Relay()
 	var webhooks []relay.WebhookStatus
 	if r != nil {
 		webhooks = r.Webhooks()
@@ -173,7 +189,7 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	for _, v := range m.vectors() {
 		v.Collect(ch)
 	}
-	for reason, n := range m.lost() {
+	for reason, n := range m.options.SpansLost() {
 		ch <- prometheus.MustNewConstMetric(m.spansLost, prometheus.CounterValue, float64(n), reason)
 	}
 	if r == nil {
@@ -187,7 +203,7 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 
 // collectWebhooks reads the gauges that webhooks have. Those beyond the bound of
 // the label are added up.
-func (m *metrics) collectWebhooks(ch chan<- prometheus.Metric, webhooks []relay.WebhookStatus) {
+func (m *Metrics) collectWebhooks(ch chan<- prometheus.Metric, webhooks []relay.WebhookStatus) {
 	type reading struct {
 		deliveries [5]float64 // by countedStates
 		states     [3]float64 // by webhookStates
@@ -221,11 +237,11 @@ var (
 	webhookStates = []string{relay.Active, relay.Failing, relay.Disabled}
 )
 
-// committed is the store's report of a commit.
-func (m *metrics) committed(took time.Duration, _ int) { m.commit.Observe(took.Seconds()) }
+// Committed is the store's report of a commit.
+func (m *Metrics) Committed(took time.Duration, _ int) { m.commit.Observe(took.Seconds()) }
 
-// ingested is the handler's report of an acceptance.
-func (m *metrics) ingested(took time.Duration, creation queue.TraceContext) {
+// Ingested is the handler's report of an acceptance.
+func (m *Metrics) Ingested(took time.Duration, creation queue.TraceContext) {
 	m.exemplars.ingest.observe(m.ingest, took, creation)
 }
 
@@ -264,10 +280,10 @@ func (e *exemplars) observe(h prometheus.Observer, d time.Duration, t queue.Trac
 }
 
 // Accepted implements relay.Observer; t is one of event.Types.
-func (m *metrics) Accepted(t string) { m.acceptedOf[t].Inc() }
+func (m *Metrics) Accepted(t string) { m.acceptedOf[t].Inc() }
 
 // Rejected implements relay.Observer; reason is one of a fixed list.
-func (m *metrics) Rejected(reason string) { m.rejected.WithLabelValues(reason).Inc() }
+func (m *Metrics) Rejected(reason string) { m.rejected.WithLabelValues(reason).Inc() }
 
 // perWebhook are the series of one webhook that a delivery adds to.
 type perWebhook struct {
@@ -278,9 +294,9 @@ type perWebhook struct {
 
 // Missed counts a submission that the handler behind passthrough accepted and that
 // made no event. The reason is one of a fixed list.
-func (m *metrics) Missed(reason string) { m.missed.WithLabelValues(reason).Inc() }
+func (m *Metrics) Missed(reason string) { m.missed.WithLabelValues(reason).Inc() }
 
-func (m *metrics) of(webhook string) *perWebhook {
+func (m *Metrics) of(webhook string) *perWebhook {
 	if w, ok := m.looked.Load(webhook); ok {
 		return w.(*perWebhook)
 	}
@@ -296,7 +312,7 @@ func (m *metrics) of(webhook string) *perWebhook {
 }
 
 // Attempted implements relay.Observer.
-func (m *metrics) Attempted(webhook, outcome string, took time.Duration, span queue.TraceContext) {
+func (m *Metrics) Attempted(webhook, outcome string, took time.Duration, span queue.TraceContext) {
 	w := m.of(webhook)
 	if outcome == "ok" {
 		w.ok.Inc()
@@ -307,12 +323,12 @@ func (m *metrics) Attempted(webhook, outcome string, took time.Duration, span qu
 }
 
 // Delivered implements relay.Observer.
-func (m *metrics) Delivered(webhook string, endToEnd time.Duration, creation queue.TraceContext) {
+func (m *Metrics) Delivered(webhook string, endToEnd time.Duration, creation queue.TraceContext) {
 	m.exemplars.endToEnd.observe(m.of(webhook).endToEnd, endToEnd, creation)
 }
 
 // Deleted implements relay.Observer: a webhook's series go with it.
-func (m *metrics) Deleted(webhook string) {
+func (m *Metrics) Deleted(webhook string) {
 	if !m.labels.forget(webhook) {
 		return // it was one of the others
 	}
@@ -325,22 +341,18 @@ func (m *metrics) Deleted(webhook string) {
 }
 
 // FilterFailed implements relay.Observer.
-func (m *metrics) FilterFailed(webhook string) {
+func (m *Metrics) FilterFailed(webhook string) {
 	m.filterErrors.WithLabelValues(m.labels.of(webhook)).Inc()
 }
 
 // StateChanged implements relay.Observer; the gauge is read when it is scraped.
-func (m *metrics) StateChanged(webhook, from, to string) {
-	if m.stateChanged != nil {
-		m.stateChanged(webhook, from, to)
-	}
-}
+func (*Metrics) StateChanged(string, string, string) {}
 
 // Mailed implements relay.Observer.
-func (m *metrics) Mailed(kind, outcome string) { m.mails.WithLabelValues(kind, outcome).Inc() }
+func (m *Metrics) Mailed(kind, outcome string) { m.mails.WithLabelValues(kind, outcome).Inc() }
 
 // Interface guards
 var (
-	_ prometheus.Collector = (*metrics)(nil)
-	_ relay.Observer       = (*metrics)(nil)
+	_ prometheus.Collector = (*Metrics)(nil)
+	_ relay.Observer       = (*Metrics)(nil)
 )

@@ -1,4 +1,4 @@
-package caddymodule
+package telemetry
 
 import (
 	"cmp"
@@ -12,7 +12,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/caddyserver/caddy/v2"
 	"go.opentelemetry.io/contrib/exporters/autoexport"
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace"
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracegrpc"
@@ -28,8 +27,8 @@ import (
 )
 
 const (
-	// tracingScope names the instrumentation that makes the relay's spans.
-	tracingScope = "github.com/userhero/relay"
+	// Scope names the instrumentation that makes the relay's spans.
+	Scope = "github.com/userhero/relay"
 	// serviceName is the service's unless OTEL_SERVICE_NAME says otherwise.
 	serviceName = "userhero-relay"
 	// flushGrace bounds the export of what is left when the last engine ends.
@@ -40,14 +39,8 @@ const (
 	spanQueue = 16384
 )
 
-// tracings holds the one tracing of this process while an engine uses it. What
-// turns it on are environment variables, which no configuration changes, and a
-// span may end long after the configuration that began it: Caddy's own tracer
-// provider is out of reach for modules and ends with a configuration.
-var tracings = caddy.NewUsagePool()
-
-// tracing exports spans as the standard OTEL_* variables say.
-type tracing struct {
+// Tracing exports spans as the standard OTEL_* variables say.
+type Tracing struct {
 	made     trace.Tracer
 	shutdown func(context.Context) error
 	// dropped is how many spans found no room to wait for export; the SDK does not
@@ -56,11 +49,11 @@ type tracing struct {
 	exports *exports
 }
 
-// tracingWanted tells whether the environment asks for spans: it names an
+// Wanted tells whether the environment asks for spans: it names an
 // exporter, or an OTLP endpoint for traces. Without either nothing is exported;
 // that the OTLP exporter has a default endpoint is no reason to look for a
 // collector there.
-func tracingWanted() bool {
+func Wanted() bool {
 	if strings.EqualFold(os.Getenv("OTEL_SDK_DISABLED"), "true") {
 		return false
 	}
@@ -73,43 +66,16 @@ func tracingWanted() bool {
 	return true
 }
 
-// acquireTracing returns the process's tracing and counts a reference to it, or
-// nil where none is wanted or it cannot be had. The latter is logged and no
-// more: feedback is not held up by what watches it.
-func acquireTracing(log *slog.Logger) *tracing {
-	if !tracingWanted() {
-		return nil
-	}
-	value, loaded, err := tracings.LoadOrNew(tracingScope, func() (caddy.Destructor, error) { return newTracing(log) })
-	if err != nil {
-		log.Error("no spans are exported; see the OTEL_ variables of the environment", "error", err)
-		return nil
-	}
-	t := value.(*tracing)
-	if loaded {
-		t.exports.log.Store(log)
-	}
-	return t
-}
-
-// release gives a reference back; the last one exports what is left.
-func (t *tracing) release() error {
-	if t == nil {
-		return nil
-	}
-	_, err := tracings.Delete(tracingScope)
-	return err
-}
-
-// tracer is what a relay makes its spans with; nil of a nil tracing.
-func (t *tracing) tracer() trace.Tracer {
+// Tracer is what a relay makes its spans with; nil of a nil tracing.
+func (t *Tracing) Tracer() trace.Tracer {
 	if t == nil {
 		return nil
 	}
 	return t.made
 }
 
-func newTracing(log *slog.Logger) (*tracing, error) {
+// NewTracing starts the export of spans; version is the relay's.
+func NewTracing(version string, log *slog.Logger) (*Tracing, error) {
 	ctx := context.Background()
 	sampler, err := samplerFromEnvironment()
 	if err != nil {
@@ -118,17 +84,17 @@ func newTracing(log *slog.Logger) (*tracing, error) {
 	described, err := resource.New(ctx,
 		resource.WithTelemetrySDK(),
 		resource.WithHost(),
-		resource.WithAttributes(semconv.ServiceName(serviceName), semconv.ServiceVersion(version())),
+		resource.WithAttributes(semconv.ServiceName(serviceName), semconv.ServiceVersion(version)),
 		resource.WithFromEnv(),
 	)
 	if err != nil {
 		log.Warn("spans lack some of what describes their resource", "error", err)
 	}
-	t := &tracing{exports: newExports(log)}
+	t := &Tracing{exports: newExports(log)}
 	if client := otlpClient(); client != nil {
 		lean, err := spans.New(ctx, spans.Options{
 			Client: client, Resource: described, Sampler: sampler, Limits: sdktrace.NewSpanLimits(),
-			Scope:    instrumentation.Scope{Name: tracingScope, Version: version(), SchemaURL: semconv.SchemaURL},
+			Scope:    instrumentation.Scope{Name: Scope, Version: version, SchemaURL: semconv.SchemaURL},
 			Batching: batchingFromEnvironment(),
 			Exported: t.exports.note,
 		})
@@ -144,14 +110,14 @@ func newTracing(log *slog.Logger) (*tracing, error) {
 	}
 	provider := sdktrace.NewTracerProvider(
 		sdktrace.WithSampler(sampler), sdktrace.WithResource(described), sdktrace.WithBatcher(notedExporter{exporter, t.exports}))
-	t.made = provider.Tracer(tracingScope, trace.WithInstrumentationVersion(version()), trace.WithSchemaURL(semconv.SchemaURL))
+	t.made = provider.Tracer(Scope, trace.WithInstrumentationVersion(version), trace.WithSchemaURL(semconv.SchemaURL))
 	t.shutdown, t.dropped = provider.Shutdown, func() int64 { return 0 }
 	return t, nil
 }
 
-// lost counts the spans that nobody will see, by reason; nothing of a nil
+// Lost counts the spans that nobody will see, by reason; nothing of a nil
 // tracing.
-func (t *tracing) lost() map[string]int64 {
+func (t *Tracing) Lost() map[string]int64 {
 	if t == nil {
 		return nil
 	}
@@ -190,8 +156,12 @@ func batchingFromEnvironment() spans.Batching {
 	}
 }
 
-// Destruct exports what is left, within bounded time. The pool calls it.
-func (t *tracing) Destruct() error {
+// SetLogger changes where it is logged that exporting fails, and that it works
+// again.
+func (t *Tracing) SetLogger(log *slog.Logger) { t.exports.log.Store(log) }
+
+// Shutdown exports what is left, within bounded time.
+func (t *Tracing) Shutdown() error {
 	ctx, cancel := context.WithTimeout(context.Background(), flushGrace)
 	defer cancel()
 	if err := t.shutdown(ctx); err != nil {
@@ -243,10 +213,10 @@ func (e notedExporter) ExportSpans(ctx context.Context, batch []sdktrace.ReadOnl
 	return nil
 }
 
-// clientTrace is the trace context that a client sent along, where spans are
-// made. It names a span that nobody here has seen.
-func (e *engine) clientTrace(header http.Header) trace.SpanContext {
-	if !e.traced || header.Get("Traceparent") == "" {
+// ClientTrace is the trace context that a client sent along. It names a span that
+// nobody here has seen.
+func ClientTrace(header http.Header) trace.SpanContext {
+	if header.Get("Traceparent") == "" {
 		return trace.SpanContext{}
 	}
 	return trace.SpanContextFromContext(propagation.TraceContext{}.Extract(context.Background(), propagation.HeaderCarrier(header)))
