@@ -17,7 +17,7 @@ import (
 	"time"
 
 	"github.com/userhero/relay/event"
-	"github.com/userhero/relay/relay"
+	"github.com/userhero/relay/relay/signature"
 )
 
 // fakeDelivery is a delivery that fakeRelay shows.
@@ -400,10 +400,10 @@ func TestListenForwardsRealSignatures(t *testing.T) {
 		t.Errorf("sent %s\nforwarded %s", sent.Body, forwarded.Body)
 	}
 	for _, name := range []string{"X-UserHero-Signature", "webhook-signature"} {
-		v := relay.Verify(relay.Signed{
+		v := signature.Explain(signature.Request{
 			Secret: "s3cret", Signature: forwarded.Header.Get(name), ID: forwarded.Header.Get("webhook-id"),
 			Timestamp: forwarded.Header.Get("webhook-timestamp"), Body: forwarded.Body,
-		})
+		}, event.Canonical)
 		if !v.Valid {
 			t.Errorf("%s: %v", name, v.Reasons)
 		}

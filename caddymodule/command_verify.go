@@ -8,7 +8,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/userhero/relay/relay"
+	"github.com/userhero/relay/event"
+	"github.com/userhero/relay/relay/signature"
 )
 
 // maxVerified bounds the body that is verified, in bytes. Events are far
@@ -38,13 +39,13 @@ It needs no running Caddy. It exits with 1 where the signature is wrong.`,
 			case len(body) > maxVerified:
 				return errors.New("the body on standard input is too long to be one of the relay: give one request's body")
 			}
-			verdict := relay.Verify(relay.Signed{
+			verdict := signature.Explain(signature.Request{
 				Secret:    flagText(cmd, "secret"),
 				Signature: flagText(cmd, "signature"),
 				ID:        flagText(cmd, "id"),
 				Timestamp: flagText(cmd, "timestamp"),
 				Body:      body,
-			})
+			}, event.Canonical)
 			if verdict.Valid {
 				_, err := fmt.Fprintf(cmd.OutOrStdout(), "The signature is right, for this secret and these %d bytes.\n", len(body))
 				return err

@@ -14,6 +14,7 @@ import (
 	"github.com/userhero/relay/event"
 	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/relay"
+	"github.com/userhero/relay/relay/signature"
 )
 
 // maxRequest bounds the body of a request.
@@ -171,7 +172,7 @@ func (a *api) addWebhook(r *http.Request) (any, error) {
 	}
 	made := ""
 	if c.Secret == "" && in.GenerateSecret {
-		made = relay.NewSecret()
+		made = signature.NewSecret()
 		c.Secret = made
 	}
 	if err := a.relay.Add(r.Context(), c, a.who(r)); err != nil {

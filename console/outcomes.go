@@ -33,7 +33,7 @@ type outcome struct {
 	// Draft names the webhook that is being added; saving it ends all of its steps.
 	Draft string
 	// Of is what else the page shows: a *wizard, *testOutcome, *secretShown,
-	// *settingsForm, *relay.Verdict or *event.Problem.
+	// *settingsForm, *signature.Verdict or *event.Problem.
 	Of any
 }
 

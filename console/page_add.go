@@ -12,6 +12,7 @@ import (
 
 	"github.com/userhero/relay/event"
 	"github.com/userhero/relay/relay"
+	"github.com/userhero/relay/relay/signature"
 )
 
 // wizard adds a webhook in steps: URL, secret, test, save. It keeps nothing
@@ -95,7 +96,7 @@ func (p pages) addStep(r *http.Request) (any, error) {
 		return show(1, outcome{}), nil
 	case "secret":
 		if w.Secret == "" {
-			w.Secret = relay.NewSecret()
+			w.Secret = signature.NewSecret()
 		}
 		return show(2, outcome{}), nil
 	}

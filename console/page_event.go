@@ -15,6 +15,7 @@ import (
 	"github.com/userhero/relay/event"
 	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/relay"
+	"github.com/userhero/relay/relay/signature"
 )
 
 // eventPage is one event, with one attempt of one of its deliveries open.
@@ -63,7 +64,7 @@ type openAttempt struct {
 	Next    time.Time
 	Curl    string
 	Signed  bool
-	Verdict *relay.Verdict
+	Verdict *signature.Verdict
 }
 
 // exchange is a request and what came back.
@@ -140,7 +141,7 @@ func (p pages) showEvent(r *http.Request) (any, error) {
 		if page.Open, err = p.openDelivery(r, e, open, webhookOf(byID, open.ID.Webhook), v.Get("attempt"), now); err != nil {
 			return nil, err
 		}
-		if verdict, ok := out.Of.(*relay.Verdict); ok && page.Open.Attempt != nil {
+		if verdict, ok := out.Of.(*signature.Verdict); ok && page.Open.Attempt != nil {
 			page.Open.Attempt.Verdict = verdict
 		}
 	}
@@ -208,9 +209,9 @@ func curlOf(target string, headers []queue.Header, body []byte) string {
 }
 
 // signedOf is a request as its receiver had it.
-func signedOf(headers []queue.Header, body []byte, secret string) relay.Signed {
+func signedOf(headers []queue.Header, body []byte, secret string) signature.Request {
 	f := fields(headers)
-	return relay.Signed{Secret: secret, Signature: f["X-UserHero-Signature"], ID: f["webhook-id"], Timestamp: f["webhook-timestamp"], Body: body}
+	return signature.Request{Secret: secret, Signature: f["X-UserHero-Signature"], ID: f["webhook-id"], Timestamp: f["webhook-timestamp"], Body: body}
 }
 
 // checkSignature says whether an attempt was signed with a secret, which is
@@ -231,7 +232,7 @@ func (p pages) checkSignature(r *http.Request) (any, error) {
 	number := field(r, "attempt")
 	for _, a := range attempts {
 		if strconv.Itoa(a.Number) == number {
-			verdict := relay.Verify(signedOf(a.RequestHeaders, e.Body, r.PostFormValue("secret")))
+			verdict := signature.Explain(signedOf(a.RequestHeaders, e.Body, r.PostFormValue("secret")), event.Canonical)
 			to := "events/" + e.ID.String() + "?delivery=" + id.String() + "&attempt=" + number + "#verdict"
 			return done{to, outcome{Of: &verdict}}, nil
 		}

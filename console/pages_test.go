@@ -26,6 +26,7 @@ import (
 	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/queue/memqueue"
 	"github.com/userhero/relay/relay"
+	"github.com/userhero/relay/relay/signature"
 )
 
 // visit is a console over a relay in memory, used as a browser without script
@@ -521,7 +522,7 @@ func TestSnippetsVerify(t *testing.T) {
 		arrived <- signed{string(body), r.Header.Get("X-UserHero-Signature")}
 	}))
 	defer hook.Close()
-	secret := relay.NewSecret()
+	secret := signature.NewSecret()
 	v := newVisit(t, relay.Config{Webhooks: []relay.WebhookConfig{{Name: "crm", URL: hook.URL, Secret: secret}}})
 	v.accept("fb_1", `"Grüße, 日本 </script> 👋"`)
 	got := <-arrived

@@ -20,6 +20,7 @@ import (
 
 	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/relay/expression"
+	"github.com/userhero/relay/relay/signature"
 )
 
 // errTimeout is the cause of an attempt's end by its own time limit.
@@ -31,8 +32,8 @@ type target struct {
 	config    WebhookConfig // complete
 	url       *url.URL      // as it goes out
 	client    *client
-	secret    *signer               // nil: nothing is signed
-	previous  *signer               // nil: no rotation
+	secret    *signature.Signer     // nil: nothing is signed
+	previous  *signature.Signer     // nil: no rotation
 	filter    *expression.Condition // nil: everything
 	tls       TLSStatus
 	userAgent string
@@ -78,6 +79,14 @@ func newTarget(w WebhookConfig, c *client, userAgent string) (*target, error) {
 	t.request = &http.Request{Method: http.MethodPost, URL: u, Header: make(http.Header)}
 	t.template = newTemplate(w, userAgent)
 	return t, nil
+}
+
+// newSigner is nil for an empty secret: nothing is signed.
+func newSigner(secret string) (*signature.Signer, error) {
+	if secret == "" {
+		return nil, nil
+	}
+	return signature.NewSigner(secret)
 }
 
 // inherit takes over, from the target before, which signature worked last.

@@ -14,6 +14,7 @@ import (
 
 	"github.com/userhero/relay/event"
 	"github.com/userhero/relay/relay/expression"
+	"github.com/userhero/relay/relay/signature"
 )
 
 // Bounds of what may be configured.
@@ -272,7 +273,7 @@ func (w WebhookConfig) Validate() error {
 		wrong("url", "a fragment is never sent; leave it out")
 	}
 	for option, secret := range map[string]string{"secret": w.Secret, "previous secret": w.PreviousSecret} {
-		if _, err := signingKey(secret); err != nil {
+		if _, err := signature.NewSigner(secret); secret != "" && err != nil {
 			wrong(option, "%w", err)
 		}
 	}

@@ -2,8 +2,6 @@ package relay
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"net/http"
@@ -11,6 +9,7 @@ import (
 
 	"github.com/userhero/relay/event"
 	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/relay/signature"
 )
 
 // Errors of managing webhooks, for errors.Is.
@@ -56,13 +55,6 @@ func (c *storedConfig) config(name string) WebhookConfig {
 		Events: c.Events, Filter: c.Filter, Header: c.Header, TLS: c.TLS, Retry: c.Retry, Timeout: c.Timeout,
 		Concurrency: c.Concurrency, Rate: c.Rate, Ordered: c.Ordered,
 	}
-}
-
-// NewSecret makes a secret of Standard Webhooks 1.0: whsec_ and 32 random bytes.
-func NewSecret() string {
-	var b [32]byte
-	_, _ = rand.Read(b[:]) // never fails
-	return secretPrefix + base64.StdEncoding.EncodeToString(b[:])
 }
 
 // find returns a webhook by name.
@@ -185,7 +177,7 @@ func (w *webhook) reconfigure(ctx context.Context, c *storedConfig) error {
 // returns it. For the overlap the former one signs too.
 func (r *Relay) Rotate(ctx context.Context, name, secret string, overlap time.Duration, who string) (string, error) {
 	if secret == "" {
-		secret = NewSecret()
+		secret = signature.NewSecret()
 	}
 	err := r.change(ctx, name, func(c *WebhookConfig) error {
 		c.PreviousSecret, c.PreviousUntil = "", time.Time{}

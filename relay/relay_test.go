@@ -182,8 +182,8 @@ func TestRequestsCarryTheDocumentedHeaders(t *testing.T) {
 			if s.host == "signed.example" {
 				id := s.header["webhook-id"][0]
 				sg, _ := newSigner("s")
-				want["X-UserHero-Signature"] = sg.signature([]byte(`{}`))
-				want["webhook-signature"] = sg.standardSignature(id, s.at.Unix(), []byte(`{}`))
+				want["X-UserHero-Signature"] = string(sg.AppendPlain(nil, []byte(`{}`)))
+				want["webhook-signature"] = string(sg.AppendStandard(nil, id, s.at.Unix(), []byte(`{}`)))
 				want["authorization"] = "Bearer canary" // spelled as it was configured
 				want["X-UserHero-Delivery"] = id
 				attempts, err := r.Queue().Attempts(t.Context(), queue.DeliveryID{Event: receipt.Event.ID, Webhook: 1})
@@ -382,7 +382,7 @@ func TestRotationServesReceiversOfEitherSecret(t *testing.T) {
 				t.Fatal(err)
 			}
 			rs := &receivers{answer: func(r request) (int, http.Header) {
-				if r.header["X-UserHero-Signature"][0] != sg.signature([]byte(r.body)) {
+				if r.header["X-UserHero-Signature"][0] != string(sg.AppendPlain(nil, []byte(r.body))) {
 					return http.StatusUnauthorized, nil
 				}
 				return 200, nil

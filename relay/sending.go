@@ -206,15 +206,15 @@ func (t *target) fill(m message, present bool, a *queue.Attempt) []queue.Header 
 	set(ownAttempt, strconv.AppendInt(room[:0], int64(m.number), 10))
 	set(ownTimestamp, strconv.AppendInt(room[:0], timestamp, 10))
 	if t.secret != nil {
-		plain, standard := t.secret, t.secret.appendStandard(room[:0], m.id, timestamp, m.body)
+		plain, standard := t.secret, t.secret.AppendStandard(room[:0], m.id, timestamp, m.body)
 		if t.rotating(m.started) {
-			standard = t.previous.appendStandard(append(standard, ' '), m.id, timestamp, m.body)
+			standard = t.previous.AppendStandard(append(standard, ' '), m.id, timestamp, m.body)
 			if !present {
 				plain = t.previous
 			}
 		}
 		set(ownStandard, standard)
-		set(ownSignature, plain.appendSignature(room[:0], m.body))
+		set(ownSignature, plain.AppendPlain(room[:0], m.body))
 	}
 	set(ownTraceparent, appendTraceparent(room[:0], a.TraceID, a.SpanID, a.TraceFlags))
 	if m.test {

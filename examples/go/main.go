@@ -1,12 +1,10 @@
-// Command go is a webhook receiver that needs nothing but the standard library:
+// Command go is a webhook receiver. It needs the standard library and one package
+// of the relay, which checks signatures and imports nothing else:
 //
 //	USERHERO_WEBHOOK_SECRET=demo-secret go run ./examples/go -listen 127.0.0.1:3000
 package main
 
 import (
-	"crypto/hmac"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"flag"
 	"io"
@@ -15,6 +13,8 @@ import (
 	"os"
 	"sync"
 	"time"
+
+	"github.com/userhero/relay/relay/signature"
 )
 
 // event is what arrives; more members may come, and are ignored.
@@ -24,14 +24,6 @@ type event struct {
 		ID      string `json:"id"`
 		Message string `json:"message"`
 	} `json:"data"`
-}
-
-// verified tells whether signature is the one of these very bytes.
-func verified(body []byte, signature, secret string) bool {
-	mac := hmac.New(sha256.New, []byte(secret))
-	mac.Write(body)
-	expected := "sha256=" + hex.EncodeToString(mac.Sum(nil))
-	return hmac.Equal([]byte(signature), []byte(expected))
 }
 
 func receiver(secret string) http.HandlerFunc {
@@ -44,8 +36,8 @@ func receiver(secret string) http.HandlerFunc {
 			http.Error(w, "body too large or cut off", http.StatusBadRequest)
 			return
 		}
-		if !verified(body, r.Header.Get("X-UserHero-Signature"), secret) {
-			http.Error(w, "invalid signature", http.StatusUnauthorized)
+		if err := signature.Verify(secret, r.Header, body); err != nil {
+			http.Error(w, err.Error(), http.StatusUnauthorized)
 			return
 		}
 		var e event

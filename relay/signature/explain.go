@@ -1,4 +1,4 @@
-package relay
+package signature
 
 import (
 	"bytes"
@@ -9,12 +9,10 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
-
-	"github.com/userhero/relay/event"
 )
 
-// Signed is a request as its receiver has it.
-type Signed struct {
+// Request is what a receiver has of a signed request.
+type Request struct {
 	// Secret is the webhook's secret as the receiver knows it.
 	Secret string
 	// Signature is the value of X-UserHero-Signature, or of webhook-signature,
@@ -29,19 +27,23 @@ type Signed struct {
 
 // Verdict says whether a signature is right.
 type Verdict struct {
-	// Valid is true where the signature is right as it is.
+	// Valid reports whether the signature is right as it is.
 	Valid bool
-	// Reasons say why it is not, a sentence or two each. Where Explained is
-	// true, mending just these makes it right; else they are what to look at.
+	// Reasons say why it is wrong, in a sentence or two each. If Explained is
+	// true, correcting all of them makes the signature right. If it is false, the
+	// cause is unknown, and they say what to check.
 	Reasons   []string
 	Explained bool
 }
 
-// Verify checks a signature as a receiver has to. Where it is wrong, it tries
-// the usual mistakes, the fewest at a time, until they explain it: a body that
-// was parsed and written again, a newline that a tool added, a secret with
-// something around it, another encoding.
-func Verify(s Signed) Verdict {
+// Explain checks a signature for a person. If it is wrong, Explain tries the usual
+// mistakes, the fewest at a time, until they explain it: a body that was parsed and
+// written again, a newline that a tool added, white space around the secret,
+// another encoding.
+//
+// Canonical writes a JSON document in the form in which the relay sends it, or
+// returns why it cannot: event.Canonical of this module.
+func Explain(s Request, canonical func([]byte) ([]byte, error)) Verdict {
 	if s.Secret == "" {
 		return wrong("The secret is empty. For a webhook without a secret nothing is signed.")
 	}
@@ -68,7 +70,11 @@ func Verify(s Signed) Verdict {
 	if !readable {
 		return wrong(unreadable(s.Signature))
 	}
+	written, writeErr := canonical(s.Body)
 	bodies := bodyVariants(s.Body)
+	if writeErr == nil {
+		bodies = bodies.add(written, "The body was parsed and written again: the same JSON, but other bytes (spaces or escapes). Verify over the raw bytes of the request, before any JSON parser.")
+	}
 	for mistakes := range maxMistakes + 1 {
 		for _, c := range schemes {
 			if reasons, ok := c.match(bodies, mistakes); ok {
@@ -76,16 +82,12 @@ func Verify(s Signed) Verdict {
 			}
 		}
 	}
-	return wrong(unexplained(s.Body)...)
+	return wrong(unexplained(s.Body, written, writeErr)...)
 }
 
-const (
-	plainPrefix    = "sha256="
-	standardPrefix = "v1,"
-	// maxMistakes is how many mistakes at once are looked for. More are rare,
-	// and a wrong secret costs all the tries.
-	maxMistakes = 3
-)
+// maxMistakes is how many mistakes at once are looked for. More are rare, and a
+// wrong secret costs all the tries.
+const maxMistakes = 3
 
 func wrong(reasons ...string) Verdict { return Verdict{Reasons: reasons} }
 
@@ -150,9 +152,9 @@ func mistakesOf(parts ...variant) (made []string) {
 
 // plainScheme is X-UserHero-Signature: sha256= and lower-case hex, over the
 // body alone.
-func plainScheme(s Signed) scheme {
+func plainScheme(s Request) scheme {
 	c := scheme{heads: variants{{}}, keys: secretVariants(s.Secret, func(secret string) ([]byte, bool) { return []byte(secret), true })}
-	if key, err := signingKey(s.Secret); err == nil && strings.HasPrefix(s.Secret, secretPrefix) {
+	if key, err := standardKey(s.Secret); err == nil && strings.HasPrefix(s.Secret, secretPrefix) {
 		c.keys = c.keys.add(key, "The secret was decoded. X-UserHero-Signature is keyed with the secret's characters, whsec_ among them; only webhook-signature is keyed with what they decode to.")
 	}
 	sum, encoding := decodeSum(trimPrefixFold(s.Signature, plainPrefix, standardPrefix))
@@ -173,9 +175,9 @@ func plainScheme(s Signed) scheme {
 
 // standardScheme is the webhook-signature of Standard Webhooks 1.0: v1, and
 // base64, over id.timestamp.body.
-func standardScheme(s Signed) scheme {
+func standardScheme(s Request) scheme {
 	c := scheme{keys: secretVariants(s.Secret, func(secret string) ([]byte, bool) {
-		key, err := signingKey(secret)
+		key, err := standardKey(secret)
 		return key, err == nil
 	})}
 	c.keys = c.keys.add([]byte(s.Secret), "The secret was not decoded. webhook-signature is keyed with the bytes that a secret's part after whsec_ stands for in base64.")
@@ -231,9 +233,6 @@ func bodyVariants(body []byte) variants {
 	v = v.add(append(bytes.Clone(body), '\n'), "The body was sent with a newline at its end, which is missing here.")
 	v = v.add(bytes.TrimPrefix(body, []byte("\xEF\xBB\xBF")), "The body begins with a byte order mark that was not sent.")
 	v = v.add(bytes.ReplaceAll(body, []byte("\r\n"), []byte("\n")), "The body's newlines were turned into CR LF.")
-	if canonical, err := event.Canonical(body); err == nil {
-		v = v.add(canonical, "The body was parsed and written again: the same JSON, but other bytes (spaces or escapes). Verify over the raw bytes of the request, before any JSON parser.")
-	}
 	return v
 }
 
@@ -302,9 +301,9 @@ func unreadable(signature string) string {
 	return "The signature is no HMAC-SHA256: X-UserHero-Signature is sha256= and 64 hex digits, webhook-signature is v1, and 44 characters of base64. Give the header's value as it came."
 }
 
-// unexplained says what is left to look at once no mistake that is known
-// explains the signature.
-func unexplained(body []byte) []string {
+// unexplained says what to check if no known mistake explains the signature.
+// canonical is the body as the relay would write it, or err why it cannot.
+func unexplained(body, canonical []byte, err error) []string {
 	const (
 		secret = "Compare the secret with the one that the webhook is configured with; while it is being rotated, X-UserHero-Signature is made with the previous one."
 		raw    = "Verify over the raw bytes of the request, before any parser, and with the headers of the same request."
@@ -312,7 +311,6 @@ func unexplained(body []byte) []string {
 	if len(body) == 0 {
 		return []string{"The body is empty. No event is: give it on standard input, as it came."}
 	}
-	canonical, err := event.Canonical(body)
 	switch {
 	case err != nil:
 		return []string{"The body is not the JSON that was sent; it was cut off or changed (" + err.Error() + "). " + raw, secret}
