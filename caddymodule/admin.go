@@ -5,13 +5,11 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/userhero/relay/console"
 	"github.com/userhero/relay/event"
 )
 
 func init() { caddy.RegisterModule(AdminAPI{}) }
-
-// adminPrefix is where the API is on Caddy's admin endpoint.
-const adminPrefix = "/userhero"
 
 // AdminAPI mounts the relay's API on Caddy's admin endpoint, below /userhero/,
 // for scripts and for the command line.
@@ -31,7 +29,7 @@ func (AdminAPI) CaddyModule() caddy.ModuleInfo {
 
 // Routes returns one route for everything: the pattern is a metrics label.
 func (AdminAPI) Routes() []caddy.AdminRoute {
-	return []caddy.AdminRoute{{Pattern: adminPrefix + "/", Handler: caddy.AdminHandlerFunc(serveAdmin)}}
+	return []caddy.AdminRoute{{Pattern: console.AdminPath + "/", Handler: caddy.AdminHandlerFunc(serveAdmin)}}
 }
 
 func serveAdmin(w http.ResponseWriter, r *http.Request) error {
@@ -44,7 +42,7 @@ func serveAdmin(w http.ResponseWriter, r *http.Request) error {
 		e.serveStore(w, r)
 		return nil
 	}
-	http.StripPrefix(adminPrefix, http.HandlerFunc(e.serveAPI)).ServeHTTP(w, r)
+	http.StripPrefix(console.AdminPath, http.HandlerFunc(e.serveAPI)).ServeHTTP(w, r)
 	return nil
 }
 

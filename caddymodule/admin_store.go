@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 
+	"github.com/userhero/relay/console"
 	"github.com/userhero/relay/event"
 	"github.com/userhero/relay/queue/badgerqueue"
 )
@@ -13,8 +14,8 @@ import (
 // What is on the admin endpoint alone, and on no console: a backup has the
 // webhooks' secrets in it.
 const (
-	pathBackup = adminPrefix + "/backup"
-	pathCheck  = adminPrefix + "/check"
+	pathBackup = console.AdminPath + "/backup"
+	pathCheck  = console.AdminPath + "/check"
 )
 
 // inspectable is a queue that can be backed up and checked while it is open.

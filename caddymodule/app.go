@@ -20,6 +20,8 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	_ "github.com/userhero/relay/caddymodule/command" // registers `caddy userhero`
+	"github.com/userhero/relay/caddymodule/secret"
 	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/relay"
 )
@@ -162,7 +164,7 @@ func (a *App) resolve(repl *caddy.Replacer) (relay.Config, error) {
 		return c, fmt.Errorf("console_url: %w", err)
 	}
 	if a.Egress != nil {
-		proxy, err := resolveSecret(repl, a.Egress.Proxy)
+		proxy, err := secret.Resolve(repl, a.Egress.Proxy)
 		if err != nil {
 			return c, fmt.Errorf("egress: proxy: %w", err)
 		}

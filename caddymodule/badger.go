@@ -3,17 +3,16 @@ package caddymodule
 import (
 	"context"
 	"crypto/sha256"
-	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 
+	"github.com/userhero/relay/caddymodule/secret"
 	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/queue/badgerqueue"
 )
@@ -64,48 +63,13 @@ func (b *BadgerQueue) Provision(caddy.Context) error {
 	if b.PreviousEncryptionKey != "" && b.EncryptionKey == "" {
 		return errors.New("previous_encryption_key: without an encryption_key there is nothing to change it to")
 	}
-	if b.key, err = resolveKey(repl, b.EncryptionKey); err != nil {
+	if b.key, err = secret.Key(repl, b.EncryptionKey); err != nil {
 		return fmt.Errorf("encryption_key: %w", err)
 	}
-	if b.previous, err = resolveKey(repl, b.PreviousEncryptionKey); err != nil {
+	if b.previous, err = secret.Key(repl, b.PreviousEncryptionKey); err != nil {
 		return fmt.Errorf("previous_encryption_key: %w", err)
 	}
 	return nil
-}
-
-// resolveKey reads a key that may be a placeholder; none is nil.
-func resolveKey(repl *caddy.Replacer, text string) ([]byte, error) {
-	if text == "" {
-		return nil, nil
-	}
-	text, err := resolveSecret(repl, text)
-	if err != nil {
-		return nil, err
-	}
-	return decodeKey(text)
-}
-
-// decodeKey reads 16, 24 or 32 bytes written in hexadecimal, in base64 or as
-// they are. Where a text can be read in two ways the narrower alphabet wins:
-// 32 hexadecimal digits are 16 bytes, 24 characters that end in == are 16
-// bytes, any other 16, 24 or 32 characters are the key itself.
-func decodeKey(text string) ([]byte, error) {
-	fits := func(n int) bool { return n == 16 || n == 24 || n == 32 }
-	if key, err := hex.DecodeString(text); err == nil && fits(len(key)) {
-		return key, nil
-	}
-	if key, err := base64.StdEncoding.DecodeString(text); err == nil && fits(len(key)) && strings.HasSuffix(text, "=") {
-		return key, nil
-	}
-	if fits(len(text)) {
-		return []byte(text), nil
-	}
-	for _, encoding := range []*base64.Encoding{base64.RawStdEncoding, base64.URLEncoding, base64.RawURLEncoding} {
-		if key, err := encoding.DecodeString(text); err == nil && fits(len(key)) {
-			return key, nil
-		}
-	}
-	return nil, errors.New("must be 16, 24 or 32 bytes, as they are, in hexadecimal or in base64; make one with: openssl rand -hex 32")
 }
 
 // UnmarshalCaddyfile sets up the engine from Caddyfile tokens. Syntax:

@@ -1,13 +1,40 @@
 package caddymodule
 
 import (
+	"bytes"
+	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	caddycmd "github.com/caddyserver/caddy/v2/cmd"
+	"github.com/spf13/cobra"
+
+	"github.com/userhero/relay/event"
+	"github.com/userhero/relay/relay/signature"
 )
+
+// ran is what came of a command.
+type ran struct {
+	out, err string
+	failed   error
+}
+
+// command runs `caddy userhero` in this process.
+func command(ctx context.Context, args ...string) ran {
+	userhero := &cobra.Command{Use: "userhero", SilenceUsage: true}
+	caddycmd.Commands()["userhero"].CobraFunc(userhero)
+	var out, errs bytes.Buffer
+	userhero.SetOut(&out)
+	userhero.SetErr(&errs)
+	userhero.SetArgs(args)
+	err := userhero.ExecuteContext(ctx)
+	return ran{out.String(), errs.String(), err}
+}
 
 // TestBackupOfARunningRelayRestoresAndDelivers backs up a relay over the admin
 // endpoint, restores into another folder, reloads with that one, and delivers
@@ -32,14 +59,14 @@ func TestBackupOfARunningRelayRestoresAndDelivers(t *testing.T) {
 	file := func(name string) string { return filepath.Join(s.dir, name) }
 	run := func(want string, args ...string) {
 		t.Helper()
-		r := command(t.Context(), "", append([]string{"userhero", "--address", s.admin}, args...)...)
+		r := command(t.Context(), append([]string{"--address", s.admin}, args...)...)
 		if got := r.out + fmt.Sprint(r.failed); !strings.Contains(got, want) || r.failed != nil {
 			t.Errorf("%v says %q, want %q", args, got, want)
 		}
 	}
 	refused := func(want string, args ...string) {
 		t.Helper()
-		r := command(t.Context(), "", append([]string{"userhero", "--address", s.admin}, args...)...)
+		r := command(t.Context(), append([]string{"--address", s.admin}, args...)...)
 		if r.failed == nil || !strings.Contains(r.failed.Error(), want) {
 			t.Errorf("%v ends with %v, want %q", args, r.failed, want)
 		}
@@ -99,6 +126,35 @@ func TestBackupIsOnNoConsole(t *testing.T) {
 	for _, path := range []string{"/relay/backup", "/relay/api/backup", "/relay/api/check"} {
 		if a, err := request(http.MethodGet, "http://"+s.address+path, ""); err != nil || a.Status != http.StatusNotFound {
 			t.Errorf("%s: %+v, %v", path, a, err)
+		}
+	}
+}
+
+func TestListenForwardsRealSignatures(t *testing.T) {
+	s, h, local := newSite(t), newHook(t), newHook(t)
+	s.load(webhookTo(h), intake)
+	ctx, interrupt := context.WithCancel(t.Context())
+	defer interrupt()
+	ended := make(chan ran, 1)
+	go func() {
+		ended <- command(ctx, "listen", "--address", s.admin, "--to", local.URL, "--state", filepath.Join(s.dir, "state"), "--interval", "10ms", "--since", "1m")
+	}()
+	s.post(`{"message":"<b>größer</b> & \u2028"}`)
+	sent, forwarded := h.await(t, 1)[0], local.await(t, 1)[0]
+	interrupt()
+	if r := <-ended; r.failed != nil {
+		t.Error(errors.Join(r.failed, errors.New(r.err)))
+	}
+	if !bytes.Equal(sent.Body, forwarded.Body) {
+		t.Errorf("sent %s\nforwarded %s", sent.Body, forwarded.Body)
+	}
+	for _, name := range []string{"X-UserHero-Signature", "webhook-signature"} {
+		v := signature.Explain(signature.Request{
+			Secret: "s3cret", Signature: forwarded.Header.Get(name), ID: forwarded.Header.Get("webhook-id"),
+			Timestamp: forwarded.Header.Get("webhook-timestamp"), Body: forwarded.Body,
+		}, event.Canonical)
+		if !v.Valid {
+			t.Errorf("%s: %v", name, v.Reasons)
 		}
 	}
 }

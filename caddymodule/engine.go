@@ -17,6 +17,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/userhero/relay/caddymodule/telemetry"
+	"github.com/userhero/relay/caddymodule/version"
 	"github.com/userhero/relay/console"
 	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/relay"
@@ -142,7 +143,7 @@ func (e *engine) open() error {
 			return
 		}
 		e.queue, e.relay = q, r
-		options := console.Options{Relay: r, Version: version(), Started: time.Now(), Logger: e.options.Logger, Ending: e.ending}
+		options := console.Options{Relay: r, Version: version.String(), Started: time.Now(), Logger: e.options.Logger, Ending: e.ending}
 		e.api, e.console = console.NewAPI(options), console.New(options)
 	})
 	e.mu.RLock()
@@ -174,7 +175,7 @@ func (e *engine) build(ctx context.Context, tracer trace.Tracer) (queue.Queue, *
 	r := relay.New(relay.Options{
 		Queue:    q,
 		Logger:   e.options.Logger,
-		Version:  version(),
+		Version:  version.String(),
 		Observer: e.metrics,
 		Tracer:   tracer,
 		Own:      e.isOwn,

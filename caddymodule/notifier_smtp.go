@@ -7,6 +7,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 
+	"github.com/userhero/relay/caddymodule/secret"
 	"github.com/userhero/relay/relay"
 	smtpnotify "github.com/userhero/relay/relay/notify/smtp"
 )
@@ -61,7 +62,7 @@ func (n *SMTPNotifier) Provision(ctx caddy.Context) error {
 	}{
 		{"host", n.Host, &c.Host}, {"hello", n.Hello, &c.Hello}, {"username", n.Username, &c.Username}, {"password", n.Password, &c.Password},
 	} {
-		v, err := resolveSecret(repl, field.value)
+		v, err := secret.Resolve(repl, field.value)
 		if err != nil {
 			return fmt.Errorf("%s: %w", field.name, err)
 		}

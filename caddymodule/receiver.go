@@ -19,6 +19,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/userhero/relay/caddymodule/secret"
 	"github.com/userhero/relay/event"
 )
 
@@ -77,7 +78,7 @@ func (*Receiver) CaddyModule() caddy.ModuleInfo {
 
 // Provision resolves the secret.
 func (rc *Receiver) Provision(caddy.Context) (err error) {
-	if rc.secret, err = resolveSecret(caddy.NewReplacer(), rc.Secret); err != nil {
+	if rc.secret, err = secret.Resolve(caddy.NewReplacer(), rc.Secret); err != nil {
 		return fmt.Errorf("secret: %w", err)
 	}
 	return nil

@@ -9,6 +9,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/userhero/relay/caddymodule/secret"
 	"github.com/userhero/relay/event"
 	"github.com/userhero/relay/queue"
 )
@@ -101,7 +102,7 @@ func newSetting(text string) (setting, error) {
 	if err != nil || perRequest {
 		return setting{text, perRequest}, err
 	}
-	value, err := resolveSecret(repl, text)
+	value, err := secret.Resolve(repl, text)
 	if err == nil && value == "" && text != "" {
 		err = errors.New("the value is empty")
 	}
@@ -117,7 +118,7 @@ func (s setting) of(r *http.Request) (string, error) {
 	if !ok {
 		return "", errors.New("the request has no placeholders")
 	}
-	value, err := resolveSecret(repl, s.text)
+	value, err := secret.Resolve(repl, s.text)
 	if err == nil && value == "" { // Promise 6: an empty placeholder never means every project.
 		err = fmt.Errorf("%s is empty", s.text)
 	}

@@ -10,6 +10,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/userhero/relay/caddymodule/telemetry"
+	"github.com/userhero/relay/caddymodule/version"
 	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/relay"
 )
@@ -63,7 +64,7 @@ func acquireTracing(log *slog.Logger) *telemetry.Tracing {
 		return nil
 	}
 	value, loaded, err := tracings.LoadOrNew(telemetry.Scope, func() (caddy.Destructor, error) {
-		t, err := telemetry.NewTracing(version(), log)
+		t, err := telemetry.NewTracing(version.String(), log)
 		return pooledTracing{t}, err
 	})
 	if err != nil {

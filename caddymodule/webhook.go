@@ -7,6 +7,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/userhero/relay/caddymodule/secret"
 	"github.com/userhero/relay/event"
 	"github.com/userhero/relay/relay"
 )
@@ -106,7 +107,7 @@ func (w *Webhook) resolve(repl *caddy.Replacer) (relay.WebhookConfig, error) {
 		{"secret", w.Secret, &c.Secret},
 		{"previous_secret", w.PreviousSecret, &c.PreviousSecret},
 	} {
-		v, err := resolveSecret(repl, field.value)
+		v, err := secret.Resolve(repl, field.value)
 		if err != nil {
 			return c, fmt.Errorf("%s: %w", field.name, err)
 		}
@@ -117,7 +118,7 @@ func (w *Webhook) resolve(repl *caddy.Replacer) (relay.WebhookConfig, error) {
 	}
 	for name, values := range w.Headers {
 		for _, value := range values {
-			v, err := resolveSecret(repl, value)
+			v, err := secret.Resolve(repl, value)
 			if err != nil {
 				return c, fmt.Errorf("header %s: %w", name, err)
 			}

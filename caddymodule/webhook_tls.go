@@ -9,6 +9,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 
+	"github.com/userhero/relay/caddymodule/secret"
 	"github.com/userhero/relay/relay"
 )
 
@@ -69,7 +70,7 @@ func (t *TLS) resolve(repl *caddy.Replacer) (relay.TLS, error) {
 const maxPEM = 1 << 20
 
 func readPEM(repl *caddy.Replacer, file string) (string, error) {
-	name, err := resolveSecret(repl, file)
+	name, err := secret.Resolve(repl, file)
 	if err != nil {
 		return "", err
 	}

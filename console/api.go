@@ -23,6 +23,9 @@ import (
 	"github.com/userhero/relay/relay"
 )
 
+// AdminPath is where Caddy's admin endpoint has the API.
+const AdminPath = "/userhero"
+
 // Options are what the API needs.
 type Options struct {
 	// Relay answers for webhooks and, through its queue, for events.

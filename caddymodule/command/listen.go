@@ -1,4 +1,4 @@
-package caddymodule
+package command
 
 import (
 	"bytes"
@@ -17,6 +17,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/userhero/relay/caddymodule/version"
 	"github.com/userhero/relay/event"
 )
 
@@ -334,7 +335,7 @@ func forwardedHeader(e eventAnswer, d listedDelivery) http.Header {
 	h.Set("X-UserHero-Event", e.Type)
 	h.Set("X-UserHero-Delivery", d.ID)
 	h.Set("webhook-id", d.ID)
-	h.Set("User-Agent", "UserHero-Relay/"+version())
+	h.Set("User-Agent", "UserHero-Relay/"+version.String())
 	for _, full := range e.Deliveries {
 		if full.ID != d.ID || len(full.Attempts) == 0 {
 			continue

@@ -1,4 +1,4 @@
-package caddymodule
+package secret
 
 import (
 	"bytes"

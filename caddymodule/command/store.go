@@ -1,4 +1,4 @@
-package caddymodule
+package command
 
 import (
 	"context"
@@ -14,6 +14,7 @@ import (
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 
+	"github.com/userhero/relay/caddymodule/secret"
 	"github.com/userhero/relay/queue/badgerqueue"
 )
 
@@ -22,7 +23,7 @@ const keyHelp = "as encryption_key has it; better a placeholder such as {file./r
 
 // flagKey reads an encryption key from a flag; none is nil.
 func flagKey(cmd *cobra.Command, flag string) ([]byte, error) {
-	key, err := resolveKey(caddy.NewReplacer(), flagText(cmd, flag))
+	key, err := secret.Key(caddy.NewReplacer(), flagText(cmd, flag))
 	if err != nil {
 		return nil, fmt.Errorf("--%s: %w", flag, err)
 	}

@@ -1,5 +1,5 @@
 //go:build !unix
 
-package caddymodule
+package command
 
 func asOwner(_ string, do func() error) error { return do() }

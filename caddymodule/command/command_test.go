@@ -1,4 +1,4 @@
-package caddymodule
+package command
 
 import (
 	"bytes"
@@ -15,8 +15,21 @@ import (
 	"testing"
 
 	"github.com/caddyserver/caddy/v2"
+	_ "github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile" // reads a Caddyfile
 	"github.com/spf13/cobra"
+
+	"github.com/userhero/relay/e2e/caddyproc"
 )
+
+// freeAddress is a loopback address that nobody listens on, nor dials from.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	address, err := caddyproc.FreeAddress()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return address
+}
 
 // cannedAdmin answers on the admin endpoint's paths with what a test wrote
 // down, and keeps what was asked.
@@ -166,7 +179,7 @@ func TestTablesReadAsWrittenDown(t *testing.T) {
 			if r.err != "" {
 				got += "--- standard error\n" + r.err
 			}
-			golden := filepath.Join("testdata", "command", name+".txt")
+			golden := filepath.Join("testdata", name+".txt")
 			if os.Getenv("UPDATE_GOLDEN") != "" {
 				if err := os.WriteFile(golden, []byte(got), 0o600); err != nil {
 					t.Fatal(err)

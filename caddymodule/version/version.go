@@ -1,4 +1,5 @@
-package caddymodule
+// Package version knows the version of this module.
+package version
 
 import (
 	"runtime/debug"
@@ -8,9 +9,9 @@ import (
 
 const modulePath = "github.com/userhero/relay"
 
-// version is the module's version as the build recorded it, without the "v";
-// "dev" where it is built from its own source tree.
-var version = sync.OnceValue(func() string {
+// String is the module's version as the build recorded it, without the "v", or
+// "dev" if it was built from its own source tree.
+var String = sync.OnceValue(func() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return "dev"

@@ -1,4 +1,11 @@
-package caddymodule
+// Package command is the command line of the relay, `caddy userhero`.
+//
+// It promises that a command prints a table or, with --json, the API's answer as
+// it came, and that it exits with 1 and says what to do if it fails. It knows the
+// API on Caddy's admin endpoint and the store's folder, and nothing of the modules
+// that serve them. Its tests run the commands against written answers; those
+// against a running Caddy are caddymodule's.
+package command
 
 import (
 	"cmp"
