@@ -18,7 +18,7 @@ import (
 	"github.com/dgraph-io/badger/v4"
 
 	"github.com/userhero/relay/queue"
-	"github.com/userhero/relay/queue/badgerqueue/badgerfile"
+	"github.com/userhero/relay/queue/badgerqueue/storefile"
 )
 
 // files are a store's files at one moment, which is what a killed process
@@ -46,7 +46,7 @@ func readFiles(t testing.TB, dir string) files {
 		if err != nil {
 			t.Fatal(err)
 		}
-		fs[e.Name()] = file{used: bytes.Clone(b[:badgerfile.Used(b)]), length: len(b)}
+		fs[e.Name()] = file{used: bytes.Clone(b[:storefile.Used(b)]), length: len(b)}
 	}
 	return fs
 }
@@ -77,7 +77,7 @@ func (fs files) with(name string, c change) files {
 		return changed
 	}
 	c.do(&f)
-	f.used = f.used[:badgerfile.Used(f.used)]
+	f.used = f.used[:storefile.Used(f.used)]
 	changed[name] = f
 	return changed
 }

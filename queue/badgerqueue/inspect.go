@@ -18,7 +18,7 @@ import (
 
 	"github.com/dgraph-io/badger/v4"
 
-	"github.com/userhero/relay/queue/badgerqueue/badgerfile"
+	"github.com/userhero/relay/queue/badgerqueue/storefile"
 )
 
 // errLost marks a store that has lost acknowledged events.
@@ -70,7 +70,7 @@ type inspection struct {
 	commit uint64 // the newest transaction on disk
 	mark   mark
 	tables map[uint64]uint64 // by number, with their data keys
-	keys   badgerfile.Keys
+	keys   storefile.Keys
 	// behind are tables of which the index alone was read, the newest first.
 	behind []uint64
 }
@@ -100,11 +100,11 @@ func inspect(ctx context.Context, dir string, key []byte, most int64) (in inspec
 	if !files.any {
 		return in, nil
 	}
-	in.keys, err = badgerfile.ReadKeys(dir, key)
+	in.keys, err = storefile.ReadKeys(dir, key)
 	switch {
-	case errors.Is(err, badgerfile.ErrKey):
+	case errors.Is(err, storefile.ErrKey):
 		return in, wrongKey(dir)
-	case errors.Is(err, badgerfile.ErrDamaged):
+	case errors.Is(err, storefile.ErrDamaged):
 		in.damaged(badger.KeyRegistryFileName, "%v", err)
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
 		return in, err
@@ -182,13 +182,13 @@ func storeFiles(dir string) (f folder, err error) {
 
 // manifest returns the tables that count.
 func (in *inspection) manifest(dir string, present map[uint64]string) (map[uint64]uint64, error) {
-	m, err := badgerfile.ReadManifest(dir)
+	m, err := storefile.ReadManifest(dir)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		if len(present) > 0 {
 			in.damaged(badger.ManifestFilename, "is missing, and nothing else tells which of %d tables count", len(present))
 		}
-	case errors.Is(err, badgerfile.ErrDamaged):
+	case errors.Is(err, storefile.ErrDamaged):
 		in.damaged(badger.ManifestFilename, "%v", err)
 	case err != nil:
 		return nil, err
@@ -228,12 +228,12 @@ func (in *inspection) checkTables(ctx context.Context, dir string, most int64) (
 		readers.Go(func() {
 			for id := range ids {
 				path := filepath.Join(dir, tableName(id))
-				var t badgerfile.Table
+				var t storefile.Table
 				var err error
 				if now[id] {
-					t, err = badgerfile.ReadTable(path, in.keys, in.tables[id], nil)
+					t, err = storefile.ReadTable(path, in.keys, in.tables[id], nil)
 				} else {
-					t, err = badgerfile.ReadTableIndex(path, in.keys, in.tables[id])
+					t, err = storefile.ReadTableIndex(path, in.keys, in.tables[id])
 				}
 				mu.Lock()
 				newest = max(newest, t.Last)
@@ -265,7 +265,7 @@ func (in *inspection) unreadable(where string, err error) bool {
 	switch {
 	case err == nil:
 		return true
-	case errors.Is(err, badgerfile.ErrDamaged), errors.Is(err, badgerfile.ErrKey):
+	case errors.Is(err, storefile.ErrDamaged), errors.Is(err, storefile.ErrKey):
 		in.damaged(where, "%v", err)
 		return true
 	}
@@ -275,7 +275,7 @@ func (in *inspection) unreadable(where string, err error) bool {
 // checkLogs follows the transactions from the tables through the logs.
 func (in *inspection) checkLogs(dir string, names []string) error {
 	for i, name := range names {
-		l, err := badgerfile.ReadLog(filepath.Join(dir, name), in.keys, func(badgerfile.Entry) error { return nil })
+		l, err := storefile.ReadLog(filepath.Join(dir, name), in.keys, func(storefile.Entry) error { return nil })
 		if !in.unreadable(name, err) {
 			return err
 		}
@@ -315,7 +315,7 @@ func (in *inspection) checkValueLogs(dir string, names []string) {
 }
 
 // valueLogKey checks that a log of values names a data key that exists.
-func valueLogKey(path string, keys badgerfile.Keys) error {
+func valueLogKey(path string, keys storefile.Keys) error {
 	f, err := os.Open(path)
 	if err != nil {
 		return err

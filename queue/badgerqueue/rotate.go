@@ -6,7 +6,7 @@ import (
 
 	"github.com/dgraph-io/badger/v4"
 
-	"github.com/userhero/relay/queue/badgerqueue/badgerfile"
+	"github.com/userhero/relay/queue/badgerqueue/storefile"
 )
 
 // RotateKey gives an encrypted store that no process has open another key. The
@@ -34,8 +34,8 @@ func RotateKey(path string, from, to []byte) error {
 // rewriteKeys replaces the registry of keys, by a rename: a crash leaves the old
 // one or the new one.
 func rewriteKeys(path string, from, to []byte) error {
-	switch _, err := badgerfile.ReadKeys(path, from); {
-	case errors.Is(err, badgerfile.ErrKey):
+	switch _, err := storefile.ReadKeys(path, from); {
+	case errors.Is(err, storefile.ErrKey):
 		return fmt.Errorf("the old key is not that of the store at %s; nothing was changed", path)
 	case err != nil:
 		return fmt.Errorf("reading the keys of the store at %s: %w", path, err)
@@ -57,10 +57,10 @@ func (s *Store) rotate() error {
 	if len(s.o.PreviousKey) == 0 {
 		return nil
 	}
-	if _, err := badgerfile.ReadKeys(s.o.Path, s.o.EncryptionKey); !errors.Is(err, badgerfile.ErrKey) {
+	if _, err := storefile.ReadKeys(s.o.Path, s.o.EncryptionKey); !errors.Is(err, storefile.ErrKey) {
 		return nil // a new store, one that has the key, or one that inspect judges
 	}
-	if _, err := badgerfile.ReadKeys(s.o.Path, s.o.PreviousKey); err != nil {
+	if _, err := storefile.ReadKeys(s.o.Path, s.o.PreviousKey); err != nil {
 		return nil //nolint:nilerr // neither key: opening says so
 	}
 	if err := RotateKey(s.o.Path, s.o.PreviousKey, s.o.EncryptionKey); err != nil {

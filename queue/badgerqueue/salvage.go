@@ -13,7 +13,7 @@ import (
 	"github.com/dgraph-io/badger/v4"
 
 	"github.com/userhero/relay/queue"
-	"github.com/userhero/relay/queue/badgerqueue/badgerfile"
+	"github.com/userhero/relay/queue/badgerqueue/storefile"
 )
 
 // SalvageReport says what was saved of a damaged store, and what was not.
@@ -121,15 +121,15 @@ func (s *salvage) collect() error {
 	if !files.any {
 		return errors.New("there is no store")
 	}
-	keys, err := badgerfile.ReadKeys(s.o.From, s.o.EncryptionKey)
-	s.wrong = errors.Is(err, badgerfile.ErrKey)
+	keys, err := storefile.ReadKeys(s.o.From, s.o.EncryptionKey)
+	s.wrong = errors.Is(err, storefile.ErrKey)
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && len(s.o.EncryptionKey) == 0:
 	case err != nil:
 		s.r.lost(badger.KeyRegistryFileName, "%v", err)
 	}
 	read := 0
-	visit := func(e badgerfile.Entry) error {
+	visit := func(e storefile.Entry) error {
 		if read++; read%1024 == 0 && s.ctx.Err() != nil {
 			return s.ctx.Err()
 		}
@@ -139,7 +139,7 @@ func (s *salvage) collect() error {
 		return s.b.setAt(e.Key, e.Value, e.ExpiresAt, e.Version, e.Deleted)
 	}
 	unread := func(name string, err error) error {
-		if errors.Is(err, badgerfile.ErrDamaged) || errors.Is(err, badgerfile.ErrKey) {
+		if errors.Is(err, storefile.ErrDamaged) || errors.Is(err, storefile.ErrKey) {
 			s.r.lost(name, "%v", err)
 			return nil
 		}
@@ -147,7 +147,7 @@ func (s *salvage) collect() error {
 	}
 	for _, id := range slices.Sorted(maps.Keys(files.tables)) {
 		name := files.tables[id]
-		t, err := badgerfile.ReadAnyTable(filepath.Join(s.o.From, name), keys, visit)
+		t, err := storefile.ReadAnyTable(filepath.Join(s.o.From, name), keys, visit)
 		for _, lost := range t.Lost {
 			s.r.lost(name, "%s", lost)
 		}
@@ -156,7 +156,7 @@ func (s *salvage) collect() error {
 		}
 	}
 	for _, name := range files.logs {
-		l, err := badgerfile.ReadLog(filepath.Join(s.o.From, name), keys, visit)
+		l, err := storefile.ReadLog(filepath.Join(s.o.From, name), keys, visit)
 		if len(l.Beyond) > 0 {
 			s.r.lost(name, "unreadable from byte %d on; %d finished transactions behind that were read where they can be", l.End, len(l.Beyond))
 		}
@@ -164,7 +164,7 @@ func (s *salvage) collect() error {
 			return err
 		}
 	}
-	if m, err := badgerfile.ReadManifest(s.o.From); err == nil {
+	if m, err := storefile.ReadManifest(s.o.From); err == nil {
 		for _, id := range slices.Sorted(maps.Keys(m.Tables)) {
 			if _, there := files.tables[id]; !there {
 				s.r.lost(tableName(id), "is missing")

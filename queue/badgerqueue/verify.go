@@ -9,7 +9,7 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/userhero/relay/queue/badgerqueue/badgerfile"
+	"github.com/userhero/relay/queue/badgerqueue/storefile"
 )
 
 // verifyAtOnce is the size of tables, in bytes, that are read whole before the
@@ -32,7 +32,7 @@ func (s *Store) verifyBehind(in inspection) {
 			return
 		}
 		start := time.Now()
-		t, err := badgerfile.ReadTable(filepath.Join(s.o.Path, tableName(id)), in.keys, in.tables[id], nil)
+		t, err := storefile.ReadTable(filepath.Join(s.o.Path, tableName(id)), in.keys, in.tables[id], nil)
 		switch {
 		case errors.Is(err, fs.ErrNotExist): // it was merged into others
 		case err == nil && len(t.Lost) > 0: // Promise 5: damage behind the start is found.

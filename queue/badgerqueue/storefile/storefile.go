@@ -1,4 +1,4 @@
-// Package badgerfile reads the files of a Badger store without Badger.
+// Package storefile reads the files of a Badger store without Badger.
 //
 // It promises to change nothing, to read what can be read, and to say what
 // cannot: Badger itself cuts a damaged log at the damage, deletes tables that a
@@ -13,7 +13,7 @@
 //	NNNNN.mem     a log: the transactions not yet in a table
 //	NNNNNN.sst    a table: sorted entries in blocks, an index, checksums
 //	NNNNNN.vlog   values too long for the tree
-package badgerfile
+package storefile
 
 import (
 	"encoding/binary"

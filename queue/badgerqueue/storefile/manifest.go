@@ -1,4 +1,4 @@
-package badgerfile
+package storefile
 
 import (
 	"fmt"
