@@ -5,14 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
-	"os"
 	"path/filepath"
 	"time"
 
 	"github.com/dgraph-io/badger/v4"
 
 	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/queue/badgerqueue/storefile"
 )
 
 // Backup writes everything the store holds, as of one moment, while it goes on
@@ -28,7 +27,7 @@ func (s *Store) Backup(ctx context.Context, w io.Writer) (BackupInfo, error) {
 		}
 		info.Made, info.Newest = time.Now().UTC().Truncate(time.Millisecond), st.seq
 		bw, err := newBackupWriter(w, s.o.EncryptionKey, backupBegin{
-			format: formatVersion, mark: mark{seq: st.seq, commit: txn.ReadTs()}, made: info.Made,
+			format: formatVersion, mark: storefile.Mark{Seq: st.seq, Commit: txn.ReadTs()}, made: info.Made,
 		})
 		if err != nil {
 			return err
@@ -93,11 +92,11 @@ func Restore(ctx context.Context, r io.Reader, o RestoreOptions) (info BackupInf
 	if err != nil {
 		return info, "", err
 	}
-	path = storeFolder(path)
-	if err := completeRestore(path); err != nil {
+	path = storefile.Folder(path)
+	if err := storefile.CompleteRestore(path); err != nil {
 		return info, "", err
 	}
-	occupied, err := occupied(path)
+	occupied, err := storefile.Occupied(path)
 	if err != nil {
 		return info, "", err
 	}
@@ -114,7 +113,7 @@ func Restore(ctx context.Context, r io.Reader, o RestoreOptions) (info BackupInf
 	if len(o.BackupKey) == 0 {
 		o.BackupKey = o.EncryptionKey
 	}
-	b, err := newBuild(path+restoring, o.EncryptionKey, false)
+	b, err := newBuild(path+storefile.Restoring, o.EncryptionKey, false)
 	if err != nil {
 		return info, "", err
 	}
@@ -125,7 +124,7 @@ func Restore(ctx context.Context, r io.Reader, o RestoreOptions) (info BackupInf
 		if err := knows("backup", begin.format); err != nil {
 			return err
 		}
-		next = begin.mark.seq + 1
+		next = begin.mark.Seq + 1
 		return nil
 	}, func(key, rec []byte, expires uint64) (err error) {
 		if string(key) == string(keyFormat) {
@@ -143,23 +142,23 @@ func Restore(ctx context.Context, r io.Reader, o RestoreOptions) (info BackupInf
 	if len(f.tags) == 0 {
 		return info, "", fmt.Errorf("%w: it holds no format record", ErrBackup)
 	}
-	f.tags = append(f.tags, newTag(next))
+	f.tags = append(f.tags, storefile.NewTag(next))
 	if err := b.set(keyFormat, f.encode(), 0); err != nil {
 		return info, "", err
 	}
 	if err := b.finish(info.Newest, f.tags); err != nil {
 		return info, "", err
 	}
-	if err := closeFiles(b.path); err != nil {
+	if err := storefile.CloseFiles(b.path); err != nil {
 		return info, "", err
 	}
 	if occupied {
-		if kept, err = replaceWith(b.path, path); err == nil {
+		if kept, err = storefile.ReplaceWith(b.path, path); err == nil {
 			b.path = ""
 		}
 		return info, kept, err
 	}
-	if err := adopt(b.path, nearest(path)); err != nil {
+	if err := storefile.Adopt(b.path, storefile.Nearest(path)); err != nil {
 		return info, "", err
 	}
 	return info, "", b.moveTo(path)
@@ -169,13 +168,4 @@ func Restore(ctx context.Context, r io.Reader, o RestoreOptions) (info BackupInf
 // without its key only that it is encrypted can be told: ErrBackupKey.
 func VerifyBackup(r io.Reader, key []byte) (BackupInfo, error) {
 	return readBackup(r, key, func(backupBegin) error { return nil }, func(_, _ []byte, _ uint64) error { return nil })
-}
-
-// occupied tells whether there is anything at a path.
-func occupied(path string) (bool, error) {
-	entries, err := os.ReadDir(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
-	}
-	return len(entries) > 0, err
 }

@@ -14,6 +14,8 @@ import (
 	"hash/crc32"
 	"io"
 	"time"
+
+	"github.com/userhero/relay/queue/badgerqueue/storefile"
 )
 
 // A backup is one stream:
@@ -65,14 +67,14 @@ type BackupInfo struct {
 // backupBegin is the first frame.
 type backupBegin struct {
 	format uint64
-	mark   mark
+	mark   storefile.Mark
 	made   time.Time
 }
 
 func (b backupBegin) encode() []byte {
 	p := binary.AppendUvarint([]byte{frameBegin}, b.format)
-	p = binary.AppendUvarint(p, b.mark.seq)
-	p = binary.AppendUvarint(p, b.mark.commit)
+	p = binary.AppendUvarint(p, b.mark.Seq)
+	p = binary.AppendUvarint(p, b.mark.Commit)
 	return binary.AppendVarint(p, b.made.UnixMilli())
 }
 
@@ -235,8 +237,8 @@ func readBackup(r io.Reader, key []byte, begin func(backupBegin) error, visit fu
 		kind, p := content[0], reader{b: content[1:]}
 		switch first := s.n == 1; {
 		case kind == frameBegin && first:
-			b := backupBegin{format: p.uvarint(), mark: mark{seq: p.uvarint(), commit: p.uvarint()}, made: time.UnixMilli(p.varint()).UTC()}
-			info.Made, info.Newest = b.made, b.mark.seq
+			b := backupBegin{format: p.uvarint(), mark: storefile.Mark{Seq: p.uvarint(), Commit: p.uvarint()}, made: time.UnixMilli(p.varint()).UTC()}
+			info.Made, info.Newest = b.made, b.mark.Seq
 			if err := begin(b); err != nil {
 				return info, err
 			}

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 
 	"github.com/dgraph-io/badger/v4"
+
+	"github.com/userhero/relay/queue/badgerqueue/storefile"
 )
 
 // build is a store that is being written, in a folder of its own, by whoever
@@ -151,19 +153,19 @@ func (b *build) reopen() error {
 }
 
 // finish closes the store and leaves its mark: seq is the newest event.
-func (b *build) finish(seq uint64, t tags) error {
+func (b *build) finish(seq uint64, t storefile.Tags) error {
 	if err := b.batch.Flush(); err != nil {
 		return fmt.Errorf("writing the new store: %w", err)
 	}
-	m := mark{seq: seq, commit: b.db.MaxVersion()}
+	m := storefile.Mark{Seq: seq, Commit: b.db.MaxVersion()}
 	if err := b.close(); err != nil {
 		return fmt.Errorf("closing the new store: %w", err)
 	}
-	h, err := openHighWater(b.path, m, t)
+	h, err := storefile.CreateHighWater(b.path, m, t)
 	if err != nil {
 		return err
 	}
-	return h.f.Close()
+	return h.Close()
 }
 
 // moveTo puts the finished store in its place.
@@ -173,7 +175,7 @@ func (b *build) moveTo(path string) error {
 		return fmt.Errorf("moving the new store to its place: %w", err)
 	}
 	b.path = ""
-	return syncFolder(filepath.Dir(path))
+	return storefile.SyncFolder(filepath.Dir(path))
 }
 
 // discard removes what was not moved.

@@ -13,6 +13,7 @@ import (
 	"github.com/dgraph-io/badger/v4"
 
 	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/queue/badgerqueue/storefile"
 )
 
 // CheckReport says what a store holds and what is wrong with it.
@@ -27,10 +28,10 @@ type CheckReport struct {
 	Activities  int64  `json:"activities"`
 	Newest      uint64 `json:"newest_event"` // sequence number
 	// Findings are what is wrong, the first of them; Found is how many there are.
-	Findings []Finding `json:"findings"`
-	Found    int64     `json:"found"`
+	Findings []storefile.Finding `json:"findings"`
+	Found    int64               `json:"found"`
 	// Notes are no damage.
-	Notes []Finding `json:"notes,omitempty"`
+	Notes []storefile.Finding `json:"notes,omitempty"`
 }
 
 // mostFindings bounds a report.
@@ -39,7 +40,7 @@ const mostFindings = 1000
 func (r *CheckReport) found(where, format string, args ...any) {
 	r.Found++
 	if len(r.Findings) < mostFindings {
-		r.Findings = append(r.Findings, Finding{Where: where, What: fmt.Sprintf(format, args...)})
+		r.Findings = append(r.Findings, storefile.Finding{Where: where, What: fmt.Sprintf(format, args...)})
 	}
 }
 
@@ -49,7 +50,7 @@ func (r *CheckReport) found(where, format string, args ...any) {
 // store closes.
 func (s *Store) Check(ctx context.Context) (CheckReport, error) {
 	c := checker{s: s, ctx: ctx, counts: make(map[queue.WebhookID]queue.Counts), webhooks: make(map[queue.WebhookID]laneRecord)}
-	c.r.Findings = []Finding{}
+	c.r.Findings = []storefile.Finding{}
 	err := s.view(ctx, func(txn *badger.Txn) error {
 		c.txn = txn
 		for _, step := range []func() error{
@@ -339,34 +340,34 @@ func CheckFolder(ctx context.Context, o Options) (CheckReport, error) {
 	if err := o.complete(); err != nil {
 		return CheckReport{}, err
 	}
-	o.Path = storeFolder(o.Path)
+	o.Path = storefile.Folder(o.Path)
 	in, err := inspectLocked(ctx, o, math.MaxInt64)
 	if err != nil {
 		return CheckReport{}, err
 	}
-	if !in.exists {
+	if !in.Exists {
 		return CheckReport{}, fmt.Errorf("there is no store at %s", o.Path)
 	}
-	if len(in.damage) > 0 {
-		return CheckReport{Newest: in.mark.seq, Findings: in.damage, Found: int64(len(in.damage)), Notes: in.notes}, nil
+	if len(in.Damage) > 0 {
+		return CheckReport{Newest: in.Mark.Seq, Findings: in.Damage, Found: int64(len(in.Damage)), Notes: in.Notes}, nil
 	}
 	s, err := Open(ctx, o)
 	if err != nil {
 		return CheckReport{}, err
 	}
 	r, err := s.Check(ctx)
-	r.Notes = in.notes
+	r.Notes = in.Notes
 	return r, errors.Join(err, s.Close(context.WithoutCancel(ctx)))
 }
 
 // inspectLocked inspects a store while nobody can open it.
-func inspectLocked(ctx context.Context, o Options, most int64) (inspection, error) {
+func inspectLocked(ctx context.Context, o Options, most int64) (storefile.Inspection, error) {
 	unlock, err := lockFolder(o.Path)
 	if err != nil {
-		return inspection{}, err
+		return storefile.Inspection{}, err
 	}
 	defer unlock()
-	in, err := inspect(ctx, o.Path, o.EncryptionKey, most)
+	in, err := storefile.Inspect(ctx, o.Path, o.EncryptionKey, most)
 	if err != nil {
 		return in, fmt.Errorf("looking at the store at %s: %w", o.Path, err)
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/dgraph-io/badger/v4"
 
 	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/queue/badgerqueue/storefile"
 )
 
 const (
@@ -242,7 +243,7 @@ func (c *committer) commitSome(ops []operation) int {
 func (c *committer) reserved() bool {
 	const entry = 24 // what Badger's log adds to one, beside what batch.wrote counts
 	err := c.log.reserve(c.batch.bytes + entry*c.batch.entries)
-	if noRoom(err) {
+	if storefile.NoRoom(err) {
 		c.s.disk.isFull()
 		return false
 	}
@@ -296,10 +297,10 @@ func (c *committer) commitBatch(b *batch, ops []operation) {
 		return
 	}
 	// There is one writer, so a transaction's number follows what it read.
-	if err := c.s.high.set(mark{seq: b.stateOf.seq, commit: b.txn.ReadTs() + 1}); err != nil {
+	if err := c.s.high.Set(storefile.Mark{Seq: b.stateOf.seq, Commit: b.txn.ReadTs() + 1}); err != nil {
 		_ = c.s.latch(fmt.Errorf("writing the high-water mark: %w", err))
 	}
-	if !c.s.high.inPlace() { // Promise 1: nothing is acknowledged that is in no folder any more.
+	if !c.s.high.InPlace() { // Promise 1: nothing is acknowledged that is in no folder any more.
 		_ = c.s.latch(fmt.Errorf("the folder of the store at %s was removed or replaced while the store was open;"+
 			" what it holds since is lost with it: put the folder back, or restore a backup", c.s.o.Path))
 	}
@@ -328,7 +329,7 @@ func (c *committer) commitBatch(b *batch, ops []operation) {
 	}
 	if c.log.short() {
 		runtime.Gosched() // who was told something does not wait for this
-		if err := c.log.extend(); err != nil && !noRoom(err) {
+		if err := c.log.extend(); err != nil && !storefile.NoRoom(err) {
 			_ = c.s.latch(fmt.Errorf("writing ahead in %s: %w", c.s.o.Path, err))
 		}
 	}
@@ -428,4 +429,35 @@ func (h *hook) parked() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.expires
+}
+
+// highWaterEvery bounds how often the high-water mark is synced.
+const highWaterEvery = time.Second
+
+// keepHighWater syncs the mark after commits that moved it, until the store
+// stops, and once more then.
+func (s *Store) keepHighWater() {
+	sync := func() {
+		if err := s.high.Sync(); err != nil {
+			_ = s.latch(fmt.Errorf("syncing the high-water mark: %w", err))
+		}
+	}
+	pause := time.NewTimer(highWaterEvery)
+	defer pause.Stop()
+	for {
+		select {
+		case <-s.moved:
+			sync()
+		case <-s.stop:
+			s.committed.Wait()
+			sync()
+			_ = s.high.Close()
+			return
+		}
+		pause.Reset(highWaterEvery)
+		select {
+		case <-pause.C:
+		case <-s.stop:
+		}
+	}
 }

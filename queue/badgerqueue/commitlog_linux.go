@@ -148,9 +148,6 @@ func (l *commitLog) extend() error {
 	return nil
 }
 
-// noRoom reports whether the disk, or a quota, has no room.
-func noRoom(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) }
-
 // fileOf is the file of a log, and its memory map.
 func fileOf(log unsafe.Pointer) (*os.File, []byte) {
 	file := *(*unsafe.Pointer)(unsafe.Add(log, logAt.file))

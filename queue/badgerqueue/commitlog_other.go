@@ -17,5 +17,3 @@ func (*commitLog) sync() error       { return nil }
 func (*commitLog) short() bool       { return false }
 func (*commitLog) reserve(int) error { return nil }
 func (*commitLog) extend() error     { return nil }
-
-func noRoom(error) bool { return false }

@@ -14,6 +14,7 @@ import (
 	"github.com/dgraph-io/badger/v4/table"
 
 	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/queue/badgerqueue/storefile"
 )
 
 // mergedWithout writes events until Badger merges tables, one of which cannot be
@@ -51,7 +52,7 @@ func mergedWithout(t *testing.T, o Options) (s *Store, acked map[string][]byte) 
 		}
 		if id, tables := newest(); tables == levelZeroTables-1 {
 			// One more memtable, and then those that they are merged into.
-			obstacle := filepath.Join(o.Path, tableName(id+5))
+			obstacle := filepath.Join(o.Path, storefile.TableName(id+5))
 			if err := os.WriteFile(obstacle, nil, 0o600); err != nil {
 				t.Fatal(err)
 			}
@@ -102,7 +103,7 @@ func TestTableThatCannotBeWrittenLosesNothing(t *testing.T) {
 		t.Error(err)
 	}
 	_, err := Open(t.Context(), Options{Path: dir})
-	if damage := (*DamageError)(nil); !errors.As(err, &damage) || !strings.Contains(err.Error(), "could not be written") {
+	if damage := (*storefile.DamageError)(nil); !errors.As(err, &damage) || !strings.Contains(err.Error(), "could not be written") {
 		t.Fatalf("opening it again ends with %v", err)
 	}
 	saved := filepath.Join(t.TempDir(), "saved")

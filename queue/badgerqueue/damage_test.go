@@ -346,13 +346,13 @@ func containsAny(s string, parts []string) bool {
 // transactions behind a damage tell of it.
 func TestDamagedLogIsSeenWithoutTheMark(t *testing.T) {
 	t.Parallel()
-	store := killedStore(t, 20, nil).with(highWaterFile, removed)
+	store := killedStore(t, 20, nil).with(storefile.HighWaterFile, removed)
 	whole := openAt(t, Options{Path: store.write(t)})
 	if n := whole.Stats().Events; n != 80 {
 		t.Errorf("without the mark alone the store has %d events", n)
 	}
 	_, err := Open(t.Context(), Options{Path: store.with(store.the(t, ".mem"), flipped).write(t)})
-	if !errors.Is(err, errLost) || !strings.Contains(err.Error(), "unreadable from byte") {
+	if !errors.Is(err, storefile.ErrLost) || !strings.Contains(err.Error(), "unreadable from byte") {
 		t.Errorf("a damaged log and no mark: %v", err)
 	}
 }

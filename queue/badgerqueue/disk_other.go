@@ -5,6 +5,8 @@ package badgerqueue
 import (
 	"io/fs"
 	"path/filepath"
+
+	"github.com/userhero/relay/queue/badgerqueue/storefile"
 )
 
 // fileSystem does not know the free space here; -1 says so. A full disk is then
@@ -20,7 +22,7 @@ func folderSize(path string) (size, tables int64) {
 		}
 		if info, err := e.Info(); err == nil {
 			size += info.Size()
-			if filepath.Ext(name) == tableExt {
+			if filepath.Ext(name) == storefile.TableExt {
 				tables += info.Size()
 			}
 		}

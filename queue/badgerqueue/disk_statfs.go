@@ -6,6 +6,8 @@ import (
 	"io/fs"
 	"path/filepath"
 	"syscall"
+
+	"github.com/userhero/relay/queue/badgerqueue/storefile"
 )
 
 // fileSystem reads the size and the free space of the file system at path, in
@@ -28,7 +30,7 @@ func folderSize(path string) (size, tables int64) {
 		if info, err := e.Info(); err == nil {
 			if st, ok := info.Sys().(*syscall.Stat_t); ok {
 				size += st.Blocks * 512
-				if filepath.Ext(name) == tableExt {
+				if filepath.Ext(name) == storefile.TableExt {
 					tables += st.Blocks * 512
 				}
 			}

@@ -112,7 +112,7 @@ func (o *enqueueOp) apply(b *batch) error {
 		Created: e.Created.UTC().Truncate(time.Millisecond),
 		Trace:   e.Trace, Replaces: e.Replaces, Body: e.Body,
 	}
-	event.ID = queue.NewEventID(event.Created, b.s.tags.of(seq), seq)
+	event.ID = queue.NewEventID(event.Created, b.s.tags.Of(seq), seq)
 	key := b.key(prefixEvent, seq)
 	rec := b.record(128 + len(e.Feedback.ID) + len(e.Feedback.Project) + len(e.Trace.State) + len(e.Body))
 	if err := b.set(key, seal(key, appendEvent(rec, event))); err != nil {
@@ -242,7 +242,7 @@ func (b *batch) held(e *queue.Entry) (heldFeedback, error) {
 	case err != nil:
 		return h, err
 	case !e.Replaces.IsZero():
-		if !h.is || h.seq != e.Replaces.Seq() || e.Replaces.Tag() != b.s.tags.of(h.seq) {
+		if !h.is || h.seq != e.Replaces.Seq() || e.Replaces.Tag() != b.s.tags.Of(h.seq) {
 			return h, fmt.Errorf("%s has another latest event than %s: %w", e.Feedback, e.Replaces, queue.ErrConflict)
 		}
 	case h.is: // Promise 6: creating feedback never replaces any.

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/queue/badgerqueue/storefile"
 )
 
 // The writer is the test binary as a process whose disk misbehaves. It writes
@@ -230,7 +231,7 @@ func TestFailedWritesAreNeverAcknowledged(t *testing.T) {
 func reopened(t *testing.T, f fault, dir string, w written) {
 	t.Helper()
 	s, err := Open(t.Context(), Options{Path: dir})
-	if damage := (*DamageError)(nil); errors.As(err, &damage) {
+	if damage := (*storefile.DamageError)(nil); errors.As(err, &damage) {
 		t.Logf("%+v: salvaged, because %v", f, damage.Findings)
 		saved := filepath.Join(t.TempDir(), "saved")
 		if _, err := Salvage(t.Context(), SalvageOptions{From: dir, To: saved}); err != nil {

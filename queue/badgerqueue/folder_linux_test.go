@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"syscall"
 	"testing"
+
+	"github.com/userhero/relay/queue/badgerqueue/storefile"
 )
 
 // otherUser opens a store as a user without rights, in a folder of somebody
@@ -62,7 +64,7 @@ func TestFolderOfSomebodyElseGetsAFolderInIt(t *testing.T) {
 			t.Fatalf("%v: %s", err, out)
 		}
 	}
-	inner := filepath.Join(volume, innerFolder)
+	inner := filepath.Join(volume, storefile.InnerFolder)
 	wantClosed(t, inner)
 	if info, err := os.Stat(inner); err != nil || info.Sys().(*syscall.Stat_t).Uid != otherUser {
 		t.Errorf("the store's folder is %+v, %v; want it to belong to the user", info, err)

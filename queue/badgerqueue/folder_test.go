@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"syscall"
 	"testing"
+
+	"github.com/userhero/relay/queue/badgerqueue/storefile"
 )
 
 // wantClosed checks that nobody but its owner can read a store.
@@ -21,7 +23,7 @@ func wantClosed(t *testing.T, path string) {
 			return err
 		}
 		info, err := e.Info()
-		if err == nil && info.Mode().Perm()&others != 0 {
+		if err == nil && info.Mode().Perm()&0o077 != 0 {
 			t.Errorf("%s has mode %04o", name, info.Mode().Perm())
 		}
 		return err
@@ -48,7 +50,7 @@ func TestStoreIsClosedToOtherUsers(t *testing.T) {
 		entries, err := os.ReadDir(path)
 		for _, e := range entries {
 			info, err := e.Info()
-			open = open || err == nil && info.Mode().Perm()&others != 0
+			open = open || err == nil && info.Mode().Perm()&0o077 != 0
 		}
 		return err == nil && !open
 	})
@@ -143,36 +145,30 @@ func TestReplacedStoreKeepsOtherFilesInItsFolder(t *testing.T) {
 
 // TestInterruptedReplaceIsCompletedAtTheNextStart: a process dies between the two
 // renames that a system without an exchange needs.
-func TestInterruptedReplaceIsCompletedAtTheNextStart(t *testing.T) { //nolint:paralleltest // betweenRenames is everybody's
+func TestInterruptedReplaceIsCompletedAtTheNextStart(t *testing.T) {
+	t.Parallel()
 	path := oldStore(t)
-	built := path + restoring
+	built := path + storefile.Restoring
 	if _, _, err := Restore(t.Context(), bytes.NewReader(oneEvent(t)), RestoreOptions{Path: built}); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(built, replacing), nil, 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(built, storefile.Replacing), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for name, prepare := range map[string]func() error{
 		"no folder":       func() error { return nil },
 		"an empty folder": func() error { return os.Mkdir(path, 0o755) },
 	} {
-		died := false
-		betweenRenames = func() { died = true; panic("died") }
-		func() {
-			defer func() { _ = recover() }()
-			_ = swap(built, path, path+".before")
-		}()
-		betweenRenames = func() {}
-		if _, err := os.Stat(path); !died || !errors.Is(err, fs.ErrNotExist) {
-			t.Fatalf("%s: the first rename was not made: %v", name, err)
+		if err := os.Rename(path, path+".before"); err != nil { // and there the process died
+			t.Fatal(err)
 		}
 		if err := prepare(); err != nil {
-			t.Fatal(err)
+			t.Fatalf("%s: %v", name, err)
 		}
 		wantEvents(t, path, 1)
 		wantEvents(t, path+".before", 2)
 		// Back to where it was.
-		if err := errors.Join(os.Rename(path, built), os.Rename(path+".before", path), os.WriteFile(filepath.Join(built, replacing), nil, 0o600)); err != nil {
+		if err := errors.Join(os.Rename(path, built), os.Rename(path+".before", path), os.WriteFile(filepath.Join(built, storefile.Replacing), nil, 0o600)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -183,7 +179,7 @@ func TestInterruptedReplaceIsCompletedAtTheNextStart(t *testing.T) { //nolint:pa
 func TestStoreInAnInnerFolderIsFound(t *testing.T) {
 	t.Parallel()
 	volume := fastDir(t)
-	inner := filepath.Join(volume, innerFolder)
+	inner := filepath.Join(volume, storefile.InnerFolder)
 	s := openAt(t, Options{Path: inner})
 	enqueue(t, s, entry(1))
 	if err := s.Close(context.Background()); err != nil {
@@ -223,7 +219,7 @@ func TestRestoredStoreBelongsToTheOwnerOfItsPlace(t *testing.T) {
 			return err
 		}
 		st := info.Sys().(*syscall.Stat_t)
-		if mine := rel == "." || ofStore(rel); mine && (st.Uid != uid || st.Gid != gid) {
+		if mine := rel == "." || storefile.Owns(rel); mine && (st.Uid != uid || st.Gid != gid) {
 			t.Errorf("%s belongs to %d:%d", name, st.Uid, st.Gid)
 		} else if !mine && st.Uid == uid {
 			t.Errorf("%s, which is not the store's, was given away", name)

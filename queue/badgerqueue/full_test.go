@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/queue/badgerqueue/storefile"
 )
 
 // fakeDisk is a file system whose free space a test sets.
@@ -171,7 +172,7 @@ func TestReadersGoOnWhileACommitWaits(t *testing.T) {
 	// Files in the place of its next tables keep Badger from writing them.
 	var inTheWay []string
 	for id := range uint64(500) {
-		name := filepath.Join(s.o.Path, tableName(id))
+		name := filepath.Join(s.o.Path, storefile.TableName(id))
 		if _, err := os.Stat(name); err == nil {
 			continue
 		}

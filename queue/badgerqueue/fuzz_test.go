@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/queue/badgerqueue/storefile"
 )
 
 // FuzzRecords: whatever bytes a record has, reading it says that it is damaged
@@ -32,7 +33,7 @@ func FuzzRecords(f *testing.F) {
 	f.Add([]byte("\x00\x00\x00\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01")) // a length of nearly 2^64
 	f.Fuzz(func(t *testing.T, payload []byte) {
 		const seq, webhook, number = 77, 3, 2
-		tag := tags{{from: 0, tag: 5}}
+		tag := storefile.Tags{{From: 0, Tag: 5}}
 		again(t, "event", eventKey(seq), payload, func(key, rec []byte) (queue.Event, error) { return decodeEvent(key, rec, tag) },
 			func(key []byte, e queue.Event) []byte { return seal(key, appendEvent(record(0), &e)) })
 		again(t, "deliveries", deliveriesKey(seq), payload, func(key, rec []byte) (deliveries, error) { return decodeDeliveries(nil, key, rec) },

@@ -6,6 +6,8 @@ import (
 	"runtime/debug"
 	"slices"
 	"time"
+
+	"github.com/userhero/relay/queue/badgerqueue/storefile"
 )
 
 const (
@@ -250,9 +252,9 @@ func (r *reclaimer) flush(ctx context.Context) error {
 
 // newestLog is the name of the log that Badger writes to.
 func newestLog(path string) (string, error) {
-	files, err := storeFiles(path)
-	if err != nil || len(files.logs) == 0 {
+	files, err := storefile.List(path)
+	if err != nil || len(files.Logs) == 0 {
 		return "", err
 	}
-	return files.logs[len(files.logs)-1], nil
+	return files.Logs[len(files.Logs)-1], nil
 }

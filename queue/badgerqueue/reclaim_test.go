@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/queue/badgerqueue/storefile"
 )
 
 // TestSpaceComesBackAfterADrain: when all that waited was delivered and has
@@ -95,7 +96,7 @@ func TestTablesOfAMergeAreNotTakenForEvents(t *testing.T) {
 			}
 			table := make([]byte, merging)
 			_, _ = rand.NewChaCha8([32]byte{}).Read(table)
-			if err := os.WriteFile(filepath.Join(s.o.Path, tableName(1<<20)), table, 0o600); err != nil {
+			if err := os.WriteFile(filepath.Join(s.o.Path, storefile.TableName(1<<20)), table, 0o600); err != nil {
 				t.Fatal(err)
 			}
 			for range 2 * len(r.looks) {

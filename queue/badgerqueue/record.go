@@ -3,7 +3,6 @@ package badgerqueue
 import (
 	"bytes"
 	"cmp"
-	"crypto/rand"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -12,6 +11,7 @@ import (
 	"time"
 
 	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/queue/badgerqueue/storefile"
 )
 
 // Every record begins with a version byte and the CRC-32C of its key and of
@@ -99,7 +99,7 @@ func appendEvent(b []byte, e *queue.Event) []byte {
 }
 
 // decodeEvent reads an event. Its Body is a slice of rec.
-func decodeEvent(key, rec []byte, t tags) (queue.Event, error) {
+func decodeEvent(key, rec []byte, t storefile.Tags) (queue.Event, error) {
 	p, err := unseal(key, rec)
 	if err != nil {
 		return queue.Event{}, err
@@ -122,7 +122,7 @@ func decodeEvent(key, rec []byte, t tags) (queue.Event, error) {
 	if r.bad {
 		return queue.Event{}, fmt.Errorf("%w %q: short event header", errDamaged, key)
 	}
-	e.ID = queue.NewEventID(e.Created, t.of(seqOf(key)), seqOf(key))
+	e.ID = queue.NewEventID(e.Created, t.Of(seqOf(key)), seqOf(key))
 	e.Body = r.b[:len(r.b):len(r.b)]
 	if former && !e.Feedback.IsZero() {
 		e.Feedback.Project = projectOf(e.Body)
@@ -436,48 +436,20 @@ func decodeWebhook(key, rec []byte) (queue.Webhook, error) {
 // format is written once, when the store is made.
 type format struct {
 	version uint64
-	tags    tags
+	tags    storefile.Tags
 	// former is the newest event of before the store had this format, if it had
 	// another: F keys may lead to events up to this one, and to none after it.
 	former uint64
-}
-
-// tags are the random numbers in a store's event ids, one for each of its lives.
-// A store that comes from a copy goes on with a new one: the store that was
-// copied may have given the next sequence numbers to other events since.
-type tags []tagFrom // ascending, the first from 0
-
-type tagFrom struct {
-	from uint64 // the first sequence number it counts for
-	tag  uint32
-}
-
-// newTag makes a tag for sequence numbers from one on.
-func newTag(from uint64) tagFrom {
-	var b [4]byte
-	_, _ = rand.Read(b[:]) // never fails
-	return tagFrom{from: from, tag: binary.BigEndian.Uint32(b[:])}
-}
-
-// of is the tag of an event.
-func (t tags) of(seq uint64) (tag uint32) {
-	for _, life := range t {
-		if seq < life.from {
-			break
-		}
-		tag = life.tag
-	}
-	return tag
 }
 
 // encode writes version, first tag, and how many more there are, each with the
 // number it counts from; then former.
 func (f format) encode() []byte {
 	b := binary.AppendUvarint(record(16), f.version)
-	b = binary.BigEndian.AppendUint32(b, f.tags[0].tag)
+	b = binary.BigEndian.AppendUint32(b, f.tags[0].Tag)
 	b = binary.AppendUvarint(b, uint64(len(f.tags)-1))
 	for _, t := range f.tags[1:] {
-		b = binary.BigEndian.AppendUint32(binary.AppendUvarint(b, t.from), t.tag)
+		b = binary.BigEndian.AppendUint32(binary.AppendUvarint(b, t.From), t.Tag)
 	}
 	b = binary.AppendUvarint(b, f.former)
 	return seal(keyFormat, b)
@@ -492,7 +464,7 @@ func decodeFormat(rec []byte) (f format, err error) {
 	f.version = r.uvarint()
 	life := func(from uint64) {
 		if b := r.take(4); b != nil {
-			f.tags = append(f.tags, tagFrom{from: from, tag: binary.BigEndian.Uint32(b)})
+			f.tags = append(f.tags, storefile.Tag{From: from, Tag: binary.BigEndian.Uint32(b)})
 		}
 	}
 	life(0)

@@ -12,6 +12,7 @@ import (
 	"github.com/dgraph-io/badger/v4"
 
 	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/queue/badgerqueue/storefile"
 )
 
 const (
@@ -115,7 +116,7 @@ func (s *Store) closeNewFiles(last *time.Time) {
 	if err != nil || info.ModTime().Equal(*last) {
 		return
 	}
-	if err := closeFiles(s.o.Path); err != nil {
+	if err := storefile.CloseFiles(s.o.Path); err != nil {
 		s.log.Warn("the store's files", "error", err)
 	}
 	*last = info.ModTime()

@@ -22,7 +22,7 @@ func RotateKey(path string, from, to []byte) error {
 	if err := o.complete(); err != nil {
 		return err
 	}
-	path = storeFolder(path)
+	path = storefile.Folder(path)
 	unlock, err := lockFolder(path)
 	if err != nil {
 		return err

@@ -28,14 +28,14 @@ type SalvageReport struct {
 	// record is lost. They can be sent again, by webhook.
 	Unaddressed int64 `json:"unaddressed"`
 	// Lost are what could not be read, the first of them; LostCount is how many.
-	Lost      []Finding `json:"lost"`
-	LostCount int64     `json:"lost_count"`
+	Lost      []storefile.Finding `json:"lost"`
+	LostCount int64               `json:"lost_count"`
 }
 
 func (r *SalvageReport) lost(where, format string, args ...any) {
 	r.LostCount++
 	if len(r.Lost) < mostFindings {
-		r.Lost = append(r.Lost, Finding{Where: where, What: fmt.Sprintf(format, args...)})
+		r.Lost = append(r.Lost, storefile.Finding{Where: where, What: fmt.Sprintf(format, args...)})
 	}
 }
 
@@ -54,15 +54,15 @@ type SalvageOptions struct {
 // keys that wake deliveries, the index of feedbacks. Where a newer version of a
 // record is lost the one before it counts, so a delivery may be made again.
 func Salvage(ctx context.Context, o SalvageOptions) (r SalvageReport, err error) {
-	r.Lost = []Finding{}
+	r.Lost = []storefile.Finding{}
 	to, err := filepath.Abs(o.To)
 	if err != nil {
 		return r, err
 	}
-	if there, err := occupied(to); err != nil || there {
+	if there, err := storefile.Occupied(to); err != nil || there {
 		return r, errors.Join(err, fmt.Errorf("%s is not empty: salvage into a new folder", to))
 	}
-	o.From = storeFolder(o.From)
+	o.From = storefile.Folder(o.From)
 	unlock, err := lockFolder(o.From)
 	if err != nil {
 		return r, err
@@ -85,12 +85,12 @@ func Salvage(ctx context.Context, o SalvageOptions) (r SalvageReport, err error)
 		return r, fmt.Errorf("salvaging the store at %s: %w", o.From, err)
 	}
 	if s.wrong && r.Events+r.Webhooks == 0 {
-		return r, wrongKey(o.From)
+		return r, storefile.WrongKey(o.From)
 	}
 	if err := b.finish(seq, t); err != nil {
 		return r, err
 	}
-	if err := errors.Join(closeFiles(b.path), adopt(b.path, o.From)); err != nil {
+	if err := errors.Join(storefile.CloseFiles(b.path), storefile.Adopt(b.path, o.From)); err != nil {
 		return r, err
 	}
 	return r, b.moveTo(to)
@@ -114,11 +114,11 @@ type salvage struct {
 // transaction. Tables that the MANIFEST does not name are read too: it may have
 // forgotten them, and where it has not their entries are in others as well.
 func (s *salvage) collect() error {
-	files, err := storeFiles(s.o.From)
+	files, err := storefile.List(s.o.From)
 	if err != nil {
 		return err
 	}
-	if !files.any {
+	if !files.Any {
 		return errors.New("there is no store")
 	}
 	keys, err := storefile.ReadKeys(s.o.From, s.o.EncryptionKey)
@@ -145,8 +145,8 @@ func (s *salvage) collect() error {
 		}
 		return err
 	}
-	for _, id := range slices.Sorted(maps.Keys(files.tables)) {
-		name := files.tables[id]
+	for _, id := range slices.Sorted(maps.Keys(files.Tables)) {
+		name := files.Tables[id]
 		t, err := storefile.ReadAnyTable(filepath.Join(s.o.From, name), keys, visit)
 		for _, lost := range t.Lost {
 			s.r.lost(name, "%s", lost)
@@ -155,7 +155,7 @@ func (s *salvage) collect() error {
 			return err
 		}
 	}
-	for _, name := range files.logs {
+	for _, name := range files.Logs {
 		l, err := storefile.ReadLog(filepath.Join(s.o.From, name), keys, visit)
 		if len(l.Beyond) > 0 {
 			s.r.lost(name, "unreadable from byte %d on; %d finished transactions behind that were read where they can be", l.End, len(l.Beyond))
@@ -166,8 +166,8 @@ func (s *salvage) collect() error {
 	}
 	if m, err := storefile.ReadManifest(s.o.From); err == nil {
 		for _, id := range slices.Sorted(maps.Keys(m.Tables)) {
-			if _, there := files.tables[id]; !there {
-				s.r.lost(tableName(id), "is missing")
+			if _, there := files.Tables[id]; !there {
+				s.r.lost(storefile.TableName(id), "is missing")
 			}
 		}
 	}
@@ -176,7 +176,7 @@ func (s *salvage) collect() error {
 
 // mend makes a store of what was collected and returns the number of its newest
 // event, there or not, and its tags.
-func (s *salvage) mend() (newest uint64, t tags, err error) {
+func (s *salvage) mend() (newest uint64, t storefile.Tags, err error) {
 	err = s.b.db.View(func(txn *badger.Txn) error {
 		m := mender{salvage: s, txn: txn, bad: make(map[uint64]bool), lanes: make(map[queue.WebhookID]*lostLane), webhooks: make(map[queue.WebhookID]bool)}
 		if err := m.format(); err != nil {
@@ -235,23 +235,23 @@ func (m *mender) has(seq uint64) bool {
 // format finds what ids are made of, in the store or beside it. Where that is
 // lost, events get new ones.
 func (m *mender) format() (err error) {
-	beside, _ := readHighWater(m.o.From) // what cannot be read is zero
+	beside, _ := storefile.ReadHighWater(m.o.From) // what cannot be read is zero
 	m.f, err = getRecord(m.txn, keyFormat, func(_, rec []byte) (format, error) { return decodeFormat(rec) })
 	switch {
 	case err == nil:
 		if err := knows("store", m.f.version); err != nil {
 			return err
 		}
-	case len(beside.tags) > 0:
-		m.f = format{version: formatVersion, tags: beside.tags}
+	case len(beside.Tags) > 0:
+		m.f = format{version: formatVersion, tags: beside.Tags}
 	default:
 		m.r.lost("the format record", "%v; every event gets a new id", err)
-		m.f = format{version: formatVersion, tags: tags{newTag(0)}}
+		m.f = format{version: formatVersion, tags: storefile.Tags{storefile.NewTag(0)}}
 	}
 	if st, err := getRecord(m.txn, keyState, func(_, rec []byte) (state, error) { return decodeState(rec) }); err == nil {
 		m.counted = st
 	}
-	m.seq, m.webhook, m.noted = max(m.counted.seq, beside.mark.seq), m.counted.webhook, m.counted.noted
+	m.seq, m.webhook, m.noted = max(m.counted.seq, beside.Mark.Seq), m.counted.webhook, m.counted.noted
 	return nil
 }
 
@@ -433,6 +433,6 @@ func (m *mender) counters() error {
 	if err := m.b.set(keyState, st.encode(), 0); err != nil {
 		return err
 	}
-	m.f.version, m.f.tags, m.f.former = formatVersion, append(m.f.tags, newTag(m.seq+1)), 0
+	m.f.version, m.f.tags, m.f.former = formatVersion, append(m.f.tags, storefile.NewTag(m.seq+1)), 0
 	return m.b.set(keyFormat, m.f.encode(), 0)
 }

@@ -33,6 +33,7 @@ import (
 	"github.com/dgraph-io/badger/v4/options"
 
 	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/queue/badgerqueue/storefile"
 )
 
 // Sizes of Badger's parts. They bound the process's memory and the disk reserve.
@@ -114,14 +115,14 @@ type Store struct {
 	bounds bounds
 	log    *slog.Logger
 	db     *badger.DB
-	tags   tags
+	tags   storefile.Tags
 	// outdated reports that the store was opened with an older format; former is
 	// the newest event of then, or 0: see format.
 	outdated bool
 	former   uint64
 	clock    clock
 	disk     *disk
-	high     *highWater
+	high     *storefile.HighWaterWriter
 	// compactions is nil where nobody watches them.
 	compactions *compactions
 
@@ -184,7 +185,7 @@ func open(ctx context.Context, o Options, b bounds) (*Store, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	path, err := readyFolder(o.Path)
+	path, err := storefile.Ready(o.Path)
 	if err != nil {
 		return nil, err
 	}
@@ -219,7 +220,7 @@ func open(ctx context.Context, o Options, b bounds) (*Store, error) {
 		return nil, err
 	}
 	if !o.trusting {
-		s.compactions = newCompactions(s.disk, s.latch, func(why string) error { return noteLost(o.Path, why) })
+		s.compactions = newCompactions(s.disk, s.latch, func(why string) error { return storefile.NoteLost(o.Path, why) })
 	}
 	if s.db, err = badger.Open(s.badgerOptions()); err != nil {
 		return nil, explainOpen(o.Path, err)
@@ -230,7 +231,7 @@ func open(ctx context.Context, o Options, b bounds) (*Store, error) {
 	if otherBadger != "" {
 		s.log.Warn("a table that cannot be written while tables are merged would go unnoticed: build with Badger "+knownBadger, "badger", otherBadger)
 	}
-	err = errors.Join(s.load(found.mark), s.compactions.watch(s.db)) // watching lets compactions begin, for which closing waits
+	err = errors.Join(s.load(found.Mark), s.compactions.watch(s.db)) // watching lets compactions begin, for which closing waits
 	if err != nil {
 		return nil, errors.Join(err, s.db.Close())
 	}
@@ -314,7 +315,7 @@ func (s *Store) badgerOptions() badger.Options {
 func explainOpen(path string, err error) error {
 	switch {
 	case errors.Is(err, badger.ErrEncryptionKeyMismatch):
-		return errors.Join(wrongKey(path), err)
+		return errors.Join(storefile.WrongKey(path), err)
 	case strings.Contains(err.Error(), "directory lock"):
 		return errors.Join(inUse(path), err)
 	}
@@ -328,9 +329,28 @@ func inUse(path string) error {
 	return fmt.Errorf("opening the store at %s: another process has it open; stop that one, or give this one another path", path)
 }
 
-func wrongKey(path string) error {
-	return fmt.Errorf("the encryption key is not the one the store at %s was made with: set encryption_key to that one, or leave it out for a store that is not encrypted;"+
-		" where the key is right, %s is damaged and must come from a copy", path, badger.KeyRegistryFileName)
+// lockFolder keeps a store from being opened until unlock.
+func lockFolder(path string) (unlock func(), err error) {
+	if unlock, err = storefile.Lock(path); errors.Is(err, storefile.ErrLocked) {
+		err = inUse(path)
+	}
+	return unlock, err
+}
+
+// preflight looks at the files before Badger does, which would cut, delete and
+// die, and says what it found.
+func (s *Store) preflight(ctx context.Context) (storefile.Inspection, error) {
+	in, err := inspectLocked(ctx, s.o, s.bounds.verify)
+	if err != nil {
+		return in, err
+	}
+	for _, f := range in.Notes {
+		s.log.Warn("the store was not closed in order", "path", s.o.Path, "file", f.Where, "found", f.What)
+	}
+	if len(in.Damage) > 0 && !s.o.trusting {
+		return in, &storefile.DamageError{Path: s.o.Path, Findings: in.Damage}
+	}
+	return in, nil
 }
 
 // readyLogs prepares the logs for Badger. Those of no bytes, which a crash between
@@ -393,7 +413,7 @@ func makeDiscard(path string) error {
 }
 
 // load reads format, counters and webhooks, and makes a new store's format.
-func (s *Store) load(marked mark) error {
+func (s *Store) load(marked storefile.Mark) error {
 	st := state{}
 	err := s.db.Update(func(txn *badger.Txn) error {
 		f, err := getRecord(txn, keyFormat, func(_, rec []byte) (format, error) { return decodeFormat(rec) })
@@ -402,7 +422,7 @@ func (s *Store) load(marked mark) error {
 			if seq, err := newestSeq(txn); err != nil || seq != 0 {
 				return errors.Join(err, fmt.Errorf("%w: the store holds events but no format record", errDamaged))
 			}
-			f = format{version: formatVersion, tags: tags{newTag(0)}}
+			f = format{version: formatVersion, tags: storefile.Tags{storefile.NewTag(0)}}
 			if err := txn.Set(keyFormat, f.encode()); err != nil {
 				return err
 			}
@@ -438,12 +458,12 @@ func (s *Store) load(marked mark) error {
 	}
 	s.clock.resume(st.at, st.shift)
 	s.shown.Store(&st)
-	now := mark{seq: st.seq, commit: s.db.MaxVersion()}
-	if (now.seq < marked.seq || now.commit < marked.commit) && !s.o.trusting {
-		return &DamageError{Path: s.o.Path, Findings: []Finding{{highWaterFile, fmt.Sprintf(
-			"event %d and transaction %d had been acknowledged; opened, the store ends with %d and %d", marked.seq, marked.commit, now.seq, now.commit)}}}
+	now := storefile.Mark{Seq: st.seq, Commit: s.db.MaxVersion()}
+	if (now.Seq < marked.Seq || now.Commit < marked.Commit) && !s.o.trusting {
+		return &storefile.DamageError{Path: s.o.Path, Findings: []storefile.Finding{{Where: storefile.HighWaterFile, What: fmt.Sprintf(
+			"event %d and transaction %d had been acknowledged; opened, the store ends with %d and %d", marked.Seq, marked.Commit, now.Seq, now.Commit)}}}
 	}
-	s.high, err = openHighWater(s.o.Path, now, s.tags)
+	s.high, err = storefile.CreateHighWater(s.o.Path, now, s.tags)
 	return err
 }
 
@@ -600,10 +620,10 @@ func (s *Store) shut() {
 
 // closeFilesLeft closes the files to others that Badger made when it closed.
 func (s *Store) closeFilesLeft() error {
-	if !s.high.inPlace() {
+	if !s.high.InPlace() {
 		return nil
 	}
-	return closeFiles(s.o.Path)
+	return storefile.CloseFiles(s.o.Path)
 }
 
 // leftOpen are the paths of the stores of this process that are closed but for
@@ -616,7 +636,7 @@ var leftOpen sync.Map
 // next start reads them.
 func (s *Store) closeBadger() error {
 	switch {
-	case !s.high.inPlace():
+	case !s.high.InPlace():
 		s.log.Error("the store's folder is gone: what it held is not flushed", "path", s.o.Path)
 		return nil
 	case s.disk.roomToClose(): // Promise 1: closing on a full disk writes nothing.
@@ -629,7 +649,7 @@ func (s *Store) closeBadger() error {
 		defer leftOpen.Delete(path)
 		for !s.disk.roomToClose() {
 			<-time.After(closePoll)
-			if !s.high.inPlace() {
+			if !s.high.InPlace() {
 				return
 			}
 		}

@@ -1,12 +1,8 @@
 package badgerqueue
 
 import (
-	"context"
 	"errors"
-	"fmt"
 	"io/fs"
-	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/userhero/relay/queue/badgerqueue/storefile"
@@ -21,52 +17,28 @@ const verifyAtOnce = 256 << 20
 // it stops. Damage latches the store: what it holds cannot be trusted. Until a
 // table's turn has come its records are checked by their own checksums alone. It
 // leaves half of one core to others.
-func (s *Store) verifyBehind(in inspection) {
+func (s *Store) verifyBehind(in storefile.Inspection) {
 	begun := time.Now()
 	pause := time.NewTimer(0)
 	defer pause.Stop()
-	for _, id := range in.behind {
+	for _, id := range in.Unverified {
 		select {
 		case <-pause.C:
 		case <-s.stop:
 			return
 		}
 		start := time.Now()
-		t, err := storefile.ReadTable(filepath.Join(s.o.Path, tableName(id)), in.keys, in.tables[id], nil)
+		err := in.VerifyTable(s.o.Path, id)
 		switch {
 		case errors.Is(err, fs.ErrNotExist): // it was merged into others
-		case err == nil && len(t.Lost) > 0: // Promise 5: damage behind the start is found.
-			err = fmt.Errorf("%w: %s", errDamaged, t.Lost[0])
-			fallthrough
 		case err != nil:
-			_ = s.latch(&DamageError{Path: s.o.Path, Findings: []Finding{{Where: tableName(id), What: err.Error()}}})
+			_ = s.latch(&storefile.DamageError{Path: s.o.Path, Findings: []storefile.Finding{{Where: storefile.TableName(id), What: err.Error()}}})
 			s.wakeLanes()
 			return
 		}
 		pause.Reset(time.Since(start))
 	}
-	if n := len(in.behind); n > 0 {
+	if n := len(in.Unverified); n > 0 {
 		s.log.Info("every table of the store is verified", "path", s.o.Path, "tables", n, "took", time.Since(begun).Round(time.Second).String())
 	}
-}
-
-// verifyNow chooses the tables that are read before the store opens, the newest
-// first, up to a size; the others are left for behind.
-func (in *inspection) verifyNow(ctx context.Context, dir string, ids []uint64, most int64) (now map[uint64]bool, err error) {
-	now = make(map[uint64]bool, len(ids))
-	for _, id := range ids {
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
-		info, err := os.Stat(filepath.Join(dir, tableName(id)))
-		if err != nil {
-			return nil, fmt.Errorf("reading the store's folder: %w", err)
-		}
-		if most -= info.Size(); most >= 0 {
-			now[id] = true
-		} else {
-			in.behind = append(in.behind, id)
-		}
-	}
-	return now, nil
 }

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/queue/badgerqueue/storefile"
 )
 
 // TestDamagedTableIsFoundAtTheStartOrSoonAfter: a flipped bit in a table keeps a
@@ -49,7 +50,7 @@ func TestDamagedTableIsFoundAtTheStartOrSoonAfter(t *testing.T) {
 		t.Fatal("a large store is not opened: ", err)
 	}
 	defer func() { _ = s.Close(context.Background()) }()
-	eventually(t, "the damage is found", func() bool { return errors.Is(s.Health(), queue.ErrFailed) && errors.Is(s.Health(), errLost) })
+	eventually(t, "the damage is found", func() bool { return errors.Is(s.Health(), queue.ErrFailed) && errors.Is(s.Health(), storefile.ErrLost) })
 	if _, err := s.Enqueue(context.Background(), entry(201, w)); !errors.Is(err, queue.ErrFailed) {
 		t.Errorf("a damaged store answers %v", err)
 	}

@@ -1,4 +1,4 @@
-package badgerqueue
+package storefile
 
 import (
 	"cmp"
@@ -12,17 +12,14 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 
 	"github.com/dgraph-io/badger/v4"
-
-	"github.com/userhero/relay/queue/badgerqueue/storefile"
 )
 
-// errLost marks a store that has lost acknowledged events.
-var errLost = errors.New("acknowledged events may be missing")
+// ErrLost marks a store that has lost acknowledged events.
+var ErrLost = errors.New("acknowledged events may be missing")
 
 // Finding is one thing that is wrong with a store.
 type Finding struct {
@@ -56,34 +53,36 @@ func (e *DamageError) Error() string {
 	return b.String()
 }
 
-// Unwrap makes a DamageError an errLost.
-func (e *DamageError) Unwrap() error { return errLost }
+// Unwrap makes a DamageError an ErrLost.
+func (e *DamageError) Unwrap() error { return ErrLost }
 
-// inspection is what the files of a store look like before Badger touches them.
-type inspection struct {
-	exists bool
-	// damage must be dealt with first: Badger would open the store with less
-	// than was acknowledged, or take the process down.
-	damage []Finding
-	// notes are worth saying, and no obstacle.
-	notes  []Finding
-	commit uint64 // the newest transaction on disk
-	mark   mark
+// Inspection is what the files of a store look like before Badger opens them.
+type Inspection struct {
+	Exists bool // there is a store
+	// Damage must be dealt with first: Badger would open the store with less
+	// than was acknowledged, or end the process.
+	Damage []Finding
+	// Notes are worth saying, and no obstacle.
+	Notes []Finding
+	// Mark is the high-water mark; zero if it cannot be read.
+	Mark Mark
+	// Unverified are the tables of which only the index was read, the newest first.
+	Unverified []uint64
+
+	commit uint64            // the newest transaction on disk
 	tables map[uint64]uint64 // by number, with their data keys
-	keys   storefile.Keys
-	// behind are tables of which the index alone was read, the newest first.
-	behind []uint64
+	keys   Keys
 }
 
-func (in *inspection) damaged(where, format string, args ...any) {
-	in.damage = append(in.damage, Finding{Where: where, What: fmt.Sprintf(format, args...)})
+func (in *Inspection) damaged(where, format string, args ...any) {
+	in.Damage = append(in.Damage, Finding{Where: where, What: fmt.Sprintf(format, args...)})
 }
 
-func (in *inspection) note(where, format string, args ...any) {
-	in.notes = append(in.notes, Finding{Where: where, What: fmt.Sprintf(format, args...)})
+func (in *Inspection) note(where, format string, args ...any) {
+	in.Notes = append(in.Notes, Finding{Where: where, What: fmt.Sprintf(format, args...)})
 }
 
-// inspect reads every file of a store and checks every checksum; of its tables no
+// Inspect reads every file of a store and checks every checksum; of its tables no
 // more than `most` bytes, and of the rest their indexes. What it relies on: Badger
 // numbers transactions without a gap, and each of ours writes the state record, so
 // the newest version of that record in the tables is the newest transaction that is
@@ -91,104 +90,63 @@ func (in *inspection) note(where, format string, args ...any) {
 // an end that was cut off all leave a gap to be seen.
 //
 // It returns an error only where it cannot look, or the key is another.
-func inspect(ctx context.Context, dir string, key []byte, most int64) (in inspection, err error) {
-	files, err := storeFiles(dir)
+func Inspect(ctx context.Context, dir string, key []byte, most int64) (in Inspection, err error) {
+	files, err := List(dir)
 	if err != nil {
 		return in, err
 	}
-	in.exists = files.any
-	if !files.any {
+	in.Exists = files.Any
+	if !files.Any {
 		return in, nil
 	}
-	in.keys, err = storefile.ReadKeys(dir, key)
+	in.keys, err = ReadKeys(dir, key)
 	switch {
-	case errors.Is(err, storefile.ErrKey):
-		return in, wrongKey(dir)
-	case errors.Is(err, storefile.ErrDamaged):
+	case errors.Is(err, ErrKey):
+		return in, WrongKey(dir)
+	case errors.Is(err, ErrDamaged):
 		in.damaged(badger.KeyRegistryFileName, "%v", err)
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
 		return in, err
 	}
-	if in.tables, err = in.manifest(dir, files.tables); err != nil {
+	if in.tables, err = in.manifest(dir, files.Tables); err != nil {
 		return in, err
 	}
 	if in.commit, err = in.checkTables(ctx, dir, most); err != nil { // Promise 5: a damaged table is seen before Badger maps it.
 		return in, err
 	}
-	beside, err := readHighWater(dir)
-	in.mark = beside.mark
+	beside, err := ReadHighWater(dir)
+	in.Mark = beside.Mark
 	switch {
-	case errors.Is(err, errDamaged):
-		in.damaged(highWaterFile, "%v; where nothing else is wrong, remove the file to go on without it", err)
+	case errors.Is(err, ErrDamaged):
+		in.damaged(HighWaterFile, "%v; where nothing else is wrong, remove the file to go on without it", err)
 	case err != nil:
 		return in, err
-	case beside.lost != "": // Promise 5: tables that Badger has given up are read before it removes them.
-		in.damaged(highWaterFile, "%s", beside.lost)
+	case beside.Lost != "": // Promise 5: tables that Badger has given up are read before it removes them.
+		in.damaged(HighWaterFile, "%s", beside.Lost)
 	}
-	if err := in.checkLogs(dir, files.logs); err != nil {
+	if err := in.checkLogs(dir, files.Logs); err != nil {
 		return in, err
 	}
-	in.checkValueLogs(dir, files.values)
+	in.checkValueLogs(dir, files.valueLogs)
 	switch {
-	case !beside.found && in.commit > 0:
-		in.note(highWaterFile, "is missing: whether the store has lost its newest events cannot be told")
-	case in.mark.commit > in.commit && len(in.damage) == 0: // Promise 5: a store that ends early is not taken for one that held less.
-		in.damaged(highWaterFile, "transaction %d had been acknowledged and the store ends with %d: files of it are missing, or older ones took their place;"+
-			" to go on without what is missing, remove %s", in.mark.commit, in.commit, highWaterFile)
+	case !beside.Found && in.commit > 0:
+		in.note(HighWaterFile, "is missing: whether the store has lost its newest events cannot be told")
+	case in.Mark.Commit > in.commit && len(in.Damage) == 0: // Promise 5: a store that ends early is not taken for one that held less.
+		in.damaged(HighWaterFile, "transaction %d had been acknowledged and the store ends with %d: files of it are missing, or older ones took their place;"+
+			" to go on without what is missing, remove %s", in.Mark.Commit, in.commit, HighWaterFile)
 	}
 	return in, nil
 }
 
-// folder is what lies in a store's folder.
-type folder struct {
-	any    bool
-	logs   []string // by number
-	tables map[uint64]string
-	values []string
-}
-
-func storeFiles(dir string) (f folder, err error) {
-	entries, err := os.ReadDir(dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return f, nil
-	}
-	if err != nil {
-		return f, fmt.Errorf("reading the store's folder: %w", err)
-	}
-	f.tables = make(map[uint64]string)
-	for _, e := range entries {
-		name := e.Name()
-		number, err := strconv.ParseUint(strings.TrimSuffix(name, filepath.Ext(name)), 10, 64)
-		numbered := err == nil
-		switch ext := filepath.Ext(name); {
-		case name == badger.ManifestFilename, name == badger.KeyRegistryFileName, name == highWaterFile:
-			f.any = true
-		case ext == ".mem" && numbered:
-			f.any = true
-			if info, err := e.Info(); err == nil && info.Size() == 0 {
-				continue // made, and the process died: it never held anything
-			}
-			f.logs = append(f.logs, name)
-		case ext == tableExt && numbered:
-			f.any = true
-			f.tables[number] = name
-		case ext == ".vlog" && numbered:
-			f.values = append(f.values, name)
-		}
-	}
-	slices.SortFunc(f.logs, func(a, b string) int { return cmp.Or(cmp.Compare(len(a), len(b)), cmp.Compare(a, b)) })
-	return f, nil
-}
-
 // manifest returns the tables that count.
-func (in *inspection) manifest(dir string, present map[uint64]string) (map[uint64]uint64, error) {
-	m, err := storefile.ReadManifest(dir)
+func (in *Inspection) manifest(dir string, present map[uint64]string) (map[uint64]uint64, error) {
+	m, err := ReadManifest(dir)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		if len(present) > 0 {
 			in.damaged(badger.ManifestFilename, "is missing, and nothing else tells which of %d tables count", len(present))
 		}
-	case errors.Is(err, storefile.ErrDamaged):
+	case errors.Is(err, ErrDamaged):
 		in.damaged(badger.ManifestFilename, "%v", err)
 	case err != nil:
 		return nil, err
@@ -197,24 +155,19 @@ func (in *inspection) manifest(dir string, present map[uint64]string) (map[uint6
 	}
 	for id := range m.Tables {
 		if _, ok := present[id]; !ok {
-			in.damaged(tableName(id), "is missing")
+			in.damaged(TableName(id), "is missing")
 			delete(m.Tables, id)
 		}
 	}
 	return m.Tables, nil
 }
 
-// tableExt ends the name of a table.
-const tableExt = ".sst"
-
-func tableName(id uint64) string { return fmt.Sprintf("%06d", id) + tableExt }
-
 // tableReaders is how many tables are checked at a time.
 const tableReaders = 4
 
 // checkTables reads the tables that count, and returns the newest transaction
 // in them.
-func (in *inspection) checkTables(ctx context.Context, dir string, most int64) (newest uint64, err error) {
+func (in *Inspection) checkTables(ctx context.Context, dir string, most int64) (newest uint64, err error) {
 	order := slices.SortedFunc(maps.Keys(in.tables), func(a, b uint64) int { return cmp.Compare(b, a) })
 	now, err := in.verifyNow(ctx, dir, order, most)
 	if err != nil {
@@ -227,20 +180,20 @@ func (in *inspection) checkTables(ctx context.Context, dir string, most int64) (
 	for range tableReaders {
 		readers.Go(func() {
 			for id := range ids {
-				path := filepath.Join(dir, tableName(id))
-				var t storefile.Table
+				path := filepath.Join(dir, TableName(id))
+				var t Table
 				var err error
 				if now[id] {
-					t, err = storefile.ReadTable(path, in.keys, in.tables[id], nil)
+					t, err = ReadTable(path, in.keys, in.tables[id], nil)
 				} else {
-					t, err = storefile.ReadTableIndex(path, in.keys, in.tables[id])
+					t, err = ReadTableIndex(path, in.keys, in.tables[id])
 				}
 				mu.Lock()
 				newest = max(newest, t.Last)
 				for _, lost := range t.Lost {
-					in.damaged(tableName(id), "%s", lost)
+					in.damaged(TableName(id), "%s", lost)
 				}
-				if !in.unreadable(tableName(id), err) {
+				if !in.unreadable(TableName(id), err) {
 					failed = err
 				}
 				mu.Unlock()
@@ -255,17 +208,17 @@ func (in *inspection) checkTables(ctx context.Context, dir string, most int64) (
 	}
 	close(ids)
 	readers.Wait()
-	slices.SortFunc(in.damage, func(a, b Finding) int { return cmp.Compare(a.Where, b.Where) })
+	slices.SortFunc(in.Damage, func(a, b Finding) int { return cmp.Compare(a.Where, b.Where) })
 	return newest, errors.Join(failed, ctx.Err())
 }
 
 // unreadable notes a file that cannot be read for what is in it; false where the
 // error is another one.
-func (in *inspection) unreadable(where string, err error) bool {
+func (in *Inspection) unreadable(where string, err error) bool {
 	switch {
 	case err == nil:
 		return true
-	case errors.Is(err, storefile.ErrDamaged), errors.Is(err, storefile.ErrKey):
+	case errors.Is(err, ErrDamaged), errors.Is(err, ErrKey):
 		in.damaged(where, "%v", err)
 		return true
 	}
@@ -273,9 +226,9 @@ func (in *inspection) unreadable(where string, err error) bool {
 }
 
 // checkLogs follows the transactions from the tables through the logs.
-func (in *inspection) checkLogs(dir string, names []string) error {
+func (in *Inspection) checkLogs(dir string, names []string) error {
 	for i, name := range names {
-		l, err := storefile.ReadLog(filepath.Join(dir, name), in.keys, func(storefile.Entry) error { return nil })
+		l, err := ReadLog(filepath.Join(dir, name), in.keys, func(Entry) error { return nil })
 		if !in.unreadable(name, err) {
 			return err
 		}
@@ -293,7 +246,7 @@ func (in *inspection) checkLogs(dir string, names []string) error {
 		// Where it was finished, or others follow, it was acknowledged.
 		acknowledged := len(l.Beyond) > 1 || i < len(names)-1
 		for _, n := range l.Beyond {
-			acknowledged = acknowledged || n <= in.mark.commit
+			acknowledged = acknowledged || n <= in.Mark.Commit
 		}
 		if acknowledged { // Promise 5: a log is not cut at its damage.
 			in.damaged(name, "unreadable from byte %d on, with %d finished transactions behind that", l.End, len(l.Beyond))
@@ -306,7 +259,7 @@ func (in *inspection) checkLogs(dir string, names []string) error {
 }
 
 // checkValueLogs looks at what should be empty: our values are in the tree.
-func (in *inspection) checkValueLogs(dir string, names []string) {
+func (in *Inspection) checkValueLogs(dir string, names []string) {
 	for _, name := range names {
 		if err := valueLogKey(filepath.Join(dir, name), in.keys); err != nil {
 			in.damaged(name, "%v; it holds no event: remove the file", err)
@@ -315,7 +268,7 @@ func (in *inspection) checkValueLogs(dir string, names []string) {
 }
 
 // valueLogKey checks that a log of values names a data key that exists.
-func valueLogKey(path string, keys storefile.Keys) error {
+func valueLogKey(path string, keys Keys) error {
 	f, err := os.Open(path)
 	if err != nil {
 		return err
@@ -334,18 +287,39 @@ func valueLogKey(path string, keys storefile.Keys) error {
 	return nil
 }
 
-// preflight looks at the files before Badger does, which would cut, delete and
-// die, and says what it found.
-func (s *Store) preflight(ctx context.Context) (inspection, error) {
-	in, err := inspectLocked(ctx, s.o, s.bounds.verify)
-	if err != nil {
-		return in, err
+// verifyNow chooses the tables that are read before the store opens, the newest
+// first, up to a size; the others become Unverified.
+func (in *Inspection) verifyNow(ctx context.Context, dir string, ids []uint64, most int64) (now map[uint64]bool, err error) {
+	now = make(map[uint64]bool, len(ids))
+	for _, id := range ids {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		info, err := os.Stat(filepath.Join(dir, TableName(id)))
+		if err != nil {
+			return nil, fmt.Errorf("reading the store's folder: %w", err)
+		}
+		if most -= info.Size(); most >= 0 {
+			now[id] = true
+		} else {
+			in.Unverified = append(in.Unverified, id)
+		}
 	}
-	for _, f := range in.notes {
-		s.log.Warn("the store was not closed in order", "path", s.o.Path, "file", f.Where, "found", f.What)
+	return now, nil
+}
+
+// VerifyTable reads a table that Inspect left unverified. Errors wrap ErrDamaged,
+// ErrKey, or fs.ErrNotExist if it has been merged into others since.
+func (in *Inspection) VerifyTable(dir string, id uint64) error {
+	t, err := ReadTable(filepath.Join(dir, TableName(id)), in.keys, in.tables[id], nil)
+	if err == nil && len(t.Lost) > 0 { // Promise 5: damage behind the start is found.
+		err = damaged("%s", t.Lost[0])
 	}
-	if len(in.damage) > 0 && !s.o.trusting {
-		return in, &DamageError{Path: s.o.Path, Findings: in.damage}
-	}
-	return in, nil
+	return err
+}
+
+// WrongKey says what to do about a store that does not open with a key.
+func WrongKey(dir string) error {
+	return fmt.Errorf("the encryption key is not the one the store at %s was made with: set encryption_key to that one, or leave it out for a store that is not encrypted;"+
+		" where the key is right, %s is damaged and must come from a copy", dir, badger.KeyRegistryFileName)
 }

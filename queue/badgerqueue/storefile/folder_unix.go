@@ -1,8 +1,9 @@
 //go:build unix
 
-package badgerqueue
+package storefile
 
 import (
+	"errors"
 	"io/fs"
 	"os"
 	"syscall"
@@ -22,7 +23,7 @@ func owner(info fs.FileInfo) (uid, gid int, ok bool) {
 
 // adopt gives a folder and all in it to the owner of another one, if this process
 // may: who restores a store as root restores it for the user that runs Caddy.
-func adopt(path, like string) error {
+func Adopt(path, like string) error {
 	info, err := os.Stat(like)
 	if err != nil {
 		return err
@@ -44,3 +45,6 @@ func adopt(path, like string) error {
 		return root.Lchown(name, uid, gid)
 	})
 }
+
+// NoRoom reports whether an error says that the disk, or a quota, has no room.
+func NoRoom(err error) bool { return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) }

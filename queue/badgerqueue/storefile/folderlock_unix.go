@@ -1,6 +1,6 @@
 //go:build linux || darwin || freebsd
 
-package badgerqueue
+package storefile
 
 import (
 	"errors"
@@ -19,10 +19,10 @@ const (
 	lockPoll     = 10 * time.Millisecond
 )
 
-// lockFolder takes the lock that Badger takes, so that nobody writes into the
+// Lock takes the lock that Badger takes, so that nobody writes into the
 // store while its files are looked at. A process that died holds none, whatever
 // its LOCK file says.
-func lockFolder(path string) (unlock func(), err error) {
+func Lock(path string) (unlock func(), err error) {
 	d, err := os.Open(path)
 	if err != nil {
 		return nil, err
@@ -37,7 +37,7 @@ func lockFolder(path string) (unlock func(), err error) {
 	}
 	switch {
 	case errors.Is(err, unix.EWOULDBLOCK):
-		return nil, errors.Join(inUse(path), d.Close())
+		return nil, errors.Join(fmt.Errorf("%w: %s", ErrLocked, path), d.Close())
 	case err != nil:
 		return nil, errors.Join(fmt.Errorf("locking the store at %s: %w", path, err), d.Close())
 	}

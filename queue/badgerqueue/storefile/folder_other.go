@@ -1,6 +1,6 @@
 //go:build !unix
 
-package badgerqueue
+package storefile
 
 import "io/fs"
 
@@ -9,4 +9,7 @@ const closable = false
 
 func owner(fs.FileInfo) (uid, gid int, ok bool) { return 0, 0, false }
 
-func adopt(string, string) error { return nil }
+func Adopt(string, string) error { return nil }
+
+// NoRoom cannot tell here.
+func NoRoom(error) bool { return false }

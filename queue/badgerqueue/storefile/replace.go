@@ -1,4 +1,4 @@
-package badgerqueue
+package storefile
 
 import (
 	"errors"
@@ -10,26 +10,26 @@ import (
 	"time"
 )
 
-// restoring ends the name of a folder in which a store is being restored, beside
+// Restoring ends the name of a folder in which a store is being restored, beside
 // its place.
-const restoring = ".restoring"
+const Restoring = ".Restoring"
 
-// replaceWith puts a finished store in the place of the one at a path, and returns
+// ReplaceWith puts a finished store in the place of the one at a path, and returns
 // where that one is now. Files in the old folder that are not the store's are in
 // both folders then. Nothing is at the path for a moment only if the system cannot
-// exchange two folders; who finds it so completes it: see completeRestore.
-func replaceWith(built, path string) (kept string, err error) {
-	if err := adopt(built, path); err != nil {
+// exchange two folders; who finds it so completes it: see CompleteRestore.
+func ReplaceWith(built, path string) (kept string, err error) {
+	if err := Adopt(built, path); err != nil {
 		return "", fmt.Errorf("giving the new store to the owner of %s: %w", path, err)
 	}
 	if err := linkOthers(path, built); err != nil {
 		return "", err
 	}
-	note := filepath.Join(built, replacing)
+	note := filepath.Join(built, Replacing)
 	if err := os.WriteFile(note, nil, 0o600); err != nil {
 		return "", fmt.Errorf("putting the new store in its place: %w", err)
 	}
-	if err := syncFolder(built); err != nil {
+	if err := SyncFolder(built); err != nil {
 		return "", fmt.Errorf("putting the new store in its place: %w", err)
 	}
 	kept = path + ".before-" + time.Now().UTC().Format("20060102T150405Z")
@@ -41,7 +41,7 @@ func replaceWith(built, path string) (kept string, err error) {
 	case err != nil:
 		return "", explainRename(path, err)
 	}
-	return kept, errors.Join(os.Remove(filepath.Join(path, replacing)), syncFolder(filepath.Dir(path)))
+	return kept, errors.Join(os.Remove(filepath.Join(path, Replacing)), SyncFolder(filepath.Dir(path)))
 }
 
 // exchangeInto exchanges the folders at built and path, and leaves the one that was
@@ -62,20 +62,16 @@ func swap(built, path, kept string) error {
 	if err := os.Rename(path, kept); err != nil {
 		return err
 	}
-	betweenRenames()
 	if err := os.Rename(built, path); err != nil && !completed(built, path, err) {
 		return errors.Join(err, os.Rename(kept, path))
 	}
 	return nil
 }
 
-// betweenRenames is for tests.
-var betweenRenames = func() {}
-
 // completed reports whether somebody else has put the store in its place.
 func completed(built, path string, err error) bool {
 	_, gone := os.Lstat(built)
-	there, _ := occupied(path)
+	there, _ := Occupied(path)
 	return errors.Is(err, fs.ErrNotExist) && errors.Is(gone, fs.ErrNotExist) && there
 }
 
@@ -86,24 +82,24 @@ func explainRename(path string, err error) error {
 	return fmt.Errorf("putting the new store in its place: %w", err)
 }
 
-// completeRestore puts a restored store in its place if the process that restored it
+// CompleteRestore puts a restored store in its place if the process that restored it
 // died after it had put the store before aside.
-func completeRestore(path string) error {
-	if err := os.Remove(filepath.Join(path, replacing)); err == nil {
-		return syncFolder(path) // it died after that
+func CompleteRestore(path string) error {
+	if err := os.Remove(filepath.Join(path, Replacing)); err == nil {
+		return SyncFolder(path) // it died after that
 	}
-	built := path + restoring
-	if _, err := os.Lstat(filepath.Join(built, replacing)); err != nil {
+	built := path + Restoring
+	if _, err := os.Lstat(filepath.Join(built, Replacing)); err != nil {
 		return nil //nolint:nilerr // no store that is ready to be moved
 	}
-	if there, err := occupied(path); err != nil || there {
+	if there, err := Occupied(path); err != nil || there {
 		return err // the store before is still in its place
 	}
 	_ = os.Remove(path) // an empty folder may be there
 	if err := os.Rename(built, path); err != nil && !completed(built, path, err) {
 		return fmt.Errorf("a restore of the store at %s was interrupted, and the restored store cannot be moved there: run mv %s %s: %w", path, built, path, err)
 	}
-	return errors.Join(os.Remove(filepath.Join(path, replacing)), syncFolder(filepath.Dir(path)))
+	return errors.Join(os.Remove(filepath.Join(path, Replacing)), SyncFolder(filepath.Dir(path)))
 }
 
 // linkOthers gives a new folder what lies in the old one and is not the store's:
@@ -114,7 +110,7 @@ func linkOthers(from, to string) error {
 		switch {
 		case err != nil || relErr != nil:
 			return errors.Join(err, relErr)
-		case rel == ".", filepath.Dir(rel) == "." && e.Type().IsRegular() && ofStore(rel):
+		case rel == ".", filepath.Dir(rel) == "." && e.Type().IsRegular() && Owns(rel):
 			return nil
 		}
 		if err := linkOther(name, filepath.Join(to, rel), e); err != nil {
@@ -168,11 +164,20 @@ func own(name string, like fs.FileInfo) error {
 }
 
 // nearest is a path, or the nearest folder above it that exists.
-func nearest(path string) string {
+func Nearest(path string) string {
 	for {
 		if _, err := os.Stat(path); err == nil || filepath.Dir(path) == path {
 			return path
 		}
 		path = filepath.Dir(path)
 	}
+}
+
+// Occupied reports whether there is anything at a path.
+func Occupied(path string) (bool, error) {
+	entries, err := os.ReadDir(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return len(entries) > 0, err
 }
