@@ -31,7 +31,7 @@ func (s *Store) verifyBehind(in storefile.Inspection) {
 		err := in.VerifyTable(s.o.Path, id)
 		switch {
 		case errors.Is(err, fs.ErrNotExist): // it was merged into others
-		case err != nil:
+		case err != nil: // Promise 5: damage behind the start is found.
 			_ = s.latch(&storefile.DamageError{Path: s.o.Path, Findings: []storefile.Finding{{Where: storefile.TableName(id), What: err.Error()}}})
 			s.wakeLanes()
 			return

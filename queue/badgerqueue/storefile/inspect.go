@@ -312,7 +312,7 @@ func (in *Inspection) verifyNow(ctx context.Context, dir string, ids []uint64, m
 // ErrKey, or fs.ErrNotExist if it has been merged into others since.
 func (in *Inspection) VerifyTable(dir string, id uint64) error {
 	t, err := ReadTable(filepath.Join(dir, TableName(id)), in.keys, in.tables[id], nil)
-	if err == nil && len(t.Lost) > 0 { // Promise 5: damage behind the start is found.
+	if err == nil && len(t.Lost) > 0 {
 		err = damaged("%s", t.Lost[0])
 	}
 	return err
