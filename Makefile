@@ -168,7 +168,7 @@ profile: build ## Where time, memory and waiting go: profiles in bench/out for g
 # The Go benchmarks of each layer, at BASE and here, in turns.
 BASE ?= HEAD~1
 COUNT ?= 6
-BENCHED := ./event ./queue/badgerqueue ./relay ./relay/deliver/lean ./caddymodule/...
+BENCHED := ./event ./intake ./queue/badgerqueue ./relay ./relay/deliver/lean ./caddymodule/...
 
 benchstat: $(BENCHSTAT) ## Compare the Go benchmarks with those of another commit: make benchstat BASE=main
 	@rm -rf $(OUT)/base && mkdir -p $(OUT)

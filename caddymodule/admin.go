@@ -7,6 +7,7 @@ import (
 
 	"github.com/userhero/relay/console"
 	"github.com/userhero/relay/event"
+	"github.com/userhero/relay/intake"
 )
 
 func init() { caddy.RegisterModule(AdminAPI{}) }
@@ -35,7 +36,7 @@ func (AdminAPI) Routes() []caddy.AdminRoute {
 func serveAdmin(w http.ResponseWriter, r *http.Request) error {
 	e := engines.current()
 	if e == nil {
-		writeProblem(w, event.NewProblem(http.StatusServiceUnavailable, "The running configuration has no userhero app, or it has not started yet."))
+		intake.WriteProblem(w, event.NewProblem(http.StatusServiceUnavailable, "The running configuration has no userhero app, or it has not started yet."))
 		return nil
 	}
 	if r.URL.Path == pathBackup || r.URL.Path == pathCheck {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/userhero/relay/console"
 	"github.com/userhero/relay/event"
+	"github.com/userhero/relay/intake"
 	"github.com/userhero/relay/queue/badgerqueue"
 )
 
@@ -28,24 +29,24 @@ type inspectable interface {
 func (e *engine) serveStore(w http.ResponseWriter, r *http.Request) {
 	if r.Method != http.MethodGet {
 		w.Header().Set("Allow", http.MethodGet)
-		writeProblem(w, event.NewProblem(http.StatusMethodNotAllowed, "This path takes GET."))
+		intake.WriteProblem(w, event.NewProblem(http.StatusMethodNotAllowed, "This path takes GET."))
 		return
 	}
 	relay, err := e.use()
 	if err != nil {
-		writeProblem(w, unavailable(err))
+		intake.WriteProblem(w, intake.Unavailable(err))
 		return
 	}
 	defer e.users.Done()
 	store, ok := relay.Queue().(inspectable)
 	if !ok {
-		writeProblem(w, event.NewProblem(http.StatusNotImplemented, "This queue cannot be backed up or checked here: use the means of its own server."))
+		intake.WriteProblem(w, event.NewProblem(http.StatusNotImplemented, "This queue cannot be backed up or checked here: use the means of its own server."))
 		return
 	}
 	if r.URL.Path == pathCheck {
 		report, err := store.Check(r.Context())
 		if err != nil {
-			writeProblem(w, event.NewProblem(http.StatusServiceUnavailable, err.Error()))
+			intake.WriteProblem(w, event.NewProblem(http.StatusServiceUnavailable, err.Error()))
 			return
 		}
 		w.Header().Set("Content-Type", "application/json")

@@ -11,7 +11,7 @@ func TestAdminAPIShowsDeliveries(t *testing.T) {
 	h.mu.Lock()
 	h.status = http.StatusTeapot
 	h.mu.Unlock()
-	s.load(webhookTo(h)+"retry 1h\n", intake)
+	s.load(webhookTo(h)+"retry 1h\n", directive)
 	feedback := s.post(`{"message":"hi"}`).json(t)["id"]
 	h.await(t, 1)
 
@@ -67,7 +67,7 @@ func TestAdminAPIShowsDeliveries(t *testing.T) {
 
 func TestAdminAPIPagesThroughEvents(t *testing.T) {
 	s := newSite(t)
-	s.load("", intake)
+	s.load("", directive)
 	var sent []string
 	for range 7 {
 		sent = append(sent, s.post(`{"message":"hi"}`).json(t)["id"].(string))
@@ -92,7 +92,7 @@ func TestAdminAPIPagesThroughEvents(t *testing.T) {
 
 func TestAdminAPIProblems(t *testing.T) {
 	s := newSite(t)
-	s.load("", intake)
+	s.load("", directive)
 	s.post(`{"message":"hi"}`)
 	for path, status := range map[string]int{
 		"/":                                      404,

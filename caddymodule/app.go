@@ -15,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"sync"
 	"time"
 
@@ -22,6 +23,8 @@ import (
 
 	_ "github.com/userhero/relay/caddymodule/command" // registers `caddy userhero`
 	"github.com/userhero/relay/caddymodule/secret"
+	"github.com/userhero/relay/event"
+	"github.com/userhero/relay/intake"
 	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/relay"
 )
@@ -86,7 +89,7 @@ type App struct {
 	log    *slog.Logger
 	ctx    caddy.Context // of the configuration, for its events
 
-	unstored, unheard complaints
+	intakeLog *intake.Log // of all handlers
 
 	attaching  sync.Once
 	attachment *attachment // nil where attaching failed
@@ -118,6 +121,7 @@ func (*App) CaddyModule() caddy.ModuleInfo {
 // holds the store.
 func (a *App) Provision(ctx caddy.Context) error {
 	a.ctx, a.log = ctx, ctx.Slogger()
+	a.intakeLog = intake.NewLog(a.log)
 	if a.Retention == 0 {
 		a.Retention = caddy.Duration(defaultRetention)
 	}
@@ -228,8 +232,7 @@ func (a *App) attach() error {
 // refers to it; the newest settings still attached count.
 func (a *App) Stop() error {
 	engines.stopped(a)
-	a.unstored.flush() // Caddy closes the logs before it calls Cleanup
-	a.unheard.flush()
+	a.intakeLog.Flush() // Caddy closes the logs before it calls Cleanup
 	return a.detach()
 }
 
@@ -242,42 +245,51 @@ func (a *App) detach() error {
 	return a.engine.detach(a.attachment)
 }
 
-// accept hands a submission to the relay. Whatever the moment, also before
-// Start and after Cleanup, there is an answer: a receipt or an error that wraps
-// one of the queue's.
-func (a *App) accept(ctx context.Context, acceptance relay.Acceptance) (queue.Receipt, error) {
+// Accept implements intake.Relay. Whatever the moment, also before Start and after
+// Cleanup, there is an answer: a receipt or an error that wraps one of the queue's.
+func (a *App) Accept(ctx context.Context, e queue.Entry, submission http.Header) (queue.Receipt, error) {
 	if err := a.attach(); err != nil {
 		return queue.Receipt{}, err
 	}
-	return a.engine.accept(ctx, acceptance)
+	return a.engine.accept(ctx, relay.Acceptance{
+		Type:     event.Type(e.Type),
+		Feedback: e.Feedback,
+		Body:     e.Body,
+		Client:   a.engine.clientTrace(submission),
+		Replaces: e.Replaces,
+		Key:      e.Key,
+		Origin:   e.Origin,
+		Answer:   e.Answer,
+	})
 }
 
-// latest returns the newest event of a feedback.
-func (a *App) latest(ctx context.Context, id queue.FeedbackID) (e queue.Event, err error) {
-	err = a.withQueue(func(q queue.Queue) (err error) {
-		e, err = q.Latest(ctx, id)
-		return err
-	})
-	return e, err
+// Latest implements intake.Relay.
+func (a *App) Latest(ctx context.Context, id queue.FeedbackID) (queue.Event, error) {
+	return lookUp(a, func(q queue.Queue) (queue.Event, error) { return q.Latest(ctx, id) })
 }
 
-// projects returns the projects that hold a feedback with this id, at most limit
-// of them.
-func (a *App) projects(ctx context.Context, id string, limit int) (projects []string, err error) {
-	err = a.withQueue(func(q queue.Queue) (err error) {
-		projects, err = q.Projects(ctx, id, limit)
-		return err
-	})
-	return projects, err
+// Projects implements intake.Relay.
+func (a *App) Projects(ctx context.Context, id string, limit int) ([]string, error) {
+	return lookUp(a, func(q queue.Queue) ([]string, error) { return q.Projects(ctx, id, limit) })
 }
 
-// repeat returns the receipt of the submission that bound an idempotency key.
-func (a *App) repeat(ctx context.Context, key queue.Key) (receipt queue.Receipt, err error) {
+// Repeat implements intake.Relay.
+func (a *App) Repeat(ctx context.Context, key queue.Key) (queue.Receipt, error) {
+	return lookUp(a, func(q queue.Queue) (queue.Receipt, error) { return q.Repeat(ctx, key) })
+}
+
+// KeepCaught implements intake.Relay.
+func (a *App) KeepCaught(ctx context.Context, c queue.Caught) error {
+	return a.withQueue(func(q queue.Queue) error { return q.KeepCaught(ctx, c) })
+}
+
+// lookUp returns what look finds in the queue, which is opened if need be.
+func lookUp[T any](a *App, look func(queue.Queue) (T, error)) (found T, err error) {
 	err = a.withQueue(func(q queue.Queue) (err error) {
-		receipt, err = q.Repeat(ctx, key)
+		found, err = look(q)
 		return err
 	})
-	return receipt, err
+	return found, err
 }
 
 // withQueue has the queue looked into, opened if need be.
@@ -303,4 +315,5 @@ var (
 	_ caddy.Provisioner  = (*App)(nil)
 	_ caddy.Validator    = (*App)(nil)
 	_ caddy.CleanerUpper = (*App)(nil)
+	_ intake.Relay       = (*App)(nil)
 )

@@ -6,6 +6,8 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/userhero/relay/intake"
 )
 
 func init() {
@@ -55,12 +57,12 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 				return d.ArgErr()
 			}
 			h.AllowOrigins = append(h.AllowOrigins, origins...)
-			if _, cerr := newCORS(origins); cerr != nil {
+			if _, cerr := intake.New(intake.Config{AllowOrigins: origins}); cerr != nil {
 				err = d.WrapErr(cerr)
 			}
 		case "max_body":
 			err = size(d, &h.MaxBody)
-			if err == nil && h.MaxBody > largestMaxBody {
+			if err == nil && h.MaxBody > intake.LargestMaxBody {
 				err = d.Errf("max_body: at most 1MiB, because a finished event has at most 100KiB")
 			}
 		case "passthrough":
@@ -107,7 +109,7 @@ func (h *Handler) unmarshalLimit(d *caddyfile.Dispenser) error {
 		return d.ArgErr()
 	}
 	l.Rate = args[0]
-	if _, err := newLimiter(l); err != nil {
+	if _, err := l.resolve(); err != nil {
 		return d.WrapErr(err)
 	}
 	*to = l

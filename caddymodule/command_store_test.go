@@ -45,7 +45,7 @@ func TestBackupOfARunningRelayRestoresAndDelivers(t *testing.T) {
 	h.mu.Lock()
 	h.status = http.StatusTeapot
 	h.mu.Unlock()
-	s.load(webhookTo(h)+"retry 1h\n", intake)
+	s.load(webhookTo(h)+"retry 1h\n", directive)
 	s.post(`{"message":"hi"}`)
 	h.await(t, 1)
 	var delivery string
@@ -87,7 +87,7 @@ func TestBackupOfARunningRelayRestoresAndDelivers(t *testing.T) {
 	h.mu.Lock()
 	h.status = http.StatusNoContent
 	h.mu.Unlock()
-	s.load(webhookTo(h)+"retry 1h\nqueue badger {\npath "+file("restored")+"\n}\n", intake)
+	s.load(webhookTo(h)+"retry 1h\nqueue badger {\npath "+file("restored")+"\n}\n", directive)
 	if a, err := request(http.MethodPost, "http://"+s.admin+"/userhero/deliveries/"+delivery+"/redeliver", ""); err != nil || a.Status/100 != 2 {
 		t.Fatalf("redelivering: %+v, %v", a, err)
 	}
@@ -132,7 +132,7 @@ func TestBackupIsOnNoConsole(t *testing.T) {
 
 func TestListenForwardsRealSignatures(t *testing.T) {
 	s, h, local := newSite(t), newHook(t), newHook(t)
-	s.load(webhookTo(h), intake)
+	s.load(webhookTo(h), directive)
 	ctx, interrupt := context.WithCancel(t.Context())
 	defer interrupt()
 	ended := make(chan ran, 1)

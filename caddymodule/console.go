@@ -17,6 +17,7 @@ import (
 
 	"github.com/userhero/relay/console"
 	"github.com/userhero/relay/event"
+	"github.com/userhero/relay/intake"
 )
 
 func init() {
@@ -181,8 +182,8 @@ func requestedPath(r *http.Request) string {
 
 // refuse says what opens the console.
 func refuse(w http.ResponseWriter, r *http.Request, path string) {
-	if !wantsHTML(r.Header) {
-		writeProblem(w, event.NewProblem(http.StatusForbidden, "The console is closed: "+
+	if !intake.WantsHTML(r.Header) {
+		intake.WriteProblem(w, event.NewProblem(http.StatusForbidden, "The console is closed: "+
 			"put authentication before userhero_console, such as basic_auth, or write user_header or no_auth into it."))
 		return
 	}
@@ -199,10 +200,10 @@ func refuse(w http.ResponseWriter, r *http.Request, path string) {
 
 // stopped says that there is nothing to show at this moment.
 func stopped(w http.ResponseWriter, r *http.Request, path string, err error) {
-	w.Header().Set("Retry-After", retryAfter(err))
-	problem := unavailable(err)
-	if !wantsHTML(r.Header) {
-		writeProblem(w, problem)
+	w.Header().Set("Retry-After", intake.RetryAfter(err))
+	problem := intake.Unavailable(err)
+	if !intake.WantsHTML(r.Header) {
+		intake.WriteProblem(w, problem)
 		return
 	}
 	console.WriteNotice(w, path, problem.Status, console.Notice{Title: "Not at this moment", Text: problem.Detail})

@@ -19,6 +19,7 @@ import (
 	"github.com/userhero/relay/caddymodule/telemetry"
 	"github.com/userhero/relay/caddymodule/version"
 	"github.com/userhero/relay/console"
+	"github.com/userhero/relay/intake"
 	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/relay"
 )
@@ -299,7 +300,7 @@ func (e *engine) withQueue(look func(queue.Queue) error) error {
 // serveAPI answers a request to the API.
 func (e *engine) serveAPI(w http.ResponseWriter, r *http.Request) {
 	if _, err := e.use(); err != nil {
-		writeProblem(w, unavailable(err))
+		intake.WriteProblem(w, intake.Unavailable(err))
 		return
 	}
 	defer e.users.Done()

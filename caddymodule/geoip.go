@@ -3,7 +3,7 @@ package caddymodule
 import (
 	"fmt"
 	"log/slog"
-	"net/http"
+	"net/netip"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -90,18 +90,14 @@ func (g *geoip) refreshAtTimes(log *slog.Logger) {
 	}
 }
 
-// countryOf returns the client's country as two letters; empty if it is unknown.
-func (g *geoip) countryOf(r *http.Request, log *slog.Logger) string {
-	addr, ok := clientAddr(r)
-	if !ok {
-		return ""
-	}
+// countryOf returns the country of an address; empty if it is unknown.
+func (g *geoip) countryOf(addr netip.Addr, log *slog.Logger) string {
 	g.refreshAtTimes(log)
 	var code string
 	if err := g.db.Load().Lookup(addr).DecodePath(&code, "country", "iso_code"); err != nil {
 		return ""
 	}
-	return countryOf(code)
+	return code
 }
 
 // close gives the database back. Requests may use it until they end.

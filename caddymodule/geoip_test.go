@@ -2,18 +2,15 @@ package caddymodule
 
 import (
 	"bytes"
-	"context"
 	"log/slog"
 	"net"
-	"net/http"
-	"net/http/httptest"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/maxmind/mmdbwriter"
 	"github.com/maxmind/mmdbwriter/mmdbtype"
 )
@@ -59,8 +56,7 @@ func TestDatabaseMayBeWrittenOver(t *testing.T) {
 	}
 	var out bytes.Buffer
 	log := slog.New(slog.NewTextHandler(&out, nil))
-	request := httptest.NewRequestWithContext(context.WithValue(t.Context(), caddyhttp.VarsCtxKey, map[string]any{caddyhttp.ClientIPVarKey: "127.0.0.1"}), http.MethodPost, "/", nil)
-	country := func() string { return g.countryOf(request, log) }
+	country := func() string { return g.countryOf(netip.MustParseAddr("127.0.0.1"), log) }
 	aMinuteLater := func() { g.checked.Store(0) }
 
 	writeOver(t, path, nil) // its pages are gone

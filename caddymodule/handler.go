@@ -1,29 +1,18 @@
 package caddymodule
 
 import (
-	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"net/http"
-	"time"
+	"net/netip"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
-	"github.com/userhero/relay/event"
-	"github.com/userhero/relay/queue"
-	"github.com/userhero/relay/relay"
+	"github.com/userhero/relay/intake"
 )
 
 func init() { caddy.RegisterModule(Handler{}) }
-
-// Bounds of MaxBody in bytes. A finished document is at most 100 KiB
-// (event.MaxDocument), so a larger submission could only be refused later.
-const (
-	defaultMaxBody = 64 << 10
-	largestMaxBody = 1 << 20
-)
 
 // Handler takes in feedback: POST creates it, PATCH and PUT on …/{id} change
 // it. The answer 202 says that the event and its deliveries are on disk.
@@ -84,14 +73,12 @@ type Handler struct {
 	// that browsers do not fill in, such as `hp_topic`, not `website` or `phone`.
 	Honeypot string `json:"honeypot,omitempty"`
 
-	app      *App
-	cors     cors
-	project  setting
-	widget   setting
-	token    setting // UpdateAuth
-	geo      *geoip
-	clients  *limiter
-	projects *limiter
+	app     *App
+	intake  *intake.Handler
+	project setting
+	widget  setting
+	token   setting // UpdateAuth
+	geo     *geoip
 }
 
 // CaddyModule returns the Caddy module information.
@@ -111,25 +98,51 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	}
 	h.app = app.(*App)
 	if h.MaxBody == 0 {
-		h.MaxBody = defaultMaxBody
+		h.MaxBody = intake.DefaultMaxBody
 	}
 	if err := h.provisionSettings(); err != nil {
-		return err
-	}
-	if err := h.provisionLimits(); err != nil {
 		return err
 	}
 	if h.geo, err = openGeoIP(h.GeoIP); err != nil {
 		return err
 	}
-	h.cors, err = newCORS(h.AllowOrigins)
+	return h.provisionIntake()
+}
+
+// provisionIntake makes the handler that answers.
+func (h *Handler) provisionIntake() error {
+	c := intake.Config{
+		Relay:         h.app,
+		Observer:      h.app.engine.metrics,
+		Log:           h.app.intakeLog,
+		Project:       h.project.of,
+		Widget:        h.widget.of,
+		Token:         h.token.of,
+		User:          authenticated,
+		Client:        clientAddr,
+		AllowOrigins:  h.AllowOrigins,
+		MaxBody:       h.MaxBody,
+		CountryHeader: h.CountryHeader,
+		Honeypot:      h.Honeypot,
+	}
+	if h.geo != nil {
+		c.Country = func(addr netip.Addr) string { return h.geo.countryOf(addr, h.app.log) }
+	}
+	var err error
+	if c.ClientLimit, err = h.RateLimit.resolve(); err != nil {
+		return fmt.Errorf("rate_limit: %w", err)
+	}
+	if c.ProjectLimit, err = h.ProjectRateLimit.resolve(); err != nil {
+		return fmt.Errorf("rate_limit project: %w", err)
+	}
+	h.intake, err = intake.New(c)
 	return err
 }
 
 // Validate checks the settings.
 func (h *Handler) Validate() error {
-	if h.MaxBody < 1 || h.MaxBody > largestMaxBody {
-		return fmt.Errorf("max_body must be between 1 and %d bytes, is %d", largestMaxBody, h.MaxBody)
+	if h.MaxBody < 1 || h.MaxBody > intake.LargestMaxBody {
+		return fmt.Errorf("max_body must be between 1 and %d bytes, is %d", intake.LargestMaxBody, h.MaxBody)
 	}
 	if h.project.perRequest && h.UpdateAuth != "" && !h.token.perRequest { // Promise 6: a token is worth nothing for other projects.
 		return errors.New("update_auth: with this token anybody who holds it could change the feedback of every project;" +
@@ -162,133 +175,21 @@ func (h *Handler) Cleanup() error { return h.geo.close() }
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	defer h.app.engine.boundBody(w, r)()
 	if h.Passthrough {
-		return h.pass(w, r, next)
+		return h.intake.Pass(w, r, next.ServeHTTP)
 	}
-	h.cors.allow(w.Header(), r.Header)
-	switch r.Method {
-	case http.MethodPost, http.MethodPatch, http.MethodPut:
-		if err := h.limitClient(r); err != nil {
-			h.refuse(w, r, err)
-			return nil
-		}
-		if r.Method == http.MethodPost {
-			h.create(w, r)
-		} else {
-			h.update(w, r)
-		}
-	case http.MethodOptions:
-		h.cors.preflight(w, r)
-	default:
-		w.Header().Set("Allow", allowedMethods)
-		refuseUnread(w, r, event.NewProblem(http.StatusMethodNotAllowed, "Send feedback with POST, change it with PATCH or PUT on its id."), lingering)
-	}
+	h.intake.ServeHTTP(w, r)
 	return nil
 }
 
-// create answers a POST.
-func (h *Handler) create(w http.ResponseWriter, r *http.Request) {
-	arrived := time.Now()
-	s, err := h.scopeOf(r)
+// clientAddr is the client's address as Caddy sees it behind trusted proxies; zero
+// if it is none.
+func clientAddr(r *http.Request) netip.Addr {
+	ip, _ := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
+	addr, err := netip.ParseAddr(ip)
 	if err != nil {
-		h.refuse(w, r, err)
-		return
+		return netip.Addr{}
 	}
-	format, err := formatOf(r.Header)
-	if err != nil {
-		h.refuse(w, r, err)
-		return
-	}
-	body, err := readBody(w, r, h.MaxBody, bodyTimeout)
-	if err != nil {
-		h.refuse(w, r, err)
-		return
-	}
-	defer body.release()
-	feedback, identity, err := format.parse(body.Bytes(), r.Header)
-	if err != nil {
-		h.refuse(w, r, err)
-		return
-	}
-	defer feedback.Release()
-	if h.trapped(feedback) {
-		if err := h.keepCaught(r, s, feedback); err != nil {
-			h.refuse(w, r, err)
-			return
-		}
-		writeAccepted(w, r, format, feedback)
-		return
-	}
-	receipt, err := h.submit(r, s, feedback, identity)
-	if err != nil {
-		h.refuse(w, r, err)
-		return
-	}
-	if receipt.Replayed {
-		h.replay(w, r, format, receipt)
-		return
-	}
-	h.app.engine.metrics.ingested(time.Since(arrived), receipt.Event.Trace)
-	writeAccepted(w, r, format, feedback)
-}
-
-// submit completes the feedback and stores its event. identity is what a
-// repeat of the submission must equal.
-func (h *Handler) submit(r *http.Request, s scope, feedback *event.Feedback, identity []byte) (queue.Receipt, error) {
-	now := time.Now()
-	chosen := feedback.ID() != "" // by the client
-	feedback.Fill(h.defaults(r, s, feedback))
-	project := feedback.ProjectID()
-	if err := s.admit(project); err != nil {
-		return queue.Receipt{}, err
-	}
-	if err := h.limitProject(project); err != nil {
-		return queue.Receipt{}, err
-	}
-	key, err := idempotencyKey(r.Header, identity, project)
-	if err != nil {
-		return queue.Receipt{}, err
-	}
-	feedback.Complete(now, event.NewID)
-	document, err := feedback.Document(event.Created, now)
-	if err != nil {
-		return queue.Receipt{}, err
-	}
-	a := relay.Acceptance{
-		Type:     event.Created,
-		Feedback: queue.FeedbackID{Project: project, ID: feedback.ID()},
-		Body:     document,
-		Client:   h.app.engine.clientTrace(r.Header),
-		Key:      key,
-	}
-	if chosen {
-		a.Origin = sha256.Sum256(identity)
-	}
-	if chosen || key.Name != "" {
-		a.Answer = appendAnswer(nil, feedback)
-	}
-	// What was read whole is stored, also where the client has gone by now: a
-	// page that closes does not wait for the answer.
-	return h.app.accept(context.WithoutCancel(r.Context()), a)
-}
-
-// replay gives the answer that the first submission got.
-func (h *Handler) replay(w http.ResponseWriter, r *http.Request, format format, receipt queue.Receipt) {
-	answer := receipt.Answer
-	if len(answer) == 0 { // stored before answers were
-		if receipt.Event.ID.IsZero() {
-			h.refuse(w, r, event.NewProblem(http.StatusGone, "This submission was accepted before, and its feedback has been removed since."))
-			return
-		}
-		first, err := event.Stored(receipt.Event.Body)
-		if err != nil {
-			h.refuse(w, r, fmt.Errorf("reading event %s: %w", receipt.Event.ID, err))
-			return
-		}
-		answer = appendAnswer(nil, first)
-		first.Release()
-	}
-	w.Header().Set("Idempotency-Replayed", "true")
-	writeAnswer(w, r, format, answer)
+	return addr.Unmap().WithZone("")
 }
 
 // Interface guards

@@ -21,10 +21,9 @@ import (
 
 	"github.com/userhero/relay/event"
 	"github.com/userhero/relay/queue"
-	"github.com/userhero/relay/relay"
 )
 
-const intake = "userhero /feedback*"
+const directive = "userhero /feedback*"
 
 func webhookTo(h *hook) string {
 	return fmt.Sprintf("webhook crm {\nurl %s\nsecret s3cret\n}\n", h.URL)
@@ -33,7 +32,7 @@ func webhookTo(h *hook) string {
 func TestReloadsUnderLoadLoseNothing(t *testing.T) {
 	const reloads, clients = 20, 8
 	s, h := newSite(t), newHook(t)
-	s.load(webhookTo(h), intake)
+	s.load(webhookTo(h), directive)
 
 	var sent atomic.Int64
 	stop := make(chan struct{})
@@ -52,7 +51,7 @@ func TestReloadsUnderLoadLoseNothing(t *testing.T) {
 		})
 	}
 	for i := range reloads {
-		s.load(webhookTo(h)+fmt.Sprintf("timeout %ds\n", 10+i), intake)
+		s.load(webhookTo(h)+fmt.Sprintf("timeout %ds\n", 10+i), directive)
 	}
 	close(stop)
 	load.Wait()
@@ -193,11 +192,11 @@ func submitUntilAnswered(t *testing.T, s *site, key string) {
 
 func TestCountersGoOnOverReloads(t *testing.T) {
 	s, h := newSite(t), newHook(t)
-	s.load(webhookTo(h), intake)
+	s.load(webhookTo(h), directive)
 	for i := range 3 {
 		submitUntilAnswered(t, s, fmt.Sprintf("counted-%d", i))
 		h.await(t, i+1)
-		s.load(webhookTo(h)+fmt.Sprintf("timeout %ds\n", 10+i), intake)
+		s.load(webhookTo(h)+fmt.Sprintf("timeout %ds\n", 10+i), directive)
 	}
 	a, err := request(http.MethodGet, "http://"+s.admin+"/metrics", "")
 	if err != nil {
@@ -221,7 +220,7 @@ func grep(text, s string) string {
 
 func TestValidateTouchesNoDisk(t *testing.T) {
 	s, h := newSite(t), newHook(t)
-	config := s.config(webhookTo(h), intake)
+	config := s.config(webhookTo(h), directive)
 	var parsed caddy.Config
 	if err := caddy.StrictUnmarshalJSON(config, &parsed); err != nil {
 		t.Fatal(err)
@@ -236,9 +235,9 @@ func TestValidateTouchesNoDisk(t *testing.T) {
 
 func TestValidateBesideRunningServer(t *testing.T) {
 	s, h := newSite(t), newHook(t)
-	s.load(webhookTo(h), intake)
+	s.load(webhookTo(h), directive)
 	var parsed caddy.Config
-	if err := caddy.StrictUnmarshalJSON(s.config(webhookTo(h), intake), &parsed); err != nil {
+	if err := caddy.StrictUnmarshalJSON(s.config(webhookTo(h), directive), &parsed); err != nil {
 		t.Fatal(err)
 	}
 	if err := caddy.Validate(&parsed); err != nil {
@@ -252,7 +251,7 @@ func TestValidateBesideRunningServer(t *testing.T) {
 
 func TestFailedReloadRollsBack(t *testing.T) {
 	s, before, after := newSite(t), newHook(t), newHook(t)
-	s.load(webhookTo(before), intake)
+	s.load(webhookTo(before), directive)
 
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -263,7 +262,7 @@ func TestFailedReloadRollsBack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	broken := s.config(webhookTo(after), intake+"\n}\nhttp://:"+port+" {\nrespond ok\n")
+	broken := s.config(webhookTo(after), directive+"\n}\nhttp://:"+port+" {\nrespond ok\n")
 	if err := caddy.Load(broken, true); err == nil {
 		t.Fatal("a configuration with a taken port was loaded")
 	}
@@ -288,19 +287,19 @@ func TestChangedPathOpensOtherStore(t *testing.T) {
 	events := func() int {
 		return len(s.api("/events").json(t)["items"].([]any))
 	}
-	s.load(in("one"), intake)
+	s.load(in("one"), directive)
 	s.post(`{"message":"in one"}`)
 	h.await(t, 1)
 	if n := events(); n != 1 {
 		t.Fatalf("%d events in the first store, want 1", n)
 	}
-	s.load(in("two"), intake)
+	s.load(in("two"), directive)
 	if n := events(); n != 0 {
 		t.Fatalf("%d events in the second store, want none", n)
 	}
 	s.post(`{"message":"in two"}`)
 	h.await(t, 2)
-	s.load(in("one"), intake)
+	s.load(in("one"), directive)
 	if n := events(); n != 1 {
 		t.Fatalf("%d events in the first store when it is back, want 1", n)
 	}
@@ -319,17 +318,17 @@ func TestReloadDoesNotWaitForAttempts(t *testing.T) {
 	in := func(folder string) string {
 		return fmt.Sprintf("webhook crm {\nurl %s\n}\nqueue badger {\npath %s\n}\n", h.URL, filepath.Join(s.dir, folder))
 	}
-	s.load(in("one"), intake)
+	s.load(in("one"), directive)
 	s.post(`{"message":"in flight"}`)
 	<-arrived
 	began := time.Now()
-	s.load(in("one")+"timeout 20s\n", intake)
-	s.load(in("two"), intake)
+	s.load(in("one")+"timeout 20s\n", directive)
+	s.load(in("two"), directive)
 	if took := time.Since(began); took > 3*time.Second {
 		t.Errorf("two reloads took %s", took)
 	}
 	time.AfterFunc(5*time.Second-time.Since(began), func() { close(release) })
-	s.load(in("one"), intake) // waits until the engine before has ended
+	s.load(in("one"), directive) // waits until the engine before has ended
 	eventually(t, func() bool {
 		counts, _ := s.api("/webhooks/crm").json(t)["counts"].(map[string]any)
 		return counts["delivered"] == 1.0
@@ -346,16 +345,16 @@ func TestReloadDoesNotWaitForAttempts(t *testing.T) {
 // when they are loaded.
 func TestLimitsTakeEffectOnReload(t *testing.T) {
 	s, h := newSite(t), newHook(t)
-	s.load(webhookTo(h), intake)
+	s.load(webhookTo(h), directive)
 	for range 2 {
 		if a := s.post(`{"message":"goes on"}`); a.Status != http.StatusAccepted {
 			t.Fatalf("%d %s", a.Status, a.Body)
 		}
-		s.load(webhookTo(h)+"max_disk 1KiB\n", intake)
+		s.load(webhookTo(h)+"max_disk 1KiB\n", directive)
 		if a := s.post(`{"message":"too much"}`); a.Status != http.StatusServiceUnavailable {
 			t.Fatalf("at the new max_disk: %d %s", a.Status, a.Body)
 		}
-		s.load(webhookTo(h), intake)
+		s.load(webhookTo(h), directive)
 	}
 	if line := grep(s.log(), "restart Caddy to apply"); line != "" {
 		t.Errorf("logged: %s", line)
@@ -368,15 +367,15 @@ func TestWebhookThatLeftKeepsItsDeliveries(t *testing.T) {
 	h.status = http.StatusInternalServerError
 	h.mu.Unlock()
 	withRetry := webhookTo(h) + "retry 200ms 200ms 200ms 200ms 200ms 200ms 200ms 200ms\n"
-	s.load(withRetry, intake)
+	s.load(withRetry, directive)
 	s.post(`{"message":"waits for its webhook"}`)
 	h.await(t, 1)
-	s.load("", intake)
+	s.load("", directive)
 	h.mu.Lock()
 	h.status = http.StatusNoContent
 	before := len(h.arrived)
 	h.mu.Unlock()
-	s.load(withRetry, intake)
+	s.load(withRetry, directive)
 	arrived := h.await(t, before+1)
 	first, last := arrived[0].Header.Get("X-UserHero-Delivery"), arrived[len(arrived)-1].Header.Get("X-UserHero-Delivery")
 	if first != last {
@@ -414,15 +413,15 @@ func provisionedApp(t testing.TB) *App {
 	return app
 }
 
-func acceptance(t *testing.T) relay.Acceptance {
+func entry(t *testing.T) queue.Entry {
 	t.Helper()
-	return relay.Acceptance{Type: event.Created, Feedback: queue.FeedbackID{ID: event.NewID(time.Now())}, Body: []byte(`{"event":"feedback.created"}`)}
+	return queue.Entry{Type: string(event.Created), Feedback: queue.FeedbackID{ID: event.NewID(time.Now())}, Body: []byte(`{"event":"feedback.created"}`)}
 }
 
 func TestRequestBeforeStartIsAccepted(t *testing.T) {
 	t.Parallel()
 	app := provisionedApp(t)
-	if _, err := app.accept(t.Context(), acceptance(t)); err != nil {
+	if _, err := app.Accept(t.Context(), entry(t), nil); err != nil {
 		t.Errorf("before Start: %v", err)
 	}
 	if err := app.Start(); err != nil {
@@ -439,10 +438,10 @@ func TestRequestAfterCleanupGetsErrClosed(t *testing.T) {
 	if err := errors.Join(app.Start(), app.Stop(), app.Cleanup()); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := app.accept(t.Context(), acceptance(t)); !errors.Is(err, queue.ErrClosed) {
+	if _, err := app.Accept(t.Context(), entry(t), nil); !errors.Is(err, queue.ErrClosed) {
 		t.Errorf("after Cleanup: %v, want %v", err, queue.ErrClosed)
 	}
-	if _, err := app.latest(t.Context(), queue.FeedbackID{ID: "fb_1"}); !errors.Is(err, queue.ErrClosed) {
+	if _, err := app.Latest(t.Context(), queue.FeedbackID{ID: "fb_1"}); !errors.Is(err, queue.ErrClosed) {
 		t.Errorf("after Cleanup: %v, want %v", err, queue.ErrClosed)
 	}
 }
@@ -453,7 +452,7 @@ func TestCleanupWithoutStartOpensNothing(t *testing.T) {
 	if err := app.Cleanup(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := app.accept(t.Context(), acceptance(t)); !errors.Is(err, queue.ErrClosed) {
+	if _, err := app.Accept(t.Context(), entry(t), nil); !errors.Is(err, queue.ErrClosed) {
 		t.Errorf("after Cleanup: %v, want %v", err, queue.ErrClosed)
 	}
 	if _, err := os.Stat(app.engine.key); !errors.Is(err, os.ErrNotExist) {
@@ -472,7 +471,7 @@ func TestRequestsDuringShutdownAreAnswered(t *testing.T) {
 	for range cap(started) {
 		clients.Go(func() {
 			for first := true; ; first = false {
-				_, err := app.accept(t.Context(), acceptance(t))
+				_, err := app.Accept(t.Context(), entry(t), nil)
 				if first {
 					started <- struct{}{}
 				}

@@ -8,8 +8,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"testing/synctest"
-	"time"
 )
 
 func TestEngineLogsToNewestConfiguration(t *testing.T) {
@@ -38,49 +36,11 @@ func TestEngineLogsToNewestConfiguration(t *testing.T) {
 	}
 }
 
-// TestManyComplaintsMakeFewLines: each of them is in a line, or is counted in a
-// later one.
-func TestManyComplaintsMakeFewLines(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		var out logged
-		log := slog.New(slog.NewTextHandler(&out, nil))
-		var c complaints
-		complain := func(times int) {
-			for range times {
-				c.log(t.Context(), log, slog.LevelError, "submission not stored", slog.Any("error", errEngineClosed))
-			}
-		}
-		for _, step := range []struct {
-			what  string
-			do    func()
-			lines int
-			ends  string
-		}{
-			{"1000 at once", func() { complain(1000) }, 1, "closed\"\n"},
-			{"10 s later", func() { time.Sleep(complaintsEvery) }, 1, "others=998\n"},
-			{"one more", func() { complain(1) }, 0, ""},
-			{"10 s later", func() { time.Sleep(complaintsEvery) }, 1, "closed\"\n"},
-			{"a long silence", func() { time.Sleep(time.Hour) }, 0, ""},
-			{"three", func() { complain(3) }, 1, "closed\"\n"},
-			{"the end", c.flush, 1, "others=1\n"},
-			{"after it", func() { complain(1) }, 1, "closed\"\n"},
-		} {
-			out.take()
-			step.do()
-			synctest.Wait()
-			if got := out.take(); strings.Count(got, "\n") != step.lines || !strings.HasSuffix(got, step.ends) {
-				t.Errorf("%s: %q, want %d lines that end with %q", step.what, got, step.lines, step.ends)
-			}
-		}
-	})
-}
-
 // TestRefusalsAreLoggedWithoutStackTrace: Caddy adds one to errors that are
 // logged with a request's context.
 func TestRefusalsAreLoggedWithoutStackTrace(t *testing.T) {
 	s, h := newSite(t), newHook(t)
-	s.load(webhookTo(h)+"max_disk 1MiB\n", intake)
+	s.load(webhookTo(h)+"max_disk 1MiB\n", directive)
 	body := fmt.Sprintf(`{"message":%q}`, strings.Repeat("x", 50_000))
 	eventually(t, func() bool { return s.post(body).Status == http.StatusServiceUnavailable })
 	line := grep(s.log(), "submission not stored")

@@ -37,7 +37,7 @@ func TestLogTellsWhatToActOnAndNoMore(t *testing.T) {
 		secret canary
 		header Authorization "Bearer canary"
 		retry 1ms 1h
-	}`, h.URL), intake)
+	}`, h.URL), directive)
 	const events = 200
 	for i := range events {
 		s.post(fmt.Sprintf(`{"message":"canary %d"}`, i))
@@ -92,7 +92,7 @@ func TestUnreachableWebhookIsToldOnce(t *testing.T) {
 	s, h := newSite(t), newHook(t)
 	address := h.Listener.Addr().String()
 	h.Close()
-	s.load(fmt.Sprintf("webhook crm {\nurl http://%s/\nretry 10ms 10ms 20ms 20ms 20ms 20ms 20ms 20ms 20ms 20ms 20ms 20ms 20ms 20ms 20ms 20ms\n}", address), intake)
+	s.load(fmt.Sprintf("webhook crm {\nurl http://%s/\nretry 10ms 10ms 20ms 20ms 20ms 20ms 20ms 20ms 20ms 20ms 20ms 20ms 20ms 20ms 20ms 20ms\n}", address), directive)
 	s.post(`{"message":"nobody there"}`)
 	awaitLog(t, s, "a webhook cannot be reached")
 	back := &hook{status: http.StatusNoContent, signal: make(chan struct{})}
@@ -117,13 +117,13 @@ func TestUnreachableWebhookIsToldOnce(t *testing.T) {
 func TestWebhookThatLeavesTheConfigurationIsTold(t *testing.T) {
 	s, h := newSite(t), newHook(t)
 	h.status = http.StatusInternalServerError
-	s.load(webhookTo(h), intake)
+	s.load(webhookTo(h), directive)
 	s.post(`{"message":"waits"}`)
 	h.await(t, 1)
 	for deadline := time.Now().Add(20 * time.Second); !strings.Contains(s.api("/deliveries").Body, `"retrying"`) && time.Now().Before(deadline); {
 		time.Sleep(10 * time.Millisecond)
 	}
-	s.load("", intake)
+	s.load("", directive)
 	var told map[string]any
 	for _, line := range lines(t, s) {
 		if strings.Contains(line["msg"].(string), "left the configuration") {

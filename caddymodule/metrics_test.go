@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/userhero/relay/intake"
 )
 
 // metricsOf makes metrics in a registry of their own.
@@ -67,7 +69,7 @@ notify smtp {
 	to b@example.com
 	tls none
 }
-`, intake)
+`, directive)
 	s.post(`{"message":"fails twice"}`)
 	h.await(t, 2)
 	for deadline := time.Now().Add(20 * time.Second); !strings.Contains(s.api("/webhooks/app").Body, `"failing"`); time.Sleep(10 * time.Millisecond) {
@@ -83,5 +85,24 @@ notify smtp {
 		if !strings.Contains(a.Body, "\nuserhero_queue_oldest_due_age_seconds 0\n") {
 			t.Fatalf("a notice counts as late: %s", grep(a.Body, "oldest_due"))
 		}
+	}
+}
+
+// TestEveryReasonMissedBeginsAtZero: an alert on a counter that is not there yet
+// sees nothing of its first increase.
+func TestEveryReasonMissedBeginsAtZero(t *testing.T) {
+	m, _, registry := metricsOf(t)
+	all := intake.MissedReasons()
+	if n := count(t, registry, "userhero_passthrough_missed_total"); n != len(all) {
+		t.Errorf("%d series, want %d", n, len(all))
+	}
+	for _, reason := range append(all, "closed") {
+		m.Missed(reason)
+	}
+	if n := count(t, registry, "userhero_passthrough_missed_total"); n != len(all) {
+		t.Errorf("%d series after misses, want %d", n, len(all))
+	}
+	if s := strings.ReplaceAll(samples(t, registry, "missed"), "  ", " "); !strings.Contains(s, `value:"closed"} counter:{value:2`) {
+		t.Errorf("samples:\n%s", s)
 	}
 }

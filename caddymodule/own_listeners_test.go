@@ -18,7 +18,7 @@ func TestAWebhookCannotReachTheAdminEndpoint(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.load("", intake+"\nrespond /hook 204") // allows 127.0.0.1
+	s.load("", directive+"\nrespond /hook 204") // allows 127.0.0.1
 	for name, c := range map[string]struct{ url, want string }{
 		"by-address": {"http://" + s.admin + "/stop", "egress"},
 		"by-name":    {"http://localhost:" + port + "/stop", "egress"},

@@ -21,6 +21,7 @@ import (
 
 	"github.com/userhero/relay/caddymodule/secret"
 	"github.com/userhero/relay/event"
+	"github.com/userhero/relay/intake"
 )
 
 func init() {
@@ -102,7 +103,7 @@ func (rc *Receiver) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhtt
 		return rc.show(w, r)
 	}
 	w.Header().Set("Allow", "GET, HEAD, POST")
-	writeProblem(w, event.NewProblem(http.StatusMethodNotAllowed, "Deliveries come with POST; GET shows them."))
+	intake.WriteProblem(w, event.NewProblem(http.StatusMethodNotAllowed, "Deliveries come with POST; GET shows them."))
 	return nil
 }
 
@@ -110,7 +111,7 @@ func (rc *Receiver) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhtt
 func (rc *Receiver) receive(w http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, keptRequestBody))
 	if err != nil {
-		writeProblem(w, unreadable(err))
+		intake.WriteProblem(w, intake.BodyProblem(err))
 		return
 	}
 	entry := receivedRequest{
@@ -175,7 +176,7 @@ func (rc *Receiver) show(w http.ResponseWriter, r *http.Request) error {
 	h := w.Header()
 	h.Set("Cache-Control", "no-store")
 	h.Set("Vary", "Accept")
-	if !wantsHTML(r.Header) && strings.Contains(r.Header.Get("Accept"), "json") {
+	if !intake.WantsHTML(r.Header) && strings.Contains(r.Header.Get("Accept"), "json") {
 		h.Set("Content-Type", "application/json")
 		return json.NewEncoder(w).Encode(map[string]any{"received": newest})
 	}

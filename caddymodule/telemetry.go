@@ -3,15 +3,13 @@ package caddymodule
 import (
 	"log/slog"
 	"net/http"
-	"slices"
-	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/userhero/relay/caddymodule/telemetry"
 	"github.com/userhero/relay/caddymodule/version"
-	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/intake"
 	"github.com/userhero/relay/relay"
 )
 
@@ -30,18 +28,13 @@ func newMetrics() metrics {
 func (e *engine) newMetrics() metrics {
 	return metrics{telemetry.NewMetrics(telemetry.MetricsOptions{
 		Relay: e.current, SpansLost: e.lostSpans,
-		MissedReasons: slices.Concat(missedReasons, harmlessReasons, storeReasons),
+		MissedReasons: intake.MissedReasons(),
 	}), e}
 }
 
 // StateChanged implements relay.Observer.
 func (m metrics) StateChanged(webhook, from, to string) {
 	engines.stateChanged(m.engine, webhook, from, to)
-}
-
-// ingested is the handler's report of an acceptance.
-func (m metrics) ingested(took time.Duration, creation queue.TraceContext) {
-	m.Ingested(took, creation)
 }
 
 // tracings holds the one tracing of this process while an engine uses it. What
@@ -96,5 +89,8 @@ func (e *engine) clientTrace(header http.Header) trace.SpanContext {
 	return telemetry.ClientTrace(header)
 }
 
-// Interface guard
-var _ relay.Observer = metrics{}
+// Interface guards
+var (
+	_ intake.Observer = metrics{}
+	_ relay.Observer  = metrics{}
+)

@@ -63,7 +63,7 @@ func TestOneTraceFromTheRequestToTheReceiver(t *testing.T) {
 			r := traced(t, protocol)
 			t.Setenv("OTEL_SERVICE_NAME", "front door")
 			s, h := newSite(t), newHook(t)
-			s.load(fmt.Sprintf("webhook crm {\nurl %s/hooks/in?token=canary\nsecret s3cret\nheader Authorization \"Bearer canary\"\n}\n", h.URL), "tracing\n"+intake)
+			s.load(fmt.Sprintf("webhook crm {\nurl %s/hooks/in?token=canary\nsecret s3cret\nheader Authorization \"Bearer canary\"\n}\n", h.URL), "tracing\n"+directive)
 			if a := s.post(`{"message":"canary"}`, "traceparent", "00-"+clientTraceID+"-"+clientSpanID+"-01", "tracestate", "vendor=opaque"); a.Status != http.StatusAccepted {
 				t.Fatalf("%d %s", a.Status, a.Body)
 			}
@@ -145,7 +145,7 @@ func TestRetriesAreTracesOfTheirOwnThatLinkBack(t *testing.T) {
 	t.Setenv("OTEL_TRACES_SAMPLER_ARG", "0")
 	s, h := newSite(t), newHook(t)
 	h.status = http.StatusServiceUnavailable
-	s.load(webhookTo(h)+"retry 20ms 20ms 20ms\n", intake)
+	s.load(webhookTo(h)+"retry 20ms 20ms 20ms\n", directive)
 	s.post(`{"message":"not sampled"}`)
 	h.await(t, 4)
 	s.post(`{"message":"sampled"}`, "traceparent", "00-"+clientTraceID+"-"+clientSpanID+"-01")
@@ -184,10 +184,10 @@ func TestTheLastSpansAreExportedAtTheEnd(t *testing.T) {
 	t.Setenv("OTEL_BSP_SCHEDULE_DELAY", "3600000")
 	t.Run("running", func(t *testing.T) {
 		s, h := newSite(t), newHook(t)
-		s.load(webhookTo(h), intake)
+		s.load(webhookTo(h), directive)
 		s.post(`{"message":"just before the end"}`)
 		h.await(t, 1)
-		s.load(webhookTo(h)+"timeout 10s\n", intake) // a reload is no end
+		s.load(webhookTo(h)+"timeout 10s\n", directive) // a reload is no end
 		if all := r.All(); len(all) != 0 {
 			t.Errorf("a reload has exported %+v", all)
 		}
@@ -201,7 +201,7 @@ func TestACollectorThatIsAwayIsLoggedOnce(t *testing.T) {
 	r := traced(t, "http/protobuf")
 	r.Refuse(true)
 	s, h := newSite(t), newHook(t)
-	s.load(webhookTo(h), intake)
+	s.load(webhookTo(h), directive)
 	const away, back = "spans are not exported", "spans are exported again"
 	for i := range 3 {
 		s.post(`{"message":"unseen"}`)
@@ -230,7 +230,7 @@ func TestACollectorThatIsAwayIsLoggedOnce(t *testing.T) {
 // there were some.
 func TestLostSpansAreNoMetricWithoutSpans(t *testing.T) {
 	s, h := newSite(t), newHook(t)
-	s.load(webhookTo(h), intake)
+	s.load(webhookTo(h), directive)
 	a, err := request(http.MethodGet, "http://"+s.admin+"/metrics", "")
 	if err != nil {
 		t.Fatal(err)
@@ -257,7 +257,7 @@ func TestCompressedSpansArrive(t *testing.T) {
 			r := traced(t, protocol)
 			t.Setenv("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip")
 			s, h := newSite(t), newHook(t)
-			s.load(webhookTo(h), intake)
+			s.load(webhookTo(h), directive)
 			for range 20 {
 				s.post(`{"message":"compressed"}`)
 			}

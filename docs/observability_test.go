@@ -17,7 +17,7 @@ func TestObservabilityNamesWhatExists(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	source := sources(t, "relay", "caddymodule", "queue")
+	source := sources(t, "intake", "relay", "caddymodule", "queue")
 	documented := make(map[string]bool)
 	for _, quoted := range regexp.MustCompile("`([^`\n]+)`").FindAllStringSubmatch(string(text), -1) {
 		documented[quoted[1]] = true
