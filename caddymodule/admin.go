@@ -5,7 +5,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
-	"github.com/userhero/relay/console"
+	"github.com/userhero/relay/console/api"
 	"github.com/userhero/relay/event"
 	"github.com/userhero/relay/intake"
 )
@@ -30,7 +30,7 @@ func (AdminAPI) CaddyModule() caddy.ModuleInfo {
 
 // Routes returns one route for everything: the pattern is a metrics label.
 func (AdminAPI) Routes() []caddy.AdminRoute {
-	return []caddy.AdminRoute{{Pattern: console.AdminPath + "/", Handler: caddy.AdminHandlerFunc(serveAdmin)}}
+	return []caddy.AdminRoute{{Pattern: api.AdminPath + "/", Handler: caddy.AdminHandlerFunc(serveAdmin)}}
 }
 
 func serveAdmin(w http.ResponseWriter, r *http.Request) error {
@@ -43,7 +43,7 @@ func serveAdmin(w http.ResponseWriter, r *http.Request) error {
 		e.serveStore(w, r)
 		return nil
 	}
-	http.StripPrefix(console.AdminPath, http.HandlerFunc(e.serveAPI)).ServeHTTP(w, r)
+	http.StripPrefix(api.AdminPath, http.HandlerFunc(e.serveAPI)).ServeHTTP(w, r)
 	return nil
 }
 

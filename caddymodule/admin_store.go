@@ -6,7 +6,7 @@ import (
 	"io"
 	"net/http"
 
-	"github.com/userhero/relay/console"
+	"github.com/userhero/relay/console/api"
 	"github.com/userhero/relay/event"
 	"github.com/userhero/relay/intake"
 	"github.com/userhero/relay/queue/badgerqueue"
@@ -15,8 +15,8 @@ import (
 // What is on the admin endpoint alone, and on no console: a backup has the
 // webhooks' secrets in it.
 const (
-	pathBackup = console.AdminPath + "/backup"
-	pathCheck  = console.AdminPath + "/check"
+	pathBackup = api.AdminPath + "/backup"
+	pathCheck  = api.AdminPath + "/check"
 )
 
 // inspectable is a queue that can be backed up and checked while it is open.

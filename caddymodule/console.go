@@ -16,6 +16,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/userhero/relay/console"
+	"github.com/userhero/relay/console/api"
 	"github.com/userhero/relay/event"
 	"github.com/userhero/relay/intake"
 )
@@ -138,7 +139,7 @@ func (c *Console) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.
 		refuse(w, r, path)
 		return nil
 	}
-	r = console.WithUser(r, user)
+	r = api.WithUser(r, user)
 	target := *r.URL
 	target.Path, target.RawPath = path, ""
 	r.URL = &target

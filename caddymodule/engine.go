@@ -19,6 +19,7 @@ import (
 	"github.com/userhero/relay/caddymodule/telemetry"
 	"github.com/userhero/relay/caddymodule/version"
 	"github.com/userhero/relay/console"
+	"github.com/userhero/relay/console/api"
 	"github.com/userhero/relay/intake"
 	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/relay"
@@ -144,8 +145,8 @@ func (e *engine) open() error {
 			return
 		}
 		e.queue, e.relay = q, r
-		options := console.Options{Relay: r, Version: version.String(), Started: time.Now(), Logger: e.options.Logger, Ending: e.ending}
-		e.api, e.console = console.NewAPI(options), console.New(options)
+		options := api.Options{Relay: r, Version: version.String(), Started: time.Now(), Logger: e.options.Logger, Ending: e.ending}
+		e.api, e.console = api.New(options), console.New(options)
 	})
 	e.mu.RLock()
 	defer e.mu.RUnlock()

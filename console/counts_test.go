@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/userhero/relay/console"
+	"github.com/userhero/relay/console/api"
 	"github.com/userhero/relay/relay"
 )
 
@@ -49,7 +49,7 @@ func TestMailsAreNotCounted(t *testing.T) {
 		t.Fatalf("the store holds %d events, want the feedback's and the mail's", n)
 	}
 	w := httptest.NewRecorder()
-	console.NewAPI(console.Options{Relay: v.relay}).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/status", nil))
+	api.New(api.Options{Relay: v.relay}).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/status", nil))
 	var status struct {
 		Events     int64 `json:"events"`
 		Deliveries struct{ Pending, Retrying, Held, Failed, Delivered int64 }

@@ -12,7 +12,7 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"github.com/userhero/relay/console"
+	"github.com/userhero/relay/console/api"
 	"github.com/userhero/relay/relay"
 )
 
@@ -64,7 +64,7 @@ func TestNoFormIsSentAgainByAReload(t *testing.T) {
 		r := httptest.NewRequest(http.MethodPost, mount+c.path, strings.NewReader(c.form.Encode()))
 		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 		w := httptest.NewRecorder()
-		v.site.ServeHTTP(w, console.WithUser(r, "ada"))
+		v.site.ServeHTTP(w, api.WithUser(r, "ada"))
 		location := w.Header().Get("Location")
 		if w.Code != http.StatusSeeOther || location == "" {
 			t.Errorf("POST %s %v is answered %d", c.path, c.form, w.Code)
@@ -77,7 +77,7 @@ func TestNoFormIsSentAgainByAReload(t *testing.T) {
 		before, sent := v.relay.Webhooks(), tests.Load()
 		for range 2 {
 			g := httptest.NewRecorder()
-			v.site.ServeHTTP(g, console.WithUser(httptest.NewRequest(http.MethodGet, to.RequestURI(), nil), "ada"))
+			v.site.ServeHTTP(g, api.WithUser(httptest.NewRequest(http.MethodGet, to.RequestURI(), nil), "ada"))
 			if g.Code == http.StatusSeeOther || !strings.Contains(g.Body.String(), "</main>") {
 				t.Errorf("POST %s %v leads to %s, which answers %d", c.path, c.form, to, g.Code)
 			}
@@ -101,7 +101,7 @@ func TestSecretIsShownOnce(t *testing.T) {
 	}
 	look := func(user string) string {
 		w := httptest.NewRecorder()
-		v.site.ServeHTTP(w, console.WithUser(httptest.NewRequest(http.MethodGet, v.at.RequestURI(), nil), user))
+		v.site.ServeHTTP(w, api.WithUser(httptest.NewRequest(http.MethodGet, v.at.RequestURI(), nil), user))
 		return w.Body.String()
 	}
 	v.open("/webhooks/crm")
@@ -130,7 +130,7 @@ func TestSecretIsShownOnce(t *testing.T) {
 			r := httptest.NewRequest(http.MethodPost, to.RequestURI(), strings.NewReader(url.Values{"once": {form[2]}, "overlap": {"1h"}}.Encode()))
 			r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 			w := httptest.NewRecorder()
-			v.site.ServeHTTP(w, console.WithUser(r, "ada"))
+			v.site.ServeHTTP(w, api.WithUser(r, "ada"))
 			locations[i] = w.Header().Get("Location")
 		})
 	}

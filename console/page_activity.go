@@ -5,6 +5,7 @@ import (
 	"net/url"
 	"time"
 
+	"github.com/userhero/relay/console/api"
 	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/relay"
 )
@@ -34,7 +35,7 @@ func (p pages) listActivity(r *http.Request) (any, error) {
 	cursor := r.URL.Query().Get("cursor")
 	found, err := p.relay.Activities(r.Context(), activityPerPage, cursor)
 	if err != nil {
-		return nil, cursorProblem(err, cursor)
+		return nil, api.CursorProblem(err, cursor)
 	}
 	page := activityPage{First: cursor == "", News: newsOf(r, "rows", "activity")}
 	if found.Next != "" {
@@ -47,7 +48,7 @@ func (p pages) listActivity(r *http.Request) (any, error) {
 			row.Event = id.Event.String()
 		}
 		switch row.Who {
-		case p.who(r):
+		case api.UserOf(r):
 			row.Who = "you"
 		case "admin":
 			row.Who = "the admin endpoint"

@@ -10,8 +10,10 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/userhero/relay/console/api"
 	"github.com/userhero/relay/event"
 	"github.com/userhero/relay/relay"
+	"github.com/userhero/relay/relay/redact"
 	"github.com/userhero/relay/relay/signature"
 )
 
@@ -70,7 +72,7 @@ func (p pages) addStep(r *http.Request) (any, error) {
 	}
 	again := func(step int, err error) done {
 		if w.Wrong = wrongIn(err); w.Wrong == nil {
-			return show(step, outcome{Status: http.StatusUnprocessableEntity, Flash: &flash{"bad", p.problem(r, err).Error()}})
+			return show(step, outcome{Status: http.StatusUnprocessableEntity, Flash: &flash{"bad", api.Problem(r, err, p.log).Error()}})
 		}
 		return show(step, outcome{Status: http.StatusUnprocessableEntity, Flash: w.Wrong.flash("Nothing was added yet.")})
 	}
@@ -79,8 +81,8 @@ func (p pages) addStep(r *http.Request) (any, error) {
 		return again(1, err), nil
 	}
 	c := relay.WebhookConfig{Name: w.Name, Filter: w.Filter, Events: *events, Secret: strings.TrimSpace(w.Secret)}
-	if c.URL, err = unmask(w.URL, ""); err != nil {
-		return again(1, unprocessable("/url", err)), nil
+	if c.URL, err = api.UnmaskURL(w.URL, ""); err != nil {
+		return again(1, api.Unprocessable("/url", err)), nil
 	}
 	withoutSecret := c
 	withoutSecret.Secret = ""
@@ -104,7 +106,7 @@ func (p pages) addStep(r *http.Request) (any, error) {
 		return again(2, fmt.Errorf("%w: %w", relay.ErrInvalid, err)), nil
 	}
 	if field(r, "go") == "save" {
-		if err := p.relay.Add(r.Context(), c, p.who(r)); err != nil {
+		if err := p.relay.Add(r.Context(), c, api.UserOf(r)); err != nil {
 			return again(1, err), nil
 		}
 		p.outcomes.forget(w.Draft) // its steps hold the secret
@@ -118,7 +120,7 @@ func (p pages) addStep(r *http.Request) (any, error) {
 	if err != nil {
 		return again(1, err), nil
 	}
-	w.Test = outcomeOf(result, shownURL(c.URL))
+	w.Test = outcomeOf(result, redact.Marked(c.URL))
 	return show(3, outcome{}), nil
 }
 

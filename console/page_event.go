@@ -12,9 +12,11 @@ import (
 	"strings"
 	"time"
 
+	"github.com/userhero/relay/console/api"
 	"github.com/userhero/relay/event"
 	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/relay"
+	"github.com/userhero/relay/relay/redact"
 	"github.com/userhero/relay/relay/signature"
 )
 
@@ -128,7 +130,7 @@ func (p pages) showEvent(r *http.Request) (any, error) {
 	byID := p.webhooksByID()
 	page := eventPage{
 		eventRow: p.eventRow(r, e, deliveries, byID, now),
-		Type:     e.Type, TraceID: traceID(e.Trace.TraceID), Size: size(int64(len(e.Body))), Body: indented(e.Body),
+		Type:     e.Type, TraceID: api.TraceID(e.Trace.TraceID), Size: size(int64(len(e.Body))), Body: indented(e.Body),
 	}
 	var d document
 	if json.Unmarshal(e.Body, &d) == nil {
@@ -166,7 +168,7 @@ func (p pages) showEvent(r *http.Request) (any, error) {
 func (p pages) openDelivery(r *http.Request, e queue.Event, d queue.Delivery, w *relay.WebhookStatus, number string, now time.Time) (*openDelivery, error) {
 	open := &openDelivery{deliveryRow: p.deliveryRow(r, d, w, now)}
 	if w != nil {
-		open.URL = shownURL(w.URL)
+		open.URL = redact.Marked(w.URL)
 	}
 	if d.State.Waiting() && d.Due.After(now) {
 		open.Due = d.Due
@@ -190,8 +192,8 @@ func (p pages) openDelivery(r *http.Request, e queue.Event, d queue.Delivery, w 
 	a := attempts[chosen]
 	open.Attempt = &openAttempt{
 		exchange: exchangeOf(a, open.URL, string(e.Body)), Number: a.Number, At: a.At, Mark: attemptMark(a), Took: span(a.Duration),
-		Error: a.Error, Hint: hintFor(a.ErrorClass), TraceID: traceID(a.TraceID), Next: a.Next,
-		Curl: curlOf(open.URL, a.RequestHeaders, e.Body), Signed: fields(a.RequestHeaders)["X-UserHero-Signature"] != "",
+		Error: a.Error, Hint: hintFor(a.ErrorClass), TraceID: api.TraceID(a.TraceID), Next: a.Next,
+		Curl: curlOf(open.URL, a.RequestHeaders, e.Body), Signed: api.HeaderFields(a.RequestHeaders)["X-UserHero-Signature"] != "",
 	}
 	return open, nil
 }
@@ -210,7 +212,7 @@ func curlOf(target string, headers []queue.Header, body []byte) string {
 
 // signedOf is a request as its receiver had it.
 func signedOf(headers []queue.Header, body []byte, secret string) signature.Request {
-	f := fields(headers)
+	f := api.HeaderFields(headers)
 	return signature.Request{Secret: secret, Signature: f["X-UserHero-Signature"], ID: f["webhook-id"], Timestamp: f["webhook-timestamp"], Body: body}
 }
 

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/userhero/relay/console/api"
 	"github.com/userhero/relay/event"
 	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/relay"
@@ -104,7 +105,7 @@ func arrivalsOf(deliveries []deliveryRow) (all []arrival) {
 
 // troubledFirst sorts deliveries by how much they want to be looked at.
 func troubledFirst(deliveries []deliveryRow) {
-	rank := []string{stateFailed, stateRetrying, statePending, stateHeld, stateDelivered}
+	rank := []string{api.StateFailed, api.StateRetrying, api.StatePending, api.StateHeld, api.StateDelivered}
 	slices.SortStableFunc(deliveries, func(a, b deliveryRow) int {
 		return cmp.Compare(slices.Index(rank, a.State), slices.Index(rank, b.State))
 	})
@@ -179,8 +180,8 @@ func webhookOf(byID map[queue.WebhookID]relay.WebhookStatus, id queue.WebhookID)
 func (p pages) deliveryRow(r *http.Request, d queue.Delivery, w *relay.WebhookStatus, now time.Time) deliveryRow {
 	state := p.relay.DeliveryState(d)
 	row := deliveryRow{
-		ID: d.ID.String(), Event: d.ID.Event.String(), Webhook: names{}.of(d.ID.Webhook), State: state,
-		Mark: deliveryMark(d, state, w, p.who(r), now), Tries: d.Attempts, At: d.Created, CanRedeliver: w != nil,
+		ID: d.ID.String(), Event: d.ID.Event.String(), Webhook: api.DeletedName(d.ID.Webhook), State: state,
+		Mark: deliveryMark(d, state, w, api.UserOf(r), now), Tries: d.Attempts, At: d.Created, CanRedeliver: w != nil,
 	}
 	if w != nil {
 		row.Webhook = w.Name
@@ -224,7 +225,7 @@ func (p pages) listEvents(r *http.Request) (any, error) {
 			page.Webhooks = append(page.Webhooks, choice{w.Name, w.Name, w.Name == q.Webhook})
 		}
 	}
-	for _, state := range []string{stateDelivered, stateRetrying, statePending, stateHeld, stateFailed} {
+	for _, state := range []string{api.StateDelivered, api.StateRetrying, api.StatePending, api.StateHeld, api.StateFailed} {
 		page.States = append(page.States, choice{state, stateNames[state], state == q.State})
 	}
 	now := time.Now()
@@ -237,7 +238,7 @@ func (p pages) listEvents(r *http.Request) (any, error) {
 		next, err = p.findEvents(r, q, &page, now)
 	}
 	if err != nil {
-		return nil, cursorProblem(err, q.Cursor)
+		return nil, api.CursorProblem(err, q.Cursor)
 	}
 	if next != "" {
 		further := q
@@ -254,7 +255,7 @@ func (p pages) listEvents(r *http.Request) (any, error) {
 
 // stateNames are the states of deliveries as a list to choose from has them.
 var stateNames = map[string]string{
-	stateDelivered: "delivered", stateRetrying: "retrying", statePending: "pending", stateHeld: "held", stateFailed: "failed",
+	api.StateDelivered: "delivered", api.StateRetrying: "retrying", api.StatePending: "pending", api.StateHeld: "held", api.StateFailed: "failed",
 }
 
 // byAnyID leads to the one event that an id names: of the event, of one of its
@@ -282,7 +283,7 @@ func (p pages) findEvents(r *http.Request, q eventsQuery, page *eventsPage, now 
 	if strings.HasPrefix(q.Search, "fb_") && !strings.ContainsAny(q.Search, " \t") {
 		query.FeedbackID = q.Search
 	} else {
-		query.Match = newSearch(q.Search)
+		query.Match = api.NewSearch(q.Search)
 	}
 	if page.News.Count, err = p.newEvents(r, query, uptoOf(r)); err != nil {
 		return "", err
@@ -311,7 +312,7 @@ func (p pages) findEvents(r *http.Request, q eventsQuery, page *eventsPage, now 
 // findDeliveries fills the page with the deliveries of one webhook, or in one
 // state, and their events.
 func (p pages) findDeliveries(r *http.Request, q eventsQuery, page *eventsPage, now time.Time) (next string, err error) {
-	query := queue.DeliveryQuery{States: storedStates(q.State), Limit: eventsPerPage, Cursor: q.Cursor, Until: uptoOf(r)}
+	query := queue.DeliveryQuery{States: api.StoredStates(q.State), Limit: eventsPerPage, Cursor: q.Cursor, Until: uptoOf(r)}
 	if q.Webhook != "" {
 		w, err := p.webhookNamed(q.Webhook)
 		if err != nil {
@@ -320,7 +321,7 @@ func (p pages) findDeliveries(r *http.Request, q eventsQuery, page *eventsPage, 
 		query.Webhook = w.ID
 	}
 	byID := p.webhooksByID()
-	matches := newSearch(q.Search)
+	matches := api.NewSearch(q.Search)
 	wanted := func(d queue.Delivery) bool {
 		return (q.State == "" || p.relay.DeliveryState(d) == q.State) && (q.Type == "" || d.Type == q.Type)
 	}
@@ -354,7 +355,7 @@ func (p pages) findDeliveries(r *http.Request, q eventsQuery, page *eventsPage, 
 			page.Rows = append(page.Rows, row)
 		}
 		query.Cursor = found.Next
-		if found.Next == "" || len(page.Rows) > 0 && (q.Search == "" && q.Type == "" && q.State != stateHeld) {
+		if found.Next == "" || len(page.Rows) > 0 && (q.Search == "" && q.Type == "" && q.State != api.StateHeld) {
 			break
 		}
 		if len(page.Rows) >= eventsPerPage/2 {

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/userhero/relay/console/api"
 	"github.com/userhero/relay/event"
 	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/relay"
@@ -48,7 +49,7 @@ func (p pages) overview(r *http.Request) (any, error) {
 	}
 	now := time.Now()
 	stats := p.relay.Stats()
-	page := overviewPage{Sentence: sentence(all, stats, p.who(r), now)}
+	page := overviewPage{Sentence: sentence(all, stats, api.UserOf(r), now)}
 	if err := p.relay.Health(); err != nil {
 		page.Sentence, page.Trouble = "The relay is not healthy.", err.Error()
 	}

@@ -11,9 +11,11 @@ import (
 	"strings"
 	"time"
 
+	"github.com/userhero/relay/console/api"
 	"github.com/userhero/relay/event"
 	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/relay"
+	"github.com/userhero/relay/relay/redact"
 )
 
 // recentDeliveries is how many a webhook's page shows.
@@ -149,7 +151,7 @@ func (p pages) whereItStands(r *http.Request, w relay.WebhookStatus, now time.Ti
 	tries := max(len(w.Retry), next.Rung) + 1 // the ladder may have been cut meanwhile
 	return &here{
 		Delivery: next.ID.String(), Event: next.ID.Event.String(),
-		Mark:  deliveryMark(next, p.relay.DeliveryState(next), &w, p.who(r), now),
+		Mark:  deliveryMark(next, p.relay.DeliveryState(next), &w, api.UserOf(r), now),
 		Due:   next.Due,
 		Tries: fmt.Sprintf("%d of %s failed", next.Rung, counted(int64(tries), "attempt", "attempts")),
 	}, drawLadder(w.Retry, next.Rung), nil
@@ -169,7 +171,7 @@ func settingsOf(w relay.WebhookStatus) settings {
 	}
 	wants := func(t event.Type) bool { return len(w.Events) == 0 || slices.Contains(w.Events, t) }
 	return settings{
-		URL: shownURL(w.URL), Filter: w.Filter, Retry: strings.Join(rungs, " "), Timeout: rung(w.Timeout),
+		URL: redact.Marked(w.URL), Filter: w.Filter, Retry: strings.Join(rungs, " "), Timeout: rung(w.Timeout),
 		Concurrency: strconv.Itoa(w.Concurrency), Rate: w.Rate.String(),
 		Created: wants(event.Created), Updated: wants(event.Updated), Ordered: w.Ordered,
 	}
@@ -177,7 +179,7 @@ func settingsOf(w relay.WebhookStatus) settings {
 
 // inputOf reads a form of settings. A field that the form has not is left as
 // it is.
-func inputOf(r *http.Request) (in webhookInput, err error) {
+func inputOf(r *http.Request) (in api.WebhookSettings, err error) {
 	var errs []error
 	given := func(name string) *string {
 		if !r.PostForm.Has(name) {
@@ -197,7 +199,7 @@ func inputOf(r *http.Request) (in webhookInput, err error) {
 	if text := given("concurrency"); text != nil && *text != "" {
 		n, err := strconv.Atoi(*text)
 		if err != nil || n < 1 {
-			errs = append(errs, unprocessable("/concurrency", fmt.Errorf("%q is no number above zero", *text)))
+			errs = append(errs, api.Unprocessable("/concurrency", fmt.Errorf("%q is no number above zero", *text)))
 		}
 		in.Concurrency = &n
 	}
@@ -213,7 +215,7 @@ func inputOf(r *http.Request) (in webhookInput, err error) {
 		for line := range strings.Lines(*text) {
 			name, value, ok := strings.Cut(strings.TrimSpace(line), ":")
 			if !ok {
-				errs = append(errs, unprocessable("/headers", fmt.Errorf("%q is no line such as Authorization: Bearer …", strings.TrimSpace(line))))
+				errs = append(errs, api.Unprocessable("/headers", fmt.Errorf("%q is no line such as Authorization: Bearer …", strings.TrimSpace(line))))
 				break
 			}
 			headers[strings.TrimSpace(name)] = strings.TrimSpace(value)
@@ -234,7 +236,7 @@ func eventsOf(r *http.Request) (*[]event.Type, error) {
 	}
 	switch len(ticked) {
 	case 0:
-		return nil, unprocessable("/events", errors.New("choose at least one; to send nothing, pause the webhook"))
+		return nil, api.Unprocessable("/events", errors.New("choose at least one; to send nothing, pause the webhook"))
 	case len(event.Types()):
 		ticked = []event.Type{}
 	}
@@ -253,13 +255,13 @@ func (p pages) changeWebhook(r *http.Request) (any, error) {
 	in, unread := inputOf(r)
 	err := p.relay.Change(r.Context(), name, func(c *relay.WebhookConfig) error {
 		before := *c
-		err := errors.Join(unread, in.apply(c))
+		err := errors.Join(unread, in.Apply(c))
 		changed = !reflect.DeepEqual(before, *c)
 		if err != nil {
 			err = errors.Join(err, c.Validate()) // all that is wrong is said at once
 		}
 		return err
-	}, p.who(r))
+	}, api.UserOf(r))
 	if wrong := wrongIn(err); wrong != nil {
 		return done{webhookAt(name), outcome{
 			Status: http.StatusUnprocessableEntity, Flash: wrong.flash("Nothing was saved."),
@@ -305,7 +307,7 @@ func back(r *http.Request) string {
 
 func (p pages) pauseWebhook(r *http.Request) (any, error) {
 	name := r.PathValue("name")
-	if err := p.relay.Disable(r.Context(), name, p.who(r)); err != nil {
+	if err := p.relay.Disable(r.Context(), name, api.UserOf(r)); err != nil {
 		return nil, err
 	}
 	w, err := p.webhookNamed(name)
@@ -321,7 +323,7 @@ func (p pages) enableWebhook(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := p.relay.Enable(r.Context(), name, p.who(r)); err != nil {
+	if err := p.relay.Enable(r.Context(), name, api.UserOf(r)); err != nil {
 		return nil, err
 	}
 	w, err := p.webhookNamed(name)
@@ -357,7 +359,7 @@ func (p pages) testWebhook(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return done{webhookAt(name) + "#outcome", outcome{Of: outcomeOf(result, shownURL(w.URL))}}, nil
+	return done{webhookAt(name) + "#outcome", outcome{Of: outcomeOf(result, redact.Marked(w.URL))}}, nil
 }
 
 // secretShown is a secret, this once, and how to verify with it.
@@ -371,13 +373,13 @@ func (p pages) rotateSecret(r *http.Request) (any, error) {
 	name, own := r.PathValue("name"), field(r, "secret")
 	overlap, err := relay.ParseDuration(field(r, "overlap"))
 	if err != nil || overlap < 0 {
-		return nil, unprocessable("/overlap", errors.New("is no duration such as 24h"))
+		return nil, api.Unprocessable("/overlap", errors.New("is no duration such as 24h"))
 	}
 	before, err := p.webhookNamed(name)
 	if err != nil {
 		return nil, err
 	}
-	secret, err := p.relay.Rotate(r.Context(), name, own, overlap, p.who(r))
+	secret, err := p.relay.Rotate(r.Context(), name, own, overlap, api.UserOf(r))
 	if err != nil {
 		return nil, err
 	}
@@ -401,12 +403,12 @@ func recoveryOf(text string, now time.Time) (relay.Recovery, error) {
 	switch text {
 	case "failed", "":
 		return relay.Recovery{Failed: true}, nil
-	case stateWaiting:
+	case api.StateWaiting:
 		return relay.Recovery{Waiting: true}, nil
 	}
 	back, err := relay.ParseDuration(text)
 	if err != nil || back <= 0 {
-		return relay.Recovery{}, unprocessable("/span", fmt.Errorf("%q is no duration such as 24h", text))
+		return relay.Recovery{}, api.Unprocessable("/span", fmt.Errorf("%q is no duration such as 24h", text))
 	}
 	return relay.Recovery{Failed: true, Missed: true, Since: now.Add(-back)}, nil
 }
@@ -426,7 +428,7 @@ func (p pages) askRecover(r *http.Request) (any, error) {
 	if w.Parked || w.State == relay.Disabled {
 		page.Then = "They are held until " + name + " has events sent to it again."
 	}
-	if page.Count, err = p.relay.Recover(r.Context(), name, what, p.who(r)); err != nil {
+	if page.Count, err = p.relay.Recover(r.Context(), name, what, api.UserOf(r)); err != nil {
 		return nil, err
 	}
 	page.Sentence = "Nothing would be sent again."
@@ -442,7 +444,7 @@ func (p pages) recoverWebhook(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	count, err := p.relay.Recover(r.Context(), name, what, p.who(r))
+	count, err := p.relay.Recover(r.Context(), name, what, api.UserOf(r))
 	if err != nil {
 		return nil, err
 	}
@@ -465,13 +467,13 @@ func (p pages) askDelete(r *http.Request) (any, error) {
 		return nil, err
 	}
 	return shown{name: "delete.html", screen: screen{Title: "Delete " + w.Name, Area: "webhooks", Page: deletePage{
-		Name: w.Name, URL: shownURL(w.URL), Waiting: w.Counts.Pending + w.Counts.Retrying + w.Counts.Held,
+		Name: w.Name, URL: redact.Marked(w.URL), Waiting: w.Counts.Pending + w.Counts.Retrying + w.Counts.Held,
 	}}}, nil
 }
 
 func (p pages) deleteWebhook(r *http.Request) (any, error) {
 	name := r.PathValue("name")
-	cancelled, err := p.relay.Delete(r.Context(), name, p.who(r))
+	cancelled, err := p.relay.Delete(r.Context(), name, api.UserOf(r))
 	if err != nil {
 		return nil, err
 	}
@@ -488,7 +490,7 @@ func (p pages) redeliver(r *http.Request) (any, error) {
 	if name := field(r, "webhook"); name != "" {
 		to = webhookAt(name)
 	}
-	err = p.relay.Redeliver(r.Context(), id, p.who(r))
+	err = p.relay.Redeliver(r.Context(), id, api.UserOf(r))
 	switch {
 	case errors.Is(err, queue.ErrConflict):
 		return said(to, saidBusy()), nil

@@ -10,7 +10,9 @@ import (
 	"strings"
 	"time"
 
+	"github.com/userhero/relay/console/api"
 	"github.com/userhero/relay/relay"
+	"github.com/userhero/relay/relay/redact"
 )
 
 // webhooksPerPage bounds a page of the list.
@@ -49,8 +51,8 @@ func (p pages) webhookRow(r *http.Request, w relay.WebhookStatus, now time.Time)
 	day, _ := p.relay.WebhookDay(w.Name)
 	sum := day.Sum()
 	row := webhookRow{
-		Name: w.Name, URL: shownURL(w.URL), FromFile: w.Source == relay.FromCaddyfile,
-		Mark:       webhookMark(w, p.who(r), now),
+		Name: w.Name, URL: redact.Marked(w.URL), FromFile: w.Source == relay.FromCaddyfile,
+		Mark:       webhookMark(w, api.UserOf(r), now),
 		Enabled:    w.State != relay.Disabled,
 		Toggle:     toggleWord(w),
 		CanDelete:  w.Source == relay.FromAPI || w.Parked,
@@ -113,7 +115,7 @@ func (p pages) listWebhooks(r *http.Request) (any, error) {
 	if page.Search != "" {
 		wanted := strings.ToLower(page.Search)
 		all = slices.DeleteFunc(all, func(w relay.WebhookStatus) bool {
-			return !strings.Contains(strings.ToLower(w.Name), wanted) && !strings.Contains(strings.ToLower(shownURL(w.URL)), wanted)
+			return !strings.Contains(strings.ToLower(w.Name), wanted) && !strings.Contains(strings.ToLower(redact.Marked(w.URL)), wanted)
 		})
 	}
 	inTroubleFirst(all)

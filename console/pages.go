@@ -4,10 +4,13 @@ import (
 	"bytes"
 	"cmp"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"strings"
 
+	"github.com/userhero/relay/console/api"
 	"github.com/userhero/relay/event"
+	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/relay"
 )
 
@@ -15,7 +18,10 @@ import (
 // alone; script keeps what is shown up to date. A page has no state but its
 // address: what is open, filtered or chosen is in there.
 type pages struct {
-	*api
+	relay    *relay.Relay
+	queue    queue.Queue
+	version  string
+	log      *slog.Logger
 	outcomes *outcomes
 }
 
@@ -55,8 +61,11 @@ type shown struct {
 type seeOther string
 
 // newPages returns the pages. The paths are those of areas.
-func newPages(a *api) http.Handler {
-	p := pages{a, new(outcomes)}
+func newPages(o api.Options) http.Handler {
+	p := pages{o.Relay, o.Relay.Queue(), o.Version, o.Logger, new(outcomes)}
+	if p.log == nil {
+		p.log = slog.New(slog.DiscardHandler)
+	}
 	mux := http.NewServeMux()
 	for _, route := range []struct {
 		pattern string
@@ -109,7 +118,7 @@ type done struct {
 // the way back sends it again.
 func (p pages) answer(do func(*http.Request) (any, error)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		r.Body = http.MaxBytesReader(w, r.Body, maxRequest)
+		r.Body = http.MaxBytesReader(w, r.Body, api.MaxRequest)
 		if r.Method == http.MethodPost {
 			p.answerForm(w, r, do)
 			return
@@ -134,7 +143,7 @@ func (p pages) answerForm(w http.ResponseWriter, r *http.Request, do func(*http.
 	if formErr = r.ParseForm(); formErr != nil {
 		formErr = tooLarge(formErr)
 	}
-	user := p.who(r)
+	user := api.UserOf(r)
 	to, err := p.outcomes.once(r.Context(), user, field(r, "once"), func() string {
 		value, err := any(nil), formErr
 		if err == nil {
@@ -157,7 +166,7 @@ func (p pages) answerForm(w http.ResponseWriter, r *http.Request, do func(*http.
 
 // refused leads to where a form was, which says why it did nothing.
 func (p pages) refused(r *http.Request, err error) done {
-	problem := p.problem(r, err)
+	problem := api.Problem(r, err, p.log)
 	to := ""
 	if w, ok := p.relay.Webhook(r.PathValue("name")); ok {
 		to = webhookAt(w.Name)
@@ -198,7 +207,7 @@ func (p pages) outcome(r *http.Request) outcome {
 	if token == "" || r.Method != http.MethodGet {
 		return outcome{}
 	}
-	out, _ := p.outcomes.look(p.who(r), token)
+	out, _ := p.outcomes.look(api.UserOf(r), token)
 	return out
 }
 
@@ -225,7 +234,7 @@ func (p pages) show(w http.ResponseWriter, r *http.Request, v shown) {
 
 // fail says on a page what went wrong.
 func (p pages) fail(w http.ResponseWriter, r *http.Request, err error) {
-	p.show(w, r, problemScreen(p.problem(r, err)))
+	p.show(w, r, problemScreen(api.Problem(r, err, p.log)))
 }
 
 func problemScreen(problem *event.Problem) shown {

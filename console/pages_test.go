@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"github.com/userhero/relay/console"
+	"github.com/userhero/relay/console/api"
 	"github.com/userhero/relay/event"
 	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/queue/memqueue"
@@ -59,7 +60,7 @@ func newVisit(t *testing.T, c relay.Config) *visit {
 			t.Error(err)
 		}
 	})
-	site := http.StripPrefix(mount, console.New(console.Options{Relay: r, Version: "1.2.3"}))
+	site := http.StripPrefix(mount, console.New(api.Options{Relay: r, Version: "1.2.3"}))
 	return &visit{t: t, relay: r, site: site, at: &url.URL{Path: mount + "/"}}
 }
 
@@ -71,7 +72,7 @@ func (v *visit) send(method string, to *url.URL, form url.Values, want int) {
 		r := httptest.NewRequest(method, to.RequestURI(), strings.NewReader(form.Encode()))
 		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 		w := httptest.NewRecorder()
-		v.site.ServeHTTP(w, console.WithUser(r, "ada"))
+		v.site.ServeHTTP(w, api.WithUser(r, "ada"))
 		v.at, v.page, v.code = to, w.Body.String(), w.Code
 		if w.Code != http.StatusSeeOther {
 			break

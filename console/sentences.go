@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/userhero/relay/console/api"
 	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/relay"
 )
@@ -193,5 +194,5 @@ func inWords(d time.Duration) string {
 	case d%time.Minute == 0:
 		return counted(int64(d/time.Minute), "minute", "minutes")
 	}
-	return shownDuration(d)
+	return api.FormatDuration(d)
 }

@@ -1,20 +1,27 @@
+// Package console is the web console of the relay: pages over what package api
+// shows and changes.
+//
+// It promises that everything works with links and forms alone, that a page has no
+// state but its address, and that a form that is sent twice does its work once. It
+// does not know who may look: it is mounted where that has been decided. Its tests
+// use it as a browser without script does; those with a browser are in e2e/console.
 package console
 
 import (
-	"context"
 	"net/http"
 	"slices"
 	"strings"
+
+	"github.com/userhero/relay/console/api"
 )
 
 // New returns the console: its pages, and below /api/ the API they are made
 // of. Paths are relative; links in the pages are too, so that it works wherever
 // it is mounted.
-func New(o Options) http.Handler {
-	a := newAPI(o)
+func New(o api.Options) http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("/api/", http.StripPrefix("/api", a.handler()))
-	mux.Handle("/", newPages(a))
+	mux.Handle("/api/", http.StripPrefix("/api", api.New(o)))
+	mux.Handle("/", newPages(o))
 	return mux
 }
 
@@ -32,21 +39,4 @@ func Locate(path string) (inside string, ok bool) {
 		}
 	}
 	return "", false
-}
-
-// userKey is where a request's context holds who sent it.
-type userKey struct{}
-
-// WithUser notes who sends a request, for the activity log.
-func WithUser(r *http.Request, name string) *http.Request {
-	return r.WithContext(context.WithValue(r.Context(), userKey{}, name))
-}
-
-// userOf is who sent a request; what comes over the admin endpoint has no name
-// but that.
-func userOf(r *http.Request) string {
-	if name, _ := r.Context().Value(userKey{}).(string); name != "" {
-		return name
-	}
-	return "admin"
 }

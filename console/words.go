@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/userhero/relay/console/api"
 	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/relay"
 )
@@ -172,23 +173,23 @@ func pausedBy(w relay.WebhookStatus, user string) string {
 // deleted.
 func deliveryMark(d queue.Delivery, state string, w *relay.WebhookStatus, user string, now time.Time) mark {
 	switch state {
-	case stateDelivered:
+	case api.StateDelivered:
 		if d.Attempts > 1 {
 			return mark{"good", fmt.Sprintf("Delivered at the %s attempt", ordinal(d.Attempts))}
 		}
 		return mark{"good", "Delivered"}
-	case stateFailed:
+	case api.StateFailed:
 		if w == nil && d.Ended.IsZero() {
 			return mark{"bad", "Cancelled: the webhook was deleted"}
 		}
 		return mark{"bad", "Failed after " + counted(int64(d.Attempts), "attempt", "attempts")}
-	case stateHeld:
+	case api.StateHeld:
 		if w == nil {
 			return mark{"hold", "Held"}
 		}
 		reason := webhookMark(*w, user, now).Text
 		return mark{"hold", "Held: " + strings.ToLower(reason[:1]) + reason[1:]}
-	case stateRetrying:
+	case api.StateRetrying:
 		if left := d.Due.Sub(now); left > 0 {
 			return mark{"wait", "Sending in " + span(left.Truncate(time.Second)+time.Second)}
 		}
@@ -197,7 +198,7 @@ func deliveryMark(d queue.Delivery, state string, w *relay.WebhookStatus, user s
 	if w != nil && (w.State == relay.Failing || w.Probing) {
 		return mark{"wait", "Waiting until the webhook answers"}
 	}
-	if state == stateRetrying {
+	if state == api.StateRetrying {
 		return mark{"wait", "Retrying, next in turn"}
 	}
 	return mark{"wait", "Pending, next in turn"}

@@ -18,7 +18,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
-	"github.com/userhero/relay/console"
+	"github.com/userhero/relay/console/api"
 	"github.com/userhero/relay/event"
 )
 
@@ -140,7 +140,7 @@ func (c *adminClient) stream(ctx context.Context, path string) (io.ReadCloser, e
 }
 
 func (c *adminClient) send(ctx context.Context, client *http.Client, method, path string, body []byte) (*http.Response, error) {
-	request, err := http.NewRequestWithContext(ctx, method, c.base+console.AdminPath+path, bytes.NewReader(body))
+	request, err := http.NewRequestWithContext(ctx, method, c.base+api.AdminPath+path, bytes.NewReader(body))
 	if err != nil {
 		return nil, fmt.Errorf("the admin address %s: %w", c.address, err)
 	}

@@ -1,4 +1,4 @@
-package console
+package api
 
 import (
 	"net/http"
@@ -8,15 +8,15 @@ import (
 	"github.com/userhero/relay/relay"
 )
 
-// statusView is the relay at a glance, from counters only.
-type statusView struct {
+// Status is the relay at a glance, from counters only.
+type Status struct {
 	Version         string         `json:"version"`
 	StartedAt       time.Time      `json:"started_at"`
 	UptimeSeconds   float64        `json:"uptime_seconds"`
 	Healthy         bool           `json:"healthy"`
 	Reason          string         `json:"reason,omitempty"`
 	Events          int64          `json:"events"`
-	Deliveries      countsView     `json:"deliveries"`
+	Deliveries      Counts         `json:"deliveries"`
 	Webhooks        map[string]int `json:"webhooks"`
 	OldestDueAge    float64        `json:"oldest_due_age_seconds"`
 	CommitLatencyMS float64        `json:"commit_latency_ms"`
@@ -24,8 +24,8 @@ type statusView struct {
 	DiskFreeBytes   *int64         `json:"disk_free_bytes,omitempty"` // absent where unknown
 }
 
-// countsView are deliveries by state.
-type countsView struct {
+// Counts are deliveries by state.
+type Counts struct {
 	Pending   int64 `json:"pending"`
 	Retrying  int64 `json:"retrying"`
 	Held      int64 `json:"held"`
@@ -33,26 +33,26 @@ type countsView struct {
 	Delivered int64 `json:"delivered"`
 }
 
-func (a *api) status(*http.Request) (any, error) {
+func (s *server) status(*http.Request) (any, error) {
 	now := time.Now()
-	stats := a.relay.Stats()
-	v := statusView{
-		Version:         a.version,
-		StartedAt:       moment(a.started),
-		UptimeSeconds:   now.Sub(a.started).Round(time.Millisecond).Seconds(),
+	stats := s.relay.Stats()
+	v := Status{
+		Version:         s.version,
+		StartedAt:       moment(s.started),
+		UptimeSeconds:   now.Sub(s.started).Round(time.Millisecond).Seconds(),
 		Healthy:         true,
 		Events:          stats.Events,
 		Webhooks:        map[string]int{relay.Active: 0, relay.Failing: 0, relay.Disabled: 0},
 		CommitLatencyMS: milliseconds(stats.Commit),
 		DiskBytes:       stats.DiskBytes,
 	}
-	if err := a.relay.Health(); err != nil {
+	if err := s.relay.Health(); err != nil {
 		v.Healthy, v.Reason = false, err.Error()
 	}
 	if stats.DiskFree >= 0 {
 		v.DiskFreeBytes = &stats.DiskFree
 	}
-	for _, w := range a.relay.Webhooks() {
+	for _, w := range s.relay.Webhooks() {
 		v.Webhooks[w.State]++
 		c := countsOf(w)
 		v.Deliveries.Pending += c.Pending
@@ -61,12 +61,12 @@ func (a *api) status(*http.Request) (any, error) {
 		v.Deliveries.Failed += c.Failed
 		v.Deliveries.Delivered += c.Delivered
 	}
-	v.OldestDueAge = a.relay.OldestDueAge(a.queue.Stats()).Seconds()
+	v.OldestDueAge = s.relay.OldestDueAge(s.queue.Stats()).Seconds()
 	return v, nil
 }
 
-func countsOf(w relay.WebhookStatus) countsView {
-	return countsView{
+func countsOf(w relay.WebhookStatus) Counts {
+	return Counts{
 		Pending:   w.Counts.Pending,
 		Retrying:  w.Counts.Retrying,
 		Held:      w.Counts.Held,
@@ -77,8 +77,8 @@ func countsOf(w relay.WebhookStatus) countsView {
 
 // health is for probes: 200 while submissions can be stored and deliveries go
 // out, else 503 and why.
-func (a *api) health(*http.Request) (any, error) {
-	if err := a.relay.Health(); err != nil {
+func (s *server) health(*http.Request) (any, error) {
+	if err := s.relay.Health(); err != nil {
 		return nil, event.NewProblem(http.StatusServiceUnavailable, err.Error())
 	}
 	return map[string]string{"status": "ok"}, nil

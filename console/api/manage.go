@@ -1,4 +1,4 @@
-package console
+package api
 
 import (
 	"bytes"
@@ -17,12 +17,12 @@ import (
 	"github.com/userhero/relay/relay/signature"
 )
 
-// maxRequest bounds the body of a request.
-const maxRequest = 64 << 10
+// MaxRequest bounds the body of a request.
+const MaxRequest = 64 << 10
 
-// webhookInput is a webhook as it is added or changed. What is absent keeps its
+// WebhookSettings is a webhook as it is added or changed. What is absent keeps its
 // value, or its default where the webhook is new.
-type webhookInput struct {
+type WebhookSettings struct {
 	Name           *string            `json:"name"`
 	URL            *string            `json:"url"`
 	Secret         *string            `json:"secret"`
@@ -30,7 +30,7 @@ type webhookInput struct {
 	Events         *[]event.Type      `json:"events"`
 	Filter         *string            `json:"filter"`
 	Headers        *map[string]string `json:"headers"`
-	TLS            *tlsInput          `json:"tls"`
+	TLS            *TLSSettings       `json:"tls"`
 	Retry          *[]string          `json:"retry"`
 	Timeout        *string            `json:"timeout"`
 	Concurrency    *int               `json:"concurrency"`
@@ -38,21 +38,21 @@ type webhookInput struct {
 	Ordered        *bool              `json:"ordered"`
 }
 
-// tlsInput are a webhook's TLS settings, in PEM; they are replaced as a whole.
-type tlsInput struct {
+// TLSSettings are a webhook's TLS settings, in PEM; they are replaced as a whole.
+type TLSSettings struct {
 	ClientCertificate    string `json:"client_certificate"`
 	ClientCertificateKey string `json:"client_certificate_key"`
 	RootCA               string `json:"root_ca"`
 }
 
-// apply puts what is given into the settings. Its error joins a problem for each
+// Apply puts what is given into the settings. Its error joins a problem for each
 // member that cannot be read.
-func (in webhookInput) apply(c *relay.WebhookConfig) error {
+func (in WebhookSettings) Apply(c *relay.WebhookConfig) error {
 	var errs []error
-	wrong := func(pointer string, err error) { errs = append(errs, unprocessable(pointer, err)) }
+	wrong := func(pointer string, err error) { errs = append(errs, Unprocessable(pointer, err)) }
 	set(&c.Name, in.Name)
 	if in.URL != nil {
-		whole, err := unmask(*in.URL, c.URL)
+		whole, err := UnmaskURL(*in.URL, c.URL)
 		if err != nil {
 			wrong("/url", err)
 		}
@@ -111,7 +111,8 @@ func set[T any](to, from *T) {
 	}
 }
 
-func unprocessable(pointer string, err error) error {
+// Unprocessable is the problem that the setting at a pointer is not valid.
+func Unprocessable(pointer string, err error) error {
 	return event.NewProblem(http.StatusUnprocessableEntity, "The settings are not valid.", event.FieldError{Pointer: pointer, Detail: err.Error()})
 }
 
@@ -119,12 +120,12 @@ func unprocessable(pointer string, err error) error {
 // member that is not known is an error: a typing mistake would else be a setting
 // that is silently not made.
 func decode(r *http.Request, v any) error {
-	body, err := io.ReadAll(io.LimitReader(r.Body, maxRequest+1))
+	body, err := io.ReadAll(io.LimitReader(r.Body, MaxRequest+1))
 	if err != nil {
 		return event.NewProblem(http.StatusBadRequest, "The body could not be read.")
 	}
-	if len(body) > maxRequest {
-		return event.NewProblem(http.StatusRequestEntityTooLarge, fmt.Sprintf("The body has more than %d bytes.", maxRequest))
+	if len(body) > MaxRequest {
+		return event.NewProblem(http.StatusRequestEntityTooLarge, fmt.Sprintf("The body has more than %d bytes.", MaxRequest))
 	}
 	if len(bytes.TrimSpace(body)) == 0 {
 		return nil
@@ -140,7 +141,7 @@ func decode(r *http.Request, v any) error {
 	}
 	var wrongType *json.UnmarshalTypeError
 	if errors.As(err, &wrongType) {
-		return unprocessable("/"+wrongType.Field, fmt.Errorf("is %s; it must be %s", wrongType.Value, wrongType.Type))
+		return Unprocessable("/"+wrongType.Field, fmt.Errorf("is %s; it must be %s", wrongType.Value, wrongType.Type))
 	}
 	if err != nil {
 		return event.NewProblem(http.StatusBadRequest, "The body is not the JSON that is expected: "+err.Error())
@@ -154,20 +155,20 @@ func isJSON(contentType string) bool {
 	return err == nil && (t == "application/json" || strings.HasSuffix(t, "+json"))
 }
 
-// withSecret is a webhook with the secret that was made for it, which is shown
+// WebhookWithSecret is a webhook with the secret that was made for it, which is shown
 // this once.
-type withSecret struct {
-	webhookView
+type WebhookWithSecret struct {
+	Webhook
 	Secret string `json:"secret,omitempty"`
 }
 
-func (a *api) addWebhook(r *http.Request) (any, error) {
-	var in webhookInput
+func (s *server) addWebhook(r *http.Request) (any, error) {
+	var in WebhookSettings
 	if err := decode(r, &in); err != nil {
 		return nil, err
 	}
 	var c relay.WebhookConfig
-	if err := in.apply(&c); err != nil {
+	if err := in.Apply(&c); err != nil {
 		return nil, err
 	}
 	made := ""
@@ -175,46 +176,46 @@ func (a *api) addWebhook(r *http.Request) (any, error) {
 		made = signature.NewSecret()
 		c.Secret = made
 	}
-	if err := a.relay.Add(r.Context(), c, a.who(r)); err != nil {
+	if err := s.relay.Add(r.Context(), c, UserOf(r)); err != nil {
 		return nil, err
 	}
-	v, err := a.named(c.Name)
+	v, err := s.named(c.Name)
 	if err != nil {
 		return nil, err
 	}
-	return created{withSecret{v, made}}, nil
+	return created{WebhookWithSecret{v, made}}, nil
 }
 
-func (a *api) changeWebhook(r *http.Request) (any, error) {
-	var in webhookInput
+func (s *server) changeWebhook(r *http.Request) (any, error) {
+	var in WebhookSettings
 	if err := decode(r, &in); err != nil {
 		return nil, err
 	}
 	name := r.PathValue("name")
 	if in.Name != nil && *in.Name != name {
-		return nil, unprocessable("/name", errors.New("a webhook keeps its name"))
+		return nil, Unprocessable("/name", errors.New("a webhook keeps its name"))
 	}
 	if in.Secret != nil || in.GenerateSecret {
-		return nil, unprocessable("/secret", errors.New("is changed by POST …/rotate, so that receivers can follow"))
+		return nil, Unprocessable("/secret", errors.New("is changed by POST …/rotate, so that receivers can follow"))
 	}
-	if err := a.relay.Change(r.Context(), name, in.apply, a.who(r)); err != nil {
+	if err := s.relay.Change(r.Context(), name, in.Apply, UserOf(r)); err != nil {
 		return nil, err
 	}
-	return a.named(name)
+	return s.named(name)
 }
 
 // named is one webhook as it is now.
-func (a *api) named(name string) (webhookView, error) {
-	w, ok := a.relay.Webhook(name)
+func (s *server) named(name string) (Webhook, error) {
+	w, ok := s.relay.Webhook(name)
 	if !ok {
-		return webhookView{}, event.NewProblem(http.StatusNotFound, fmt.Sprintf("There is no webhook named %q.", name))
+		return Webhook{}, event.NewProblem(http.StatusNotFound, fmt.Sprintf("There is no webhook named %q.", name))
 	}
 	return viewWebhook(w), nil
 }
 
-func (a *api) deleteWebhook(r *http.Request) (any, error) {
+func (s *server) deleteWebhook(r *http.Request) (any, error) {
 	name := r.PathValue("name")
-	ended, err := a.relay.Delete(r.Context(), name, a.who(r))
+	ended, err := s.relay.Delete(r.Context(), name, UserOf(r))
 	if err != nil {
 		return nil, err
 	}
@@ -224,24 +225,24 @@ func (a *api) deleteWebhook(r *http.Request) (any, error) {
 	}{name, ended}, nil
 }
 
-func (a *api) enableWebhook(r *http.Request) (any, error) {
+func (s *server) enableWebhook(r *http.Request) (any, error) {
 	name := r.PathValue("name")
-	if err := a.relay.Enable(r.Context(), name, a.who(r)); err != nil {
+	if err := s.relay.Enable(r.Context(), name, UserOf(r)); err != nil {
 		return nil, err
 	}
-	return a.named(name)
+	return s.named(name)
 }
 
-func (a *api) disableWebhook(r *http.Request) (any, error) {
+func (s *server) disableWebhook(r *http.Request) (any, error) {
 	name := r.PathValue("name")
-	if err := a.relay.Disable(r.Context(), name, a.who(r)); err != nil {
+	if err := s.relay.Disable(r.Context(), name, UserOf(r)); err != nil {
 		return nil, err
 	}
-	return a.named(name)
+	return s.named(name)
 }
 
-// testView is what came of a test send.
-type testView struct {
+// TestResult is what came of a test send.
+type TestResult struct {
 	OK              bool              `json:"ok"`
 	Status          int               `json:"status"` // 0 where no answer came
 	DurationMS      float64           `json:"duration_ms"`
@@ -252,26 +253,26 @@ type testView struct {
 	RequestHeaders  map[string]string `json:"request_headers"`
 }
 
-func (a *api) testWebhook(r *http.Request) (any, error) {
-	result, err := a.relay.Test(r.Context(), r.PathValue("name"))
+func (s *server) testWebhook(r *http.Request) (any, error) {
+	result, err := s.relay.Test(r.Context(), r.PathValue("name"))
 	if err != nil {
 		return nil, err
 	}
 	at := viewAttempt(result.Attempt)
-	return testView{
+	return TestResult{
 		OK: result.OK, Status: at.Status, DurationMS: at.DurationMS, Error: at.Error, ErrorClass: at.ErrorClass,
 		ResponseBody: at.ResponseBody, ResponseHeaders: at.ResponseHeaders, RequestHeaders: at.RequestHeaders,
 	}, nil
 }
 
-// rotation says with which secret to go on.
-type rotation struct {
+// Rotation says with which secret to go on.
+type Rotation struct {
 	Secret  string `json:"secret"`
 	Overlap string `json:"overlap"`
 }
 
-func (a *api) rotateSecret(r *http.Request) (any, error) {
-	var in rotation
+func (s *server) rotateSecret(r *http.Request) (any, error) {
+	var in Rotation
 	if err := decode(r, &in); err != nil {
 		return nil, err
 	}
@@ -279,28 +280,28 @@ func (a *api) rotateSecret(r *http.Request) (any, error) {
 	if in.Overlap != "" {
 		var err error
 		if overlap, err = relay.ParseDuration(in.Overlap); err != nil || overlap < 0 {
-			return nil, unprocessable("/overlap", errors.New("is no duration such as 24h"))
+			return nil, Unprocessable("/overlap", errors.New("is no duration such as 24h"))
 		}
 	}
 	name := r.PathValue("name")
-	secret, err := a.relay.Rotate(r.Context(), name, in.Secret, overlap, a.who(r))
+	secret, err := s.relay.Rotate(r.Context(), name, in.Secret, overlap, UserOf(r))
 	if err != nil {
 		return nil, err
 	}
-	v, err := a.named(name)
+	v, err := s.named(name)
 	if err != nil {
 		return nil, err
 	}
 	if in.Secret != "" {
 		secret = "" // its owner knows it
 	}
-	return withSecret{v, secret}, nil
+	return WebhookWithSecret{v, secret}, nil
 }
 
-// recovery says what to deliver: what failed, what was missed, or what waits on
+// Recovery says what to deliver: what failed, what was missed, or what waits on
 // a rung. Without a state it is what failed, and with a time also what was missed
 // since.
-type recovery struct {
+type Recovery struct {
 	State  string    `json:"state"`
 	Since  time.Time `json:"since"`
 	Until  time.Time `json:"until"`
@@ -309,32 +310,32 @@ type recovery struct {
 
 // What can be sent again besides what failed.
 const (
-	stateMissed  = "missed"
-	stateWaiting = "waiting"
+	StateMissed  = "missed"
+	StateWaiting = "waiting"
 )
 
-func (a *api) recoverWebhook(r *http.Request) (any, error) {
-	var in recovery
+func (s *server) recoverWebhook(r *http.Request) (any, error) {
+	var in Recovery
 	if err := decode(r, &in); err != nil {
 		return nil, err
 	}
 	what := relay.Recovery{Since: in.Since, Until: in.Until, DryRun: in.DryRun}
 	switch in.State {
-	case stateFailed:
+	case StateFailed:
 		what.Failed = true
-	case stateMissed:
+	case StateMissed:
 		what.Missed = true
-	case stateWaiting:
+	case StateWaiting:
 		what.Waiting = true
 	case "":
 		what.Failed, what.Missed = true, !in.Since.IsZero()
 	default:
-		return nil, unprocessable("/state", fmt.Errorf("%q is none of failed, missed and waiting", in.State))
+		return nil, Unprocessable("/state", fmt.Errorf("%q is none of failed, missed and waiting", in.State))
 	}
 	if what.Missed && what.Since.IsZero() {
-		return nil, unprocessable("/since", errors.New("is needed, to say from when on events were missed"))
+		return nil, Unprocessable("/since", errors.New("is needed, to say from when on events were missed"))
 	}
-	count, err := a.relay.Recover(r.Context(), r.PathValue("name"), what, a.who(r))
+	count, err := s.relay.Recover(r.Context(), r.PathValue("name"), what, UserOf(r))
 	if err != nil {
 		return nil, err
 	}
@@ -343,23 +344,23 @@ func (a *api) recoverWebhook(r *http.Request) (any, error) {
 	}{count}, nil
 }
 
-func (a *api) redeliver(r *http.Request) (any, error) {
+func (s *server) redeliver(r *http.Request) (any, error) {
 	id, err := queue.ParseDeliveryID(r.PathValue("id"))
 	if err != nil {
 		return nil, err
 	}
-	if err := a.relay.Redeliver(r.Context(), id, a.who(r)); err != nil {
+	if err := s.relay.Redeliver(r.Context(), id, UserOf(r)); err != nil {
 		return nil, err
 	}
-	d, err := a.queue.Delivery(r.Context(), id)
+	d, err := s.queue.Delivery(r.Context(), id)
 	if err != nil {
 		return nil, err
 	}
-	return a.viewWithAttempts(r, d, a.names())
+	return s.viewWithAttempts(r, d, s.names())
 }
 
-// activityView is one line of the activity log.
-type activityView struct {
+// Activity is one line of the activity log.
+type Activity struct {
 	ID      string    `json:"id"`
 	At      time.Time `json:"at"`
 	What    string    `json:"what"`
@@ -368,19 +369,19 @@ type activityView struct {
 	Detail  string    `json:"detail,omitempty"`
 }
 
-func (a *api) activity(r *http.Request) (any, error) {
+func (s *server) activity(r *http.Request) (any, error) {
 	p := parameters{values: r.URL.Query()}
 	limit, cursor := p.limit(maxEvents), p.text("cursor")
 	if err := p.err(); err != nil {
 		return nil, err
 	}
-	found, err := a.relay.Activities(r.Context(), limit, cursor)
+	found, err := s.relay.Activities(r.Context(), limit, cursor)
 	if err != nil {
-		return nil, cursorProblem(err, cursor)
+		return nil, CursorProblem(err, cursor)
 	}
-	page := list[activityView]{Items: make([]activityView, len(found.Items)), Next: found.Next}
+	page := Page[Activity]{Items: make([]Activity, len(found.Items)), Next: found.Next}
 	for i, l := range found.Items {
-		page.Items[i] = activityView{l.ID, moment(l.At), l.What, l.Who, l.Webhook, l.Detail}
+		page.Items[i] = Activity{l.ID, moment(l.At), l.What, l.Who, l.Webhook, l.Detail}
 	}
 	return page, nil
 }

@@ -1,4 +1,4 @@
-package console_test
+package api_test
 
 import (
 	"context"
@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/userhero/relay/console"
+	"github.com/userhero/relay/console/api"
 	"github.com/userhero/relay/event"
 	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/queue/memqueue"
@@ -46,8 +46,8 @@ func newManaged(t *testing.T) *managed {
 			t.Error(err)
 		}
 	})
-	who := func(*http.Request) string { return "ada" }
-	return &managed{t, r, checked(t, console.NewAPI(console.Options{Relay: r, Who: who}))}
+	served := checked(t, api.New(api.Options{Relay: r}))
+	return &managed{t, r, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { served.ServeHTTP(w, api.WithUser(r, "ada")) })}
 }
 
 // do sends a request and checks the status; it returns the answer and its text.

@@ -1,4 +1,4 @@
-package console_test
+package api_test
 
 import (
 	"bytes"
@@ -10,7 +10,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/userhero/relay/console"
+	"github.com/userhero/relay/console/api"
 	"github.com/userhero/relay/queue/memqueue"
 	"github.com/userhero/relay/relay"
 )
@@ -44,7 +44,7 @@ func FuzzAPI(f *testing.F) {
 	if _, err := r.Attach(relay.Config{Webhooks: []relay.WebhookConfig{{Name: "file", URL: "https://r.example/", Disabled: true}}}); err != nil {
 		f.Fatal(err)
 	}
-	api := console.NewAPI(console.Options{Relay: r})
+	api := api.New(api.Options{Relay: r})
 	documented := []int{200, 201, 204, 301, 307, 400, 403, 404, 405, 409, 413, 415, 422, 503}
 	f.Fuzz(func(t *testing.T, method, path, query, contentType, body string) {
 		// What sends something or never ends is not for here.

@@ -1,4 +1,4 @@
-package console
+package api
 
 import (
 	"errors"
@@ -12,10 +12,10 @@ import (
 // errMasked refuses a URL whose secret part is not known.
 var errMasked = fmt.Errorf("has %s where a part was hidden, and no such part is stored; write it whole", redact.Hidden)
 
-// unmask puts the hidden parts of the stored URL back where the given one, which
+// UnmaskURL puts the hidden parts of the stored URL back where the given one, which
 // somebody edited as it was shown, still has redact.Hidden in their place: the
 // query, and on hosts whose path is the secret, the path.
-func unmask(given, stored string) (string, error) {
+func UnmaskURL(given, stored string) (string, error) {
 	if !strings.Contains(given, redact.Hidden) {
 		return given, nil
 	}

@@ -1,4 +1,4 @@
-package console
+package api
 
 import (
 	"bytes"
@@ -28,8 +28,8 @@ const (
 	maxStreams = 64
 )
 
-// acceptedView is what the stream says of an event that was accepted.
-type acceptedView struct {
+// StreamedAccepted is what the stream says of an event that was accepted.
+type StreamedAccepted struct {
 	At         time.Time `json:"at"`
 	EventID    string    `json:"event_id"`
 	Type       string    `json:"type"`
@@ -38,8 +38,8 @@ type acceptedView struct {
 	Deliveries int       `json:"deliveries"`
 }
 
-// attemptedView is what the stream says of an attempt that ended.
-type attemptedView struct {
+// StreamedAttempt is what the stream says of an attempt that ended.
+type StreamedAttempt struct {
 	At            time.Time `json:"at"` // of its end
 	DeliveryID    string    `json:"delivery_id"`
 	EventID       string    `json:"event_id"`
@@ -56,8 +56,8 @@ type attemptedView struct {
 	NextAttemptAt time.Time `json:"next_attempt_at,omitzero"`
 }
 
-// stateView is what the stream says of a webhook whose state is another.
-type stateView struct {
+// StreamedState is what the stream says of a webhook whose state is another.
+type StreamedState struct {
 	At      time.Time `json:"at"`
 	Webhook string    `json:"webhook"`
 	From    string    `json:"from"`
@@ -65,9 +65,9 @@ type stateView struct {
 	Reason  string    `json:"reason,omitempty"`
 }
 
-// noticedView is what the stream says of a new line of the activity log, which
+// StreamedActivity is what the stream says of a new line of the activity log, which
 // has it with its id.
-type noticedView struct {
+type StreamedActivity struct {
 	At      time.Time `json:"at"`
 	What    string    `json:"what"`
 	Who     string    `json:"who"`
@@ -75,9 +75,9 @@ type noticedView struct {
 	Detail  string    `json:"detail,omitempty"`
 }
 
-// lostView says that the stream has a gap. Whoever shows lists reads them
+// StreamedLost says that the stream has a gap. Whoever shows lists reads them
 // again.
-type lostView struct {
+type StreamedLost struct {
 	// Count is how many were lost; absent where nobody counted.
 	Count int `json:"count,omitempty"`
 	// Since is the id after which the gap begins, where the client named it.
@@ -89,14 +89,14 @@ type lostView struct {
 // back with a Last-Event-ID is told of a gap, whose events are in the lists.
 //
 // It ends with the request, with the relay, and when Options.Ending says so.
-func (a *api) stream(w http.ResponseWriter, r *http.Request) {
-	if a.streams.Add(1) > maxStreams {
-		a.streams.Add(-1)
+func (s *server) stream(w http.ResponseWriter, r *http.Request) {
+	if s.streams.Add(1) > maxStreams {
+		s.streams.Add(-1)
 		w.Header().Set("Retry-After", "10")
-		a.fail(w, r, event.NewProblem(http.StatusServiceUnavailable, fmt.Sprintf("There are %d streams already. Close one, or try again later.", maxStreams)))
+		s.fail(w, r, event.NewProblem(http.StatusServiceUnavailable, fmt.Sprintf("There are %d streams already. Close one, or try again later.", maxStreams)))
 		return
 	}
-	defer a.streams.Add(-1)
+	defer s.streams.Add(-1)
 	h := w.Header()
 	h.Set("Content-Type", "text/event-stream")
 	h.Set("Cache-Control", "no-store")
@@ -106,13 +106,13 @@ func (a *api) stream(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	out := http.NewResponseController(w)
-	sub := a.relay.Subscribe()
+	sub := s.relay.Subscribe()
 	defer sub.Close()
 	b := bytes.NewBufferString("retry: 2000\n: the relay is heard\n\n")
 	if last := r.Header.Get("Last-Event-ID"); last != "" {
-		writeStreamed(b, "", "lost", lostView{Since: last})
+		writeStreamed(b, "", "lost", StreamedLost{Since: last})
 	}
-	heartbeat := time.NewTicker(a.heartbeat)
+	heartbeat := time.NewTicker(s.heartbeat)
 	defer heartbeat.Stop()
 	ending := time.NewTicker(endingPoll)
 	defer ending.Stop()
@@ -132,7 +132,7 @@ func (a *api) stream(w http.ResponseWriter, r *http.Request) {
 		case <-sub.Done():
 			return
 		case <-ending.C:
-			if a.ending() {
+			if s.ending() {
 				return
 			}
 			continue
@@ -149,23 +149,23 @@ func (a *api) stream(w http.ResponseWriter, r *http.Request) {
 		}
 		happened, lost := sub.Take()
 		if lost > 0 {
-			writeStreamed(b, "", "lost", lostView{Count: lost})
+			writeStreamed(b, "", "lost", StreamedLost{Count: lost})
 		}
 		for i := range happened {
-			a.writeHappening(b, &happened[i])
+			s.writeHappening(b, &happened[i])
 		}
 	}
 }
 
-func (a *api) writeHappening(b *bytes.Buffer, h *relay.Happening) {
+func (s *server) writeHappening(b *bytes.Buffer, h *relay.Happening) {
 	at := moment(h.At)
 	var data any
 	switch h.Kind {
 	case relay.HappenedAccepted:
-		data = acceptedView{At: at, EventID: h.Event.String(), Type: h.Type,
+		data = StreamedAccepted{At: at, EventID: h.Event.String(), Type: h.Type,
 			FeedbackID: h.Feedback.ID, ProjectID: h.Feedback.Project, Deliveries: h.Deliveries}
 	case relay.HappenedAttempt:
-		v := attemptedView{
+		v := StreamedAttempt{
 			At: at, DeliveryID: h.Delivery.String(), EventID: h.Event.String(), Type: h.Type,
 			FeedbackID: h.Feedback.ID, ProjectID: h.Feedback.Project,
 			Webhook: h.Webhook, State: h.State.String(), Number: h.Number, DurationMS: milliseconds(h.Duration),
@@ -176,14 +176,14 @@ func (a *api) writeHappening(b *bytes.Buffer, h *relay.Happening) {
 		}
 		data = v
 	case relay.HappenedState:
-		data = stateView{At: at, Webhook: h.Webhook, From: h.From, To: h.To, Reason: h.Reason}
+		data = StreamedState{At: at, Webhook: h.Webhook, From: h.From, To: h.To, Reason: h.Reason}
 	case relay.HappenedActivity:
-		data = noticedView{At: at, What: h.What, Who: h.Who, Webhook: h.Webhook, Detail: h.Detail}
+		data = StreamedActivity{At: at, What: h.What, Who: h.Who, Webhook: h.Webhook, Detail: h.Detail}
 	default:
 		return
 	}
 	// Ids tell runs of the relay apart.
-	id := strconv.FormatInt(a.started.UnixMilli(), 36) + "-" + strconv.FormatUint(h.ID, 10)
+	id := strconv.FormatInt(s.started.UnixMilli(), 36) + "-" + strconv.FormatUint(h.ID, 10)
 	writeStreamed(b, id, h.Kind, data)
 }
 

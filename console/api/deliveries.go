@@ -1,4 +1,4 @@
-package console
+package api
 
 import (
 	"fmt"
@@ -10,24 +10,24 @@ import (
 	"github.com/userhero/relay/queue"
 )
 
-// deliveryView is one event on its way to one webhook.
-type deliveryView struct {
-	ID            string        `json:"id"`
-	EventID       string        `json:"event_id"`
-	FeedbackID    string        `json:"feedback_id"`
-	ProjectID     string        `json:"project_id,omitempty"`
-	Type          string        `json:"type"`
-	Webhook       string        `json:"webhook"`
-	State         string        `json:"state"`
-	AttemptsMade  int           `json:"attempts_made"`
-	CreatedAt     time.Time     `json:"created_at"`
-	NextAttemptAt time.Time     `json:"next_attempt_at,omitzero"`
-	EndedAt       time.Time     `json:"ended_at,omitzero"`
-	Attempts      []attemptView `json:"attempts"`
+// Delivery is one event on its way to one webhook.
+type Delivery struct {
+	ID            string    `json:"id"`
+	EventID       string    `json:"event_id"`
+	FeedbackID    string    `json:"feedback_id"`
+	ProjectID     string    `json:"project_id,omitempty"`
+	Type          string    `json:"type"`
+	Webhook       string    `json:"webhook"`
+	State         string    `json:"state"`
+	AttemptsMade  int       `json:"attempts_made"`
+	CreatedAt     time.Time `json:"created_at"`
+	NextAttemptAt time.Time `json:"next_attempt_at,omitzero"`
+	EndedAt       time.Time `json:"ended_at,omitzero"`
+	Attempts      []Attempt `json:"attempts"`
 }
 
-// attemptView is one request and what came back.
-type attemptView struct {
+// Attempt is one request and what came back.
+type Attempt struct {
 	Number          int               `json:"number"`
 	At              time.Time         `json:"at"`
 	DurationMS      float64           `json:"duration_ms"`
@@ -44,25 +44,25 @@ type attemptView struct {
 // The states of a delivery as the API names them. "held" is pending or
 // retrying, for a webhook that takes nothing now.
 const (
-	statePending   = "pending"
-	stateRetrying  = "retrying"
-	stateHeld      = "held"
-	stateDelivered = "delivered"
-	stateFailed    = "failed"
+	StatePending   = "pending"
+	StateRetrying  = "retrying"
+	StateHeld      = "held"
+	StateDelivered = "delivered"
+	StateFailed    = "failed"
 )
 
-// storedStates are the states in the store that may read as the given one.
-func storedStates(state string) []queue.State {
+// StoredStates are the states in the store that may read as the given one.
+func StoredStates(state string) []queue.State {
 	switch state {
-	case statePending:
+	case StatePending:
 		return []queue.State{queue.Pending}
-	case stateRetrying:
+	case StateRetrying:
 		return []queue.State{queue.Retrying}
-	case stateHeld:
+	case StateHeld:
 		return []queue.State{queue.Pending, queue.Retrying}
-	case stateDelivered:
+	case StateDelivered:
 		return []queue.State{queue.Delivered}
-	case stateFailed:
+	case StateFailed:
 		return []queue.State{queue.Failed}
 	}
 	return nil
@@ -73,19 +73,19 @@ func storedStates(state string) []queue.State {
 // and a cursor.
 const maxTurns = 8
 
-func (a *api) deliveries(r *http.Request) (any, error) {
+func (s *server) deliveries(r *http.Request) (any, error) {
 	p := parameters{values: r.URL.Query()}
 	name := p.text("webhook")
-	state := p.oneOf("state", statePending, stateRetrying, stateHeld, stateDelivered, stateFailed)
+	state := p.oneOf("state", StatePending, StateRetrying, StateHeld, StateDelivered, StateFailed)
 	q := queue.DeliveryQuery{
-		States: storedStates(state),
+		States: StoredStates(state),
 		Since:  p.time("since"),
 		Until:  p.time("until"),
 		Limit:  p.limit(maxDeliveries),
 		Cursor: p.text("cursor"),
 	}
 	if name != "" {
-		w, ok := a.relay.Webhook(name)
+		w, ok := s.relay.Webhook(name)
 		if !ok {
 			p.bad("webhook", fmt.Sprintf("there is no webhook named %q", name))
 		}
@@ -94,18 +94,18 @@ func (a *api) deliveries(r *http.Request) (any, error) {
 	if err := p.err(); err != nil {
 		return nil, err
 	}
-	names := a.names()
-	page := list[deliveryView]{Items: []deliveryView{}}
+	names := s.names()
+	page := Page[Delivery]{Items: []Delivery{}}
 	for range maxTurns {
-		found, err := a.queue.Deliveries(r.Context(), q)
+		found, err := s.queue.Deliveries(r.Context(), q)
 		if err != nil {
-			return nil, cursorProblem(err, q.Cursor)
+			return nil, CursorProblem(err, q.Cursor)
 		}
 		for _, d := range found.Items {
-			if state != "" && a.relay.DeliveryState(d) != state {
+			if state != "" && s.relay.DeliveryState(d) != state {
 				continue
 			}
-			v, err := a.viewWithAttempts(r, d, names)
+			v, err := s.viewWithAttempts(r, d, names)
 			if err != nil {
 				return nil, err
 			}
@@ -120,39 +120,39 @@ func (a *api) deliveries(r *http.Request) (any, error) {
 	return page, nil
 }
 
-func (a *api) delivery(r *http.Request) (any, error) {
+func (s *server) delivery(r *http.Request) (any, error) {
 	id, err := queue.ParseDeliveryID(r.PathValue("id"))
 	if err != nil {
 		return nil, err
 	}
-	d, err := a.queue.Delivery(r.Context(), id)
+	d, err := s.queue.Delivery(r.Context(), id)
 	if err != nil {
 		return nil, err
 	}
-	return a.viewWithAttempts(r, d, a.names())
+	return s.viewWithAttempts(r, d, s.names())
 }
 
-func (a *api) viewWithAttempts(r *http.Request, d queue.Delivery, names names) (deliveryView, error) {
-	v := deliveryView{
+func (s *server) viewWithAttempts(r *http.Request, d queue.Delivery, names names) (Delivery, error) {
+	v := Delivery{
 		ID:           d.ID.String(),
 		EventID:      d.ID.Event.String(),
 		FeedbackID:   d.Feedback.ID,
 		ProjectID:    d.Feedback.Project,
 		Type:         d.Type,
 		Webhook:      names.of(d.ID.Webhook),
-		State:        a.relay.DeliveryState(d),
+		State:        s.relay.DeliveryState(d),
 		AttemptsMade: d.Attempts,
 		CreatedAt:    moment(d.Created),
 		EndedAt:      moment(d.Ended),
-		Attempts:     []attemptView{},
+		Attempts:     []Attempt{},
 	}
-	if v.State == stateRetrying || v.State == statePending {
+	if v.State == StateRetrying || v.State == StatePending {
 		v.NextAttemptAt = moment(d.Due)
 	}
 	if d.Attempts == 0 {
 		return v, nil
 	}
-	attempts, err := a.queue.Attempts(r.Context(), d.ID)
+	attempts, err := s.queue.Attempts(r.Context(), d.ID)
 	if err != nil {
 		return v, fmt.Errorf("reading the attempts of %s: %w", d.ID, err)
 	}
@@ -162,25 +162,25 @@ func (a *api) viewWithAttempts(r *http.Request, d queue.Delivery, names names) (
 	return v, nil
 }
 
-func viewAttempt(at queue.Attempt) attemptView {
-	return attemptView{
+func viewAttempt(at queue.Attempt) Attempt {
+	return Attempt{
 		Number:          at.Number,
 		At:              moment(at.At),
 		DurationMS:      milliseconds(at.Duration),
 		Status:          at.Status,
 		Error:           at.Error,
 		ErrorClass:      at.ErrorClass,
-		RequestHeaders:  fields(at.RequestHeaders),
-		ResponseHeaders: fields(at.ResponseHeaders),
+		RequestHeaders:  HeaderFields(at.RequestHeaders),
+		ResponseHeaders: HeaderFields(at.ResponseHeaders),
 		ResponseBody:    strings.ToValidUTF8(string(at.ResponseBody), "\uFFFD"),
-		TraceID:         traceID(at.TraceID),
+		TraceID:         TraceID(at.TraceID),
 		NextAttemptAt:   moment(at.Next),
 	}
 }
 
-// fields are header fields by name; several of one name read as one, by
+// HeaderFields are header fields by name; several of one name read as one, by
 // RFC 9110 §5.2.
-func fields(headers []queue.Header) map[string]string {
+func HeaderFields(headers []queue.Header) map[string]string {
 	m := make(map[string]string, len(headers))
 	for _, h := range headers {
 		if before, ok := m[h.Name]; ok {
@@ -192,9 +192,9 @@ func fields(headers []queue.Header) map[string]string {
 	return m
 }
 
-// cursorProblem tells a cursor that the store does not know from an error of
+// CursorProblem tells a cursor that the store does not know from an error of
 // the store.
-func cursorProblem(err error, cursor string) error {
+func CursorProblem(err error, cursor string) error {
 	if cursor != "" && isNotFound(err) {
 		return event.NewProblem(http.StatusBadRequest, "The cursor is none that this API gave. Begin again without it.")
 	}

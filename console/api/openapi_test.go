@@ -1,4 +1,4 @@
-package console_test
+package api_test
 
 import (
 	"bytes"
@@ -18,7 +18,7 @@ import (
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
 
-	"github.com/userhero/relay/console"
+	"github.com/userhero/relay/console/api"
 )
 
 // contract is the OpenAPI document with its schemas made strict: what it does
@@ -203,7 +203,7 @@ func TestDocumentHasEveryRoute(t *testing.T) {
 			ids[id] = route
 		}
 	}
-	routes := console.Routes()
+	routes := api.Routes()
 	slices.Sort(routes)
 	slices.Sort(documented)
 	if !slices.Equal(routes, documented) {
@@ -217,7 +217,7 @@ func TestDocumentHasEveryMember(t *testing.T) {
 	t.Parallel()
 	c := newContract(t)
 	requests := []string{"NewWebhook", "Rotation", "Recovery"}
-	for name, typ := range console.Types() {
+	for name, typ := range api.Types() {
 		schema := c.at("components", "schemas", name)
 		var members, always []string
 		for _, f := range reflect.VisibleFields(typ) {
@@ -318,7 +318,7 @@ func TestEveryAnswerIsAsDocumented(t *testing.T) {
 	ask("DELETE", "/webhooks/file", "")
 	ask("DELETE", "/webhooks/w", "")
 	answered["GET /stream"] = true // has tests of its own
-	if all := slices.Sorted(maps.Keys(answered)); !slices.Equal(all, slices.Sorted(slices.Values(console.Routes()))) {
+	if all := slices.Sorted(maps.Keys(answered)); !slices.Equal(all, slices.Sorted(slices.Values(api.Routes()))) {
 		t.Errorf("answered: %q", all)
 	}
 
@@ -336,7 +336,7 @@ func TestStreamIsAsDocumented(t *testing.T) {
 	t.Parallel()
 	c := newContract(t)
 	f := newFixture(t)
-	stream := listen(t.Context(), t, f.served(t, console.Options{})+"/stream", "1-1")
+	stream := listen(t.Context(), t, f.served(t, api.Options{})+"/stream", "1-1")
 	seen := make(map[string]bool)
 	check := func(h heard) {
 		t.Helper()

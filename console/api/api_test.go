@@ -1,4 +1,4 @@
-package console_test
+package api_test
 
 import (
 	"context"
@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/userhero/relay/console"
+	"github.com/userhero/relay/console/api"
 	"github.com/userhero/relay/event"
 	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/queue/memqueue"
@@ -49,7 +49,7 @@ func newFixture(t *testing.T) *fixture {
 			t.Error(err)
 		}
 	})
-	return &fixture{r, checked(t, console.NewAPI(console.Options{Relay: r, Version: "1.2.3", Started: time.Now()}))}
+	return &fixture{r, checked(t, api.New(api.Options{Relay: r, Version: "1.2.3", Started: time.Now()}))}
 }
 
 // get asks the API and reads the answer into an object.

@@ -1,4 +1,4 @@
-package console_test
+package api_test
 
 import (
 	"bufio"
@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/userhero/relay/console"
+	"github.com/userhero/relay/console/api"
 )
 
 // heard is one event of a stream, or a comment.
@@ -95,10 +95,10 @@ func nextOf(t *testing.T, stream <-chan heard, kinds ...string) map[string]heard
 
 // served is the API on a server with a time limit for answers, such as
 // operators set.
-func (f *fixture) served(t *testing.T, o console.Options) string {
+func (f *fixture) served(t *testing.T, o api.Options) string {
 	t.Helper()
 	o.Relay = f.relay
-	server := httptest.NewUnstartedServer(console.NewAPI(o))
+	server := httptest.NewUnstartedServer(api.New(o))
 	server.Config.WriteTimeout = 200 * time.Millisecond
 	server.Start()
 	t.Cleanup(server.Close)
@@ -108,7 +108,7 @@ func (f *fixture) served(t *testing.T, o console.Options) string {
 func TestStreamTellsWhatHappens(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
-	url := f.served(t, console.Options{Heartbeat: 300 * time.Millisecond})
+	url := f.served(t, api.Options{Heartbeat: 300 * time.Millisecond})
 	ctx, cancel := context.WithCancel(t.Context())
 	stream := listen(ctx, t, url+"/stream", "")
 	for beats := 0; beats < 2; { // beyond the server's time limit
@@ -155,12 +155,12 @@ func TestStreamEndsWhenTheServerIsToEnd(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
 	var ending atomic.Bool
-	stream := listen(t.Context(), t, f.served(t, console.Options{Ending: ending.Load})+"/stream", "")
+	stream := listen(t.Context(), t, f.served(t, api.Options{Ending: ending.Load})+"/stream", "")
 	<-stream
 	ending.Store(true)
 	for range stream { // it ends, or the test's time does
 	}
-	stream = listen(t.Context(), t, f.served(t, console.Options{})+"/stream", "")
+	stream = listen(t.Context(), t, f.served(t, api.Options{})+"/stream", "")
 	if err := f.relay.Stop(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -171,7 +171,7 @@ func TestStreamEndsWhenTheServerIsToEnd(t *testing.T) {
 func TestStreamsAreBounded(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
-	url := f.served(t, console.Options{}) + "/stream"
+	url := f.served(t, api.Options{}) + "/stream"
 	for range 64 {
 		listen(t.Context(), t, url, "")
 	}

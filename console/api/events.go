@@ -1,4 +1,4 @@
-package console
+package api
 
 import (
 	"encoding/hex"
@@ -10,8 +10,8 @@ import (
 	"github.com/userhero/relay/queue"
 )
 
-// eventView is an event; lists leave the body and the deliveries out.
-type eventView struct {
+// Event is an event; lists leave the body and the deliveries out.
+type Event struct {
 	ID         string          `json:"id"`
 	Type       string          `json:"type"`
 	FeedbackID string          `json:"feedback_id"`
@@ -20,30 +20,30 @@ type eventView struct {
 	Size       int             `json:"size"` // of the body in bytes
 	TraceID    string          `json:"trace_id,omitempty"`
 	Body       json.RawMessage `json:"body,omitempty"`
-	Deliveries []deliveryView  `json:"deliveries,omitzero"`
+	Deliveries []Delivery      `json:"deliveries,omitzero"`
 }
 
-func viewEvent(e queue.Event) eventView {
-	return eventView{
+func viewEvent(e queue.Event) Event {
+	return Event{
 		ID:         e.ID.String(),
 		Type:       e.Type,
 		FeedbackID: e.Feedback.ID,
 		ProjectID:  e.Feedback.Project,
 		CreatedAt:  moment(e.Created),
 		Size:       len(e.Body),
-		TraceID:    traceID(e.Trace.TraceID),
+		TraceID:    TraceID(e.Trace.TraceID),
 	}
 }
 
-// traceID is the id in hexadecimal, empty where there is none.
-func traceID(id [16]byte) string {
+// TraceID is the id in hexadecimal, empty where there is none.
+func TraceID(id [16]byte) string {
 	if id == ([16]byte{}) {
 		return ""
 	}
 	return hex.EncodeToString(id[:])
 }
 
-func (a *api) events(r *http.Request) (any, error) {
+func (s *server) events(r *http.Request) (any, error) {
 	p := parameters{values: r.URL.Query()}
 	q := queue.EventQuery{
 		Type:       p.oneOf("type", string(event.Created), string(event.Updated)),
@@ -51,43 +51,43 @@ func (a *api) events(r *http.Request) (any, error) {
 		ProjectID:  p.text("project"),
 		Since:      p.time("since"),
 		Until:      p.time("until"),
-		Match:      newSearch(p.text("q")),
+		Match:      NewSearch(p.text("q")),
 		Limit:      p.limit(maxEvents),
 		Cursor:     p.text("cursor"),
 	}
 	if err := p.err(); err != nil {
 		return nil, err
 	}
-	found, err := a.queue.Events(r.Context(), q)
+	found, err := s.queue.Events(r.Context(), q)
 	if err != nil {
-		return nil, cursorProblem(err, q.Cursor)
+		return nil, CursorProblem(err, q.Cursor)
 	}
-	page := list[eventView]{Items: make([]eventView, len(found.Items)), Next: found.Next}
+	page := Page[Event]{Items: make([]Event, len(found.Items)), Next: found.Next}
 	for i, e := range found.Items {
 		page.Items[i] = viewEvent(e)
 	}
 	return page, nil
 }
 
-func (a *api) event(r *http.Request) (any, error) {
+func (s *server) event(r *http.Request) (any, error) {
 	id, err := queue.ParseEventID(r.PathValue("id"))
 	if err != nil {
 		return nil, err
 	}
-	e, err := a.queue.Event(r.Context(), id)
+	e, err := s.queue.Event(r.Context(), id)
 	if err != nil {
 		return nil, err
 	}
-	deliveries, err := a.queue.EventDeliveries(r.Context(), id)
+	deliveries, err := s.queue.EventDeliveries(r.Context(), id)
 	if err != nil {
 		return nil, err
 	}
 	v := viewEvent(e)
 	v.Body = e.Body
-	v.Deliveries = make([]deliveryView, 0, len(deliveries))
-	names := a.names()
+	v.Deliveries = make([]Delivery, 0, len(deliveries))
+	names := s.names()
 	for _, d := range deliveries {
-		dv, err := a.viewWithAttempts(r, d, names)
+		dv, err := s.viewWithAttempts(r, d, names)
 		if err != nil {
 			return nil, err
 		}

@@ -1,4 +1,4 @@
-package console
+package api
 
 import (
 	"bytes"
@@ -11,12 +11,12 @@ import (
 	"golang.org/x/text/unicode/norm"
 )
 
-// newSearch returns a function that reports whether an event's document holds a
+// NewSearch returns a function that reports whether an event's document holds a
 // text, as people read both: JSON's escapes are resolved, white space and line
 // breaks are one space, and case does not count, in any script. The text may be a
 // piece of the document, such as "plan":"pro". Nil finds everything. One goroutine
 // at a time may call the function.
-func newSearch(text string) func(body []byte) bool {
+func NewSearch(text string) func(body []byte) bool {
 	if strings.Contains(text, `":`) {
 		text = string(unescaped([]byte(text))) // as it stands in the document
 	}

@@ -1,4 +1,4 @@
-package console
+package api
 
 import (
 	"bytes"
@@ -14,8 +14,8 @@ import (
 var openAPI []byte
 
 // describe answers with the OpenAPI document, which bears the relay's version.
-func (a *api) describe(*http.Request) (any, error) {
-	version, err := json.Marshal(a.version)
+func (s *server) describe(*http.Request) (any, error) {
+	version, err := json.Marshal(s.version)
 	if err != nil {
 		return nil, err
 	}

@@ -1,4 +1,4 @@
-package console
+package api
 
 import (
 	"encoding/base64"
@@ -13,8 +13,8 @@ import (
 	"github.com/userhero/relay/relay/redact"
 )
 
-// webhookView is a webhook without its secrets.
-type webhookView struct {
+// Webhook is a webhook without its secrets.
+type Webhook struct {
 	Name        string       `json:"name"`
 	URL         string       `json:"url"`
 	Events      []event.Type `json:"events"`
@@ -26,37 +26,37 @@ type webhookView struct {
 	Ordered     bool         `json:"ordered"`
 	// HeaderNames are those of the headers that are sent with each request; their
 	// values may be secrets.
-	HeaderNames  []string   `json:"header_names,omitempty"`
-	HasSecret    bool       `json:"has_secret"`
-	TLS          *tlsView   `json:"tls,omitempty"`
-	Source       string     `json:"source"`
-	State        string     `json:"state"`
-	Parked       bool       `json:"parked,omitempty"`
-	FailingSince time.Time  `json:"failing_since,omitzero"`
-	Reason       string     `json:"reason,omitempty"`
-	LastSuccess  time.Time  `json:"last_success,omitzero"`
-	LastAttempt  time.Time  `json:"last_attempt,omitzero"`
-	HeldUntil    time.Time  `json:"held_until,omitzero"`
-	Counts       countsView `json:"counts"`
+	HeaderNames  []string    `json:"header_names,omitempty"`
+	HasSecret    bool        `json:"has_secret"`
+	TLS          *WebhookTLS `json:"tls,omitempty"`
+	Source       string      `json:"source"`
+	State        string      `json:"state"`
+	Parked       bool        `json:"parked,omitempty"`
+	FailingSince time.Time   `json:"failing_since,omitzero"`
+	Reason       string      `json:"reason,omitempty"`
+	LastSuccess  time.Time   `json:"last_success,omitzero"`
+	LastAttempt  time.Time   `json:"last_attempt,omitzero"`
+	HeldUntil    time.Time   `json:"held_until,omitzero"`
+	Counts       Counts      `json:"counts"`
 	// FilterErrors is absent while the filter has judged every event.
-	FilterErrors *filterErrorsView `json:"filter_errors,omitempty"`
+	FilterErrors *FilterErrors `json:"filter_errors,omitempty"`
 }
 
-// filterErrorsView are the events that a filter could not judge.
-type filterErrorsView struct {
+// FilterErrors are the events that a filter could not judge.
+type FilterErrors struct {
 	Count int64     `json:"count"`
 	Last  string    `json:"last"`
 	At    time.Time `json:"at"`
 }
 
-func viewWebhook(w relay.WebhookStatus) webhookView {
-	v := webhookView{
+func viewWebhook(w relay.WebhookStatus) Webhook {
+	v := Webhook{
 		Name:         w.Name,
-		URL:          shownURL(w.URL),
+		URL:          redact.Marked(w.URL),
 		Events:       w.Events,
 		Filter:       w.Filter,
 		Retry:        make([]string, len(w.Retry)),
-		Timeout:      shownDuration(w.Timeout),
+		Timeout:      FormatDuration(w.Timeout),
 		Concurrency:  w.Concurrency,
 		Rate:         w.Rate.String(),
 		Ordered:      w.Ordered,
@@ -74,36 +74,36 @@ func viewWebhook(w relay.WebhookStatus) webhookView {
 		Counts:       countsOf(w),
 	}
 	if f := w.FilterErrors; f.Count > 0 {
-		v.FilterErrors = &filterErrorsView{Count: f.Count, Last: f.Last, At: moment(f.At)}
+		v.FilterErrors = &FilterErrors{Count: f.Count, Last: f.Last, At: moment(f.At)}
 	}
 	if len(v.Events) == 0 {
 		v.Events = event.Types()
 	}
 	for i, rung := range w.Retry {
-		v.Retry[i] = shownDuration(rung)
+		v.Retry[i] = FormatDuration(rung)
 	}
 	return v
 }
 
-// tlsView names the certificates of a webhook with TLS settings of its own.
-type tlsView struct {
-	ClientCertificate *certificateView  `json:"client_certificate,omitempty"`
-	RootCA            []certificateView `json:"root_ca,omitempty"`
+// WebhookTLS names the certificates of a webhook with TLS settings of its own.
+type WebhookTLS struct {
+	ClientCertificate *Certificate  `json:"client_certificate,omitempty"`
+	RootCA            []Certificate `json:"root_ca,omitempty"`
 }
 
-// certificateView is a certificate by its subject.
-type certificateView struct {
+// Certificate is a certificate by its subject.
+type Certificate struct {
 	Subject  string    `json:"subject"`
 	NotAfter time.Time `json:"not_after"`
 }
 
-func viewTLS(s relay.TLSStatus) *tlsView {
-	var v tlsView
+func viewTLS(s relay.TLSStatus) *WebhookTLS {
+	var v WebhookTLS
 	if c := s.Certificate; !c.Expires.IsZero() {
-		v.ClientCertificate = &certificateView{c.Subject, moment(c.Expires)}
+		v.ClientCertificate = &Certificate{c.Subject, moment(c.Expires)}
 	}
 	for _, c := range s.CA {
-		v.RootCA = append(v.RootCA, certificateView{c.Subject, moment(c.Expires)})
+		v.RootCA = append(v.RootCA, Certificate{c.Subject, moment(c.Expires)})
 	}
 	if v.ClientCertificate == nil && v.RootCA == nil {
 		return nil
@@ -111,8 +111,8 @@ func viewTLS(s relay.TLSStatus) *tlsView {
 	return &v
 }
 
-// shownDuration is a duration as people write it: 5m, not 5m0s.
-func shownDuration(d time.Duration) string {
+// FormatDuration is a duration as people write it: 5m, not 5m0s.
+func FormatDuration(d time.Duration) string {
 	s := d.String()
 	if strings.HasSuffix(s, "m0s") {
 		s = strings.TrimSuffix(s, "0s")
@@ -123,12 +123,9 @@ func shownDuration(d time.Duration) string {
 	return s
 }
 
-// shownURL is a webhook's URL as the console and the API show it.
-func shownURL(raw string) string { return redact.Marked(raw) }
-
 // webhooks lists by name. A cursor is the last name of the page before, so that
 // webhooks may come and go between two pages.
-func (a *api) webhooks(r *http.Request) (any, error) {
+func (s *server) webhooks(r *http.Request) (any, error) {
 	p := parameters{values: r.URL.Query()}
 	limit := p.limitOr(maxWebhooks, maxWebhooks)
 	after, err := base64.RawURLEncoding.DecodeString(p.text("cursor"))
@@ -138,8 +135,8 @@ func (a *api) webhooks(r *http.Request) (any, error) {
 	if err := p.err(); err != nil {
 		return nil, err
 	}
-	page := list[webhookView]{Items: []webhookView{}}
-	for _, w := range a.relay.Webhooks() {
+	page := Page[Webhook]{Items: []Webhook{}}
+	for _, w := range s.relay.Webhooks() {
 		if w.Name <= string(after) {
 			continue
 		}
@@ -152,15 +149,15 @@ func (a *api) webhooks(r *http.Request) (any, error) {
 	return page, nil
 }
 
-func (a *api) webhook(r *http.Request) (any, error) { return a.named(r.PathValue("name")) }
+func (s *server) webhook(r *http.Request) (any, error) { return s.named(r.PathValue("name")) }
 
 // names are the webhooks' names by id. A webhook that has been deleted is shown
 // by its number.
 type names map[queue.WebhookID]string
 
-func (a *api) names() names {
+func (s *server) names() names {
 	n := make(names)
-	for _, w := range a.relay.Webhooks() {
+	for _, w := range s.relay.Webhooks() {
 		n[w.ID] = w.Name
 	}
 	return n
@@ -170,5 +167,8 @@ func (n names) of(id queue.WebhookID) string {
 	if name, ok := n[id]; ok {
 		return name
 	}
-	return fmt.Sprintf("deleted-%d", id)
+	return DeletedName(id)
 }
+
+// DeletedName stands for the name of a webhook that has been deleted.
+func DeletedName(id queue.WebhookID) string { return fmt.Sprintf("deleted-%d", id) }

@@ -1,11 +1,12 @@
-// Package console shows what the relay does and has done, and lets people manage
-// its webhooks, as a JSON API.
+// Package api is the JSON API of the relay: it shows what the relay does and has
+// done, and changes webhooks. Its types are those that console pages, commands and
+// the OpenAPI document share.
 //
-// It promises that reading costs the relay little (counters, and pages of
-// bounded size by cursor), that no secret is in an answer, and that every error
-// is a problem in the format of RFC 9457. It knows nothing of who may ask: it
-// is mounted where that has been decided.
-package console
+// It promises that a read costs the relay little (counters, and pages of bounded
+// size by cursor), that no answer holds a secret, and that every error is a problem
+// in the format of RFC 9457. It does not know who may ask: it is mounted where that
+// has been decided. Its tests hold every answer against openapi.json.
+package api
 
 import (
 	"bytes"
@@ -34,9 +35,6 @@ type Options struct {
 	Version string
 	// Started is when the relay began its work.
 	Started time.Time
-	// Who names the one who sent a request, for the activity log. Default: as
-	// WithUser said, or "admin".
-	Who func(*http.Request) string
 	// Ending is asked a few times a second while a stream is open; true ends it.
 	// Whoever serves requests says so when the server is about to wait for them.
 	// Default: never.
@@ -47,59 +45,52 @@ type Options struct {
 	Logger *slog.Logger
 }
 
-// api holds the options; all state it has of its own is how many listen.
-type api struct {
+// server holds the options; all state it has of its own is how many listen.
+type server struct {
 	relay     *relay.Relay
 	queue     queue.Queue
 	version   string
 	started   time.Time
-	who       func(*http.Request) string
 	ending    func() bool
 	heartbeat time.Duration
 	log       *slog.Logger
 	streams   atomic.Int64
 }
 
-// NewAPI returns the API. Its paths are relative: mount it with
-// http.StripPrefix.
-func NewAPI(o Options) http.Handler { return newAPI(o).handler() }
-
-func newAPI(o Options) *api {
-	a := &api{
+// New returns the API. Its paths are relative: mount it with http.StripPrefix.
+func New(o Options) http.Handler {
+	s := &server{
 		relay: o.Relay, queue: o.Relay.Queue(), version: o.Version, started: o.Started,
-		who: o.Who, ending: o.Ending, heartbeat: o.Heartbeat, log: o.Logger,
+		ending: o.Ending, heartbeat: o.Heartbeat, log: o.Logger,
 	}
-	if a.ending == nil {
-		a.ending = func() bool { return false }
+	if s.ending == nil {
+		s.ending = func() bool { return false }
 	}
-	if a.heartbeat <= 0 {
-		a.heartbeat = defaultHeartbeat
+	if s.heartbeat <= 0 {
+		s.heartbeat = defaultHeartbeat
 	}
-	if a.who == nil {
-		a.who = userOf
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
 	}
-	if a.log == nil {
-		a.log = slog.New(slog.DiscardHandler)
-	}
-	return a
+	return s.handler()
 }
 
-func (a *api) handler() http.Handler {
+func (s *server) handler() http.Handler {
 	mux := http.NewServeMux()
 	allow := make(map[string][]string)
-	for _, r := range a.routes() {
+	for _, r := range s.routes() {
 		mux.Handle(r.method+" "+r.path, r.handler)
 		allow[r.path] = append(allow[r.path], r.method)
 	}
 	for path, methods := range allow {
-		mux.Handle(path, a.methodNotAllowed(methods))
+		mux.Handle(path, s.methodNotAllowed(methods))
 	}
-	mux.HandleFunc("/", a.unknownPath)
+	mux.HandleFunc("/", s.unknownPath)
 	// A page of another origin must not act in the name of who is logged in
 	// here. What is no browser sends neither of the fields this looks at.
 	protection := http.NewCrossOriginProtection()
 	protection.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		a.fail(w, r, event.NewProblem(http.StatusForbidden, "Requests of another origin may not change anything."))
+		s.fail(w, r, event.NewProblem(http.StatusForbidden, "Requests of another origin may not change anything."))
 	}))
 	return protection.Handler(mux)
 }
@@ -110,28 +101,28 @@ type route struct {
 	handler      http.Handler
 }
 
-func (a *api) routes() []route {
+func (s *server) routes() []route {
 	return []route{
-		{"GET", "/status", a.answer(a.status)},
-		{"GET", "/healthz", a.answer(a.health)},
-		{"GET", "/openapi.json", a.answer(a.describe)},
-		{"GET", "/webhooks", a.answer(a.webhooks)},
-		{"POST", "/webhooks", a.answer(a.addWebhook)},
-		{"GET", "/webhooks/{name}", a.answer(a.webhook)},
-		{"PATCH", "/webhooks/{name}", a.answer(a.changeWebhook)},
-		{"DELETE", "/webhooks/{name}", a.answer(a.deleteWebhook)},
-		{"POST", "/webhooks/{name}/enable", a.answer(a.enableWebhook)},
-		{"POST", "/webhooks/{name}/disable", a.answer(a.disableWebhook)},
-		{"POST", "/webhooks/{name}/test", a.answer(a.testWebhook)},
-		{"POST", "/webhooks/{name}/rotate", a.answer(a.rotateSecret)},
-		{"POST", "/webhooks/{name}/redeliver", a.answer(a.recoverWebhook)},
-		{"GET", "/deliveries", a.answer(a.deliveries)},
-		{"GET", "/deliveries/{id}", a.answer(a.delivery)},
-		{"POST", "/deliveries/{id}/redeliver", a.answer(a.redeliver)},
-		{"GET", "/events", a.answer(a.events)},
-		{"GET", "/events/{id}", a.answer(a.event)},
-		{"GET", "/activity", a.answer(a.activity)},
-		{"GET", "/stream", http.HandlerFunc(a.stream)},
+		{"GET", "/status", s.answer(s.status)},
+		{"GET", "/healthz", s.answer(s.health)},
+		{"GET", "/openapi.json", s.answer(s.describe)},
+		{"GET", "/webhooks", s.answer(s.webhooks)},
+		{"POST", "/webhooks", s.answer(s.addWebhook)},
+		{"GET", "/webhooks/{name}", s.answer(s.webhook)},
+		{"PATCH", "/webhooks/{name}", s.answer(s.changeWebhook)},
+		{"DELETE", "/webhooks/{name}", s.answer(s.deleteWebhook)},
+		{"POST", "/webhooks/{name}/enable", s.answer(s.enableWebhook)},
+		{"POST", "/webhooks/{name}/disable", s.answer(s.disableWebhook)},
+		{"POST", "/webhooks/{name}/test", s.answer(s.testWebhook)},
+		{"POST", "/webhooks/{name}/rotate", s.answer(s.rotateSecret)},
+		{"POST", "/webhooks/{name}/redeliver", s.answer(s.recoverWebhook)},
+		{"GET", "/deliveries", s.answer(s.deliveries)},
+		{"GET", "/deliveries/{id}", s.answer(s.delivery)},
+		{"POST", "/deliveries/{id}/redeliver", s.answer(s.redeliver)},
+		{"GET", "/events", s.answer(s.events)},
+		{"GET", "/events/{id}", s.answer(s.event)},
+		{"GET", "/activity", s.answer(s.activity)},
+		{"GET", "/stream", http.HandlerFunc(s.stream)},
 	}
 }
 
@@ -140,30 +131,30 @@ type created struct{ value any }
 
 // answer writes what a request is answered with: the value, or the error as a
 // problem.
-func (a *api) answer(do func(*http.Request) (any, error)) http.Handler {
+func (s *server) answer(do func(*http.Request) (any, error)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		value, err := do(r)
 		if err != nil {
-			a.fail(w, r, err)
+			s.fail(w, r, err)
 			return
 		}
 		status := http.StatusOK
 		if c, ok := value.(created); ok {
 			status, value = http.StatusCreated, c.value
 		}
-		a.write(w, r, status, "application/json", value)
+		s.write(w, r, status, "application/json", value)
 	})
 }
 
 // fail answers with a problem.
-func (a *api) fail(w http.ResponseWriter, r *http.Request, err error) {
-	problem := a.problem(r, err)
-	a.write(w, r, problem.Status, "application/problem+json", problem)
+func (s *server) fail(w http.ResponseWriter, r *http.Request, err error) {
+	problem := Problem(r, err, s.log)
+	s.write(w, r, problem.Status, "application/problem+json", problem)
 }
 
-// problem is what a client is told about an error. What is not the client's
+// Problem is what a client is told about an error. What is not the client's
 // doing is logged, and told without its insides.
-func (a *api) problem(r *http.Request, err error) (problem *event.Problem) {
+func Problem(r *http.Request, err error, log *slog.Logger) (problem *event.Problem) {
 	switch {
 	case errors.As(err, &problem):
 	case errors.Is(err, queue.ErrNotFound):
@@ -179,19 +170,19 @@ func (a *api) problem(r *http.Request, err error) (problem *event.Problem) {
 	case errors.Is(err, queue.ErrClosed):
 		problem = event.NewProblem(http.StatusServiceUnavailable, "The relay is starting or stopping. Try again.")
 	default:
-		a.log.Error("answering the API", "path", r.URL.Path, "error", err)
+		log.Error("answering the API", "path", r.URL.Path, "error", err)
 		problem = event.NewProblem(http.StatusInternalServerError, "The log has the reason.")
 	}
 	return problem
 }
 
 // write sends a value as JSON.
-func (a *api) write(w http.ResponseWriter, r *http.Request, status int, contentType string, value any) {
+func (s *server) write(w http.ResponseWriter, r *http.Request, status int, contentType string, value any) {
 	var body bytes.Buffer
 	encoder := json.NewEncoder(&body)
 	encoder.SetEscapeHTML(false) // an event's body is shown byte for byte
 	if err := encoder.Encode(value); err != nil {
-		a.log.Error("encoding an API answer", "path", r.URL.Path, "error", err)
+		s.log.Error("encoding an API answer", "path", r.URL.Path, "error", err)
 		http.Error(w, http.StatusText(http.StatusInternalServerError), http.StatusInternalServerError)
 		return
 	}
@@ -203,7 +194,7 @@ func (a *api) write(w http.ResponseWriter, r *http.Request, status int, contentT
 	_, _ = w.Write(body.Bytes()) // the client may have gone
 }
 
-func (a *api) methodNotAllowed(methods []string) http.Handler {
+func (s *server) methodNotAllowed(methods []string) http.Handler {
 	if slices.Contains(methods, "GET") {
 		methods = append(methods, "HEAD")
 	}
@@ -211,16 +202,16 @@ func (a *api) methodNotAllowed(methods []string) http.Handler {
 	allow := strings.Join(methods, ", ")
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Allow", allow)
-		a.fail(w, r, event.NewProblem(http.StatusMethodNotAllowed, "This resource takes "+allow+"."))
+		s.fail(w, r, event.NewProblem(http.StatusMethodNotAllowed, "This resource takes "+allow+"."))
 	})
 }
 
-func (a *api) unknownPath(w http.ResponseWriter, r *http.Request) {
-	a.fail(w, r, event.NewProblem(http.StatusNotFound, "There is /openapi.json, which describes /status, /healthz, /webhooks, /deliveries, /events, /activity and /stream."))
+func (s *server) unknownPath(w http.ResponseWriter, r *http.Request) {
+	s.fail(w, r, event.NewProblem(http.StatusNotFound, "There is /openapi.json, which describes /status, /healthz, /webhooks, /deliveries, /events, /activity and /stream."))
 }
 
-// list is one page of a list.
-type list[T any] struct {
+// Page is one page of a list.
+type Page[T any] struct {
 	Items []T    `json:"items"`
 	Next  string `json:"next,omitempty"`
 }

@@ -1,4 +1,4 @@
-package console
+package api
 
 import (
 	"encoding/json"
@@ -44,7 +44,7 @@ func TestSearchFindsWhatPeopleSee(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		matches := newSearch(c.text)
+		matches := NewSearch(c.text)
 		if got := matches == nil || matches(body); got != c.found {
 			t.Errorf("%q in %s: %v", c.text, body, got)
 		}
@@ -65,7 +65,7 @@ func BenchmarkSearch(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			matches := newSearch("nowhere to be found")
+			matches := NewSearch("nowhere to be found")
 			for b.Loop() {
 				matches(body)
 			}
