@@ -20,6 +20,7 @@ type batch struct {
 	txn                     *badger.Txn
 	now                     time.Time
 	touched                 map[uint64]touched   // B records to write
+	stored                  map[uint64]int       // sizes of B records before the batch
 	hooks                   map[*hook]laneChange // webhooks whose lane record is to be written
 	deleted                 map[*hook]struct{}   // webhooks that are removed
 	fresh                   []freshEvent         // to tell lanes of
@@ -61,6 +62,7 @@ func (b *batch) begin(c *committer) {
 	b.c, b.s, b.now, b.stateOf = c, c.s, c.s.clock.now(), c.state
 	b.txn = c.s.db.NewTransaction(true)
 	b.touched, b.hooks, b.deleted, b.retired = emptied(b.touched), emptied(b.hooks), emptied(b.deleted), emptied(b.retired)
+	b.stored = emptied(b.stored)
 	clear(b.fresh)
 	clear(b.effects)
 	b.fresh, b.settled, b.moving, b.effects = b.fresh[:0], b.settled[:0], b.moving[:0], b.effects[:0]
@@ -133,9 +135,7 @@ func (b *batch) takes(op operation) bool {
 // once, counters, cursors, the time.
 func (b *batch) finish() error {
 	for seq, t := range b.touched {
-		if seq <= b.c.state.seq {
-			b.stateOf.dead += int64(t.size) + entryOverhead // the record before
-		}
+		b.grow(t.size - b.stored[seq])
 		key := b.key(prefixDeliveries, seq)
 		if err := b.set(key, t.ds.encode(key, b.record(t.size))); err != nil {
 			return err
@@ -144,7 +144,6 @@ func (b *batch) finish() error {
 	for h, c := range b.hooks {
 		key := laneKey(h.id)
 		rec := encodeLane(key, c.counts, h.storedMarks(c.added))
-		b.stateOf.dead += int64(len(key)+len(rec)) + entryOverhead
 		if err := b.set(key, rec); err != nil {
 			return err
 		}
@@ -157,7 +156,6 @@ func (b *batch) finish() error {
 	// Every transaction writes the state, moved or not: its newest version tells
 	// inspect how far the tables go.
 	b.stateOf.at, b.stateOf.shift = b.now.UnixNano(), b.s.clock.readShift()
-	b.stateOf.dead += stateSize + entryOverhead
 	return b.set(keyState, b.stateOf.encode())
 }
 
@@ -189,17 +187,14 @@ func (b *batch) setFor(ttl time.Duration, key, value []byte) error {
 	return b.txn.SetEntry(e)
 }
 
-// delete writes a tombstone, which stays in the files as long as what it covers.
+// delete writes a tombstone.
 func (b *batch) delete(key []byte) error {
 	b.wrote(len(key))
-	b.stateOf.dead += int64(len(key)) + entryOverhead
 	return b.txn.Delete(key)
 }
 
-const (
-	entryOverhead = 24 // of Badger, about, in bytes
-	stateSize     = 64 // of the state record, about
-)
+// entryOverhead is about what Badger adds to each entry, in bytes.
+const entryOverhead = 24
 
 func (b *batch) wrote(n int) {
 	b.entries++
@@ -216,10 +211,24 @@ func (b *batch) deliveriesOf(seq uint64) (deliveries, error) {
 	if _, ok := b.retired[seq]; ok {
 		return nil, nil
 	}
-	if ds, ok := b.c.recent.get(seq); ok {
-		return ds, nil
+	ds, ok := b.c.recent.get(seq)
+	if !ok {
+		var err error
+		if ds, err = getDeliveries(b.txn, seq); err != nil {
+			return nil, err
+		}
 	}
-	return getDeliveries(b.txn, seq)
+	if ds != nil {
+		b.stored[seq] = ds.size()
+	}
+	return ds, nil
+}
+
+// grow counts bytes of events that come; n is negative for those that go.
+func (b *batch) grow(n int) {
+	if b.stateOf.measured() {
+		b.stateOf.live += int64(n)
+	}
 }
 
 func (b *batch) touch(seq uint64, ds deliveries) {
@@ -248,7 +257,9 @@ func (b *batch) attempted(seq uint64, ds deliveries, d *delivery, log []byte) er
 		return nil
 	}
 	key := attemptKey(seq, d.webhook, d.attempts)
-	return b.set(key, seal(key, append(b.record(len(log)), log...)))
+	rec := seal(key, append(b.record(len(log)), log...))
+	b.grow(attemptSize(key, rec))
+	return b.set(key, rec)
 }
 
 // move changes a delivery's state and keeps its R key and the counters right.

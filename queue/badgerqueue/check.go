@@ -77,6 +77,7 @@ type checker struct {
 	seen     int64
 	webhooks map[queue.WebhookID]laneRecord
 	counts   map[queue.WebhookID]queue.Counts // of the deliveries met
+	live     int64                            // bytes, as state.live
 }
 
 // laneRecord is what the store keeps of a webhook's lane.
@@ -135,9 +136,11 @@ func (c *checker) events() error {
 		c.r.Events++
 		seq := seqOf(key)
 		c.r.Newest = max(c.r.Newest, seq)
-		if _, err := decodeEvent(key, rec, c.s.tags); err != nil {
+		e, err := decodeEvent(key, rec, c.s.tags)
+		if err != nil {
 			c.r.found(eventName(seq), "%v", err)
 		}
+		c.live += int64(eventSize(&e))
 	})
 }
 
@@ -154,6 +157,7 @@ func (c *checker) deliveries() error {
 			c.r.found(eventName(seq), "deliveries: %v", err)
 			return
 		}
+		c.live += int64(ds.size())
 		for _, d := range ds {
 			c.r.Deliveries++
 			if d.state < queue.Pending || d.state > queue.Failed {
@@ -224,6 +228,7 @@ func (c *checker) attempts() error {
 	var there bool
 	return c.each(prefixAttempt, func(key, rec []byte) {
 		c.r.Attempts++
+		c.live += int64(attemptSize(key, rec))
 		seq := seqOf(key)
 		if seq != last {
 			last, there = seq, c.has(eventKey(seq))
@@ -301,6 +306,9 @@ func (c *checker) counters() error {
 	}
 	if st.events != c.r.Events {
 		c.r.found("the counters", "they count %d events, and %d are there", st.events, c.r.Events)
+	}
+	if st.counted && st.live != c.live {
+		c.r.found("the counters", "they count %d bytes of events, and %d are there", st.live, c.live)
 	}
 	if st.seq < c.r.Newest {
 		c.r.found("the counters", "they end with event number %d, and the newest is %d", st.seq, c.r.Newest)

@@ -135,6 +135,7 @@ func (o *enqueueOp) apply(b *batch) error {
 	}
 	b.stateOf.seq = seq
 	b.stateOf.events++
+	b.grow(eventSize(event))
 	o.receipt = queue.Receipt{Event: *event, Answer: e.Answer}
 	return nil
 }

@@ -1,10 +1,9 @@
 package badgerqueue
 
 import (
-	"cmp"
 	"context"
+	"math"
 	"runtime/debug"
-	"slices"
 	"time"
 
 	"github.com/userhero/relay/queue/badgerqueue/storefile"
@@ -25,12 +24,12 @@ const (
 	memoryEvery = 8 * time.Second
 	// fillerSize is what one filling write adds to a memtable.
 	fillerSize = 512 << 10
-	// givenStep is how many bytes must have come back before that is written down.
-	givenStep = 1 << 20
 	// restLooks is after how many looks the size of the files is believed once the
-	// tree was rewritten, and startLooks once the store was opened.
-	restLooks  = 4
-	startLooks = 2
+	// tree was rewritten: files that are not needed any more go meanwhile.
+	restLooks = 4
+	// leastDead is how many removed bytes are worth rewriting the tree for near
+	// max_disk.
+	leastDead = 1 << 20
 	// urgentEvery is the least time between two rewrites near max_disk, and
 	// urgentRest how many times as long as a rewrite took the next one waits.
 	urgentEvery = 5 * time.Second
@@ -43,58 +42,39 @@ const (
 // rewritten once, in two steps: the tombstones in memory go to disk, and then
 // every level is merged into the last.
 //
-// It also estimates how much of the files is live. Near max_disk finished events go
-// early, and how many must go cannot be seen from the files: what was removed stays
-// in them until tables are merged.
+// It also says how many bytes of finished events must go near max_disk. The files do
+// not show that: what was removed stays in them until tables are merged. So the
+// store counts what its events take (state.live).
 type reclaimer struct {
 	s       *Store
-	removed int64
+	removed int64 // since the last rewrite
 	flushed bool
 	last    time.Time     // of a rewrite
 	took    time.Duration // the last rewrite
-	// expected is what the files would hold if Badger had given nothing back since
-	// they were last measured as small.
-	expected int64
-	seen     int64   // disk.ever, as counted in expected
-	looks    [5]look // the last ones, newest first
-	given    int64   // bytes that came back and are not yet taken from state.dead
-	// After a rewrite, files that are not needed any more go within some looks. Until
-	// then, and in the first looks of all, no event goes early.
+	// others is what the files held beside events after the last rewrite: the keys of
+	// idempotency, the activity log, what Badger adds.
+	others int64
+	// After a rewrite the files are looked at resting more times; least is the least
+	// that they held beside events.
 	resting int
-	dropped int64     // what was dead before the rewrite
+	least   int64
 	freed   time.Time // when memory was given back
 	// What watch saw.
 	written, at int64
 	rate        float64 // bytes a second
 }
 
-// look is one look at the store.
-type look struct {
-	size    int64 // what the files hold
-	written int64 // disk.ever
-}
-
-// look reads what the files hold. While tables are merged the old and the new ones
+// files is what the store's files hold. While tables are merged the old and the new ones
 // are both on disk, and with a small max_disk that is the whole store twice: only
 // those count that the tree has. At the moment when the tree exchanges them, or has
 // the table of a log that is still there, it counts both: one look alone may see too
 // much, and never too little.
-func (r *reclaimer) look() look {
-	l := look{size: r.s.disk.size.Load() - r.s.disk.tables.Load(), written: r.s.disk.ever.Load()}
+func (r *reclaimer) files() int64 {
+	n := r.s.disk.size.Load() - r.s.disk.tables.Load()
 	for _, level := range r.s.db.Levels() {
-		l.size += level.Size
+		n += level.Size
 	}
-	return l
-}
-
-// least is what the files hold by the look that saw the least while they rested.
-func (r *reclaimer) least() int64 {
-	now := r.looks[0]
-	least := now.size
-	for _, l := range r.looks[1:restLooks] {
-		least = min(least, l.size+now.written-l.written)
-	}
-	return least
+	return n
 }
 
 // watch reads how busy the store is.
@@ -117,77 +97,42 @@ func (r *reclaimer) freeMemory() {
 	r.freed = time.Now()
 }
 
-// measure looks how much of what was removed has come back.
+// measure looks what the files hold beside events once the tree was rewritten.
 func (r *reclaimer) measure(ctx context.Context) error {
-	now := r.look()
-	if r.expected == 0 {
-		r.startFrom(now.size, now.written)
-		r.resting = startLooks
-	}
-	r.expected += now.written - r.seen
-	r.seen = now.written
-	copy(r.looks[1:], r.looks[:])
-	r.looks[0] = now
-	if r.resting > 0 {
-		if r.resting--; r.resting > 0 {
-			return nil
-		}
-		r.startFrom(r.least(), now.written)
-		return r.revive(ctx, r.dropped)
-	}
-	if now.size >= r.expected {
-		smallest := slices.MinFunc(r.looks[:], func(a, b look) int { return cmp.Compare(a.size, b.size) })
-		r.expected = max(r.expected, smallest.size) // larger for good
+	if r.resting == 0 {
 		return nil
 	}
-	r.given += r.expected - now.size
-	r.expected = now.size
-	if r.given < givenStep {
+	st := r.s.shown.Load()
+	r.least = min(r.least, r.files()-st.live)
+	if r.resting--; r.resting > 0 {
 		return nil
 	}
-	given := r.given
-	r.given = 0
-	return r.revive(ctx, given)
-}
-
-// startFrom takes a size for what the files hold when so much had been written.
-func (r *reclaimer) startFrom(size, written int64) {
-	r.expected, r.seen, r.given = size, written, 0
-	for i := range r.looks {
-		r.looks[i] = look{size: size, written: written}
-	}
-}
-
-// revive writes down that so many bytes of the files are not dead any more.
-func (r *reclaimer) revive(ctx context.Context, n int64) error {
-	if n == 0 {
+	if st.measured() {
+		r.others = r.least
 		return nil
 	}
 	return r.s.commit(ctx, 2, 256, func(b *batch) error {
-		b.stateOf.dead = max(b.stateOf.dead-n, 0)
+		b.stateOf.live = max(r.least, 1)
 		return nil
 	})
 }
 
-// dead is how many bytes of the files hold nothing any more.
-func (r *reclaimer) dead() int64 { return max(r.s.shown.Load().dead-r.given, 0) }
-
 // excess is how many bytes of finished events must go for the store to be below
 // the share of max_disk from which they go early.
 func (r *reclaimer) excess() int64 {
-	most := r.s.disk.max.Load()
-	if most == 0 || r.resting > 0 {
+	most, st := r.s.disk.max.Load(), r.s.shown.Load()
+	if most == 0 || !st.measured() {
 		return 0
 	}
-	return max(r.expected-r.dead()-int64(nearMax*float64(most)), 0)
+	return max(st.live+r.others-int64(nearMax*float64(most)), 0)
 }
 
 // urgent reports whether the store is close to max_disk by what was removed.
 func (r *reclaimer) urgent() bool {
-	m := r.s.disk.max.Load()
+	m, st := r.s.disk.max.Load(), r.s.shown.Load()
 	return m > 0 && r.resting == 0 &&
 		float64(r.s.disk.used()) >= (1+nearMax)/2*float64(m) &&
-		r.dead() >= max(m/64, givenStep) &&
+		r.files()-st.live-r.others >= max(m/64, leastDead) &&
 		time.Since(r.last) >= max(urgentEvery, urgentRest*r.took)
 }
 
@@ -210,7 +155,7 @@ func (r *reclaimer) reclaim(ctx context.Context, removed int64) error {
 		return err
 	}
 	r.removed, r.flushed = 0, false
-	began, dead := time.Now(), r.dead()
+	began := time.Now()
 	err := r.s.db.Flatten(1)
 	r.last = time.Now()
 	r.took = r.last.Sub(began)
@@ -218,7 +163,7 @@ func (r *reclaimer) reclaim(ctx context.Context, removed int64) error {
 	if err != nil || r.s.db.Levels()[0].NumTables > 0 { // a tree of one level is left as it is
 		return err
 	}
-	r.resting, r.dropped, r.given = restLooks, dead, 0
+	r.resting, r.least = restLooks, math.MaxInt64
 	return nil
 }
 
@@ -236,7 +181,6 @@ func (r *reclaimer) flush(ctx context.Context) error {
 			return nil
 		}
 		err := r.s.commit(ctx, 2, fillerSize+256, func(b *batch) error {
-			b.stateOf.dead += fillerSize
 			return b.set(keyFiller, filler)
 		})
 		if err != nil {

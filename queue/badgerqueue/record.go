@@ -493,15 +493,28 @@ type state struct {
 	swept uint64
 	ended int64 // no X key is older; unix nanoseconds
 	// at is the store's time of the last commit, and shift how far the time of
-	// day was ahead of it; in nanoseconds. Older builds wrote neither, nor dead.
+	// day was ahead of it; in nanoseconds. Older builds wrote neither, nor live.
 	at, shift int64
-	// dead is about how many bytes of the store's files hold what was removed or
-	// overwritten: Badger gives them back when it merges tables.
-	dead int64
+	// live is about how many bytes the stored events take in the files, with their
+	// deliveries and attempts. If counted is set, it is the sum of their sizes. If not,
+	// an older build wrote the counters, or salvage did; then live is 0 until the files
+	// have been rewritten, and from then on what they held, with every change since.
+	live    int64
+	counted bool
 	// rewound counts how often the sweep cursor was put back since the store was
 	// opened. It is not stored.
 	rewound uint64
 }
+
+func flag(set bool) uint64 {
+	if set {
+		return 1
+	}
+	return 0
+}
+
+// measured reports whether live is known.
+func (s *state) measured() bool { return s.counted || s.live != 0 }
 
 // rewind has the sweep begin with the first event again.
 func (s *state) rewind() {
@@ -518,7 +531,8 @@ func (s state) encode() []byte {
 	b = binary.AppendVarint(b, s.ended)
 	b = binary.AppendVarint(b, s.at)
 	b = binary.AppendVarint(b, s.shift)
-	b = binary.AppendVarint(b, s.dead)
+	b = binary.AppendVarint(b, s.live)
+	b = binary.AppendUvarint(b, flag(s.counted))
 	return seal(keyState, b)
 }
 
@@ -533,7 +547,8 @@ func decodeState(rec []byte) (s state, err error) {
 		s.at, s.shift = r.varint(), r.varint()
 	}
 	if len(r.b) > 0 {
-		s.dead = r.varint()
+		s.live = r.varint()
+		s.counted = len(r.b) > 0 && r.uvarint() == 1
 	}
 	if r.bad {
 		return s, fmt.Errorf("%w %q: short", errDamaged, keyState)

@@ -195,8 +195,8 @@ func (s *Store) sweepOnce(ctx context.Context, excess int64) (removed int64, err
 type finished struct {
 	seq      uint64
 	feedback queue.FeedbackID
-	attempts [][]byte // keys
-	size     int64
+	attempts []storedAttempt
+	size     int64     // without its deliveries' record
 	created  time.Time // by the store's clock
 	ended    time.Time
 	parked   bool    // what waits is parked, and has expired
@@ -208,7 +208,7 @@ type step struct {
 	gone  []finished
 	later []finished // to be found by an X key when it may go
 	stale [][]byte   // X keys of events that are gone or wait
-	size  int64      // of gone
+	size  int64      // of gone, about
 }
 
 // full reports whether the step has enough to do.
@@ -259,7 +259,7 @@ func (s *Store) sweepSequence(ctx context.Context, p *pass) (more bool, err erro
 			switch {
 			case s.waits(ds, true): // its settlement leaves an X key
 			case f.mayGo(p):
-				st.take(s.measured(txn, f, &e, ds))
+				st.take(s.measured(txn, f, &e))
 			default:
 				st.later = append(st.later, f)
 			}
@@ -361,7 +361,7 @@ func (s *Store) sweepEnded(ctx context.Context, p *pass) (more bool, err error) 
 			case f.ended.UnixNano() > at.due: // it was delivered again
 				st.later = append(st.later, f)
 			case f.mayGo(p):
-				st.take(s.measured(txn, f, &e, ds))
+				st.take(s.measured(txn, f, &e))
 			default:
 				p.held = true
 			}
@@ -392,14 +392,29 @@ func endedAt(created time.Time, ds deliveries) time.Time {
 	return ended
 }
 
+// storedAttempt is an attempt that has a record of its own.
+type storedAttempt struct {
+	key  []byte
+	size int
+}
+
+// eventSize is about how many bytes an event takes in the files, without its
+// deliveries and attempts. It depends on the event alone.
+func eventSize(e *queue.Event) int {
+	const header = 64 // of the record and the keys
+	return header + 2*entryOverhead + len(e.Body) + 2*len(e.Feedback.ID) + 2*len(e.Feedback.Project) + len(e.Trace.State)
+}
+
+// attemptSize is about how many bytes the record of an attempt takes in the files.
+func attemptSize(key, rec []byte) int { return len(key) + len(rec) + entryOverhead }
+
 // measured adds what an event takes.
-func (s *Store) measured(txn *badger.Txn, f finished, e *queue.Event, ds deliveries) finished {
-	const header = 64 // of an event and its keys, about
-	f.feedback = e.Feedback
-	f.size = int64(len(e.Body) + 2*len(e.Feedback.ID) + 2*len(e.Feedback.Project) + len(e.Trace.State) + ds.size() + header + 2*entryOverhead)
+func (s *Store) measured(txn *badger.Txn, f finished, e *queue.Event) finished {
+	f.feedback, f.size = e.Feedback, int64(eventSize(e))
 	scanItems(txn, seqKey(prefixAttempt, f.seq), func(item *badger.Item) {
-		f.attempts = append(f.attempts, item.KeyCopy(nil))
-		f.size += item.EstimatedSize() + entryOverhead
+		a := storedAttempt{key: item.KeyCopy(nil), size: int(item.KeySize()+item.ValueSize()) + entryOverhead}
+		f.attempts = append(f.attempts, a)
+		f.size += int64(a.size)
 	})
 	return f
 }
@@ -416,10 +431,9 @@ func (s *Store) remove(ctx context.Context, st *step, then func(b *batch) error)
 		return s.removeHalves(ctx, st, then)
 	}
 	if len(st.gone) == 1 && len(st.gone[0].attempts) > attemptsAtOnce {
-		if err := s.removeAttempts(ctx, st.gone[0]); err != nil {
+		if err := s.removeAttempts(ctx, &st.gone[0]); err != nil {
 			return 0, err
 		}
-		st.gone[0].attempts = nil
 	}
 	var removed int64 // the committer's, until commit has returned without an error
 	err := s.commit(ctx, entries, bytes, func(b *batch) error {
@@ -474,23 +488,29 @@ func (s *Store) removeHalves(ctx context.Context, st *step, then func(b *batch) 
 
 // removeAttempts removes the attempts of an event that goes, before it: they may
 // be more than one transaction holds.
-func (s *Store) removeAttempts(ctx context.Context, f finished) error {
-	for keys := range slices.Chunk(f.attempts, attemptsAtOnce) {
-		err := s.commit(ctx, len(keys), 40*len(keys), func(b *batch) error {
+func (s *Store) removeAttempts(ctx context.Context, f *finished) error {
+	for some := range slices.Chunk(f.attempts, attemptsAtOnce) {
+		size := 0
+		err := s.commit(ctx, len(some), 40*len(some), func(b *batch) error {
+			size = 0
 			if ds, err := b.deliveriesOf(f.seq); err != nil || b.s.waits(ds, f.parked) {
 				return err
 			}
-			for _, key := range keys {
-				if err := b.delete(key); err != nil {
+			for _, a := range some {
+				if err := b.delete(a.key); err != nil {
 					return err
 				}
+				size += a.size
 			}
+			b.grow(-size)
 			return nil
 		})
 		if err != nil {
 			return err
 		}
+		f.size -= int64(size)
 	}
+	f.attempts = nil
 	return nil
 }
 
@@ -541,7 +561,10 @@ func (b *batch) remove(f finished) (bool, error) {
 		}
 		b.count(h, d.state, -1)
 	}
-	keys := append([][]byte{eventKey(f.seq)}, f.attempts...)
+	keys := [][]byte{eventKey(f.seq)}
+	for _, a := range f.attempts {
+		keys = append(keys, a.key)
+	}
 	if len(ds) > 0 {
 		keys = append(keys, deliveriesKey(f.seq))
 	}
@@ -564,7 +587,7 @@ func (b *batch) remove(f finished) (bool, error) {
 	}
 	b.retire(f.seq)
 	b.stateOf.events--
-	b.stateOf.dead += f.size
+	b.grow(-int(f.size) - b.stored[f.seq])
 	return true, nil
 }
 

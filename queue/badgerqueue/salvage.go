@@ -429,7 +429,7 @@ func (m *mender) counters() error {
 	}
 	st := m.counted // with its clock
 	st.seq, st.events, st.webhook, st.noted = m.seq, m.r.Events, m.webhook, m.noted
-	st.swept, st.ended = 0, 0
+	st.swept, st.ended, st.live, st.counted = 0, 0, 0, false
 	if err := m.b.set(keyState, st.encode(), 0); err != nil {
 		return err
 	}

@@ -435,7 +435,10 @@ func (s *Store) load(marked storefile.Mark) error {
 		}
 		s.tags, s.outdated, s.former = f.tags, f.version < formatVersion, f.former
 		st, err = getRecord(txn, keyState, func(_, rec []byte) (state, error) { return decodeState(rec) })
-		if err != nil && !errors.Is(err, badger.ErrKeyNotFound) {
+		switch {
+		case errors.Is(err, badger.ErrKeyNotFound): // a new store
+			st = state{counted: true}
+		case err != nil:
 			return err
 		}
 		if s.outdated {
