@@ -196,7 +196,8 @@ func TestDearExpressionsEnd(t *testing.T) {
 		runtime.ReadMemStats(&after)
 		made := (after.TotalAlloc - before.TotalAlloc) >> 10
 		t.Logf("%-90s %8s %6d KiB  %v", source, took.Round(10*time.Microsecond), made, err)
-		if took > 500*time.Millisecond || made > 32<<10 {
+		// The longest takes 50 ms on a machine with nothing else to do. Without a limit some take minutes.
+		if took > 5*time.Second || made > 32<<10 {
 			t.Errorf("%s took %v and made %d KiB", source, took, made)
 		}
 	}
