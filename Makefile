@@ -7,12 +7,16 @@
 GOLANGCI_VERSION := v2.15.0
 GOTESTSUM_VERSION := v1.13.0
 GOVULNCHECK_VERSION := v1.9.0
+LICENCES_VERSION := v0.11.1
+CYCLONEDX_VERSION := v1.10.0
 BENCHSTAT_VERSION := v0.0.0-20260908200009-22c9c6c9d4da
 
 BIN       := $(CURDIR)/.bin
 GOLANGCI  := $(BIN)/golangci-lint@$(GOLANGCI_VERSION)/golangci-lint
 GOTESTSUM := $(BIN)/gotestsum@$(GOTESTSUM_VERSION)/gotestsum
 GOVULNCHECK := $(BIN)/govulncheck@$(GOVULNCHECK_VERSION)/govulncheck
+LICENCES  := $(BIN)/go-licence-detector@$(LICENCES_VERSION)/go-licence-detector
+CYCLONEDX := $(BIN)/cyclonedx-gomod@$(CYCLONEDX_VERSION)/cyclonedx-gomod
 COLLECTOR := $(BIN)/collector/collector
 BENCHSTAT := $(BIN)/benchstat@$(BENCHSTAT_VERSION)/benchstat
 OUT       := $(BIN)/results
@@ -43,7 +47,7 @@ BENCHFLAGS ?=
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build run test lint fmt unit simulation conformance e2e soak $(ROUND) collector supply licences sbom cross screenshots bench bench-backlog profile benchstat fuzz node programs clean
+.PHONY: help build run test lint fmt unit simulation conformance e2e soak $(ROUND) skips collector supply licences sbom cross screenshots bench bench-backlog profile benchstat fuzz node programs clean
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,11 +63,21 @@ test: ## Everything: lint, vet, cross-compile, unit tests with -race, end to end
 	@$(MAKE) --no-print-directory lint
 	@$(MAKE) --no-print-directory supply
 	@$(MAKE) --no-print-directory cross
-	@# All runs happen even where the first fails: tally decides, and says the last word.
-	@$(MAKE) --no-print-directory unit || true
-	@$(MAKE) --no-print-directory simulation || true
-	@$(MAKE) --no-print-directory e2e || true
-	@go run ./e2e/tally $(OUT)/unit.json $(OUT)/simulation.json $(OUT)/e2e.json
+	@# All runs happen even if the first fails; gotestsum sums them up and has the last word.
+	@failed=""; \
+	for run in unit simulation e2e; do $(MAKE) --no-print-directory $$run || failed=1; done; \
+	$(MAKE) --no-print-directory skips || failed=1; \
+	$(GOTESTSUM) --format none --raw-command -- cat $(OUT)/unit.json $(OUT)/simulation.json $(OUT)/e2e.json; \
+	[ -z "$$failed" ]
+
+# A test that is skipped in CI fails it, unless the reason names missing hardware.
+skips:
+	@skipped=$$(jq -rs '(map(select(.Action == "skip" and .Test) | .Package + " " + .Test)) as $$skipped \
+		| map(select(.Action == "output" and .Test)) | group_by(.Package + " " + .Test)[] \
+		| {name: (.[0].Package + " " + .[0].Test), output: map(.Output) | add} \
+		| select(.name | IN($$skipped[])) | select(.output | contains("missing hardware") | not) | .name + "\n" + .output' \
+		$(OUT)/unit.json $(OUT)/simulation.json $(OUT)/e2e.json); \
+	if [ -n "$$skipped" ] && [ "$${CI:-}" = true ]; then echo "skipped, which CI takes for failed:"; echo "$$skipped"; exit 1; fi
 
 lint: $(GOLANGCI) ## golangci-lint with .golangci.yml, and go vet
 	@echo "lint"
@@ -117,12 +131,12 @@ e2e: $(GOTESTSUM) node build collector ## Black-box tests of the built binary
 
 collector: $(COLLECTOR) ## Build the OpenTelemetry Collector of the end-to-end tests
 
-supply: $(GOVULNCHECK) ## Known vulnerabilities, licences, go.mod and go.sum
+supply: $(GOVULNCHECK) $(LICENCES) ## Known vulnerabilities, licences, go.mod and go.sum
 	@echo "go mod verify, go mod tidy"
 	@go mod verify >/dev/null
 	@go mod tidy -diff
 	@echo "licences"
-	@go run ./e2e/bom list >/dev/null
+	@$(list-licences) -depsTemplate .ci/licences/list.tmpl -depsOut /dev/null
 	@echo "govulncheck"
 	@if [ -f "$(VULNDB)" ]; then \
 		dir=$$(mktemp -d); trap 'rm -rf "$$dir"' EXIT; \
@@ -136,12 +150,15 @@ supply: $(GOVULNCHECK) ## Known vulnerabilities, licences, go.mod and go.sum
 		else cat "$$log"; exit 1; fi; \
 	fi
 
-licences: ## List the modules that are compiled in, with their licences; texts in THIRD-PARTY.txt
-	@go run ./e2e/bom list
-	@go run ./e2e/bom texts >THIRD-PARTY.txt
+# The modules that xcaddy compiles in, judged by .ci/licences/rules.json.
+list-licences = go list -deps -f '{{with .Module}}{{if not .Main}}{{.Path}}{{end}}{{end}}' . github.com/caddyserver/caddy/v2/cmd github.com/caddyserver/caddy/v2/modules/standard \
+	| sort -u | xargs go list -m -json | $(LICENCES) -includeIndirect -rules .ci/licences/rules.json -overrides .ci/licences/overrides.ndjson
 
-sbom: ## Write the bill of materials (CycloneDX) to sbom.json
-	@go run ./e2e/bom sbom >sbom.json
+licences: $(LICENCES) ## List the modules that are compiled in, with their licences; texts in THIRD-PARTY.txt
+	@$(list-licences) -depsTemplate .ci/licences/list.tmpl -depsOut /dev/stdout -noticeTemplate .ci/licences/texts.tmpl -noticeOut THIRD-PARTY.txt
+
+sbom: $(CYCLONEDX) build ## Write the bill of materials of ./caddy (CycloneDX) to sbom.json
+	@$(CYCLONEDX) bin -json -std -noserial -output sbom.json ./caddy
 	@echo "wrote sbom.json"
 
 cross: ## Compile without cgo for the other systems
@@ -203,13 +220,13 @@ soak-disk: programs build
 SOAK_TESTS := TestDamageIsNeverSilent|TestSalvageSaves|TestFailedWrites|TestAcknowledgedEventsSurvive
 
 # Programs that the tests run, and the Debian packages that bring them: gcc for
-# the race detector, curl for the tests of clients, node and python3 for the
+# the race detector, curl for the tests of clients, jq for what was skipped, node and python3 for the
 # example receivers, php for the console's snippets, an ext4 file system and
 # strace for the tests of failing disks, openssl for those of receivers, a browser
 # for widget and console, promtool for the alert rules.
 programs:
 	@missing=""; \
-	for p in gcc:gcc,libc6-dev curl:curl node:nodejs npm:npm python3:python3 php:php-cli mkfs.ext4:e2fsprogs mount:mount strace:strace openssl:openssl chromium:chromium promtool:prometheus; do \
+	for p in gcc:gcc,libc6-dev curl:curl jq:jq node:nodejs npm:npm python3:python3 php:php-cli mkfs.ext4:e2fsprogs mount:mount strace:strace openssl:openssl chromium:chromium promtool:prometheus; do \
 		command -v $${p%%:*} >/dev/null || missing="$$missing $$(echo $${p#*:} | tr , ' ')"; \
 	done; \
 	[ -z "$$missing" ] && exit 0; \
@@ -243,6 +260,14 @@ $(GOTESTSUM):
 $(GOVULNCHECK):
 	@echo "installing govulncheck $(GOVULNCHECK_VERSION)"
 	@GOBIN=$(@D) go install golang.org/x/vuln/cmd/govulncheck@$(GOVULNCHECK_VERSION)
+
+$(LICENCES):
+	@echo "installing go-licence-detector $(LICENCES_VERSION)"
+	@GOBIN=$(@D) go install go.elastic.co/go-licence-detector@$(LICENCES_VERSION)
+
+$(CYCLONEDX):
+	@echo "installing cyclonedx-gomod $(CYCLONEDX_VERSION)"
+	@GOBIN=$(@D) go install github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@$(CYCLONEDX_VERSION)
 
 $(BENCHSTAT):
 	@echo "installing benchstat $(BENCHSTAT_VERSION)"
