@@ -19,7 +19,7 @@ func tracing() scenario {
 	name := "delivered events, every one traced"
 	return scenario{
 		rows: []row{
-			{name: name, unit: "deliveries/s", against: "not traced", compare: ratio, least: 0.9},
+			{name: name, unit: "deliveries/s", against: "not traced", compare: ratio, least: 0.8},
 			{name: "CPU time, " + name, unit: "µs", against: "not traced", compare: ratio},
 		},
 		relay: func(ctx context.Context, o options) (outcome, error) {

@@ -1,7 +1,6 @@
 package telemetry
 
 import (
-	"fmt"
 	"log/slog"
 	"strings"
 	"testing"
@@ -9,7 +8,7 @@ import (
 
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 
-	"github.com/userhero/relay/caddymodule/spans"
+	"github.com/userhero/relay/e2e/otlpsink"
 )
 
 // TestOtherExportersGetTheSpansOfTheSDK: the console's, for one.
@@ -28,43 +27,57 @@ func TestOtherExportersGetTheSpansOfTheSDK(t *testing.T) {
 	}
 }
 
-// TestTheEnvironmentChoosesTheProtocol: the variable for traces before that for
-// everything; what nobody knows is refused and exports nothing.
+// TestTheEnvironmentChoosesTheProtocol: the variable for traces counts before that
+// for everything; what nobody knows is refused and exports nothing.
 func TestTheEnvironmentChoosesTheProtocol(t *testing.T) {
-	for _, c := range []struct{ environment, client string }{
-		{"", "otlptracehttp"},
-		{"OTEL_TRACES_EXPORTER=otlp OTEL_EXPORTER_OTLP_PROTOCOL=grpc", "otlptracegrpc"},
-		{"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL=http/protobuf OTEL_EXPORTER_OTLP_PROTOCOL=grpc", "otlptracehttp"},
-		{"OTEL_TRACES_EXPORTER=console", "<nil>"},
-		{"OTEL_EXPORTER_OTLP_PROTOCOL=http/json", "<nil>"},
+	sink, err := otlpsink.Start(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(sink.Close)
+	for i, c := range []struct{ environment, endpoint string }{
+		{"", sink.HTTP},
+		{"OTEL_TRACES_EXPORTER=otlp OTEL_EXPORTER_OTLP_PROTOCOL=grpc", sink.GRPC},
+		{"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL=http/protobuf OTEL_EXPORTER_OTLP_PROTOCOL=grpc", sink.HTTP},
 	} {
 		t.Run(c.environment, func(t *testing.T) {
 			setAll(t, c.environment)
-			if got := fmt.Sprintf("%T", otlpClient()); !strings.Contains(got, c.client) {
-				t.Errorf("the client is a %s, want one of %s", got, c.client)
+			t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", c.endpoint)
+			made, err := NewTracing("test", slog.New(slog.DiscardHandler))
+			if err != nil {
+				t.Fatal(err)
+			}
+			endSome(made, 1)
+			if err := made.Shutdown(); err != nil {
+				t.Error(err)
+			}
+			if all := sink.All(); len(all) != i+1 {
+				t.Errorf("%d spans have come, want %d", len(all), i+1)
 			}
 		})
 	}
-	t.Setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "carrier pigeon")
-	if _, err := NewTracing("test", slog.New(slog.DiscardHandler)); err == nil {
-		t.Error("spans are exported by a protocol that nobody knows")
+	for _, unknown := range []string{"carrier pigeon", "http/json"} {
+		t.Setenv("OTEL_EXPORTER_OTLP_PROTOCOL", unknown)
+		if _, err := NewTracing("test", slog.New(slog.DiscardHandler)); err == nil {
+			t.Errorf("spans are exported by the protocol %s", unknown)
+		}
 	}
 }
 
 func TestBatchesAreAsTheEnvironmentSays(t *testing.T) {
-	usual := spans.Batching{Queue: spanQueue, Batch: 512, Delay: 5 * time.Second, Timeout: 30 * time.Second}
+	usual := sdktrace.BatchSpanProcessorOptions{MaxQueueSize: defaultQueue, MaxExportBatchSize: 512, BatchTimeout: 5 * time.Second, ExportTimeout: 30 * time.Second}
 	for _, c := range []struct {
 		environment string
-		want        spans.Batching
+		want        sdktrace.BatchSpanProcessorOptions
 	}{
 		{"", usual},
 		{"OTEL_BSP_MAX_QUEUE_SIZE=100 OTEL_BSP_MAX_EXPORT_BATCH_SIZE=10 OTEL_BSP_SCHEDULE_DELAY=20 OTEL_BSP_EXPORT_TIMEOUT=1000",
-			spans.Batching{Queue: 100, Batch: 10, Delay: 20 * time.Millisecond, Timeout: time.Second}},
+			sdktrace.BatchSpanProcessorOptions{MaxQueueSize: 100, MaxExportBatchSize: 10, BatchTimeout: 20 * time.Millisecond, ExportTimeout: time.Second}},
 		{"OTEL_BSP_MAX_QUEUE_SIZE=many OTEL_BSP_MAX_EXPORT_BATCH_SIZE=-1 OTEL_BSP_SCHEDULE_DELAY=0 OTEL_BSP_EXPORT_TIMEOUT=1s", usual},
 	} {
 		t.Run(c.environment, func(t *testing.T) {
 			setAll(t, c.environment)
-			if got := batchingFromEnvironment(); got != c.want {
+			if got := batchesFromEnvironment(); got != c.want {
 				t.Errorf("%+v, want %+v", got, c.want)
 			}
 		})
