@@ -27,6 +27,7 @@ import (
 	"github.com/userhero/relay/intake"
 	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/relay"
+	"github.com/userhero/relay/relay/deliver"
 )
 
 func init() { caddy.RegisterModule(new(App)) }
@@ -172,7 +173,7 @@ func (a *App) resolve(repl *caddy.Replacer) (relay.Config, error) {
 		if err != nil {
 			return c, fmt.Errorf("egress: proxy: %w", err)
 		}
-		c.Egress = relay.Egress{Allow: a.Egress.Allow, Proxy: proxy}
+		c.Egress = deliver.Egress{Allow: a.Egress.Allow, Proxy: proxy}
 	}
 	for _, w := range a.Webhooks {
 		wc, err := w.resolve(repl)

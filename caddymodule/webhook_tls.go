@@ -10,7 +10,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 
 	"github.com/userhero/relay/caddymodule/secret"
-	"github.com/userhero/relay/relay"
+	"github.com/userhero/relay/relay/deliver"
 )
 
 // TLS are the files of a webhook's TLS settings, named as in Caddy's
@@ -30,8 +30,8 @@ type TLS struct {
 }
 
 // resolve reads the files; nil has none.
-func (t *TLS) resolve(repl *caddy.Replacer) (relay.TLS, error) {
-	var c relay.TLS
+func (t *TLS) resolve(repl *caddy.Replacer) (deliver.TLS, error) {
+	var c deliver.TLS
 	if t == nil {
 		return c, nil
 	}
@@ -54,7 +54,7 @@ func (t *TLS) resolve(repl *caddy.Replacer) (relay.TLS, error) {
 	for _, file := range t.RootCAFiles {
 		text, err := readPEM(repl, file)
 		if err == nil {
-			err = relay.TLS{CA: text}.Validate()
+			err = deliver.TLS{CA: text}.Validate()
 		}
 		if err != nil {
 			return c, fmt.Errorf("tls_ca %s: %w", file, err)

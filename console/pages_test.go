@@ -27,6 +27,7 @@ import (
 	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/queue/memqueue"
 	"github.com/userhero/relay/relay"
+	"github.com/userhero/relay/relay/deliver"
 	"github.com/userhero/relay/relay/signature"
 )
 
@@ -49,7 +50,7 @@ func newVisit(t *testing.T, c relay.Config) *visit {
 	if err := r.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	c.Egress = relay.Egress{Allow: []string{"127.0.0.1"}}
+	c.Egress = deliver.Egress{Allow: []string{"127.0.0.1"}}
 	if _, err := r.Attach(c); err != nil {
 		t.Fatal(err)
 	}

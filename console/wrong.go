@@ -7,6 +7,7 @@ import (
 
 	"github.com/userhero/relay/event"
 	"github.com/userhero/relay/relay"
+	"github.com/userhero/relay/relay/deliver"
 )
 
 // wrongField is what is wrong with a field of a form.
@@ -43,7 +44,7 @@ func wrongIn(err error) wrongFields {
 // read takes in an error and those that it joins or wraps.
 func (w wrongFields) read(err error) {
 	switch e := err.(type) { //nolint:errorlint // it walks the tree itself
-	case *relay.SettingError:
+	case *deliver.SettingError:
 		w.add(e.Setting, e.Err.Error())
 	case *event.Problem:
 		for _, field := range e.Errors {

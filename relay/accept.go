@@ -2,6 +2,7 @@ package relay
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"slices"
 	"time"
@@ -88,4 +89,21 @@ func (r *Relay) wanting(a Acceptance) []queue.WebhookID {
 		}
 	}
 	return ids
+}
+
+// classOfStore names why an event was not stored.
+func classOfStore(err error) string {
+	switch {
+	case errors.Is(err, queue.ErrFull):
+		return "full"
+	case errors.Is(err, queue.ErrFailed):
+		return "failed"
+	case errors.Is(err, queue.ErrClosed):
+		return "closed"
+	case errors.Is(err, queue.ErrConflict):
+		return "conflict"
+	case errors.Is(err, queue.ErrMismatch):
+		return "key_reused"
+	}
+	return "error"
 }

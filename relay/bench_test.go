@@ -20,6 +20,7 @@ import (
 	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/queue/badgerqueue"
 	"github.com/userhero/relay/queue/memqueue"
+	"github.com/userhero/relay/relay/deliver"
 )
 
 // BenchmarkAcceptToDelivered measures events from Accept to the receiver's 2xx,
@@ -53,7 +54,7 @@ func BenchmarkAcceptToDelivered(b *testing.B) {
 	}()
 	if _, err := r.Attach(Config{
 		Webhooks: []WebhookConfig{{Name: "w", URL: receiver.URL, Secret: "secret", Concurrency: 64}},
-		Egress:   Egress{Allow: []string{"127.0.0.1"}},
+		Egress:   deliver.Egress{Allow: []string{"127.0.0.1"}},
 	}); err != nil {
 		b.Fatal(err)
 	}
@@ -93,7 +94,7 @@ func benchmarkDeliver(b *testing.B, tracer trace.Tracer) {
 	r := New(Options{Queue: memqueue.New(memqueue.Options{}), Tracer: tracer})
 	if _, err := r.Attach(Config{
 		Webhooks: []WebhookConfig{{Name: "w", URL: receiver.URLs(1)[0], Secret: "secret", Concurrency: 1}},
-		Egress:   Egress{Allow: []string{"127.0.0.1"}},
+		Egress:   deliver.Egress{Allow: []string{"127.0.0.1"}},
 	}); err != nil {
 		b.Fatal(err)
 	}

@@ -26,7 +26,7 @@ func (r *Relay) noteReconfigured(all []reconfiguration) {
 		a := activity{Who: FromCaddyfile, Webhook: c.webhook.name}
 		switch {
 		case c.created:
-			a.What, a.Detail = "webhook added", after.url.Host
+			a.What, a.Detail = "webhook added", after.Host()
 		case after == nil && !c.parked:
 			a.What, a.Detail = "webhook parked", "it has left the configuration; what waits for it is held"
 		case after != nil && c.parked:

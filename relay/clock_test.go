@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/relay/deliver"
 )
 
 // TestClockSetBackPutsNoProbeOff: a webhook that was failing when the clock was
@@ -34,7 +35,7 @@ func TestLadderDoesNotKnowDaylightSaving(t *testing.T) {
 		time.Date(2026, 3, 28, 12, 0, 0, 0, berlin),
 		time.Date(2026, 10, 24, 12, 0, 0, 0, berlin),
 	} {
-		due, ok := nextDue(DefaultLadder(), 4, evening, 0)
+		due, ok := deliver.NextDue(DefaultLadder(), 4, evening, 0)
 		if !ok || due.Sub(evening) != 24*time.Hour {
 			t.Errorf("from %s to %s are %v, want 24 hours", evening, due, due.Sub(evening))
 		}

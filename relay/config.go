@@ -4,8 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"net/netip"
-	"net/url"
 	"regexp"
 	"slices"
 	"strconv"
@@ -13,8 +11,8 @@ import (
 	"time"
 
 	"github.com/userhero/relay/event"
+	"github.com/userhero/relay/relay/deliver"
 	"github.com/userhero/relay/relay/expression"
-	"github.com/userhero/relay/relay/signature"
 )
 
 // Bounds of what may be configured.
@@ -22,7 +20,6 @@ const (
 	DefaultTimeout     = 30 * time.Second
 	DefaultConcurrency = 8
 	maxTimeout         = 10 * time.Minute
-	maxConcurrency     = 1024
 	maxRungs           = 100
 	maxRung            = 30 * 24 * time.Hour
 )
@@ -40,7 +37,7 @@ type Config struct {
 	Retry []time.Duration
 	// Timeout is that of webhooks without their own; 0 is DefaultTimeout.
 	Timeout time.Duration
-	Egress  Egress
+	Egress  deliver.Egress
 	// Notifiers are told when a webhook fails, recovers or is disabled. Each is
 	// told by itself: what one of them refuses is still tried with the others.
 	Notifiers []Notifier
@@ -51,17 +48,6 @@ type Config struct {
 	GroupNotices time.Duration
 	// WarnAfter is that of webhooks without their own; 0 gives no warnings.
 	WarnAfter time.Duration
-}
-
-// Egress says where deliveries may go besides public addresses.
-type Egress struct {
-	// Allow are addresses, networks in CIDR notation and host names. A host name
-	// is allowed whatever it resolves to, when it is dialled by that name.
-	Allow []string
-	// Proxy is the URL of an HTTP proxy; empty is none. Names are then resolved
-	// by the proxy, which must keep inner addresses to itself; addresses given
-	// as such are still checked here.
-	Proxy string
 }
 
 // WebhookConfig is one webhook as configured.
@@ -85,7 +71,7 @@ type WebhookConfig struct {
 	Header http.Header
 	// TLS is for receivers that ask for a client certificate, or whose own is not
 	// of a public authority.
-	TLS TLS
+	TLS deliver.TLS
 	// Retry is its ladder; nil is the generation's, empty is no retries.
 	Retry []time.Duration
 	// Timeout bounds one attempt; 0 is the generation's.
@@ -191,94 +177,20 @@ func (c Config) Validate() error {
 	return errors.Join(errs...)
 }
 
-// Validate says what is wrong with the egress settings.
-func (e Egress) Validate() error {
-	for _, a := range e.Allow {
-		if _, err := parseAllowed(a); err != nil {
-			return fmt.Errorf("allow: %w", err)
-		}
-	}
-	if e.Proxy != "" {
-		u, err := url.Parse(e.Proxy)
-		if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
-			return errors.New("proxy: write an URL such as http://proxy.internal:3128")
-		}
-	}
-	return nil
-}
-
-var (
-	validName     = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$`)
-	validHostname = regexp.MustCompile(`^[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9_])?$`)
-	validField    = regexp.MustCompile("^[!#$%&'*+.^_`|~0-9A-Za-z-]+$") // RFC 9110 §5.1
-)
-
-// allowed is one entry of the allow list: a network, or a host name.
-type allowed struct {
-	prefix netip.Prefix
-	host   string
-}
-
-func parseAllowed(s string) (allowed, error) {
-	if p, err := netip.ParsePrefix(s); err == nil {
-		return allowed{prefix: p.Masked()}, nil
-	}
-	if a, err := netip.ParseAddr(strings.Trim(s, "[]")); err == nil {
-		a = a.Unmap()
-		return allowed{prefix: netip.PrefixFrom(a, a.BitLen())}, nil
-	}
-	if !validHostname.MatchString(s) {
-		return allowed{}, fmt.Errorf("%q is no address, no network such as 10.1.0.0/16 and no host name", s)
-	}
-	return allowed{host: strings.ToLower(s)}, nil
-}
-
-var errNoURL = errors.New("give an absolute http or https URL")
-
-// ownHeaders are those the relay sends itself, or that would break a request.
-var ownHeaders = []string{
-	"Content-Type", "Content-Length", "Transfer-Encoding", "Connection", "Host", "Te", "Trailer", "Upgrade", "Expect",
-	"User-Agent", "Accept-Encoding", "Traceparent", "Tracestate", "Webhook-Id", "Webhook-Timestamp", "Webhook-Signature",
-	"Idempotency-Key", "X-Idempotency-Key", // net/http replays requests that carry one
-}
-
-// SettingError says what is wrong with one setting of a webhook.
-type SettingError struct {
-	Setting string // as in the Caddyfile: url, header, …
-	Err     error
-}
-
-func (e *SettingError) Error() string { return e.Setting + ": " + e.Err.Error() }
-
-func (e *SettingError) Unwrap() error { return e.Err }
+var validName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$`)
 
 // Validate says what is wrong with a webhook's settings. It joins a
-// SettingError for each that is wrong.
+// deliver.SettingError for each that is wrong.
 func (w WebhookConfig) Validate() error {
 	var errs []error
 	wrong := func(option, format string, args ...any) {
-		errs = append(errs, &SettingError{option, fmt.Errorf(format, args...)})
+		errs = append(errs, &deliver.SettingError{Setting: option, Err: fmt.Errorf(format, args...)})
 	}
 	if !validName.MatchString(w.Name) {
 		wrong("name", "%q must have 1 to 63 letters, digits, - and _, and begin with a letter or digit", w.Name)
 	}
-	switch u, err := parseURL(w.URL); {
-	case err != nil && !errors.Is(err, errNoURL):
-		wrong("url", "%w", err)
-	case err != nil || u.Scheme != "http" && u.Scheme != "https":
-		wrong("url", "%w", errNoURL)
-	case u.User != nil:
-		wrong("url", "credentials do not belong into the URL; send them with header Authorization")
-	case u.Fragment != "":
-		wrong("url", "a fragment is never sent; leave it out")
-	}
-	for option, secret := range map[string]string{"secret": w.Secret, "previous secret": w.PreviousSecret} {
-		if _, err := signature.NewSigner(secret); secret != "" && err != nil {
-			wrong(option, "%w", err)
-		}
-	}
-	if w.PreviousSecret != "" && w.Secret == "" {
-		wrong("secret", "a previous secret needs a present one")
+	if err := w.delivery("").Validate(); err != nil {
+		errs = append(errs, err)
 	}
 	for _, t := range w.Events {
 		if !slices.Contains(event.Types(), t) {
@@ -290,36 +202,14 @@ func (w WebhookConfig) Validate() error {
 			wrong("filter", "%w", err)
 		}
 	}
-	for name, values := range w.Header {
-		canonical := http.CanonicalHeaderKey(name)
-		switch {
-		case !validField.MatchString(name):
-			wrong("header", "%q is no header name", name)
-		case slices.Contains(ownHeaders, canonical) || strings.HasPrefix(canonical, "X-Userhero-"):
-			wrong("header", "%s is the relay's own and cannot be set", canonical)
-		}
-		for _, v := range values {
-			if strings.ContainsFunc(v, func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }) {
-				wrong("header", "the value of %s has a control character", canonical)
-			}
-		}
-	}
-	if w.TLS != (TLS{}) {
-		if err := w.TLS.Validate(); err != nil {
-			wrong("tls", "%w", err)
-		}
-		if !strings.HasPrefix(strings.ToLower(w.URL), "https:") {
-			wrong("tls", "is for https URLs; over http nobody would ask for it")
-		}
-	}
 	if err := validateLadder(w.Retry); err != nil {
 		wrong("retry", "%w", err)
 	}
 	if err := validateTimeout(w.Timeout); err != nil {
 		wrong("timeout", "%w", err)
 	}
-	if w.Concurrency < 0 || w.Concurrency > maxConcurrency {
-		wrong("concurrency", "%d is not between 1 and %d", w.Concurrency, maxConcurrency)
+	if w.Concurrency < 0 || w.Concurrency > deliver.MaxConcurrency {
+		wrong("concurrency", "%d is not between 1 and %d", w.Concurrency, deliver.MaxConcurrency)
 	}
 	return errors.Join(errs...)
 }
@@ -341,6 +231,14 @@ func validateTimeout(d time.Duration) error {
 		return fmt.Errorf("%s is not between 0 and %s", d, maxTimeout)
 	}
 	return nil
+}
+
+// delivery is how the webhook's receiver is reached.
+func (w WebhookConfig) delivery(userAgent string) deliver.Config {
+	return deliver.Config{
+		URL: w.URL, Secret: w.Secret, PreviousSecret: w.PreviousSecret, PreviousUntil: w.PreviousUntil,
+		Header: w.Header, TLS: w.TLS, Timeout: w.Timeout, UserAgent: userAgent,
+	}
 }
 
 // complete returns the webhook with the generation's defaults filled in.

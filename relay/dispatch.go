@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/relay/deliver"
 )
 
 const (
@@ -51,7 +52,7 @@ func (w *webhook) run(l life) {
 		}
 		if lane == nil {
 			var err error
-			if lane, err = w.relay.queue.Lane(w.id, queue.LaneOptions{MaxInFlight: maxConcurrency}); err != nil {
+			if lane, err = w.relay.queue.Lane(w.id, queue.LaneOptions{MaxInFlight: deliver.MaxConcurrency}); err != nil {
 				if errors.Is(err, queue.ErrNotFound) {
 					w.relay.forget(w) // its deletion was given up, and made after all
 					return
@@ -219,12 +220,12 @@ func (w *webhook) deliver(t task) {
 	d := &t.lease.Delivery
 	id := d.ID.String()
 	ctx, span := w.startProcess(t.attempts, t, id)
-	attempt, o := t.target.attempt(ctx, message{
-		id: id, typ: d.Type, number: d.Rung + 1,
-		body: t.lease.Event.Body, trace: t.lease.Event.Trace, tracer: w.relay.tracer, started: time.Now(), // Promise 2: attempts send the stored bytes.
+	attempt, o := t.target.Attempt(ctx, deliver.Message{
+		ID: id, Type: d.Type, Number: d.Rung + 1,
+		Body: t.lease.Event.Body, Trace: t.lease.Event.Trace, Tracer: w.relay.tracer, Started: time.Now(), // Promise 2: attempts send the stored bytes.
 	})
 	stopping := w.relay.lanes.Err() != nil
-	if o.canceled {
+	if o.Canceled {
 		if stopping {
 			w.relay.putBack.Add(1)
 		}
@@ -236,26 +237,26 @@ func (w *webhook) deliver(t task) {
 	if stopping {
 		w.relay.ended.Add(1)
 	}
-	w.relay.observer.Attempted(w.name, o.class, attempt.Duration,
+	w.relay.observer.Attempted(w.name, o.Class, attempt.Duration,
 		queue.TraceContext{TraceID: attempt.TraceID, SpanID: attempt.SpanID, Flags: attempt.TraceFlags})
 	ended := time.Now()
-	held := o.retryAfter > 0 && w.holdOff(ended, o.retryAfter) // before anything else: what waits must not use up a rung meanwhile
+	held := o.RetryAfter > 0 && w.holdOff(ended, o.RetryAfter) // before anything else: what waits must not use up a rung meanwhile
 	if held {
 		defer w.save() // so that a restart leaves the receiver alone too
 	}
 	if d.Attempts == 0 {
 		w.relay.tally.first(ended, ended.Sub(d.Created))
 	}
-	if o.ok {
+	if o.OK {
 		w.settle(t.lease, t.lease.Ack(attempt))
 		endProcess(span, o, queue.Delivered, time.Time{})
 		w.logDelivered(d, &attempt)
 		w.succeeded(ended, attempt)
 		w.relay.observer.Delivered(w.name, ended.Sub(d.Created), t.lease.Event.Trace)
-		w.tellAttempt(d, &attempt, o.class, queue.Delivered)
+		w.tellAttempt(d, &attempt, o.Class, queue.Delivered)
 		return
 	}
-	due, more := nextDue(t.target.config.Retry, d.Rung, ended, o.retryAfter) // Promise 1: no rung is early.
+	due, more := deliver.NextDue(t.target.config.Retry, d.Rung, ended, o.RetryAfter) // Promise 1: no rung is early.
 	state := queue.Failed
 	if more {
 		state, attempt.Next = queue.Retrying, due.UTC()
@@ -265,11 +266,11 @@ func (w *webhook) deliver(t task) {
 		w.settle(t.lease, t.lease.Dead(attempt))
 		endProcess(span, o, queue.Failed, time.Time{})
 	}
-	w.tellAttempt(d, &attempt, o.class, state)
+	w.tellAttempt(d, &attempt, o.Class, state)
 	w.logFailed(d, &attempt)
 	w.failed(ended, attempt, o, t.target.config.Retry)
 	switch {
-	case o.gone:
+	case o.Gone:
 		w.change(Disabled, "the receiver answered 410 Gone", ended)
 	case !more:
 		w.change(Failing, attempt.Error, ended) // Promise 1: what fails for good is shown: the webhook is failing.
@@ -348,13 +349,13 @@ func (w *webhook) succeeded(at time.Time, a queue.Attempt) {
 	}
 }
 
-func (w *webhook) failed(at time.Time, a queue.Attempt, o outcome, ladder []time.Duration) {
+func (w *webhook) failed(at time.Time, a queue.Attempt, o deliver.Outcome, ladder []time.Duration) {
 	w.mu.Lock()
 	w.underWay--
 	probed := w.breaker.open
-	w.breaker.failed(at, o.connection, ladder) // Promise 3: a receiver that cannot be reached is probed one delivery at a time.
+	w.breaker.failed(at, o.NoConnection, ladder) // Promise 3: a receiver that cannot be reached is probed one delivery at a time.
 	opened, probe := w.breaker.open && !probed, w.breaker.probe
-	if o.busy {
+	if o.Busy {
 		w.window.shrink()
 	}
 	w.answered(at, a)
@@ -363,6 +364,6 @@ func (w *webhook) failed(at time.Time, a queue.Attempt, o outcome, ladder []time
 	w.mu.Unlock()
 	if opened {
 		w.relay.log.Warn("a webhook cannot be reached; one attempt at a time tries whether it can", "webhook", w.name,
-			"class", o.class, "error", a.Error, "next", probe.UTC())
+			"class", o.Class, "error", a.Error, "next", probe.UTC())
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/userhero/relay/event"
 	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/queue/memqueue"
+	"github.com/userhero/relay/relay/deliver"
 )
 
 // filterFailures is an observer that counts what filters could not judge.
@@ -36,11 +37,11 @@ func TestFilterThatCannotJudgeAnEventIsCountedAndShown(t *testing.T) {
 				{Name: "absent", URL: "https://absent.example/", Filter: `data.category != "spam" && !(data.rating > 3)`},
 			}}
 		}
-		e, err := newEgress(Egress{})
+		client, err := deliver.NewClient(deliver.Egress{}, deliver.Options{Transport: rs})
 		if err != nil {
 			t.Fatal(err)
 		}
-		r := New(Options{Queue: memqueue.New(memqueue.Options{}), Observer: observer, client: &client{transport: rs, egress: e}})
+		r := New(Options{Queue: memqueue.New(memqueue.Options{}), Observer: observer, client: client})
 		if err := r.Start(t.Context()); err != nil {
 			t.Fatal(err)
 		}

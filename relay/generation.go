@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/relay/deliver"
 )
 
 // Generation is one set of settings in force. The newest attached counts; when
@@ -17,7 +18,7 @@ import (
 type Generation struct {
 	relay  *Relay
 	config Config
-	client *client
+	client *deliver.Client
 }
 
 // storeTime bounds what attaching and state changes ask of the store.
@@ -36,10 +37,9 @@ func (r *Relay) Attach(c Config) (*Generation, error) {
 	if g.client == nil {
 		if g.client = r.sameClient(c.Egress); g.client == nil {
 			var err error
-			if g.client, err = newClient(c.Egress); err != nil {
+			if g.client, err = deliver.NewClient(c.Egress, deliver.Options{Dial: r.dial, Own: r.own}); err != nil {
 				return nil, fmt.Errorf("egress: %w", err)
 			}
-			g.client.egress.network, g.client.egress.own = r.dial, r.own
 		}
 	}
 	if err := r.apply(g); err != nil {
@@ -53,7 +53,7 @@ func (r *Relay) Attach(c Config) (*Generation, error) {
 
 // sameClient is the client of a generation with the same egress settings: its
 // connections are worth keeping.
-func (r *Relay) sameClient(e Egress) *client {
+func (r *Relay) sameClient(e deliver.Egress) *deliver.Client {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	for _, g := range r.generations {

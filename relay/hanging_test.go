@@ -10,8 +10,10 @@ import (
 	"net/http/httptest"
 	"os"
 	"os/exec"
+	"runtime"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -20,6 +22,7 @@ import (
 	"github.com/userhero/relay/event"
 	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/queue/memqueue"
+	"github.com/userhero/relay/relay/deliver"
 )
 
 // TestThousandHangingReceiversDelayNobody: beside a thousand webhooks whose
@@ -100,7 +103,7 @@ func newHealthyRelay(t *testing.T, others []WebhookConfig) *healthyRelay {
 		t.Fatal(err)
 	}
 	c := Config{
-		Egress:   Egress{Allow: []string{"127.0.0.1"}},
+		Egress:   deliver.Egress{Allow: []string{"127.0.0.1"}},
 		Webhooks: append(others, WebhookConfig{Name: "healthy", URL: h.receiver.URL, Events: []event.Type{event.Updated}}),
 	}
 	if _, err := h.relay.Attach(c); err != nil {
@@ -218,4 +221,35 @@ func startSilent(t *testing.T) *silentReceiver {
 		}
 	})
 	return s
+}
+
+// attempting counts goroutines that an attempt or its connection has started.
+func attempting() (n int, stacks string) {
+	buf := make([]byte, 8<<20)
+	buf = buf[:runtime.Stack(buf, true)]
+	var found []string
+	for g := range strings.SplitSeq(string(buf), "\n\n") {
+		for _, of := range []string{"net/http.(*persistConn)", "net/http.(*Transport)", "http2", "deliver.(*Receiver).Attempt", "deliver.(*egress).dial"} {
+			if strings.Contains(g, of) && !strings.Contains(g, "testing.tRunner") {
+				n++
+				found = append(found, g)
+				break
+			}
+		}
+	}
+	return n, strings.Join(found, "\n\n")
+}
+
+// awaitNoAttempts waits until no goroutine of an attempt is left.
+func awaitNoAttempts(t *testing.T) {
+	t.Helper()
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		n, stacks := attempting()
+		if n == 0 {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%d goroutines of attempts are left:\n%s", n, stacks)
+		}
+	}
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/userhero/relay/event"
 	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/queue/memqueue"
+	"github.com/userhero/relay/relay/deliver"
 )
 
 // lockedBuffer is a log that many goroutines write.
@@ -59,7 +60,24 @@ func TestLogsHoldNoSecretAndNoPayload(t *testing.T) {
 		_, _ = w.Write([]byte(canary + "-answer\n{\"level\":\"error\",\"msg\":\"forged\"}"))
 	}))
 	defer receiver.Close()
-	noHTTP := newRawReceiver(t, say(canary+"-greeting \x1b[31m\nlevel=ERROR msg=forged\r\n\r\n"))
+	noHTTP, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = noHTTP.Close() }()
+	go func() {
+		for {
+			c, err := noHTTP.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer func() { _ = c.Close() }()
+				_, _ = io.WriteString(c, canary+"-greeting \x1b[31m\nlevel=ERROR msg=forged\r\n\r\n")
+				_, _ = io.Copy(io.Discard, c) // until the relay hangs up
+			}()
+		}
+	}()
 	closed, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -76,10 +94,10 @@ func TestLogsHoldNoSecretAndNoPayload(t *testing.T) {
 	}
 	urls := map[string]string{
 		"ok": receiver.URL + "/200", "broken": receiver.URL + "/500", "gone": receiver.URL + "/410", "moved": receiver.URL + "/302",
-		"slow": receiver.URL + "/slow", "nohttp": noHTTP.url, "refused": "http://" + closed.Addr().String() + "/",
+		"slow": receiver.URL + "/slow", "nohttp": "http://" + noHTTP.Addr().String() + "/", "refused": "http://" + closed.Addr().String() + "/",
 		"inside": "http://10.0.0.1/", "notls": strings.Replace(receiver.URL, "http:", "https:", 1) + "/",
 	}
-	c := Config{Egress: Egress{Allow: []string{"127.0.0.1"}}}
+	c := Config{Egress: deliver.Egress{Allow: []string{"127.0.0.1"}}}
 	for name, url := range urls {
 		c.Webhooks = append(c.Webhooks, WebhookConfig{
 			Name: name, URL: url + "?token=" + canary + "-query", Secret: canary + "-secret", PreviousSecret: canary + "-previous",
@@ -127,36 +145,5 @@ func TestLogsHoldNoSecretAndNoPayload(t *testing.T) {
 	}
 	if lines < 10 {
 		t.Errorf("the log has %d lines: the test shows nothing\n%s", lines, log)
-	}
-}
-
-// TestValuesOfConfiguredHeadersAreNotKept: they are sent, and the attempt log has
-// their names alone, for they may be passwords.
-func TestValuesOfConfiguredHeadersAreNotKept(t *testing.T) {
-	t.Parallel()
-	sent := make(chan string, 1)
-	receiver := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { sent <- r.Header.Get("Authorization") }))
-	defer receiver.Close()
-	c, err := newClient(Egress{Allow: []string{"127.0.0.1"}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	to, err := newTarget(WebhookConfig{URL: receiver.URL, Timeout: 5 * time.Second, Header: http.Header{"Authorization": {"canary"}}}, c, "test")
-	if err != nil {
-		t.Fatal(err)
-	}
-	a, o := to.attempt(t.Context(), message{body: []byte(`{}`), started: time.Now()})
-	if got := <-sent; !o.ok || got != "canary" {
-		t.Fatalf("sent %q: %+v", got, o)
-	}
-	named := false
-	for _, h := range a.RequestHeaders {
-		named = named || h.Name == "Authorization"
-		if strings.Contains(h.Value, "canary") {
-			t.Errorf("kept: %+v", h)
-		}
-	}
-	if !named {
-		t.Errorf("the log does not say that the field was sent: %+v", a.RequestHeaders)
 	}
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/userhero/relay/event"
 	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/relay/deliver"
 	"github.com/userhero/relay/relay/signature"
 )
 
@@ -33,7 +34,7 @@ type storedConfig struct {
 	Events         []event.Type    `json:"events,omitempty"`
 	Filter         string          `json:"filter,omitempty"`
 	Header         http.Header     `json:"header,omitempty"`
-	TLS            TLS             `json:"tls,omitzero"`
+	TLS            deliver.TLS     `json:"tls,omitzero"`
 	Retry          []time.Duration `json:"retry,omitzero"`
 	Timeout        time.Duration   `json:"timeout,omitempty"`
 	Concurrency    int             `json:"concurrency,omitempty"`
@@ -89,7 +90,7 @@ func (r *Relay) Add(ctx context.Context, c WebhookConfig, who string) error {
 	if err := w.configure(ctx, t); err != nil {
 		return err
 	}
-	r.note(activity{What: "webhook added", Who: who, Webhook: c.Name, Detail: t.url.Host})
+	r.note(activity{What: "webhook added", Who: who, Webhook: c.Name, Detail: t.Host()})
 	return nil
 }
 

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/relay/deliver"
+	"github.com/userhero/relay/relay/redact"
 )
 
 // Notifier tells people about webhooks. An error that has Temporary() true is
@@ -266,12 +268,12 @@ func (m *mail) send(ctx context.Context, group []*queue.Lease) {
 	case err == nil:
 		m.remember(notices)
 	case temporaryError(err):
-		outcome, a.Error, a.ErrorClass = "retry", redacted(err), "mail"
+		outcome, a.Error, a.ErrorClass = "retry", redact.Error(err), "mail"
 	default:
-		outcome, a.Error, a.ErrorClass = "failed", redacted(err), "mail"
+		outcome, a.Error, a.ErrorClass = "failed", redact.Error(err), "mail"
 	}
 	for _, l := range group {
-		due, more := nextDue(DefaultLadder(), l.Delivery.Rung, time.Now(), 0)
+		due, more := deliver.NextDue(DefaultLadder(), l.Delivery.Rung, time.Now(), 0)
 		var settled error
 		switch {
 		case err == nil:
@@ -287,12 +289,12 @@ func (m *mail) send(ctx context.Context, group []*queue.Lease) {
 		r.observer.Mailed(n.Kind, outcome)
 		detail := n.Kind
 		if err != nil {
-			detail += ": " + outcome + ": " + redacted(err)
+			detail += ": " + outcome + ": " + redact.Error(err)
 		}
 		r.note(activity{What: "notice sent", Who: "relay", Webhook: n.Webhook, Detail: detail})
 	}
 	if err != nil {
-		r.log.Error("a notice was not sent", "notices", len(notices), "outcome", outcome, "error", redacted(err))
+		r.log.Error("a notice was not sent", "notices", len(notices), "outcome", outcome, "error", redact.Error(err))
 	}
 }
 

@@ -30,6 +30,7 @@ import (
 
 	"github.com/userhero/relay/event"
 	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/relay/deliver"
 )
 
 // Options are what a relay works with.
@@ -53,7 +54,7 @@ type Options struct {
 	Tracer trace.Tracer
 
 	// client replaces the way to receivers, in tests.
-	client *client
+	client *deliver.Client
 }
 
 // Relay is the engine above one queue. All methods may be called from any
@@ -66,8 +67,8 @@ type Relay struct {
 	// producing is what the spans of acceptances start with.
 	producing []trace.SpanStartOption
 	agent     string
-	client    *client // nil: each generation's own
-	dial      dialFunc
+	client    *deliver.Client // nil: each generation's own
+	dial      func(ctx context.Context, network, address string) (net.Conn, error)
 	own       func(netip.AddrPort) bool
 	feed      feed
 
@@ -276,7 +277,7 @@ type WebhookStatus struct {
 	// PreviousUntil is when the previous secret ceases to sign; zero if there is
 	// none, or no such time.
 	PreviousUntil time.Time
-	TLS           TLSStatus
+	TLS           deliver.TLSStatus
 	Source        string // FromCaddyfile or FromAPI
 	State         string // Active, Failing or Disabled
 	// Parked says that the webhook has left the configuration: its deliveries

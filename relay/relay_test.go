@@ -18,6 +18,8 @@ import (
 	"github.com/userhero/relay/event"
 	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/queue/memqueue"
+	"github.com/userhero/relay/relay/deliver"
+	"github.com/userhero/relay/relay/signature"
 )
 
 // request is what a receiver saw.
@@ -73,11 +75,11 @@ func always(status int) func(request) (int, http.Header) {
 // called in a bubble, and stop before the bubble ends.
 func startOn(t *testing.T, q queue.Queue, rs *receivers, c Config) (r *Relay, stop func()) {
 	t.Helper()
-	e, err := newEgress(c.Egress)
+	client, err := deliver.NewClient(c.Egress, deliver.Options{Transport: rs})
 	if err != nil {
 		t.Fatal(err)
 	}
-	r = New(Options{Queue: q, Version: "1.2.3", client: &client{transport: rs, egress: e}})
+	r = New(Options{Queue: q, Version: "1.2.3", client: client})
 	if err := r.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -181,7 +183,7 @@ func TestRequestsCarryTheDocumentedHeaders(t *testing.T) {
 			}
 			if s.host == "signed.example" {
 				id := s.header["webhook-id"][0]
-				sg, _ := newSigner("s")
+				sg, _ := signature.NewSigner("s")
 				want["X-UserHero-Signature"] = string(sg.AppendPlain(nil, []byte(`{}`)))
 				want["webhook-signature"] = string(sg.AppendStandard(nil, id, s.at.Unix(), []byte(`{}`)))
 				want["authorization"] = "Bearer canary" // spelled as it was configured
@@ -303,7 +305,7 @@ func TestHangingReceiverDelaysNobody(t *testing.T) {
 			t.Fatalf("nothing of the hanging one waits for a retry: %v", err)
 		}
 		attempts, err := r.Queue().Attempts(t.Context(), page.Items[0].ID)
-		if err != nil || attempts[0].ErrorClass != classTimeout || attempts[0].Duration != 30*time.Second {
+		if err != nil || attempts[0].ErrorClass != "timeout" || attempts[0].Duration != 30*time.Second {
 			t.Errorf("a hanging attempt reads %+v, %v", attempts, err)
 		}
 	})
@@ -377,7 +379,7 @@ func TestRotationServesReceiversOfEitherSecret(t *testing.T) {
 	t.Parallel()
 	for _, known := range []string{"old", "new"} {
 		synctest.Test(t, func(t *testing.T) {
-			sg, err := newSigner(known)
+			sg, err := signature.NewSigner(known)
 			if err != nil {
 				t.Fatal(err)
 			}

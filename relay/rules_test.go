@@ -5,61 +5,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/userhero/relay/relay/deliver"
 )
-
-func TestNextDueClimbsTheLadder(t *testing.T) {
-	t.Parallel()
-	ended := time.Date(2026, 1, 7, 15, 30, 0, 0, time.UTC)
-	ladder := DefaultLadder()
-	for failed, want := range ladder {
-		due, ok := nextDue(ladder, failed, ended, 0)
-		if !ok || due.Sub(ended) != want {
-			t.Errorf("after %d failures: %v, %v; want %v", failed, due.Sub(ended), ok, want)
-		}
-	}
-	if _, ok := nextDue(ladder, len(ladder), ended, time.Hour); ok {
-		t.Error("a ladder of five rungs has a sixth")
-	}
-	if _, ok := nextDue(nil, 0, ended, 0); ok {
-		t.Error("an empty ladder has a rung")
-	}
-	for _, c := range []struct{ asked, want time.Duration }{
-		{time.Second, time.Minute},           // shorter than the rung: the rung
-		{10 * time.Minute, 10 * time.Minute}, // longer: what was asked
-		{48 * time.Hour, 24 * time.Hour},     // capped
-		{-time.Hour, time.Minute},
-	} {
-		if due, _ := nextDue(ladder, 0, ended, c.asked); due.Sub(ended) != c.want {
-			t.Errorf("asked for %v: %v, want %v", c.asked, due.Sub(ended), c.want)
-		}
-	}
-}
-
-func TestRetryAfterIsReadWithinBounds(t *testing.T) {
-	t.Parallel()
-	now := time.Date(2026, 1, 7, 15, 30, 0, 0, time.UTC)
-	for _, c := range []struct {
-		status int
-		value  string
-		want   time.Duration
-	}{
-		{503, "120", 2 * time.Minute},
-		{429, " 5 ", 5 * time.Second},
-		{500, "120", 0}, // only 429 and 503 have a say
-		{503, "", 0},
-		{503, "soon", 0},
-		{503, "-5", 0},
-		{503, "9223372036854775807", 24 * time.Hour},
-		{503, "99999999999999999999999999", 24 * time.Hour},
-		{503, "Wed, 07 Jan 2026 15:31:00 GMT", time.Minute},
-		{503, "Wed, 07 Jan 2026 15:29:00 GMT", 0},
-		{503, "Wed, 07 Jan 2099 15:29:00 GMT", 24 * time.Hour},
-	} {
-		if got := retryAfter(c.status, http.Header{"Retry-After": {c.value}}, now); got != c.want {
-			t.Errorf("%d with %q: %v, want %v", c.status, c.value, got, c.want)
-		}
-	}
-}
 
 func TestBreakerLetsOneProbeThroughAtATime(t *testing.T) {
 	t.Parallel()
@@ -184,7 +132,7 @@ func TestValidateNamesTheOption(t *testing.T) {
 	if err := (Config{Webhooks: []WebhookConfig{good, good}}).Validate(); err == nil {
 		t.Error("two webhooks of one name are taken")
 	}
-	if err := (Config{Egress: Egress{Allow: []string{"not a host"}}}).Validate(); err == nil {
+	if err := (Config{Egress: deliver.Egress{Allow: []string{"not a host"}}}).Validate(); err == nil {
 		t.Error("an allow that is nothing is taken")
 	}
 }

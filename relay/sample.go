@@ -9,6 +9,7 @@ import (
 
 	"github.com/userhero/relay/event"
 	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/relay/deliver"
 )
 
 // Sample is the documented example of an event, as test sends carry it.
@@ -59,10 +60,10 @@ func (t *target) test(ctx context.Context, w queue.WebhookID, tracer trace.Trace
 	now := time.Now()
 	id := queue.DeliveryID{Event: queue.NewEventID(now, 0, 0), Webhook: w}.String()
 	ctx, span := startTest(ctx, tracer, t.config.Name, id)
-	a, o := t.attempt(ctx, message{
-		id: id, typ: string(event.Created), number: 1, body: []byte(Sample), tracer: tracer, started: now, test: true,
+	a, o := t.Attempt(ctx, deliver.Message{
+		ID: id, Type: string(event.Created), Number: 1, Body: []byte(Sample), Tracer: tracer, Started: now, Test: true,
 	})
 	endProcess(span, o, 0, time.Time{})
 	a.Number = 1
-	return TestResult{OK: o.ok, Attempt: a}
+	return TestResult{OK: o.OK, Attempt: a}
 }

@@ -6,11 +6,11 @@ import (
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
-	"go.opentelemetry.io/otel/codes"
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/relay/deliver"
 )
 
 // The spans of one event. A retry comes minutes or days after the trace it
@@ -42,7 +42,6 @@ var (
 
 	producer = trace.WithSpanKind(trace.SpanKindProducer)
 	consumer = trace.WithSpanKind(trace.SpanKindConsumer)
-	sender   = trace.WithSpanKind(trace.SpanKindClient)
 )
 
 // starting is what spans of a kind start with that have attributes in common. A
@@ -95,7 +94,7 @@ func endSend(span trace.Span, a *Acceptance, receipt *queue.Receipt, webhooks in
 		)
 		switch {
 		case err != nil:
-			fail(span, classOfStore(err))
+			deliver.FailSpan(span, classOfStore(err))
 		case receipt.Replayed:
 			attributes = append(attributes, semconv.MessagingMessageID(receipt.Event.ID.String()), attribute.Bool("userhero.event.replayed", true))
 		default:
@@ -176,17 +175,17 @@ func (w *webhook) attemptBefore(ctx context.Context, id queue.DeliveryID) trace.
 
 // endProcess ends the span of an attempt with what came of it; state 0 is that
 // of a test, which leaves none.
-func endProcess(span trace.Span, o outcome, state queue.State, next time.Time) {
+func endProcess(span trace.Span, o deliver.Outcome, state queue.State, next time.Time) {
 	if span == nil {
 		return
 	}
 	if span.IsRecording() {
-		if !o.ok {
-			fail(span, o.class)
+		if !o.OK {
+			deliver.FailSpan(span, o.Class)
 		}
 		room := rooms.Get().(*[8]attribute.KeyValue)
 		attributes := room[:0]
-		if !o.canceled && state != 0 {
+		if !o.Canceled && state != 0 {
 			attributes = append(attributes, attribute.String("userhero.delivery.state", state.String()))
 		}
 		if !next.IsZero() {
@@ -196,13 +195,6 @@ func endProcess(span trace.Span, o outcome, state queue.State, next time.Time) {
 		rooms.Put(room)
 	}
 	span.End()
-}
-
-// fail marks a span as failed, by class: what an error says in words is in the
-// attempt log and the service's log, where its length and content are bounded.
-func fail(span trace.Span, class string) {
-	span.SetStatus(codes.Error, "")
-	span.SetAttributes(semconv.ErrorTypeKey.String(class))
 }
 
 // traceContext is what the store keeps of a span's context. Baggage is not part

@@ -15,7 +15,6 @@ import (
 	"github.com/userhero/relay/event"
 	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/relay/expression"
-	"github.com/userhero/relay/relay/redact"
 )
 
 // remindWithin is for how long a notice's key keeps it from being posted twice,
@@ -146,7 +145,7 @@ func (w *webhook) configure(ctx context.Context, t *target) error {
 	}
 	w.target = t
 	if t != nil && former != nil {
-		t.inherit(former)
+		t.Inherit(former.Receiver)
 		if t.config.URL != former.config.URL {
 			w.breaker.hold = time.Time{} // another receiver has not asked for it
 		}
@@ -415,7 +414,7 @@ func (w *webhook) noticeLocked() Notice {
 		Thread: fmt.Sprintf("%d-%d", w.id, t.Episode.UnixMilli()),
 	}
 	if w.target != nil {
-		n.URL = redact.Parsed(w.target.url)
+		n.URL = w.target.ShownURL()
 	}
 	return n
 }
@@ -514,8 +513,8 @@ func (w *webhook) status(c queue.Counts) WebhookStatus {
 		s.URL, s.Events, s.Filter = t.config.URL, t.config.Events, t.config.Filter
 		s.Retry, s.Timeout, s.Concurrency = t.config.Retry, t.config.Timeout, t.config.Concurrency
 		s.Headers = slices.Sorted(maps.Keys(t.config.Header))
-		s.Rate, s.Ordered, s.HasSecret, s.TLS = t.config.Rate, t.config.Ordered, t.secret != nil, t.tls
-		if t.rotating(time.Now()) {
+		s.Rate, s.Ordered, s.HasSecret, s.TLS = t.config.Rate, t.config.Ordered, t.config.Secret != "", t.TLS()
+		if t.Rotating(time.Now()) {
 			s.PreviousUntil = t.config.PreviousUntil
 		}
 	}

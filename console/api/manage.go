@@ -14,6 +14,7 @@ import (
 	"github.com/userhero/relay/event"
 	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/relay"
+	"github.com/userhero/relay/relay/deliver"
 	"github.com/userhero/relay/relay/signature"
 )
 
@@ -66,14 +67,14 @@ func (in WebhookSettings) Apply(c *relay.WebhookConfig) error {
 	if in.Headers != nil {
 		c.Header = make(http.Header, len(*in.Headers))
 		for name, value := range *in.Headers {
-			if value == relay.RedactedValue {
+			if value == deliver.RedactedValue {
 				wrong("/headers", fmt.Errorf("%s has %s, which stands for a hidden value; write the value itself", name, value))
 			}
 			c.Header[name] = []string{value} // goes out spelled as it is
 		}
 	}
 	if in.TLS != nil {
-		c.TLS = relay.TLS{Certificate: in.TLS.ClientCertificate, Key: in.TLS.ClientCertificateKey, CA: in.TLS.RootCA}
+		c.TLS = deliver.TLS{Certificate: in.TLS.ClientCertificate, Key: in.TLS.ClientCertificateKey, CA: in.TLS.RootCA}
 	}
 	if in.Retry != nil {
 		c.Retry = make([]time.Duration, 0, len(*in.Retry))

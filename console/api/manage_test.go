@@ -17,6 +17,7 @@ import (
 	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/queue/memqueue"
 	"github.com/userhero/relay/relay"
+	"github.com/userhero/relay/relay/deliver"
 )
 
 // managed is an API over a relay that may reach receivers on this machine.
@@ -35,7 +36,7 @@ func newManaged(t *testing.T) *managed {
 	}
 	if _, err := r.Attach(relay.Config{
 		Webhooks: []relay.WebhookConfig{{Name: "file", URL: "https://file.example.com/", Disabled: true}},
-		Egress:   relay.Egress{Allow: []string{"127.0.0.1"}},
+		Egress:   deliver.Egress{Allow: []string{"127.0.0.1"}},
 	}); err != nil {
 		t.Fatal(err)
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/userhero/relay/event"
 	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/relay"
+	"github.com/userhero/relay/relay/deliver"
 	"github.com/userhero/relay/relay/redact"
 )
 
@@ -97,7 +98,7 @@ type Certificate struct {
 	NotAfter time.Time `json:"not_after"`
 }
 
-func viewTLS(s relay.TLSStatus) *WebhookTLS {
+func viewTLS(s deliver.TLSStatus) *WebhookTLS {
 	var v WebhookTLS
 	if c := s.Certificate; !c.Expires.IsZero() {
 		v.ClientCertificate = &Certificate{c.Subject, moment(c.Expires)}

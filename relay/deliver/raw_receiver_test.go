@@ -1,4 +1,4 @@
-package relay
+package deliver
 
 import (
 	"net"
@@ -68,7 +68,7 @@ func attempting() (n int, stacks string) {
 	buf = buf[:runtime.Stack(buf, true)]
 	var found []string
 	for g := range strings.SplitSeq(string(buf), "\n\n") {
-		for _, of := range []string{"net/http.(*persistConn)", "net/http.(*Transport)", "http2", "relay.(*target).attempt", "relay.(*egress).dial"} {
+		for _, of := range []string{"net/http.(*persistConn)", "net/http.(*Transport)", "http2", "deliver.(*Receiver).Attempt", "deliver.(*egress).dial"} {
 			if strings.Contains(g, of) && !strings.Contains(g, "testing.tRunner") {
 				n++
 				found = append(found, g)

@@ -1,4 +1,4 @@
-package relay
+package deliver
 
 import (
 	"context"
@@ -22,13 +22,13 @@ func TestAddressesInOtherSpellingsAreRefused(t *testing.T) {
 		"2130706433", "017700000001", "0x7f000001", "0x7f.1", "127.1", "127.0.1", "0177.0.0.1", "127.0.0.1.", "0x7F.0.0.0x1",
 		"169.254.43518", "1.2.3.4.5", "256.256.256.256", "example.1", "example.0x", "１２７.０.０.１", "127。0。0。1", "169．254．169．254",
 	} {
-		err := WebhookConfig{Name: "w", URL: "http://" + host + "/"}.Validate()
+		err := Config{URL: "http://" + host + "/"}.Validate()
 		if err == nil || !strings.Contains(err.Error(), "url") {
 			t.Errorf("%s is a valid host: %v", host, err)
 		}
 	}
 	for _, host := range []string{"93.184.216.34", "[2606:2800:220:1::1]", "example.com", "1.example", "xn--bcher-kva.example", "bücher.example", "0x.example", "a-1", "example.com."} {
-		if err := (WebhookConfig{Name: "w", URL: "http://" + host + "/"}).Validate(); err != nil {
+		if err := (Config{URL: "http://" + host + "/"}).Validate(); err != nil {
 			t.Errorf("%s: %v", host, err)
 		}
 	}
@@ -65,20 +65,20 @@ func TestNamesAreJudgedByTheAddressDialled(t *testing.T) {
 			if c.allow != "" {
 				allow = append(allow, c.allow)
 			}
-			client, err := newClient(Egress{Allow: allow})
+			client, err := NewClient(Egress{Allow: allow}, Options{})
 			if err != nil {
 				t.Fatal(err)
 			}
 			resolver, asked := dnsServer(t, c.answers)
 			client.egress.guarded.Resolver, client.egress.named.Resolver = resolver, resolver
 			client.egress.guarded.Timeout = 300 * time.Millisecond
-			to, err := newTarget(WebhookConfig{URL: "http://rebound.test:" + port + "/", Timeout: 2 * time.Second}, client, "test")
+			to, err := client.Receiver(Config{URL: "http://rebound.test:" + port + "/", Timeout: 2 * time.Second})
 			if err != nil {
 				t.Fatal(err)
 			}
 			for range 3 {
-				a, o := to.attempt(t.Context(), message{body: []byte(`{}`), started: time.Now()})
-				if o.ok || c.class != "" && a.ErrorClass != c.class {
+				a, o := to.Attempt(t.Context(), Message{Body: []byte(`{}`), Started: time.Now()})
+				if o.OK || c.class != "" && a.ErrorClass != c.class {
 					t.Errorf("%+v: %s", o, a.Error)
 				}
 			}
@@ -152,15 +152,15 @@ func TestAProxyIsNoWayAroundTheGuard(t *testing.T) {
 	defer proxy.Close()
 	attempt := func(to string, allow ...string) (string, string) {
 		asked.Store("")
-		c, err := newClient(Egress{Proxy: proxy.URL, Allow: allow})
+		c, err := NewClient(Egress{Proxy: proxy.URL, Allow: allow}, Options{})
 		if err != nil {
 			t.Fatal(err)
 		}
-		target, err := newTarget(WebhookConfig{URL: to, Timeout: 5 * time.Second}, c, "test")
+		target, err := c.Receiver(Config{URL: to, Timeout: 5 * time.Second})
 		if err != nil {
 			t.Fatal(err)
 		}
-		a, _ := target.attempt(t.Context(), message{body: []byte(`{}`), started: time.Now()})
+		a, _ := target.Attempt(t.Context(), Message{Body: []byte(`{}`), Started: time.Now()})
 		return asked.Load().(string), a.ErrorClass
 	}
 	for _, inside := range []string{

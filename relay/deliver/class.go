@@ -1,4 +1,4 @@
-package relay
+package deliver
 
 import (
 	"context"
@@ -12,7 +12,6 @@ import (
 	"strings"
 	"syscall"
 
-	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/relay/deliver/lean"
 )
 
@@ -30,23 +29,6 @@ const (
 	classConnect  = "connect"  // unreachable, and other ways not to connect
 	classRequest  = "request"  // the request could not be made
 )
-
-// classOfStore names why an event was not stored.
-func classOfStore(err error) string {
-	switch {
-	case errors.Is(err, queue.ErrFull):
-		return "full"
-	case errors.Is(err, queue.ErrFailed):
-		return "failed"
-	case errors.Is(err, queue.ErrClosed):
-		return "closed"
-	case errors.Is(err, queue.ErrConflict):
-		return "conflict"
-	case errors.Is(err, queue.ErrMismatch):
-		return "key_reused"
-	}
-	return "error"
-}
 
 func classOfStatus(status int) string { return "http_" + strconv.Itoa(status) }
 

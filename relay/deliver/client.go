@@ -1,14 +1,14 @@
-package relay
+package deliver
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
-	"strings"
 	"time"
-	"unicode"
 
 	"github.com/userhero/relay/relay/deliver/lean"
 )
@@ -26,24 +26,47 @@ const (
 	idleTimeout  = 90 * time.Second
 )
 
-// client is the way to receivers: one for each generation's egress settings.
-type client struct {
+// MaxConcurrency bounds the attempts that one receiver gets at a time, and so the
+// idle connections that are kept open to it.
+const MaxConcurrency = 1024
+
+// Options are what a client works with, besides the egress settings.
+type Options struct {
+	// Dial, unless nil, is the network: receivers are dialled with it and not
+	// with the guarded dialer. It is for simulations, whose network is in memory.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+	// Own, unless nil, reports whether an address is one that could stop the process,
+	// such as Caddy's admin endpoint. Nothing is sent there, whatever is allowed.
+	Own func(netip.AddrPort) bool
+	// Transport, unless nil, replaces the transport to receivers without TLS
+	// settings of their own; in tests.
+	Transport http.RoundTripper
+}
+
+// Client reaches receivers, with one set of egress settings and one pool of
+// connections. All methods may be called from any goroutine.
+type Client struct {
 	transport http.RoundTripper
 	egress    *egress
 }
 
-func newClient(c Egress) (*client, error) {
+// NewClient makes a client. Its errors are those of Egress.Validate.
+func NewClient(c Egress, o Options) (*Client, error) {
 	e, err := newEgress(c)
 	if err != nil {
 		return nil, err
 	}
-	return &client{transport: newTransport(e, defaultTLS()), egress: e}, nil
+	e.network, e.own = o.Dial, o.Own
+	if o.Transport == nil {
+		o.Transport = newTransport(e, defaultTLS())
+	}
+	return &Client{transport: o.Transport, egress: e}, nil
 }
 
 // withTLS returns the client for a webhook's own TLS settings. It has a
 // transport to itself: a connection made with one webhook's certificate, or to
 // a receiver that only its authorities vouch for, never carries another's events.
-func (c *client) withTLS(t TLS) (*client, TLSStatus, error) {
+func (c *Client) withTLS(t TLS) (*Client, TLSStatus, error) {
 	if t == (TLS{}) {
 		return c, TLSStatus{}, nil
 	}
@@ -51,7 +74,7 @@ func (c *client) withTLS(t TLS) (*client, TLSStatus, error) {
 	if err != nil {
 		return nil, status, err
 	}
-	return &client{transport: newTransport(c.egress, config), egress: c.egress}, status, nil // Guard: each webhook's TLS identity is its own.
+	return &Client{transport: newTransport(c.egress, config), egress: c.egress}, status, nil // Guard: each webhook's TLS identity is its own.
 }
 
 // newTransport is the transport to receivers.
@@ -61,14 +84,10 @@ func newTransport(e *egress, c *tls.Config) *lean.Transport {
 		Secure:         func(raw net.Conn, address string) (*tls.Conn, error) { return secure(raw, c, address) },
 		Proxy:          e.proxy,
 		MaxHeader:      maxResponseHeader, // Promise 4: and of its head 16 KiB.
-		MaxIdlePerHost: maxConcurrency,
+		MaxIdlePerHost: MaxConcurrency,
 		IdleTimeout:    idleTimeout,
 	})
 }
-
-// maxErrorText bounds what is kept of an error: a receiver can write its own
-// text into some, such as the names of its certificate.
-const maxErrorText = 1 << 10
 
 // bare is the error without the URL that net/http puts before it.
 func bare(err error) error {
@@ -77,24 +96,4 @@ func bare(err error) error {
 		err = u.Err
 	}
 	return err
-}
-
-// redacted is an error's text in one line of bounded length that steers no
-// terminal, without URLs.
-func redacted(err error) string {
-	err = bare(err)
-	text := strings.Map(func(r rune) rune {
-		if r == '\n' || r == '\r' || r == '\t' {
-			return ' '
-		}
-		if !unicode.IsPrint(r) {
-			return unicode.ReplacementChar
-		}
-		return r
-	}, err.Error())
-	if len(text) <= maxErrorText {
-		return text
-	}
-	const cut = "…"
-	return strings.ToValidUTF8(text[:maxErrorText-len(cut)], "") + cut
 }

@@ -1,4 +1,4 @@
-package relay
+package deliver
 
 import (
 	"bufio"
@@ -16,24 +16,24 @@ import (
 	"time"
 )
 
-func targetFor(t *testing.T, w WebhookConfig, e Egress) *target {
+func targetFor(t *testing.T, w Config, e Egress) *Receiver {
 	t.Helper()
-	c, err := newClient(e)
+	c, err := NewClient(e, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if w.Timeout == 0 {
 		w.Timeout = 10 * time.Second
 	}
-	to, err := newTarget(w, c, "test")
+	to, err := c.Receiver(w)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return to
 }
 
-func sample() message {
-	return message{id: "dlv_1", typ: "feedback.created", number: 1, body: []byte(`{}`), started: time.Now()}
+func sample() Message {
+	return Message{ID: "dlv_1", Type: "feedback.created", Number: 1, Body: []byte(`{}`), Started: time.Now()}
 }
 
 var local = Egress{Allow: []string{"127.0.0.1"}}
@@ -55,11 +55,11 @@ func TestAReceiverMayBeAwayForAMoment(t *testing.T) {
 				go func() { _ = s.Serve(l) }()
 				return s
 			}
-			to := targetFor(t, WebhookConfig{URL: "http://" + address + "/"}, local)
+			to := targetFor(t, Config{URL: "http://" + address + "/"}, local)
 			if used {
 				s := start(l)
 				for range 2 {
-					if a, o := to.attempt(t.Context(), sample()); !o.ok {
+					if a, o := to.Attempt(t.Context(), sample()); !o.OK {
 						t.Fatal(a.Error)
 					}
 				}
@@ -74,13 +74,13 @@ func TestAReceiverMayBeAwayForAMoment(t *testing.T) {
 					again <- start(l)
 				}
 			})
-			a, o := to.attempt(t.Context(), sample())
+			a, o := to.Attempt(t.Context(), sample())
 			back, ok := <-again
 			if !ok {
 				t.Skip("missing hardware: somebody else took the port")
 			}
 			defer func() { _ = back.Close() }()
-			if !o.ok {
+			if !o.OK {
 				t.Errorf("the receiver was away for 150 ms, and the attempt failed: %s", a.Error)
 			}
 		})
@@ -112,10 +112,10 @@ func TestAWhole2xxHeadIsASuccess(t *testing.T) {
 				}
 				_, _ = io.Copy(io.Discard, c) // the sender is to hang up
 			})
-			to := targetFor(t, WebhookConfig{URL: url}, local)
+			to := targetFor(t, Config{URL: url}, local)
 			for i := range 2 {
-				a, o := to.attempt(t.Context(), sample())
-				if !o.ok || a.Status != 200 || a.Duration > 5*time.Second {
+				a, o := to.Attempt(t.Context(), sample())
+				if !o.OK || a.Status != 200 || a.Duration > 5*time.Second {
 					t.Errorf("attempt %d is a failure after %s: %s", i+1, a.Duration, a.Error)
 				}
 			}
@@ -126,7 +126,7 @@ func TestAWhole2xxHeadIsASuccess(t *testing.T) {
 	}
 	// The control: a head that breaks off is none.
 	url, _ := rawServer(t, func(c net.Conn) { _, _ = io.WriteString(c, ok+"Content-Le") })
-	if _, o := targetFor(t, WebhookConfig{URL: url}, local).attempt(t.Context(), sample()); o.ok {
+	if _, o := targetFor(t, Config{URL: url}, local).Attempt(t.Context(), sample()); o.OK {
 		t.Error("a head that breaks off is a success")
 	}
 }
@@ -165,12 +165,12 @@ func TestConfiguredHeadersGoOutAsTheyAreSpelled(t *testing.T) {
 		{http.Header{"x-api-KEY": {"k"}, "SOAPAction": {"a", "b"}}, []string{"x-api-KEY: k\r\n", "SOAPAction: a\r\nSOAPAction: b\r\n", "Accept: */*\r\n"}, []string{"X-Api-Key", "Soapaction"}},
 		{http.Header{"accept": {"application/json"}}, []string{"accept: application/json\r\n"}, []string{"*/*"}},
 	} {
-		w := WebhookConfig{Name: "w", URL: url, Header: c.header}
+		w := Config{URL: url, Header: c.header}
 		if err := w.Validate(); err != nil {
 			t.Fatal(err)
 		}
-		a, o := targetFor(t, w, local).attempt(t.Context(), sample())
-		if !o.ok {
+		a, o := targetFor(t, w, local).Attempt(t.Context(), sample())
+		if !o.OK {
 			t.Fatal(a.Error)
 		}
 		head := <-heads
@@ -207,12 +207,12 @@ func TestURLsGoOutEncodedOnce(t *testing.T) {
 		"x?":                      "/x?",
 		"//double":                "///double",
 	} {
-		w := WebhookConfig{Name: "w", URL: url + written}
+		w := Config{URL: url + written}
 		if err := w.Validate(); err != nil {
 			t.Errorf("%s: %v", written, err)
 			continue
 		}
-		if a, o := targetFor(t, w, local).attempt(t.Context(), sample()); !o.ok {
+		if a, o := targetFor(t, w, local).Attempt(t.Context(), sample()); !o.OK {
 			t.Errorf("%s: %s", written, a.Error)
 			continue
 		}
@@ -244,9 +244,9 @@ func TestRotationFindsTheSecretThatTheReceiverKnows(t *testing.T) {
 					}
 				}))
 				defer receiver.Close()
-				to := targetFor(t, WebhookConfig{URL: receiver.URL, Secret: "new", PreviousSecret: "old"}, local)
+				to := targetFor(t, Config{URL: receiver.URL, Secret: "new", PreviousSecret: "old"}, local)
 				for i := range 3 {
-					if a, o := to.attempt(t.Context(), sample()); !o.ok {
+					if a, o := to.Attempt(t.Context(), sample()); !o.OK {
 						t.Errorf("attempt %d: %s", i+1, a.Error)
 					}
 				}
@@ -267,8 +267,8 @@ func TestRotationTriesOnceForWhatIsNoSignature(t *testing.T) {
 			requests.Add(1)
 			w.WriteHeader(status)
 		}))
-		to := targetFor(t, WebhookConfig{URL: receiver.URL, Secret: "new", PreviousSecret: "old"}, local)
-		_, _ = to.attempt(t.Context(), sample())
+		to := targetFor(t, Config{URL: receiver.URL, Secret: "new", PreviousSecret: "old"}, local)
+		_, _ = to.Attempt(t.Context(), sample())
 		receiver.Close()
 		if n := requests.Load(); n != want {
 			t.Errorf("%d: %d requests, want %d", status, n, want)
@@ -289,8 +289,8 @@ func TestAClientCertificateIsShownWhateverTheReceiverLists(t *testing.T) {
 			c.ClientAuth, c.ClientCAs, c.MaxVersion = tls.RequireAnyClientCert, listed, version
 		})
 		mine, mineKey := ca.issue(t, "sales", nil)
-		to := targetFor(t, WebhookConfig{URL: s.URL, TLS: TLS{Certificate: mine, Key: mineKey, CA: ca.pem}}, local)
-		if a, o := to.attempt(t.Context(), sample()); !o.ok || string(a.ResponseBody) != "sales" {
+		to := targetFor(t, Config{URL: s.URL, TLS: TLS{Certificate: mine, Key: mineKey, CA: ca.pem}}, local)
+		if a, o := to.Attempt(t.Context(), sample()); !o.OK || string(a.ResponseBody) != "sales" {
 			t.Errorf("%s: the receiver saw %q: %s", name, a.ResponseBody, a.Error)
 		}
 	}
@@ -342,13 +342,13 @@ func TestHostsAreJudgedAsTheyGoOut(t *testing.T) {
 		"①⑥⑨.②⑤④.①⑥⑨.②⑤④", "169.254.169.2\u00ad54", "%C2%AD169.254.169.254", "１６９.254.169.254", "𝟏𝟐𝟕.0.0.1", "169。254。169。254", "2130706433\u200b", "0x7f\u00ad000001",
 	} {
 		for _, scheme := range []string{"http", "https"} {
-			w := WebhookConfig{Name: "w", URL: scheme + "://" + host + "/", Timeout: 2 * time.Second}
+			w := Config{URL: scheme + "://" + host + "/", Timeout: 2 * time.Second}
 			if err := w.Validate(); err == nil || !strings.Contains(err.Error(), "url: ") {
 				t.Errorf("%s is valid: %v", host, err)
 			}
 			// One that an older version has stored.
 			for name, e := range map[string]Egress{"direct": {}, "proxied": {Proxy: proxy.URL}} {
-				if a, o := targetFor(t, w, e).attempt(context.Background(), sample()); o.ok || a.ErrorClass != classEgress {
+				if a, o := targetFor(t, w, e).Attempt(context.Background(), sample()); o.OK || a.ErrorClass != classEgress {
 					t.Errorf("%s, %s: %s %s", host, name, a.ErrorClass, a.Error)
 				}
 			}

@@ -1,4 +1,4 @@
-package relay
+package deliver
 
 import (
 	"crypto/tls"
@@ -43,13 +43,13 @@ func TestReceiversAreSpokenToInHTTP1(t *testing.T) {
 					_, _ = io.WriteString(conn, c.answer)
 				}
 			})
-			client, err := newClient(Egress{Allow: []string{"127.0.0.1"}})
+			client, err := NewClient(Egress{Allow: []string{"127.0.0.1"}}, Options{})
 			if err != nil {
 				t.Fatal(err)
 			}
 			to := tlsTarget(t, client, strings.Replace(r.url, "http:", "https:", 1), trust)
-			a, o := to.attempt(t.Context(), message{body: []byte(`{}`), started: time.Now()})
-			if a.ErrorClass != c.class || o.ok != (c.class == "") {
+			a, o := to.Attempt(t.Context(), Message{Body: []byte(`{}`), Started: time.Now()})
+			if a.ErrorClass != c.class || o.OK != (c.class == "") {
 				t.Errorf("class %q, want %q: %s", a.ErrorClass, c.class, a.Error)
 			}
 			select {

@@ -1,4 +1,4 @@
-package relay
+package deliver
 
 import (
 	"bufio"
@@ -65,8 +65,8 @@ func TestErrorsOfTLSSayWhatToDo(t *testing.T) {
 	t.Parallel()
 	attempt := func(t *testing.T, url string, trust TLS, timeout time.Duration) (class, text string) {
 		t.Helper()
-		a, o := targetFor(t, WebhookConfig{URL: url, TLS: trust, Timeout: timeout}, local).attempt(t.Context(), sample())
-		if o.ok {
+		a, o := targetFor(t, Config{URL: url, TLS: trust, Timeout: timeout}, local).Attempt(t.Context(), sample())
+		if o.OK {
 			t.Error("it is a success")
 		}
 		return a.ErrorClass, a.Error
@@ -195,9 +195,9 @@ func TestTunnelsThroughAProxy(t *testing.T) {
 		t.Fatal(err)
 	}
 	u.User = url.UserPassword("me", "secret")
-	to := targetFor(t, WebhookConfig{URL: receiver.URL, TLS: TLS{CA: ca.pem}}, Egress{Proxy: u.String(), Allow: []string{"127.0.0.1"}})
+	to := targetFor(t, Config{URL: receiver.URL, TLS: TLS{CA: ca.pem}}, Egress{Proxy: u.String(), Allow: []string{"127.0.0.1"}})
 	for range 3 {
-		if a, o := to.attempt(t.Context(), sample()); !o.ok {
+		if a, o := to.Attempt(t.Context(), sample()); !o.OK {
 			t.Fatal(a.Error)
 		}
 	}
@@ -209,8 +209,8 @@ func TestTunnelsThroughAProxy(t *testing.T) {
 	}
 	refuse.Store(true)
 	to.client.transport.(*lean.Transport).CloseIdleConnections()
-	a, o := to.attempt(t.Context(), sample())
-	if o.ok || a.ErrorClass != classConnect || !o.connection || !strings.Contains(a.Error, "407") || strings.Contains(a.Error, "secret") {
+	a, o := to.Attempt(t.Context(), sample())
+	if o.OK || a.ErrorClass != classConnect || !o.NoConnection || !strings.Contains(a.Error, "407") || strings.Contains(a.Error, "secret") {
 		t.Errorf("refused by the proxy: %s %s", a.ErrorClass, a.Error)
 	}
 }

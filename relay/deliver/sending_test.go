@@ -1,4 +1,4 @@
-package relay
+package deliver
 
 import (
 	"context"
@@ -39,7 +39,7 @@ func TestAttemptsDoNotMixWhatTheySend(t *testing.T) {
 		_, _ = io.WriteString(w, id)
 	}))
 	defer receiver.Close()
-	to := targetFor(t, WebhookConfig{
+	to := targetFor(t, Config{
 		URL: receiver.URL, Secret: "s", Timeout: time.Minute, Header: http.Header{"authorization": {"canary"}, "X-Two": {"1", "2"}},
 	}, Egress{Allow: []string{"127.0.0.1"}})
 	var sending sync.WaitGroup
@@ -54,9 +54,9 @@ func TestAttemptsDoNotMixWhatTheySend(t *testing.T) {
 					id = "cut-" + id
 					ctx, end = context.WithTimeout(ctx, 5*time.Millisecond)
 				}
-				m := message{id: id, number: n, body: []byte(`{"id":"` + id + `"}`), test: n%10 == 3, started: time.Now()}
-				a, o := to.attempt(ctx, m)
-				if o.canceled != (n%10 == 7) || !o.canceled && string(a.ResponseBody) != id {
+				m := Message{ID: id, Number: n, Body: []byte(`{"id":"` + id + `"}`), Test: n%10 == 3, Started: time.Now()}
+				a, o := to.Attempt(ctx, m)
+				if o.Canceled != (n%10 == 7) || !o.Canceled && string(a.ResponseBody) != id {
 					t.Errorf("attempt %s: %+v", id, a)
 				}
 				kept := fmt.Sprint(a.RequestHeaders)
@@ -68,4 +68,35 @@ func TestAttemptsDoNotMixWhatTheySend(t *testing.T) {
 		})
 	}
 	sending.Wait()
+}
+
+// TestValuesOfConfiguredHeadersAreNotKept: they are sent, and the attempt log has
+// their names alone, for they may be passwords.
+func TestValuesOfConfiguredHeadersAreNotKept(t *testing.T) {
+	t.Parallel()
+	sent := make(chan string, 1)
+	receiver := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { sent <- r.Header.Get("Authorization") }))
+	defer receiver.Close()
+	c, err := NewClient(Egress{Allow: []string{"127.0.0.1"}}, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	to, err := c.Receiver(Config{URL: receiver.URL, Timeout: 5 * time.Second, Header: http.Header{"Authorization": {"canary"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, o := to.Attempt(t.Context(), Message{Body: []byte(`{}`), Started: time.Now()})
+	if got := <-sent; !o.OK || got != "canary" {
+		t.Fatalf("sent %q: %+v", got, o)
+	}
+	named := false
+	for _, h := range a.RequestHeaders {
+		named = named || h.Name == "Authorization"
+		if strings.Contains(h.Value, "canary") {
+			t.Errorf("kept: %+v", h)
+		}
+	}
+	if !named {
+		t.Errorf("the log does not say that the field was sent: %+v", a.RequestHeaders)
+	}
 }

@@ -1,4 +1,4 @@
-package relay
+package deliver
 
 import (
 	"context"
@@ -18,10 +18,10 @@ import (
 )
 
 // attemptAt makes one attempt at a real URL.
-func attemptAt(t *testing.T, url string, timeout time.Duration, allow ...string) (queue.Attempt, outcome) {
+func attemptAt(t *testing.T, url string, timeout time.Duration, allow ...string) (queue.Attempt, Outcome) {
 	t.Helper()
-	to := targetFor(t, WebhookConfig{URL: url, Timeout: timeout, Secret: "s"}, Egress{Allow: allow})
-	return to.attempt(t.Context(), sample())
+	to := targetFor(t, Config{URL: url, Timeout: timeout, Secret: "s"}, Egress{Allow: allow})
+	return to.Attempt(t.Context(), sample())
 }
 
 // rawServer answers each connection with whatever serve writes.
@@ -112,10 +112,10 @@ func TestOnlyA2xxInTimeIsASuccess(t *testing.T) {
 			url, connections := rawServer(t, c.serve)
 			start := time.Now()
 			a, o := attemptAt(t, url, quick, "127.0.0.1")
-			if o.ok != c.ok || a.ErrorClass != c.class {
+			if o.OK != c.ok || a.ErrorClass != c.class {
 				t.Errorf("outcome %+v, attempt %+v; want ok %v, class %q", o, a, c.ok, c.class)
 			}
-			if !o.ok && a.Error == "" {
+			if !o.OK && a.Error == "" {
 				t.Error("a failure without a word")
 			}
 			if took := time.Since(start); took > quick+2*time.Second {
@@ -165,7 +165,7 @@ func TestPrivateAddressesAreNotDialled(t *testing.T) {
 		t.Run(host, func(t *testing.T) {
 			t.Parallel()
 			a, o := attemptAt(t, "http://"+host+":9/", 5*time.Second)
-			if o.ok || a.ErrorClass != classEgress {
+			if o.OK || a.ErrorClass != classEgress {
 				t.Fatalf("outcome %+v, attempt %+v", o, a)
 			}
 			if want := `add "allow ` + named; !strings.Contains(a.Error, want) || !strings.Contains(a.Error, "egress block") {
@@ -193,7 +193,7 @@ func TestAllowedAddressesAndHostsAreDialled(t *testing.T) {
 		{"127.0.0.1", "localhost", false}, // the name is allowed, the address is not
 		{"127.0.0.1", "127.0.0.2", false},
 	} {
-		if a, o := attemptAt(t, "http://"+c.host+":"+port+"/", 5*time.Second, c.allow); o.ok != c.ok {
+		if a, o := attemptAt(t, "http://"+c.host+":"+port+"/", 5*time.Second, c.allow); o.OK != c.ok {
 			t.Errorf("%s with allow %s: %+v", c.host, c.allow, a)
 		}
 	}
@@ -211,7 +211,7 @@ func TestRefusedConnectionsAreTriedAgainWithinTheAttempt(t *testing.T) {
 	}
 	start := time.Now()
 	a, o := attemptAt(t, "http://"+address+"/x?token=canary", 5*time.Second, "127.0.0.1")
-	if o.ok || a.ErrorClass != classRefused || !o.connection {
+	if o.OK || a.ErrorClass != classRefused || !o.NoConnection {
 		t.Fatalf("outcome %+v, attempt %+v", o, a)
 	}
 	if took := time.Since(start); took < 3*wireRetryMin {
@@ -234,23 +234,23 @@ func TestFailuresLeaveOtherConnectionsOpen(t *testing.T) {
 	well.Start()
 	defer well.Close()
 	hangsUp, _ := rawServer(t, func(net.Conn) {})
-	c, err := newClient(Egress{Allow: []string{"127.0.0.1"}})
+	c, err := NewClient(Egress{Allow: []string{"127.0.0.1"}}, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	send := func(url string) outcome {
-		to, err := newTarget(WebhookConfig{URL: url, Timeout: 5 * time.Second}, c, "test")
+	send := func(url string) Outcome {
+		to, err := c.Receiver(Config{URL: url, Timeout: 5 * time.Second})
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, o := to.attempt(context.Background(), message{body: []byte(`{}`), started: time.Now()})
+		_, o := to.Attempt(context.Background(), Message{Body: []byte(`{}`), Started: time.Now()})
 		return o
 	}
 	for i := range 20 {
-		if o := send(well.URL); !o.ok {
+		if o := send(well.URL); !o.OK {
 			t.Fatalf("attempt %d: %+v", i, o)
 		}
-		if o := send(hangsUp); o.ok {
+		if o := send(hangsUp); o.OK {
 			t.Fatal("hanging up is a success")
 		}
 	}
@@ -267,7 +267,7 @@ func TestRedirectsAreNotFollowed(t *testing.T) {
 	outer := httptest.NewServer(http.RedirectHandler(inner.URL, http.StatusPermanentRedirect))
 	defer outer.Close()
 	a, o := attemptAt(t, outer.URL, 5*time.Second, "127.0.0.1")
-	if o.ok || a.Status != http.StatusPermanentRedirect || followed.Load() {
+	if o.OK || a.Status != http.StatusPermanentRedirect || followed.Load() {
 		t.Errorf("outcome %+v, followed %v", o, followed.Load())
 	}
 }
@@ -278,7 +278,7 @@ func TestCompressedAnswersAreNotInflated(t *testing.T) {
 		_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 4\r\n\r\n\x1f\x8b\x08\x00")
 	})
 	a, o := attemptAt(t, url, 5*time.Second, "127.0.0.1")
-	if !o.ok || string(a.ResponseBody) != "\x1f\x8b\x08\x00" {
+	if !o.OK || string(a.ResponseBody) != "\x1f\x8b\x08\x00" {
 		t.Errorf("%+v, body %x", o, a.ResponseBody)
 	}
 }
@@ -289,7 +289,7 @@ func TestWrongCertificatesFailAsTLS(t *testing.T) {
 	defer s.Close()
 	s.Config.ErrorLog = nil
 	a, o := attemptAt(t, s.URL, 5*time.Second, "127.0.0.1")
-	if o.ok || a.ErrorClass != classTLS {
+	if o.OK || a.ErrorClass != classTLS {
 		t.Errorf("an unknown authority %+v, %+v", o, a)
 	}
 }
@@ -298,18 +298,18 @@ func TestCutOffAttemptsAreCanceled(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancelCause(context.Background())
 	url, _ := rawServer(t, func(net.Conn) {
-		cancel(errStopping)
+		cancel(errors.New("stopping"))
 		time.Sleep(time.Second)
 	})
-	c, err := newClient(Egress{Allow: []string{"127.0.0.1"}})
+	c, err := NewClient(Egress{Allow: []string{"127.0.0.1"}}, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	to, err := newTarget(WebhookConfig{URL: url, Timeout: 5 * time.Second}, c, "test")
+	to, err := c.Receiver(Config{URL: url, Timeout: 5 * time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if a, o := to.attempt(ctx, message{body: []byte(`{}`), started: time.Now()}); !o.canceled {
+	if a, o := to.Attempt(ctx, Message{Body: []byte(`{}`), Started: time.Now()}); !o.Canceled {
 		t.Errorf("%+v, %+v", a, o)
 	}
 }
@@ -337,7 +337,7 @@ func TestUserAndPasswordOfAURLAreSentAndNotKept(t *testing.T) {
 	receiver := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { user, password, _ = r.BasicAuth() }))
 	defer receiver.Close()
 	a, o := attemptAt(t, strings.Replace(receiver.URL, "http://", "http://someone:canary@", 1), 5*time.Second, "127.0.0.1")
-	if !o.ok || user != "someone" || password != "canary" {
+	if !o.OK || user != "someone" || password != "canary" {
 		t.Errorf("user %q, password %q: %s", user, password, a.Error)
 	}
 	if kept := fmt.Sprintf("%+v", a); strings.Contains(kept, "canary") || strings.Contains(kept, "Authorization") {

@@ -1,4 +1,4 @@
-package relay
+package deliver
 
 import (
 	"net/http"
@@ -10,11 +10,11 @@ import (
 // maxRetryAfter bounds how much a receiver may lengthen a rung.
 const maxRetryAfter = 24 * time.Hour
 
-// nextDue says when to try again after an attempt that ended at `ended`, having
+// NextDue says when to try again after an attempt that ended at `ended`, having
 // failed as the (failed+1)th of its ladder. Retry n comes no earlier than rung n
 // after attempt n ended; what the receiver asked for can only lengthen that. No
 // due time means that the ladder has run out: 1 + len(ladder) attempts were made.
-func nextDue(ladder []time.Duration, failed int, ended time.Time, asked time.Duration) (due time.Time, ok bool) {
+func NextDue(ladder []time.Duration, failed int, ended time.Time, asked time.Duration) (due time.Time, ok bool) {
 	if failed >= len(ladder) {
 		return time.Time{}, false
 	}

@@ -1,4 +1,4 @@
-package relay
+package deliver
 
 import (
 	"context"
@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -31,6 +32,55 @@ var (
 
 // wireServer is Azure's metadata service, at a public address.
 var wireServer = netip.MustParseAddr("168.63.129.16")
+
+// Egress says where deliveries may go besides public addresses.
+type Egress struct {
+	// Allow are addresses, networks in CIDR notation and host names. A host name
+	// is allowed whatever it resolves to, when it is dialled by that name.
+	Allow []string
+	// Proxy is the URL of an HTTP proxy; empty is none. Names are then resolved
+	// by the proxy, which must keep inner addresses to itself; addresses given
+	// as such are still checked here.
+	Proxy string
+}
+
+// Validate says what is wrong with the egress settings.
+func (e Egress) Validate() error {
+	for _, a := range e.Allow {
+		if _, err := parseAllowed(a); err != nil {
+			return fmt.Errorf("allow: %w", err)
+		}
+	}
+	if e.Proxy != "" {
+		u, err := url.Parse(e.Proxy)
+		if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+			return errors.New("proxy: write an URL such as http://proxy.internal:3128")
+		}
+	}
+	return nil
+}
+
+var validHostname = regexp.MustCompile(`^[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9_])?$`)
+
+// allowed is one entry of the allow list: a network, or a host name.
+type allowed struct {
+	prefix netip.Prefix
+	host   string
+}
+
+func parseAllowed(s string) (allowed, error) {
+	if p, err := netip.ParsePrefix(s); err == nil {
+		return allowed{prefix: p.Masked()}, nil
+	}
+	if a, err := netip.ParseAddr(strings.Trim(s, "[]")); err == nil {
+		a = a.Unmap()
+		return allowed{prefix: netip.PrefixFrom(a, a.BitLen())}, nil
+	}
+	if !validHostname.MatchString(s) {
+		return allowed{}, fmt.Errorf("%q is no address, no network such as 10.1.0.0/16 and no host name", s)
+	}
+	return allowed{host: strings.ToLower(s)}, nil
+}
 
 // egress dials public addresses, and others only where the settings allow them.
 // It judges the address that is really dialled, after the name was resolved, so

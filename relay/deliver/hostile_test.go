@@ -1,4 +1,4 @@
-package relay
+package deliver
 
 import (
 	"bufio"
@@ -121,7 +121,7 @@ func TestHostileReceiversCostLittle(t *testing.T) {
 				to := tlsTarget(t, h.client, h.url, h.tls)
 				to.config.Timeout = deadline
 				a, o, took, allocated, attempts := measured(to)
-				if a.ErrorClass != answer.class || o.ok != (answer.class == "") {
+				if a.ErrorClass != answer.class || o.OK != (answer.class == "") {
 					t.Errorf("class %q, want %q: %s", a.ErrorClass, answer.class, a.Error)
 				}
 				if took > deadline+2*time.Second {
@@ -153,7 +153,7 @@ func checkKept(t *testing.T, a queue.Attempt) {
 	if size > maxResponseHeader {
 		t.Errorf("%d bytes of headers are kept", size)
 	}
-	if len(a.Error) > maxErrorText || !utf8.ValidString(a.Error) || strings.ContainsFunc(a.Error, func(r rune) bool { return r < ' ' }) {
+	if len(a.Error) > 1<<10 || !utf8.ValidString(a.Error) || strings.ContainsFunc(a.Error, func(r rune) bool { return r < ' ' }) {
 		t.Errorf("the error is %d bytes: %q", len(a.Error), a.Error)
 	}
 	if a.ErrorClass != "" && a.Error == "" {
@@ -164,13 +164,13 @@ func checkKept(t *testing.T, a queue.Attempt) {
 // hostile is a receiver that does harm, and how to reach it.
 type hostile struct {
 	*rawReceiver
-	client *client
+	client *Client
 	tls    TLS
 }
 
 func newHostile(t *testing.T, serve func(net.Conn), encrypted bool) hostile {
 	t.Helper()
-	c, err := newClient(Egress{Allow: []string{"127.0.0.1"}})
+	c, err := NewClient(Egress{Allow: []string{"127.0.0.1"}}, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -224,12 +224,12 @@ func readRequest(c net.Conn) bool {
 // in the process meanwhile. One that allocated too much is made again, twice at
 // the most: with the race detector pools forget things at random, those of the
 // receiver's side of TLS too, while what the attempt needs it needs every time.
-func measured(to *target) (a queue.Attempt, o outcome, took time.Duration, allocated uint64, attempts int) {
+func measured(to *Receiver) (a queue.Attempt, o Outcome, took time.Duration, allocated uint64, attempts int) {
 	for attempts < 3 && (attempts == 0 || allocated > maxAllocated) {
 		attempts++
 		runtime.GC()
 		before, start := totalAllocated(), time.Now()
-		a, o = to.attempt(context.Background(), message{id: "dlv_1", typ: "feedback.created", number: 1, body: []byte(`{}`), started: start})
+		a, o = to.Attempt(context.Background(), Message{ID: "dlv_1", Type: "feedback.created", Number: 1, Body: []byte(`{}`), Started: start})
 		took, allocated = time.Since(start), totalAllocated()-before
 	}
 	return a, o, took, allocated, attempts
@@ -278,7 +278,7 @@ func TestHandshakesThatAttackEnd(t *testing.T) {
 		{"hanging up", func(net.Conn) {}, classReset},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			client, err := newClient(Egress{Allow: []string{"127.0.0.1"}})
+			client, err := NewClient(Egress{Allow: []string{"127.0.0.1"}}, Options{})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -286,7 +286,7 @@ func TestHandshakesThatAttackEnd(t *testing.T) {
 			to := tlsTarget(t, client, strings.Replace(r.url, "http:", "https:", 1), trust)
 			to.config.Timeout = deadline
 			a, o, took, allocated, _ := measured(to)
-			if o.ok || a.ErrorClass != c.class {
+			if o.OK || a.ErrorClass != c.class {
 				t.Errorf("class %q, want %q: %s", a.ErrorClass, c.class, a.Error)
 			}
 			if took > deadline+2*time.Second || allocated > maxAllocated {

@@ -1,4 +1,4 @@
-package relay
+package deliver
 
 import (
 	"context"
@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 	"go.opentelemetry.io/otel/trace"
 
@@ -40,9 +41,7 @@ const hexDigits = "0123456789abcdef"
 // traced sends the request in a span of its own: go-retryablehttp may send it
 // again, and while a secret is rotated a second one may follow.
 func (s *sending) traced(r *http.Request) (*http.Response, error) {
-	t := s.target
-	t.prepared.Do(func() { t.requesting = starting(s.tracer, sender, t.described) })
-	_, span := s.tracer.Start(r.Context(), http.MethodPost, t.requesting...)
+	_, span := s.tracer.Start(r.Context(), http.MethodPost, s.target.spanOptions...)
 	s.span, s.learnt = span, make([]attribute.KeyValue, 0, 8)
 	follow := &httptrace.ClientTrace{GotConn: s.gotConn, TLSHandshakeStart: func() { s.securing = true }}
 	if span.IsRecording() {
@@ -79,11 +78,18 @@ func (s *sending) traced(r *http.Request) (*http.Response, error) {
 func (s *sending) endRequest(class string) {
 	if s.span.IsRecording() {
 		if class != "" {
-			fail(s.span, class)
+			FailSpan(s.span, class)
 		}
 		s.span.SetAttributes(s.learnt...)
 	}
 	s.span.End()
+}
+
+// FailSpan marks a span as failed, by class: what an error says in words is in the
+// attempt log and the service's log, where its length and content are bounded.
+func FailSpan(span trace.Span, class string) {
+	span.SetStatus(codes.Error, "")
+	span.SetAttributes(semconv.ErrorTypeKey.String(class))
 }
 
 // causeOf is why a request ended: what ended its context, unless the address

@@ -1,4 +1,4 @@
-package relay
+package deliver
 
 import (
 	"context"
@@ -26,7 +26,7 @@ import (
 // The header is put on the request here, below http.Client, which would copy it
 // for redirects that are never followed.
 type sending struct {
-	target *target
+	target *Receiver
 	tracer trace.Tracer // nil: no spans
 	body   []byte
 	fields []queue.Header // of its requests' header
@@ -44,8 +44,8 @@ type sending struct {
 	learnt []attribute.KeyValue
 }
 
-func newSending(t *target, m message, present bool, a *queue.Attempt) *sending {
-	return &sending{target: t, tracer: m.tracer, body: m.body, fields: t.fill(m, present, a)}
+func newSending(t *Receiver, m Message, present bool, a *queue.Attempt) *sending {
+	return &sending{target: t, tracer: m.Tracer, body: m.Body, fields: t.fill(m, present, a)}
 }
 
 // do sends the request.
@@ -116,6 +116,20 @@ func (s *sending) progress() string {
 	return ""
 }
 
+var errNoURL = errors.New("give an absolute http or https URL")
+
+// isOwnHeader reports whether a canonical name is one that the relay sends itself, or
+// that would break a request.
+func isOwnHeader(canonical string) bool {
+	return slices.Contains(ownHeaders, canonical) || strings.HasPrefix(canonical, "X-Userhero-")
+}
+
+var ownHeaders = []string{
+	"Content-Type", "Content-Length", "Transfer-Encoding", "Connection", "Host", "Te", "Trailer", "Upgrade", "Expect",
+	"User-Agent", "Accept-Encoding", "Traceparent", "Tracestate", "Webhook-Id", "Webhook-Timestamp", "Webhook-Signature",
+	"Idempotency-Key", "X-Idempotency-Key", // net/http replays requests that carry one
+}
+
 // The fields whose values each attempt has of its own.
 const (
 	ownEvent = iota
@@ -149,7 +163,7 @@ type template struct {
 	configured []bool         // of each field: it was configured, and may be a secret
 }
 
-func newTemplate(w WebhookConfig, userAgent string) (t template) {
+func newTemplate(w Config) (t template) {
 	type field struct {
 		queue.Header
 		own        int // -1: the same for every attempt
@@ -157,7 +171,7 @@ func newTemplate(w WebhookConfig, userAgent string) (t template) {
 	}
 	fields := []field{
 		{Header: queue.Header{Name: "Content-Type", Value: "application/json"}, own: -1},
-		{Header: queue.Header{Name: "User-Agent", Value: userAgent}, own: -1},
+		{Header: queue.Header{Name: "User-Agent", Value: w.UserAgent}, own: -1},
 	}
 	accept := queue.Header{Name: "Accept", Value: "*/*"} // some firewalls answer 403 to requests without one
 	for name, values := range w.Header {
@@ -187,7 +201,7 @@ func newTemplate(w WebhookConfig, userAgent string) (t template) {
 }
 
 // fill returns the header of one request.
-func (t *target) fill(m message, present bool, a *queue.Attempt) []queue.Header {
+func (t *Receiver) fill(m Message, present bool, a *queue.Attempt) []queue.Header {
 	fields := make([]queue.Header, len(t.template.fields), len(t.template.fields)+2)
 	copy(fields, t.template.fields)
 	own := &t.template.own
@@ -199,29 +213,29 @@ func (t *target) fill(m message, present bool, a *queue.Attempt) []queue.Header 
 		text.Write(value)
 		fields[own[i]].Value = text.String()[begin:]
 	}
-	fields[own[ownEvent]].Value = m.typ
-	fields[own[ownDelivery]].Value = m.id
-	fields[own[ownID]].Value = m.id
-	timestamp := m.started.Unix()
-	set(ownAttempt, strconv.AppendInt(room[:0], int64(m.number), 10))
+	fields[own[ownEvent]].Value = m.Type
+	fields[own[ownDelivery]].Value = m.ID
+	fields[own[ownID]].Value = m.ID
+	timestamp := m.Started.Unix()
+	set(ownAttempt, strconv.AppendInt(room[:0], int64(m.Number), 10))
 	set(ownTimestamp, strconv.AppendInt(room[:0], timestamp, 10))
 	if t.secret != nil {
-		plain, standard := t.secret, t.secret.AppendStandard(room[:0], m.id, timestamp, m.body)
-		if t.rotating(m.started) {
-			standard = t.previous.AppendStandard(append(standard, ' '), m.id, timestamp, m.body)
+		plain, standard := t.secret, t.secret.AppendStandard(room[:0], m.ID, timestamp, m.Body)
+		if t.Rotating(m.Started) {
+			standard = t.previous.AppendStandard(append(standard, ' '), m.ID, timestamp, m.Body)
 			if !present {
 				plain = t.previous
 			}
 		}
 		set(ownStandard, standard)
-		set(ownSignature, plain.AppendPlain(room[:0], m.body))
+		set(ownSignature, plain.AppendPlain(room[:0], m.Body))
 	}
 	set(ownTraceparent, appendTraceparent(room[:0], a.TraceID, a.SpanID, a.TraceFlags))
-	if m.test {
+	if m.Test {
 		fields = append(fields, queue.Header{Name: "X-UserHero-Test", Value: "true"})
 	}
-	if m.tracer == nil && m.trace.State != "" {
-		fields = append(fields, queue.Header{Name: headerTracestate, Value: m.trace.State})
+	if m.Tracer == nil && m.Trace.State != "" {
+		fields = append(fields, queue.Header{Name: headerTracestate, Value: m.Trace.State})
 	}
 	return fields
 }

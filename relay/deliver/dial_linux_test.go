@@ -1,4 +1,4 @@
-package relay
+package deliver
 
 import (
 	"fmt"
@@ -56,10 +56,10 @@ func TestOneOfTwoAddressesMayBeDead(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			to := targetFor(t, WebhookConfig{URL: fmt.Sprintf("http://two.test:%d/", port), Timeout: c.timeout}, Egress{Allow: []string{"127.0.0.0/8"}})
+			to := targetFor(t, Config{URL: fmt.Sprintf("http://two.test:%d/", port), Timeout: c.timeout}, Egress{Allow: []string{"127.0.0.0/8"}})
 			resolver, _ := dnsServer(t, [][]string{c.answers})
 			to.client.egress.guarded.Resolver = resolver
-			if a, o := to.attempt(t.Context(), sample()); !o.ok {
+			if a, o := to.Attempt(t.Context(), sample()); !o.OK {
 				t.Errorf("after %s: %s", a.Duration, a.Error)
 			}
 		})

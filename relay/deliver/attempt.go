@@ -1,0 +1,192 @@
+// Package deliver makes one delivery attempt: a signed POST to one receiver.
+//
+// It promises that an attempt ends within its time limit whatever the receiver
+// does, that the address which is really dialled is judged first, that of an answer
+// at most 16 KiB of head and 64 KiB of body are read, that redirects are answers and
+// never followed, and that it tries again within the attempt only if no connection
+// was made. One attempt leaves nothing behind for the next but idle connections and,
+// while a secret is rotated, which of the two signatures worked last.
+//
+// It knows no webhook, queue or ladder position: the caller says what to send and
+// settles what came of it. It writes its result as a queue.Attempt, the record that
+// the attempt log keeps.
+//
+// Its tests run real receivers on 127.0.0.1: honest, broken and hostile ones,
+// openssl, proxies and name servers that lie.
+package deliver
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/relay/redact"
+)
+
+// errTimeout is the cause of an attempt's end by its own time limit.
+var errTimeout = errors.New("no answer within the time limit")
+
+// Message is what an attempt sends.
+type Message struct {
+	ID      string // of the delivery
+	Type    string // of the event
+	Number  int    // of the attempt within its ladder, from 1
+	Body    []byte
+	Trace   queue.TraceContext // of the event
+	Tracer  trace.Tracer       // nil: no spans
+	Test    bool               // marked X-UserHero-Test
+	Started time.Time          // the attempt's time limit counts from here
+}
+
+// Outcome is what an attempt means for its delivery and its webhook.
+type Outcome struct {
+	Class        string        // "ok", or the class of the failure
+	OK           bool          // a 2xx came in time
+	Canceled     bool          // the context ended the attempt: it does not count
+	NoConnection bool          // no connection was made
+	Busy         bool          // the receiver cannot keep up
+	Gone         bool          // 410: the receiver wants no more
+	RetryAfter   time.Duration // what the receiver asked for with 429 or 503; 0: nothing
+}
+
+// Attempt makes one attempt and returns what came of it. If the context ends
+// first, the attempt does not count. Its time limit is the webhook's.
+func (t *Receiver) Attempt(ctx context.Context, m Message) (queue.Attempt, Outcome) {
+	a := queue.Attempt{At: m.Started.UTC()}
+	if m.Tracer != nil {
+		sc := trace.SpanContextFromContext(ctx)
+		a.TraceID, a.SpanID, a.TraceFlags = sc.TraceID(), sc.SpanID(), byte(sc.TraceFlags())
+	} else {
+		a.TraceID, a.TraceFlags = m.Trace.TraceID, m.Trace.Flags
+		if a.TraceID == ([16]byte{}) {
+			_, _ = rand.Read(a.TraceID[:]) // never fails
+		}
+		_, _ = rand.Read(a.SpanID[:])
+	}
+	// Promise 3: one deadline ends an attempt, whatever the receiver does.
+	timed, cancel := context.WithDeadlineCause(ctx, m.Started.Add(t.config.Timeout), errTimeout)
+	defer cancel()
+
+	rotating := t.Rotating(m.Started)
+	present := !rotating || t.usePresent.Load()
+	o := t.try(timed, m, present, &a)
+	if rotating && mayBlameSignature(a.Status) {
+		// The receiver knows one of the two secrets, and only one signature fits
+		// the header. The other is tried at once, and remembered if it is right.
+		if o = t.try(timed, m, !present, &a); o.OK {
+			t.usePresent.Store(!present)
+		}
+	}
+	a.Duration = time.Since(m.Started)
+	if ctx.Err() != nil && !o.OK && a.Status == 0 {
+		o.Canceled = true // Promise 1: an attempt that a stop cuts off does not count.
+	}
+	if !o.OK {
+		a.ErrorClass = o.Class
+	}
+	return a, o
+}
+
+// mayBlameSignature reports whether an answer may mean that the signature is wrong.
+// Receivers say that with many statuses; those left out have another meaning.
+func mayBlameSignature(status int) bool {
+	switch status {
+	case http.StatusRequestTimeout, http.StatusGone, http.StatusRequestEntityTooLarge, http.StatusTooManyRequests:
+		return false
+	}
+	return status/100 == 4
+}
+
+// try sends one request within an attempt.
+func (t *Receiver) try(ctx context.Context, m Message, present bool, a *queue.Attempt) Outcome {
+	a.Status, a.Error, a.ResponseHeaders, a.ResponseBody = 0, "", nil, nil
+	if t.refused != nil {
+		a.Error = redact.Error(t.refused)
+		return Outcome{Class: classEgress}
+	}
+	s := newSending(t, m, present, a)
+	response, err := s.do(ctx)
+	a.RequestHeaders = s.logged() // as the last request carried them
+	if err != nil {
+		err = bare(causeOf(ctx, err))
+		o := Outcome{Class: classify(err)}
+		o.NoConnection = !s.connected && o.Class != classEgress && o.Class != classRequest && o.Class != classCanceled
+		o.Busy = o.NoConnection || o.Class == classTimeout
+		switch {
+		case errors.Is(err, errTimeout) && o.NoConnection:
+			a.Error = fmt.Sprintf("no connection within the time limit (%s)%s", t.config.Timeout, s.progress())
+		case errors.Is(err, errTimeout):
+			a.Error = fmt.Sprintf("%s (%s)", errTimeout, t.config.Timeout)
+		default:
+			a.Error = redact.Error(explained(err))
+		}
+		return o
+	}
+	defer func() { _ = response.Body.Close() }()
+	a.Status = response.StatusCode
+	a.ResponseHeaders = headerList(response.Header)
+	if response.StatusCode >= 200 { // an upgraded connection's body would never end
+		// The status stands, whatever happens to the body behind it (CONTRACT §2).
+		a.ResponseBody = readBody(response.Body)
+	}
+	if response.StatusCode/100 == 2 {
+		return Outcome{Class: "ok", OK: true}
+	}
+	a.Error = "answered " + strconv.Itoa(response.StatusCode) + " " + http.StatusText(response.StatusCode)
+	return Outcome{
+		Class:      classOfStatus(response.StatusCode),
+		Busy:       response.StatusCode == http.StatusTooManyRequests || response.StatusCode == http.StatusServiceUnavailable,
+		Gone:       response.StatusCode == http.StatusGone,
+		RetryAfter: retryAfter(response.StatusCode, response.Header, time.Now()),
+	}
+}
+
+// kept has room for what is kept of answers.
+var kept = sync.Pool{New: func() any { return new([keptResponseBody]byte) }}
+
+// readBody returns the beginning of an answer's body and reads on, within bounds,
+// so that the connection can serve again. A body that breaks off, or does not end
+// in time, is kept as far as it came.
+func readBody(body io.Reader) []byte {
+	if body == http.NoBody {
+		return nil
+	}
+	room := kept.Get().(*[keptResponseBody]byte)
+	defer kept.Put(room)
+	n, err := io.ReadFull(body, room[:])
+	if err == nil {
+		_, _ = io.Copy(io.Discard, io.LimitReader(body, maxResponseBody-keptResponseBody)) // Promise 4: of an answer's body 64 KiB are read.
+	}
+	return bytes.Clone(room[:n])
+}
+
+// headerList is a header as the attempt log keeps it, by name.
+func headerList(h http.Header) []queue.Header {
+	if len(h) == 0 {
+		return nil
+	}
+	var few [24]string
+	names := few[:0]
+	for name := range h {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	list := make([]queue.Header, 0, len(h))
+	for _, name := range names {
+		for _, v := range h[name] {
+			list = append(list, queue.Header{Name: name, Value: v})
+		}
+	}
+	return list
+}

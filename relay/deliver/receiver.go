@@ -1,0 +1,178 @@
+package deliver
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"go.opentelemetry.io/otel/trace"
+	"golang.org/x/net/http/httpguts"
+
+	"github.com/userhero/relay/relay/redact"
+	"github.com/userhero/relay/relay/signature"
+)
+
+// Config says how one webhook's receiver is reached.
+type Config struct {
+	// URL is where events go: absolute, http or https.
+	URL string
+	// Secret keys the signatures; empty sends none.
+	Secret string
+	// PreviousSecret, while a secret is being rotated, also signs.
+	PreviousSecret string
+	// PreviousUntil is when the previous secret stops signing; zero: when it is no
+	// longer configured.
+	PreviousUntil time.Time
+	// Header is sent with every attempt, spelled as it is here.
+	Header http.Header
+	// TLS is for receivers that ask for a client certificate, or whose own is not
+	// of a public authority.
+	TLS TLS
+	// Timeout bounds one attempt.
+	Timeout time.Duration
+	// UserAgent is sent as such.
+	UserAgent string
+}
+
+// SettingError says what is wrong with one setting of a webhook.
+type SettingError struct {
+	Setting string // as in the Caddyfile: url, header, …
+	Err     error
+}
+
+func (e *SettingError) Error() string { return e.Setting + ": " + e.Err.Error() }
+
+// Unwrap returns the error without the setting's name.
+func (e *SettingError) Unwrap() error { return e.Err }
+
+// Validate reports what is wrong with URL, secrets, header and TLS. It joins a
+// SettingError for each that is wrong.
+func (c Config) Validate() error {
+	var errs []error
+	wrong := func(setting, format string, args ...any) {
+		errs = append(errs, &SettingError{setting, fmt.Errorf(format, args...)})
+	}
+	switch u, err := parseURL(c.URL); {
+	case err != nil && !errors.Is(err, errNoURL):
+		wrong("url", "%w", err)
+	case err != nil || u.Scheme != "http" && u.Scheme != "https":
+		wrong("url", "%w", errNoURL)
+	case u.User != nil:
+		wrong("url", "credentials do not belong into the URL; send them with header Authorization")
+	case u.Fragment != "":
+		wrong("url", "a fragment is never sent; leave it out")
+	}
+	for setting, secret := range map[string]string{"secret": c.Secret, "previous secret": c.PreviousSecret} {
+		if _, err := newSigner(secret); err != nil {
+			wrong(setting, "%w", err)
+		}
+	}
+	if c.PreviousSecret != "" && c.Secret == "" {
+		wrong("secret", "a previous secret needs a present one")
+	}
+	for name, values := range c.Header {
+		canonical := http.CanonicalHeaderKey(name)
+		switch {
+		case !httpguts.ValidHeaderFieldName(name):
+			wrong("header", "%q is no header name", name)
+		case isOwnHeader(canonical):
+			wrong("header", "%s is the relay's own and cannot be set", canonical)
+		}
+		for _, v := range values {
+			if strings.ContainsFunc(v, func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }) {
+				wrong("header", "the value of %s has a control character", canonical)
+			}
+		}
+	}
+	if c.TLS != (TLS{}) {
+		if err := c.TLS.Validate(); err != nil {
+			wrong("tls", "%w", err)
+		}
+		if !strings.HasPrefix(strings.ToLower(c.URL), "https:") {
+			wrong("tls", "is for https URLs; over http nobody would ask for it")
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Receiver is one webhook's receiver: settings that are compiled once and never
+// change. All methods may be called from any goroutine.
+type Receiver struct {
+	config   Config
+	url      *url.URL // as it goes out
+	client   *Client
+	secret   *signature.Signer // nil: nothing is signed
+	previous *signature.Signer // nil: no rotation
+	tls      TLSStatus
+	// refused is why nothing may go to the URL, whatever it resolves to.
+	refused error
+	// request is what every request is a copy of.
+	request  *http.Request
+	template template
+	// spanOptions are what the spans of its requests start with.
+	spanOptions []trace.SpanStartOption
+
+	// usePresent says, during a rotation, that X-UserHero-Signature is made with
+	// the present secret: that signature worked last.
+	usePresent atomic.Bool
+}
+
+// Receiver compiles the settings of a receiver. They need not be valid in all:
+// what an older version accepted is refused at each attempt.
+func (c *Client) Receiver(config Config) (*Receiver, error) {
+	u, err := parseURL(config.URL)
+	if errors.Is(err, errNoURL) {
+		return nil, fmt.Errorf("url: %w", err)
+	}
+	r := &Receiver{config: config, url: u, refused: c.egress.target(u)}
+	if err != nil {
+		r.refused = fmt.Errorf("%w: %w", errEgress, err)
+	}
+	if r.client, r.tls, err = c.withTLS(config.TLS); err != nil {
+		return nil, fmt.Errorf("tls: %w", err)
+	}
+	if r.secret, err = newSigner(config.Secret); err != nil {
+		return nil, fmt.Errorf("secret: %w", err)
+	}
+	if r.previous, err = newSigner(config.PreviousSecret); err != nil {
+		return nil, fmt.Errorf("previous secret: %w", err)
+	}
+	r.request = &http.Request{Method: http.MethodPost, URL: u, Header: make(http.Header)}
+	r.template = newTemplate(config)
+	r.spanOptions = []trace.SpanStartOption{trace.WithSpanKind(trace.SpanKindClient), trace.WithAttributes(describe(u)...)}
+	return r, nil
+}
+
+// newSigner is nil for an empty secret: nothing is signed.
+func newSigner(secret string) (*signature.Signer, error) {
+	if secret == "" {
+		return nil, nil
+	}
+	return signature.NewSigner(secret)
+}
+
+// Inherit takes over from a receiver with the same secrets which signature worked
+// last.
+func (r *Receiver) Inherit(former *Receiver) {
+	if r.config.Secret == former.config.Secret && r.config.PreviousSecret == former.config.PreviousSecret {
+		r.usePresent.Store(former.usePresent.Load())
+	}
+}
+
+// Rotating reports whether the previous secret still signs.
+func (r *Receiver) Rotating(now time.Time) bool {
+	return r.previous != nil && (r.config.PreviousUntil.IsZero() || now.Before(r.config.PreviousUntil))
+}
+
+// Host is the host of the URL, with its port.
+func (r *Receiver) Host() string { return r.url.Host }
+
+// ShownURL is the URL without its secrets, see package redact.
+func (r *Receiver) ShownURL() string { return redact.Parsed(r.url) }
+
+// TLS is what may be shown of the TLS settings.
+func (r *Receiver) TLS() TLSStatus { return r.tls }
