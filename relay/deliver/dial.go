@@ -37,16 +37,11 @@ func dialFirst(ctx context.Context, d *net.Dialer, network, address string) (net
 		conn net.Conn
 		err  error
 	}
-	results := make(chan result)
+	// It has room for every result, so that a dial never waits and none is lost.
+	results := make(chan result, len(addresses))
 	begin := func(address string) {
 		conn, err := d.DialContext(ctx, network, address)
-		select {
-		case results <- result{conn, err}:
-		case <-ctx.Done():
-			if conn != nil {
-				_ = conn.Close()
-			}
-		}
+		results <- result{conn, err}
 	}
 	var failure error
 	next, underWay := time.NewTimer(0), 0
@@ -61,10 +56,17 @@ func dialFirst(ctx context.Context, d *net.Dialer, network, address string) (net
 				next.Reset(nextAddress)
 			}
 		case r := <-results:
+			underWay--
 			if r.err == nil {
+				go func() { // until the dials that lose have ended
+					for range underWay {
+						if loser := <-results; loser.err == nil {
+							_ = loser.conn.Close()
+						}
+					}
+				}()
 				return r.conn, nil
 			}
-			underWay--
 			if failure == nil || errors.Is(failure, errEgress) && !errors.Is(r.err, errEgress) { // what was dialled says more
 				failure = r.err
 			}
