@@ -104,7 +104,7 @@ func New(o Options) *Relay {
 	r := &Relay{
 		queue: o.Queue, log: o.Logger, observer: o.Observer, tracer: o.Tracer, client: o.client, dial: o.Dial, own: o.Own,
 		agent:     "UserHero-Relay/" + o.Version,
-		producing: starting(o.Tracer, producer, sendOperation),
+		producing: startOptions(producer, sendOperation),
 		webhooks:  make(map[string]*webhook),
 		byID:      make(map[queue.WebhookID]*webhook),
 	}

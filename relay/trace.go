@@ -44,14 +44,8 @@ var (
 	consumer = trace.WithSpanKind(trace.SpanKindConsumer)
 )
 
-// starting is what spans of a kind start with that have attributes in common. A
-// tracer that can prepare those is asked to.
-func starting(tracer trace.Tracer, kind trace.SpanStartOption, attributes []attribute.KeyValue) []trace.SpanStartOption {
-	if p, ok := tracer.(interface {
-		Prepare(attributes ...attribute.KeyValue) trace.SpanStartOption
-	}); ok {
-		return []trace.SpanStartOption{kind, p.Prepare(attributes...)}
-	}
+// startOptions are what spans of a kind start with that have attributes in common.
+func startOptions(kind trace.SpanStartOption, attributes []attribute.KeyValue) []trace.SpanStartOption {
 	return []trace.SpanStartOption{kind, trace.WithAttributes(attributes...)}
 }
 

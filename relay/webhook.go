@@ -66,7 +66,7 @@ type webhook struct {
 func newWebhook(r *Relay, s queue.Webhook, rec record) *webhook {
 	w := &webhook{
 		relay: r, id: s.ID, name: s.Name, revision: s.Revision, parked: s.Expires, record: rec,
-		consuming: starting(r.tracer, consumer, describeProcess(s.Name)),
+		consuming: startOptions(consumer, describeProcess(s.Name)),
 		changed:   make(chan struct{}, 1),
 		life:      r.newLife(),
 		storing:   make(turn, 1),

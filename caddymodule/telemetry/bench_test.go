@@ -21,6 +21,7 @@ import (
 	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/queue/badgerqueue"
 	"github.com/userhero/relay/relay"
+	"github.com/userhero/relay/relay/deliver"
 )
 
 // BenchmarkTracedDelivery measures what an event costs from its acceptance to the
@@ -74,7 +75,7 @@ func benchmarkDelivery(b *testing.B, tracer trace.Tracer) {
 	}()
 	if _, err := r.Attach(relay.Config{
 		Webhooks: []relay.WebhookConfig{{Name: "w", URL: receiver.URLs(1)[0], Secret: "secret", Concurrency: clients}},
-		Egress:   relay.Egress{Allow: []string{"127.0.0.1"}},
+		Egress:   deliver.Egress{Allow: []string{"127.0.0.1"}},
 	}); err != nil {
 		b.Fatal(err)
 	}
