@@ -57,8 +57,8 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 				return d.ArgErr()
 			}
 			h.AllowOrigins = append(h.AllowOrigins, origins...)
-			if _, cerr := intake.New(intake.Config{AllowOrigins: origins}); cerr != nil {
-				err = d.WrapErr(cerr)
+			if wrong := intake.CheckOrigins(origins); wrong != nil {
+				err = d.WrapErr(wrong)
 			}
 		case "max_body":
 			err = size(d, &h.MaxBody)

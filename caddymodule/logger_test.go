@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"net/http"
 	"strings"
-	"sync"
 	"testing"
 )
 
@@ -47,24 +46,4 @@ func TestRefusalsAreLoggedWithoutStackTrace(t *testing.T) {
 	if !strings.Contains(line, `"reason":"full"`) || strings.Contains(line, "stacktrace") || strings.Contains(line, ".go:") {
 		t.Errorf("logged: %s", line)
 	}
-}
-
-// logged is what a log wrote, from any goroutine.
-type logged struct {
-	mu  sync.Mutex
-	out bytes.Buffer
-}
-
-func (l *logged) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.out.Write(b)
-}
-
-// take returns what was written since the last call.
-func (l *logged) take() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	defer l.out.Reset()
-	return l.out.String()
 }

@@ -14,7 +14,7 @@ import (
 	"github.com/userhero/relay/queue"
 )
 
-// body is one request's body in a buffer that is used again.
+// body is the body of one request, in a pooled buffer.
 type body struct {
 	bytes.Buffer
 	limited io.LimitedReader
@@ -22,19 +22,18 @@ type body struct {
 
 var bodies = sync.Pool{New: func() any { return new(body) }}
 
-// bodyTimeout is how long a body may take to arrive: 64 KiB take less on the
-// slowest mobile network, and a client that trickles holds a buffer no longer.
+// bodyTimeout is how long a body may take to arrive. On the slowest mobile network 64 KiB
+// take less, and a client that sends slowly holds a buffer no longer.
 const bodyTimeout = 30 * time.Second
 
-// readBody reads the body whole, up to max bytes, within the timeout; r.Body is
-// then http.NoBody. The caller releases the bytes when nothing refers to them any
-// more.
+// readBody reads the whole body, up to max bytes, within the timeout, and sets r.Body to
+// http.NoBody. The caller releases the body when nothing refers to its bytes any more. The
+// error is a *event.Problem, or wraps queue.ErrClosed if the stop has cut the body off.
 func readBody(w http.ResponseWriter, r *http.Request, max int64, timeout time.Duration) (*body, error) {
 	if r.ContentLength > max {
 		return nil, tooLarge(max)
 	}
-	// Where the writer knows no deadlines (it is wrapped by a module that hides
-	// them), the server's own timeouts are what is left.
+	// If a module around this one hides the connection, the server's own timeouts count.
 	if connection := http.NewResponseController(w); connection.SetReadDeadline(time.Now().Add(timeout)) == nil {
 		defer func() { _ = connection.SetReadDeadline(time.Time{}) }()
 	}
@@ -66,8 +65,8 @@ func tooLarge(max int64) *event.Problem {
 	return event.NewProblem(http.StatusRequestEntityTooLarge, fmt.Sprintf("The body may have at most %d bytes.", max))
 }
 
-// unreadable tells what went wrong on the way; limits that another handler has
-// set (request_body, timeouts) count as such.
+// BodyProblem returns the answer to a request whose body could not be read. Limits that
+// another handler has set (request_body, timeouts) count too.
 func BodyProblem(err error) *event.Problem {
 	var limit *http.MaxBytesError
 	switch {

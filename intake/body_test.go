@@ -16,7 +16,7 @@ func TestTricklingBodyEndsByDeadline(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		b, err := readBody(w, r, 1024, 50*time.Millisecond)
 		if err != nil {
-			problem, _ := explain(err)
+			problem, _ := problemOf(err)
 			w.Header().Set("Connection", "close")
 			WriteProblem(w, problem)
 			return

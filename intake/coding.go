@@ -9,8 +9,8 @@ import (
 	"strings"
 )
 
-// codingOf returns the content coding of a message, in lower case; empty if it
-// has none.
+// codingOf returns the content coding of a message, in lower case. It is empty if there is
+// none.
 func codingOf(h http.Header) string {
 	switch coding := strings.ToLower(strings.TrimSpace(strings.Join(h["Content-Encoding"], ","))); coding {
 	case "identity":
@@ -38,8 +38,8 @@ func acceptsGzip(h http.Header) bool {
 	return false
 }
 
-// inflate reads at most max bytes of a gzip text. With an error it returns what
-// comes before it.
+// inflate reads at most max bytes of a gzip text. With an error it returns the text before
+// the error.
 func inflate(coded []byte, max int64) ([]byte, error) {
 	z, err := gzip.NewReader(bytes.NewReader(coded))
 	if err != nil {

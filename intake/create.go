@@ -3,7 +3,6 @@ package intake
 import (
 	"context"
 	"crypto/sha256"
-	"fmt"
 	"net/http"
 	"time"
 
@@ -11,107 +10,89 @@ import (
 	"github.com/userhero/relay/queue"
 )
 
-// create answers a POST.
-func (h *Handler) create(w http.ResponseWriter, r *http.Request) {
-	arrived := time.Now()
-	s, err := h.scopeOf(r)
+// create stores the event of new feedback.
+func (h *Handler) create(r *http.Request, s scope, f format, body []byte) (accepted, error) {
+	feedback, identity, err := f.parse(body, r.Header)
 	if err != nil {
-		h.refuse(w, r, err)
-		return
-	}
-	format, err := formatOf(r.Header)
-	if err != nil {
-		h.refuse(w, r, err)
-		return
-	}
-	body, err := readBody(w, r, h.maxBody, bodyTimeout)
-	if err != nil {
-		h.refuse(w, r, err)
-		return
-	}
-	defer body.release()
-	feedback, identity, err := format.parse(body.Bytes(), r.Header)
-	if err != nil {
-		h.refuse(w, r, err)
-		return
+		return accepted{}, err
 	}
 	defer feedback.Release()
-	if h.trapped(feedback) {
-		if err := h.keepCaught(r, s, feedback); err != nil {
-			h.refuse(w, r, err)
-			return
-		}
-		writeAccepted(w, r, format, feedback)
-		return
+	a := accepted{format: f, caught: h.takeHoneypot(feedback)}
+	if a.caught {
+		err := h.keepCaught(r, s, feedback)
+		a.answer = appendAnswer(nil, feedback) // one that gives nothing away
+		return a, err
 	}
-	receipt, err := h.submit(r, s, feedback, identity)
-	if err != nil {
-		h.refuse(w, r, err)
-		return
-	}
-	if receipt.Replayed {
-		h.replay(w, r, format, receipt)
-		return
-	}
-	h.observer.Ingested(time.Since(arrived), receipt.Event.Trace)
-	writeAccepted(w, r, format, feedback)
-}
-
-// submit completes the feedback and stores its event. identity is what a
-// repeat of the submission must equal.
-func (h *Handler) submit(r *http.Request, s scope, feedback *event.Feedback, identity []byte) (queue.Receipt, error) {
-	now := time.Now()
-	chosen := feedback.ID() != "" // by the client
-	feedback.Fill(h.defaults(r, s, feedback))
+	byClient := feedback.ID() != ""
+	h.complete(r, s, feedback)
 	project := feedback.ProjectID()
 	if err := s.admit(project); err != nil {
-		return queue.Receipt{}, err
+		return accepted{}, err
 	}
 	if err := h.limitProject(project); err != nil {
-		return queue.Receipt{}, err
+		return accepted{}, err
 	}
 	key, err := idempotencyKey(r.Header, identity, project)
 	if err != nil {
-		return queue.Receipt{}, err
+		return accepted{}, err
 	}
-	feedback.Complete(now, event.NewID)
-	document, err := feedback.Document(event.Created, now)
+	var origin [32]byte // a repeat with the client's id is known by it
+	if byClient {
+		origin = sha256.Sum256(identity)
+	}
+	receipt, err := h.storeNew(r, event.Created, feedback, key, origin)
+	if err != nil {
+		return accepted{}, err
+	}
+	return a.with(receipt, feedback)
+}
+
+// storeNew stores feedback that nobody holds yet as an event of type t. If its project
+// holds the id already, the error is queue.ErrExists, except for a repeat.
+func (h *Handler) storeNew(r *http.Request, t event.Type, f *event.Feedback, key queue.Key, origin [32]byte) (queue.Receipt, error) {
+	document, err := f.Document(t, time.Now())
 	if err != nil {
 		return queue.Receipt{}, err
 	}
-	a := queue.Entry{
-		Type:     string(event.Created),
-		Feedback: queue.FeedbackID{Project: project, ID: feedback.ID()},
+	e := queue.Entry{
+		Type:     string(t),
+		Feedback: queue.FeedbackID{Project: f.ProjectID(), ID: f.ID()},
 		Body:     document,
 		Key:      key,
+		Origin:   origin,
 	}
-	if chosen {
-		a.Origin = sha256.Sum256(identity)
+	if key.Name != "" || origin != [32]byte{} {
+		e.Answer = appendAnswer(nil, f)
 	}
-	if chosen || key.Name != "" {
-		a.Answer = appendAnswer(nil, feedback)
-	}
-	// What was read whole is stored, also where the client has gone by now: a
-	// page that closes does not wait for the answer.
-	return h.relay.Accept(context.WithoutCancel(r.Context()), a, r.Header)
+	return h.relay.Accept(lasting(r), e, r.Header)
 }
 
-// replay gives the answer that the first submission got.
-func (h *Handler) replay(w http.ResponseWriter, r *http.Request, format format, receipt queue.Receipt) {
-	answer := receipt.Answer
-	if len(answer) == 0 { // stored before answers were
-		if receipt.Event.ID.IsZero() {
-			h.refuse(w, r, event.NewProblem(http.StatusGone, "This submission was accepted before, and its feedback has been removed since."))
-			return
-		}
-		first, err := event.Stored(receipt.Event.Body)
-		if err != nil {
-			h.refuse(w, r, fmt.Errorf("reading event %s: %w", receipt.Event.ID, err))
-			return
-		}
-		answer = appendAnswer(nil, first)
-		first.Release()
+// lasting returns a context that does not end with the client's connection. The event
+// is stored even if the client has disconnected: sendBeacon does not wait for the
+// answer.
+func lasting(r *http.Request) context.Context { return context.WithoutCancel(r.Context()) }
+
+// takeHoneypot removes the honeypot from the feedback, and reports and counts whether
+// it is filled in.
+func (h *Handler) takeHoneypot(feedback *event.Feedback) (filled bool) {
+	if h.honeypot == "" {
+		return false
 	}
-	w.Header().Set("Idempotency-Replayed", "true")
-	writeAnswer(w, r, format, answer)
+	if value, _ := feedback.Take(h.honeypot); value == "" {
+		return false
+	}
+	h.observer.Rejected("honeypot")
+	return true
+}
+
+// keepCaught keeps what a honeypot has caught where the console shows it: a browser
+// may have filled the field in for a person.
+func (h *Handler) keepCaught(r *http.Request, s scope, feedback *event.Feedback) error {
+	h.complete(r, s, feedback)
+	now := time.Now()
+	document, err := feedback.Document(event.Created, now)
+	if err != nil {
+		return err
+	}
+	return h.relay.KeepCaught(lasting(r), queue.Caught{At: now, Body: document})
 }

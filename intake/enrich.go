@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/dunglas/httpsfv"
 	"github.com/medama-io/go-useragent"
@@ -13,20 +14,26 @@ import (
 	"github.com/userhero/relay/event"
 )
 
-// maxHint bounds the header fields that are read for the context, in bytes. A
-// longer one is not from a browser, or of no use to a person.
+// maxHint bounds the header fields that are read for the context, in bytes. A longer field
+// does not come from a browser, or is of no use to a person.
 const maxHint = 1024
 
-// userAgents is made at the first need, which takes 20 ms. From then on every garbage
-// collection goes through its 230,000 objects.
+// userAgents is made when it is first needed. That takes 20 ms, and from then on every
+// garbage collection visits its 230,000 objects.
 var userAgents = sync.OnceValue(useragent.NewParser)
 
-// defaults are what the request tells about itself, as far as the feedback has not
-// said it.
+// complete gives feedback what it does not have: what the request says of itself, and an
+// id, a status and a time.
+func (h *Handler) complete(r *http.Request, s scope, f *event.Feedback) {
+	f.Fill(h.defaults(r, s, f))
+	f.Complete(time.Now(), event.NewID)
+}
+
+// defaults returns what the request says of itself and the feedback does not.
 func (h *Handler) defaults(r *http.Request, s scope, f *event.Feedback) event.Defaults {
 	d := event.Defaults{Project: s.project, Widget: s.widget}
-	// The page that holds the form or the widget. What led the visitor there
-	// (context.referrer) only the page knows.
+	// The page that holds the form or the widget. Only that page knows where the visitor
+	// came from (context.referrer).
 	d.Context.PageURL = hint(r.Header, "Referer")
 	if !f.HasContext("browser", "browserVersion", "os", "deviceType") {
 		fromUserAgent(&d.Context, hint(r.Header, "User-Agent"))
@@ -36,27 +43,26 @@ func (h *Handler) defaults(r *http.Request, s scope, f *event.Feedback) event.De
 		d.Context.Locale = localeOf(hint(r.Header, "Accept-Language"))
 	}
 	if !f.HasContext("country") {
-		d.Context.Country = h.countryOf(r)
+		d.Context.Country = h.visitorCountry(r)
 	}
 	return d
 }
 
-// countryOf is the visitor's country, as a header field tells it or the address.
-func (h *Handler) countryOf(r *http.Request) string {
+// visitorCountry returns the visitor's country by a header field, or by the address.
+func (h *Handler) visitorCountry(r *http.Request) string {
 	if h.countryHeader != "" {
 		if country := countryOf(r.Header.Get(h.countryHeader)); country != "" {
 			return country
 		}
 	}
-	if addr := h.client(r); h.country != nil && addr.IsValid() {
+	if addr := h.client(r); addr.IsValid() {
 		return countryOf(h.country(addr))
 	}
 	return ""
 }
 
-// hint is a header field, or nothing where it is too long to be looked at; bytes
-// that no JSON string may hold are replaced. The name must be spelled as net/http
-// spells it.
+// hint returns a header field, or nothing if it is longer than maxHint. Bytes that are not
+// UTF-8 are replaced. The name must be in canonical form.
 func hint(h http.Header, name string) string {
 	values := h[name]
 	if len(values) == 0 || len(values[0]) > maxHint {
@@ -77,14 +83,14 @@ func fromUserAgent(c *event.Context, field string) {
 	if ua.IsMacOS() {
 		c.OS = "macOS" // as Apple and the client hints write it
 	}
-	if !ua.IsBot() { // a script is no device
+	if !ua.IsBot() { // a script is not a device
 		c.DeviceType = strings.ToLower(ua.Device().String())
 	}
 }
 
-// fromClientHints reads the hints that browsers send unasked
-// (https://wicg.github.io/ua-client-hints/). They are meant to be read, where
-// User-Agent is full of old disguises, so they win over it.
+// fromClientHints reads the hints that browsers send without being asked
+// (https://wicg.github.io/ua-client-hints/). They win over User-Agent, which names other
+// browsers for compatibility.
 func fromClientHints(c *event.Context, h http.Header) {
 	if field := hint(h, "Sec-Ch-Ua-Platform"); field != "" {
 		if item, err := httpsfv.UnmarshalItem([]string{field}); err == nil {
@@ -103,8 +109,8 @@ func fromClientHints(c *event.Context, h http.Header) {
 	}
 }
 
-// brandOf picks the browser from a list of brands, in which an invented one
-// stands against sniffing and the engine stands beside the product.
+// brandOf returns the browser in a list of brands. The list also holds an invented brand,
+// against sniffing, and the engine.
 func brandOf(field string) (name, version string) {
 	brands, err := httpsfv.UnmarshalList([]string{field})
 	if err != nil {
@@ -141,7 +147,7 @@ func brandOf(field string) (name, version string) {
 	return name, version
 }
 
-// localeOf is the language the visitor likes best (RFC 9110 §12.5.4).
+// localeOf returns the language that the visitor prefers (RFC 9110 §12.5.4).
 func localeOf(field string) string {
 	if field == "" {
 		return ""
@@ -156,8 +162,8 @@ func localeOf(field string) string {
 	return ""
 }
 
-// countryOf returns an ISO 3166-1 code in upper case, or "" if field holds none:
-// proxies and databases write XX, ZZ, T1 or EU if they do not know the country.
+// countryOf returns an ISO 3166-1 code in upper case, or "" if field is none. Proxies and
+// databases write XX, ZZ, T1 or EU if they do not know the country.
 func countryOf(field string) string {
 	code := strings.ToUpper(field)
 	if len(code) != 2 || len(field) != 2 {

@@ -17,12 +17,30 @@ import (
 	"github.com/userhero/relay/event"
 )
 
-// maxFields bounds the fields of a form: each costs more memory than the two
-// bytes it takes in the body.
+// maxFields bounds the fields of a form. A field takes two bytes of the body and much more
+// memory.
 const maxFields = 1000
 
-// values reads the fields of a form from its body, as browsers write and read
-// them. What is no UTF-8 becomes U+FFFD.
+// parse reads a submission. identity is what a repeat must equal: the bytes, or for forms
+// their values, because browsers choose a new boundary each time.
+func (f format) parse(body []byte, h http.Header) (feedback *event.Feedback, identity []byte, err error) {
+	if f == formatJSON {
+		feedback, err = event.Parse(body)
+		return feedback, body, err
+	}
+	values, err := f.values(body, h)
+	if err != nil {
+		return nil, nil, err
+	}
+	if f == formatForm && !values.Has("message") && bytes.HasPrefix(bytes.TrimLeft(body, httpSpace), []byte("{")) {
+		return nil, nil, event.NewProblem(http.StatusUnsupportedMediaType, "The body is JSON, but its Content-Type says that it is a form: send Content-Type: application/json. (curl and others say so unless they are given a type.)")
+	}
+	feedback, err = event.ParseForm(values)
+	return feedback, []byte(values.Encode()), err
+}
+
+// values reads the fields of a form from its body, as browsers do. Bytes that are not UTF-8
+// become U+FFFD.
 func (f format) values(body []byte, h http.Header) (url.Values, error) {
 	if f == formatForm {
 		return urlencoded(string(body))
@@ -53,7 +71,7 @@ func (f format) values(body []byte, h http.Header) (url.Values, error) {
 			return nil, event.NewProblem(http.StatusUnprocessableEntity, "Upload the file elsewhere and send its address as screenshotUrl.",
 				event.FieldError{Pointer: "/" + strings.ReplaceAll(name, ".", "/"), Detail: "is a file"})
 		}
-		text, err := io.ReadAll(part) // of a body that is in memory already
+		text, err := io.ReadAll(part) // the body is in memory already
 		if err != nil {
 			return nil, malformedForm(err)
 		}
@@ -61,13 +79,13 @@ func (f format) values(body []byte, h http.Header) (url.Values, error) {
 	}
 }
 
-// unescapeName undoes what browsers do to a field's name in multipart/form-data
+// unescapeName undoes the escapes that browsers write in a field's name in multipart/form-data
 // (https://html.spec.whatwg.org/#multipart-form-data).
 var unescapeName = strings.NewReplacer("%22", `"`, "%0D", "\r", "%0A", "\n")
 
 // urlencoded parses application/x-www-form-urlencoded
-// (https://url.spec.whatwg.org/#urlencoded-parsing). Nothing is malformed: a % that
-// no two digits follow is text, and so is a semicolon, which url.ParseQuery refuses.
+// (https://url.spec.whatwg.org/#urlencoded-parsing). No body is malformed: a % without two
+// digits after it is text, and so is a semicolon, which url.ParseQuery refuses.
 func urlencoded(body string) (url.Values, error) {
 	values := make(url.Values)
 	n := 0
@@ -84,7 +102,7 @@ func urlencoded(body string) (url.Values, error) {
 	return values, nil
 }
 
-// percentDecoded is a name or value of an urlencoded form as text.
+// percentDecoded decodes a name or value of an urlencoded form.
 func percentDecoded(s string) string {
 	b := make([]byte, 0, len(s))
 	for i := 0; i < len(s); i++ {
@@ -104,52 +122,23 @@ func percentDecoded(s string) string {
 }
 
 // textOf decodes UTF-8 as browsers do
-// (https://encoding.spec.whatwg.org/#utf-8-decoder): each longest sequence that is
-// none becomes one U+FFFD. (strings.ToValidUTF8 makes one of a whole run.)
+// (https://encoding.spec.whatwg.org/#utf-8-decoder): each maximal invalid sequence becomes
+// one U+FFFD. (strings.ToValidUTF8 makes one of a whole run.)
 func textOf(s string) string {
 	if utf8.ValidString(s) {
 		return s
 	}
 	text, err := unicode.UTF8.NewDecoder().String(s)
 	if err != nil {
-		return strings.ToValidUTF8(s, "\ufffd") // the decoder knows no errors
+		return strings.ToValidUTF8(s, "\ufffd") // the decoder returns no errors
 	}
 	return text
 }
 
 func malformedForm(err error) *event.Problem {
-	return event.NewProblem(http.StatusBadRequest, "The body is no valid form: "+err.Error()+".")
+	return event.NewProblem(http.StatusBadRequest, "The body is not a valid form: "+err.Error()+".")
 }
 
 func tooManyFields() *event.Problem {
 	return event.NewProblem(http.StatusUnprocessableEntity, fmt.Sprintf("A form may have at most %d fields.", maxFields))
-}
-
-// wantsHTML tells whether a browser shows the answer to a person: it names
-// text/html, which scripts do not.
-func WantsHTML(h http.Header) bool {
-	for _, accept := range h.Values("Accept") {
-		for part := range strings.SplitSeq(accept, ",") {
-			kind, _, _ := strings.Cut(part, ";")
-			if strings.EqualFold(strings.TrimSpace(kind), "text/html") {
-				return true
-			}
-		}
-	}
-	return false
-}
-
-// writeThanks leads the browser back to the page that holds the form; where
-// the page does not say where it is, the answer is a page of its own.
-func writeThanks(w http.ResponseWriter, r *http.Request) {
-	h := w.Header()
-	h.Set("Cache-Control", "no-store")
-	if page, err := url.Parse(r.Referer()); err == nil && page.Host != "" && (page.Scheme == "https" || page.Scheme == "http") {
-		h.Set("Location", page.String())
-		w.WriteHeader(http.StatusSeeOther)
-		return
-	}
-	h.Set("Content-Type", "text/html; charset=utf-8")
-	w.WriteHeader(http.StatusAccepted)
-	_, _ = io.WriteString(w, "<!doctype html><meta name=viewport content=\"width=device-width\"><title>Thank you</title><p>Thank you, your feedback has arrived.</p>\n")
 }

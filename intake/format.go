@@ -1,7 +1,6 @@
 package intake
 
 import (
-	"bytes"
 	"fmt"
 	"net/http"
 	"strings"
@@ -9,7 +8,7 @@ import (
 	"github.com/userhero/relay/event"
 )
 
-// format is how a body is written. Its zero value is none.
+// format is the format of a body. Its zero value is none.
 type format uint8
 
 const (
@@ -19,14 +18,14 @@ const (
 	formatUpload           // multipart/form-data whose files are not ours to read
 )
 
-// formatOf reads Content-Type and Content-Encoding. text/plain is JSON: it is
-// what navigator.sendBeacon sends without asking the server first.
+// formatOf reads Content-Type and Content-Encoding. text/plain is JSON: that is what
+// navigator.sendBeacon sends without a preflight.
 func formatOf(h http.Header) (format, error) {
 	if coding := h.Get("Content-Encoding"); coding != "" && !strings.EqualFold(coding, "identity") {
 		return 0, event.NewProblem(http.StatusUnsupportedMediaType, fmt.Sprintf("Send the body as it is, without Content-Encoding %q.", coding))
 	}
 	field := h.Get("Content-Type")
-	switch field { // what nearly all send, without parsing
+	switch field { // nearly all requests, without parsing
 	case "application/json", "text/plain;charset=UTF-8", "application/json; charset=utf-8":
 		return formatJSON, nil
 	}
@@ -67,23 +66,5 @@ func unsupported(field string) *event.Problem {
 	return event.NewProblem(http.StatusUnsupportedMediaType, detail)
 }
 
-// isForm tells whether a page may have sent it without script.
+// isForm reports whether a page without script may have sent it.
 func (f format) isForm() bool { return f == formatForm || f == formatMultipart }
-
-// parse reads a submission. identity is what a repeat must equal: the bytes,
-// or for forms their values, because each sending draws a new boundary.
-func (f format) parse(body []byte, h http.Header) (feedback *event.Feedback, identity []byte, err error) {
-	if f == formatJSON {
-		feedback, err = event.Parse(body)
-		return feedback, body, err
-	}
-	values, err := f.values(body, h)
-	if err != nil {
-		return nil, nil, err
-	}
-	if f == formatForm && !values.Has("message") && bytes.HasPrefix(bytes.TrimLeft(body, httpSpace), []byte("{")) {
-		return nil, nil, event.NewProblem(http.StatusUnsupportedMediaType, "The body is JSON, but its Content-Type says that it is a form: send Content-Type: application/json. (curl and others say so unless they are given a type.)")
-	}
-	feedback, err = event.ParseForm(values)
-	return feedback, []byte(values.Encode()), err
-}

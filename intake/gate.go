@@ -9,11 +9,11 @@ import (
 	"strings"
 )
 
-// maxHeld bounds how much of an answer is held back to be read, in bytes, both
-// as it comes and inflated. Of a longer one the beginning is read.
+// maxHeld bounds how much of an answer is held back and read, in bytes, both as it comes
+// and inflated. Of a longer answer the beginning is read.
 const maxHeld = 256 << 10
 
-// gate holds an answer back until the event it makes is durable.
+// gate is a ResponseWriter that holds an answer back until its event is on disk.
 //
 //	            2xx, text  ┌─► peeking ──it is no JSON object───┐
 //	           ┌───────────┘      │ it begins with a brace      │
@@ -22,19 +22,19 @@ const maxHeld = 256 << 10
 //	           ├── 2xx, anything else ──────────────────────────┘  └error─► refused
 //	           └── any other status ──────────────────────────────────────► open
 //
-// Some apps send JSON as text/html or without a media type; so such an answer is
-// held until its first byte.
+// Some apps send JSON as text/html or without a media type, so such an answer is held
+// until its first byte.
 //
-// Until the gate is open the header is a copy of its own, so that nothing of the
-// app's answer is left in a refusal. While refused it swallows what is written:
-// a proxy that cannot write aborts the connection, and the client would not
-// read the refusal.
+// Until the gate is open the app writes to a header of the gate's own, so that a refusal
+// has nothing of the app's answer. After a refusal the gate discards what the app writes:
+// a proxy that cannot write aborts the connection, and the client would not read the
+// refusal.
 type gate struct {
 	http.ResponseWriter
-	// record is called once if the status is 2xx, with what is known of the
-	// answer's text.
+	// record is called once if the status is 2xx, with the text of the answer as far as
+	// it was held, or nil.
 	record func(answer []byte) error
-	// decorate adds to the header of whatever is answered.
+	// decorate adds to the header of the answer and of a refusal.
 	decorate func(http.Header)
 
 	state  gateState
@@ -62,8 +62,8 @@ func newGate(w http.ResponseWriter, record func([]byte) error) *gate {
 	}
 }
 
-// Header is the answer's header; once the gate is open, the real one, so that
-// trailers arrive.
+// Header returns the answer's header. Once the gate is open it is that of the client's
+// answer, so that trailers arrive.
 func (g *gate) Header() http.Header {
 	if g.state == gateOpen {
 		return g.ResponseWriter.Header()
@@ -74,7 +74,7 @@ func (g *gate) Header() http.Header {
 	return g.header
 }
 
-// WriteHeader decides what the answer means.
+// WriteHeader decides by status and header whether the answer is held.
 func (g *gate) WriteHeader(status int) {
 	switch {
 	case g.state == gateOpen:
@@ -87,14 +87,14 @@ func (g *gate) WriteHeader(status int) {
 		g.open()
 	default:
 		g.status = status
-		if g.state = reading(g.header); g.state == gateNew {
+		if g.state = stateFor(g.header); g.state == gateNew {
 			g.settle(nil)
 		}
 	}
 }
 
-// inform passes a 1xx on with its fields, which belong to it alone: handlers
-// outside may edit the values in place.
+// inform passes a 1xx on with a copy of its fields: handlers around this one may edit the
+// values in place.
 func (g *gate) inform(status int) {
 	real := g.ResponseWriter.Header()
 	before := real.Clone()
@@ -104,7 +104,7 @@ func (g *gate) inform(status int) {
 	maps.Copy(real, before)
 }
 
-// Write holds back, passes on or swallows.
+// Write holds back, passes on or discards.
 func (g *gate) Write(p []byte) (int, error) {
 	if g.state == gateNew {
 		g.WriteHeader(http.StatusOK)
@@ -133,7 +133,7 @@ func (g *gate) Write(p []byte) (int, error) {
 // Unwrap is for http.ResponseController.
 func (g *gate) Unwrap() http.ResponseWriter { return g.ResponseWriter }
 
-// ReadFrom keeps io.Copy from going around Write.
+// ReadFrom implements io.ReaderFrom. Until the gate is open the text goes through Write.
 func (g *gate) ReadFrom(r io.Reader) (int64, error) {
 	if g.state == gateOpen {
 		return io.Copy(g.ResponseWriter, r)
@@ -141,8 +141,7 @@ func (g *gate) ReadFrom(r io.Reader) (int64, error) {
 	return io.Copy(struct{ io.Writer }{g}, r)
 }
 
-// FlushError passes a flush on once the gate is open; half a JSON text is of
-// no use to anyone.
+// FlushError passes a flush on if the gate is open. What is held back waits for its end.
 func (g *gate) FlushError() error {
 	if g.state == gateNew {
 		g.WriteHeader(http.StatusOK)
@@ -166,12 +165,12 @@ func (g *gate) finish() {
 	}
 }
 
-// broken is called when the handler behind the gate has failed. If the app has
-// accepted the submission before that, its event is made all the same; nothing
-// more is answered.
+// broken is called when the handler behind the gate has returned, failed or panicked. If the
+// app had accepted the submission before it failed, the event is made all the same, and
+// nothing more is answered.
 func (g *gate) broken() {
 	if g.state == gatePeeking || g.state == gateHolding {
-		_ = g.record(g.text(g.held.Bytes())) // it has counted and logged an error
+		_ = g.record(g.text(g.held.Bytes())) // record counts and logs its error
 		g.state = gateRefused
 	}
 }
@@ -189,8 +188,8 @@ func (g *gate) settle(answer []byte) {
 	g.open()
 }
 
-// text is an answer without its coding. Of one that is too long, or broken, it is
-// the beginning.
+// text returns an answer without its coding. Of an answer that is too long, or broken, it
+// returns the beginning.
 func (g *gate) text(answer []byte) []byte {
 	if codingOf(g.header) == "" {
 		return answer
@@ -199,7 +198,7 @@ func (g *gate) text(answer []byte) []byte {
 	return inflated
 }
 
-// open releases what was held back.
+// open sends what was held back.
 func (g *gate) open() {
 	g.state = gateOpen
 	real := g.ResponseWriter.Header()
@@ -209,14 +208,14 @@ func (g *gate) open() {
 	g.decorate(real)
 	g.ResponseWriter.WriteHeader(g.status)
 	if g.held.Len() > 0 {
-		_, _ = g.ResponseWriter.Write(g.held.Bytes()) //nolint:gosec // the app's own answer; the client may have gone, the event is stored
+		_, _ = g.ResponseWriter.Write(g.held.Bytes()) // the client may have gone, the event is stored
 		g.held = bytes.Buffer{}
 	}
-	maps.Copy(real, trailer) // what is set after the header goes out behind the body
+	maps.Copy(real, trailer) // fields that are set after the header are sent after the body
 }
 
-// takeTrailer takes the fields out that are announced to come behind the body:
-// of an answer that was held back they are there already.
+// takeTrailer removes the fields that are announced as trailers: when an answer was held
+// back, the app has set them already.
 func takeTrailer(h http.Header) http.Header {
 	trailer := make(http.Header)
 	for _, names := range h["Trailer"] {
@@ -231,9 +230,9 @@ func takeTrailer(h http.Header) http.Header {
 	return trailer
 }
 
-// reading returns the state in which an answer with this header is read, or
-// gateNew for one that cannot be.
-func reading(h http.Header) gateState {
+// stateFor returns the state in which an answer with this header is read, or gateNew if
+// it cannot be read.
+func stateFor(h http.Header) gateState {
 	coding := codingOf(h)
 	if coding != "" && coding != "gzip" {
 		return gateNew

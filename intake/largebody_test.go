@@ -163,7 +163,7 @@ func TestWhatIsDrainedIsBounded(t *testing.T) {
 	t.Parallel()
 	left := make(chan struct{}, 2)
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		refuseUnread(w, r, event.NewProblem(http.StatusRequestEntityTooLarge, "too large"), linger{bytes: 1 << 20, time: 300 * time.Millisecond})
+		refuseUnread(w, r, event.NewProblem(http.StatusRequestEntityTooLarge, "too large"), drain{bytes: 1 << 20, time: 300 * time.Millisecond})
 		left <- struct{}{}
 	}))
 	t.Cleanup(server.Close)

@@ -40,13 +40,13 @@ func TestLimiterRemembersABoundedNumberOfKeys(t *testing.T) {
 	t.Parallel()
 	l := newLimiter(&Limit{Events: 1, Per: time.Hour})
 	now := time.Now()
-	for i := range 5 * maxLimited {
+	for i := range 5 * maxKeys {
 		l.take(strconv.Itoa(i), now)
 	}
-	if n := len(l.now) + len(l.before); n > 2*maxLimited {
-		t.Errorf("%d keys are remembered, want at most %d", n, 2*maxLimited)
+	if n := len(l.current) + len(l.previous); n > 2*maxKeys {
+		t.Errorf("%d keys are remembered, want at most %d", n, 2*maxKeys)
 	}
-	if l.take(strconv.Itoa(5*maxLimited-1), now) == 0 {
+	if l.take(strconv.Itoa(5*maxKeys-1), now) == 0 {
 		t.Error("the newest key was forgotten")
 	}
 }

@@ -5,17 +5,17 @@ import "strings"
 // httpSpace is HTTP whitespace (https://fetch.spec.whatwg.org/#http-whitespace).
 const httpSpace = "\t\n\r "
 
-// mediaType is what a Content-Type field says.
+// mediaType is the value of a Content-Type field.
 type mediaType struct {
 	essence    string            // type/subtype, in lower case
 	parameters map[string]string // by name in lower case; nil if there are none
 }
 
 // parseMediaType reads a Content-Type field as browsers do
-// (https://mimesniff.spec.whatwg.org/#parse-a-mime-type): what cannot be read of
-// its parameters is left out, and of two with one name the first counts.
-// (mime.ParseMediaType refuses the whole field instead, such as the widely copied
-// "application/json; utf-8".) It is false if there is no type and subtype.
+// (https://mimesniff.spec.whatwg.org/#parse-a-mime-type): a parameter that cannot be read is
+// left out, and of two with one name the first counts. (mime.ParseMediaType refuses the
+// whole field instead, such as the widely copied "application/json; utf-8".) ok is false if
+// there is no type and subtype.
 func parseMediaType(field string) (m mediaType, ok bool) {
 	essence, rest, _ := strings.Cut(strings.Trim(field, httpSpace), ";")
 	kind, subtype, _ := strings.Cut(essence, "/")
@@ -55,8 +55,8 @@ func parseMediaType(field string) (m mediaType, ok bool) {
 	return m, true
 }
 
-// unquote reads a quoted string behind its first quote, and returns what stands
-// behind its last one.
+// unquote reads a quoted string after its first quote, and returns the text after its last
+// quote as rest.
 func unquote(s string) (value, rest string) {
 	var b strings.Builder
 	for i := 0; i < len(s); i++ {

@@ -127,10 +127,10 @@ func TestMissedReasonsAreAFixedList(t *testing.T) {
 	h := s.handler(Config{})
 	r := httptest.NewRequest(http.MethodPost, "/", nil)
 	for _, err := range []error{
-		tooLarge(1), unsupported("x"), notHeld(), errTooManyTries, missed{"repeat", ""}, queue.ErrFull, queue.ErrFailed, queue.ErrClosed,
+		tooLarge(1), unsupported("x"), errNotHeld, errTooManyTries, noEvent{"repeat", ""}, queue.ErrFull, queue.ErrFailed, queue.ErrClosed,
 		fmt.Errorf("the relay has stopped: %w", queue.ErrClosed), event.NewProblem(http.StatusBadRequest, ""), event.NewProblem(http.StatusUnprocessableEntity, ""),
 	} {
-		_ = h.miss(r, err)
+		_ = h.missed(r, err)
 	}
 	for reason := range s.counts.missedOnes {
 		if !slices.Contains(MissedReasons(), reason) {

@@ -9,15 +9,15 @@ import (
 	"github.com/userhero/relay/queue"
 )
 
-// scope is whose feedback a request may bring in, read and change.
+// scope is whose feedback a request may create, read and change.
 type scope struct {
-	// project is the directive's. Empty: the directive has none, and a submission
-	// names its own.
+	// project is the handler's. Empty: the handler has none, and a submission names
+	// its own.
 	project string
 	widget  string // the widgetId of submissions that have none
 }
 
-// scopeOf resolves the directive's project and widget for a request.
+// scopeOf resolves the handler's project and widget for a request.
 func (h *Handler) scopeOf(r *http.Request) (s scope, err error) {
 	if s.project, err = h.project(r); err != nil || !utf8.ValidString(s.project) {
 		return scope{}, event.NewProblem(http.StatusBadRequest, "This address belongs to no project. Check the host and the path of the address.")
@@ -28,7 +28,7 @@ func (h *Handler) scopeOf(r *http.Request) (s scope, err error) {
 	return s, nil
 }
 
-// admit refuses feedback of a project that is not the directive's.
+// admit refuses feedback of a project that is not the handler's.
 func (s scope) admit(project string) error {
 	if s.project == "" || project == s.project {
 		return nil
@@ -37,38 +37,44 @@ func (s scope) admit(project string) error {
 		event.FieldError{Pointer: "/projectId", Detail: "is another project; leave it out or send " + s.project})
 }
 
-// of returns the project that an update belongs to, as far as the request says:
-// the directive's, else the one that its body names. said reports whether there
-// is one.
-func (s scope) of(patch *event.Patch) (project string, said bool, err error) {
-	project, said = patch.Project()
-	if said {
-		err = s.admit(project)
-	} else if s.project != "" {
-		return s.project, true, nil
+// of returns the project that an update belongs to: the handler's, or the one that its
+// body names. known is false if there is neither.
+func (s scope) of(patch *event.Patch) (project string, known bool, err error) {
+	project, known = patch.Project()
+	if known {
+		return project, true, s.admit(project)
 	}
-	return project, said, err
+	return s.project, s.project != "", nil
 }
 
-// find returns the feedback that an update is for. Without a project it must be
-// the only one with this id.
+var (
+	// errNotHeld: no project, or not the one in question, holds the feedback.
+	errNotHeld error = event.NewProblem(http.StatusNotFound, "There is no feedback with this id, or it has expired.")
+	// errAmbiguous: several projects hold feedback with the id, and none is named.
+	errAmbiguous error = event.NewProblem(http.StatusConflict, "Several projects have feedback with this id. Name one as projectId.")
+)
+
+// find returns the feedback that an update is for. If no project is known, one project
+// alone must have the id.
 func (h *Handler) find(ctx context.Context, s scope, id string, patch *event.Patch) (queue.FeedbackID, error) {
-	project, said, err := s.of(patch)
-	if err != nil || said {
-		return queue.FeedbackID{Project: project, ID: id}, err
+	project, known, err := s.of(patch)
+	if err == nil && !known {
+		project, err = h.onlyProject(ctx, id)
 	}
+	return queue.FeedbackID{Project: project, ID: id}, err
+}
+
+// onlyProject returns the one project that holds feedback with this id; else the error
+// is errNotHeld or errAmbiguous.
+func (h *Handler) onlyProject(ctx context.Context, id string) (string, error) {
 	projects, err := h.relay.Projects(ctx, id, 2)
 	switch {
 	case err != nil:
-		return queue.FeedbackID{}, err
+		return "", err
 	case len(projects) == 0:
-		return queue.FeedbackID{}, notHeld()
+		return "", errNotHeld
 	case len(projects) > 1:
-		return queue.FeedbackID{}, event.NewProblem(http.StatusConflict, "Several projects have feedback with this id. Name one as projectId.")
+		return "", errAmbiguous
 	}
-	return queue.FeedbackID{Project: projects[0], ID: id}, nil
-}
-
-func notHeld() *event.Problem {
-	return event.NewProblem(http.StatusNotFound, "There is no feedback with this id, or it has expired.")
+	return projects[0], nil
 }

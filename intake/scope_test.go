@@ -1,6 +1,7 @@
 package intake
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -215,11 +216,10 @@ func TestIDIsOneSegment(t *testing.T) {
 	}
 }
 
-// TestRepeatsWithoutAnAnswer: stores of before kept none. It follows from the event,
-// and if that is gone too, the repeat makes no second one.
+// TestRepeatsWithoutAnAnswer: earlier versions stored no answers. The answer follows
+// from the event, and if that is gone too, the repeat makes no second one.
 func TestRepeatsWithoutAnAnswer(t *testing.T) {
 	t.Parallel()
-	h := newSite(t).handler(Config{})
 	body := []byte(`{"event":"feedback.created","data":{"id":"x","message":"m","status":"new","createdAt":"2026-01-07T15:30:00Z"}}`)
 	for _, c := range []struct {
 		event  queue.Event
@@ -229,8 +229,24 @@ func TestRepeatsWithoutAnAnswer(t *testing.T) {
 		{queue.Event{ID: queue.NewEventID(time.Now(), 1, 1), Body: body}, 202, `{"id":"x","status":"new","createdAt":"2026-01-07T15:30:00Z"}`},
 		{queue.Event{}, 410, "has been removed"},
 	} {
-		w := httptest.NewRecorder()
-		h.replay(w, httptest.NewRequest(http.MethodPost, "/", nil), formatJSON, queue.Receipt{Event: c.event, Replayed: true})
+		h, err := New(Config{Relay: repeating{receipt: queue.Receipt{Event: c.event, Replayed: true}}, Observer: newCounts()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		w, r := httptest.NewRecorder(), httptest.NewRequest(http.MethodPost, "/", strings.NewReader(`{"message":"m"}`))
+		r.Header.Set("Content-Type", "application/json")
+		h.ServeHTTP(w, r)
 		answer{w.Code, w.Header(), w.Body.String()}.is(t, "a repeat", c.status, c.body)
 	}
+}
+
+// repeating is a Relay that takes everything for a repeat.
+type repeating struct {
+	Relay
+	receipt queue.Receipt
+}
+
+// Accept implements Relay.
+func (r repeating) Accept(context.Context, queue.Entry, http.Header) (queue.Receipt, error) {
+	return r.receipt, nil
 }

@@ -1,16 +1,18 @@
-// Package intake is the way in: it takes feedback over HTTP and hands it on as
-// events.
+// Package intake takes feedback in over HTTP: it reads submissions and stores them as
+// events. A Handler answers submissions itself (ServeHTTP), or makes events of those that
+// an application has accepted (Pass).
 //
-// It promises that a 2xx answer means that the event is on disk, that every
-// refusal says what to change (RFC 9457), and that memory is bounded whatever a
-// client sends. A Handler answers submissions itself, or watches an application
-// that does (Pass).
+// It promises that a 2xx answer means that the event is on disk, that every refusal says
+// what to change (RFC 9457), that a repeat of a submission makes no second event, and that
+// memory is bounded whatever a client sends.
 //
-// It does not know Caddy, the relay or a queue engine: a Relay stores and finds
-// events, functions of a Config resolve what depends on the site, and an Observer
-// counts. Of package queue it uses the records and errors.
+// It does not know Caddy, the relay or an engine of the queue. A Relay stores and finds
+// events, an Observer counts, and functions in Config return what depends on the site: the
+// project, the token, the address of the client. From package queue it uses records and
+// errors.
 //
-// Its tests send requests to net/http servers; a queue in memory is the store.
+// The tests send requests to a net/http server whose store is a queue in memory
+// (site_test.go). Questions about browsers are put to node.
 package intake
 
 import (
@@ -20,7 +22,6 @@ import (
 	"net/netip"
 	"time"
 
-	"github.com/userhero/relay/event"
 	"github.com/userhero/relay/queue"
 )
 
@@ -98,7 +99,7 @@ type Config struct {
 	ClientLimit, ProjectLimit *Limit
 }
 
-// Handler takes in feedback: POST creates it, PATCH and PUT on …/{id} change it.
+// Handler takes feedback in: POST creates it, PATCH and PUT on …/{id} change it.
 type Handler struct {
 	relay    Relay
 	observer Observer
@@ -107,67 +108,39 @@ type Handler struct {
 	project, widget, token func(*http.Request) (string, error)
 	user                   func(*http.Request) string
 	client                 func(*http.Request) netip.Addr
-	country                func(netip.Addr) string // nil: none
+	country                func(netip.Addr) string
 
-	cors              cors
-	maxBody           int64
-	countryHeader     string
-	honeypot          string
-	clients, projects *limiter
+	cors                    cors
+	maxBody                 int64
+	countryHeader, honeypot string
+	clients, projects       *limiter // nil: no limit
 }
 
-// New returns a handler. It is an error if an origin is none.
+// New returns a handler. It is an error if one of the AllowOrigins is not an origin.
 func New(c Config) (*Handler, error) {
 	cors, err := newCORS(c.AllowOrigins)
 	if err != nil {
 		return nil, err
 	}
-	nothing := func(*http.Request) (string, error) { return "", nil }
-	h := &Handler{
+	for _, value := range []*func(*http.Request) (string, error){&c.Project, &c.Widget, &c.Token} {
+		if *value == nil {
+			*value = func(*http.Request) (string, error) { return "", nil }
+		}
+	}
+	if c.User == nil {
+		c.User = func(*http.Request) string { return "" }
+	}
+	if c.Client == nil {
+		c.Client = func(*http.Request) netip.Addr { return netip.Addr{} }
+	}
+	if c.Country == nil {
+		c.Country = func(netip.Addr) string { return "" }
+	}
+	return &Handler{
 		relay: c.Relay, observer: c.Observer, log: c.Log,
-		project: nothing, widget: nothing, token: nothing,
-		user:   func(*http.Request) string { return "" },
-		client: func(*http.Request) netip.Addr { return netip.Addr{} },
-		cors:   cors, country: c.Country, countryHeader: c.CountryHeader, honeypot: c.Honeypot,
-		maxBody: cmp.Or(c.MaxBody, DefaultMaxBody),
+		project: c.Project, widget: c.Widget, token: c.Token,
+		user: c.User, client: c.Client, country: c.Country,
+		cors: cors, maxBody: cmp.Or(c.MaxBody, DefaultMaxBody), countryHeader: c.CountryHeader, honeypot: c.Honeypot,
 		clients: newLimiter(c.ClientLimit), projects: newLimiter(c.ProjectLimit),
-	}
-	if c.Project != nil {
-		h.project = c.Project
-	}
-	if c.Widget != nil {
-		h.widget = c.Widget
-	}
-	if c.Token != nil {
-		h.token = c.Token
-	}
-	if c.User != nil {
-		h.user = c.User
-	}
-	if c.Client != nil {
-		h.client = c.Client
-	}
-	return h, nil
-}
-
-// ServeHTTP answers a submission, a preflight, or 405.
-func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	h.cors.allow(w.Header(), r.Header)
-	switch r.Method {
-	case http.MethodPost, http.MethodPatch, http.MethodPut:
-		if err := h.limitClient(r); err != nil {
-			h.refuse(w, r, err)
-			return
-		}
-		if r.Method == http.MethodPost {
-			h.create(w, r)
-		} else {
-			h.update(w, r)
-		}
-	case http.MethodOptions:
-		h.cors.preflight(w, r)
-	default:
-		w.Header().Set("Allow", allowedMethods)
-		refuseUnread(w, r, event.NewProblem(http.StatusMethodNotAllowed, "Send feedback with POST, change it with PATCH or PUT on its id."), lingering)
-	}
+	}, nil
 }

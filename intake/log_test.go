@@ -11,14 +11,14 @@ import (
 	"github.com/userhero/relay/queue"
 )
 
-// TestManyComplaintsMakeFewLines: each of them is in a line, or is counted in a
+// TestManyErrorsMakeFewLines: each of them is in a line, or is counted in a
 // later one.
-func TestManyComplaintsMakeFewLines(t *testing.T) {
+func TestManyErrorsMakeFewLines(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var out output
 		log := slog.New(slog.NewTextHandler(&out, nil))
-		var c complaints
+		var c throttle
 		complain := func(times int) {
 			for range times {
 				c.log(t.Context(), log, slog.LevelError, "submission not stored", slog.Any("error", fmt.Errorf("the relay has stopped: %w", queue.ErrClosed)))
@@ -31,9 +31,9 @@ func TestManyComplaintsMakeFewLines(t *testing.T) {
 			ends  string
 		}{
 			{"1000 at once", func() { complain(1000) }, 1, "closed\"\n"},
-			{"10 s later", func() { time.Sleep(complaintsEvery) }, 1, "others=998\n"},
+			{"10 s later", func() { time.Sleep(logPause) }, 1, "others=998\n"},
 			{"one more", func() { complain(1) }, 0, ""},
-			{"10 s later", func() { time.Sleep(complaintsEvery) }, 1, "closed\"\n"},
+			{"10 s later", func() { time.Sleep(logPause) }, 1, "closed\"\n"},
 			{"a long silence", func() { time.Sleep(time.Hour) }, 0, ""},
 			{"three", func() { complain(3) }, 1, "closed\"\n"},
 			{"the end", c.flush, 1, "others=1\n"},

@@ -156,21 +156,21 @@ func (b *trickle) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// TestOverheardBodyMayNotTrickleForEver: what is read ahead must come in time; what
+// TestBodyReadAheadMayNotTrickleForEver: what is read ahead must come in time; what
 // is too large to be read, or of no readable kind, is the application's and may
 // take longer.
-func TestOverheardBodyMayNotTrickleForEver(t *testing.T) {
+func TestBodyReadAheadMayNotTrickleForEver(t *testing.T) {
 	t.Parallel()
 	const timeout = 300 * time.Millisecond
 	h := newSite(t).handler(Config{MaxBody: 1024})
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		started := time.Now()
-		s, err := h.overhear(w, r, timeout)
+		s, err := h.readSubmission(w, r, timeout)
 		if err != nil {
 			if took := time.Since(started); took < timeout {
 				t.Errorf("refused after %v", took)
 			}
-			problem, _ := explain(err)
+			problem, _ := problemOf(err)
 			WriteProblem(w, problem)
 			return
 		}
