@@ -32,6 +32,7 @@ func refuseUnread(w http.ResponseWriter, r *http.Request, p *event.Problem, boun
 		// A body that did not arrive in time is not waited for again.
 		if p.Status != http.StatusRequestTimeout && connection.SetReadDeadline(time.Now().Add(bound.time)) == nil {
 			_, _ = io.CopyN(io.Discard, r.Body, bound.bytes) // ends early if the client hangs up
+			_ = connection.SetReadDeadline(time.Unix(1, 0))  // or net/http itself waits for the rest until bound.time is over
 		}
 	}
 	switch {
