@@ -5,11 +5,11 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
-	"github.com/userhero/relay/relay"
+	"github.com/userhero/relay/relay/notify"
 )
 
 // loadNotifiers returns the notifiers that are configured, in their order.
-func (a *App) loadNotifiers(ctx caddy.Context) ([]relay.Notifier, error) {
+func (a *App) loadNotifiers(ctx caddy.Context) ([]notify.Notifier, error) {
 	if len(a.NotifiersRaw) == 0 {
 		return nil, nil
 	}
@@ -17,9 +17,9 @@ func (a *App) loadNotifiers(ctx caddy.Context) ([]relay.Notifier, error) {
 	if err != nil {
 		return nil, fmt.Errorf("loading the notifiers: %w", err)
 	}
-	var all []relay.Notifier
+	var all []notify.Notifier
 	for _, module := range modules.([]any) {
-		n, ok := module.(relay.Notifier)
+		n, ok := module.(notify.Notifier)
 		if !ok {
 			return nil, fmt.Errorf("module %T is in the namespace userhero.notifiers but notifies nobody", module)
 		}

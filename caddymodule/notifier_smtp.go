@@ -8,7 +8,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 
 	"github.com/userhero/relay/caddymodule/secret"
-	"github.com/userhero/relay/relay"
+	"github.com/userhero/relay/relay/notify"
 	smtpnotify "github.com/userhero/relay/relay/notify/smtp"
 )
 
@@ -73,8 +73,8 @@ func (n *SMTPNotifier) Provision(ctx caddy.Context) error {
 	return err
 }
 
-// Notify implements relay.Notifier.
-func (n *SMTPNotifier) Notify(ctx context.Context, notices []relay.Notice) error {
+// Notify implements notify.Notifier.
+func (n *SMTPNotifier) Notify(ctx context.Context, notices []notify.Notice) error {
 	mails := make([]smtpnotify.Notice, len(notices))
 	for i, notice := range notices {
 		mails[i] = smtpnotify.Notice{
@@ -140,5 +140,5 @@ func (n *SMTPNotifier) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 var (
 	_ caddy.Provisioner     = (*SMTPNotifier)(nil)
 	_ caddyfile.Unmarshaler = (*SMTPNotifier)(nil)
-	_ relay.Notifier        = (*SMTPNotifier)(nil)
+	_ notify.Notifier       = (*SMTPNotifier)(nil)
 )

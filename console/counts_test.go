@@ -12,12 +12,13 @@ import (
 
 	"github.com/userhero/relay/console/api"
 	"github.com/userhero/relay/relay"
+	"github.com/userhero/relay/relay/notify"
 )
 
 // mails is a notifier that tells when it is asked to send, and fails.
 type mails chan struct{}
 
-func (m mails) Notify(context.Context, []relay.Notice) error {
+func (m mails) Notify(context.Context, []notify.Notice) error {
 	select {
 	case m <- struct{}{}:
 	default:
@@ -37,7 +38,7 @@ func TestMailsAreNotCounted(t *testing.T) {
 	sending := make(mails, 1)
 	v := newVisit(t, relay.Config{
 		Webhooks:  []relay.WebhookConfig{{Name: "crm", URL: "http://127.0.0.1:1/", Retry: []time.Duration{}}},
-		Notifiers: []relay.Notifier{sending}, GroupNotices: time.Millisecond,
+		Notifiers: []notify.Notifier{sending}, GroupNotices: time.Millisecond,
 	})
 	v.accept("fb_1", `"fails for good"`)
 	select {

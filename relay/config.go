@@ -13,6 +13,7 @@ import (
 	"github.com/userhero/relay/event"
 	"github.com/userhero/relay/relay/deliver"
 	"github.com/userhero/relay/relay/expression"
+	"github.com/userhero/relay/relay/notify"
 )
 
 // Bounds of what may be configured.
@@ -40,7 +41,7 @@ type Config struct {
 	Egress  deliver.Egress
 	// Notifiers are told when a webhook fails, recovers or is disabled. Each is
 	// told by itself: what one of them refuses is still tried with the others.
-	Notifiers []Notifier
+	Notifiers []notify.Notifier
 	// ConsoleURL is the address of the console, for notices; empty is none.
 	ConsoleURL string
 	// GroupNotices is how long a notice waits for others that go out with it; 0
@@ -161,7 +162,7 @@ func (c Config) Validate() error {
 	if err := c.Egress.Validate(); err != nil {
 		errs = append(errs, fmt.Errorf("egress: %w", err))
 	}
-	if err := checkConsoleURL(c.ConsoleURL); err != nil {
+	if err := c.notices().Validate(); err != nil {
 		errs = append(errs, err)
 	}
 	seen := make(map[string]bool)
@@ -231,6 +232,11 @@ func validateTimeout(d time.Duration) error {
 		return fmt.Errorf("%s is not between 0 and %s", d, maxTimeout)
 	}
 	return nil
+}
+
+// notices is what the settings say about notices.
+func (c Config) notices() notify.Config {
+	return notify.Config{Notifiers: c.Notifiers, ConsoleURL: c.ConsoleURL, GroupWithin: c.GroupNotices}
 }
 
 // delivery is how the webhook's receiver is reached.

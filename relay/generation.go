@@ -103,7 +103,7 @@ func (r *Relay) apply(g *Generation) error {
 			return fmt.Errorf("webhook %s: %w", wc.Name, err)
 		}
 	}
-	if err := r.openMail(ctx, len(g.config.Notifiers)); err != nil {
+	if err := r.notices.Open(ctx, len(g.config.Notifiers)); err != nil {
 		return err
 	}
 	changed, err := r.configure(ctx, targets)
@@ -118,6 +118,7 @@ func (r *Relay) apply(g *Generation) error {
 	first := r.current == nil
 	r.current = g
 	r.mu.Unlock()
+	r.notices.Use(g.config.notices())
 	if first && len(g.config.Notifiers) > 0 {
 		for _, w := range r.all() {
 			w.remind()

@@ -13,16 +13,17 @@ import (
 
 	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/queue/memqueue"
+	"github.com/userhero/relay/relay/notify"
 )
 
 // letters are what a notifier was asked to send.
 type letters struct {
 	mu   sync.Mutex
-	sent [][]Notice
+	sent [][]notify.Notice
 	err  func(n int) error // of the nth call, from 0
 }
 
-func (l *letters) Notify(_ context.Context, notices []Notice) error {
+func (l *letters) Notify(_ context.Context, notices []notify.Notice) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	n := len(l.sent)
@@ -33,10 +34,10 @@ func (l *letters) Notify(_ context.Context, notices []Notice) error {
 	return nil
 }
 
-func (l *letters) all() [][]Notice {
+func (l *letters) all() [][]notify.Notice {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return append([][]Notice(nil), l.sent...)
+	return append([][]notify.Notice(nil), l.sent...)
 }
 
 // later is an error that may pass.
@@ -51,7 +52,7 @@ func TestOneLetterPerChangeOfStateAlsoOverARestart(t *testing.T) {
 		rs := &receivers{answer: func(request) (int, http.Header) { return status, nil }}
 		l := &letters{}
 		q := memqueue.New(memqueue.Options{})
-		c := Config{Notifiers: []Notifier{l}, Webhooks: []WebhookConfig{{Name: "w", URL: "https://r.example/x?token=canary", Retry: []time.Duration{time.Second}}}}
+		c := Config{Notifiers: []notify.Notifier{l}, Webhooks: []WebhookConfig{{Name: "w", URL: "https://r.example/x?token=canary", Retry: []time.Duration{time.Second}}}}
 		r, stop := startOn(t, q, rs, c)
 		accept(t, r, "fb_1")
 		accept(t, r, "fb_2")
@@ -63,7 +64,7 @@ func TestOneLetterPerChangeOfStateAlsoOverARestart(t *testing.T) {
 		r, stop = startOn(t, q, rs, c)
 		time.Sleep(10 * time.Minute)
 		sent := l.all()
-		if len(sent) != 1 || len(sent[0]) != 1 || sent[0][0].Kind != NoticeFailing || sent[0][0].URL != "https://r.example/x" {
+		if len(sent) != 1 || len(sent[0]) != 1 || sent[0][0].Kind != notify.Failing || sent[0][0].URL != "https://r.example/x" {
 			t.Fatalf("letters %+v, want one about the failing webhook, without its query", sent)
 		}
 		status = http.StatusOK
@@ -74,7 +75,7 @@ func TestOneLetterPerChangeOfStateAlsoOverARestart(t *testing.T) {
 		defer stop()
 		time.Sleep(time.Hour)
 		sent = l.all()
-		if len(sent) != 2 || sent[1][0].Kind != NoticeRecovered || sent[1][0].Thread != sent[0][0].Thread {
+		if len(sent) != 2 || sent[1][0].Kind != notify.Recovered || sent[1][0].Thread != sent[0][0].Thread {
 			t.Errorf("letters %+v, want one more, in the same thread", sent)
 		}
 	})
@@ -93,7 +94,7 @@ func TestLettersAreGroupedAndTriedAgain(t *testing.T) {
 			}
 			return errors.New("no such mailbox")
 		}}
-		c := Config{Notifiers: []Notifier{l}, Retry: []time.Duration{}}
+		c := Config{Notifiers: []notify.Notifier{l}, Retry: []time.Duration{}}
 		for i := range 3 {
 			c.Webhooks = append(c.Webhooks, WebhookConfig{Name: fmt.Sprint("w", i), URL: "https://r.example/"})
 		}
@@ -127,7 +128,7 @@ func TestLettersAreGroupedAndTriedAgain(t *testing.T) {
 type forgetful struct{ queue.Queue }
 
 func (q forgetful) Enqueue(ctx context.Context, e queue.Entry) (queue.Receipt, error) {
-	if e.Type == noticeType {
+	if e.Type == notify.NoticeType {
 		return queue.Receipt{}, queue.ErrClosed
 	}
 	return q.Queue.Enqueue(ctx, e)
@@ -140,8 +141,8 @@ func TestNoticeThatACrashKeptBackIsPostedAtTheNextStart(t *testing.T) {
 		rs := &receivers{answer: func(request) (int, http.Header) { return answer, nil }}
 		l := &letters{}
 		q := memqueue.New(memqueue.Options{})
-		c := Config{Notifiers: []Notifier{l}, Webhooks: []WebhookConfig{{Name: "w", URL: "https://r.example/", Retry: []time.Duration{}}}}
-		for _, want := range []string{NoticeFailing, NoticeRecovered} {
+		c := Config{Notifiers: []notify.Notifier{l}, Webhooks: []WebhookConfig{{Name: "w", URL: "https://r.example/", Retry: []time.Duration{}}}}
+		for _, want := range []string{notify.Failing, notify.Recovered} {
 			before := len(l.all())
 			r, stop := startOn(t, forgetful{q}, rs, c)
 			accept(t, r, "fb_"+want)
@@ -176,7 +177,7 @@ func TestNotifiersDoNotEndEachOthersNotices(t *testing.T) {
 		}}
 		takes := &letters{}
 		c := Config{
-			Notifiers: []Notifier{refuses, delays, takes}, Retry: []time.Duration{},
+			Notifiers: []notify.Notifier{refuses, delays, takes}, Retry: []time.Duration{},
 			Webhooks: []WebhookConfig{{Name: "w", URL: "https://r.example/"}},
 		}
 		r, stop := startOn(t, memqueue.New(memqueue.Options{}), &receivers{answer: always(500)}, c)
@@ -203,7 +204,7 @@ func TestFlappingWebhookIsToldOfOnceAnHour(t *testing.T) {
 		}}
 		l := &letters{}
 		r, stop := startOn(t, memqueue.New(memqueue.Options{}), rs, Config{
-			Notifiers: []Notifier{l}, Retry: []time.Duration{}, GroupNotices: time.Second, ConsoleURL: "https://relay.example/console",
+			Notifiers: []notify.Notifier{l}, Retry: []time.Duration{}, GroupNotices: time.Second, ConsoleURL: "https://relay.example/console",
 			Webhooks: []WebhookConfig{{Name: "w", URL: "https://r.example/"}},
 		})
 		defer stop()
@@ -228,10 +229,10 @@ func TestFlappingWebhookIsToldOfOnceAnHour(t *testing.T) {
 			}
 			changes += notices[0].Changes
 		}
-		if sent[0][0].Kind != NoticeFailing || sent[1][0].Kind != NoticeRecovered || sent[1][0].Changes != 0 {
+		if sent[0][0].Kind != notify.Failing || sent[1][0].Kind != notify.Recovered || sent[1][0].Changes != 0 {
 			t.Errorf("it begins with %+v and %+v", sent[0], sent[1])
 		}
-		if last := sent[len(sent)-1][0]; last.Kind != NoticeFailing {
+		if last := sent[len(sent)-1][0]; last.Kind != notify.Failing {
 			t.Errorf("the last message says %+v; the webhook is failing", last)
 		}
 		if total := 181; changes+len(sent) != total {
@@ -247,7 +248,7 @@ func TestOldNoticesAreGivenUpWithoutANotifier(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := &letters{}
 		q := memqueue.New(memqueue.Options{})
-		c := Config{Notifiers: []Notifier{l}, Retry: []time.Duration{}, Webhooks: []WebhookConfig{{Name: "w", URL: "https://r.example/"}}}
+		c := Config{Notifiers: []notify.Notifier{l}, Retry: []time.Duration{}, Webhooks: []WebhookConfig{{Name: "w", URL: "https://r.example/"}}}
 		r, stop := startOn(t, q, &receivers{answer: always(500)}, c)
 		accept(t, r, "fb_1")
 		time.Sleep(time.Second)
@@ -287,7 +288,7 @@ func TestMailboxesAreNoWebhooksAfterARestart(t *testing.T) {
 		if all := r.Webhooks(); len(all) != 0 {
 			t.Errorf("start %d: there is a webhook %q", start+1, all[0].Name)
 		}
-		if err := r.openMail(t.Context(), 2); err != nil {
+		if err := r.notices.Open(t.Context(), 2); err != nil {
 			t.Fatal(err)
 		}
 		if err := r.Stop(t.Context()); err != nil {

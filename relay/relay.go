@@ -31,6 +31,8 @@ import (
 	"github.com/userhero/relay/event"
 	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/relay/deliver"
+	"github.com/userhero/relay/relay/notify"
+	"github.com/userhero/relay/relay/redact"
 )
 
 // Options are what a relay works with.
@@ -71,6 +73,7 @@ type Relay struct {
 	dial      func(ctx context.Context, network, address string) (net.Conn, error)
 	own       func(netip.AddrPort) bool
 	feed      feed
+	notices   *notify.Sender
 
 	// lanes ends the webhooks' goroutines, attempts what they have under way.
 	lanes, attempts           context.Context
@@ -82,7 +85,6 @@ type Relay struct {
 	attachMu         sync.Mutex     // serialises Attach, Detach, Start and Stop
 	mu               sync.RWMutex   // guards everything below
 	started, stopped bool
-	mails            []*mail             // by the number of their notifier
 	webhooks         map[string]*webhook // by name
 	byID             map[queue.WebhookID]*webhook
 	generations      []*Generation // attached, oldest first
@@ -120,6 +122,10 @@ func New(o Options) *Relay {
 	r.lanes, r.stopLanes = context.WithCancel(context.Background())
 	attempts, cancel := context.WithCancelCause(context.Background())
 	r.attempts, r.cancelAttempts = attempts, func() { cancel(errStopping) }
+	r.notices = notify.New(notify.Options{
+		Queue: r.queue, Logger: r.log, Lanes: r.lanes, Attempts: r.attempts,
+		Overtaken: r.hasNewerNotice, Sent: r.noticeSent,
+	})
 	return r
 }
 
@@ -139,8 +145,8 @@ func (r *Relay) Start(ctx context.Context) error {
 	}
 	for _, s := range stored {
 		switch {
-		case strings.HasPrefix(s.Name, mailbox):
-			continue // see openMail
+		case notify.IsMailbox(s.Name):
+			continue
 		case s.Name == tallyRecord:
 			// What is only looked at keeps nothing from starting.
 			if err := r.tally.decode(s.Data); err != nil {
@@ -183,6 +189,28 @@ func (r *Relay) forget(w *webhook) {
 	}
 }
 
+// hasNewerNotice reports whether a later change of the webhook has a notice of its
+// own.
+func (r *Relay) hasNewerNotice(n notify.Notice) bool {
+	w, err := r.find(n.Webhook)
+	if err != nil {
+		return false // it was deleted or renamed
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.record.Told.At.After(n.At)
+}
+
+// noticeSent tells what became of a notice.
+func (r *Relay) noticeSent(n notify.Notice, outcome string, err error) {
+	r.observer.Mailed(n.Kind, outcome)
+	detail := n.Kind
+	if err != nil {
+		detail += ": " + outcome + ": " + redact.Error(err)
+	}
+	r.note(activity{What: "notice sent", Who: "relay", Webhook: n.Webhook, Detail: detail})
+}
+
 // Drain takes no more deliveries, and returns at once. Attempts in flight go on;
 // when the context ends the rest is cut off, and is not counted. Events are still
 // accepted. Stop waits for the attempts.
@@ -205,6 +233,7 @@ func (r *Relay) Stop(ctx context.Context) error {
 	ended := make(chan struct{})
 	go func() {
 		r.running.Wait()
+		r.notices.Wait()
 		close(ended)
 	}()
 	var err error
@@ -354,18 +383,12 @@ func (r *Relay) Stats() queue.Stats {
 // attempt, out of the queue's counters; 0 where nothing is due. Notices count
 // once they should have been grouped and sent.
 func (r *Relay) OldestDueAge(stats queue.Stats) time.Duration {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
 	oldest := time.Duration(0)
 	for id, s := range stats.Webhooks {
 		if s.OldestDue.IsZero() {
 			continue
 		}
-		age := time.Since(s.OldestDue)
-		if slices.ContainsFunc(r.mails, func(m *mail) bool { return m.id == id }) {
-			age -= r.groupWithinLocked()
-		}
-		oldest = max(oldest, age)
+		oldest = max(oldest, time.Since(s.OldestDue)-r.notices.MayWait(id))
 	}
 	return oldest
 }

@@ -3,6 +3,8 @@ package relay
 import (
 	"context"
 	"time"
+
+	"github.com/userhero/relay/relay/notify"
 )
 
 // ailment is a time in which a webhook has failed every attempt. Before its
@@ -53,13 +55,13 @@ func (w *webhook) warn() {
 		return
 	}
 	w.record.Episode = since.UTC()
-	w.record.Told = told{Kind: NoticeWarning, Reason: reason, Episode: since, Since: since, At: now}
+	w.record.Told = told{Kind: notify.Warning, Reason: reason, Episode: since, Since: since, At: now}
 	notice := w.noticeLocked()
 	w.mu.Unlock()
 	w.store()
 	w.relay.log.Warn("webhook in trouble", "webhook", w.name, "since", since, "reason", reason)
 	w.relay.note(activity{What: "webhook in trouble", Who: "relay", Webhook: w.name, Detail: reason})
-	w.relay.tell(notice)
+	w.relay.notices.Post(notice)
 }
 
 // calmed tells that a webhook of which a warning went out answers again before
@@ -74,13 +76,13 @@ func (w *webhook) calmed(at time.Time) {
 		return
 	}
 	w.record.Episode = time.Time{}
-	w.record.Told = told{Kind: NoticeRecovered, Episode: episode, Since: episode, At: at}
+	w.record.Told = told{Kind: notify.Recovered, Episode: episode, Since: episode, At: at}
 	notice := w.noticeLocked()
 	w.mu.Unlock()
 	w.store()
 	w.relay.log.Info("webhook recovered", "webhook", w.name)
 	w.relay.note(activity{What: "webhook recovered", Who: "relay", Webhook: w.name})
-	w.relay.tell(notice)
+	w.relay.notices.Post(notice)
 }
 
 // store stores the record, if it can; storing is held.

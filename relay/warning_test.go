@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/userhero/relay/queue/memqueue"
+	"github.com/userhero/relay/relay/notify"
 )
 
 // TestWarningComesBeforeTheLadderRunsOut, once, and what follows belongs to its
@@ -39,7 +40,7 @@ func TestWarningComesBeforeTheLadderRunsOut(t *testing.T) {
 				l := &letters{}
 				q := memqueue.New(memqueue.Options{})
 				config := Config{
-					Notifiers: []Notifier{l}, GroupNotices: time.Second, WarnAfter: c.warnAfter,
+					Notifiers: []notify.Notifier{l}, GroupNotices: time.Second, WarnAfter: c.warnAfter,
 					Webhooks: []WebhookConfig{{Name: "w", URL: "https://r.example/", Retry: []time.Duration{3 * time.Hour, 9 * time.Hour}}},
 				}
 				r, stop := startOn(t, q, rs, config)

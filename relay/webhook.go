@@ -15,6 +15,7 @@ import (
 	"github.com/userhero/relay/event"
 	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/relay/expression"
+	"github.com/userhero/relay/relay/notify"
 )
 
 // remindWithin is for how long a notice's key keeps it from being posted twice,
@@ -382,7 +383,7 @@ func (w *webhook) change(to, reason string, at time.Time) {
 	if since.IsZero() {
 		since = at
 	}
-	kind := map[string]string{Active: NoticeRecovered, Failing: NoticeFailing, Disabled: NoticeDisabled}[to]
+	kind := map[string]string{Active: notify.Recovered, Failing: notify.Failing, Disabled: notify.Disabled}[to]
 	w.record.Told = told{Kind: kind, Reason: reason, Episode: episode, Since: since, At: at}
 	notice := w.noticeLocked()
 	w.untroubledLocked()
@@ -402,14 +403,14 @@ func (w *webhook) change(to, reason string, at time.Time) {
 		w.relay.log.Warn(what, "webhook", w.name, "reason", reason)
 	}
 	w.relay.note(activity{What: what, Who: "relay", Webhook: w.name, Detail: reason})
-	w.relay.tell(notice)
+	w.relay.notices.Post(notice)
 }
 
 // noticeLocked is the last notice. What belongs to one time of failing has one
 // thread, named by when that episode began.
-func (w *webhook) noticeLocked() Notice {
+func (w *webhook) noticeLocked() notify.Notice {
 	t := w.record.Told
-	n := Notice{
+	n := notify.Notice{
 		Kind: t.Kind, Webhook: w.name, At: t.At.UTC(), Since: t.Since.UTC(), Reason: t.Reason,
 		Thread: fmt.Sprintf("%d-%d", w.id, t.Episode.UnixMilli()),
 	}
@@ -426,7 +427,7 @@ func (w *webhook) remind() {
 	last, notice := w.record.Told.At, w.noticeLocked()
 	w.mu.Unlock()
 	if !last.IsZero() && time.Since(last) < remindWithin {
-		w.relay.tell(notice)
+		w.relay.notices.Post(notice)
 	}
 }
 
