@@ -196,6 +196,10 @@ func (b *batch) delete(key []byte) error {
 // entryOverhead is about what Badger adds to each entry, in bytes.
 const entryOverhead = 24
 
+// logged is no less than what the batch takes in Badger's log. An entry has at most
+// 25 bytes there beside its key and value, and the transaction an entry that ends it.
+func (b *batch) logged() int { return b.bytes + (25-entryOverhead)*b.entries + 64 }
+
 func (b *batch) wrote(n int) {
 	b.entries++
 	b.writes++

@@ -5,11 +5,13 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"math"
 	"os"
 	"path/filepath"
 
 	"github.com/dgraph-io/badger/v4"
 
+	"github.com/userhero/relay/queue/badgerqueue/badgercompat"
 	"github.com/userhero/relay/queue/badgerqueue/storefile"
 )
 
@@ -27,17 +29,17 @@ const (
 	// buildStep is how many bytes are written before the free space is looked at again.
 	buildStep = 1 << 20
 	// reserveBuild is the free space below which nothing more is written: what is
-	// under way then takes no more than reserveTable, and closing needs the rest.
-	reserveBuild = reserveAccept + reserveTable
+	// under way then takes no more than badgercompat.ReserveTable, and closing needs the rest.
+	reserveBuild = badgercompat.ReserveAccept + badgercompat.ReserveTable
 )
 
 // newBuild makes the folder. With versions, each record is written as of a
 // transaction, and the newest wins. Errors of this and all that follows wrap
 // queue.ErrFull when the disk has no room.
 func newBuild(path string, key []byte, versions bool) (*build, error) {
-	disk, err := newDisk(fileSystemOf, path, reserveBuild, 0)
+	disk, err := badgercompat.NewDisk(badgercompat.FileSystemOf, path, reserveBuild, 0)
 	if err == nil {
-		err = disk.roomToAccept()
+		err = disk.RoomToAccept()
 	}
 	if err != nil {
 		return nil, fmt.Errorf("making a new store: %w", err)
@@ -55,25 +57,32 @@ func newBuild(path string, key []byte, versions bool) (*build, error) {
 }
 
 func (b *build) open(versions bool) (err error) {
-	b.store.compactions = newCompactions(b.store.disk, b.store.latch, func(string) error { return nil }) // nothing of it counts yet
-	o := b.store.badgerOptions().WithSyncWrites(false)                                                   // all of it is synced at the end, or thrown away
+	b.store.compactions = badgercompat.NewCompactions(b.store.disk, b.store.latch, func(string) error { return nil }) // nothing of it counts yet
+	o := b.store.badgerOptions().WithSyncWrites(false)                                                                // all of it is synced at the end, or thrown away
 	if versions {
 		b.db, err = badger.OpenManaged(o)
 	} else {
 		b.db, err = badger.Open(o)
 	}
-	if err == nil {
-		err = b.store.compactions.watch(b.db)
-	}
 	if err != nil {
 		return fmt.Errorf("making a new store: %w", err)
 	}
+	txn := b.read(versions)
+	b.store.compactions.Watch(b.db, func() (*badger.Txn, func()) { return txn, func() {} })
 	if versions {
 		b.batch = b.db.NewManagedWriteBatch()
 	} else {
 		b.batch = b.db.NewWriteBatch()
 	}
 	return nil
+}
+
+// read returns a transaction that holds tables while they are merged.
+func (b *build) read(versions bool) *badger.Txn {
+	if versions {
+		return b.db.NewTransactionAt(math.MaxUint64, false)
+	}
+	return b.db.NewTransaction(false)
 }
 
 // room looks at the free space now and then. Badger writes through memory maps:
@@ -83,7 +92,7 @@ func (b *build) room(key, rec []byte) error {
 		return nil
 	}
 	b.bytes = 0
-	if err := b.store.disk.roomToAccept(); err != nil {
+	if err := b.store.disk.RoomToAccept(); err != nil {
 		return fmt.Errorf("writing the new store: %w", err)
 	}
 	return nil
@@ -91,8 +100,8 @@ func (b *build) room(key, rec []byte) error {
 
 // close has Badger flush what it holds and close, if there is room for that.
 func (b *build) close() error {
-	if !b.store.disk.roomToClose() {
-		return b.store.disk.full()
+	if !b.store.disk.RoomToClose() {
+		return b.store.disk.Full()
 	}
 	err := errors.Join(b.db.Close(), b.store.failure())
 	b.db = nil
@@ -183,7 +192,7 @@ func (b *build) discard() error {
 	if b.path == "" {
 		return nil
 	}
-	if b.db != nil && b.store.disk.roomToClose() { // else Badger stays open, without its files
+	if b.db != nil && b.store.disk.RoomToClose() { // else Badger stays open, without its files
 		if b.batch != nil {
 			b.batch.Cancel()
 		}

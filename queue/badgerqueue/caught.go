@@ -35,7 +35,7 @@ func decodeCaught(key, rec []byte) (queue.Caught, error) {
 // KeepCaught implements queue.Queue. The newest takes the place of the oldest, so
 // robots fill no disk.
 func (s *Store) KeepCaught(ctx context.Context, c queue.Caught) error {
-	if err := s.disk.roomToAccept(); err != nil {
+	if err := s.disk.RoomToAccept(); err != nil {
 		return err
 	}
 	err := s.commit(ctx, 2, 256+len(c.Body), func(b *batch) error {

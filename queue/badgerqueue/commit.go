@@ -4,12 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
-	"strings"
 	"time"
 
 	"github.com/dgraph-io/badger/v4"
 
 	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/queue/badgerqueue/badgercompat"
 	"github.com/userhero/relay/queue/badgerqueue/storefile"
 )
 
@@ -49,7 +49,7 @@ type committer struct {
 	state  state
 	recent *recents
 	batch  batch
-	log    *commitLog // nil: Badger syncs, or nobody
+	log    *badgercompat.CommitLog // nil: Badger syncs, or nobody
 	// outdated reports that the store on disk has an older format: the next commit
 	// gives it this one.
 	outdated bool
@@ -65,9 +65,6 @@ func (c *committer) init(s *Store) {
 	c.state = *s.shown.Load()
 	c.outdated = s.outdated
 	c.recent = new(recents)
-	if !badgerSyncs() && !s.o.unsynced {
-		c.log = newCommitLog(s.db)
-	}
 	// Some room is kept for what a batch adds of its own: the state record and
 	// a lane record per webhook.
 	c.maxEntries = int(s.db.MaxBatchCount()) * 3 / 4
@@ -83,6 +80,7 @@ func (c *committer) run() {
 		batch = c.gather(batch[:0])
 		if len(batch) == 0 {
 			c.keepTime()
+			c.log.Close()
 			return
 		}
 		c.commit(batch)
@@ -91,7 +89,7 @@ func (c *committer) run() {
 
 // keepTime writes how far the time of day was set since the last commit.
 func (c *committer) keepTime() {
-	if c.s.clock.movedFrom(c.state.shift) && c.s.failure() == nil && c.s.disk.roomToWrite() {
+	if c.s.clock.movedFrom(c.state.shift) && c.s.failure() == nil && c.s.disk.RoomToWrite() {
 		c.commit([]operation{&waitedOp{do: func(*batch) error { return nil }, result: make(chan error, 1)}})
 	}
 }
@@ -154,11 +152,11 @@ func (c *committer) gather(batch []operation) []operation {
 // somebody waits for. It returns what is to be committed then; nothing when the
 // store closes.
 func (c *committer) stall(ops []operation) []operation {
-	c.s.log.Error("nothing is written: the disk is full", "path", c.s.o.Path, "free", c.s.disk.free())
+	c.s.log.Error("nothing is written: the disk is full", "path", c.s.o.Path, "free", c.s.disk.Free())
 	tick := time.NewTicker(stallPoll)
 	defer tick.Stop()
 	held := c.refuse(nil, ops)
-	for !c.s.disk.roomToWrite() {
+	for !c.s.disk.RoomToWrite() {
 		more := c.s.ops
 		if len(held) >= maxQueued {
 			more = nil
@@ -170,11 +168,11 @@ func (c *committer) stall(ops []operation) []operation {
 			held = c.refuse(held[:0], held)
 		case <-c.s.ending:
 			// What is not written is attempted again at the next start.
-			finish(held, c.s.disk.full())
+			finish(held, c.s.disk.Full())
 			return nil
 		}
 	}
-	c.s.log.Info("writing again", "path", c.s.o.Path, "free", c.s.disk.free())
+	c.s.log.Info("writing again", "path", c.s.o.Path, "free", c.s.disk.Free())
 	return held
 }
 
@@ -182,8 +180,8 @@ func (c *committer) stall(ops []operation) []operation {
 // again, and appends the others to held.
 func (c *committer) refuse(held, ops []operation) []operation {
 	for _, op := range ops {
-		if !op.lazy() && !c.s.disk.roomToWrite() { // Promise 1: what is refused is told so, and what is kept is committed.
-			op.done(c.s.disk.full())
+		if !op.lazy() && !c.s.disk.RoomToWrite() { // Promise 1: what is refused is told so, and what is kept is committed.
+			op.done(c.s.disk.Full())
 		} else {
 			held = append(held, op)
 		}
@@ -206,7 +204,7 @@ func (c *committer) commit(ops []operation) {
 			finish(ops, err)
 			return
 		}
-		if !c.s.disk.roomToWrite() {
+		if !c.s.disk.RoomToWrite() {
 			ops = c.stall(ops)
 			continue
 		}
@@ -241,10 +239,9 @@ func (c *committer) commitSome(ops []operation) int {
 // reserved reports whether the batch has its place in the log on the disk. What is
 // wrong with the disk otherwise is reported when the batch is written.
 func (c *committer) reserved() bool {
-	const entry = 24 // what Badger's log adds to one, beside what batch.wrote counts
-	err := c.log.reserve(c.batch.bytes + entry*c.batch.entries)
+	err := c.log.Reserve(c.batch.logged())
 	if storefile.NoRoom(err) {
-		c.s.disk.isFull()
+		c.s.disk.Filled()
 		return false
 	}
 	if err != nil {
@@ -314,7 +311,7 @@ func (c *committer) commitBatch(b *batch, ops []operation) {
 		op.done(c.errs[i])
 	}
 	c.s.latency.Store(c.s.latency.Load()*7/8 + int64(took)/8)
-	c.s.disk.wrote(int64(b.bytes))
+	c.s.disk.Wrote(int64(b.bytes))
 	if c.s.o.OnCommit != nil {
 		c.s.o.OnCommit(took, len(ops))
 	}
@@ -327,9 +324,9 @@ func (c *committer) commitBatch(b *batch, ops []operation) {
 	for _, f := range b.fresh {
 		f.hook.wake()
 	}
-	if c.log.short() {
+	if c.log.Short() {
 		runtime.Gosched() // who was told something does not wait for this
-		if err := c.log.extend(); err != nil && !storefile.NoRoom(err) {
+		if err := c.log.Extend(); err != nil && !storefile.NoRoom(err) {
 			_ = c.s.latch(fmt.Errorf("writing ahead in %s: %w", c.s.o.Path, err))
 		}
 	}
@@ -340,7 +337,7 @@ func (c *committer) write(b *batch) error {
 	if err := b.txn.Commit(); err != nil || c.log == nil {
 		return err
 	}
-	return c.log.sync() // Promise 1: every commit is synced.
+	return c.log.Sync(b.logged()) // Promise 1: every commit is synced.
 }
 
 // fail refuses the operations of a batch that could not be written.
@@ -351,23 +348,12 @@ func (c *committer) fail(ops []operation, err error) {
 // latch makes the store take nothing more: after a failed write nobody knows
 // what the disk holds, so nothing is acknowledged until it has been opened anew.
 func (s *Store) latch(err error) error {
-	err = fmt.Errorf("%w: %w; restart to read what the disk holds", queue.ErrFailed, firstLine{err})
+	err = fmt.Errorf("%w: %w; restart to read what the disk holds", queue.ErrFailed, badgercompat.WithoutStack(err))
 	if !s.o.trusting && s.failed.CompareAndSwap(nil, &err) { // Promise 1: after a failed write nothing is acknowledged.
 		s.log.Error("the store takes no more events", "error", err)
 	}
 	return err
 }
-
-// firstLine is an error without the stack that some of Badger's carry in their
-// text: whoever submits is told it.
-type firstLine struct{ error }
-
-func (e firstLine) Error() string {
-	line, _, _ := strings.Cut(e.error.Error(), "\n")
-	return line
-}
-
-func (e firstLine) Unwrap() error { return e.error }
 
 // applied makes the committed batch visible to lanes and readers.
 func (c *committer) applied(b *batch) {

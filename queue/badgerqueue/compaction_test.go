@@ -9,11 +9,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
-
-	"github.com/dgraph-io/badger/v4/table"
 
 	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/queue/badgerqueue/badgercompat"
 	"github.com/userhero/relay/queue/badgerqueue/storefile"
 )
 
@@ -23,10 +21,6 @@ import (
 func mergedWithout(t *testing.T, o Options) (s *Store, acked map[string][]byte) {
 	t.Helper()
 	s, err := Open(t.Context(), o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	found, err := findTree(s.db)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -43,14 +37,19 @@ func mergedWithout(t *testing.T, o Options) (s *Store, acked map[string][]byte) 
 		return err
 	}
 	newest := func() (id uint64, tables int) {
-		found.levels[0].each(func(one *table.Table) { id = max(id, one.ID()); tables++ })
+		for _, one := range s.db.Tables() {
+			if one.Level == 0 {
+				id = max(id, one.ID)
+				tables++
+			}
+		}
 		return id, tables
 	}
 	for {
 		if err := accept(); err != nil {
 			t.Fatal(err)
 		}
-		if id, tables := newest(); tables == levelZeroTables-1 {
+		if id, tables := newest(); tables == badgercompat.LevelZeroTables-1 {
 			// One more memtable, and then those that they are merged into.
 			obstacle := filepath.Join(o.Path, storefile.TableName(id+5))
 			if err := os.WriteFile(obstacle, nil, 0o600); err != nil {
@@ -62,7 +61,7 @@ func mergedWithout(t *testing.T, o Options) (s *Store, acked map[string][]byte) 
 	}
 	merged := func() bool {
 		_, tables := newest()
-		return s.failure() != nil || tables < levelZeroTables-1
+		return s.failure() != nil || tables < badgercompat.LevelZeroTables-1
 	}
 	for range 60 {
 		if err := accept(); err != nil {
@@ -149,11 +148,10 @@ func TestCompactionsAreWatched(t *testing.T) {
 		enqueue(t, s, e)
 	}
 	eventually(t, "the compaction ends", func() bool {
-		s.compactions.mu.Lock()
-		defer s.compactions.mu.Unlock()
-		return !s.compactions.running
+		idle, _ := s.compactions.Idle()
+		return idle
 	})
-	if len(s.compactions.begun) == 0 {
+	if _, begun := s.compactions.Idle(); begun.IsZero() {
 		t.Error("no table was announced")
 	}
 	if err := s.Health(); err != nil {
@@ -164,72 +162,6 @@ func TestCompactionsAreWatched(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		listed := 0
-		s.compactions.tree.each(func(*table.Table) { listed++ })
-		return len(files) == listed
+		return len(files) == len(s.db.Tables())
 	})
-}
-
-// TestCompactionWaitsForRoom: with too little free space no table is begun, and
-// with enough it goes on.
-func TestCompactionWaitsForRoom(t *testing.T) {
-	t.Parallel()
-	d := &disk{accept: reserveAccept, write: reserveWrite}
-	give := func(free int64) {
-		d.avail.Store(free)
-		d.read.Store(time.Now().Add(time.Hour).UnixNano())
-	}
-	give(reserveTable + tableSize - 1)
-	c := newCompactions(d, func(err error) error { t.Error(err); return err }, nil)
-	c.tree = &tree{}
-	begun := make(chan int, 2)
-	go func() {
-		for n := range 2 {
-			c.begin(0, 1)
-			begun <- n
-		}
-	}()
-	select {
-	case <-begun:
-		t.Fatal("a table was begun without room")
-	case <-time.After(200 * time.Millisecond):
-	}
-	start := time.Now()
-	give(reserveTable + tableSize)
-	<-begun
-	<-begun
-	if took := time.Since(start); took < writeTime {
-		t.Errorf("the second was begun after %v, when the first may not have been written", took)
-	}
-}
-
-// TestBadgerIsTheOneUnderstood: with another, read again what it says in its log and
-// whether the error of a table is still forgotten.
-func TestBadgerIsTheOneUnderstood(t *testing.T) {
-	t.Parallel()
-	mod, err := os.ReadFile("../../go.mod")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !bytes.Contains(mod, []byte("github.com/dgraph-io/badger/v4 "+knownBadger+"\n")) {
-		t.Errorf("go.mod has another Badger than %s", knownBadger)
-	}
-	if otherBadger != "" {
-		t.Errorf("this program has Badger %s", otherBadger)
-	}
-}
-
-// TestDeepMergeIsMeasured: of the tables of a level, the one that overlaps most in
-// the next tells how much a merge may write.
-func TestDeepMergeIsMeasured(t *testing.T) {
-	t.Parallel()
-	s := openAt(t, Options{Path: t.TempDir()})
-	if deep := s.compactions.tree.deep(); deep != 0 {
-		t.Errorf("an empty store may merge %d bytes", deep)
-	}
-	upper := []span{{[]byte("b"), []byte("c"), 1}, {[]byte("d"), []byte("p"), 2}, {[]byte("x"), []byte("y"), 4}}
-	lower := []span{{[]byte("a"), []byte("b"), 8}, {[]byte("e"), []byte("f"), 16}, {[]byte("g"), []byte("h"), 32}, {[]byte("p"), []byte("q"), 64}, {[]byte("z"), []byte("z"), 128}}
-	if most := heaviest(upper, lower); most != 2+16+32+64 {
-		t.Errorf("the heaviest merge writes %d bytes", most)
-	}
 }

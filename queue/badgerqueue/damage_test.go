@@ -18,6 +18,7 @@ import (
 	"github.com/dgraph-io/badger/v4"
 
 	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/queue/badgerqueue/badgercompat"
 	"github.com/userhero/relay/queue/badgerqueue/storefile"
 )
 
@@ -148,7 +149,7 @@ func changes(seed uint64, flips, cuts int) []change {
 func fastDir(t testing.TB) string {
 	t.Helper()
 	const shm = "/dev/shm"
-	if _, free, err := fileSystem(shm); err != nil || free < 1<<30 {
+	if _, free, err := badgercompat.FileSystemOf(shm); err != nil || free < 1<<30 {
 		return t.TempDir()
 	}
 	dir, err := os.MkdirTemp(shm, "badgerqueue") //nolint:usetesting // the point is where it is

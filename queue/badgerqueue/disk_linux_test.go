@@ -17,8 +17,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/dgraph-io/badger/v4/table"
-
 	"github.com/userhero/relay/queue"
 )
 
@@ -138,12 +136,10 @@ func diskProcess(dir string) error {
 func rests(s *Store, during time.Duration) bool {
 	look := func() (tables map[uint64]bool, begun time.Time) {
 		tables = make(map[uint64]bool)
-		s.compactions.tree.each(func(one *table.Table) { tables[one.ID()] = true })
-		s.compactions.mu.Lock()
-		defer s.compactions.mu.Unlock()
-		if n := len(s.compactions.begun); n > 0 {
-			begun = s.compactions.begun[n-1]
+		for _, one := range s.db.Tables() {
+			tables[one.ID] = true
 		}
+		_, begun = s.compactions.Idle()
 		return tables, begun
 	}
 	tables, begun := look()

@@ -27,7 +27,7 @@ func (s *Store) Enqueue(ctx context.Context, e queue.Entry) (queue.Receipt, erro
 	if err := s.failure(); err != nil {
 		return queue.Receipt{}, err
 	}
-	if err := s.disk.roomToAccept(); err != nil { // Promise 1: no new event is taken when the disk is nearly full; what waits goes on.
+	if err := s.disk.RoomToAccept(); err != nil { // Promise 1: no new event is taken when the disk is nearly full; what waits goes on.
 		return queue.Receipt{}, err
 	}
 	if len(e.Webhooks) > maxDeliveries {

@@ -196,8 +196,8 @@ func TestFailedWritesAreNeverAcknowledged(t *testing.T) {
 			few, more = append(few, n), append(more, n)
 		}
 	}
-	add(500, few, "msync", "fsync", "pwrite64")
-	add(60_000, more, "msync", "fsync", "pwrite64", "ftruncate")
+	add(500, few, "fdatasync", "fsync", "pwrite64")
+	add(60_000, more, "fdatasync", "msync", "fsync", "pwrite64", "ftruncate")
 	hit := 0
 	for _, f := range faults {
 		dir := t.TempDir()
@@ -257,7 +257,7 @@ func reopened(t *testing.T, f fault, dir string, w written) {
 // goes on after a failed sync acknowledges what may not be on the disk.
 func TestWithoutTheLatchFailedWritesAreForgotten(t *testing.T) {
 	t.Parallel()
-	w, after := injected(t, t.TempDir(), fault{call: "msync", errno: "EIO", nth: 5, size: 500}, "trusting")
+	w, after := injected(t, t.TempDir(), fault{call: "fdatasync", errno: "EIO", nth: 5, size: 500}, "trusting")
 	if after <= 0 {
 		t.Errorf("%d acknowledgements after the call that failed, %d refusals: the test above sees nothing", after, len(w.refused))
 	}
@@ -270,7 +270,7 @@ func TestSlowDiskLosesNothing(t *testing.T) {
 	strace := lookStrace(t, "to slow the system's calls down")
 	dir := t.TempDir()
 	cmd := writerCommand(dir, 15, 500, "", strace, "-f", "-qq", "--seccomp-bpf", "-o", os.DevNull,
-		"-e", "trace=msync,fsync", "-e", "inject=msync,fsync:delay_exit=200000")
+		"-e", "trace=fdatasync,fsync", "-e", "inject=fdatasync,fsync:delay_exit=200000")
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)

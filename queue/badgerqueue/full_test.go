@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/queue/badgerqueue/badgercompat"
 	"github.com/userhero/relay/queue/badgerqueue/storefile"
 )
 
@@ -35,7 +36,7 @@ func (d *fakeDisk) read(string) (size, free int64, err error) { return diskSize,
 // becomes sets the free space, and returns when the store has seen it.
 func (d *fakeDisk) becomes(free int64) {
 	d.avail.Store(free)
-	<-time.After(2 * freeAge)
+	<-time.After(2 * badgercompat.FreeAge)
 }
 
 // heard is a log that sends each message to a channel.
@@ -187,8 +188,8 @@ func TestReadersGoOnWhileACommitWaits(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d.becomes(reserveTable)
-	eventually(t, "the disk falls no more", s.disk.roomToWrite)
+	d.becomes(badgercompat.ReserveTable)
+	eventually(t, "the disk falls no more", s.disk.RoomToWrite)
 	filler := make([]byte, fillerSize)
 	commits := make(chan error, 1)
 	go func() {
@@ -453,33 +454,4 @@ func TestParkedDeliveriesExpireHoweverMany(t *testing.T) {
 		t.Fatal(err)
 	}
 	checkCounters(t, s)
-}
-
-// TestLargeFilesOfOthersDoNotFillALargeDisk: free space that falls quickly counts
-// as gone before it is, on a disk that is nearly full, and on no other.
-func TestLargeFilesOfOthersDoNotFillALargeDisk(t *testing.T) {
-	t.Parallel()
-	free := int64(100 << 30)
-	d, err := newDisk(func(string) (size, now int64, err error) { return 1 << 40, free, nil }, t.TempDir(), 0, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	take := func(n int64) {
-		free -= n
-		<-time.After(2 * freeAge)
-	}
-	d.look()
-	take(50 << 30)
-	if err := d.roomToAccept(); err != nil {
-		t.Errorf("with %s free: %v", mib(free), err)
-	}
-	<-time.After(2 * fallOver)
-	free = 400 << 20
-	d.look()
-	<-time.After(fallOver + freeAge)
-	d.look()
-	take(100 << 20)
-	if d.roomToWrite() {
-		t.Errorf("%s are free, and %s went within %v: somebody fills the disk", mib(free), mib(100<<20), 2*freeAge)
-	}
 }

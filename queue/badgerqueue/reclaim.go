@@ -6,10 +6,13 @@ import (
 	"runtime/debug"
 	"time"
 
+	"github.com/userhero/relay/queue/badgerqueue/badgercompat"
 	"github.com/userhero/relay/queue/badgerqueue/storefile"
 )
 
 const (
+	// nearMax is the share of max_disk from which finished events go early.
+	nearMax = 0.9
 	// reclaimFrom is how many removed bytes are worth rewriting the tree for.
 	reclaimFrom = 32 << 20
 	// reclaimEvery is the least time between two rewrites.
@@ -70,7 +73,7 @@ type reclaimer struct {
 // the table of a log that is still there, it counts both: one look alone may see too
 // much, and never too little.
 func (r *reclaimer) files() int64 {
-	n := r.s.disk.size.Load() - r.s.disk.tables.Load()
+	n := r.s.disk.BesideTables()
 	for _, level := range r.s.db.Levels() {
 		n += level.Size
 	}
@@ -79,18 +82,18 @@ func (r *reclaimer) files() int64 {
 
 // watch reads how busy the store is.
 func (r *reclaimer) watch() {
-	written, at := r.s.disk.ever.Load(), r.s.clock.now().UnixNano()
+	written, at := r.s.disk.Written(), r.s.clock.now().UnixNano()
 	if r.at != 0 && at > r.at {
 		r.rate = float64(written-r.written) / time.Duration(at-r.at).Seconds()
 	}
 	r.written, r.at = written, at
 }
 
-// freeMemory gives back what merging tables took, in a lull. Badger takes 16 MiB
+// freeMemory gives back what merging tables took, in a lull; merged is when that ended. Badger takes 16 MiB
 // for each table it writes, keeps them for a while and then drops them; where
 // little else is allocated, the next garbage collection is minutes away.
-func (r *reclaimer) freeMemory() {
-	if r.rate > reclaimRate || !r.s.compactions.endedWithin(memoryKept) || time.Since(r.freed) < memoryEvery {
+func (r *reclaimer) freeMemory(merged time.Time) {
+	if r.rate > reclaimRate || time.Since(merged) >= memoryKept || time.Since(r.freed) < memoryEvery {
 		return
 	}
 	debug.FreeOSMemory()
@@ -120,7 +123,7 @@ func (r *reclaimer) measure(ctx context.Context) error {
 // excess is how many bytes of finished events must go for the store to be below
 // the share of max_disk from which they go early.
 func (r *reclaimer) excess() int64 {
-	most, st := r.s.disk.max.Load(), r.s.shown.Load()
+	most, st := r.s.disk.Max(), r.s.shown.Load()
 	if most == 0 || !st.measured() {
 		return 0
 	}
@@ -129,9 +132,9 @@ func (r *reclaimer) excess() int64 {
 
 // urgent reports whether the store is close to max_disk by what was removed.
 func (r *reclaimer) urgent() bool {
-	m, st := r.s.disk.max.Load(), r.s.shown.Load()
+	m, st := r.s.disk.Max(), r.s.shown.Load()
 	return m > 0 && r.resting == 0 &&
-		float64(r.s.disk.used()) >= (1+nearMax)/2*float64(m) &&
+		float64(r.s.disk.Used()) >= (1+nearMax)/2*float64(m) &&
 		r.files()-st.live-r.others >= max(m/64, leastDead) &&
 		time.Since(r.last) >= max(urgentEvery, urgentRest*r.took)
 }
@@ -159,7 +162,7 @@ func (r *reclaimer) reclaim(ctx context.Context, removed int64) error {
 	err := r.s.db.Flatten(1)
 	r.last = time.Now()
 	r.took = r.last.Sub(began)
-	r.s.disk.measure()
+	r.s.disk.Measure()
 	if err != nil || r.s.db.Levels()[0].NumTables > 0 { // a tree of one level is left as it is
 		return err
 	}
@@ -176,8 +179,8 @@ func (r *reclaimer) flush(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for written := 0; written <= memTableSize+fillerSize; written += fillerSize {
-		if !r.s.disk.roomToWrite() {
+	for written := 0; written <= badgercompat.MemTableSize+fillerSize; written += fillerSize {
+		if !r.s.disk.RoomToWrite() {
 			return nil
 		}
 		err := r.s.commit(ctx, 2, fillerSize+256, func(b *batch) error {
@@ -186,7 +189,7 @@ func (r *reclaimer) flush(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		r.s.disk.written.Add(-fillerSize) // it is gone with the rewrite
+		r.s.disk.Rewritten(fillerSize) // it is gone with the rewrite
 		if log, err := newestLog(r.s.o.Path); err != nil || log != first {
 			return err
 		}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/queue/badgerqueue/badgercompat"
 	"github.com/userhero/relay/queue/badgerqueue/storefile"
 )
 
@@ -44,8 +45,8 @@ func TestSpaceComesBackAfterADrain(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if s.disk.measure(); s.disk.used() < events*size {
-		t.Fatalf("%d bytes hold %d events of %d bytes", s.disk.used(), events, size)
+	if s.disk.Measure(); s.disk.Used() < events*size {
+		t.Fatalf("%d bytes hold %d events of %d bytes", s.disk.Used(), events, size)
 	}
 	l, err := s.Lane(w, queue.LaneOptions{MaxInFlight: 256})
 	if err != nil {
@@ -64,7 +65,7 @@ func TestSpaceComesBackAfterADrain(t *testing.T) {
 		}
 	}
 	eventually(t, "the events expire", func() bool { return s.Stats().Events == 0 })
-	eventually(t, "the disk has its space back", func() bool { return s.Stats().DiskBytes < reclaimFrom+2*memTableSize })
+	eventually(t, "the disk has its space back", func() bool { return s.Stats().DiskBytes < reclaimFrom+2*badgercompat.MemTableSize })
 	checkCounters(t, s)
 }
 
@@ -75,11 +76,11 @@ func TestTablesOfAMergeAreNotTakenForEvents(t *testing.T) {
 	const most, merging = 8 << 20, 32 << 20
 	s := openAt(t, Options{Path: t.TempDir()})
 	enqueue(t, s, entry(1))
-	s.disk.max.Store(most)
+	s.disk.SetMax(most)
 	r := reclaimer{s: s, resting: restLooks, least: math.MaxInt64}
 	look := func() int64 {
 		t.Helper()
-		s.disk.measure()
+		s.disk.Measure()
 		if err := r.measure(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -96,7 +97,7 @@ func TestTablesOfAMergeAreNotTakenForEvents(t *testing.T) {
 		}
 	}
 	// The same bytes in use are too many: the bound is at work.
-	s.disk.max.Store(1)
+	s.disk.SetMax(1)
 	if look() == 0 {
 		t.Error("nothing is to go of a store above max_disk")
 	}
@@ -115,12 +116,12 @@ func TestEventsOfAnOlderBuildAreMeasuredAfterARewrite(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.disk.max.Store(1)
+	s.disk.SetMax(1)
 	r := reclaimer{s: s}
 	if n := r.excess(); n != 0 {
 		t.Fatalf("%d bytes of events are to go, and nobody knows how many are live", n)
 	}
-	s.disk.measure()
+	s.disk.Measure()
 	r.resting, r.least = restLooks, math.MaxInt64
 	for range restLooks {
 		if err := r.measure(t.Context()); err != nil {
@@ -149,10 +150,8 @@ func TestMemoryOfMergesGoesBackInALull(t *testing.T) {
 		"done a while":   {ended: now, freed: now.Add(-2 * memoryEvery), want: true},
 		"nothing merged": {ended: time.Unix(0, 0)},
 	} {
-		s := &Store{compactions: &compactions{}}
-		s.compactions.ended.Store(c.ended.UnixNano())
-		r := reclaimer{s: s, rate: c.rate, freed: c.freed}
-		r.freeMemory()
+		r := reclaimer{rate: c.rate, freed: c.freed}
+		r.freeMemory(c.ended)
 		if got := r.freed != c.freed; got != c.want {
 			t.Errorf("%s: given back: %t, want %t", name, got, c.want)
 		}

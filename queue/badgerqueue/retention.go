@@ -65,12 +65,12 @@ func (s *Store) sweep() {
 		case <-tick.C:
 		}
 		s.lookAtClock(ctx)
-		s.disk.measure()
-		if !s.disk.roomToWrite() {
+		s.disk.Measure()
+		if !s.disk.RoomToWrite() {
 			continue
 		}
 		space.watch()
-		space.freeMemory()
+		space.freeMemory(s.compactions.Ended())
 		err := space.measure(ctx)
 		if err != nil && ctx.Err() == nil {
 			s.log.Error("keeping what the store's files hold", "error", err)
@@ -88,7 +88,7 @@ func (s *Store) sweep() {
 // sweepEvery is how often the sweep looks.
 func (s *Store) sweepEvery() time.Duration {
 	every := max(min(s.keep()/20, sweepMost), s.bounds.sweep)
-	if s.disk.max.Load() > 0 {
+	if s.disk.Max() > 0 {
 		every = min(every, time.Second)
 	}
 	return every
@@ -103,7 +103,7 @@ func (s *Store) SetLimits(l queue.Limits) {
 		l.Retention = defaultRetention
 	}
 	s.retention.Store(int64(l.Retention))
-	s.disk.max.Store(l.MaxDisk)
+	s.disk.SetMax(l.MaxDisk)
 	select {
 	case s.limited <- struct{}{}:
 	default:

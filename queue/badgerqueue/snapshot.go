@@ -47,3 +47,10 @@ func (s *Store) newest() *snapshot {
 	defer s.visible.Unlock()
 	return s.newestLocked()
 }
+
+// reading returns the transaction of the newest snapshot, until release. It never
+// waits for a commit.
+func (s *Store) reading() (txn *badger.Txn, release func()) {
+	newest := s.newest()
+	return newest.txn, newest.release
+}

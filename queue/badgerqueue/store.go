@@ -19,10 +19,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"math"
-	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -33,20 +31,15 @@ import (
 	"github.com/dgraph-io/badger/v4/options"
 
 	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/queue/badgerqueue/badgercompat"
 	"github.com/userhero/relay/queue/badgerqueue/storefile"
 )
 
-// Sizes of Badger's parts. They bound the process's memory and the disk reserve.
 const (
-	memTableSize    = 16 << 20
-	numMemtables    = 3
-	tableSize       = 8 << 20
-	baseLevelSize   = 64 << 20 // with Badger's 10 MiB, events are written to one level more
-	levelZeroTables = 5        // with more, merges write less, and a drained store keeps as many
 	// In a store of at most smallStore, a few tables that are not merged hold more than
 	// may be there of what was removed.
 	smallLevelZeroTables = 1
-	smallStore           = 32 * memTableSize
+	smallStore           = 32 * badgercompat.MemTableSize
 	blockSize            = 16 << 10 // a dozen events: a table's index, read at every start, stays small
 	blockCache           = 32 << 20 // with encryption only: else blocks are mapped
 	indexCache           = 16 << 20 // likewise
@@ -121,10 +114,10 @@ type Store struct {
 	outdated bool
 	former   uint64
 	clock    clock
-	disk     *disk
+	disk     *badgercompat.Disk
 	high     *storefile.HighWaterWriter
 	// compactions is nil where nobody watches them.
-	compactions *compactions
+	compactions *badgercompat.Compactions
 
 	// calls counts the methods under way, so that nothing touches a closed Badger.
 	// Close adds shut to it: from then on it is negative, and no method begins.
@@ -203,10 +196,10 @@ func open(ctx context.Context, o Options, b bounds) (*Store, error) {
 		hooks:   make(map[queue.WebhookID]*hook),
 	}
 	s.retention.Store(int64(o.Retention))
-	if s.disk, err = newDisk(o.FileSystem, o.Path, o.MinFree, o.MaxDisk); err != nil {
+	if s.disk, err = badgercompat.NewDisk(o.FileSystem, o.Path, o.MinFree, o.MaxDisk); err != nil {
 		return nil, err
 	}
-	if err := s.disk.roomToOpen(); err != nil {
+	if err := s.disk.RoomToOpen(); err != nil {
 		return nil, err
 	}
 	if err := s.rotate(); err != nil {
@@ -216,28 +209,36 @@ func open(ctx context.Context, o Options, b bounds) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := errors.Join(readyLogs(o.Path), makeDiscard(o.Path)); err != nil {
+	if err := errors.Join(badgercompat.ReadyLogs(o.Path), badgercompat.MakeDiscard(o.Path)); err != nil {
 		return nil, err
 	}
 	if !o.trusting {
-		s.compactions = newCompactions(s.disk, s.latch, func(why string) error { return storefile.NoteLost(o.Path, why) })
+		s.compactions = badgercompat.NewCompactions(s.disk, s.latch, func(why string) error { return storefile.NoteLost(o.Path, why) })
 	}
 	if s.db, err = badger.Open(s.badgerOptions()); err != nil {
 		return nil, explainOpen(o.Path, err)
 	}
-	if errNoLog != nil {
-		s.log.Warn("commits are slower than they could be", "error", errNoLog)
+	if badgercompat.OtherBadger != "" {
+		s.log.Warn("a table that cannot be written while tables are merged would go unnoticed: build with Badger "+badgercompat.KnownBadger, "badger", badgercompat.OtherBadger)
 	}
-	if otherBadger != "" {
-		s.log.Warn("a table that cannot be written while tables are merged would go unnoticed: build with Badger "+knownBadger, "badger", otherBadger)
-	}
-	err = errors.Join(s.load(found.Mark), s.compactions.watch(s.db)) // watching lets compactions begin, for which closing waits
-	if err != nil {
+	s.snapshot = newSnapshot(s.db)
+	s.compactions.Watch(s.db, s.reading) // compactions wait until then, and closing for them
+	if err := s.load(found.Mark); err != nil {
 		return nil, errors.Join(err, s.db.Close())
 	}
-	s.disk.measure()
-	s.snapshot = newSnapshot(s.db)
+	s.disk.Measure()
+	s.snapshot.release()
+	s.snapshot = newSnapshot(s.db) // with what load has written
 	s.committer.init(s)
+	if badgercompat.SyncsCommits && !o.unsynced {
+		newest, err := newestLog(o.Path)
+		if err == nil {
+			s.committer.log, err = badgercompat.OpenCommitLog(o.Path, newest)
+		}
+		if err != nil {
+			return nil, errors.Join(err, s.db.Close())
+		}
+	}
 	s.committed.Go(s.committer.run)
 	s.stopped.Go(s.sweep)
 	s.stopped.Go(s.keepHighWater)
@@ -264,7 +265,7 @@ func (o *Options) complete() error {
 		o.Retention = defaultRetention
 	}
 	if o.FileSystem == nil {
-		o.FileSystem = fileSystemOf
+		o.FileSystem = badgercompat.FileSystemOf
 	}
 	if o.Clock == nil {
 		o.Clock = systemClock{}
@@ -277,13 +278,13 @@ func (o *Options) complete() error {
 
 func (s *Store) badgerOptions() badger.Options {
 	o := badger.DefaultOptions(s.o.Path).
-		WithSyncWrites(badgerSyncs() && !s.o.unsynced). // else the committer does it
+		WithSyncWrites(!badgercompat.SyncsCommits && !s.o.unsynced). // else the committer does it
 		WithValueThreshold(maxValue).
-		WithMemTableSize(memTableSize).
-		WithNumMemtables(numMemtables).
-		WithBaseTableSize(tableSize).
-		WithBaseLevelSize(baseLevelSize).
-		WithNumLevelZeroTables(levelZeroTables).
+		WithMemTableSize(badgercompat.MemTableSize).
+		WithNumMemtables(badgercompat.NumMemtables).
+		WithBaseTableSize(badgercompat.TableSize).
+		WithBaseLevelSize(badgercompat.BaseLevelSize).
+		WithNumLevelZeroTables(badgercompat.LevelZeroTables).
 		WithBlockSize(blockSize).
 		WithNumCompactors(2).
 		WithValueLogFileSize(16 << 20). // holds nothing: values stay in the tree
@@ -300,7 +301,7 @@ func (s *Store) badgerOptions() badger.Options {
 		// or, where it checks blocks as they are read, end iterations early in
 		// silence or crash (seen on v4.9.6).
 		WithChecksumVerificationMode(options.NoVerification).
-		WithLogger(badgerLogger{log: s.log, failed: s.latch, compactions: s.compactions})
+		WithLogger(badgercompat.Logger{Log: s.log, Failed: s.latch, Compactions: s.compactions})
 	o.TableSizeMultiplier = 1 // tables of one size on every level
 	if s.o.MaxDisk > 0 && s.o.MaxDisk <= smallStore {
 		o.NumLevelZeroTables = smallLevelZeroTables
@@ -324,7 +325,7 @@ func explainOpen(path string, err error) error {
 
 func inUse(path string) error {
 	if _, ok := leftOpen.Load(filepath.Clean(path)); ok {
-		return fmt.Errorf("opening the store at %s: it was closed on a full disk, and this process keeps its files open until %s are free; free some space and try again", path, mib(reserveAccept))
+		return fmt.Errorf("opening the store at %s: it was closed on a full disk, and this process keeps its files open until %s are free; free some space and try again", path, badgercompat.MiB(badgercompat.ReserveAccept))
 	}
 	return fmt.Errorf("opening the store at %s: another process has it open; stop that one, or give this one another path", path)
 }
@@ -351,65 +352,6 @@ func (s *Store) preflight(ctx context.Context) (storefile.Inspection, error) {
 		return in, &storefile.DamageError{Path: s.o.Path, Findings: in.Damage}
 	}
 	return in, nil
-}
-
-// readyLogs prepares the logs for Badger. Those of no bytes, which a crash between
-// creating and sizing them leaves behind and which Badger refuses to open, are
-// removed. The others are synced: what a killed process wrote and had no time to
-// sync is read back from memory, and somebody may be told of it.
-func readyLogs(path string) error {
-	entries, err := os.ReadDir(path)
-	if err != nil {
-		return fmt.Errorf("reading the store's folder: %w", err)
-	}
-	for _, e := range entries {
-		if ext := filepath.Ext(e.Name()); ext != ".mem" && ext != ".vlog" {
-			continue
-		}
-		info, err := e.Info()
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return fmt.Errorf("reading the store's folder: %w", err)
-		}
-		if info.Size() == 0 {
-			if err := os.Remove(filepath.Join(path, e.Name())); err != nil {
-				return fmt.Errorf("removing an empty log: %w", err)
-			}
-			continue
-		}
-		if err := syncFile(filepath.Join(path, e.Name())); err != nil { // Promise 1: what is read back is on the disk before it is told.
-			return fmt.Errorf("syncing a log: %w", err)
-		}
-	}
-	return nil
-}
-
-func syncFile(path string) error {
-	f, err := os.OpenFile(path, os.O_RDWR, 0)
-	if err != nil {
-		return err
-	}
-	return errors.Join(f.Sync(), f.Close())
-}
-
-// makeDiscard makes a file that Badger would make, and over whose failure it would
-// end the process.
-func makeDiscard(path string) error {
-	const name, size = "DISCARD", 1 << 20
-	f, err := os.OpenFile(filepath.Join(path, name), os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return fmt.Errorf("making %s: %w", name, err)
-	}
-	info, err := f.Stat()
-	if err == nil && info.Size() < size {
-		err = f.Truncate(size)
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return fmt.Errorf("making %s: %w", name, err)
-	}
-	return nil
 }
 
 // load reads format, counters and webhooks, and makes a new store's format.
@@ -552,7 +494,7 @@ func (s *Store) Health() error {
 	if err := s.failure(); err != nil {
 		return err
 	}
-	return s.disk.roomToAccept()
+	return s.disk.RoomToAccept()
 }
 
 // failure is the latched error of the first commit that failed.
@@ -568,8 +510,8 @@ func (s *Store) Stats() queue.Stats {
 	st := queue.Stats{
 		Events:    s.shown.Load().events,
 		Webhooks:  make(map[queue.WebhookID]queue.WebhookStats),
-		DiskBytes: s.disk.used(),
-		DiskFree:  s.disk.free(),
+		DiskBytes: s.disk.Used(),
+		DiskFree:  s.disk.Free(),
 		Commit:    time.Duration(s.latency.Load()),
 	}
 	s.hooksMu.RLock()
@@ -587,7 +529,7 @@ func (s *Store) Stats() queue.Stats {
 func (s *Store) Close(ctx context.Context) error {
 	s.closing.Do(func() { go s.shut() })
 	deadline := closeDeadline
-	if !s.disk.roomToClose() {
+	if !s.disk.RoomToClose() {
 		deadline = closeFull
 	}
 	ctx, cancel := context.WithTimeout(ctx, deadline)
@@ -615,7 +557,6 @@ func (s *Store) shut() {
 	close(s.stop)
 	s.committed.Wait()
 	s.stopped.Wait()
-	s.snapshot.release()
 	if err := errors.Join(s.closeBadger(), s.closeFilesLeft()); err != nil {
 		s.closeErr = fmt.Errorf("closing the store at %s: %w", s.o.Path, err)
 	}
@@ -642,15 +583,15 @@ func (s *Store) closeBadger() error {
 	case !s.high.InPlace():
 		s.log.Error("the store's folder is gone: what it held is not flushed", "path", s.o.Path)
 		return nil
-	case s.disk.roomToClose(): // Promise 1: closing on a full disk writes nothing.
+	case s.disk.RoomToClose(): // Promise 1: closing on a full disk writes nothing.
 		return s.db.Close()
 	}
-	s.log.Warn("the store is closed on a full disk: its logs stay as they are, and are read at the next start", "path", s.o.Path, "free", s.disk.free())
+	s.log.Warn("the store is closed on a full disk: its logs stay as they are, and are read at the next start", "path", s.o.Path, "free", s.disk.Free())
 	path := filepath.Clean(s.o.Path)
 	leftOpen.Store(path, true)
 	go func() {
 		defer leftOpen.Delete(path)
-		for !s.disk.roomToClose() {
+		for !s.disk.RoomToClose() {
 			<-time.After(closePoll)
 			if !s.high.InPlace() {
 				return
@@ -661,41 +602,4 @@ func (s *Store) closeBadger() error {
 		}
 	}()
 	return nil
-}
-
-// badgerLogger hands Badger's messages on, and to failed what Badger could not
-// write: it says so in its log, tries again for ever, and takes new writes
-// meanwhile. Badger's "info" is about its own tables and compactions: debug, to
-// an operator.
-type badgerLogger struct {
-	log         *slog.Logger
-	failed      func(error) error
-	compactions *compactions
-}
-
-// Errorf is about what failed on the disk: a memtable that cannot become a
-// table, a log that cannot be made or removed.
-func (l badgerLogger) Errorf(f string, a ...any) {
-	l.print(slog.LevelError, f, a)
-	_ = l.failed(fmt.Errorf(strings.TrimSpace(f), a...))
-}
-
-// Warningf is about what failed on the disk where it is about a compaction.
-func (l badgerLogger) Warningf(f string, a ...any) {
-	l.print(slog.LevelWarn, f, a)
-	if strings.Contains(f, "FAILED") {
-		_ = l.failed(fmt.Errorf(strings.TrimSpace(f), a...))
-	}
-	l.compactions.heard(f, a)
-}
-
-func (l badgerLogger) Infof(f string, a ...any) { l.print(slog.LevelDebug, f, a) }
-
-// Debugf is one line per write, and what compactions do.
-func (l badgerLogger) Debugf(f string, a ...any) { l.compactions.heard(f, a) }
-
-func (l badgerLogger) print(level slog.Level, f string, a []any) {
-	if l.log.Enabled(context.Background(), level) {
-		l.log.Log(context.Background(), level, strings.TrimSpace(fmt.Sprintf(f, a...)), "part", "badger")
-	}
 }

@@ -1,6 +1,6 @@
 //go:build linux || darwin || freebsd
 
-package badgerqueue
+package badgercompat
 
 import (
 	"io/fs"

@@ -1,4 +1,4 @@
-package badgerqueue
+package badgercompat
 
 import (
 	"errors"
@@ -13,7 +13,7 @@ import (
 	"github.com/userhero/relay/queue"
 )
 
-// disk watches the room the store has. Badger writes through memory maps of
+// Disk watches the room the store has. Badger writes through memory maps of
 // sparse files: on a full disk the kernel answers with SIGBUS, which no Go code
 // survives, and again at every start. So room is asked for before anything is
 // written.
@@ -24,7 +24,7 @@ import (
 //	table ─── free space below which a compaction begins no table
 //	write ─── free space below which nothing is written at all
 //	close ─── free space below which Badger stays open: its closing writes tables
-type disk struct {
+type Disk struct {
 	fileSystem    func(path string) (size, free int64, err error)
 	path          string
 	accept, write int64
@@ -47,44 +47,52 @@ type disk struct {
 	since int64      // when past was read, unix nanoseconds
 }
 
+// Sizes of Badger's parts, in bytes or numbers. They bound the process's memory, and
+// the room that must be free on the disk follows from them.
+const (
+	MemTableSize    = 16 << 20
+	NumMemtables    = 3
+	TableSize       = 8 << 20
+	BaseLevelSize   = 64 << 20 // with Badger's 10 MiB, events are written to one level more
+	LevelZeroTables = 5        // with more, merges write less, and a drained store keeps as many
+)
+
 // A memtable's log is mapped at twice the memtable's size, and one more may be
 // made before the oldest is flushed to a table of about the same size.
 const (
-	reserveWrite  = 2 * memTableSize
-	reserveTable  = 3 * memTableSize
-	reserveAccept = 4 * memTableSize
+	ReserveWrite  = 2 * MemTableSize
+	ReserveTable  = 3 * MemTableSize
+	ReserveAccept = 4 * MemTableSize
 	reserveMost   = 256 << 20
-	// nearMax is the share of max_disk from which finished events go early.
-	nearMax = 0.9
-	// freeAge is how long a reading of free space is believed.
-	freeAge = 5 * time.Millisecond
+	// FreeAge is how long a reading of free space is believed.
+	FreeAge = 5 * time.Millisecond
 	// Somebody else may be filling the disk, a gigabyte a second. If within
 	// fallOver more goes than our own tables take (fallOwn), free space counts as
 	// what will be left after fallAhead: so long a memtable takes to become a table.
 	fallOver  = 100 * time.Millisecond
-	fallOwn   = 2 * memTableSize
+	fallOwn   = 2 * MemTableSize
 	fallAhead = 250 * time.Millisecond
 	fallMost  = 512 << 20 // nobody fills faster, so a disk with more free is never full
 )
 
-func newDisk(fileSystem func(string) (size, free int64, err error), path string, minFree, maxDisk int64) (*disk, error) {
+func NewDisk(fileSystem func(string) (size, free int64, err error), path string, minFree, maxDisk int64) (*Disk, error) {
 	total, _, err := fileSystem(path)
 	if err != nil {
 		return nil, fmt.Errorf("reading the free space at %s: %w", path, err)
 	}
-	d := &disk{fileSystem: fileSystem, path: path, accept: minFree}
+	d := &Disk{fileSystem: fileSystem, path: path, accept: minFree}
 	d.max.Store(maxDisk)
 	if d.accept == 0 {
-		d.accept = min(max(total*15/100, reserveAccept), reserveMost)
+		d.accept = min(max(total*15/100, ReserveAccept), reserveMost)
 	}
-	d.write = min(d.accept, reserveWrite)
-	d.measure()
+	d.write = min(d.accept, ReserveWrite)
+	d.Measure()
 	return d, nil
 }
 
-// fileSystemOf reads the file system that path is on, or will be on once it has
+// FileSystemOf reads the file system that path is on, or will be on once it has
 // been made.
-func fileSystemOf(path string) (total, free int64, err error) {
+func FileSystemOf(path string) (total, free int64, err error) {
 	total, free, err = fileSystem(path)
 	for errors.Is(err, fs.ErrNotExist) && filepath.Dir(path) != path {
 		path = filepath.Dir(path)
@@ -93,17 +101,17 @@ func fileSystemOf(path string) (total, free int64, err error) {
 	return total, free, err
 }
 
-// free is the free space in bytes, read at most every few milliseconds; -1 if
+// Free is the free space in bytes, read at most every few milliseconds; -1 if
 // the system does not say.
-func (d *disk) free() int64 {
-	if time.Now().UnixNano()-d.read.Load() > int64(freeAge) {
+func (d *Disk) Free() int64 {
+	if time.Now().UnixNano()-d.read.Load() > int64(FreeAge) {
 		d.look()
 	}
 	return d.avail.Load()
 }
 
 // look reads the free space.
-func (d *disk) look() {
+func (d *Disk) look() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	_, free, err := d.fileSystem(d.path)
@@ -128,9 +136,9 @@ func (d *disk) look() {
 	d.read.Store(now)
 }
 
-// isFull notes that the system has refused a write, until the free space is read
+// Filled notes that the system has refused a write, until the free space is read
 // again.
-func (d *disk) isFull() {
+func (d *Disk) Filled() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.avail.Store(0)
@@ -139,71 +147,87 @@ func (d *disk) isFull() {
 
 // room is the free space that can be counted on, or more than there is on any
 // disk if the system does not say.
-func (d *disk) room() int64 {
-	free := d.free()
+func (d *Disk) room() int64 {
+	free := d.Free()
 	if free < 0 || d.accept < 0 {
 		return math.MaxInt64
 	}
 	return max(free-d.falls.Load(), 0)
 }
 
-// used is the size of the store's files, with what was written since it was
+// Used is the size of the store's files, with what was written since it was
 // last measured.
-func (d *disk) used() int64 { return d.size.Load() + d.written.Load() }
+func (d *Disk) Used() int64 { return d.size.Load() + d.written.Load() }
 
-// wrote counts what a commit wrote.
-func (d *disk) wrote(n int64) {
+// Wrote counts what a commit wrote.
+func (d *Disk) Wrote(n int64) {
 	d.written.Add(n)
 	d.ever.Add(n)
 }
 
-// measure reads the size of the store's files.
-func (d *disk) measure() {
+// Measure reads the size of the store's files.
+func (d *Disk) Measure() {
 	d.written.Store(0)
 	size, tables := folderSize(d.path)
 	d.size.Store(size)
 	d.tables.Store(tables)
 }
 
-func (d *disk) roomToOpen() error {
+func (d *Disk) RoomToOpen() error {
 	if room := d.room(); room < d.write {
 		return fmt.Errorf("%w: %s free at %s, and opening the store needs %s; free some space and start again",
-			queue.ErrFull, mib(room), d.path, mib(d.write))
+			queue.ErrFull, MiB(room), d.path, MiB(d.write))
 	}
 	return nil
 }
 
-func (d *disk) roomToAccept() error {
+func (d *Disk) RoomToAccept() error {
 	if room, kept := d.room(), d.kept(); room < kept {
-		return fmt.Errorf("%w: %s free at %s, of which %s are kept; free some space", queue.ErrFull, mib(room), d.path, mib(kept))
+		return fmt.Errorf("%w: %s free at %s, of which %s are kept; free some space", queue.ErrFull, MiB(room), d.path, MiB(kept))
 	}
-	if most := d.max.Load(); most > 0 && d.used() >= most {
-		return fmt.Errorf("%w: the store at %s has reached max_disk (%s); raise it, or let deliveries end", queue.ErrFull, d.path, mib(most))
+	if most := d.max.Load(); most > 0 && d.Used() >= most {
+		return fmt.Errorf("%w: the store at %s has reached max_disk (%s); raise it, or let deliveries end", queue.ErrFull, d.path, MiB(most))
 	}
 	return nil
 }
 
 // kept is the free space that no new event gets.
-func (d *disk) kept() int64 {
+func (d *Disk) kept() int64 {
 	if merging := d.merging.Load(); d.accept >= 0 && merging > 0 {
-		return max(d.accept, merging+reserveTable)
+		return max(d.accept, merging+ReserveTable)
 	}
 	return d.accept
 }
 
 // roomToCompact reports whether a compaction may have so many bytes of tables
 // under way.
-func (d *disk) roomToCompact(bytes int64) bool { return d.room() >= reserveTable+bytes }
+func (d *Disk) roomToCompact(bytes int64) bool { return d.room() >= ReserveTable+bytes }
 
-func (d *disk) roomToWrite() bool { return d.room() >= d.write }
+func (d *Disk) RoomToWrite() bool { return d.room() >= d.write }
 
-// full is why nothing can be written.
-func (d *disk) full() error {
-	return fmt.Errorf("%w: %s free at %s, and writing needs %s; free some space", queue.ErrFull, mib(d.room()), d.path, mib(d.write))
+// Full is why nothing can be written.
+func (d *Disk) Full() error {
+	return fmt.Errorf("%w: %s free at %s, and writing needs %s; free some space", queue.ErrFull, MiB(d.room()), d.path, MiB(d.write))
 }
 
-// roomToClose reports whether Badger may flush its memtables and end a
+// RoomToClose reports whether Badger may flush its memtables and end a
 // compaction that is under way.
-func (d *disk) roomToClose() bool { return d.room() >= reserveAccept }
+func (d *Disk) RoomToClose() bool { return d.room() >= ReserveAccept }
 
-func mib(n int64) string { return fmt.Sprintf("%d MiB", n>>20) }
+func MiB(n int64) string { return fmt.Sprintf("%d MiB", n>>20) }
+
+// Max is the bound on the store's files in bytes; 0 is none.
+func (d *Disk) Max() int64 { return d.max.Load() }
+
+// SetMax changes the bound.
+func (d *Disk) SetMax(n int64) { d.max.Store(n) }
+
+// Written is how many bytes commits have written since the store was opened.
+func (d *Disk) Written() int64 { return d.ever.Load() }
+
+// Rewritten takes back n bytes that Wrote has counted and that a rewrite of the tree
+// has removed.
+func (d *Disk) Rewritten(n int64) { d.written.Add(-n) }
+
+// BesideTables is the size of the store's files without its tables, as measured.
+func (d *Disk) BesideTables() int64 { return d.size.Load() - d.tables.Load() }
