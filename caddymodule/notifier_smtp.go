@@ -75,14 +75,7 @@ func (n *SMTPNotifier) Provision(ctx caddy.Context) error {
 
 // Notify implements notify.Notifier.
 func (n *SMTPNotifier) Notify(ctx context.Context, notices []notify.Notice) error {
-	mails := make([]smtpnotify.Notice, len(notices))
-	for i, notice := range notices {
-		mails[i] = smtpnotify.Notice{
-			Kind: notice.Kind, Webhook: notice.Webhook, URL: notice.URL, At: notice.At,
-			Since: notice.Since, Reason: notice.Reason, ThreadID: notice.Thread, Changes: notice.Changes, Console: notice.Console,
-		}
-	}
-	return n.smtp.Send(ctx, mails)
+	return n.smtp.Notify(ctx, notices)
 }
 
 // UnmarshalCaddyfile sets up the notifier from Caddyfile tokens. Syntax:

@@ -9,14 +9,16 @@ import (
 	"time"
 
 	"github.com/wneessen/go-mail"
+
+	"github.com/userhero/relay/relay/notify"
 )
 
 // compose makes the one mail that carries all notices, as plain text with an
 // HTML alternative that says the same.
-func (n *Notifier) compose(notices []Notice) (*mail.Msg, error) {
+func (n *Notifier) compose(notices []notify.Notice) (*mail.Msg, error) {
 	entries := make([]entry, len(notices))
 	for i, notice := range notices {
-		if err := notice.validate(); err != nil {
+		if err := validate(notice); err != nil {
 			return nil, err
 		}
 		entries[i] = entryOf(notice)
@@ -50,15 +52,15 @@ func (n *Notifier) compose(notices []Notice) (*mail.Msg, error) {
 
 // states say in plain words what is the matter, one webhook and several.
 var states = map[string]struct{ one, many string }{
-	Failing:   {"is failing", "are failing"},
-	Recovered: {"works again", "work again"},
-	Disabled:  {"is disabled", "are disabled"},
-	Warning:   {"has trouble", "have trouble"},
+	notify.Failing:   {"is failing", "are failing"},
+	notify.Recovered: {"works again", "work again"},
+	notify.Disabled:  {"is disabled", "are disabled"},
+	notify.Warning:   {"has trouble", "have trouble"},
 }
 
 // subject tells it all where that fits: `Webhook "crm" is failing`,
 // `3 webhooks work again: crm, mail, wiki`, `2 webhooks are failing, 1 works again`.
-func subject(notices []Notice) string {
+func subject(notices []notify.Notice) string {
 	const product = "UserHero Relay: "
 	if len(notices) == 1 {
 		return product + "webhook " + strconv.Quote(oneLine(notices[0].Webhook, maxName)) + " " + states[notices[0].Kind].one
@@ -68,7 +70,7 @@ func subject(notices []Notice) string {
 		names[notice.Kind] = append(names[notice.Kind], oneLine(notice.Webhook, maxName))
 	}
 	var parts []string
-	for _, kind := range []string{Failing, Disabled, Warning, Recovered} {
+	for _, kind := range []string{notify.Failing, notify.Disabled, notify.Warning, notify.Recovered} {
 		count := len(names[kind])
 		if count == 0 {
 			continue
@@ -109,7 +111,7 @@ type link struct{ Label, URL string }
 
 type fact struct{ Label, Value string }
 
-func entryOf(n Notice) entry {
+func entryOf(n notify.Notice) entry {
 	name := oneLine(n.Webhook, maxName)
 	e := entry{Heading: "Webhook " + strconv.Quote(name) + " " + states[n.Kind].one + "."}
 	add := func(label, value string) {
@@ -120,13 +122,13 @@ func entryOf(n Notice) entry {
 	reason := reasonLine(n.Reason)
 	add("Sends to", publicURL(n.URL))
 	switch n.Kind {
-	case Failing:
+	case notify.Failing:
 		add("Failing since", moment(earlier(n.Since, n.At)))
 		add("Last answer", reason)
 		e.Advice = "A delivery ran out of retries and is kept as failed; it can be sent again from the console or with " +
 			"“caddy userhero redeliver”. New feedback is still accepted and waits. The relay keeps asking with one delivery at a time; " +
 			"once the receiver answers with a 2xx status, what waits goes out by itself."
-	case Recovered:
+	case notify.Recovered:
 		add("Works since", moment(n.At))
 		if !n.Since.IsZero() && n.At.After(n.Since) {
 			add("Had failed for", n.At.Sub(n.Since).Round(time.Second).String())
@@ -134,28 +136,24 @@ func entryOf(n Notice) entry {
 		add("Last answer", reason)
 		e.Advice = "What waited is being sent now. Deliveries that had run out of retries stay failed until they are sent again " +
 			"from the console or with “caddy userhero redeliver”."
-	case Disabled:
+	case notify.Disabled:
 		add("Disabled at", moment(n.At))
 		add("Reason", reason)
 		e.Advice = "No new deliveries are made for it and those waiting are held. When the receiver is ready, enable it in the console " +
 			"or with “caddy userhero enable”; what it missed can be sent then."
-	case Warning:
+	case notify.Warning:
 		add("Failing since", moment(earlier(n.Since, n.At)))
 		add("Last answer", reason)
 		e.Advice = "Nothing is lost so far: the relay tries again. If this goes on until no retries are left, another mail says so."
 	}
-	if n.Waiting > 0 {
-		add("Waiting", strconv.FormatInt(n.Waiting, 10)+plural(n.Waiting, " delivery", " deliveries"))
-	}
 	if n.Changes > 0 {
-		add("Changes", fmt.Sprintf("its state changed %d more %s since the last mail", n.Changes, plural(int64(n.Changes), "time", "times")))
+		add("Changes", fmt.Sprintf("its state changed %d more %s since the last mail", n.Changes, plural(n.Changes, "time", "times")))
 	}
-	add("Reported by", oneLine(n.Host, maxName))
 	if n.Console != "" {
 		console := strings.TrimSuffix(n.Console, "/")
 		webhook := console + "/webhooks/" + url.PathEscape(name)
 		e.Links = []link{{"Webhook", webhook}}
-		if n.Kind == Failing || n.Kind == Recovered {
+		if n.Kind == notify.Failing || n.Kind == notify.Recovered {
 			e.Links = append(e.Links, link{"Failed deliveries", console + "/events?" + url.Values{"webhook": {name}, "state": {"failed"}}.Encode()})
 		}
 		e.Links = append(e.Links, link{"Settings", webhook + "#settings"})
@@ -217,7 +215,7 @@ func earlier(since, at time.Time) time.Time {
 	return since
 }
 
-func plural(count int64, one, many string) string {
+func plural(count int, one, many string) string {
 	if count == 1 {
 		return one
 	}

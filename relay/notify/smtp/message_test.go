@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	smtpnotify "github.com/userhero/relay/relay/notify/smtp"
+	"github.com/userhero/relay/relay/notify"
 )
 
 // sent is a mail as its readers get it.
@@ -22,7 +22,7 @@ type sent struct {
 }
 
 // deliver sends notices through a real server and reads the mail that arrives.
-func deliver(t *testing.T, console string, notices ...smtpnotify.Notice) sent {
+func deliver(t *testing.T, console string, notices ...notify.Notice) sent {
 	t.Helper()
 	server := serve(t)
 	config := server.config()
@@ -30,7 +30,7 @@ func deliver(t *testing.T, console string, notices ...smtpnotify.Notice) sent {
 	for i := range notices {
 		notices[i].Console = console
 	}
-	if err := notifier(t, config).Send(t.Context(), notices); err != nil {
+	if err := notifier(t, config).Notify(t.Context(), notices); err != nil {
 		t.Fatal(err)
 	}
 	raw, message := server.only(t)
@@ -79,7 +79,7 @@ func TestMailSaysWhatHappenedInTextAndHTML(t *testing.T) {
 	}
 	for _, want := range []string{
 		"https://crm.example.com/hooks/userhero", "2026-11-23 10:30:00 UTC", "http_503: Service Unavailable",
-		"12 deliveries", "relay-1", "https://relay.example.com/console/webhooks/crm", "https://relay.example.com/console/webhooks/crm#settings",
+		"https://relay.example.com/console/webhooks/crm", "https://relay.example.com/console/webhooks/crm#settings",
 	} {
 		if !strings.Contains(got.Text, want) {
 			t.Errorf("the text lacks %q:\n%s", want, got.Text)
@@ -105,17 +105,17 @@ func TestMailSaysWhatHappenedInTextAndHTML(t *testing.T) {
 
 func TestSubjectSaysItInPlainWords(t *testing.T) {
 	t.Parallel()
-	of := func(kind, name string) smtpnotify.Notice {
-		return smtpnotify.Notice{Kind: kind, Webhook: name, ThreadID: name}
+	of := func(kind, name string) notify.Notice {
+		return notify.Notice{Kind: kind, Webhook: name, Thread: name}
 	}
-	for want, notices := range map[string][]smtpnotify.Notice{
-		`webhook "crm" works again`:    {of(smtpnotify.Recovered, "crm")},
-		`webhook "crm" is disabled`:    {of(smtpnotify.Disabled, "crm")},
-		`webhook "crm" has trouble`:    {of(smtpnotify.Warning, "crm")},
-		`webhook "größe" is failing`:   {of(smtpnotify.Failing, "größe")},
-		"2 webhooks are failing: a, b": {of(smtpnotify.Failing, "a"), of(smtpnotify.Failing, "b")},
+	for want, notices := range map[string][]notify.Notice{
+		`webhook "crm" works again`:    {of(notify.Recovered, "crm")},
+		`webhook "crm" is disabled`:    {of(notify.Disabled, "crm")},
+		`webhook "crm" has trouble`:    {of(notify.Warning, "crm")},
+		`webhook "größe" is failing`:   {of(notify.Failing, "größe")},
+		"2 webhooks are failing: a, b": {of(notify.Failing, "a"), of(notify.Failing, "b")},
 		"1 webhook is failing, 2 work again": {
-			of(smtpnotify.Recovered, "a"), of(smtpnotify.Failing, "b"), of(smtpnotify.Recovered, "c"),
+			of(notify.Recovered, "a"), of(notify.Failing, "b"), of(notify.Recovered, "c"),
 		},
 	} {
 		t.Run(want, func(t *testing.T) {
@@ -129,9 +129,9 @@ func TestSubjectSaysItInPlainWords(t *testing.T) {
 
 func TestGroupTellsEveryNoticeInOneMail(t *testing.T) {
 	t.Parallel()
-	notices := make([]smtpnotify.Notice, 300)
+	notices := make([]notify.Notice, 300)
 	for i := range notices {
-		notices[i] = smtpnotify.Notice{Kind: smtpnotify.Failing, Webhook: "webhook-" + strings.Repeat("x", i%70) + string(rune('a'+i%26)), ThreadID: strings.Repeat("t", i+1)}
+		notices[i] = notify.Notice{Kind: notify.Failing, Webhook: "webhook-" + strings.Repeat("x", i%70) + string(rune('a'+i%26)), Thread: strings.Repeat("t", i+1)}
 	}
 	got := deliver(t, "", notices...)
 	if count := strings.Count(got.Text, " is failing."); count != len(notices) {
@@ -153,11 +153,11 @@ func TestGroupTellsEveryNoticeInOneMail(t *testing.T) {
 func TestRecoveryAnswersTheFailureOfItsEpisode(t *testing.T) {
 	t.Parallel()
 	recovered := failingCRM
-	recovered.Kind, recovered.At = smtpnotify.Recovered, recovered.At.Add(time.Hour)
+	recovered.Kind, recovered.At = notify.Recovered, recovered.At.Add(time.Hour)
 	other := failingCRM
-	other.Webhook, other.ThreadID = "billing", "dl_2"
+	other.Webhook, other.Thread = "billing", "dl_2"
 	next := failingCRM
-	next.ThreadID = "dl_3"
+	next.Thread = "dl_3"
 
 	failure := deliver(t, "", failingCRM)
 	root := failure.Get("Message-Id")
@@ -184,7 +184,7 @@ func TestRecoveryAnswersTheFailureOfItsEpisode(t *testing.T) {
 		t.Errorf("the group's References %q lack %q, which the recovery names", group.Get("References"), root)
 	}
 	warning := failingCRM
-	warning.Kind = smtpnotify.Warning
+	warning.Kind = notify.Warning
 	if got := deliver(t, "", warning); got.Get("References") != root || got.Get("In-Reply-To") != "" {
 		t.Errorf("the warning: References %q, In-Reply-To %q", got.Get("References"), got.Get("In-Reply-To"))
 	}
@@ -193,11 +193,11 @@ func TestRecoveryAnswersTheFailureOfItsEpisode(t *testing.T) {
 func TestTextsCannotAddHeadersOrMarkup(t *testing.T) {
 	t.Parallel()
 	evil := "crm\r\nBcc: thief@example.net\r\n\r\n<script>alert(1)</script>\u202e\x00\u2028Evil: 1"
-	for _, kind := range []string{smtpnotify.Failing, smtpnotify.Recovered, smtpnotify.Disabled, smtpnotify.Warning} {
+	for _, kind := range []string{notify.Failing, notify.Recovered, notify.Disabled, notify.Warning} {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
-			got := deliver(t, "", smtpnotify.Notice{
-				Kind: kind, Webhook: evil, URL: "https://x.example/" + evil, Reason: evil + "\r\n.\r\nMAIL FROM:<x>", ThreadID: evil, Host: evil,
+			got := deliver(t, "", notify.Notice{
+				Kind: kind, Webhook: evil, URL: "https://x.example/" + evil, Reason: evil + "\r\n.\r\nMAIL FROM:<x>", Thread: evil,
 				At: time.Now(),
 			})
 			known := []string{"Auto-Submitted", "Content-Type", "Date", "From", "In-Reply-To", "Message-Id", "Mime-Version", "References", "Subject", "To", "X-Auto-Response-Suppress"}
@@ -245,8 +245,8 @@ func TestMailHasNoSecretPartOfAURL(t *testing.T) {
 func TestNoticesThatMakeNoMailAreRefusedForGood(t *testing.T) {
 	t.Parallel()
 	n := notifier(t, plain("127.0.0.1:1")) // a dial error would be temporary
-	for _, notice := range []smtpnotify.Notice{{Kind: "exploded", Webhook: "crm"}, {Kind: smtpnotify.Failing}, {}} {
-		if e := failed(t, n.Send(t.Context(), []smtpnotify.Notice{notice})); e.Temporary() {
+	for _, notice := range []notify.Notice{{Kind: "exploded", Webhook: "crm"}, {Kind: notify.Failing}, {}} {
+		if e := failed(t, n.Notify(t.Context(), []notify.Notice{notice})); e.Temporary() {
 			t.Errorf("%+v: temporary: %v", notice, e)
 		}
 	}

@@ -15,6 +15,8 @@ import (
 
 	"github.com/wneessen/go-mail"
 	"github.com/wneessen/go-mail/smtp"
+
+	"github.com/userhero/relay/relay/notify"
 )
 
 // goodbye is how long the reply to QUIT is waited for: the mail is accepted by
@@ -24,7 +26,7 @@ const goodbye = 2 * time.Second
 // hangingUp is the reply of a server that closes the connection (RFC 5321 §3.8).
 const hangingUp = 421
 
-// Send tells all notices in one mail to all recipients, over a connection of its
+// Notify tells all notices in one mail to all recipients, over a connection of its
 // own; no notices make no mail. It returns nil once the server has taken the
 // mail for everybody, else an *[Error]. It ends when ctx does, or after
 // [Config.Timeout] and [Config.AcceptTimeout].
@@ -32,7 +34,7 @@ const hangingUp = 421
 // When the connection breaks after the mail was sent and before the server
 // confirmed it, the mail may have arrived: the error is temporary and the mail
 // of the next try has the same Message-ID.
-func (n *Notifier) Send(ctx context.Context, notices []Notice) error {
+func (n *Notifier) Notify(ctx context.Context, notices []notify.Notice) error {
 	if len(notices) == 0 {
 		return nil
 	}

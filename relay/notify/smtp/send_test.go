@@ -16,13 +16,14 @@ import (
 	"github.com/emersion/go-sasl"
 	"github.com/emersion/go-smtp"
 
+	"github.com/userhero/relay/relay/notify"
 	smtpnotify "github.com/userhero/relay/relay/notify/smtp"
 )
 
-var failingCRM = smtpnotify.Notice{
-	Kind: smtpnotify.Failing, Webhook: "crm", URL: "https://crm.example.com/hooks/userhero",
+var failingCRM = notify.Notice{
+	Kind: notify.Failing, Webhook: "crm", URL: "https://crm.example.com/hooks/userhero",
 	At: time.Date(2026, 11, 24, 13, 0, 0, 0, time.UTC), Since: time.Date(2026, 11, 23, 10, 30, 0, 0, time.UTC),
-	Reason: "http_503: Service Unavailable", Waiting: 12, ThreadID: "dl_1", Host: "relay-1",
+	Reason: "http_503: Service Unavailable", Thread: "dl_1",
 }
 
 func notifier(t *testing.T, config smtpnotify.Config) *smtpnotify.Notifier {
@@ -57,7 +58,7 @@ func TestMailArrivesEncryptedOverOneConnectionWithLogin(t *testing.T) {
 			config := server.config()
 			config.TLS, config.Username, config.Password = mode, user, password
 			config.To = []string{"ops@example.com", "Dev <dev@example.com>", "ops@example.com"}
-			if err := notifier(t, config).Send(t.Context(), []smtpnotify.Notice{failingCRM}); err != nil {
+			if err := notifier(t, config).Notify(t.Context(), []notify.Notice{failingCRM}); err != nil {
 				t.Fatal(err)
 			}
 			mail, _ := server.only(t)
@@ -83,7 +84,7 @@ func TestMailArrivesEncryptedOverOneConnectionWithLogin(t *testing.T) {
 func TestNoNoticesMakeNoConnection(t *testing.T) {
 	t.Parallel()
 	server := serve(t)
-	if err := notifier(t, server.config()).Send(t.Context(), nil); err != nil {
+	if err := notifier(t, server.config()).Notify(t.Context(), nil); err != nil {
 		t.Fatal(err)
 	}
 	server.mu.Lock()
@@ -111,7 +112,7 @@ func TestRefusalsArePermanentAndDelaysTemporary(t *testing.T) {
 			t.Parallel()
 			server := serve(t)
 			test.prepare(server)
-			e := failed(t, notifier(t, server.config()).Send(t.Context(), []smtpnotify.Notice{failingCRM}))
+			e := failed(t, notifier(t, server.config()).Notify(t.Context(), []notify.Notice{failingCRM}))
 			if e.Code != test.code || e.Temporary() != test.temporary {
 				t.Errorf("code %d, temporary %t, want %d, %t: %v", e.Code, e.Temporary(), test.code, test.temporary, e)
 			}
@@ -133,13 +134,13 @@ func TestGreylistedMailIsTakenTheSecondTimeAsTheSameMail(t *testing.T) {
 		return nil
 	}
 	n := notifier(t, server.config())
-	if e := failed(t, n.Send(t.Context(), []smtpnotify.Notice{failingCRM})); !e.Temporary() {
+	if e := failed(t, n.Notify(t.Context(), []notify.Notice{failingCRM})); !e.Temporary() {
 		t.Fatalf("not temporary: %v", e)
 	}
-	if err := n.Send(t.Context(), []smtpnotify.Notice{failingCRM}); err != nil {
+	if err := n.Notify(t.Context(), []notify.Notice{failingCRM}); err != nil {
 		t.Fatal(err)
 	}
-	if err := n.Send(t.Context(), []smtpnotify.Notice{failingCRM}); err != nil {
+	if err := n.Notify(t.Context(), []notify.Notice{failingCRM}); err != nil {
 		t.Fatal(err)
 	}
 	mails := server.received()
@@ -163,7 +164,7 @@ func TestOneDeadAddressKeepsTheMailFromNobodyElse(t *testing.T) {
 	}
 	config := server.config()
 	config.To = []string{"gone@example.com", "ops@example.com"}
-	e := failed(t, notifier(t, config).Send(t.Context(), []smtpnotify.Notice{failingCRM}))
+	e := failed(t, notifier(t, config).Notify(t.Context(), []notify.Notice{failingCRM}))
 	if !slices.Equal(e.Refused, []string{"gone@example.com"}) || e.Temporary() {
 		t.Errorf("refused %q, temporary %t: a new try would reach the others twice", e.Refused, e.Temporary())
 	}
@@ -183,7 +184,7 @@ func TestWhenAllRecipientsAreRefusedOneDelayKeepsHope(t *testing.T) {
 	}
 	config := server.config()
 	config.To = []string{"gone@example.com", "ops@example.com"}
-	e := failed(t, notifier(t, config).Send(t.Context(), []smtpnotify.Notice{failingCRM}))
+	e := failed(t, notifier(t, config).Notify(t.Context(), []notify.Notice{failingCRM}))
 	if !e.Temporary() || e.Code != 451 || len(e.Refused) != 0 {
 		t.Errorf("temporary %t, code %d, refused %q: %v", e.Temporary(), e.Code, e.Refused, e)
 	}
@@ -234,7 +235,7 @@ func TestServerThatHangsAtAnyStageHoldsNobody(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 			defer cancel()
 			begun := time.Now()
-			e := failed(t, notifier(t, config).Send(ctx, []smtpnotify.Notice{failingCRM}))
+			e := failed(t, notifier(t, config).Notify(ctx, []notify.Notice{failingCRM}))
 			if !errors.Is(e, context.DeadlineExceeded) || !e.Temporary() {
 				t.Errorf("temporary %t, error %v, want a temporary context.DeadlineExceeded", e.Temporary(), e)
 			}
@@ -246,7 +247,7 @@ func TestServerThatHangsAtAnyStageHoldsNobody(t *testing.T) {
 			t.Parallel()
 			config := serve(t)
 			config.Timeout, config.AcceptTimeout = 300*time.Millisecond, 300*time.Millisecond
-			e := failed(t, notifier(t, config).Send(t.Context(), []smtpnotify.Notice{failingCRM}))
+			e := failed(t, notifier(t, config).Notify(t.Context(), []notify.Notice{failingCRM}))
 			if !errors.Is(e, context.DeadlineExceeded) || !e.Temporary() || !strings.Contains(e.Error(), "300ms") {
 				t.Errorf("temporary %t, error %v, want a temporary one that names the timeout", e.Temporary(), e)
 			}
@@ -267,7 +268,7 @@ func TestMailThatWasTakenIsSentEvenIfTheServerNeverSaysGoodbye(t *testing.T) {
 	}
 	served := make(chan error, 1)
 	go func() { served <- takeMailThenFallSilent(listener) }()
-	if err := notifier(t, plain(listener.Addr().String())).Send(t.Context(), []smtpnotify.Notice{failingCRM}); err != nil {
+	if err := notifier(t, plain(listener.Addr().String())).Notify(t.Context(), []notify.Notice{failingCRM}); err != nil {
 		t.Errorf("the mail was taken, yet Send says: %v", err)
 	}
 	_ = listener.Close()
@@ -283,7 +284,7 @@ func TestCancelledSendEndsAtOnce(t *testing.T) {
 	server.onMail = func() error { close(reached); <-server.gone; return nil }
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() { <-reached; cancel() }()
-	e := failed(t, notifier(t, server.config()).Send(ctx, []smtpnotify.Notice{failingCRM}))
+	e := failed(t, notifier(t, server.config()).Notify(ctx, []notify.Notice{failingCRM}))
 	if !errors.Is(e, context.Canceled) || !e.Temporary() {
 		t.Errorf("temporary %t, error %v", e.Temporary(), e)
 	}
@@ -304,7 +305,7 @@ func TestConnectionsThatBreakAreTemporary(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			e := failed(t, notifier(t, plain(address)).Send(t.Context(), []smtpnotify.Notice{failingCRM}))
+			e := failed(t, notifier(t, plain(address)).Notify(t.Context(), []notify.Notice{failingCRM}))
 			if !e.Temporary() {
 				t.Errorf("not temporary: %v", e)
 			}
@@ -340,7 +341,7 @@ func TestWrongCertificateSaysWhatToDo(t *testing.T) {
 			t.Parallel()
 			server, config := test.prepare(t)
 			config.Username, config.Password = user, password
-			e := failed(t, notifier(t, config).Send(t.Context(), []smtpnotify.Notice{failingCRM}))
+			e := failed(t, notifier(t, config).Notify(t.Context(), []notify.Notice{failingCRM}))
 			if !strings.Contains(e.Error(), test.advice) || !e.Temporary() {
 				t.Errorf("temporary %t, error %v, want advice %q", e.Temporary(), e, test.advice)
 			}
@@ -358,7 +359,7 @@ func TestWrongKindOfTLSSaysWhatToDo(t *testing.T) {
 	t.Run("STARTTLS is never skipped", func(t *testing.T) {
 		t.Parallel()
 		server := serve(t, withoutTLS)
-		e := failed(t, notifier(t, server.config()).Send(t.Context(), []smtpnotify.Notice{failingCRM}))
+		e := failed(t, notifier(t, server.config()).Notify(t.Context(), []notify.Notice{failingCRM}))
 		if e.Temporary() || !strings.Contains(e.Error(), "set tls implicit") {
 			t.Errorf("temporary %t, error %v", e.Temporary(), e)
 		}
@@ -370,7 +371,7 @@ func TestWrongKindOfTLSSaysWhatToDo(t *testing.T) {
 		t.Parallel()
 		config := serve(t).config()
 		config.TLS = smtpnotify.ImplicitTLS
-		e := failed(t, notifier(t, config).Send(t.Context(), []smtpnotify.Notice{failingCRM}))
+		e := failed(t, notifier(t, config).Notify(t.Context(), []notify.Notice{failingCRM}))
 		if !strings.Contains(e.Error(), "set tls starttls") {
 			t.Errorf("error %v", e)
 		}
@@ -379,7 +380,7 @@ func TestWrongKindOfTLSSaysWhatToDo(t *testing.T) {
 		t.Parallel()
 		config := start(t, true).config()
 		config.Timeout = 300 * time.Millisecond
-		e := failed(t, notifier(t, config).Send(t.Context(), []smtpnotify.Notice{failingCRM}))
+		e := failed(t, notifier(t, config).Notify(t.Context(), []notify.Notice{failingCRM}))
 		if !strings.Contains(e.Error(), "set tls implicit") {
 			t.Errorf("error %v", e)
 		}
@@ -394,7 +395,7 @@ func TestOldTLSIsRefused(t *testing.T) {
 	})
 	config := server.config()
 	config.TLS = smtpnotify.ImplicitTLS
-	_ = failed(t, notifier(t, config).Send(t.Context(), []smtpnotify.Notice{failingCRM}))
+	_ = failed(t, notifier(t, config).Notify(t.Context(), []notify.Notice{failingCRM}))
 	if len(server.received()) != 0 {
 		t.Error("the mail was sent over TLS 1.1")
 	}
@@ -404,7 +405,7 @@ func TestRefusedLoginNeverRepeatsThePassword(t *testing.T) {
 	t.Parallel()
 	config := serve(t).config()
 	config.Username, config.Password = user, "canary-wrong-password"
-	e := failed(t, notifier(t, config).Send(t.Context(), []smtpnotify.Notice{failingCRM}))
+	e := failed(t, notifier(t, config).Notify(t.Context(), []notify.Notice{failingCRM}))
 	if e.Code != 535 || e.Temporary() || !strings.Contains(e.Error(), "check username and password") {
 		t.Errorf("code %d, temporary %t, error %v", e.Code, e.Temporary(), e)
 	}
@@ -422,7 +423,7 @@ func TestCredentialsCrossNoNetworkInTheClear(t *testing.T) {
 		server := serve(t, withoutTLS)
 		config := server.config()
 		config.TLS, config.Username, config.Password = smtpnotify.NoTLS, user, password
-		if err := notifier(t, config).Send(t.Context(), []smtpnotify.Notice{failingCRM}); err != nil {
+		if err := notifier(t, config).Notify(t.Context(), []notify.Notice{failingCRM}); err != nil {
 			t.Fatal(err)
 		}
 		server.only(t)
@@ -451,7 +452,7 @@ func TestServerThatIsSlowToAcceptGetsOneMail(t *testing.T) {
 		<-time.After(config.Timeout + 500*time.Millisecond)
 		return nil
 	}
-	if err := notifier(t, config).Send(t.Context(), []smtpnotify.Notice{failingCRM}); err != nil {
+	if err := notifier(t, config).Notify(t.Context(), []notify.Notice{failingCRM}); err != nil {
 		t.Fatal(err)
 	}
 	m.only(t)
@@ -491,7 +492,7 @@ func TestMachineIntroducesItselfByAFullName(t *testing.T) {
 			}()
 			config := plain(listener.Addr().String())
 			config.From, config.Hello = from, test.hello
-			_ = failed(t, notifier(t, config).Send(t.Context(), []smtpnotify.Notice{failingCRM}))
+			_ = failed(t, notifier(t, config).Notify(t.Context(), []notify.Notice{failingCRM}))
 			if got := <-heard; got != "EHLO "+want {
 				t.Errorf("the server heard %q, want EHLO %s", got, want)
 			}
@@ -520,7 +521,7 @@ func TestRefusedHelloIsTemporaryAndNamesTheOption(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			e := failed(t, notifier(t, address(t)).Send(t.Context(), []smtpnotify.Notice{failingCRM}))
+			e := failed(t, notifier(t, address(t)).Notify(t.Context(), []notify.Notice{failingCRM}))
 			if !e.Temporary() || e.Code != 504 || !strings.Contains(e.Error(), "set hello of notify smtp") {
 				t.Errorf("temporary %t, code %d: %v", e.Temporary(), e.Code, e)
 			}
@@ -549,7 +550,7 @@ func TestLoginFallsBackFromSCRAM(t *testing.T) {
 			m.mechanisms = test.offered
 			config := m.config()
 			config.Username, config.Password = user, test.password
-			err := notifier(t, config).Send(t.Context(), []smtpnotify.Notice{failingCRM})
+			err := notifier(t, config).Notify(t.Context(), []notify.Notice{failingCRM})
 			if got := m.triedMechanisms(); !slices.Equal(got, test.want) || (err == nil) != test.ok {
 				t.Errorf("tried %q, error %v; want %q", got, err, test.want)
 			}

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/userhero/relay/relay/notify"
 )
 
 // messageID identifies the mail that carries these notices, without the angle
@@ -13,7 +15,7 @@ import (
 // on when or how often they are sent, nor on their order: a mail that was sent
 // again, because a crash came before its success was written down, carries the
 // identity of the first, and mail systems that look at it show one.
-func messageID(notices []Notice, domain string) string {
+func messageID(notices []notify.Notice, domain string) string {
 	if len(notices) == 1 {
 		return noticeID(notices[0], notices[0].Kind, domain)
 	}
@@ -26,8 +28,8 @@ func messageID(notices []Notice, domain string) string {
 }
 
 // noticeID is the identity of the mail about one notice, had it the given kind.
-func noticeID(n Notice, kind, domain string) string {
-	thread := n.ThreadID
+func noticeID(n notify.Notice, kind, domain string) string {
+	thread := n.Thread
 	if thread == "" {
 		thread = n.At.UTC().Format(time.RFC3339Nano)
 	}
@@ -53,17 +55,17 @@ func digest(kind string, parts ...string) string {
 // A mail about several webhooks belongs to several conversations, so it names
 // the roots of all of them; whether or not a mail with such an identity was ever
 // sent by itself, mail programs gather what names the same root.
-func threadHeaders(notices []Notice, self, domain string) (inReplyTo, references string) {
+func threadHeaders(notices []notify.Notice, self, domain string) (inReplyTo, references string) {
 	var answered, named []string
 	for _, n := range notices {
-		root := "<" + noticeID(n, Failing, domain) + ">"
+		root := "<" + noticeID(n, notify.Failing, domain) + ">"
 		if root == "<"+self+">" {
 			continue
 		}
 		if !slices.Contains(named, root) {
 			named = append(named, root)
 		}
-		if n.Kind == Recovered && !slices.Contains(answered, root) {
+		if n.Kind == notify.Recovered && !slices.Contains(answered, root) {
 			answered = append(answered, root)
 		}
 	}
