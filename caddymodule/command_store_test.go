@@ -77,7 +77,7 @@ func TestBackupOfARunningRelayRestoresAndDelivers(t *testing.T) {
 	if info, err := os.Stat(file("backup")); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("the backup: %v, %v", info, err)
 	}
-	refused("is there already", "backup", file("backup"))
+	refused("exists already", "backup", file("backup"))
 	refused("another process has it open", "check", s.store())
 	refused("another process has it open", "backup", file("second"), s.store())
 	refused("is not empty", "restore", file("backup"), s.store())
@@ -98,7 +98,7 @@ func TestBackupOfARunningRelayRestoresAndDelivers(t *testing.T) {
 
 	// The first store is closed now: the same with its folder.
 	run("nothing is wrong", "check", s.store())
-	run("is whole", "backup", file("third"), s.store())
+	run("is complete", "backup", file("third"), s.store())
 	const key, other = "0123456789abcdef", "fedcba9876543210"
 	run("is restored", "restore", file("third"), file("secret"), "--encryption-key", key)
 	run("encrypted with the store's key", "backup", file("fourth"), file("secret"), "--encryption-key", key)

@@ -2,61 +2,38 @@ package command
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"net/url"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/userhero/relay/console/api"
 	"github.com/userhero/relay/event"
 )
 
-// eventAnswer is an event; lists leave the body and the deliveries out.
-type eventAnswer struct {
-	ID         string           `json:"id"`
-	Type       string           `json:"type"`
-	FeedbackID string           `json:"feedback_id"`
-	ProjectID  string           `json:"project_id"`
-	CreatedAt  time.Time        `json:"created_at"`
-	Size       int              `json:"size"`
-	TraceID    string           `json:"trace_id"`
-	Body       json.RawMessage  `json:"body"`
-	Deliveries []deliveryAnswer `json:"deliveries"`
-}
+// eventPrefix begins the ids that the relay gives to events. Clients may choose a
+// feedback id that begins with it too.
+const eventPrefix = "evt_"
 
-// document are the exact bytes of the event: in the API's answer they are
-// JSON within JSON, which may be escaped in other ways.
-func (e eventAnswer) document() ([]byte, error) {
-	doc, err := event.Canonical(e.Body)
-	if err != nil {
-		return nil, fmt.Errorf("reading the body of %s: %w", e.ID, err)
-	}
-	if len(doc) != e.Size {
-		return nil, fmt.Errorf("the body of %s came with %d bytes of %d", e.ID, len(doc), e.Size)
-	}
-	return doc, nil
-}
-
-var eventColumns = []string{"ID", "CREATED", "TYPE", "FEEDBACK", "BYTES"}
-
-// cells are the event as a row of eventColumns.
-func (e eventAnswer) cells() []string {
-	return []string{e.ID, stamp(e.CreatedAt), e.Type, e.FeedbackID, number(int64(e.Size))}
+var eventList = list[api.Event]{
+	columns: []string{"ID", "CREATED", "TYPE", "FEEDBACK", "BYTES"},
+	row: func(e api.Event) []string {
+		return []string{e.ID, timestamp(e.CreatedAt), e.Type, e.FeedbackID, number(int64(e.Size))}
+	},
+	empty: "There are none.",
 }
 
 func eventsCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "events [<event-id> | <feedback-id>]",
-		Short: "Lists the accepted events, newest first, or shows one, or a feedback's",
+		Short: "Lists the accepted events, or shows one event or the events of a feedback",
 		Long: `
 Lists the accepted events, newest first. With the id of an event (evt_…) it shows
-that event with its deliveries. With the id of a feedback (fb_…), as a submission
-is answered with, it lists the events of that feedback. Several projects may use
-the same id: --project says which is meant.`,
+that event with its deliveries. With the id of a feedback (fb_…), which the answer
+to a submission holds, it lists the events of that feedback. If several projects
+use the id, choose one with --project.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 1 {
@@ -66,72 +43,58 @@ the same id: --project says which is meant.`,
 			if err != nil {
 				return err
 			}
-			return showList(cmd, "/events", query, eventColumns, eventAnswer.cells)
+			return eventList.show(cmd, "/events", query)
 		},
 		ValidArgsFunction: cobra.NoFileCompletions,
 	}
 	flags := cmd.Flags()
-	flags.String("type", "", "Only of this type: feedback.created or feedback.updated")
-	flags.String("project", "", "Only those of this project")
-	flags.String("since", "", "Only those accepted since then: "+timeHelp)
-	flags.String("until", "", "Only those accepted before then")
-	flags.String("q", "", "Only those whose document contains this text")
+	flags.String("type", "", "Only events of this type: feedback.created or feedback.updated")
+	flags.String("project", "", "Only events of this project")
+	flags.String("since", "", "Only events accepted since then: "+timeHelp)
+	flags.String("until", "", "Only events accepted before then")
+	flags.String("q", "", "Only events whose document contains this text")
 	addPaging(cmd)
-	var types []cobra.Completion
+	var types []string
 	for _, t := range event.Types() {
 		types = append(types, string(t))
 	}
-	completeFlag(cmd, "type", cobra.FixedCompletions(types, cobra.ShellCompDirectiveNoFileComp))
+	completeFlag(cmd, "type", oneOf(types...))
 	return addJSON(cmd)
 }
-
-// eventPrefix begins the ids that the relay gives to events. A feedback's id may
-// begin so too, since clients may choose it.
-const eventPrefix = "evt_"
 
 // showEventOrFeedback shows the event of an id, or lists the events of the
 // feedback of that id.
 func showEventOrFeedback(cmd *cobra.Command, id string) error {
-	c, err := dial(cmd)
-	if err != nil {
-		return err
-	}
 	if strings.HasPrefix(id, eventPrefix) {
-		answer, err := c.get(cmd.Context(), "/events/"+url.PathEscape(id), nil)
+		answer, err := get(cmd, "/events/"+url.PathEscape(id), nil)
+		if err == nil {
+			return show(cmd, answer, showEvent)
+		}
 		if !isNotFound(err) {
-			return showEvent(cmd, answer, err)
+			return err
 		}
 	}
-	events, err := c.feedbackEvents(cmd, id)
+	events, err := feedbackEvents(cmd, id)
 	if err != nil {
 		return err
 	}
-	answer, err := json.Marshal(listAnswer[json.RawMessage]{Items: events})
-	if err != nil {
-		return err
-	}
-	return show(cmd, append(answer, '\n'), func(out io.Writer, page listAnswer[eventAnswer]) error {
-		t := newTable(out, eventColumns...)
-		for _, e := range page.Items {
-			t.row(e.cells()...)
-		}
-		return t.end()
-	})
+	return showValue(cmd, api.Page[json.RawMessage]{Items: events}, eventList.page)
 }
 
-// feedbackEvents are all events of a feedback, newest first, as the API answers
-// them; of the project of --project, or of all that use its id. None is an error.
-func (c *adminClient) feedbackEvents(cmd *cobra.Command, id string) (events []json.RawMessage, err error) {
+// feedbackEvents returns all events of a feedback, newest first, as the API answers
+// them: of the project of --project, or of all projects that use the id. It is an
+// error if there are none.
+func feedbackEvents(cmd *cobra.Command, id string) (events []json.RawMessage, err error) {
 	query := url.Values{"feedback_id": {id}, "limit": {"1000"}}
 	if project := flagText(cmd, "project"); project != "" {
 		query.Set("project", project)
 	}
 	for {
-		answer, err := c.get(cmd.Context(), "/events", query)
+		answer, err := get(cmd, "/events", query)
 		if err != nil {
 			return nil, err
 		}
-		page, err := readAnswer[listAnswer[json.RawMessage]](answer)
+		page, err := decode[api.Page[json.RawMessage]](answer)
 		if err != nil {
 			return nil, err
 		}
@@ -139,50 +102,44 @@ func (c *adminClient) feedbackEvents(cmd *cobra.Command, id string) (events []js
 		if page.Next == "" {
 			break
 		}
-		query.Set("cursor", page.Next) // the store bounds the work of one answer
+		query.Set("cursor", page.Next) // the store bounds the work for one answer
 	}
 	if len(events) == 0 {
-		return nil, fmt.Errorf("there is no event and no feedback %q, or it has expired; `caddy userhero events` lists what is kept", cell(id))
+		return nil, fmt.Errorf("there is no event and no feedback %q, or it has expired; list what is stored with `caddy userhero events`", cell(id))
 	}
 	return events, nil
 }
 
-func isNotFound(err error) bool {
-	problem := (*event.Problem)(nil)
-	return errors.As(err, &problem) && problem.Status == http.StatusNotFound
-}
-
-// showEvent prints an event, or returns why it could not be read.
-func showEvent(cmd *cobra.Command, answer []byte, err error) error {
+func showEvent(out io.Writer, e api.Event) error {
+	document, err := documentOf(e)
 	if err != nil {
 		return err
 	}
-	return show(cmd, answer, func(out io.Writer, e eventAnswer) error {
-		doc, err := e.document()
-		if err != nil {
-			return err
-		}
-		t := newTable(out)
-		t.row("Event", e.ID)
-		t.row("Type", e.Type)
-		t.row("Feedback", e.FeedbackID)
-		t.row("Project", e.ProjectID)
-		t.row("Created", stamp(e.CreatedAt))
-		t.row("Trace", e.TraceID)
-		if err := t.end(); err != nil {
-			return err
-		}
-		if _, err := fmt.Fprintf(out, "\n%s\n\n", paragraph(string(doc))); err != nil {
-			return err
-		}
-		if len(e.Deliveries) == 0 {
-			_, err := fmt.Fprintln(out, "No webhook was to have it.")
-			return err
-		}
-		t = newTable(out, deliveryColumns...)
-		for _, d := range e.Deliveries {
-			t.row(d.cells()...)
-		}
-		return t.end()
-	})
+	t := newTable(out)
+	t.row("Event", e.ID)
+	t.row("Type", e.Type)
+	t.row("Feedback", e.FeedbackID)
+	t.row("Project", e.ProjectID)
+	t.row("Created", timestamp(e.CreatedAt))
+	t.row("Trace", e.TraceID)
+	if err := t.end(); err != nil {
+		return err
+	}
+	if _, err := fmt.Fprintf(out, "\n%s\n\n", paragraph(string(document))); err != nil {
+		return err
+	}
+	return deliveriesOfEvent.print(out, e.Deliveries)
+}
+
+// documentOf returns the exact bytes of an event's document. The API's answer holds
+// it as JSON within JSON, where characters may be escaped differently.
+func documentOf(e api.Event) ([]byte, error) {
+	document, err := event.Canonical(e.Body)
+	if err != nil {
+		return nil, fmt.Errorf("reading the body of %s: %w", e.ID, err)
+	}
+	if len(document) != e.Size {
+		return nil, fmt.Errorf("the body of %s has %d bytes instead of %d", e.ID, len(document), e.Size)
+	}
+	return document, nil
 }

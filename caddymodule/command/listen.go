@@ -18,7 +18,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/userhero/relay/caddymodule/version"
+	"github.com/userhero/relay/console/api"
 	"github.com/userhero/relay/event"
+	"github.com/userhero/relay/relay"
 )
 
 func listenCommand() *cobra.Command {
@@ -26,15 +28,15 @@ func listenCommand() *cobra.Command {
 		Use:   "listen --to <url>",
 		Short: "Forwards deliveries to a local port",
 		Long: `
-Forwards every new delivery to a URL, such as a port of this machine that the
-relay cannot reach, until it is interrupted: the exact body, with the headers and
-signatures of the delivery's last attempt. A delivery that gets no attempt, such
-as one to a disabled webhook, is forwarded without signatures.
+Forwards every new delivery to a URL, for example to a port of this machine that
+the relay cannot reach, until you interrupt it. The body is exact; the headers and
+signatures are those of the delivery's last attempt. A delivery without an attempt,
+such as one to a disabled webhook, is forwarded without signatures.
 
-Each delivery is forwarded once it is answered, with whatever status; while
-nothing answers at the URL, all wait. What was forwarded is kept in a file, so the
-same command goes on where it was interrupted. What is delivered again later is
-not forwarded again, unless --since asks for it.`,
+A delivery counts as forwarded when it is answered, with any status. While nothing
+answers at the URL, deliveries wait. A file remembers what was forwarded, so that
+the same command continues where it stopped. What is delivered again later is not
+forwarded again, unless you ask for it with --since.`,
 		Example: `  caddy userhero listen --to http://localhost:3000/hooks/userhero --webhook crm`,
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -44,7 +46,7 @@ not forwarded again, unless --since asks for it.`,
 			}
 			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 			defer stop()
-			defer context.AfterFunc(ctx, stop)() // a second signal does not wait for what is under way
+			defer context.AfterFunc(ctx, stop)() // a second signal ends the process at once
 			return l.run(ctx)
 		},
 		ValidArgsFunction: cobra.NoFileCompletions,
@@ -52,60 +54,60 @@ not forwarded again, unless --since asks for it.`,
 	flags := cmd.Flags()
 	flags.String("to", "", "The URL to forward to, such as http://localhost:3000/hooks")
 	flags.String("webhook", "", "Only deliveries to this webhook; default: all")
-	flags.String("since", "", "Begin with events accepted then, forwarded before or not: "+timeHelp)
-	flags.String("state", "", "The file that remembers what was forwarded; default: one in your cache folder for each address and webhook")
-	flags.Duration("interval", time.Second, "How long to wait between two looks")
-	completeFlag(cmd, "webhook", webhookFlag)
+	flags.String("since", "", "Begin with events accepted then, even if they were forwarded before: "+timeHelp)
+	flags.String("state", "", "File that remembers what was forwarded; default: one in your cache folder for each address and webhook")
+	flags.Duration("interval", time.Second, "How long to wait before asking for new deliveries again")
+	completeFlag(cmd, "webhook", webhookNames)
 	return cmd
 }
 
 const (
-	// unsignedAfter is how long a delivery is left to get its first attempt, and
-	// with it signatures, before it is forwarded without.
+	// unsignedAfter is how long a delivery may wait for its first attempt, and so for
+	// its signatures, before it is forwarded without them.
 	unsignedAfter = 10 * time.Second
-	// forwardTime is how long the receiver may take.
+	// forwardTime is how long the receiver may take to answer.
 	forwardTime = time.Minute
 )
 
 // listener forwards deliveries. It runs in one goroutine.
 type listener struct {
-	admin    *adminClient
+	relay    *client
 	to       string
-	webhook  string // empty is all
+	webhook  string // empty: all
 	interval time.Duration
 	forwards *http.Client
 	cursor   *listenCursor
 	out, err io.Writer
 
-	seen    map[string]time.Time // when a delivery without attempts was seen first
-	listed  bool                 // the deliveries could be listed once
-	trouble string               // what was last said about what is in the way
+	firstSeen map[string]time.Time // of deliveries without an attempt, by id
+	listed    bool                 // deliveries have been listed at least once
+	problem   string               // the last problem that was printed
 }
 
 func newListener(cmd *cobra.Command) (*listener, error) {
 	to := flagText(cmd, "to")
 	if u, err := url.Parse(to); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
-		return nil, fmt.Errorf("--to %q is no URL to forward to; write for example http://localhost:3000/hooks", to)
+		return nil, fmt.Errorf("--to %q is not a URL to forward to; write for example http://localhost:3000/hooks", to)
 	}
 	interval, err := cmd.Flags().GetDuration("interval")
 	if err != nil || interval <= 0 {
-		return nil, errors.New("--interval has to be a duration above zero, such as 2s")
+		return nil, errors.New("--interval must be a duration above zero, such as 2s")
 	}
 	since, err := flagTime(cmd, "since")
 	if err != nil {
 		return nil, err
 	}
-	admin, err := dial(cmd)
+	c, err := dial(cmd)
 	if err != nil {
 		return nil, err
 	}
 	webhook := flagText(cmd, "webhook")
-	cursor, err := openListenCursor(flagText(cmd, "state"), admin.address, webhook, since)
+	cursor, err := openListenCursor(flagText(cmd, "state"), c.address, webhook, since)
 	if err != nil {
 		return nil, err
 	}
 	return &listener{
-		admin:    admin,
+		relay:    c,
 		to:       to,
 		webhook:  webhook,
 		interval: interval,
@@ -113,15 +115,15 @@ func newListener(cmd *cobra.Command) (*listener, error) {
 			Timeout:       forwardTime,
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
-		cursor: cursor,
-		out:    cmd.OutOrStdout(),
-		err:    cmd.ErrOrStderr(),
-		seen:   make(map[string]time.Time),
+		cursor:    cursor,
+		out:       cmd.OutOrStdout(),
+		err:       cmd.ErrOrStderr(),
+		firstSeen: make(map[string]time.Time),
 	}, nil
 }
 
-// run forwards until the context ends, which is no error. Where the deliveries
-// cannot be listed even once, it ends; later it waits until they can.
+// run forwards until the context ends, which is not an error. If the first list of
+// deliveries fails, it returns the error; later it waits until a list succeeds.
 func (l *listener) run(ctx context.Context) error {
 	if err := l.begin(ctx); err != nil {
 		return err
@@ -129,19 +131,19 @@ func (l *listener) run(ctx context.Context) error {
 	timer := time.NewTimer(l.interval)
 	defer timer.Stop()
 	for {
-		err := l.look(ctx)
+		err := l.forwardNew(ctx)
 		switch problem := (*event.Problem)(nil); {
 		case ctx.Err() != nil:
-			_, _ = fmt.Fprintln(l.err, "Stopped. The same command goes on from here.")
+			_, _ = fmt.Fprintln(l.err, "Stopped. Run the same command to continue from here.")
 			return nil
 		case err == nil:
-			l.trouble = ""
+			l.problem = ""
 		case !l.listed, errors.Is(err, errCursor):
 			return err
 		case errors.As(err, &problem) && problem.Status < http.StatusInternalServerError:
 			return err // such as a webhook that was deleted
 		default:
-			l.say(err)
+			l.wait(err)
 		}
 		timer.Reset(l.interval)
 		select {
@@ -151,48 +153,45 @@ func (l *listener) run(ctx context.Context) error {
 	}
 }
 
-// begin has a new cursor start now, by the relay's clock.
+// begin sets a new cursor to the present time of the relay's clock.
 func (l *listener) begin(ctx context.Context) error {
-	from := "what has not been forwarded yet"
+	what := "deliveries that were not forwarded yet"
 	if l.cursor.Since.IsZero() {
-		answer, err := l.admin.get(ctx, "/status", nil)
+		answer, err := l.relay.get(ctx, "/status", nil)
 		if err != nil {
 			return err
 		}
-		s, err := readAnswer[struct {
-			StartedAt     time.Time `json:"started_at"`
-			UptimeSeconds float64   `json:"uptime_seconds"`
-		}](answer)
+		s, err := decode[api.Status](answer)
 		if err != nil {
 			return err
 		}
 		l.cursor.Since = s.StartedAt.Add(time.Duration(s.UptimeSeconds * float64(time.Second))).Truncate(time.Second)
-		from = "what is new"
+		what = "new deliveries"
 	}
 	if err := l.cursor.save(); err != nil {
 		return err
 	}
-	_, err := fmt.Fprintf(l.err, "Forwarding %s to %s; stop with Ctrl-C.\n", from, l.to)
+	_, err := fmt.Fprintf(l.err, "Forwarding %s to %s. Stop with Ctrl-C.\n", what, l.to)
 	return err
 }
 
-// say tells what is in the way, once until it changes.
-func (l *listener) say(err error) {
-	if text := cell(err.Error()); text != l.trouble {
-		l.trouble = text
+// wait prints why nothing is forwarded, once until it changes.
+func (l *listener) wait(err error) {
+	if text := cell(err.Error()); text != l.problem {
+		l.problem = text
 		_, _ = fmt.Fprintln(l.err, "Waiting: "+text)
 	}
 }
 
-// look forwards, oldest first, what is there and has not been forwarded. It
-// stops between two deliveries when the context ends.
-func (l *listener) look(ctx context.Context) error {
+// forwardNew forwards, oldest first, the deliveries that have not been forwarded.
+// It stops between two deliveries when the context ends.
+func (l *listener) forwardNew(ctx context.Context) error {
 	deliveries, err := l.list(ctx)
 	if err != nil {
 		return err
 	}
 	l.listed = true
-	oldest := time.Time{} // of what is left for another look
+	oldest := time.Time{} // of the deliveries that are left
 	var blocked error
 	for _, d := range deliveries {
 		if l.cursor.has(d) {
@@ -201,7 +200,7 @@ func (l *listener) look(ctx context.Context) error {
 		err := ctx.Err()
 		if err == nil && blocked == nil && l.ready(d) {
 			if err = l.forward(ctx, d); err == nil {
-				delete(l.seen, d.ID)
+				delete(l.firstSeen, d.ID)
 				if err := l.cursor.add(d); err != nil {
 					return err
 				}
@@ -222,24 +221,24 @@ func (l *listener) look(ctx context.Context) error {
 	return blocked
 }
 
-// list is everything from the cursor on, oldest first. Only what is needed of
-// each delivery is kept: there may be many.
-func (l *listener) list(ctx context.Context) (all []listedDelivery, err error) {
-	query := url.Values{"since": {stamp(l.cursor.Since)}, "limit": {"200"}}
+// list returns all deliveries since the cursor, oldest first and without their
+// attempts: there may be many.
+func (l *listener) list(ctx context.Context) (all []api.Delivery, err error) {
+	query := url.Values{"since": {timestamp(l.cursor.Since)}, "limit": {"200"}}
 	if l.webhook != "" {
 		query.Set("webhook", l.webhook)
 	}
 	for {
-		answer, err := l.admin.get(ctx, "/deliveries", query)
+		answer, err := l.relay.get(ctx, "/deliveries", query)
 		if err != nil {
 			return nil, err
 		}
-		page, err := readAnswer[listAnswer[listedDelivery]](answer)
+		page, err := decode[api.Page[api.Delivery]](answer)
 		if err != nil {
 			return nil, err
 		}
 		for _, d := range page.Items {
-			if !d.CreatedAt.Before(l.cursor.Since) {
+			if d.Attempts = nil; !d.CreatedAt.Before(l.cursor.Since) {
 				all = append(all, d)
 			}
 		}
@@ -248,54 +247,45 @@ func (l *listener) list(ctx context.Context) (all []listedDelivery, err error) {
 		}
 		query.Set("cursor", page.Next)
 	}
-	slices.SortFunc(all, func(a, b listedDelivery) int {
+	slices.SortFunc(all, func(a, b api.Delivery) int {
 		return cmp.Or(a.CreatedAt.Compare(b.CreatedAt), cmp.Compare(a.ID, b.ID))
 	})
 	return all, nil
 }
 
-// listedDelivery is what a look needs to know of a delivery.
-type listedDelivery struct {
-	ID           string    `json:"id"`
-	EventID      string    `json:"event_id"`
-	Webhook      string    `json:"webhook"`
-	State        string    `json:"state"`
-	AttemptsMade int       `json:"attempts_made"`
-	CreatedAt    time.Time `json:"created_at"`
-}
-
-// ready tells whether a delivery can be forwarded: it has been attempted, so
-// there are signatures, or it will not be soon.
-func (l *listener) ready(d listedDelivery) bool {
-	if d.AttemptsMade > 0 || d.State != "pending" {
+// ready reports whether a delivery can be forwarded: it has an attempt and so
+// signatures, or it will not get one soon.
+func (l *listener) ready(d api.Delivery) bool {
+	if d.AttemptsMade > 0 || d.State != api.StatePending {
 		return true
 	}
-	first, ok := l.seen[d.ID]
+	first, ok := l.firstSeen[d.ID]
 	if !ok {
-		l.seen[d.ID] = time.Now()
+		l.firstSeen[d.ID] = time.Now()
 		return false
 	}
 	return time.Since(first) >= unsignedAfter
 }
 
-// forward posts a delivery and prints a line. An error means that nobody has
-// answered; a delivery that cannot be forwarded at all is left out. Once begun, it is not interrupted.
-func (l *listener) forward(ctx context.Context, d listedDelivery) error {
-	answer, err := l.admin.get(ctx, "/events/"+url.PathEscape(d.EventID), nil)
-	if problem := (*event.Problem)(nil); errors.As(err, &problem) && problem.Status == http.StatusNotFound {
-		l.print("%s  %s  expired before it was forwarded\n", stamp(d.CreatedAt), cell(d.ID))
+// forward posts a delivery and prints a line. It returns an error if nothing
+// answered. A delivery that can never be forwarded is skipped. The end of the
+// context does not interrupt the request.
+func (l *listener) forward(ctx context.Context, d api.Delivery) error {
+	answer, err := l.relay.get(ctx, "/events/"+url.PathEscape(d.EventID), nil)
+	if isNotFound(err) {
+		l.print("%s  %s  expired before it was forwarded\n", timestamp(d.CreatedAt), cell(d.ID))
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	e, err := readAnswer[eventAnswer](answer)
+	e, err := decode[api.Event](answer)
 	if err != nil {
 		return err
 	}
-	body, err := e.document()
-	if err != nil { // it will not become readable: those after it must not wait for it
-		l.print("%s  %s  not forwarded: %v\n", stamp(d.CreatedAt), cell(d.ID), err)
+	body, err := documentOf(e)
+	if err != nil { // it will never be readable, so do not let others wait for it
+		l.print("%s  %s  not forwarded: %v\n", timestamp(d.CreatedAt), cell(d.ID), err)
 		return nil
 	}
 	header, note := forwardedHeader(e, d), ""
@@ -316,20 +306,19 @@ func (l *listener) forward(ctx context.Context, d listedDelivery) error {
 	}
 	_, _ = io.CopyN(io.Discard, response.Body, 64<<10) // so that the connection can be used again
 	_ = response.Body.Close()
-	l.trouble = ""
-	l.print("%s  %s  %s  %s  %d %s%s\n", stamp(e.CreatedAt), cell(e.Type), cell(e.FeedbackID), cell(d.Webhook),
+	l.problem = ""
+	l.print("%s  %s  %s  %s  %d %s%s\n", timestamp(e.CreatedAt), cell(e.Type), cell(e.FeedbackID), cell(d.Webhook),
 		response.StatusCode, http.StatusText(response.StatusCode), note)
 	return nil
 }
 
-// print writes a line. Where it cannot be written, the delivery counts as
-// forwarded all the same.
+// print writes a line. An error is ignored: the delivery has been forwarded.
 func (l *listener) print(format string, args ...any) { _, _ = fmt.Fprintf(l.out, format, args...) }
 
-// forwardedHeader are the headers of the delivery's last attempt, without
-// those that belong to its connection. Those that the relay keeps to itself,
-// because they may be secret, are missing.
-func forwardedHeader(e eventAnswer, d listedDelivery) http.Header {
+// forwardedHeader returns the headers of the delivery's last attempt without those
+// of its connection and without those that the API hides because they may be
+// secret.
+func forwardedHeader(e api.Event, d api.Delivery) http.Header {
 	h := make(http.Header)
 	h.Set("Content-Type", "application/json")
 	h.Set("X-UserHero-Event", e.Type)
@@ -341,7 +330,7 @@ func forwardedHeader(e eventAnswer, d listedDelivery) http.Header {
 			continue
 		}
 		for name, value := range full.Attempts[len(full.Attempts)-1].RequestHeaders {
-			if value != "[redacted]" {
+			if value != relay.RedactedValue {
 				h.Set(name, value)
 			}
 		}

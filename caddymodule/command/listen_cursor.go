@@ -9,39 +9,41 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"github.com/userhero/relay/console/api"
 )
 
-// listenSlack is how far apart the acceptance of an event and its appearance in
-// lists may lie: below the newest that was seen, so much is looked at again.
+// listenSlack is how late an event may appear in lists after it was accepted. So
+// much before the newest delivery is listed again.
 const listenSlack = time.Minute
 
-// errCursor is in the errors of keeping the cursor. Going on without it would
-// forward again, or lose, what comes.
+// errCursor is in errors of reading and writing the cursor. Without the cursor,
+// deliveries would be forwarded twice or lost.
 var errCursor = errors.New("remembering what was forwarded")
 
-// listenCursor remembers in a file what was forwarded: everything from before
-// Since, and what is in Done.
+// listenCursor remembers in a file what was forwarded: everything before Since,
+// and the deliveries in Done.
 type listenCursor struct {
 	path string
 
-	// Address and Webhook tell whose cursor it is.
+	// Address and Webhook are those that the cursor belongs to.
 	Address string `json:"address"`
 	Webhook string `json:"webhook,omitempty"`
-	// Since never goes back. Zero is a cursor that has not begun. Whole
-	// seconds, as the API takes it.
+	// Since never goes back; it is zero until the first run. It has whole seconds, as
+	// the API reads it.
 	Since time.Time `json:"since"`
-	// Done are the deliveries that were forwarded, with the acceptance of
-	// their events, none before Since.
+	// Done holds the forwarded deliveries since Since, and when their events were
+	// accepted.
 	Done map[string]time.Time `json:"done"`
 }
 
-// openListenCursor reads the cursor, or makes one that is not begun. With
-// since, it begins there and has forgotten what was forwarded.
+// openListenCursor reads the cursor or makes a new one. With since, the cursor
+// begins there and forgets what was forwarded.
 func openListenCursor(path, address, webhook string, since time.Time) (*listenCursor, error) {
 	if path == "" {
 		cache, err := os.UserCacheDir()
 		if err != nil {
-			return nil, fmt.Errorf("%w: %w; name another file with --state", errCursor, err)
+			return nil, fmt.Errorf("%w: %w; use another file with --state", errCursor, err)
 		}
 		key := sha256.Sum256([]byte(address + "\n" + webhook))
 		path = filepath.Join(cache, "userhero", "listen-"+hex.EncodeToString(key[:8])+".json")
@@ -51,19 +53,19 @@ func openListenCursor(path, address, webhook string, since time.Time) (*listenCu
 	switch {
 	case errors.Is(err, os.ErrNotExist):
 	case err != nil:
-		return nil, fmt.Errorf("%w: %w; name another file with --state", errCursor, err)
+		return nil, fmt.Errorf("%w: %w; use another file with --state", errCursor, err)
 	default:
-		kept := listenCursor{path: path}
-		if err := json.Unmarshal(text, &kept); err != nil {
-			return nil, fmt.Errorf("%w: %s is damaged (%w); remove it, and say with --since where to begin", errCursor, path, err)
+		stored := listenCursor{path: path}
+		if err := json.Unmarshal(text, &stored); err != nil {
+			return nil, fmt.Errorf("%w: %s is damaged (%w); remove it, and set --since to where to begin", errCursor, path, err)
 		}
-		if kept.Address != address || kept.Webhook != webhook {
-			return nil, fmt.Errorf("%w: %s is of another address or webhook (%s %s); name another file with --state", errCursor, path, kept.Address, kept.Webhook)
+		if stored.Address != address || stored.Webhook != webhook {
+			return nil, fmt.Errorf("%w: %s is of another address or webhook (%s %s); use another file with --state", errCursor, path, stored.Address, stored.Webhook)
 		}
 		if since.IsZero() {
-			c.Since = kept.Since
-			if kept.Done != nil {
-				c.Done = kept.Done
+			c.Since = stored.Since
+			if stored.Done != nil {
+				c.Done = stored.Done
 			}
 		}
 	}
@@ -73,21 +75,21 @@ func openListenCursor(path, address, webhook string, since time.Time) (*listenCu
 	return c, nil
 }
 
-// has tells whether a delivery has been forwarded.
-func (c *listenCursor) has(d listedDelivery) bool {
+// has reports whether a delivery has been forwarded.
+func (c *listenCursor) has(d api.Delivery) bool {
 	_, ok := c.Done[d.ID]
 	return ok
 }
 
-// add remembers a delivery that has been forwarded.
-func (c *listenCursor) add(d listedDelivery) error {
+// add remembers that a delivery has been forwarded.
+func (c *listenCursor) add(d api.Delivery) error {
 	c.Done[d.ID] = d.CreatedAt
 	return c.save()
 }
 
-// advance moves Since up, so that Done does not grow without end: everything
-// that was accepted before the given time has been forwarded, but for what may
-// appear late. Zero says nothing.
+// advance moves Since forward, so that Done stays small. Everything accepted before
+// the given time has been forwarded, except what may appear late. The zero time
+// changes nothing.
 func (c *listenCursor) advance(forwarded time.Time) error {
 	since := forwarded.Add(-listenSlack).Truncate(time.Second)
 	if forwarded.IsZero() || !since.After(c.Since) {
@@ -102,11 +104,11 @@ func (c *listenCursor) advance(forwarded time.Time) error {
 	return c.save()
 }
 
-// save replaces the file as a whole: an interruption leaves the one before.
+// save replaces the file in one step, so that an interruption leaves the old one.
 func (c *listenCursor) save() (err error) {
 	defer func() {
 		if err != nil {
-			err = fmt.Errorf("%w: %w; name another file with --state", errCursor, err)
+			err = fmt.Errorf("%w: %w; use another file with --state", errCursor, err)
 		}
 	}()
 	text, err := json.Marshal(c)

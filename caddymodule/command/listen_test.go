@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/userhero/relay/console/api"
 	"github.com/userhero/relay/event"
 )
 
@@ -270,7 +271,7 @@ func TestListenLosesNothingWhenInterrupted(t *testing.T) {
 	<-begun
 	l.interrupt()
 	close(finish)
-	if r := l.stop(t); !strings.Contains(r.out, "fb_00") || !strings.Contains(r.err, "goes on from here") {
+	if r := l.stop(t); !strings.Contains(r.out, "fb_00") || !strings.Contains(r.err, "to continue from here") {
 		t.Errorf("printed %q %q", r.out, r.err)
 	}
 	l = f.listen(t, state, h.URL)
@@ -367,14 +368,14 @@ func TestListenEndsWhereItCannotBegin(t *testing.T) {
 
 func TestPendingDeliveryIsForwardedUnsignedAfterAWhile(t *testing.T) {
 	t.Parallel()
-	d := listedDelivery{ID: "dlv_1_1", State: "pending"}
-	l := &listener{seen: map[string]time.Time{}}
+	d := api.Delivery{ID: "dlv_1_1", State: "pending"}
+	l := &listener{firstSeen: map[string]time.Time{}}
 	for range 2 {
 		if l.ready(d) {
 			t.Error("it is forwarded before it can have been attempted")
 		}
 	}
-	l.seen[d.ID] = time.Now().Add(-unsignedAfter)
+	l.firstSeen[d.ID] = time.Now().Add(-unsignedAfter)
 	if !l.ready(d) {
 		t.Error("it waits for an attempt for ever")
 	}

@@ -108,7 +108,7 @@ func TestBackupFollowsNoLink(t *testing.T) {
 		t.Fatal(err)
 	}
 	write := func(w io.Writer) error { _, err := io.WriteString(w, "backup"); return err }
-	if err := writeWhole(name, write); err != nil {
+	if err := writeFile(name, write); err != nil {
 		t.Fatal(err)
 	}
 	if got, err := os.ReadFile(victim); err != nil || string(got) != "mine" {
@@ -121,7 +121,7 @@ func TestBackupFollowsNoLink(t *testing.T) {
 	if err := os.Symlink(filepath.Join(dir, "nowhere"), dangling); err != nil {
 		t.Fatal(err)
 	}
-	if err := writeWhole(dangling, write); err == nil {
+	if err := writeFile(dangling, write); err == nil {
 		t.Error("a backup takes the place of a link")
 	}
 	if left, _ := filepath.Glob(filepath.Join(dir, "*.backup.*.part")); len(left) > 0 {

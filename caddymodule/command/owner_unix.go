@@ -9,9 +9,9 @@ import (
 	"syscall"
 )
 
-// asOwner does something with a store's folder as the user that it belongs to, if
-// root does it: files that root makes there could not be opened by Caddy. Every
-// thread of the process is that user meanwhile.
+// asOwner runs do as the user that owns a store's folder, if the process runs as
+// root: Caddy could not open files that root makes there. Until do returns, every
+// thread of the process runs as that user.
 func asOwner(folder string, do func() error) (err error) {
 	info, err := os.Stat(folder)
 	if err != nil {
@@ -26,12 +26,12 @@ func asOwner(folder string, do func() error) (err error) {
 		return err
 	}
 	gid := os.Getegid()
-	become := errors.Join(syscall.Setgroups(nil), syscall.Setegid(int(st.Gid)), syscall.Seteuid(int(st.Uid)))
+	switched := errors.Join(syscall.Setgroups(nil), syscall.Setegid(int(st.Gid)), syscall.Seteuid(int(st.Uid)))
 	defer func() {
 		err = errors.Join(err, syscall.Seteuid(0), syscall.Setegid(gid), syscall.Setgroups(groups))
 	}()
-	if become != nil {
-		return fmt.Errorf("becoming the owner of %s: %w; run this as that user", folder, become)
+	if switched != nil {
+		return fmt.Errorf("switching to the owner of %s: %w; run this command as that user", folder, switched)
 	}
 	return do()
 }

@@ -16,24 +16,24 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// dialTime is how long one address may take to answer.
+// dialTime is how long one connection may take.
 const dialTime = time.Second
 
 func portsCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "ports --config <file>",
-		Short: "Says which addresses of a configuration are in use",
+		Short: "Checks whether the addresses of a configuration are free",
 		Long: `
-Tries the TCP addresses that a configuration listens on, before Caddy is started
-with it. Two Caddys can listen on one port without an error, and then each gets
-some of the requests.
+Checks the TCP addresses that a configuration listens on, before you start Caddy
+with it. Two Caddys can listen on one port without an error; each then gets some of
+the requests.
 
 It needs no running Caddy. It exits with 1 if an address is in use.`,
 		Args: cobra.NoArgs, ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			file := flagText(cmd, "config")
 			if file == "" {
-				return errors.New("give the configuration with --config")
+				return errors.New("name the configuration with --config")
 			}
 			addresses, err := listenAddresses(file, flagText(cmd, "adapter"))
 			if err != nil {
@@ -41,12 +41,12 @@ It needs no running Caddy. It exits with 1 if an address is in use.`,
 			}
 			var used []string
 			for _, address := range addresses {
-				if inUse(background(cmd), address) {
+				if inUse(cmd.Context(), address) {
 					used = append(used, address)
 				}
 			}
 			if len(used) > 0 {
-				return fmt.Errorf("in use by another process, perhaps another Caddy: %s. Stop it (a Caddy ends with `caddy stop`), or change the addresses in %s",
+				return fmt.Errorf("in use by another process, perhaps another Caddy: %s. Stop it (Caddy with `caddy stop`), or change the addresses in %s",
 					strings.Join(used, ", "), file)
 			}
 			return nil
@@ -54,7 +54,7 @@ It needs no running Caddy. It exits with 1 if an address is in use.`,
 	}
 }
 
-// listenAddresses are the TCP addresses that a configuration listens on, each as
+// listenAddresses returns the TCP addresses that a configuration listens on, as
 // host:port to connect to.
 func listenAddresses(file, adapter string) ([]string, error) {
 	text, _, _, err := caddycmd.LoadConfig(file, adapter)

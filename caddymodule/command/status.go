@@ -8,54 +8,28 @@ import (
 
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
+
+	"github.com/userhero/relay/console/api"
 )
-
-// statusAnswer is the relay at a glance.
-type statusAnswer struct {
-	Version         string         `json:"version"`
-	UptimeSeconds   float64        `json:"uptime_seconds"`
-	Healthy         bool           `json:"healthy"`
-	Reason          string         `json:"reason"`
-	Events          int64          `json:"events"`
-	Deliveries      countsAnswer   `json:"deliveries"`
-	Webhooks        map[string]int `json:"webhooks"`
-	OldestDueAge    float64        `json:"oldest_due_age_seconds"`
-	CommitLatencyMS float64        `json:"commit_latency_ms"`
-	DiskBytes       uint64         `json:"disk_bytes"`
-	DiskFreeBytes   *uint64        `json:"disk_free_bytes"`
-}
-
-// countsAnswer are deliveries by state.
-type countsAnswer struct {
-	Pending   int64 `json:"pending"`
-	Retrying  int64 `json:"retrying"`
-	Held      int64 `json:"held"`
-	Failed    int64 `json:"failed"`
-	Delivered int64 `json:"delivered"`
-}
 
 func statusCommand() *cobra.Command {
 	return addJSON(&cobra.Command{
 		Use:   "status",
-		Short: "Shows the relay at a glance",
+		Short: "Shows the state of the relay",
 		Long: `
-Shows what waits, what was delivered and what failed, the webhooks by state, and
-the store. It exits with 1 where the relay is not healthy: where submissions
-cannot be stored, or deliveries do not go out.`,
+Shows how many deliveries wait, were delivered and failed, the webhooks by state,
+and the store. Exits with 1 if the relay is not healthy: submissions cannot be
+stored, or deliveries are not sent.`,
 		Args: cobra.NoArgs, ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := dial(cmd)
-			if err != nil {
-				return err
-			}
-			answer, err := c.get(cmd.Context(), "/status", nil)
+			answer, err := get(cmd, "/status", nil)
 			if err != nil {
 				return err
 			}
 			if err := show(cmd, answer, showStatus); err != nil {
 				return err
 			}
-			s, err := readAnswer[statusAnswer](answer)
+			s, err := decode[api.Status](answer)
 			if err == nil && !s.Healthy {
 				err = errors.New("the relay is not healthy: " + cell(s.Reason))
 			}
@@ -64,18 +38,18 @@ cannot be stored, or deliveries do not go out.`,
 	})
 }
 
-func showStatus(out io.Writer, s statusAnswer) error {
+func showStatus(out io.Writer, s api.Status) error {
 	health := "ok"
 	if !s.Healthy {
 		health = s.Reason
 	}
 	due := "nothing is due"
 	if s.OldestDueAge > 0 {
-		due = "for " + span(s.OldestDueAge*1000)
+		due = "for " + milliseconds(s.OldestDueAge*1000)
 	}
-	disk := humanize.IBytes(s.DiskBytes)
+	disk := humanize.IBytes(uint64(s.DiskBytes))
 	if s.DiskFreeBytes != nil {
-		disk += ", " + humanize.IBytes(*s.DiskFreeBytes) + " free"
+		disk += ", " + humanize.IBytes(uint64(*s.DiskFreeBytes)) + " free"
 	}
 	d := s.Deliveries
 	t := newTable(out)
@@ -87,7 +61,7 @@ func showStatus(out io.Writer, s statusAnswer) error {
 	t.row("Deliveries", fmt.Sprintf("%s pending, %s retrying, %s held, %s failed, %s delivered",
 		humanize.Comma(d.Pending), humanize.Comma(d.Retrying), humanize.Comma(d.Held), humanize.Comma(d.Failed), humanize.Comma(d.Delivered)))
 	t.row("Longest due", due)
-	t.row("Commits take", span(s.CommitLatencyMS))
+	t.row("Commits take", milliseconds(s.CommitLatencyMS))
 	t.row("Disk", disk)
 	return t.end()
 }

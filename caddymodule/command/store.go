@@ -2,7 +2,6 @@ package command
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -18,10 +17,10 @@ import (
 	"github.com/userhero/relay/queue/badgerqueue"
 )
 
-// keyHelp says how a command takes a key.
-const keyHelp = "as encryption_key has it; better a placeholder such as {file./run/secrets/data_key} or {env.DATA_KEY} than the key itself"
+// keyHelp is the help of a flag that takes a key.
+const keyHelp = "written as for encryption_key; better a placeholder such as {file./run/secrets/data_key} or {env.DATA_KEY} than the key itself"
 
-// flagKey reads an encryption key from a flag; none is nil.
+// flagKey reads an encryption key from a flag; nil if the flag is not set.
 func flagKey(cmd *cobra.Command, flag string) ([]byte, error) {
 	key, err := secret.Key(caddy.NewReplacer(), flagText(cmd, flag))
 	if err != nil {
@@ -30,139 +29,18 @@ func flagKey(cmd *cobra.Command, flag string) ([]byte, error) {
 	return key, nil
 }
 
-func checkCommand() *cobra.Command {
-	cmd := addJSON(&cobra.Command{
-		Use:   "check [<folder>]",
-		Short: "Checks the store, and saves what is readable of a damaged one",
-		Long: `
-Reads everything the store holds and says what is wrong with it: checksums,
-records that do not agree, counters that count something else. Without a folder it
-asks the running Caddy, which goes on working meanwhile. With the folder of a store
-that no process has open it looks at the files first, as they lie there; only where
-nothing is wrong with them does it open the store, as a start of Caddy would.
-
-With --salvage it writes every record that can be read to a new store in another
-folder, which can then be given to Caddy as the queue's path. The damaged store is
-not changed. Where the newest version of a record is lost, the one before it counts:
-a delivery may then be made once more.
-
-It exits with 1 where anything is wrong.`,
-		Example: `  caddy userhero check
-  caddy userhero check /var/lib/userhero
-  caddy userhero check --salvage /var/lib/userhero.saved /var/lib/userhero`,
-		Args: cobra.MaximumNArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			key, err := flagKey(cmd, "encryption-key")
-			if err != nil {
-				return err
-			}
-			if to := flagText(cmd, "salvage"); to != "" {
-				if len(args) == 0 {
-					return errors.New("--salvage needs the folder of the damaged store: caddy userhero check --salvage <new folder> <folder>")
-				}
-				return salvage(cmd, badgerqueue.SalvageOptions{From: args[0], To: to, EncryptionKey: key})
-			}
-			var answer []byte
-			if len(args) == 1 {
-				var report badgerqueue.CheckReport
-				err := asOwner(args[0], func() (err error) {
-					report, err = badgerqueue.CheckFolder(cmd.Context(), badgerqueue.Options{Path: args[0], EncryptionKey: key})
-					return err
-				})
-				if err != nil {
-					return err
-				}
-				if answer, err = json.Marshal(report); err != nil {
-					return err
-				}
-				answer = append(answer, '\n')
-			} else if answer, err = askStore(cmd, "/check"); err != nil {
-				return err
-			}
-			if err := show(cmd, answer, showCheck); err != nil {
-				return err
-			}
-			report, err := readAnswer[badgerqueue.CheckReport](answer)
-			if err == nil && report.Found > 0 {
-				err = fmt.Errorf("%s wrong with the store: restore a backup, or save what is readable with caddy userhero check --salvage <new folder> <folder>", things(report.Found))
-			}
-			return err
-		},
-	})
-	flags := cmd.Flags()
-	flags.String("salvage", "", "Write every readable record to a new store in this folder")
-	flags.String("encryption-key", "", "The store's key, "+keyHelp)
-	return cmd
-}
-
-func things(n int64) string {
-	if n == 1 {
-		return "1 thing is"
-	}
-	return humanize.Comma(n) + " things are"
-}
-
-func showCheck(out io.Writer, r badgerqueue.CheckReport) error {
-	t := newTable(out)
-	t.row("Events", humanize.Comma(r.Events))
-	t.row("Deliveries", fmt.Sprintf("%s, of which %s wait", humanize.Comma(r.Deliveries), humanize.Comma(r.Waiting)))
-	t.row("Attempts", humanize.Comma(r.Attempts))
-	t.row("Webhooks", humanize.Comma(r.Webhooks))
-	t.row("Activities", humanize.Comma(r.Activities))
-	for _, f := range r.Notes {
-		t.row("Note", f.String())
-	}
-	for _, f := range r.Findings {
-		t.row("Wrong", f.String())
-	}
-	if r.Found == 0 {
-		t.row("Verdict", "nothing is wrong")
-	}
-	return t.end()
-}
-
-func salvage(cmd *cobra.Command, o badgerqueue.SalvageOptions) error {
-	r, err := badgerqueue.Salvage(cmd.Context(), o)
-	if err != nil {
-		return err
-	}
-	answer, err := json.Marshal(r)
-	if err != nil {
-		return err
-	}
-	return show(cmd, append(answer, '\n'), func(out io.Writer, r badgerqueue.SalvageReport) error {
-		t := newTable(out)
-		t.row("Saved to", o.To)
-		t.row("Events", humanize.Comma(r.Events))
-		t.row("Deliveries", fmt.Sprintf("%s, of which %s wait", humanize.Comma(r.Deliveries), humanize.Comma(r.Waiting)))
-		t.row("Attempts", humanize.Comma(r.Attempts))
-		t.row("Webhooks", humanize.Comma(r.Webhooks))
-		t.row("Activities", humanize.Comma(r.Activities))
-		if r.Unaddressed > 0 {
-			t.row("Not addressed", fmt.Sprintf("%s events have no delivery; where that is a loss, caddy userhero redeliver sends them", humanize.Comma(r.Unaddressed)))
-		}
-		for _, f := range r.Lost {
-			t.row("Lost", f.String())
-		}
-		if r.LostCount == 0 {
-			t.row("Lost", "nothing")
-		}
-		return t.end()
-	})
-}
-
 func backupCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "backup <file> [<folder>]",
 		Short: "Writes everything the store holds to one file",
 		Long: `
-Backs up the store of the running Caddy, as of one moment, while it goes on
-working; or, given its folder, a store that no process has open. With - as the file
-it writes to standard output.
+Backs up the store of the running Caddy, as it is at one moment, while it continues
+to work; or, if you give its folder, a store that no process has open. With - as the
+file it writes to standard output.
 
-The file holds what the store holds: events, deliveries, and the secrets of webhooks
-that were added by API. The backup of an encrypted store is encrypted with the store's
-key. That of another store is in the clear: keep it as you keep the store.`,
+The file holds everything in the store: events, deliveries, and the secrets of
+webhooks that were added by API. The backup of an encrypted store is encrypted with
+the store's key. Any other backup is not encrypted: protect it like the store.`,
 		Example: `  caddy userhero backup relay-2026-01-07.backup
   caddy userhero backup - | zstd > relay.backup.zst
   caddy userhero backup relay.backup /var/lib/userhero`,
@@ -172,7 +50,7 @@ key. That of another store is in the clear: keep it as you keep the store.`,
 			if err != nil {
 				return err
 			}
-			write := func(w io.Writer) error { return copyStore(cmd, w) }
+			write := func(w io.Writer) error { return backupRunning(cmd, w) }
 			if len(args) == 2 {
 				write = func(w io.Writer) error {
 					return asOwner(args[1], func() error { return backupFolder(cmd.Context(), w, args[1], key) })
@@ -181,7 +59,7 @@ key. That of another store is in the clear: keep it as you keep the store.`,
 			if args[0] == "-" {
 				return write(cmd.OutOrStdout())
 			}
-			if err := writeWhole(args[0], write); err != nil {
+			if err := writeFile(args[0], write); err != nil {
 				return err
 			}
 			return verifyBackup(cmd, args[0], key)
@@ -194,7 +72,7 @@ key. That of another store is in the clear: keep it as you keep the store.`,
 // backupFolder backs up a store that no process has open.
 func backupFolder(ctx context.Context, w io.Writer, path string, key []byte) error {
 	if _, err := os.Stat(path); err != nil {
-		return err // opening would make a new store
+		return err // opening it would make a new store
 	}
 	s, err := badgerqueue.Open(ctx, badgerqueue.Options{Path: path, EncryptionKey: key})
 	if err != nil {
@@ -204,13 +82,13 @@ func backupFolder(ctx context.Context, w io.Writer, path string, key []byte) err
 	return errors.Join(err, s.Close(context.WithoutCancel(ctx)))
 }
 
-// writeWhole writes a file that only its owner may read; it is there whole or not
-// at all.
-func writeWhole(name string, write func(io.Writer) error) error {
+// writeFile writes a file that only its owner may read. The file is complete or is
+// not made at all.
+func writeFile(name string, write func(io.Writer) error) error {
 	if _, err := os.Lstat(name); !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%s is there already: name another file, or remove it", name)
+		return fmt.Errorf("%s exists already: name another file, or remove it", name)
 	}
-	// The name is random: at a known one somebody could put a link to another file.
+	// The name is random, so that nobody can put a link there.
 	f, err := os.CreateTemp(filepath.Dir(name), filepath.Base(name)+".*.part")
 	if err != nil {
 		return err
@@ -225,7 +103,7 @@ func writeWhole(name string, write func(io.Writer) error) error {
 	return os.Rename(part, name)
 }
 
-// verifyBackup reads what was written, and says what it is.
+// verifyBackup reads a backup that was written and prints what it holds.
 func verifyBackup(cmd *cobra.Command, name string, key []byte) error {
 	f, err := os.Open(name)
 	if err != nil {
@@ -236,37 +114,37 @@ func verifyBackup(cmd *cobra.Command, name string, key []byte) error {
 	info, err := badgerqueue.VerifyBackup(f, key)
 	switch {
 	case errors.Is(err, badgerqueue.ErrBackupKey):
-		_, err = fmt.Fprintf(out, "%s is written, encrypted with the store's key, without which it is of no use. It was not verified: that needs --encryption-key.\n", name)
+		_, err = fmt.Fprintf(out, "%s is written and encrypted with the store's key; you need that key to restore it. To verify it too, give --encryption-key.\n", name)
 		return err
 	case err != nil:
-		return fmt.Errorf("%s was written, and reads back wrong: %w", name, err)
+		return fmt.Errorf("%s was written, but reading it fails: %w", name, err)
 	case info.Encrypted:
-		_, err = fmt.Fprintf(out, "%s holds %s records and is whole. It is encrypted with the store's key, without which it is of no use.\n", name, humanize.Comma(info.Records))
+		_, err = fmt.Fprintf(out, "%s is complete: %s records. It is encrypted with the store's key; you need that key to restore it.\n", name, humanize.Comma(info.Records))
 		return err
 	}
-	_, err = fmt.Fprintf(out, "%s holds %s records and is whole. It is NOT encrypted, and the secrets of webhooks are in it: keep it as you keep the store.\n", name, humanize.Comma(info.Records))
+	_, err = fmt.Fprintf(out, "%s is complete: %s records. It is NOT encrypted and holds the secrets of webhooks: protect it like the store.\n", name, humanize.Comma(info.Records))
 	return err
 }
 
 func restoreCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "restore <file> <folder>",
-		Short: "Makes a store of a backup",
+		Short: "Makes a store from a backup",
 		Long: `
-Makes a store of a backup, in a new folder, where Caddy finds it as the queue's path.
-With - as the file it reads from standard input. The store is put in its place when
-all of the backup has been read and is on disk: of a file that is damaged or cut
-nothing is restored.
+Makes a store from a backup in a new folder, which you can give to Caddy as the
+queue's path. With - as the file it reads from standard input. The store is moved to
+the folder only after the whole backup was read and is on disk: nothing is restored
+from a damaged or incomplete file.
 
-A Caddy that runs meanwhile is not disturbed: restore into another folder, then name
-that one in the configuration and reload. --replace takes the place of a store that
-no process has open; that one is renamed and kept. Other files in its folder stay.
+A running Caddy is not disturbed: restore into another folder, then put that folder
+into the configuration and reload. --replace replaces a store that no process has
+open; the old store is renamed and kept. Other files in its folder stay.
 
-Run as root, the store belongs to the owner of the folder that it replaces, or of the
-one it is made in.
+If you run this as root, the store belongs to the owner of the folder that it
+replaces, or of the folder that it is made in.
 
-Events keep their ids. What was waiting when the backup was made is delivered when
-Caddy runs: also what has been delivered since then, once more.`,
+Events keep their ids. Deliveries that waited when the backup was made are sent when
+Caddy runs, even if they were delivered since then.`,
 		Example: `  caddy userhero restore relay.backup /var/lib/userhero
   caddy userhero restore relay.backup /var/lib/userhero --replace`,
 		Args: cobra.ExactArgs(2),
@@ -299,33 +177,33 @@ Caddy runs: also what has been delivered since then, once more.`,
 			}
 			out := cmd.OutOrStdout()
 			if kept != "" {
-				fmt.Fprintf(out, "The store that was there is now %s.\n", kept)
+				fmt.Fprintf(out, "The old store is now %s.\n", kept)
 			}
 			if info.Encrypted && len(key) == 0 {
-				fmt.Fprintf(out, "The backup was encrypted, and the store is NOT: give --encryption-key for one that is.\n")
+				fmt.Fprintf(out, "The backup was encrypted, but the restored store is NOT. To encrypt it, restore again with --encryption-key.\n")
 			}
-			_, err = fmt.Fprintf(out, "%s is restored: %s records, as of %s.\n", args[1], humanize.Comma(info.Records), stamp(info.Made))
+			_, err = fmt.Fprintf(out, "%s is restored: %s records, as of %s.\n", args[1], humanize.Comma(info.Records), timestamp(info.Made))
 			return err
 		},
 	}
 	flags := cmd.Flags()
 	flags.String("encryption-key", "", "Encrypt the restored store with this key, "+keyHelp)
-	flags.String("backup-key", "", "The key of an encrypted backup, where it is not --encryption-key")
-	flags.Bool("replace", false, "Take the place of a store that is there; it is renamed and kept")
+	flags.String("backup-key", "", "The key of an encrypted backup, if it is not --encryption-key")
+	flags.Bool("replace", false, "Replace the store in the folder; it is renamed and kept")
 	return cmd
 }
 
 func rotateKeyCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "rotate-key <folder> --old <key> --new <key>",
-		Short: "Gives an encrypted store another key",
+		Short: "Changes the key of an encrypted store",
 		Long: `
-Changes the encryption key of a store that no process has open. It takes no time: the
-key encrypts the keys of the data. So who has kept a copy of the store's KEYREGISTRY
-and the old key can still read what was written until now; to have everything
-encrypted anew, restore a backup into a new store with another key.
+Changes the encryption key of a store that no process has open. It is fast, because
+the key encrypts only the keys of the data. So somebody with a copy of the store's
+KEYREGISTRY and the old key can still read what was written until now. To encrypt
+everything again, restore a backup into a new store with another key.
 
-Caddy does the same when it starts with both keys in the configuration:
+Caddy does the same at its start if the configuration has both keys:
 encryption_key <new key> <old key>`,
 		Example: `  caddy userhero rotate-key /var/lib/userhero --old {file./run/secrets/old_key} --new {file./run/secrets/data_key}`,
 		Args:    cobra.ExactArgs(1),
@@ -341,35 +219,17 @@ encryption_key <new key> <old key>`,
 			if err := asOwner(args[0], func() error { return badgerqueue.RotateKey(args[0], from, to) }); err != nil {
 				return err
 			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s has the new key: set encryption_key to it before Caddy starts.\n", args[0])
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s has the new key. Set encryption_key to it before you start Caddy.\n", args[0])
 			return err
 		},
 	}
-	cmd.Flags().String("old", "", "The key it has, "+keyHelp)
-	cmd.Flags().String("new", "", "The key it gets, likewise")
+	cmd.Flags().String("old", "", "The present key, "+keyHelp)
+	cmd.Flags().String("new", "", "The new key, "+keyHelp)
 	return cmd
 }
 
-// askStore reads an answer that may take long.
-func askStore(cmd *cobra.Command, path string) ([]byte, error) {
-	c, err := dial(cmd)
-	if err != nil {
-		return nil, err
-	}
-	body, err := c.stream(cmd.Context(), path)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = body.Close() }()
-	answer, err := io.ReadAll(io.LimitReader(body, maxAdminAnswer))
-	if err != nil {
-		return nil, c.unreached(err)
-	}
-	return answer, nil
-}
-
-// copyStore backs up the store of the running Caddy.
-func copyStore(cmd *cobra.Command, w io.Writer) error {
+// backupRunning backs up the store of the running Caddy.
+func backupRunning(cmd *cobra.Command, w io.Writer) error {
 	c, err := dial(cmd)
 	if err != nil {
 		return err
@@ -380,7 +240,7 @@ func copyStore(cmd *cobra.Command, w io.Writer) error {
 	}
 	defer func() { _ = body.Close() }()
 	if _, err := io.Copy(w, body); errors.Is(err, io.ErrUnexpectedEOF) {
-		return errors.New("Caddy has cut the backup off: its log says why") //nolint:staticcheck // a name
+		return errors.New("Caddy stopped the backup: look into its log") //nolint:staticcheck // a name
 	} else if err != nil {
 		return fmt.Errorf("writing the backup: %w", err)
 	}

@@ -5,87 +5,65 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"net/http"
 	"net/url"
 	"slices"
 	"strconv"
-	"time"
 
 	"github.com/spf13/cobra"
 
-	"github.com/userhero/relay/event"
+	"github.com/userhero/relay/console/api"
 )
 
-// webhookAnswer is a webhook.
-type webhookAnswer struct {
-	Name        string       `json:"name"`
-	URL         string       `json:"url"`
-	Source      string       `json:"source"`
-	State       string       `json:"state"`
-	Reason      string       `json:"reason"`
-	LastSuccess time.Time    `json:"last_success"`
-	Counts      countsAnswer `json:"counts"`
+var webhookList = list[api.Webhook]{
+	columns: []string{"NAME", "STATE", "WAITING", "FAILED", "DELIVERED", "LAST SUCCESS", "SOURCE", "URL", "REASON"},
+	row: func(w api.Webhook) []string {
+		return []string{
+			w.Name, w.State, number(waiting(w)), number(w.Counts.Failed),
+			number(w.Counts.Delivered), timestamp(w.LastSuccess), w.Source, w.URL, w.Reason,
+		}
+	},
+	empty: "There are none.",
 }
 
-// testAnswer is what came of a test send.
-type testAnswer struct {
-	OK             bool              `json:"ok"`
-	Status         int               `json:"status"`
-	DurationMS     float64           `json:"duration_ms"`
-	Error          string            `json:"error"`
-	ResponseBody   string            `json:"response_body"`
-	RequestHeaders map[string]string `json:"request_headers"`
-}
+// waiting is how many deliveries wait for a webhook.
+func waiting(w api.Webhook) int64 { return w.Counts.Pending + w.Counts.Retrying + w.Counts.Held }
 
 func webhooksCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "webhooks",
-		Short: "Lists the webhooks, their states and what waits for them",
+		Short: "Lists the webhooks, their states and how many deliveries wait",
 		Args:  cobra.NoArgs, ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			query := make(url.Values)
 			if cursor := flagText(cmd, "cursor"); cursor != "" {
 				query.Set("cursor", cursor)
 			}
-			columns := []string{"NAME", "STATE", "WAITING", "FAILED", "DELIVERED", "LAST SUCCESS", "SOURCE", "URL", "REASON"}
-			return showList(cmd, "/webhooks", query, columns, func(w webhookAnswer) []string {
-				return []string{
-					w.Name, w.State, number(w.Counts.Pending + w.Counts.Retrying + w.Counts.Held), number(w.Counts.Failed),
-					number(w.Counts.Delivered), stamp(w.LastSuccess), w.Source, w.URL, w.Reason,
-				}
-			})
+			return webhookList.show(cmd, "/webhooks", query)
 		},
 	}
-	cmd.Flags().String("cursor", "", "Go on where the page before ended")
+	cmd.Flags().String("cursor", "", "Continue after the previous page")
 	return addJSON(cmd)
 }
-
-func number(n int64) string { return strconv.FormatInt(n, 10) }
 
 func testCommand() *cobra.Command {
 	return addJSON(&cobra.Command{
 		Use:   "test <name>",
-		Short: "Sends the sample event to a webhook, now",
+		Short: "Sends the sample event to a webhook now",
 		Long: `
-Sends the sample event through the same signer, client and egress guard as real
-deliveries, with X-UserHero-Test: true, and shows what was sent and what came
-back. It does not touch the webhook's state. It exits with 1 where the answer is
-not of success.`,
+Sends the sample event as a real delivery is sent, through the same signing, client
+and egress guard, with X-UserHero-Test: true. Shows the request and the answer. The
+webhook's state does not change. Exits with 1 if the answer is not a success.`,
 		Args:              oneName,
-		ValidArgsFunction: webhookNames,
+		ValidArgsFunction: webhookArgument,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := dial(cmd)
-			if err != nil {
-				return err
-			}
-			answer, err := postWebhook(cmd, c, args[0], "test", nil)
+			answer, err := postWebhook(cmd, args[0], "test", nil)
 			if err != nil {
 				return err
 			}
 			if err := show(cmd, answer, showTest); err != nil {
 				return err
 			}
-			result, err := readAnswer[testAnswer](answer)
+			result, err := decode[api.TestResult](answer)
 			if err == nil && !result.OK {
 				err = errors.New("the webhook did not take the test: " + cell(result.Error))
 			}
@@ -94,87 +72,74 @@ not of success.`,
 	})
 }
 
-func showTest(out io.Writer, a testAnswer) error {
+func showTest(out io.Writer, r api.TestResult) error {
 	t := newTable(out)
-	for _, name := range slices.Sorted(maps.Keys(a.RequestHeaders)) {
-		t.row("> "+name+":", a.RequestHeaders[name])
+	for _, name := range slices.Sorted(maps.Keys(r.RequestHeaders)) {
+		t.row("> "+name+":", r.RequestHeaders[name])
 	}
-	result := a.Error
-	if a.Status != 0 {
-		result = strconv.Itoa(a.Status)
+	status := r.Error
+	if r.Status != 0 {
+		status = strconv.Itoa(r.Status)
 	}
-	t.row("< status:", result)
-	t.row("< after:", span(a.DurationMS))
-	if err := t.end(); err != nil || a.ResponseBody == "" {
+	t.row("< status:", status)
+	t.row("< after:", milliseconds(r.DurationMS))
+	if err := t.end(); err != nil || r.ResponseBody == "" {
 		return err
 	}
-	_, err := fmt.Fprintf(out, "\n%s\n", paragraph(a.ResponseBody))
+	_, err := fmt.Fprintf(out, "\n%s\n", paragraph(r.ResponseBody))
 	return err
 }
 
 func enableCommand() *cobra.Command {
 	return addJSON(&cobra.Command{
 		Use:   "enable <name>",
-		Short: "Lets a webhook have events again, and releases what waits for it",
+		Short: "Resumes or enables a webhook; its held deliveries are sent",
 		Long: `
-Lets a webhook have events again, and releases what waits for it. What it missed
-while it was disabled is sent by: caddy userhero redeliver --webhook <name>
---state missed --since <time>`,
+Resumes or enables a webhook: it gets new events again, and its held deliveries are
+sent. To send what it missed meanwhile, use: caddy userhero redeliver --webhook
+<name> --state missed --since <time>`,
 		Args:              oneName,
-		ValidArgsFunction: webhookNames,
-		RunE:              toggle("enable"),
+		ValidArgsFunction: webhookArgument,
+		RunE:              changeState("enable"),
 	})
 }
 
 func disableCommand() *cobra.Command {
 	return addJSON(&cobra.Command{
 		Use:   "disable <name>",
-		Short: "Pauses a webhook: it gets no new events, and what waits is held",
-		Args:  oneName, ValidArgsFunction: webhookNames,
-		RunE: toggle("disable"),
+		Short: "Pauses a webhook: it gets no new events, and its waiting deliveries are held",
+		Args:  oneName, ValidArgsFunction: webhookArgument,
+		RunE: changeState("disable"),
 	})
 }
 
-// toggle enables or disables a webhook, and shows its state after.
-func toggle(verb string) func(*cobra.Command, []string) error {
+// changeState enables or disables a webhook and shows its new state.
+func changeState(action string) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error {
-		c, err := dial(cmd)
+		answer, err := postWebhook(cmd, args[0], action, nil)
 		if err != nil {
 			return err
 		}
-		answer, err := postWebhook(cmd, c, args[0], verb, nil)
-		if err != nil {
-			return err
-		}
-		return show(cmd, answer, func(out io.Writer, w webhookAnswer) error {
-			waiting := w.Counts.Pending + w.Counts.Retrying + w.Counts.Held
-			_, err := fmt.Fprintf(out, "%s is %s; %s for it.\n", cell(w.Name), cell(w.State), counted(waiting, "delivery waits", "deliveries wait"))
+		return show(cmd, answer, func(out io.Writer, w api.Webhook) error {
+			_, err := fmt.Fprintf(out, "%s is %s; %s for it.\n", cell(w.Name), cell(w.State), counted(waiting(w), "delivery waits", "deliveries wait"))
 			return err
 		})
 	}
 }
 
-// counted is a number with its noun and verb.
-func counted(n int64, one, many string) string {
-	if n == 1 {
-		return "1 " + one
-	}
-	return number(n) + " " + many
-}
-
-// oneName wants the name of a webhook.
+// oneName checks that the argument is the name of one webhook.
 func oneName(_ *cobra.Command, args []string) error {
 	if len(args) != 1 {
-		return errors.New("give the name of one webhook; `caddy userhero webhooks` lists them")
+		return errors.New("give the name of one webhook; list them with `caddy userhero webhooks`")
 	}
 	return nil
 }
 
-// postWebhook has the API do something with a webhook.
-func postWebhook(cmd *cobra.Command, c *adminClient, name, verb string, in any) ([]byte, error) {
-	answer, err := c.post(cmd.Context(), "/webhooks/"+url.PathEscape(name)+"/"+verb, in)
-	if problem := (*event.Problem)(nil); errors.As(err, &problem) && problem.Status == http.StatusNotFound {
-		return nil, fmt.Errorf("webhook %q: %w `caddy userhero webhooks` lists those there are", name, err)
+// postWebhook posts a request about a webhook.
+func postWebhook(cmd *cobra.Command, name, action string, in any) ([]byte, error) {
+	answer, err := post(cmd, "/webhooks/"+url.PathEscape(name)+"/"+action, in)
+	if isNotFound(err) {
+		return nil, fmt.Errorf("webhook %q: %w List them with `caddy userhero webhooks`", name, err)
 	}
 	return answer, err
 }

@@ -303,10 +303,15 @@ func (s *server) rotateSecret(r *http.Request) (any, error) {
 // a rung. Without a state it is what failed, and with a time also what was missed
 // since.
 type Recovery struct {
-	State  string    `json:"state"`
-	Since  time.Time `json:"since"`
-	Until  time.Time `json:"until"`
-	DryRun bool      `json:"dry_run"`
+	State  string    `json:"state,omitempty"`
+	Since  time.Time `json:"since,omitzero"`
+	Until  time.Time `json:"until,omitzero"`
+	DryRun bool      `json:"dry_run,omitempty"`
+}
+
+// Recovered is how many deliveries were queued again, or would be.
+type Recovered struct {
+	Count int64 `json:"count"`
 }
 
 // What can be sent again besides what failed.
@@ -340,9 +345,7 @@ func (s *server) recoverWebhook(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return struct {
-		Count int64 `json:"count"`
-	}{count}, nil
+	return Recovered{count}, nil
 }
 
 func (s *server) redeliver(r *http.Request) (any, error) {

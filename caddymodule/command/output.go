@@ -1,0 +1,153 @@
+package command
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/url"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/userhero/relay/console/api"
+)
+
+// show prints an answer of the API: with --json unchanged, else with print.
+func show[T any](cmd *cobra.Command, answer []byte, print func(io.Writer, T) error) error {
+	out := cmd.OutOrStdout()
+	if flagSet(cmd, "json") {
+		_, err := out.Write(answer)
+		return err
+	}
+	v, err := decode[T](answer)
+	if err != nil {
+		return err
+	}
+	return print(out, v)
+}
+
+// showValue prints a value that no single answer of the API holds, as show does.
+func showValue[T any](cmd *cobra.Command, value any, print func(io.Writer, T) error) error {
+	answer, err := json.Marshal(value)
+	if err != nil {
+		return err
+	}
+	return show(cmd, append(answer, '\n'), print)
+}
+
+// list is how a list of the API is printed: as a table, a row for each item.
+type list[T any] struct {
+	columns []string
+	row     func(T) []string
+	empty   string // is printed if there are no items
+}
+
+func (l list[T]) print(out io.Writer, items []T) error {
+	if len(items) == 0 {
+		_, err := fmt.Fprintln(out, l.empty)
+		return err
+	}
+	t := newTable(out, l.columns...)
+	for _, item := range items {
+		t.row(l.row(item)...)
+	}
+	return t.end()
+}
+
+// page prints a page of the API; it is an argument of show.
+func (l list[T]) page(out io.Writer, page api.Page[T]) error { return l.print(out, page.Items) }
+
+// show asks for a list and prints it: with --json one page, else the first page
+// that has rows and, on standard error, how to get the next one.
+func (l list[T]) show(cmd *cobra.Command, path string, query url.Values) error {
+	for {
+		answer, err := get(cmd, path, query)
+		if err != nil {
+			return err
+		}
+		page, err := decode[api.Page[json.RawMessage]](answer)
+		if err != nil || flagSet(cmd, "json") {
+			return show(cmd, answer, l.page)
+		}
+		if len(page.Items) == 0 && page.Next != "" {
+			query.Set("cursor", page.Next) // the store bounds the work for one answer
+			continue
+		}
+		if err := show(cmd, answer, l.page); err != nil {
+			return err
+		}
+		if page.Next != "" {
+			cmd.PrintErrln("There are more: add --cursor " + cell(page.Next))
+		}
+		return nil
+	}
+}
+
+// table prints rows with aligned columns.
+type table struct{ w *tabwriter.Writer }
+
+// newTable begins a table; without columns it has no header.
+func newTable(out io.Writer, columns ...string) table {
+	t := table{tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)}
+	if len(columns) > 0 {
+		t.row(columns...)
+	}
+	return t
+}
+
+// row adds a row; an empty cell is shown as "-". Errors are returned by end.
+func (t table) row(cells ...string) {
+	shown := make([]string, len(cells))
+	for i, c := range cells {
+		if shown[i] = cell(c); shown[i] == "" {
+			shown[i] = "-"
+		}
+	}
+	_, _ = fmt.Fprintln(t.w, strings.Join(shown, "\t"))
+}
+
+// end writes the table.
+func (t table) end() error { return t.w.Flush() }
+
+// paragraph is cell for a text of several lines.
+func paragraph(text string) string {
+	lines := strings.Split(strings.TrimRight(text, "\r\n"), "\n")
+	for i, l := range lines {
+		lines[i] = cell(strings.TrimSuffix(l, "\r"))
+	}
+	return strings.Join(lines, "\n")
+}
+
+// shorten cuts a text to the length of a cell.
+func shorten(text string) string {
+	const most = 60 // characters
+	if runes := []rune(text); len(runes) > most {
+		return string(runes[:most-1]) + "…"
+	}
+	return text
+}
+
+// milliseconds formats a duration given in milliseconds.
+func milliseconds(ms float64) string {
+	d := time.Duration(ms * float64(time.Millisecond))
+	switch {
+	case d >= time.Second:
+		return d.Round(10 * time.Millisecond).String()
+	case d >= 10*time.Millisecond:
+		return d.Round(time.Millisecond).String()
+	}
+	return d.Round(10 * time.Microsecond).String()
+}
+
+func number(n int64) string { return strconv.FormatInt(n, 10) }
+
+// counted is a number with what it counts: "1 delivery waits", "2 deliveries wait".
+func counted(n int64, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return number(n) + " " + many
+}
