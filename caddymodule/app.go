@@ -21,7 +21,8 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
-	_ "github.com/userhero/relay/caddymodule/command" // registers `caddy userhero`
+	_ "github.com/userhero/relay/caddymodule/command"  // registers `caddy userhero`
+	_ "github.com/userhero/relay/caddymodule/receiver" // registers userhero_receiver
 	"github.com/userhero/relay/caddymodule/secret"
 	"github.com/userhero/relay/event"
 	"github.com/userhero/relay/intake"

@@ -12,6 +12,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 
+	"github.com/userhero/relay/caddymodule/option"
 	"github.com/userhero/relay/caddymodule/secret"
 	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/queue/badgerqueue"
@@ -79,32 +80,20 @@ func (b *BadgerQueue) Provision(caddy.Context) error {
 //	    encryption_key <key> [<previous key>]
 //	}
 func (b *BadgerQueue) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
-	d.Next() // consume the engine's name
-	if d.NextArg() {
+	return option.Directive(d, "queue badger",
+		option.Text("path", &b.Path),
+		option.Option{Name: "encryption_key", Read: b.unmarshalKey},
+	)
+}
+
+func (b *BadgerQueue) unmarshalKey(d *caddyfile.Dispenser) error {
+	keys := d.RemainingArgs()
+	if len(keys) < 1 || len(keys) > 2 || slices.Contains(keys, "") {
 		return d.ArgErr()
 	}
-	given := make(options)
-	for d.NextBlock(0) {
-		if err := given.add(d); err != nil {
-			return err
-		}
-		switch d.Val() {
-		case "path":
-			if err := oneArgument(d, &b.Path); err != nil {
-				return err
-			}
-		case "encryption_key":
-			args := d.RemainingArgs()
-			if len(args) < 1 || len(args) > 2 || slices.Contains(args, "") {
-				return d.ArgErr()
-			}
-			b.EncryptionKey = args[0]
-			if len(args) == 2 {
-				b.PreviousEncryptionKey = args[1]
-			}
-		default:
-			return d.Errf("unrecognized option '%s' of queue badger; known are path and encryption_key", d.Val())
-		}
+	b.EncryptionKey = keys[0]
+	if len(keys) == 2 {
+		b.PreviousEncryptionKey = keys[1]
 	}
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/userhero/relay/caddymodule/option"
 	"github.com/userhero/relay/intake"
 )
 
@@ -36,54 +37,36 @@ func parseHandler(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
 //	    honeypot       <member>
 //	}
 func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
-	d.Next() // consume the directive's name
-	if d.NextArg() {
-		return d.ArgErr()
+	return option.Directive(d, "userhero",
+		option.Text("project", &h.Project),
+		option.Text("widget", &h.Widget),
+		option.Option{Name: "allow_origin", Read: h.unmarshalOrigins, Repeats: true},
+		option.Option{Name: "max_body", Read: h.unmarshalMaxBody},
+		option.Flag("passthrough", &h.Passthrough),
+		option.Text("country_header", &h.CountryHeader),
+		option.Text("update_auth", &h.UpdateAuth),
+		option.Text("geoip", &h.GeoIP),
+		option.Option{Name: "rate_limit", Read: h.unmarshalLimit, Repeats: true},
+		option.Text("honeypot", &h.Honeypot),
+	)
+}
+
+func (h *Handler) unmarshalOrigins(d *caddyfile.Dispenser) error {
+	if err := option.Texts("allow_origin", &h.AllowOrigins).Read(d); err != nil {
+		return err
 	}
-	given := make(options)
-	for d.NextBlock(0) {
-		if err := given.add(d, "allow_origin", "rate_limit"); err != nil {
-			return err
-		}
-		var err error
-		switch option := d.Val(); option {
-		case "project":
-			err = oneArgument(d, &h.Project)
-		case "widget":
-			err = oneArgument(d, &h.Widget)
-		case "allow_origin":
-			origins := d.RemainingArgs()
-			if len(origins) == 0 {
-				return d.ArgErr()
-			}
-			h.AllowOrigins = append(h.AllowOrigins, origins...)
-			if wrong := intake.CheckOrigins(origins); wrong != nil {
-				err = d.WrapErr(wrong)
-			}
-		case "max_body":
-			err = size(d, &h.MaxBody)
-			if err == nil && h.MaxBody > intake.LargestMaxBody {
-				err = d.Errf("max_body: at most 1MiB, because a finished event has at most 100KiB")
-			}
-		case "passthrough":
-			h.Passthrough = true
-			err = noArgument(d)
-		case "country_header":
-			err = oneArgument(d, &h.CountryHeader)
-		case "update_auth":
-			err = oneArgument(d, &h.UpdateAuth)
-		case "geoip":
-			err = oneArgument(d, &h.GeoIP)
-		case "rate_limit":
-			err = h.unmarshalLimit(d)
-		case "honeypot":
-			err = oneArgument(d, &h.Honeypot)
-		default:
-			err = d.Errf("unrecognized option '%s' of userhero; known are project, widget, allow_origin, max_body, passthrough, country_header, update_auth, geoip, rate_limit and honeypot", option)
-		}
-		if err != nil {
-			return err
-		}
+	if err := intake.CheckOrigins(h.AllowOrigins); err != nil {
+		return d.WrapErr(err)
+	}
+	return nil
+}
+
+func (h *Handler) unmarshalMaxBody(d *caddyfile.Dispenser) error {
+	if err := option.Size("max_body", &h.MaxBody).Read(d); err != nil {
+		return err
+	}
+	if h.MaxBody > intake.LargestMaxBody {
+		return d.Errf("max_body: at most 1MiB, because a finished event has at most 100KiB")
 	}
 	return nil
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/userhero/relay/caddymodule/option"
 	"github.com/userhero/relay/console"
 	"github.com/userhero/relay/console/api"
 	"github.com/userhero/relay/event"
@@ -222,30 +223,10 @@ func parseConsole(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
 //	    no_auth
 //	}
 func (c *Console) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
-	d.Next() // consume the directive's name
-	if d.NextArg() {
-		return d.ArgErr()
-	}
-	given := make(options)
-	for d.NextBlock(0) {
-		if err := given.add(d); err != nil {
-			return err
-		}
-		var err error
-		switch option := d.Val(); option {
-		case "user_header":
-			err = oneArgument(d, &c.UserHeader)
-		case "no_auth":
-			c.NoAuth = true
-			err = noArgument(d)
-		default:
-			err = d.Errf("unrecognized option '%s' of userhero_console; known are user_header and no_auth", option)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
+	return option.Directive(d, "userhero_console",
+		option.Text("user_header", &c.UserHeader),
+		option.Flag("no_auth", &c.NoAuth),
+	)
 }
 
 // Interface guards

@@ -7,6 +7,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 
+	"github.com/userhero/relay/caddymodule/option"
 	"github.com/userhero/relay/caddymodule/secret"
 	"github.com/userhero/relay/relay/notify"
 	smtpnotify "github.com/userhero/relay/relay/notify/smtp"
@@ -90,43 +91,15 @@ func (n *SMTPNotifier) Notify(ctx context.Context, notices []notify.Notice) erro
 //	    hello    <name>
 //	}
 func (n *SMTPNotifier) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
-	d.Next() // consume the notifier's name
-	if d.NextArg() {
-		return d.ArgErr()
-	}
-	given := make(options)
-	for d.NextBlock(0) {
-		if err := given.add(d, "to"); err != nil {
-			return err
-		}
-		var err error
-		switch option := d.Val(); option {
-		case "host":
-			err = oneArgument(d, &n.Host)
-		case "from":
-			err = oneArgument(d, &n.From)
-		case "to":
-			to := d.RemainingArgs()
-			if len(to) == 0 {
-				return d.ArgErr()
-			}
-			n.To = append(n.To, to...)
-		case "username":
-			err = oneArgument(d, &n.Username)
-		case "password":
-			err = oneArgument(d, &n.Password)
-		case "tls":
-			err = oneArgument(d, &n.TLS)
-		case "hello":
-			err = oneArgument(d, &n.Hello)
-		default:
-			err = d.Errf("unrecognized option '%s' of notify smtp; known are host, from, to, username, password, tls and hello", option)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
+	return option.Directive(d, "notify smtp",
+		option.Text("host", &n.Host),
+		option.Text("from", &n.From),
+		option.Texts("to", &n.To),
+		option.Text("username", &n.Username),
+		option.Text("password", &n.Password),
+		option.Text("tls", &n.TLS),
+		option.Text("hello", &n.Hello),
+	)
 }
 
 // Interface guards

@@ -91,18 +91,9 @@ func readPEM(repl *caddy.Replacer, file string) (string, error) {
 	return string(text), nil
 }
 
-// unmarshalTLS reads an option of the webhook whose name begins with tls_.
-func (w *Webhook) unmarshalTLS(d *caddyfile.Dispenser) error {
-	if w.TLS == nil {
-		w.TLS = new(TLS)
-	}
-	option, files := d.Val(), d.RemainingArgs()
-	switch {
-	case option == "tls_ca" && len(files) > 0:
-		w.TLS.RootCAFiles = append(w.TLS.RootCAFiles, files...)
-	case option == "tls_client_auth" && len(files) == 2:
-		w.TLS.ClientCertificateFile, w.TLS.ClientCertificateKeyFile = files[0], files[1]
-	default:
+// unmarshalClient reads `tls_client_auth <cert_file> <key_file>`.
+func (t *TLS) unmarshalClient(d *caddyfile.Dispenser) error {
+	if !d.Args(&t.ClientCertificateFile, &t.ClientCertificateKeyFile) || d.NextArg() {
 		return d.ArgErr()
 	}
 	return nil

@@ -1,9 +1,11 @@
-package caddymodule
+// Package receiver is the demonstration receiver: the directive userhero_receiver.
+//
+// It promises to verify signatures as a receiver in Go would, with package
+// relay/signature, and to keep a bounded number of requests in memory. It knows
+// neither the app nor its store. The tests of caddymodule and e2e deliver to it.
+package receiver
 
 import (
-	"crypto/hmac"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -19,9 +21,11 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/userhero/relay/caddymodule/option"
 	"github.com/userhero/relay/caddymodule/secret"
 	"github.com/userhero/relay/event"
 	"github.com/userhero/relay/intake"
+	"github.com/userhero/relay/relay/signature"
 )
 
 func init() {
@@ -142,26 +146,11 @@ func (rc *Receiver) receive(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(entry.Answered)
 }
 
-// verify is the whole of what a receiver must do: compute the HMAC over the
-// bytes that came, and compare without telling how far they agree.
 func (rc *Receiver) verify(h http.Header, body []byte) error {
 	if rc.secret == "" {
 		return errors.New("this receiver has no secret to verify with")
 	}
-	hexadecimal, ok := strings.CutPrefix(h.Get("X-UserHero-Signature"), "sha256=")
-	if !ok {
-		return errors.New("there is no X-UserHero-Signature")
-	}
-	signature, err := hex.DecodeString(hexadecimal)
-	if err != nil {
-		return errors.New("X-UserHero-Signature is not hexadecimal")
-	}
-	mac := hmac.New(sha256.New, []byte(rc.secret))
-	mac.Write(body)
-	if !hmac.Equal(signature, mac.Sum(nil)) {
-		return errors.New("X-UserHero-Signature does not belong to this body and secret")
-	}
-	return nil
+	return signature.Verify(rc.secret, h, body)
 }
 
 // show answers with what came, newest first.
@@ -182,7 +171,7 @@ func (rc *Receiver) show(w http.ResponseWriter, r *http.Request) error {
 	}
 	h.Set("Content-Type", "text/html; charset=utf-8")
 	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
-	return receiverPage.Execute(w, newest)
+	return page.Execute(w, newest)
 }
 
 func parseReceiver(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
@@ -197,34 +186,22 @@ func parseReceiver(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) 
 //	    reject <status>
 //	}
 func (rc *Receiver) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
-	d.Next() // consume the directive's name
-	if d.NextArg() {
+	return option.Directive(d, "userhero_receiver",
+		option.Text("secret", &rc.Secret),
+		option.Option{Name: "reject", Read: rc.unmarshalReject},
+	)
+}
+
+func (rc *Receiver) unmarshalReject(d *caddyfile.Dispenser) error {
+	var text string
+	if !d.Args(&text) || d.NextArg() {
 		return d.ArgErr()
 	}
-	given := make(options)
-	for d.NextBlock(0) {
-		if err := given.add(d); err != nil {
-			return err
-		}
-		switch option := d.Val(); option {
-		case "secret":
-			if err := oneArgument(d, &rc.Secret); err != nil {
-				return err
-			}
-		case "reject":
-			var text string
-			if !d.Args(&text) || d.NextArg() {
-				return d.ArgErr()
-			}
-			status, err := strconv.Atoi(text)
-			if err != nil || status < 200 || status > 599 {
-				return d.Errf("reject: %q is no status; write one from 200 to 599", text)
-			}
-			rc.Reject = status
-		default:
-			return d.Errf("unrecognized option '%s' of userhero_receiver; known are secret and reject", option)
-		}
+	status, err := strconv.Atoi(text)
+	if err != nil || status < 200 || status > 599 {
+		return d.Errf("reject: %q is no status; write one from 200 to 599", text)
 	}
+	rc.Reject = status
 	return nil
 }
 

@@ -1,4 +1,4 @@
-package caddymodule
+package receiver
 
 import (
 	"bytes"
@@ -7,12 +7,12 @@ import (
 	"html/template"
 )
 
-//go:embed receiver.html
-var receiverHTML string
+//go:embed page.html
+var pageHTML string
 
-// receiverPage shows a []receivedRequest, newest first. html/template escapes
+// page shows a []receivedRequest, newest first. html/template escapes
 // whatever a sender has put into a body or a header.
-var receiverPage = template.Must(template.New("receiver").Funcs(template.FuncMap{"pretty": pretty}).Parse(receiverHTML))
+var page = template.Must(template.New("receiver").Funcs(template.FuncMap{"pretty": pretty}).Parse(pageHTML))
 
 // pretty indents JSON for reading; anything else stays as it is.
 func pretty(body string) string {

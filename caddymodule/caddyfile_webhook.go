@@ -1,0 +1,108 @@
+package caddymodule
+
+import (
+	"net/http"
+	"strconv"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+
+	"github.com/userhero/relay/caddymodule/option"
+	"github.com/userhero/relay/relay"
+)
+
+// unmarshalBlock reads the webhook's block. Its syntax is in App.UnmarshalCaddyfile.
+func (w *Webhook) unmarshalBlock(d *caddyfile.Dispenser) error {
+	var tls TLS
+	err := option.Block(d, 1, "webhook",
+		option.Text("url", &w.URL),
+		option.Option{Name: "secret", Read: w.unmarshalSecret},
+		option.Texts("events", &w.Events),
+		option.Text("filter", &w.Filter),
+		option.Option{Name: "header", Read: w.unmarshalHeader, Repeats: true},
+		option.Option{Name: "tls_client_auth", Read: tls.unmarshalClient},
+		option.Texts("tls_ca", &tls.RootCAFiles),
+		w.Retry.option(),
+		option.Duration("timeout", &w.Timeout),
+		option.Option{Name: "concurrency", Read: w.unmarshalConcurrency},
+		option.Option{Name: "rate", Read: w.unmarshalRate},
+		option.Duration("warn_after", &w.WarnAfter),
+		option.Flag("ordered", &w.Ordered),
+		option.Flag("disabled", &w.Disabled),
+	)
+	if tls.ClientCertificateFile+tls.ClientCertificateKeyFile != "" || tls.RootCAFiles != nil {
+		w.TLS = &tls
+	}
+	return err
+}
+
+func (w *Webhook) unmarshalSecret(d *caddyfile.Dispenser) error {
+	secrets := d.RemainingArgs()
+	if len(secrets) < 1 || len(secrets) > 2 {
+		return d.ArgErr()
+	}
+	w.Secret = secrets[0]
+	if len(secrets) == 2 {
+		w.PreviousSecret = secrets[1]
+	}
+	return nil
+}
+
+func (w *Webhook) unmarshalHeader(d *caddyfile.Dispenser) error {
+	var name, value string
+	if !d.Args(&name, &value) || d.NextArg() {
+		return d.ArgErr()
+	}
+	if w.Headers == nil {
+		w.Headers = make(http.Header)
+	}
+	w.Headers[name] = append(w.Headers[name], value) // not Add: it goes out spelled as it is
+	return nil
+}
+
+func (w *Webhook) unmarshalConcurrency(d *caddyfile.Dispenser) error {
+	var text string
+	if !d.Args(&text) || d.NextArg() {
+		return d.ArgErr()
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 1 {
+		return d.Errf("concurrency: %q is no number above zero", text)
+	}
+	w.Concurrency = n
+	return nil
+}
+
+func (w *Webhook) unmarshalRate(d *caddyfile.Dispenser) error {
+	if err := option.Argument(d, &w.Rate); err != nil {
+		return err
+	}
+	if _, err := relay.ParseRate(w.Rate); err != nil {
+		return d.WrapErr(err)
+	}
+	return nil
+}
+
+// option is `retry <delay…>|none`.
+func (l *Ladder) option() option.Option {
+	return option.Option{Name: "retry", Read: func(d *caddyfile.Dispenser) error {
+		delays := d.RemainingArgs()
+		switch {
+		case len(delays) == 0:
+			return d.ArgErr()
+		case len(delays) == 1 && delays[0] == "none":
+			*l = Ladder{}
+			return nil
+		}
+		rungs := make(Ladder, 0, len(delays))
+		for _, text := range delays {
+			v, err := caddy.ParseDuration(text)
+			if err != nil || v <= 0 {
+				return d.Errf("retry: %q is no duration above zero; write for example: 1m 5m 30m 2h 24h, or none", text)
+			}
+			rungs = append(rungs, caddy.Duration(v))
+		}
+		*l = rungs
+		return nil
+	}}
+}
