@@ -8,22 +8,22 @@ import (
 	"unicode/utf8"
 )
 
-// decidedByApp are the members of new feedback that an application decides.
-// The others are the visitor's words.
+// decidedByApp are the members of new feedback that an application decides. The visitor
+// decides the others.
 var decidedByApp = []string{"id", "projectId", "widgetId", "status", "screenshotUrl", "createdAt"}
 
-// Answer is feedback as an application's answer represents it. Its members are
-// valid; a null one says that the feedback has none.
+// Answer is feedback as an application's answer represents it. Its members are valid. A
+// member that is null removes that of the feedback.
 type Answer struct {
 	feedback Feedback
-	unread   []error
+	unread   []error // why members of the text are not in feedback
 }
 
-// ParseAnswer reads what an application answered to a submission that makes an
-// event of type t. It returns nil if that is no representation of feedback: a
-// JSON object with an id, bare or under "data". The error says why the id cannot
-// be that of feedback. Of an answer to a creation only the members that the
-// application decides are read. A text that breaks off is read up to there.
+// ParseAnswer reads an application's answer to a submission that makes an event of type t. It
+// returns nil if the text does not represent feedback. A text that does is a JSON object with
+// an id, bare or under "data". The error, a *Problem, says why the id cannot be the id of
+// feedback. If t is Created, only the members that the application decides are read. A text
+// that breaks off is read to where it breaks off.
 func ParseAnswer(text []byte, t Type) (*Answer, error) {
 	text = bytes.TrimPrefix(text, []byte("\uFEFF"))
 	object, data := rawMembers(text)
@@ -36,26 +36,26 @@ func ParseAnswer(text []byte, t Type) (*Answer, error) {
 	return nil, nil
 }
 
-// ID is the feedback's id.
+// ID returns the feedback's id.
 func (a *Answer) ID() string { return a.feedback.ID() }
 
-// ProjectID is the project that the answer names, if it does.
+// ProjectID returns the project that the answer names, or an empty string.
 func (a *Answer) ProjectID() string { return a.feedback.ProjectID() }
 
-// Whole reports whether the answer is feedback by itself: it has a message.
+// Whole reports whether the answer is feedback by itself, that is, has a message.
 func (a *Answer) Whole() bool { return a.feedback.get("message") != "" }
 
-// Unread says why members of the answer are in no event.
+// Unread returns why members of the answer are in no event, or nil.
 func (a *Answer) Unread() error { return errors.Join(a.unread...) }
 
-// rawMember is a member whose value nobody has judged.
+// rawMember is a member whose value has not been checked.
 type rawMember struct {
 	name  string
 	value json.RawMessage
 }
 
-// rawMembers reads the members of an object, and those of its member "data" if
-// that is an object. A member that breaks off is not among them.
+// rawMembers reads the members of an object, and those of its member "data" if that is an
+// object. It leaves out a member that breaks off.
 func rawMembers(text []byte) (object, data []rawMember) {
 	d := json.NewDecoder(bytes.NewReader(text))
 	if start, err := d.Token(); err != nil || start != json.Delim('{') {
@@ -102,28 +102,28 @@ func newAnswer(raw []rawMember, t Type) (*Answer, error) {
 			return nil, err
 		case err != nil:
 			a.unread = append(a.unread, err)
-		case t == Created && f.at(r).kind == null: // it has decided nothing
+		case t == Created && f.at(r).kind == null: // the application has not decided it
 		default:
-			members.set(r) // the last of a name counts, as in JavaScript
+			members.set(r) // the last member of a name counts, as in JavaScript
 		}
 	}
 	members.relink()
 	if a.ID() == "" {
-		return nil, nil // a null came after it
+		return nil, nil // a second id was null
 	}
 	return a, nil
 }
 
-// read reads one member, which is not linked yet. The error is a *Problem.
+// read reads one member, without linking it. The error is a *Problem.
 func (f *Feedback) read(m rawMember) (ref, error) {
 	if m.name == "__proto__" {
-		return none, unstable("/__proto__", "a member of this name vanishes in JavaScript")
+		return none, unstable("/__proto__", "JavaScript drops a member of this name")
 	}
 	if !utf8.Valid(m.value) {
 		return none, malformed("/"+m.name, "the text is not valid UTF-8")
 	}
 	if m.name == "id" && isNumber(m.value) {
-		m.value = slices.Concat([]byte{'"'}, m.value, []byte{'"'}) // its digits, however many
+		m.value = slices.Concat([]byte{'"'}, m.value, []byte{'"'}) // all its digits, however many
 	}
 	p := parser{tree: &f.tree, in: m.value, depth: maxDataDepth, path: []segment{{name: bytesOf(m.name)}}}
 	r, err := p.value(1) // it stands in an object
@@ -136,15 +136,15 @@ func (f *Feedback) read(m rawMember) (ref, error) {
 	if n.kind == null || !isKnown("", m.name) {
 		return r, nil
 	}
-	v := validator{f: f}
+	v := validator{t: &f.tree}
 	if v.member(r, m.name, ""); len(v.errors) > 0 {
 		return none, invalid(v.errors...)
 	}
 	return r, nil
 }
 
-// Override lets an application's answer win over new feedback. Nil changes
-// nothing.
+// Override replaces members of new feedback by those that an application's answer decides. A
+// nil answer decides none.
 func (f *Feedback) Override(a *Answer) {
 	if a == nil {
 		return
@@ -157,8 +157,40 @@ func (f *Feedback) Override(a *Answer) {
 	}
 }
 
-// Represented is the feedback that a whole answer represents. The members of a
-// change that the answer does not have are added; the change may be nil.
+// MergeAccepted applies a change that an application has accepted, then the application's
+// answer, whose members replace those of the feedback. Either may be nil. The members of
+// identity stay, whatever the two say. It reports whether anything has changed.
+func (f *Feedback) MergeAccepted(p *Patch, a *Answer) (changed bool, err error) {
+	return f.change(func() {
+		if p != nil {
+			f.merge(f.root, &p.tree, p.root)
+		}
+		if a != nil {
+			f.replace(a)
+		}
+	})
+}
+
+// replace gives the feedback the members of an answer, and removes those that are null there.
+// The message stays if it is null there: feedback has a message.
+func (f *Feedback) replace(a *Answer) {
+	members := f.membersOf(f.root)
+	from := &a.feedback.tree
+	for r := from.at(from.root).first; r != none; r = from.at(r).next {
+		n := from.at(r)
+		switch {
+		case slices.Contains(identity, string(n.name)):
+		case n.kind != null:
+			members.set(f.adopt(from, r))
+		case string(n.name) != "message":
+			members.remove(n.name)
+		}
+	}
+	members.relink()
+}
+
+// Represented returns the feedback that a whole answer represents, with those members of a
+// change that the answer does not have. The change may be nil. The error is a *Problem.
 func Represented(a *Answer, p *Patch) (*Feedback, error) {
 	f := pool.Get().(*Feedback)
 	f.reset()
@@ -171,9 +203,9 @@ func Represented(a *Answer, p *Patch) (*Feedback, error) {
 	return f, nil
 }
 
-// Patch returns the feedback as a change to feedback that exists already. It
-// shares the memory of f and is valid until Release.
+// Patch returns the feedback as a change to other feedback. It shares the memory of f and is
+// valid until f is released.
 func (f *Feedback) Patch() *Patch { return &Patch{f.tree} }
 
-// RemoveID removes the id, so that Complete gives a new one.
+// RemoveID removes the id, so that Complete makes a new one.
 func (f *Feedback) RemoveID() { f.remove(f.root, "id") }

@@ -1,10 +1,17 @@
-// Package event says what feedback is and what an event looks like on the wire.
+// Package event defines feedback and the documents of its events.
 //
-// It promises that every document it writes is stable in JavaScript:
-// JSON.stringify(JSON.parse(document)) gives the same bytes, so a receiver that
-// verifies a signature over a re-serialised body can. What has no such form is
-// refused with a Problem that points at it. The package knows nothing of HTTP,
-// queues or webhooks, and needs the standard library alone.
+// It promises that JavaScript does not change a document:
+// JSON.stringify(JSON.parse(document)) returns the same bytes. So a receiver can verify a
+// signature over a body that it has parsed and serialised again. Input that cannot have such a
+// form is refused with a Problem that points at it.
+//
+// A submission becomes a document in three steps: Parse, ParseForm or ParsePatch reads and
+// checks it; Fill, Complete and Merge add what it does not have; Document writes it.
+//
+// The package knows no requests, queues or webhooks, and imports the standard library alone.
+//
+// The tests compare its documents with those of V8, through node, for inputs that are
+// written down, generated or found by fuzzing (v8_test.go).
 package event
 
 import (
@@ -27,24 +34,24 @@ const (
 func Types() []Type { return []Type{Created, Updated} }
 
 const (
-	// MaxDocument bounds a finished event document, in bytes: Express's JSON
-	// parser answers 413 above 100 KiB, and would do so at every retry.
+	// MaxDocument bounds a finished document, in bytes: Express's JSON parser answers 413
+	// above 100 KiB, at every retry.
 	MaxDocument = 100 << 10
-	// MaxDepth bounds how deep a finished document nests.
+	// MaxDepth is how many levels a finished document may have.
 	MaxDepth = 64
-	// maxStoredDepth bounds how deep a document nests that is read again: earlier
-	// versions let data alone have MaxDepth levels.
+	// maxStoredDepth is how many levels a stored document may have: earlier versions let
+	// data alone have MaxDepth levels.
 	maxStoredDepth = MaxDepth + 1
-	// maxDataDepth bounds how deep data nests, and so a submission or a change:
-	// the document is one level around it.
+	// maxDataDepth is how many levels data may have, and so a submission or a change: the
+	// document is one level around it.
 	maxDataDepth = MaxDepth - 1
 )
 
 // idAlphabet sorts as the bytes it encodes do.
 var idAlphabet = base32.NewEncoding("0123456789abcdefghjkmnpqrstvwxyz").WithPadding(base32.NoPadding)
 
-// NewID makes a feedback id: "fb_" and 26 characters that sort by time, to the
-// millisecond, of which 80 bits are random.
+// NewID returns a feedback id: "fb_" and 26 characters. Ids sort by time, to the millisecond,
+// and have 80 random bits.
 func NewID(now time.Time) string {
 	var b [16]byte
 	_, _ = rand.Read(b[:]) // never fails

@@ -7,12 +7,11 @@ import (
 	"strings"
 )
 
-// ParseForm reads a submission from the fields of an HTML form, whose names and
-// values must be UTF-8. A dotted name is a member of a member ("metadata.plan");
-// rating and the viewport's sizes are numbers, everything else is text. Of a
-// documented member the last value counts; several values of another one, such as
-// those of checkboxes, are an array. A field left empty counts as absent. Its
-// errors are *Problem.
+// ParseForm reads a submission from the fields of an HTML form, whose names and values must be
+// UTF-8. A dotted name, such as "metadata.plan", is a member of a member. rating and the
+// viewport's width and height are numbers, everything else is text. Of a known member the last
+// value counts. Several values of another member, such as those of checkboxes, become an array.
+// An empty value counts as absent. The error is a *Problem.
 func ParseForm(fields url.Values) (*Feedback, error) {
 	f := pool.Get().(*Feedback)
 	f.reset()
@@ -21,7 +20,7 @@ func ParseForm(fields url.Values) (*Feedback, error) {
 	for name := range fields {
 		names = append(names, name)
 	}
-	slices.Sort(names) // a form's order is not kept, a document's is fixed
+	slices.Sort(names) // url.Values has no order, a document needs one
 	var wrong []FieldError
 	for _, name := range names {
 		if detail := f.field(name, fields[name]); detail != "" {
@@ -33,7 +32,7 @@ func ParseForm(fields url.Values) (*Feedback, error) {
 		return nil, invalid(wrong...)
 	}
 	f.orderAll(f.root)
-	if err := f.settle(); err != nil {
+	if err := f.validate(); err != nil {
 		f.Release()
 		return nil, err
 	}
@@ -48,7 +47,7 @@ func formPointer(name string) string {
 	return b.String()
 }
 
-// field sets one field and says what is wrong with it.
+// field sets one field, or returns what is wrong with it.
 func (f *Feedback) field(name string, values []string) (wrong string) {
 	steps := strings.Split(name, ".")
 	parent := "/" + strings.Join(steps[:len(steps)-1], "/")
@@ -76,7 +75,7 @@ func (f *Feedback) field(name string, values []string) (wrong string) {
 			return "has a name with an empty part"
 		}
 		if step == "__proto__" {
-			return "has a name that vanishes in JavaScript"
+			return "has a name that JavaScript drops"
 		}
 		old := f.member(into, step)
 		if i == len(steps)-1 {
@@ -116,7 +115,7 @@ func (f *Feedback) formValue(parent, name string, values []string) (value ref, w
 	}
 	t := tree{}
 	if err := t.parse([]byte(strings.TrimSpace(values[0])), 0); err != nil || t.at(t.root).kind != number {
-		return none, "is no number"
+		return none, "is not a number"
 	}
 	return f.add(node{kind: number, value: t.at(t.root).value}), ""
 }

@@ -6,13 +6,13 @@ import (
 	"slices"
 )
 
-// identity are the members that say which feedback it is. No change reaches them.
+// identity are the members that identify feedback. No change applies to them.
 var identity = []string{"id", "projectId", "createdAt"}
 
-// Patch is a change to feedback: the members it carries, null to remove one.
+// Patch is a change to feedback: members to set, or null to remove one.
 type Patch struct{ tree }
 
-// ParsePatch reads a change from JSON. Its errors are *Problem.
+// ParsePatch reads a change from JSON. The error is a *Problem.
 func ParsePatch(body []byte) (*Patch, error) {
 	p := new(Patch)
 	if err := p.parse(body, maxDataDepth); err != nil {
@@ -27,8 +27,8 @@ func ParsePatch(body []byte) (*Patch, error) {
 	return p, nil
 }
 
-// Project is the project that the change names; named reports whether it names
-// one. Null names feedback without a project.
+// Project returns the project that the change names. named reports whether it names one: null
+// names feedback without a project.
 func (p *Patch) Project() (project string, named bool) {
 	r := p.member(p.root, "projectId")
 	if r == none {
@@ -37,8 +37,8 @@ func (p *Patch) Project() (project string, named bool) {
 	return string(p.at(r).value), true
 }
 
-// Merge applies a change as RFC 7396 says and reports whether it changed
-// anything. A change to a member of identity is an error.
+// Merge applies a change as RFC 7396 says, and reports whether anything has changed. The error
+// is a *Problem if the change is to id, projectId or createdAt, or makes a member invalid.
 func (f *Feedback) Merge(p *Patch) (changed bool, err error) {
 	for _, name := range identity {
 		r := p.member(p.root, name)
@@ -53,30 +53,24 @@ func (f *Feedback) Merge(p *Patch) (changed bool, err error) {
 			return false, invalid(FieldError{"/" + name, "cannot be changed"})
 		}
 	}
-	return f.MergeAccepted(p, nil)
+	return f.change(func() { f.merge(f.root, &p.tree, p.root) })
 }
 
-// MergeAccepted applies a change that an application has accepted, then the
-// application's answer, whose members replace those of the feedback. Either may
-// be nil. Identity stays, whatever they say of it.
-func (f *Feedback) MergeAccepted(p *Patch, a *Answer) (changed bool, err error) {
+// change makes changes to the feedback, then validates it and puts its members in order. It
+// reports whether anything has changed.
+func (f *Feedback) change(make func()) (changed bool, err error) {
 	f.arrange()
 	before := f.append(nil, f.root)
-	if p != nil {
-		f.merge(f.root, &p.tree, p.root)
-	}
-	if a != nil {
-		f.replace(a)
-	}
+	make()
 	f.orderAll(f.root)
-	if err := f.settle(); err != nil {
+	if err := f.validate(); err != nil {
 		return false, err
 	}
 	f.arrange()
 	return !bytes.Equal(before, f.append(nil, f.root)), nil
 }
 
-// merge is MergePatch of RFC 7396 §2 for two objects.
+// merge is MergePatch of RFC 7396 §2 for two objects. It leaves identity as it is.
 func (f *Feedback) merge(target ref, p *tree, patch ref) {
 	members := f.membersOf(target)
 	for r := p.at(patch).first; r != none; r = p.at(r).next {
@@ -99,31 +93,13 @@ func (f *Feedback) merge(target ref, p *tree, patch ref) {
 	members.relink()
 }
 
-// replace gives the feedback the members of an answer; one that is null goes.
-// The message stays if the answer has none: feedback without one is none.
-func (f *Feedback) replace(a *Answer) {
-	members := f.membersOf(f.root)
-	from := &a.feedback.tree
-	for r := from.at(from.root).first; r != none; r = from.at(r).next {
-		n := from.at(r)
-		switch {
-		case slices.Contains(identity, string(n.name)):
-		case n.kind != null:
-			members.set(f.adopt(from, r))
-		case string(n.name) != "message":
-			members.remove(n.name)
-		}
-	}
-	members.relink()
-}
-
-// members are those of one object while many of them change: finding one takes
-// the same time whatever their number.
+// members are the members of one object while they change. Finding one takes the same time
+// however many there are.
 type members struct {
 	tree   *tree
 	parent ref
-	refs   []ref          // in their order; none is a removed one
-	at     map[string]int // where a name stands in refs
+	refs   []ref          // in order; none is a member that was removed
+	at     map[string]int // the place of a name in refs
 }
 
 func (t *tree) membersOf(parent ref) members {
@@ -143,7 +119,7 @@ func (m *members) get(name []byte) ref {
 	return none
 }
 
-// set puts a named node in the place of the member of its name, else at the end.
+// set replaces the member that has the name of node r, or adds r at the end.
 func (m *members) set(r ref) {
 	name := m.tree.at(r).name
 	if i, ok := m.at[string(name)]; ok {
@@ -161,7 +137,7 @@ func (m *members) remove(name []byte) {
 	}
 }
 
-// relink gives the object its members. Until then they are as they were.
+// relink writes the members back to the object. Before that the object is unchanged.
 func (m *members) relink() {
 	m.tree.relink(m.parent, slices.DeleteFunc(m.refs, func(r ref) bool { return r == none }))
 }

@@ -9,29 +9,22 @@ import (
 	"unicode/utf8"
 )
 
-// parser reads JSON (RFC 8259) into a tree and refuses what has no stable form.
+// parser reads JSON (RFC 8259) into a tree and refuses values that JavaScript would change.
 type parser struct {
 	tree *tree
 	in   []byte
 	pos  int
-	// depth is how deep the text may nest.
+	// depth is how many levels the text may have.
 	depth int
-	// path leads to the value being read, for pointers.
+	// path is that of the value being read, for pointers.
 	path []segment
 }
 
-// segment is one step of a path: a member's name, or an element's number.
-type segment struct {
-	name  []byte
-	index int
-}
-
-// manyMembers is from how many members on duplicate names are looked for in a
-// map.
+// manyMembers is how many members an object has before duplicates are looked up in a map.
 const manyMembers = 16
 
-// parse reads a whole text that nests at most that deep. The tree's strings may
-// be slices of it.
+// parse reads a whole text that has at most depth levels. The tree's strings may be slices of
+// the text.
 func (t *tree) parse(in []byte, depth int) error {
 	t.reset()
 	if !utf8.Valid(in) {
@@ -68,7 +61,7 @@ func (p *parser) malformed(what string) error {
 	return malformed(p.pointer(), fmt.Sprintf("%s, at byte %d", what, p.pos))
 }
 
-// malformedParent is malformed for what stands between members or elements.
+// malformedParent is malformed for an error between members or elements.
 func (p *parser) malformedParent(what string) error {
 	p.path = p.path[:len(p.path)-1]
 	return p.malformed(what)
@@ -89,7 +82,7 @@ func (p *parser) space() {
 
 func (p *parser) value(depth int) (ref, error) {
 	if p.pos >= len(p.in) {
-		return none, p.malformed("the text ends where a value is due")
+		return none, p.malformed("the text ends before a value")
 	}
 	switch c := p.in[p.pos]; {
 	case c == '{':
@@ -113,7 +106,7 @@ func (p *parser) value(depth int) (ref, error) {
 		p.pos += 4
 		return p.tree.add(node{kind: null}), nil
 	}
-	return none, p.malformed("no value begins like this")
+	return none, p.malformed("this is not the beginning of a value")
 }
 
 func (p *parser) literal(word string) bool {
@@ -156,7 +149,7 @@ func (p *parser) array(depth int) (ref, error) {
 			p.path = p.path[:len(p.path)-1]
 			return list, nil
 		default:
-			return none, p.malformedParent("a comma or ] is due")
+			return none, p.malformedParent("a comma or ] is missing")
 		}
 	}
 }
@@ -185,9 +178,9 @@ func (p *parser) object(depth int) (ref, error) {
 	for {
 		p.space()
 		if p.peek() != '"' {
-			return none, p.malformedParent("a member's name is due")
+			return none, p.malformedParent("the name of a member is missing")
 		}
-		// Until the name is read, the pointer leads to the object.
+		// Until the name is read, errors point at the object.
 		path := p.path
 		p.path = path[:len(path)-1]
 		name, verbatim, err := p.string()
@@ -197,14 +190,14 @@ func (p *parser) object(depth int) (ref, error) {
 		}
 		p.path[len(p.path)-1].name = name
 		if string(name) == "__proto__" {
-			return none, p.unstable("a member of this name vanishes in JavaScript")
+			return none, p.unstable("JavaScript drops a member of this name")
 		}
 		if !names.add(name) {
 			return none, malformed(p.pointer(), "the object has two members of this name")
 		}
 		p.space()
 		if p.peek() != ':' {
-			return none, p.malformed("a colon is due")
+			return none, p.malformed("a colon is missing")
 		}
 		p.pos++
 		p.space()
@@ -230,12 +223,12 @@ func (p *parser) object(depth int) (ref, error) {
 			}
 			return obj, nil
 		default:
-			return none, p.malformedParent("a comma or } is due")
+			return none, p.malformedParent("a comma or } is missing")
 		}
 	}
 }
 
-// nameSet tells duplicate names of one object.
+// nameSet finds duplicate names of an object.
 type nameSet struct {
 	tree   *tree
 	object ref
@@ -243,6 +236,7 @@ type nameSet struct {
 	seen   map[string]struct{}
 }
 
+// add reports whether no member before has this name.
 func (s *nameSet) add(name []byte) bool {
 	if s.n++; s.n <= manyMembers {
 		for r := s.tree.at(s.object).first; r != none; r = s.tree.at(r).next {
@@ -265,8 +259,8 @@ func (s *nameSet) add(name []byte) bool {
 	return true
 }
 
-// string reads a string. Verbatim says that it holds nothing that must be
-// escaped; then it is a slice of the input.
+// string reads a string. verbatim is true if nothing in it must be escaped. A string without
+// escapes is a slice of the input.
 func (p *parser) string() (s []byte, verbatim bool, err error) {
 	p.pos++
 	start := p.pos
@@ -279,18 +273,18 @@ func (p *parser) string() (s []byte, verbatim bool, err error) {
 	case '\\':
 		return p.escaped(start)
 	}
-	return nil, false, p.unended()
+	return nil, false, p.brokenString()
 }
 
-// unended is the refusal of a string whose end or next escape does not come.
-func (p *parser) unended() error {
+// brokenString returns the error of a string in which neither its end nor an escape comes next.
+func (p *parser) brokenString() error {
 	if p.pos < len(p.in) {
-		return p.malformed("a control character stands in a string unescaped")
+		return p.malformed("a control character in a string must be escaped")
 	}
 	return p.malformed("a string does not end")
 }
 
-// escaped reads a string on from its first escape.
+// escaped reads the rest of a string from its first escape.
 func (p *parser) escaped(start int) (s []byte, verbatim bool, err error) {
 	verbatim = true
 	buf := append(make([]byte, 0, p.pos-start+32), p.in[start:p.pos]...)
@@ -305,7 +299,7 @@ func (p *parser) escaped(start int) (s []byte, verbatim bool, err error) {
 		case '\\':
 			p.pos++
 		default:
-			return nil, false, p.unended()
+			return nil, false, p.brokenString()
 		}
 		c := p.peek()
 		p.pos++
@@ -334,15 +328,15 @@ func (p *parser) escaped(start int) (s []byte, verbatim bool, err error) {
 			c = '\t'
 		default:
 			p.pos--
-			return nil, false, p.malformed("no escape is written like this")
+			return nil, false, p.malformed("this is not an escape")
 		}
 		verbatim = false
 		buf = append(buf, c)
 	}
 }
 
-// unicode reads the four digits of a \u escape, and a second escape where the
-// first is a high surrogate.
+// unicode reads the four digits of a \u escape, and a second escape if the first is a high
+// surrogate.
 func (p *parser) unicode() (rune, error) {
 	r, err := p.hex4()
 	if err != nil || !utf16.IsSurrogate(r) {
@@ -358,7 +352,7 @@ func (p *parser) unicode() (rune, error) {
 			return pair, nil
 		}
 	}
-	return 0, p.unstable("a lone surrogate is no character")
+	return 0, p.unstable("a lone surrogate is not a character")
 }
 
 func (p *parser) hex4() (rune, error) {
@@ -381,4 +375,52 @@ func (p *parser) hex4() (rune, error) {
 	}
 	p.pos += 4
 	return r, nil
+}
+
+// number reads a number and returns it as ECMAScript prints it.
+func (p *parser) number() ([]byte, error) {
+	start := p.pos
+	if p.peek() == '-' {
+		p.pos++
+	}
+	switch c := p.peek(); {
+	case c == '0':
+		p.pos++
+	case c >= '1' && c <= '9':
+		p.digits()
+	default:
+		return nil, p.malformed("a digit is missing")
+	}
+	integer, exponentDigits := true, 0
+	if p.peek() == '.' {
+		p.pos++
+		integer = false
+		if p.digits() == 0 {
+			return nil, p.malformed("a digit is missing")
+		}
+	}
+	if c := p.peek(); c == 'e' || c == 'E' {
+		p.pos++
+		integer = false
+		if c := p.peek(); c == '+' || c == '-' {
+			p.pos++
+		}
+		if exponentDigits = p.digits(); exponentDigits == 0 {
+			return nil, p.malformed("a digit is missing")
+		}
+	}
+	printed, wrong := printNumber(p.in[start:p.pos:p.pos], integer, exponentDigits)
+	if wrong != "" {
+		return nil, p.unstable(wrong)
+	}
+	return printed, nil
+}
+
+// digits skips decimal digits and returns how many.
+func (p *parser) digits() (n int) {
+	for p.pos < len(p.in) && p.in[p.pos] >= '0' && p.in[p.pos] <= '9' {
+		p.pos++
+		n++
+	}
+	return n
 }

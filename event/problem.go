@@ -6,29 +6,29 @@ import (
 	"strings"
 )
 
-// Problem is a refusal that says what is wrong with the input and where. As
-// JSON it is a problem document of RFC 9457, application/problem+json.
+// Problem is an error that says what is wrong with the input, and where. Its JSON is a problem
+// document of RFC 9457, application/problem+json.
 type Problem struct {
-	// Status is the HTTP status code: 400 for what is no proper JSON, 422 for
-	// wrong types or values and for what has no stable form.
+	// Status is the HTTP status code: 400 for input that is not JSON, 422 for wrong types
+	// or values and for values that JavaScript would change.
 	Status int `json:"status"`
-	// Title is the status's phrase.
+	// Title is the phrase of the status.
 	Title string `json:"title"`
 	// Detail says what to do.
 	Detail string `json:"detail"`
-	// Errors are the places that are wrong, if any can be named.
+	// Errors are the places that are wrong, as far as they can be named.
 	Errors []FieldError `json:"errors,omitempty"`
 }
 
 // FieldError is one place that is wrong.
 type FieldError struct {
-	// Pointer is a JSON pointer (RFC 6901) into the input; empty is all of it.
+	// Pointer is a JSON pointer (RFC 6901) into the input. Empty is the whole input.
 	Pointer string `json:"pointer"`
 	// Detail says what is wrong there.
 	Detail string `json:"detail"`
 }
 
-// NewProblem makes a problem; the title follows from the status.
+// NewProblem returns a problem with the title that belongs to the status.
 func NewProblem(status int, detail string, errors ...FieldError) *Problem {
 	title := http.StatusText(status)
 	if status == http.StatusUnprocessableEntity {
@@ -51,7 +51,7 @@ func (p *Problem) Error() string {
 	return b.String()
 }
 
-// JSON is the problem document.
+// JSON returns the problem document.
 func (p *Problem) JSON() []byte {
 	b, err := json.Marshal(p)
 	if err != nil {
@@ -63,19 +63,19 @@ func (p *Problem) JSON() []byte {
 // escapePointer escapes one reference token of a JSON pointer.
 var escapePointer = strings.NewReplacer("~", "~0", "/", "~1")
 
-// malformed is the refusal of what is no proper JSON.
+// malformed refuses input that is not JSON.
 func malformed(pointer, detail string) *Problem {
 	return NewProblem(http.StatusBadRequest, "The body is not valid JSON.", FieldError{pointer, detail})
 }
 
-// unstable is the refusal of what receivers could not verify a signature of.
+// unstable refuses a value of which receivers could not verify the signature.
 func unstable(pointer, detail string) *Problem {
 	return NewProblem(http.StatusUnprocessableEntity,
 		"The body holds something that JavaScript would read as another value, so no receiver could verify its signature.",
 		FieldError{pointer, detail})
 }
 
-// invalid is the refusal of wrong types and values.
+// invalid refuses wrong types and values.
 func invalid(errors ...FieldError) *Problem {
 	return NewProblem(http.StatusUnprocessableEntity, "The feedback has members of the wrong type or value.", errors...)
 }

@@ -8,11 +8,10 @@ const timeSize = len("2026-01-07T15:30:00Z")
 // appendTime appends a time in UTC, to the second.
 func appendTime(dst []byte, t time.Time) []byte { return t.UTC().AppendFormat(dst, time.RFC3339) }
 
-// parseTime reads a date-time of RFC 3339 §5.6 and returns it in UTC, to the
-// second. A leap second, which is 23:59:60 in UTC, is read as the second after
-// it: documents have no other name for it that every receiver can read.
-// (time.Parse does not do: it takes "T5:30:00Z", a comma and offsets such as
-// +24:00, and refuses lower case and leap seconds.)
+// parseTime reads a date-time of RFC 3339 §5.6 and returns it in UTC, to the second. A leap
+// second, 23:59:60 in UTC, becomes the second after it, which every receiver can read.
+// (time.Parse accepts "T5:30:00Z", a comma and offsets such as +24:00, and refuses lower case
+// and leap seconds.)
 func parseTime(s []byte) (at time.Time, ok bool) {
 	p := timeParser{s, true}
 	year := p.number(4, 0, 9999)
@@ -42,14 +41,14 @@ func parseTime(s []byte) (at time.Time, ok bool) {
 	return at.Add(time.Duration(second) * time.Second), true
 }
 
-// timeParser reads a time from its beginning. When something else comes than is
-// due, ok becomes false and stays so.
+// timeParser reads a time from its beginning. ok becomes false at the first error and stays
+// false.
 type timeParser struct {
 	rest []byte
 	ok   bool
 }
 
-// number reads a number of exactly so many digits within bounds.
+// number reads a number of exactly this many digits, from least to most.
 func (p *timeParser) number(digits, least, most int) (n int) {
 	if len(p.rest) < digits {
 		p.ok = false
@@ -66,7 +65,7 @@ func (p *timeParser) number(digits, least, most int) (n int) {
 	return n
 }
 
-// one reads one of some characters and returns it.
+// one reads one of the characters of a string and returns it.
 func (p *timeParser) one(of string) byte {
 	if len(p.rest) > 0 {
 		for i := range len(of) {
@@ -80,7 +79,7 @@ func (p *timeParser) one(of string) byte {
 	return 0
 }
 
-// fraction reads the digits of a second's fraction, if there are any.
+// fraction skips the fraction of a second, if there is one.
 func (p *timeParser) fraction() {
 	if len(p.rest) == 0 || p.rest[0] != '.' {
 		return
@@ -93,7 +92,7 @@ func (p *timeParser) fraction() {
 	p.rest = p.rest[n:]
 }
 
-// offset reads how far local time is ahead of UTC.
+// offset reads how much local time is ahead of UTC.
 func (p *timeParser) offset() time.Duration {
 	sign := p.one("Zz+-")
 	if sign != '+' && sign != '-' {

@@ -24,11 +24,11 @@ func (k kind) String() string {
 	return [...]string{"null", "a boolean", "a number", "a string", "an array", "an object"}[k]
 }
 
-// node is one value of a document. Nodes live in one slab and name each other
-// by index, so a document of any size is a handful of allocations.
+// node is one value of a document. The nodes of a document are in one slice and refer to each
+// other by index, so a document of any size takes a few allocations.
 type node struct {
 	kind kind
-	// verbatim says that value, a string, holds nothing that must be escaped.
+	// verbatim and nameVerbatim: the value, a string, or the name needs no escape.
 	verbatim, nameVerbatim bool
 	next                   ref // the next member or element
 	first, last            ref // of an array or object
@@ -38,16 +38,22 @@ type node struct {
 	value []byte
 }
 
-// ref is a node's index; none is no node.
+// ref is the index of a node, or none.
 type ref int32
 
 const none ref = -1
+
+// segment is one step of a path: a member's name, or an element's number.
+type segment struct {
+	name  []byte
+	index int
+}
 
 // tree is a document. Its byte slices belong to the input or to the tree.
 type tree struct {
 	nodes []node
 	root  ref
-	path  []segment // of the parser, empty; kept for its memory
+	path  []segment // the parser's; empty, kept for its memory
 }
 
 func (t *tree) reset() {
@@ -75,7 +81,7 @@ func (t *tree) link(parent, child ref) {
 	p.last = child
 }
 
-// member finds a member of an object; none where it is absent.
+// member returns a member of an object, or none.
 func (t *tree) member(parent ref, name string) ref {
 	if parent == none || t.at(parent).kind != object {
 		return none
@@ -88,7 +94,7 @@ func (t *tree) member(parent ref, name string) ref {
 	return none
 }
 
-// remove takes a member out of an object.
+// remove removes a member from an object.
 func (t *tree) remove(parent ref, name string) {
 	before := none
 	for r := t.at(parent).first; r != none; before, r = r, t.at(r).next {
@@ -108,8 +114,8 @@ func (t *tree) remove(parent ref, name string) {
 	}
 }
 
-// set gives a member a value, in its place where it exists, else at the end.
-// The value is a node that is not linked yet.
+// set gives a member a value, in its place if it exists, else at the end. The value is a node
+// that is not linked yet.
 func (t *tree) set(parent ref, name string, value ref) {
 	if r := t.member(parent, name); r != none {
 		n, v := t.at(r), t.at(value)
@@ -122,8 +128,8 @@ func (t *tree) set(parent ref, name string, value ref) {
 	t.link(parent, value)
 }
 
-// bytesOf are the bytes of the string itself: neither names nor values of nodes
-// are ever written to.
+// bytesOf returns the bytes of a string without a copy: names and values of nodes are never
+// written to.
 func bytesOf(s string) []byte { return unsafe.Slice(unsafe.StringData(s), len(s)) }
 
 // newText makes a string node.
@@ -132,7 +138,7 @@ func (t *tree) newText(s string) ref {
 	return t.add(node{kind: text, value: b, verbatim: verbatim(b)})
 }
 
-// adopt copies a value of another tree; it is not linked.
+// adopt copies a value of another tree, without linking it.
 func (t *tree) adopt(o *tree, r ref) ref {
 	src := *o.at(r)
 	n := t.add(node{
@@ -145,8 +151,8 @@ func (t *tree) adopt(o *tree, r ref) ref {
 	return n
 }
 
-// arrayIndex reads a member name that ECMAScript orders as an array index: a
-// canonical number up to 2^32-2 (ECMA-262 §10.1.11.1).
+// arrayIndex reads a member name that ECMAScript orders as an array index: a canonical number
+// up to 2^32-2 (ECMA-262 §10.1.11.1).
 func arrayIndex(name []byte) (uint32, bool) {
 	if len(name) == 0 || len(name) > 10 || name[0] == '0' && len(name) > 1 {
 		return 0, false
@@ -160,8 +166,8 @@ func arrayIndex(name []byte) (uint32, bool) {
 	return uint32(n), err == nil && n < 1<<32-1
 }
 
-// order puts the members of one object into ECMAScript's order: array indexes
-// ascending, then the others as they came.
+// order puts the members of one object into ECMAScript's order: array indexes ascending, then
+// the other members as they came.
 func (t *tree) order(parent ref) {
 	type indexed struct {
 		index uint32
@@ -191,7 +197,7 @@ func (t *tree) order(parent ref) {
 	t.relink(parent, members)
 }
 
-// orderAll is order for a value and all below it.
+// orderAll does the same in a value and all values below it.
 func (t *tree) orderAll(r ref) {
 	if t.at(r).kind == object {
 		t.order(r)
@@ -201,16 +207,16 @@ func (t *tree) orderAll(r ref) {
 	}
 }
 
-// maxKnown is the most members that a table of known ones has.
+// maxKnown is the length of the longest table of known members.
 const maxKnown = 11
 
-// find finds the known members of an object: they stand as in the table, none
-// where absent.
+// find returns the known members of an object, in the order of the table. A member that the
+// object does not have is none.
 func (t *tree) find(parent ref, known []string) (at [maxKnown]ref) {
 	for i := range at {
 		at[i] = none
 	}
-	i := 0 // most come in the table's order
+	i := 0 // most objects have the table's order
 	for r := t.at(parent).first; r != none; r = t.at(r).next {
 		name := t.at(r).name
 		for range known {
@@ -227,8 +233,8 @@ func (t *tree) find(parent ref, known []string) (at [maxKnown]ref) {
 	return at
 }
 
-// orderMembers puts known members first, in the order of the table, and leaves
-// the others behind them as they came; array indexes stay before all.
+// orderMembers puts the known members first, in the order of the table, and then the other
+// members as they came. Array indexes come before all.
 func (t *tree) orderMembers(parent ref, known []string) {
 	at := t.find(parent, known)
 	all := make([]ref, 0, 2*maxKnown)
@@ -246,6 +252,7 @@ func (t *tree) orderMembers(parent ref, known []string) {
 	t.order(parent)
 }
 
+// relink gives an object these members.
 func (t *tree) relink(parent ref, members []ref) {
 	p := t.at(parent)
 	p.first, p.last = none, none

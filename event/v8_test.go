@@ -426,7 +426,7 @@ func FuzzParse(f *testing.F) {
 		}
 		defer fb.Release()
 		now := time.Date(2026, 1, 7, 15, 30, 0, 0, time.UTC)
-		fb.Fill(Defaults{Project: "p", Context: Context{Browser: "b", ViewportWidth: 1, ViewportHeight: 2}})
+		fb.Fill(Defaults{Project: "p", Context: Context{Browser: "b"}})
 		fb.Complete(now, NewID)
 		doc, err := fb.Document(Created, now)
 		if err != nil {

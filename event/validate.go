@@ -11,25 +11,26 @@ import (
 // maxID bounds a feedback id in bytes.
 const maxID = 128
 
-// validator collects what is wrong with a submission.
+// validator collects the errors of a submission.
 type validator struct {
-	f      *Feedback
+	t      *tree
 	errors []FieldError
 }
 
-func (v *validator) wrong(pointer, format string, args ...any) {
+func (v *validator) add(pointer, format string, args ...any) {
 	v.errors = append(v.errors, FieldError{pointer, fmt.Sprintf(format, args...)})
 }
 
-// data validates the whole; the message must be there.
+// data checks the data of a submission.
 func (v *validator) data() {
-	v.members(v.f.root, "")
-	if v.f.member(v.f.root, "message") == none && !v.accused("/message") {
-		v.wrong("/message", "missing; feedback has a message")
+	v.members(v.t.root, "")
+	if v.t.member(v.t.root, "message") == none && !v.hasError("/message") {
+		v.add("/message", "missing; feedback has a message")
 	}
 }
 
-func (v *validator) accused(pointer string) bool {
+// hasError reports whether there is an error at a pointer.
+func (v *validator) hasError(pointer string) bool {
 	for _, e := range v.errors {
 		if e.Pointer == pointer {
 			return true
@@ -38,26 +39,26 @@ func (v *validator) accused(pointer string) bool {
 	return false
 }
 
-// members validates the known members of data, context or viewport. A null is
-// the same as nothing.
+// members checks the known members of data, context or viewport, and removes those that are
+// null.
 func (v *validator) members(parent ref, pointer string) {
 	known := known(pointer)
-	at := v.f.find(parent, known)
+	at := v.t.find(parent, known)
 	for i, name := range known {
 		switch r := at[i]; {
 		case r == none:
-		case v.f.at(r).kind == null:
-			v.f.remove(parent, name)
+		case v.t.at(r).kind == null:
+			v.t.remove(parent, name)
 		default:
 			v.member(r, name, pointer)
 		}
 	}
 }
 
-// member validates one known member.
+// member checks one known member.
 func (v *validator) member(r ref, name, parent string) {
-	n := v.f.at(r)
-	wrong := func(format string, args ...any) { v.wrong(parent+"/"+name, format, args...) }
+	n := v.t.at(r)
+	wrong := func(format string, args ...any) { v.add(parent+"/"+name, format, args...) }
 	want := text
 	switch name {
 	case "rating", "width", "height":
@@ -90,16 +91,16 @@ func (v *validator) member(r ref, name, parent string) {
 		}
 	case "screenshotUrl":
 		if !webAddress(n.value) {
-			wrong("is no absolute http or https URL")
+			wrong("is not an absolute http or https URL")
 		}
 	case "createdAt":
 		at, ok := parseTime(n.value)
 		if !ok {
-			wrong("is no time of RFC 3339, such as 2026-01-07T15:30:00Z")
+			wrong("is not an RFC 3339 time, such as 2026-01-07T15:30:00Z")
 			return
 		}
 		if at.Year() < 0 || at.Year() > 9999 {
-			wrong("lies outside the years 0000 to 9999")
+			wrong("is outside the years 0000 to 9999")
 			return
 		}
 		n.value, n.verbatim = appendTime(make([]byte, 0, timeSize), at), true
@@ -110,15 +111,15 @@ func (v *validator) member(r ref, name, parent string) {
 	}
 }
 
-// blank reports whether a text shows nothing: it is empty, or white space as
-// Unicode and ECMAScript define it.
+// blank reports whether a text is empty, or only white space as Unicode and ECMAScript define
+// it.
 func blank(text []byte) bool {
 	return len(bytes.TrimFunc(text, func(r rune) bool { return unicode.IsSpace(r) || r == '\ufeff' })) == 0
 }
 
-// webAddress reports whether a text is an absolute http or https URL. Behind
-// the host anything but control characters may follow, as in a browser: a bare %
-// is one of many things that RFC 3986 forbids and people have in their URLs.
+// webAddress reports whether a text is an absolute http or https URL. After the host any
+// characters but control characters may follow, as in a browser: people's URLs have many
+// that RFC 3986 forbids, such as a bare %.
 func webAddress(text []byte) bool {
 	if bytes.ContainsFunc(text, unicode.IsControl) {
 		return false
@@ -134,26 +135,26 @@ func webAddress(text []byte) bool {
 	return err == nil && u.Hostname() != ""
 }
 
-// id validates a client-given id: it stands in URLs and in logs.
+// id checks an id that a client has chosen: it will be in URLs and logs.
 func (v *validator) id(n *node, pointer string) {
 	if len(n.value) == 0 || len(n.value) > maxID {
-		v.wrong(pointer, "has %d bytes; it must have 1 to %d", len(n.value), maxID)
+		v.add(pointer, "has %d bytes; it must have 1 to %d", len(n.value), maxID)
 		return
 	}
 	for _, c := range n.value {
 		switch {
 		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', c == '_', c == '-', c == '.', c == '~', c == ':':
 		default:
-			v.wrong(pointer, "has a character other than letters, digits and _ - . ~ :")
+			v.add(pointer, "has a character other than letters, digits and _ - . ~ :")
 			return
 		}
 	}
 	if s := string(n.value); s == "." || s == ".." {
-		v.wrong(pointer, "is a path's step, not an id")
+		v.add(pointer, "cannot be . or ..")
 	}
 }
 
-// IsID reports whether a text may be the id of feedback.
+// IsID reports whether a text can be the id of feedback.
 func IsID(text string) bool {
 	var v validator
 	v.id(&node{value: bytesOf(text)}, "")
