@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/http"
@@ -27,7 +28,8 @@ func newSetting(text string) (setting, error) {
 		_, known := repl.Get(name)
 		perRequest = perRequest || !known
 		if known && caddy.ToString(value) == "" {
-			return nil, fmt.Errorf("the placeholder {%s} is empty", name)
+			_, err := secret.Resolve(repl, "{"+name+"}")
+			return nil, cmp.Or(err, fmt.Errorf("the placeholder {%s} is empty", name))
 		}
 		return value, nil
 	})
