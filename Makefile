@@ -223,10 +223,11 @@ SOAK_TESTS := TestDamageIsNeverSilent|TestSalvageSaves|TestFailedWrites|TestAckn
 # the race detector, curl for the tests of clients, jq for what was skipped, node and python3 for the
 # example receivers, php for the console's snippets, an ext4 file system and
 # strace for the tests of failing disks, openssl for those of receivers, a browser
-# for widget and console, promtool for the alert rules.
+# for widget and console, promtool for the alert rules, a container that boots
+# systemd for the service.
 programs:
 	@missing=""; \
-	for p in gcc:gcc,libc6-dev curl:curl jq:jq node:nodejs npm:npm python3:python3 php:php-cli mkfs.ext4:e2fsprogs mount:mount strace:strace openssl:openssl chromium:chromium promtool:prometheus; do \
+	for p in gcc:gcc,libc6-dev curl:curl jq:jq node:nodejs npm:npm python3:python3 php:php-cli mkfs.ext4:e2fsprogs mount:mount strace:strace openssl:openssl chromium:chromium promtool:prometheus systemd-nspawn:systemd-container; do \
 		command -v $${p%%:*} >/dev/null || missing="$$missing $$(echo $${p#*:} | tr , ' ')"; \
 	done; \
 	[ -z "$$missing" ] && exit 0; \
