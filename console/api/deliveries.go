@@ -3,55 +3,11 @@ package api
 import (
 	"fmt"
 	"net/http"
-	"strings"
-	"time"
 
-	"github.com/userhero/relay/event"
 	"github.com/userhero/relay/queue"
 )
 
-// Delivery is one event on its way to one webhook.
-type Delivery struct {
-	ID            string    `json:"id"`
-	EventID       string    `json:"event_id"`
-	FeedbackID    string    `json:"feedback_id"`
-	ProjectID     string    `json:"project_id,omitempty"`
-	Type          string    `json:"type"`
-	Webhook       string    `json:"webhook"`
-	State         string    `json:"state"`
-	AttemptsMade  int       `json:"attempts_made"`
-	CreatedAt     time.Time `json:"created_at"`
-	NextAttemptAt time.Time `json:"next_attempt_at,omitzero"`
-	EndedAt       time.Time `json:"ended_at,omitzero"`
-	Attempts      []Attempt `json:"attempts"`
-}
-
-// Attempt is one request and what came back.
-type Attempt struct {
-	Number          int               `json:"number"`
-	At              time.Time         `json:"at"`
-	DurationMS      float64           `json:"duration_ms"`
-	Status          int               `json:"status,omitempty"`
-	Error           string            `json:"error,omitempty"`
-	ErrorClass      string            `json:"error_class,omitempty"`
-	RequestHeaders  map[string]string `json:"request_headers"`
-	ResponseHeaders map[string]string `json:"response_headers"`
-	ResponseBody    string            `json:"response_body"`
-	TraceID         string            `json:"trace_id"`
-	NextAttemptAt   time.Time         `json:"next_attempt_at,omitzero"`
-}
-
-// The states of a delivery as the API names them. "held" is pending or
-// retrying, for a webhook that takes nothing now.
-const (
-	StatePending   = "pending"
-	StateRetrying  = "retrying"
-	StateHeld      = "held"
-	StateDelivered = "delivered"
-	StateFailed    = "failed"
-)
-
-// StoredStates are the states in the store that may read as the given one.
+// StoredStates returns the stored states of deliveries that may have the given state.
 func StoredStates(state string) []queue.State {
 	switch state {
 	case StatePending:
@@ -68,9 +24,9 @@ func StoredStates(state string) []queue.State {
 	return nil
 }
 
-// maxTurns bounds the work of one call where the store finds rows that the
-// state of their webhook rules out. The page then holds fewer rows, or none,
-// and a cursor.
+// maxTurns bounds the work of one call if the state of a webhook excludes the
+// deliveries that the store finds. The page then has fewer rows, or none, and a
+// cursor.
 const maxTurns = 8
 
 func (s *server) deliveries(r *http.Request) (any, error) {
@@ -132,6 +88,7 @@ func (s *server) delivery(r *http.Request) (any, error) {
 	return s.viewWithAttempts(r, d, s.names())
 }
 
+// viewWithAttempts returns a delivery with its attempts.
 func (s *server) viewWithAttempts(r *http.Request, d queue.Delivery, names names) (Delivery, error) {
 	v := Delivery{
 		ID:           d.ID.String(),
@@ -162,41 +119,20 @@ func (s *server) viewWithAttempts(r *http.Request, d queue.Delivery, names names
 	return v, nil
 }
 
-func viewAttempt(at queue.Attempt) Attempt {
-	return Attempt{
-		Number:          at.Number,
-		At:              moment(at.At),
-		DurationMS:      milliseconds(at.Duration),
-		Status:          at.Status,
-		Error:           at.Error,
-		ErrorClass:      at.ErrorClass,
-		RequestHeaders:  HeaderFields(at.RequestHeaders),
-		ResponseHeaders: HeaderFields(at.ResponseHeaders),
-		ResponseBody:    strings.ToValidUTF8(string(at.ResponseBody), "\uFFFD"),
-		TraceID:         TraceID(at.TraceID),
-		NextAttemptAt:   moment(at.Next),
+// names are the names of webhooks by id.
+type names map[queue.WebhookID]string
+
+func (s *server) names() names {
+	n := make(names)
+	for _, w := range s.relay.Webhooks() {
+		n[w.ID] = w.Name
 	}
+	return n
 }
 
-// HeaderFields are header fields by name; several of one name read as one, by
-// RFC 9110 §5.2.
-func HeaderFields(headers []queue.Header) map[string]string {
-	m := make(map[string]string, len(headers))
-	for _, h := range headers {
-		if before, ok := m[h.Name]; ok {
-			m[h.Name] = before + ", " + h.Value
-			continue
-		}
-		m[h.Name] = h.Value
+func (n names) of(id queue.WebhookID) string {
+	if name, ok := n[id]; ok {
+		return name
 	}
-	return m
-}
-
-// CursorProblem tells a cursor that the store does not know from an error of
-// the store.
-func CursorProblem(err error, cursor string) error {
-	if cursor != "" && isNotFound(err) {
-		return event.NewProblem(http.StatusBadRequest, "The cursor is none that this API gave. Begin again without it.")
-	}
-	return err
+	return DeletedName(id)
 }

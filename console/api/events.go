@@ -1,47 +1,11 @@
 package api
 
 import (
-	"encoding/hex"
-	"encoding/json"
 	"net/http"
-	"time"
 
 	"github.com/userhero/relay/event"
 	"github.com/userhero/relay/queue"
 )
-
-// Event is an event; lists leave the body and the deliveries out.
-type Event struct {
-	ID         string          `json:"id"`
-	Type       string          `json:"type"`
-	FeedbackID string          `json:"feedback_id"`
-	ProjectID  string          `json:"project_id,omitempty"`
-	CreatedAt  time.Time       `json:"created_at"`
-	Size       int             `json:"size"` // of the body in bytes
-	TraceID    string          `json:"trace_id,omitempty"`
-	Body       json.RawMessage `json:"body,omitempty"`
-	Deliveries []Delivery      `json:"deliveries,omitzero"`
-}
-
-func viewEvent(e queue.Event) Event {
-	return Event{
-		ID:         e.ID.String(),
-		Type:       e.Type,
-		FeedbackID: e.Feedback.ID,
-		ProjectID:  e.Feedback.Project,
-		CreatedAt:  moment(e.Created),
-		Size:       len(e.Body),
-		TraceID:    TraceID(e.Trace.TraceID),
-	}
-}
-
-// TraceID is the id in hexadecimal, empty where there is none.
-func TraceID(id [16]byte) string {
-	if id == ([16]byte{}) {
-		return ""
-	}
-	return hex.EncodeToString(id[:])
-}
 
 func (s *server) events(r *http.Request) (any, error) {
 	p := parameters{values: r.URL.Query()}
@@ -94,4 +58,22 @@ func (s *server) event(r *http.Request) (any, error) {
 		v.Deliveries = append(v.Deliveries, dv)
 	}
 	return v, nil
+}
+
+// activity lists the activity log, newest first.
+func (s *server) activity(r *http.Request) (any, error) {
+	p := parameters{values: r.URL.Query()}
+	limit, cursor := p.limit(maxEvents), p.text("cursor")
+	if err := p.err(); err != nil {
+		return nil, err
+	}
+	found, err := s.relay.Activities(r.Context(), limit, cursor)
+	if err != nil {
+		return nil, CursorProblem(err, cursor)
+	}
+	page := Page[Activity]{Items: make([]Activity, len(found.Items)), Next: found.Next}
+	for i, l := range found.Items {
+		page.Items[i] = Activity{l.ID, StreamedActivity{moment(l.At), l.What, l.Who, l.Webhook, l.Detail}}
+	}
+	return page, nil
 }

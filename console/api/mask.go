@@ -9,19 +9,19 @@ import (
 	"github.com/userhero/relay/relay/redact"
 )
 
-// errMasked refuses a URL whose secret part is not known.
-var errMasked = fmt.Errorf("has %s where a part was hidden, and no such part is stored; write it whole", redact.Hidden)
+// errMasked refuses a URL with a hidden part that is not stored.
+var errMasked = fmt.Errorf("has %s in place of a hidden part that is not stored; write the full URL", redact.Hidden)
 
-// UnmaskURL puts the hidden parts of the stored URL back where the given one, which
-// somebody edited as it was shown, still has redact.Hidden in their place: the
-// query, and on hosts whose path is the secret, the path.
+// UnmaskURL replaces each redact.Hidden in a URL, which somebody edited as it was
+// shown, by the part of the stored URL that it hides: the query, and the path on
+// hosts whose path is the secret.
 func UnmaskURL(given, stored string) (string, error) {
 	if !strings.Contains(given, redact.Hidden) {
 		return given, nil
 	}
 	to, err := url.Parse(given)
 	if err != nil {
-		return given, nil //nolint:nilerr // the settings' own check says what is wrong with it
+		return given, nil //nolint:nilerr // WebhookConfig.Validate reports it
 	}
 	from, err := url.Parse(stored)
 	if err != nil {
@@ -40,7 +40,7 @@ func UnmaskURL(given, stored string) (string, error) {
 	to.RawQuery = strings.Join(pairs, "&")
 	const hidden = "/" + redact.Hidden
 	if to.Path == hidden {
-		shown, _ := url.Parse(redact.URL(stored)) // of a URL it makes one
+		shown, _ := url.Parse(redact.URL(stored)) // redact.URL returns a URL
 		switch {
 		case shown.Path == hidden && strings.EqualFold(to.Host, from.Host):
 			to.Path, to.RawPath = from.Path, from.RawPath

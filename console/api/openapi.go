@@ -7,13 +7,13 @@ import (
 	"net/http"
 )
 
-// openAPI describes the API to people and programs. Its tests hold it against
-// the routes, the types of the answers and real answers.
+// openAPI is the OpenAPI document of the API, written by hand. Tests compare it with
+// the routes, the types and every answer.
 //
 //go:embed openapi.json
 var openAPI []byte
 
-// describe answers with the OpenAPI document, which bears the relay's version.
+// describe returns the OpenAPI document with the relay's version.
 func (s *server) describe(*http.Request) (any, error) {
 	version, err := json.Marshal(s.version)
 	if err != nil {

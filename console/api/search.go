@@ -11,14 +11,14 @@ import (
 	"golang.org/x/text/unicode/norm"
 )
 
-// NewSearch returns a function that reports whether an event's document holds a
-// text, as people read both: JSON's escapes are resolved, white space and line
-// breaks are one space, and case does not count, in any script. The text may be a
-// piece of the document, such as "plan":"pro". Nil finds everything. One goroutine
-// at a time may call the function.
+// NewSearch returns a function that reports whether an event's document contains a
+// text, as people read both: JSON escapes are resolved, each run of white space is
+// one space, and case is ignored in any script. The text may be a piece of JSON,
+// such as "plan":"pro". It returns nil if every document matches. The function is
+// not safe for concurrent use.
 func NewSearch(text string) func(body []byte) bool {
 	if strings.Contains(text, `":`) {
-		text = string(unescaped([]byte(text))) // as it stands in the document
+		text = string(unescaped([]byte(text))) // JSON, so it may have escapes
 	}
 	fold := cases.Fold()
 	needle := readable(fold, text)
@@ -32,18 +32,18 @@ func NewSearch(text string) func(body []byte) bool {
 				return false
 			}
 			if !bytes.ContainsRune(body, '\\') && !bytes.Contains(body, []byte("  ")) {
-				return bytes.Contains(bytes.ToLower(body), []byte(needle)) // most documents: no need to rewrite them
+				return bytes.Contains(bytes.ToLower(body), []byte(needle)) // most documents are like this
 			}
 		}
 		return strings.Contains(readable(fold, string(unescaped(body))), needle)
 	}
 }
 
-// oneI makes one letter of the Turkish ones: whoever looks for istanbul means
-// İstanbul too. It comes after folding.
+// oneI replaces the Turkish letters İ and ı by i, after folding, so that istanbul
+// finds İstanbul.
 var oneI = strings.NewReplacer("i̇", "i", "ı", "i")
 
-// readable is a text in the form in which texts are compared.
+// readable returns a text in the form in which texts are compared.
 func readable(fold cases.Caser, text string) string {
 	text = strings.Join(strings.Fields(text), " ")
 	if isASCII(text) {

@@ -8,31 +8,6 @@ import (
 	"github.com/userhero/relay/relay"
 )
 
-// Status is the relay at a glance, from counters only.
-type Status struct {
-	Version         string         `json:"version"`
-	StartedAt       time.Time      `json:"started_at"`
-	UptimeSeconds   float64        `json:"uptime_seconds"`
-	Healthy         bool           `json:"healthy"`
-	Reason          string         `json:"reason,omitempty"`
-	Events          int64          `json:"events"`
-	Deliveries      Counts         `json:"deliveries"`
-	Webhooks        map[string]int `json:"webhooks"`
-	OldestDueAge    float64        `json:"oldest_due_age_seconds"`
-	CommitLatencyMS float64        `json:"commit_latency_ms"`
-	DiskBytes       int64          `json:"disk_bytes"`
-	DiskFreeBytes   *int64         `json:"disk_free_bytes,omitempty"` // absent where unknown
-}
-
-// Counts are deliveries by state.
-type Counts struct {
-	Pending   int64 `json:"pending"`
-	Retrying  int64 `json:"retrying"`
-	Held      int64 `json:"held"`
-	Failed    int64 `json:"failed"`
-	Delivered int64 `json:"delivered"`
-}
-
 func (s *server) status(*http.Request) (any, error) {
 	now := time.Now()
 	stats := s.relay.Stats()
@@ -54,7 +29,7 @@ func (s *server) status(*http.Request) (any, error) {
 	}
 	for _, w := range s.relay.Webhooks() {
 		v.Webhooks[w.State]++
-		c := countsOf(w)
+		c := viewCounts(w)
 		v.Deliveries.Pending += c.Pending
 		v.Deliveries.Retrying += c.Retrying
 		v.Deliveries.Held += c.Held
@@ -65,26 +40,11 @@ func (s *server) status(*http.Request) (any, error) {
 	return v, nil
 }
 
-func countsOf(w relay.WebhookStatus) Counts {
-	return Counts{
-		Pending:   w.Counts.Pending,
-		Retrying:  w.Counts.Retrying,
-		Held:      w.Counts.Held,
-		Failed:    w.Counts.Failed,
-		Delivered: w.Counts.Delivered,
-	}
-}
-
-// health is for probes: 200 while submissions can be stored and deliveries go
-// out, else 503 and why.
+// health is for probes: 200 if submissions can be stored and deliveries are sent,
+// else 503 and the reason.
 func (s *server) health(*http.Request) (any, error) {
 	if err := s.relay.Health(); err != nil {
 		return nil, event.NewProblem(http.StatusServiceUnavailable, err.Error())
 	}
 	return map[string]string{"status": "ok"}, nil
-}
-
-// milliseconds is a duration as the API shows it, to the microsecond.
-func milliseconds(d time.Duration) float64 {
-	return float64(d.Round(time.Microsecond)) / float64(time.Millisecond)
 }

@@ -13,87 +13,31 @@ import (
 )
 
 const (
-	// defaultHeartbeat is how often a stream says that it is alive: proxies cut
-	// what has been silent for a minute, some for half of that.
+	// defaultHeartbeat is the time between two comments on a silent stream. Proxies
+	// close connections that are silent for a minute, some after half of that.
 	defaultHeartbeat = 15 * time.Second
-	// streamPace is the least time between two writes to a stream, so that one
-	// page costs a busy relay ten writes a second.
+	// streamPace is the least time between two writes to a stream: a page costs a busy
+	// relay at most ten writes a second.
 	streamPace = 100 * time.Millisecond
-	// endingPoll is how often a stream asks whether it is to end. Caddy waits for
-	// requests under way before it tells anybody that it ends.
+	// endingPoll is how often a stream calls Options.Ending. Caddy waits for open
+	// requests before it stops its apps.
 	endingPoll = 250 * time.Millisecond
 	// streamWrite bounds one write to a client that does not read.
 	streamWrite = 10 * time.Second
-	// maxStreams bounds those who listen at one time.
+	// maxStreams bounds the open streams.
 	maxStreams = 64
 )
 
-// StreamedAccepted is what the stream says of an event that was accepted.
-type StreamedAccepted struct {
-	At         time.Time `json:"at"`
-	EventID    string    `json:"event_id"`
-	Type       string    `json:"type"`
-	FeedbackID string    `json:"feedback_id"`
-	ProjectID  string    `json:"project_id,omitempty"`
-	Deliveries int       `json:"deliveries"`
-}
-
-// StreamedAttempt is what the stream says of an attempt that ended.
-type StreamedAttempt struct {
-	At            time.Time `json:"at"` // of its end
-	DeliveryID    string    `json:"delivery_id"`
-	EventID       string    `json:"event_id"`
-	Type          string    `json:"type"`
-	FeedbackID    string    `json:"feedback_id"`
-	ProjectID     string    `json:"project_id,omitempty"`
-	Webhook       string    `json:"webhook"`
-	State         string    `json:"state"` // of the delivery, now
-	Number        int       `json:"number"`
-	DurationMS    float64   `json:"duration_ms"`
-	Status        int       `json:"status,omitempty"`
-	Error         string    `json:"error,omitempty"`
-	ErrorClass    string    `json:"error_class,omitempty"`
-	NextAttemptAt time.Time `json:"next_attempt_at,omitzero"`
-}
-
-// StreamedState is what the stream says of a webhook whose state is another.
-type StreamedState struct {
-	At      time.Time `json:"at"`
-	Webhook string    `json:"webhook"`
-	From    string    `json:"from"`
-	To      string    `json:"to"`
-	Reason  string    `json:"reason,omitempty"`
-}
-
-// StreamedActivity is what the stream says of a new line of the activity log, which
-// has it with its id.
-type StreamedActivity struct {
-	At      time.Time `json:"at"`
-	What    string    `json:"what"`
-	Who     string    `json:"who"`
-	Webhook string    `json:"webhook,omitempty"`
-	Detail  string    `json:"detail,omitempty"`
-}
-
-// StreamedLost says that the stream has a gap. Whoever shows lists reads them
-// again.
-type StreamedLost struct {
-	// Count is how many were lost; absent where nobody counted.
-	Count int `json:"count,omitempty"`
-	// Since is the id after which the gap begins, where the client named it.
-	Since string `json:"since,omitempty"`
-}
-
-// stream sends what happens, as server-sent events: accepted, attempt, state,
-// activity, and lost where there is a gap. It keeps no past: a client that comes
-// back with a Last-Event-ID is told of a gap, whose events are in the lists.
+// stream sends what happens as server-sent events: accepted, attempt, state,
+// activity, and lost if there is a gap. It keeps no past: a client that reconnects
+// with a Last-Event-ID gets lost, and reads the lists again.
 //
-// It ends with the request, with the relay, and when Options.Ending says so.
+// It ends with the request, with the relay, and when Options.Ending reports true.
 func (s *server) stream(w http.ResponseWriter, r *http.Request) {
 	if s.streams.Add(1) > maxStreams {
 		s.streams.Add(-1)
 		w.Header().Set("Retry-After", "10")
-		s.fail(w, r, event.NewProblem(http.StatusServiceUnavailable, fmt.Sprintf("There are %d streams already. Close one, or try again later.", maxStreams)))
+		s.fail(w, r, event.NewProblem(http.StatusServiceUnavailable, fmt.Sprintf("There are already %d open streams. Close one, or try again later.", maxStreams)))
 		return
 	}
 	defer s.streams.Add(-1)
@@ -108,7 +52,7 @@ func (s *server) stream(w http.ResponseWriter, r *http.Request) {
 	out := http.NewResponseController(w)
 	sub := s.relay.Subscribe()
 	defer sub.Close()
-	b := bytes.NewBufferString("retry: 2000\n: the relay is heard\n\n")
+	b := bytes.NewBufferString("retry: 2000\n: connected\n\n")
 	if last := r.Header.Get("Last-Event-ID"); last != "" {
 		writeStreamed(b, "", "lost", StreamedLost{Since: last})
 	}
@@ -119,7 +63,7 @@ func (s *server) stream(w http.ResponseWriter, r *http.Request) {
 	var written time.Time
 	for {
 		if b.Len() > 0 {
-			_ = out.SetWriteDeadline(time.Now().Add(streamWrite)) // instead of the server's, which is for a whole answer
+			_ = out.SetWriteDeadline(time.Now().Add(streamWrite)) // instead of the server's, which counts from the start of the answer
 			if _, err := w.Write(b.Bytes()); err != nil || out.Flush() != nil {
 				return
 			}
@@ -141,7 +85,7 @@ func (s *server) stream(w http.ResponseWriter, r *http.Request) {
 			continue
 		case <-sub.Ready():
 		}
-		// What comes within the pace goes out together.
+		// Send together what happens within streamPace.
 		select {
 		case <-r.Context().Done():
 			return
@@ -182,7 +126,7 @@ func (s *server) writeHappening(b *bytes.Buffer, h *relay.Happening) {
 	default:
 		return
 	}
-	// Ids tell runs of the relay apart.
+	// The start time makes ids of different runs differ.
 	id := strconv.FormatInt(s.started.UnixMilli(), 36) + "-" + strconv.FormatUint(h.ID, 10)
 	writeStreamed(b, id, h.Kind, data)
 }

@@ -5,16 +5,16 @@ import (
 	"net/http"
 )
 
-// userKey is where a request's context holds who sent it.
+// userKey is the key of a request's user in its context.
 type userKey struct{}
 
-// WithUser notes who sends a request, for the activity log.
+// WithUser returns a request with the name of its user, for the activity log.
 func WithUser(r *http.Request, name string) *http.Request {
 	return r.WithContext(context.WithValue(r.Context(), userKey{}, name))
 }
 
-// UserOf is who sent a request; what comes over the admin endpoint has no name
-// but that.
+// UserOf returns the user of a request: the name that WithUser set, or "admin", for
+// the admin endpoint.
 func UserOf(r *http.Request) string {
 	if name, _ := r.Context().Value(userKey{}).(string); name != "" {
 		return name

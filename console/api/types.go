@@ -1,0 +1,280 @@
+package api
+
+import (
+	"encoding/json"
+	"time"
+
+	"github.com/userhero/relay/event"
+)
+
+// The types of requests and answers, as JSON. Times are in UTC with milliseconds;
+// a member that does not apply is absent.
+
+// Page is one page of a list.
+type Page[T any] struct {
+	Items []T    `json:"items"`
+	Next  string `json:"next,omitempty"` // cursor of the next page; absent at the end
+}
+
+// Status is the state of the relay, from counters only.
+type Status struct {
+	Version         string         `json:"version"`
+	StartedAt       time.Time      `json:"started_at"`
+	UptimeSeconds   float64        `json:"uptime_seconds"`
+	Healthy         bool           `json:"healthy"`
+	Reason          string         `json:"reason,omitempty"` // why it is not healthy
+	Events          int64          `json:"events"`
+	Deliveries      Counts         `json:"deliveries"`
+	Webhooks        map[string]int `json:"webhooks"` // by state
+	OldestDueAge    float64        `json:"oldest_due_age_seconds"`
+	CommitLatencyMS float64        `json:"commit_latency_ms"`
+	DiskBytes       int64          `json:"disk_bytes"`
+	DiskFreeBytes   *int64         `json:"disk_free_bytes,omitempty"` // absent if unknown
+}
+
+// Counts are deliveries by state.
+type Counts struct {
+	Pending   int64 `json:"pending"`
+	Retrying  int64 `json:"retrying"`
+	Held      int64 `json:"held"`
+	Failed    int64 `json:"failed"`
+	Delivered int64 `json:"delivered"`
+}
+
+// Webhook is a webhook without its secrets.
+type Webhook struct {
+	Name        string       `json:"name"`
+	URL         string       `json:"url"` // secret parts are hidden
+	Events      []event.Type `json:"events"`
+	Filter      string       `json:"filter,omitempty"`
+	Retry       []string     `json:"retry"`
+	Timeout     string       `json:"timeout"`
+	Concurrency int          `json:"concurrency"`
+	Rate        string       `json:"rate,omitempty"`
+	Ordered     bool         `json:"ordered"`
+	// HeaderNames are the names of the configured headers; their values may be
+	// secrets.
+	HeaderNames  []string    `json:"header_names,omitempty"`
+	HasSecret    bool        `json:"has_secret"`
+	TLS          *WebhookTLS `json:"tls,omitempty"`
+	Source       string      `json:"source"`
+	State        string      `json:"state"`
+	Parked       bool        `json:"parked,omitempty"`
+	FailingSince time.Time   `json:"failing_since,omitzero"`
+	Reason       string      `json:"reason,omitempty"`
+	LastSuccess  time.Time   `json:"last_success,omitzero"`
+	LastAttempt  time.Time   `json:"last_attempt,omitzero"`
+	HeldUntil    time.Time   `json:"held_until,omitzero"`
+	Counts       Counts      `json:"counts"`
+	// FilterErrors is absent if the filter could judge every event.
+	FilterErrors *FilterErrors `json:"filter_errors,omitempty"`
+}
+
+// FilterErrors are the events that a filter could not judge.
+type FilterErrors struct {
+	Count int64     `json:"count"`
+	Last  string    `json:"last"` // the last error
+	At    time.Time `json:"at"`   // when that was
+}
+
+// WebhookTLS names the certificates of a webhook with TLS settings of its own.
+type WebhookTLS struct {
+	ClientCertificate *Certificate  `json:"client_certificate,omitempty"`
+	RootCA            []Certificate `json:"root_ca,omitempty"`
+}
+
+// Certificate is a certificate by its subject.
+type Certificate struct {
+	Subject  string    `json:"subject"`
+	NotAfter time.Time `json:"not_after"`
+}
+
+// WebhookWithSecret is a webhook and the secret that the relay made for it. No other
+// answer shows that secret.
+type WebhookWithSecret struct {
+	Webhook
+	Secret string `json:"secret,omitempty"`
+}
+
+// WebhookSettings are the settings of a new or changed webhook. An absent one keeps
+// its value, or is the default of a new webhook.
+type WebhookSettings struct {
+	Name           *string            `json:"name"`
+	URL            *string            `json:"url"`
+	Secret         *string            `json:"secret"`
+	GenerateSecret bool               `json:"generate_secret"`
+	Events         *[]event.Type      `json:"events"`
+	Filter         *string            `json:"filter"`
+	Headers        *map[string]string `json:"headers"`
+	TLS            *TLSSettings       `json:"tls"`
+	Retry          *[]string          `json:"retry"`
+	Timeout        *string            `json:"timeout"`
+	Concurrency    *int               `json:"concurrency"`
+	Rate           *string            `json:"rate"`
+	Ordered        *bool              `json:"ordered"`
+}
+
+// TLSSettings are a webhook's TLS settings in PEM. They replace all earlier ones.
+type TLSSettings struct {
+	ClientCertificate    string `json:"client_certificate"`
+	ClientCertificateKey string `json:"client_certificate_key"`
+	RootCA               string `json:"root_ca"`
+}
+
+// Deleted is a webhook that was deleted.
+type Deleted struct {
+	Name  string `json:"deleted"`
+	Ended int64  `json:"deliveries_ended"` // waiting deliveries that were cancelled
+}
+
+// TestResult is the result of a test send.
+type TestResult struct {
+	OK              bool              `json:"ok"`
+	Status          int               `json:"status"` // 0 if there was no answer
+	DurationMS      float64           `json:"duration_ms"`
+	Error           string            `json:"error,omitempty"`
+	ErrorClass      string            `json:"error_class,omitempty"`
+	ResponseBody    string            `json:"response_body"`
+	ResponseHeaders map[string]string `json:"response_headers"`
+	RequestHeaders  map[string]string `json:"request_headers"`
+}
+
+// Rotation is a change of a webhook's secret.
+type Rotation struct {
+	Secret  string `json:"secret"`  // empty: the relay makes one
+	Overlap string `json:"overlap"` // how long the old secret also works
+}
+
+// Recovery selects deliveries to send again, by state: StateFailed, StateMissed or
+// StateWaiting. Without a state it selects those that failed and, with Since, also
+// those that were missed since then.
+type Recovery struct {
+	State  string    `json:"state,omitempty"`
+	Since  time.Time `json:"since,omitzero"`
+	Until  time.Time `json:"until,omitzero"`
+	DryRun bool      `json:"dry_run,omitempty"` // count only
+}
+
+// What a recovery can select besides StateFailed.
+const (
+	StateMissed  = "missed"
+	StateWaiting = "waiting"
+)
+
+// Recovered is how many deliveries were queued again, or would be.
+type Recovered struct {
+	Count int64 `json:"count"`
+}
+
+// Event is an event; lists leave out its body and its deliveries.
+type Event struct {
+	ID         string          `json:"id"`
+	Type       string          `json:"type"`
+	FeedbackID string          `json:"feedback_id"`
+	ProjectID  string          `json:"project_id,omitempty"`
+	CreatedAt  time.Time       `json:"created_at"`
+	Size       int             `json:"size"` // of the body, in bytes
+	TraceID    string          `json:"trace_id,omitempty"`
+	Body       json.RawMessage `json:"body,omitempty"`
+	Deliveries []Delivery      `json:"deliveries,omitzero"`
+}
+
+// Delivery is one event on its way to one webhook.
+type Delivery struct {
+	ID            string    `json:"id"`
+	EventID       string    `json:"event_id"`
+	FeedbackID    string    `json:"feedback_id"`
+	ProjectID     string    `json:"project_id,omitempty"`
+	Type          string    `json:"type"`
+	Webhook       string    `json:"webhook"`
+	State         string    `json:"state"`
+	AttemptsMade  int       `json:"attempts_made"`
+	CreatedAt     time.Time `json:"created_at"` // when the event was accepted
+	NextAttemptAt time.Time `json:"next_attempt_at,omitzero"`
+	EndedAt       time.Time `json:"ended_at,omitzero"`
+	Attempts      []Attempt `json:"attempts"`
+}
+
+// The states of a delivery. "held" is pending or retrying for a webhook that gets
+// nothing at present.
+const (
+	StatePending   = "pending"
+	StateRetrying  = "retrying"
+	StateHeld      = "held"
+	StateDelivered = "delivered"
+	StateFailed    = "failed"
+)
+
+// Attempt is one request and its answer.
+type Attempt struct {
+	Number          int               `json:"number"`
+	At              time.Time         `json:"at"`
+	DurationMS      float64           `json:"duration_ms"`
+	Status          int               `json:"status,omitempty"`
+	Error           string            `json:"error,omitempty"`
+	ErrorClass      string            `json:"error_class,omitempty"`
+	RequestHeaders  map[string]string `json:"request_headers"`
+	ResponseHeaders map[string]string `json:"response_headers"`
+	ResponseBody    string            `json:"response_body"`
+	TraceID         string            `json:"trace_id"`
+	NextAttemptAt   time.Time         `json:"next_attempt_at,omitzero"`
+}
+
+// Activity is one line of the activity log.
+type Activity struct {
+	ID string `json:"id"`
+	StreamedActivity
+}
+
+// StreamedActivity is what the stream sends for a new line of the activity log.
+type StreamedActivity struct {
+	At      time.Time `json:"at"`
+	What    string    `json:"what"`
+	Who     string    `json:"who"`
+	Webhook string    `json:"webhook,omitempty"`
+	Detail  string    `json:"detail,omitempty"`
+}
+
+// StreamedAccepted is what the stream sends for an accepted event.
+type StreamedAccepted struct {
+	At         time.Time `json:"at"`
+	EventID    string    `json:"event_id"`
+	Type       string    `json:"type"`
+	FeedbackID string    `json:"feedback_id"`
+	ProjectID  string    `json:"project_id,omitempty"`
+	Deliveries int       `json:"deliveries"`
+}
+
+// StreamedAttempt is what the stream sends for an attempt that ended.
+type StreamedAttempt struct {
+	At            time.Time `json:"at"` // when it ended
+	DeliveryID    string    `json:"delivery_id"`
+	EventID       string    `json:"event_id"`
+	Type          string    `json:"type"`
+	FeedbackID    string    `json:"feedback_id"`
+	ProjectID     string    `json:"project_id,omitempty"`
+	Webhook       string    `json:"webhook"`
+	State         string    `json:"state"` // of the delivery, now
+	Number        int       `json:"number"`
+	DurationMS    float64   `json:"duration_ms"`
+	Status        int       `json:"status,omitempty"`
+	Error         string    `json:"error,omitempty"`
+	ErrorClass    string    `json:"error_class,omitempty"`
+	NextAttemptAt time.Time `json:"next_attempt_at,omitzero"`
+}
+
+// StreamedState is what the stream sends when the state of a webhook changes.
+type StreamedState struct {
+	At      time.Time `json:"at"`
+	Webhook string    `json:"webhook"`
+	From    string    `json:"from"`
+	To      string    `json:"to"`
+	Reason  string    `json:"reason,omitempty"`
+}
+
+// StreamedLost is what the stream sends if it has a gap. A client that shows lists
+// reads them again.
+type StreamedLost struct {
+	Count int    `json:"count,omitempty"` // how many events were lost; absent if unknown
+	Since string `json:"since,omitempty"` // the id after which the gap begins, if the client sent it
+}
