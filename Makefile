@@ -95,7 +95,7 @@ unit: $(GOTESTSUM) node ## Unit, conformance and lifecycle tests, with -race and
 # Under -race, in make unit, a few short lives; here, four times as fast, many long ones.
 simulation: $(GOTESTSUM) ## Weeks of the relay's life on fake time, by seed, without -race
 	@mkdir -p $(OUT)
-	@$(GOTESTSUM) --format pkgname-and-test-fails --jsonfile $(OUT)/simulation.json -- -count=1 -timeout 10m ./relay/simulation
+	@$(GOTESTSUM) --format pkgname-and-test-fails --jsonfile $(OUT)/simulation.json -- -count=1 -timeout 10m ./relay/simulation -seeds 50 -week
 
 soak: ## Rounds of simulation, stress, faults and fuzz for DURATION (10m), until one fails
 	@end=$$(( SECONDS + $$(echo $(DURATION) | sed -E 's/([0-9]+)h/\1*3600+/; s/([0-9]+)m/\1*60+/; s/([0-9]+)s?$$/\1+/; s/$$/0/') )); \
@@ -105,7 +105,7 @@ soak: ## Rounds of simulation, stress, faults and fuzz for DURATION (10m), until
 	done
 
 soak-simulation:
-	@go test ./relay/simulation -run TestSimulation -count=1 -timeout 10m -for 60s
+	@go test ./relay/simulation -count=1 -timeout 20m -week -for 60s
 
 soak-hanging:
 	@RELAY_HANGING=10000 go test ./relay -run TestThousandHangingReceiversDelayNobody -count=1 -timeout 5m

@@ -9,7 +9,7 @@ import (
 
 var (
 	seedFlag  = flag.Uint64("seed", 0, "run this one seed")
-	seedsFlag = flag.Int("seeds", 0, "run that many seeds, from 1 on")
+	seedsFlag = flag.Uint64("seeds", 10, "run that many seeds, from 1 on")
 	forFlag   = flag.Duration("for", 0, "run seeds that were never run before, for that long")
 )
 
@@ -21,19 +21,18 @@ func steps() int {
 	return 1500
 }
 
-// TestSimulation lives through seeds.
+// TestSimulation lives through seeds: ten in a plain run of the tests, more in make
+// simulation, and ever new ones in make soak.
 func TestSimulation(t *testing.T) {
 	t.Parallel()
-	first, last := uint64(1), uint64(100)
+	first, last := uint64(1), *seedsFlag
 	switch {
 	case *forFlag > 0:
 		first, last = uint64(time.Now().UnixMilli()), 1<<63
 	case *seedFlag > 0:
 		first, last = *seedFlag, *seedFlag
-	case *seedsFlag > 0:
-		last = uint64(*seedsFlag)
 	case underRace:
-		last = 4
+		last = min(last, 4)
 	}
 	start := time.Now()
 	for seed := first; seed <= last; seed++ {

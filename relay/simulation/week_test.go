@@ -23,6 +23,7 @@ import (
 )
 
 var (
+	weekFlag = flag.Bool("week", false, "run TestWeek, which takes half a minute of processor time")
 	daysFlag = flag.Float64("week-days", 1.5, "how many days of events TestWeek has; at least 1.5")
 	rateFlag = flag.Float64("week-rate", 0.02, "events per second in TestWeek")
 )
@@ -111,8 +112,8 @@ func (c *toll) missing() (never, twice int) {
 // more than those. -week-rate 50 is the whole outage, in an hour and a half, and
 // -week-days 7 the whole week.
 func TestWeek(t *testing.T) {
-	if underRace && *rateFlag < 1 {
-		return // the life of a week is many times that of TestSimulation, which runs here too
+	if !*weekFlag {
+		return // make simulation gives -week
 	}
 	synctest.Test(t, week) // beside no other test: it measures the heap, which all share
 }
@@ -126,7 +127,7 @@ func week(t *testing.T) {
 		receivers[host+".example:80"] = &toll{answers: answers, accepted: accepted, attempts: make([]uint8, total)}
 	}
 	away := receivers["away.example:80"]
-	q, err := badgerqueue.Open(context.Background(), badgerqueue.Options{Path: t.TempDir(), Retention: time.Hour})
+	q, err := badgerqueue.Open(context.Background(), badgerqueue.Options{Path: memoryFolder(t), Retention: time.Hour})
 	if err != nil {
 		t.Fatal(err)
 	}
