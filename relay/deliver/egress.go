@@ -13,10 +13,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
-	"unicode"
 
 	"code.dny.dev/ssrf"
-	"golang.org/x/net/idna"
 )
 
 // errEgress marks an address that the guard refuses.
@@ -232,41 +230,6 @@ func (e *egress) target(u *url.URL) error {
 		port = map[string]uint64{"http": 80, "https": 443}[u.Scheme]
 	}
 	return e.judge(netip.AddrPortFrom(addr, uint16(port)))
-}
-
-// asciiHost is a URL's host in ASCII, as it is looked up and goes out (UTS 46), or
-// why it is none. It refuses hosts that some programs read as another address than
-// others do: 2130706433, 0x7f.1, 0177.0.0.1 and 127.1 are 127.0.0.1 to many, and
-// ①②⑦.0.0.1 becomes it on the way. No host name ends with a label that is a number
-// (RFC 1123 §2.1; WHATWG URL, "ends in a number").
-func asciiHost(u *url.URL) (string, error) {
-	host, ascii := u.Hostname(), u.Hostname()
-	if _, err := netip.ParseAddr(host); err == nil {
-		return strings.TrimSuffix(u.Host, ":"), nil
-	}
-	for i := range len(host) {
-		if host[i] <= unicode.MaxASCII {
-			continue
-		}
-		var err error
-		if ascii, err = idna.Lookup.ToASCII(host); err != nil { // Guard: hosts are judged as they go out.
-			return "", fmt.Errorf("%q is no host name: %w", host, err)
-		}
-		break
-	}
-	name := strings.TrimSuffix(ascii, ".")
-	last := strings.ToLower(name[strings.LastIndexByte(name, '.')+1:])
-	number := strings.Trim(last, "0123456789") == ""
-	if hex, ok := strings.CutPrefix(last, "0x"); ok {
-		number = strings.Trim(hex, "0123456789abcdef") == ""
-	}
-	if number { // Guard: hosts that are read in several ways are refused.
-		return "", fmt.Errorf("%q is an address in a spelling that is read in several ways; write four decimal numbers, such as 192.0.2.1", host)
-	}
-	if port := u.Port(); port != "" {
-		return ascii + ":" + port, nil // an empty port is none
-	}
-	return ascii, nil
 }
 
 func networkOf(a netip.Addr) string {

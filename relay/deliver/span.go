@@ -43,9 +43,9 @@ const hexDigits = "0123456789abcdef"
 func (s *sending) traced(r *http.Request) (*http.Response, error) {
 	_, span := s.tracer.Start(r.Context(), http.MethodPost, s.target.spanOptions...)
 	s.span, s.learnt = span, make([]attribute.KeyValue, 0, 8)
-	follow := &httptrace.ClientTrace{GotConn: s.gotConn, TLSHandshakeStart: func() { s.securing = true }}
+	s.trace = httptrace.ClientTrace{GotConn: s.gotConn, TLSHandshakeStart: func() { s.securing = true }}
 	if span.IsRecording() {
-		s.follow(follow, span)
+		s.follow(span)
 		if s.sent > 0 {
 			s.learnt = append(s.learnt, semconv.HTTPRequestResendCount(s.sent))
 		}
@@ -54,7 +54,7 @@ func (s *sending) traced(r *http.Request) (*http.Response, error) {
 	sc := span.SpanContext()
 	var room [55]byte
 	s.propagate(string(appendTraceparent(room[:0], sc.TraceID(), sc.SpanID(), byte(sc.TraceFlags()))), sc.TraceState().String())
-	response, err := s.roundTrip(r, follow)
+	response, err := s.roundTrip(r)
 	if err != nil {
 		s.endRequest(classify(causeOf(r.Context(), err)))
 		return nil, err
@@ -133,7 +133,8 @@ func happened(span trace.Span, name string, err error) {
 
 // follow notes a request's way in its span. A dial that lost to a faster one may
 // end after the span: the span drops what is said then.
-func (s *sending) follow(t *httptrace.ClientTrace, span trace.Span) {
+func (s *sending) follow(span trace.Span) {
+	t := &s.trace
 	t.DNSStart = func(httptrace.DNSStartInfo) { span.AddEvent("dns start") }
 	t.DNSDone = func(i httptrace.DNSDoneInfo) { happened(span, "dns done", i.Err) }
 	t.ConnectStart = func(_, address string) {

@@ -447,7 +447,7 @@ func TestServerThatIsSlowToAcceptGetsOneMail(t *testing.T) {
 	t.Parallel()
 	m := serve(t)
 	config := m.config()
-	config.Timeout = 5 * time.Second
+	config.Timeout = 2 * time.Second
 	m.onData = func() error {
 		<-time.After(config.Timeout + 500*time.Millisecond)
 		return nil

@@ -1,0 +1,172 @@
+package deliver
+
+import (
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/userhero/relay/queue"
+)
+
+// isOwnHeader reports whether a canonical name is one that the relay sends itself, or
+// that would break a request.
+func isOwnHeader(canonical string) bool {
+	return slices.Contains(ownHeaders, canonical) || strings.HasPrefix(canonical, "X-Userhero-")
+}
+
+var ownHeaders = []string{
+	"Content-Type", "Content-Length", "Transfer-Encoding", "Connection", "Host", "Te", "Trailer", "Upgrade", "Expect",
+	"User-Agent", "Accept-Encoding", "Traceparent", "Tracestate", "Webhook-Id", "Webhook-Timestamp", "Webhook-Signature",
+	"Idempotency-Key", "X-Idempotency-Key", // net/http replays requests that carry one
+}
+
+// The fields whose values each attempt has of its own.
+const (
+	ownEvent = iota
+	ownDelivery
+	ownAttempt
+	ownID
+	ownTimestamp
+	ownStandard
+	ownSignature
+	ownTraceparent
+	ownFields
+)
+
+// ownNames are spelled as they are documented, and go out so.
+var ownNames = [ownFields]string{
+	ownEvent:       "X-UserHero-Event",
+	ownDelivery:    "X-UserHero-Delivery",
+	ownAttempt:     "X-UserHero-Attempt",
+	ownID:          "webhook-id",
+	ownTimestamp:   "webhook-timestamp",
+	ownStandard:    "webhook-signature",
+	ownSignature:   "X-UserHero-Signature",
+	ownTraceparent: headerTraceparent,
+}
+
+// template is the header of a webhook's requests, by name: attempts fill in the
+// values of their own fields.
+type template struct {
+	fields     []queue.Header
+	own        [ownFields]int // where an attempt's own are
+	configured []bool         // of each field: it was configured, and may be a secret
+}
+
+func newTemplate(w Config) (t template) {
+	type field struct {
+		queue.Header
+		own        int // -1: the same for every attempt
+		configured bool
+	}
+	fields := []field{
+		{Header: queue.Header{Name: "Content-Type", Value: "application/json"}, own: -1},
+		{Header: queue.Header{Name: "User-Agent", Value: w.UserAgent}, own: -1},
+	}
+	accept := queue.Header{Name: "Accept", Value: "*/*"} // some firewalls answer 403 to requests without one
+	for name, values := range w.Header {
+		if strings.EqualFold(name, accept.Name) {
+			accept.Name = ""
+		}
+		for _, v := range values {
+			fields = append(fields, field{Header: queue.Header{Name: name, Value: v}, own: -1, configured: true})
+		}
+	}
+	if accept.Name != "" {
+		fields = append(fields, field{Header: accept, own: -1})
+	}
+	for own, name := range ownNames {
+		if w.Secret != "" || own != ownStandard && own != ownSignature {
+			fields = append(fields, field{Header: queue.Header{Name: name}, own: own})
+		}
+	}
+	slices.SortStableFunc(fields, func(a, b field) int { return strings.Compare(a.Name, b.Name) })
+	for i, f := range fields {
+		t.fields, t.configured = append(t.fields, f.Header), append(t.configured, f.configured)
+		if f.own >= 0 {
+			t.own[f.own] = i
+		}
+	}
+	return t
+}
+
+// fill returns the header of one request.
+func (t *Receiver) fill(m Message, present bool, a *queue.Attempt) []queue.Header {
+	fields := make([]queue.Header, len(t.template.fields), len(t.template.fields)+2)
+	copy(fields, t.template.fields)
+	own := &t.template.own
+	var text strings.Builder // of all values: they are kept and let go together
+	text.Grow(192)
+	var room [128]byte
+	set := func(i int, value []byte) {
+		begin := text.Len()
+		text.Write(value)
+		fields[own[i]].Value = text.String()[begin:]
+	}
+	fields[own[ownEvent]].Value = m.Type
+	fields[own[ownDelivery]].Value = m.ID
+	fields[own[ownID]].Value = m.ID
+	timestamp := m.Started.Unix()
+	set(ownAttempt, strconv.AppendInt(room[:0], int64(m.Number), 10))
+	set(ownTimestamp, strconv.AppendInt(room[:0], timestamp, 10))
+	if t.secret != nil {
+		plain, standard := t.secret, t.secret.AppendStandard(room[:0], m.ID, timestamp, m.Body)
+		if t.Rotating(m.Started) {
+			standard = t.previous.AppendStandard(append(standard, ' '), m.ID, timestamp, m.Body)
+			if !present {
+				plain = t.previous
+			}
+		}
+		set(ownStandard, standard)
+		set(ownSignature, plain.AppendPlain(room[:0], m.Body))
+	}
+	set(ownTraceparent, appendTraceparent(room[:0], a.TraceID, a.SpanID, a.TraceFlags))
+	if m.Test {
+		fields = append(fields, queue.Header{Name: "X-UserHero-Test", Value: "true"})
+	}
+	if m.Tracer == nil && m.Trace.State != "" {
+		fields = append(fields, queue.Header{Name: headerTracestate, Value: m.Trace.State})
+	}
+	return fields
+}
+
+// propagate has the request carry the context of its span.
+func (s *sending) propagate(traceparent, tracestate string) {
+	s.fields[s.target.template.own[ownTraceparent]].Value = traceparent
+	if last := len(s.fields) - 1; s.fields[last].Name == headerTracestate {
+		s.fields = s.fields[:last] // of the request before
+	}
+	if tracestate != "" {
+		s.fields = append(s.fields, queue.Header{Name: headerTracestate, Value: tracestate})
+	}
+}
+
+// header is the fields as net/http has them, with the names spelled as they are.
+func (s *sending) header() http.Header {
+	h := make(http.Header, len(s.fields))
+	values := make([]string, len(s.fields))
+	for i, f := range s.fields {
+		values[i] = f.Value
+		if before := h[f.Name]; before != nil {
+			h[f.Name] = append(before, f.Value)
+		} else {
+			h[f.Name] = values[i : i+1 : i+1]
+		}
+	}
+	return h
+}
+
+// RedactedValue stands for the value of a configured header in the attempt log.
+const RedactedValue = "[redacted]"
+
+// logged is the header of the last request as the attempt log keeps it. Nothing is
+// sent after it.
+func (s *sending) logged() []queue.Header {
+	for i, configured := range s.target.template.configured {
+		if configured {
+			s.fields[i].Value = RedactedValue // Guard: values of configured headers are not kept.
+		}
+	}
+	return s.fields
+}
