@@ -13,30 +13,28 @@ import (
 	"github.com/oschwald/maxminddb-golang/v2"
 )
 
-// geoipCheck is how often a lookup looks whether the file has changed.
+// geoipCheck is how often a lookup checks whether the file has changed.
 const geoipCheck = time.Minute
 
-// geoips are the databases in use, by file: a reload shares the one that is
-// there.
+// geoips are the databases in use, by file. A reload shares them.
 var geoips = caddy.NewUsagePool()
 
 // geoip looks up the country of an address in a MaxMind database, such as
 // GeoLite2-Country.mmdb.
 //
-// The file is read into memory, not mapped: requests may outlive the
-// configuration that opened the database, and programs that update the file may
-// write over it. The garbage collector frees a database that is not used any more.
+// The file is read into memory, not mapped: requests may outlive the configuration that
+// opened the database, and programs that update the file may overwrite it. The garbage
+// collector frees a database that is no longer used.
 type geoip struct {
 	file string
 	db   atomic.Pointer[maxminddb.Reader]
 
-	checked atomic.Int64 // when the file was looked at last, nanoseconds since 1970
+	checked atomic.Int64 // when the file was checked last, in nanoseconds since 1970
 	mu      sync.Mutex   // guards read
-	read    os.FileInfo  // of the file that db holds
+	read    os.FileInfo  // of the file when db was read
 }
 
-// openGeoIP returns the database of a file, or nil where no file is named. The
-// caller closes it.
+// openGeoIP returns the database in a file, or nil if file is empty. The caller closes it.
 func openGeoIP(file string) (*geoip, error) {
 	if file == "" {
 		return nil, nil
@@ -53,8 +51,7 @@ func openGeoIP(file string) (*geoip, error) {
 	return g, nil
 }
 
-// refresh reads the file if it is another one than the last time. If it cannot,
-// the database stays as it was.
+// refresh reads the file if it has changed. If that fails, the old database stays in use.
 func (g *geoip) refresh() error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -79,8 +76,8 @@ func (g *geoip) refresh() error {
 	return nil
 }
 
-// refreshAtTimes refreshes once in geoipCheck.
-func (g *geoip) refreshAtTimes(log *slog.Logger) {
+// refreshIfDue refreshes once in geoipCheck.
+func (g *geoip) refreshIfDue(log *slog.Logger) {
 	last, now := g.checked.Load(), time.Now().UnixNano()
 	if now-last < int64(geoipCheck) || !g.checked.CompareAndSwap(last, now) {
 		return
@@ -92,7 +89,7 @@ func (g *geoip) refreshAtTimes(log *slog.Logger) {
 
 // countryOf returns the country of an address; empty if it is unknown.
 func (g *geoip) countryOf(addr netip.Addr, log *slog.Logger) string {
-	g.refreshAtTimes(log)
+	g.refreshIfDue(log)
 	var code string
 	if err := g.db.Load().Lookup(addr).DecodePath(&code, "country", "iso_code"); err != nil {
 		return ""
@@ -100,7 +97,7 @@ func (g *geoip) countryOf(addr netip.Addr, log *slog.Logger) string {
 	return code
 }
 
-// close gives the database back. Requests may use it until they end.
+// close gives the database back. Requests in flight may still use it.
 func (g *geoip) close() error {
 	if g == nil {
 		return nil

@@ -14,45 +14,45 @@ import (
 
 func init() { caddy.RegisterModule(Handler{}) }
 
-// Handler takes in feedback: POST creates it, PATCH and PUT on …/{id} change
-// it. The answer 202 says that the event and its deliveries are on disk.
-// Problems are answered in the format of RFC 9457.
+// Handler takes feedback in: POST creates it, PATCH and PUT on …/{id} change it. The
+// answer 202 says that the event and its deliveries are on disk. Refusals are in the
+// format of RFC 9457.
 type Handler struct {
-	// The project whose feedback is taken, read and changed here: the projectId of
-	// submissions that have none; those that name another are refused. It may hold
-	// placeholders of the request, such as `{http.request.host.labels.2}`; a request
-	// for which one is empty is refused. Default: submissions name their own.
+	// The project whose feedback this handler creates, reads and changes. It is the
+	// projectId of submissions that have none, and submissions that name another are
+	// refused. It may hold placeholders of the request, such as
+	// `{http.request.host.labels.2}`: a request for which one is empty is refused.
+	// Default: submissions name their own project.
 	Project string `json:"project,omitempty"`
 
-	// The widgetId of submissions that have none. It may hold placeholders as
-	// project may.
+	// The widgetId of submissions that have none. It may hold the same placeholders as
+	// project.
 	Widget string `json:"widget,omitempty"`
 
 	// The origins whose pages may submit and read the answer, such as
-	// `https://app.example.com`, or `*` for all. Default: only pages of the site
-	// itself. Browsers enforce this for their pages, and forms and beacons need
-	// no permission: it keeps nobody from submitting.
+	// `https://app.example.com`, or `*` for all. Default: only pages of the site itself.
+	// Only browsers enforce this, and not for forms and beacons: it does not protect
+	// against unwanted submissions.
 	AllowOrigins []string `json:"allow_origins,omitempty"`
 
 	// The largest body in bytes, at most 1 MiB; above it the answer is 413.
 	// Default: 64 KiB.
 	MaxBody int64 `json:"max_body,omitempty"`
 
-	// Let the next handler answer. Its 2xx makes the event, and is released
-	// once the event is on disk; it is also what allows an update. Whatever
-	// is no feedback passes untouched.
+	// Let the next handler answer. Its 2xx makes the event, and reaches the client when
+	// the event is on disk. The next handler also decides who may update. Requests that
+	// are not feedback pass unchanged.
 	Passthrough bool `json:"passthrough,omitempty"`
 
-	// The request header field that holds the visitor's country as two
-	// letters, such as `CF-IPCountry`, for submissions without
-	// context.country. Set it only where a proxy in front sets the field.
+	// The request header field that holds the visitor's country as two letters, such as
+	// `CF-IPCountry`, for submissions without context.country. Set this only if a proxy
+	// before Caddy sets the field.
 	CountryHeader string `json:"country_header,omitempty"`
 
-	// The bearer token that allows PATCH and PUT. Write it as a placeholder,
-	// such as `{env.UPDATE_TOKEN}`. If project holds a placeholder of the request,
-	// so must the token, or one project's token would change feedback of all.
-	// Default: only users whom Caddy has authenticated may update. Not asked for
-	// with passthrough, where the next handler decides.
+	// The bearer token that allows PATCH and PUT. Write it as a placeholder, such as
+	// `{env.UPDATE_TOKEN}`. If project holds a placeholder of the request, the token must
+	// hold one too, or one project's token could change the feedback of all. Default: only
+	// users whom Caddy has authenticated may update. Not used with passthrough.
 	UpdateAuth string `json:"update_auth,omitempty"`
 
 	// A MaxMind database, such as GeoLite2-Country.mmdb. It gives the visitor's
@@ -60,17 +60,17 @@ type Handler struct {
 	// It is read into memory, and again within a minute after the file has changed.
 	GeoIP string `json:"geoip,omitempty"`
 
-	// How much one client address may submit; beyond it the answer is 429.
-	// Default: no limit.
+	// How much one client address may submit. Above it the answer is 429. Default: no
+	// limit.
 	RateLimit *Limit `json:"rate_limit,omitempty"`
 
 	// How much may be submitted for one project.
 	ProjectRateLimit *Limit `json:"project_rate_limit,omitempty"`
 
-	// A member that people do not see and robots fill in. A submission in which it
-	// is not empty is answered as if it were taken, and makes no event: it is kept
-	// for 24 hours, the last 1,000 of them, and shown in the console. Take a name
-	// that browsers do not fill in, such as `hp_topic`, not `website` or `phone`.
+	// A member that people do not see and robots fill in. A submission in which it is not
+	// empty gets the usual answer, and makes no event. The last 1,000 of these are kept for
+	// 24 hours and shown in the console. Choose a name that browsers do not fill in, such
+	// as `hp_topic`, not `website` or `phone`.
 	Honeypot string `json:"honeypot,omitempty"`
 
 	app     *App
@@ -89,8 +89,8 @@ func (Handler) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-// Provision finds the app, made with its defaults where the configuration has
-// none.
+// Provision finds the app. If the configuration has none, Caddy makes one with its
+// defaults.
 func (h *Handler) Provision(ctx caddy.Context) error {
 	app, err := ctx.App("userhero")
 	if err != nil {
@@ -109,7 +109,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	return h.provisionIntake()
 }
 
-// provisionIntake makes the handler that answers.
+// provisionIntake makes the intake's handler.
 func (h *Handler) provisionIntake() error {
 	c := intake.Config{
 		Relay:         h.app,
@@ -168,7 +168,7 @@ func (h *Handler) provisionSettings() (err error) {
 	return nil
 }
 
-// Cleanup gives back what Provision opened.
+// Cleanup gives the GeoIP database back.
 func (h *Handler) Cleanup() error { return h.geo.close() }
 
 // ServeHTTP answers the request, or lets the next handler answer.
@@ -181,8 +181,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	return nil
 }
 
-// clientAddr is the client's address as Caddy sees it behind trusted proxies; zero
-// if it is none.
+// clientAddr returns the address of the client, as Caddy finds it behind trusted proxies. It
+// is zero if that is no address.
 func clientAddr(r *http.Request) netip.Addr {
 	ip, _ := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
 	addr, err := netip.ParseAddr(ip)

@@ -16,7 +16,7 @@ type Limit struct {
 	Burst int `json:"burst,omitempty"`
 }
 
-// resolve reads the limit. Of nil it is nil: no limit.
+// resolve returns the limit, or nil for no limit.
 func (l *Limit) resolve() (*intake.Limit, error) {
 	if l == nil {
 		return nil, nil

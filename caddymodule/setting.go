@@ -11,16 +11,15 @@ import (
 	"github.com/userhero/relay/caddymodule/secret"
 )
 
-// setting is an option that may hold placeholders. One whose placeholders are all
-// known when the configuration is loaded has its value then; any other gets it
-// from each request.
+// setting is an option that may hold placeholders. If all of them are known when the
+// configuration is loaded, it has its value from then on. Otherwise it has a value for each
+// request.
 type setting struct {
 	text       string
 	perRequest bool
 }
 
-// newSetting reads an option. It is an error if a placeholder that is known now
-// has no value.
+// newSetting reads an option. It is an error if a placeholder that is known now is empty.
 func newSetting(text string) (setting, error) {
 	repl := caddy.NewReplacer()
 	perRequest := false
@@ -43,7 +42,7 @@ func newSetting(text string) (setting, error) {
 	return setting{text: value}, err
 }
 
-// of returns the value for a request: an error if a placeholder has none.
+// of returns the value for a request. It is an error if a placeholder has none.
 func (s setting) of(r *http.Request) (string, error) {
 	if !s.perRequest {
 		return s.text, nil
