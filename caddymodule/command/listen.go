@@ -20,7 +20,7 @@ import (
 	"github.com/userhero/relay/caddymodule/version"
 	"github.com/userhero/relay/console/api"
 	"github.com/userhero/relay/event"
-	"github.com/userhero/relay/relay"
+	"github.com/userhero/relay/relay/deliver"
 )
 
 func listenCommand() *cobra.Command {
@@ -330,7 +330,7 @@ func forwardedHeader(e api.Event, d api.Delivery) http.Header {
 			continue
 		}
 		for name, value := range full.Attempts[len(full.Attempts)-1].RequestHeaders {
-			if value != relay.RedactedValue {
+			if value != deliver.RedactedValue {
 				h.Set(name, value)
 			}
 		}
