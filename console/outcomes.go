@@ -3,6 +3,7 @@ package console
 import (
 	"context"
 	"crypto/rand"
+	"fmt"
 	"maps"
 	"slices"
 	"sync"
@@ -36,6 +37,16 @@ type outcome struct {
 	// *settingsForm, *signature.Verdict or *event.Problem.
 	Of any
 }
+
+// flash is one line about what was just done.
+type flash struct {
+	Kind string // good or bad
+	Text string
+}
+
+func good(format string, args ...any) *flash { return &flash{"good", fmt.Sprintf(format, args...)} }
+
+func bad(format string, args ...any) *flash { return &flash{"bad", fmt.Sprintf(format, args...)} }
 
 // kept is an outcome with who may see it.
 type kept struct {

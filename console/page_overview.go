@@ -135,12 +135,3 @@ func tiles(day relay.Day, stats queue.Stats) []tile {
 		first, disk,
 	}
 }
-
-// submitLine is a command that makes an event, to this site.
-func submitLine(r *http.Request) string {
-	scheme := "http"
-	if r.TLS != nil {
-		scheme = "https"
-	}
-	return fmt.Sprintf("curl %s://%s/feedback \\\n  -H 'Content-Type: application/json' \\\n  -d '{\"message\":\"Hello from curl\",\"rating\":5}'", scheme, r.Host)
-}

@@ -14,10 +14,6 @@ import (
 // sentence is made of the state that the action left, so that none is said of a
 // state that is not there. TestSentencesAreTrue has a row for each.
 
-func good(format string, args ...any) *flash { return &flash{"good", fmt.Sprintf(format, args...)} }
-
-func bad(format string, args ...any) *flash { return &flash{"bad", fmt.Sprintf(format, args...)} }
-
 // saidAdded is said of a webhook that was added.
 func saidAdded(w relay.WebhookStatus) *flash {
 	return good("Webhook %s added. New events that match its settings are sent to it.", w.Name)

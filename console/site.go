@@ -8,11 +8,13 @@
 package console
 
 import (
+	"log/slog"
 	"net/http"
 	"slices"
 	"strings"
 
 	"github.com/userhero/relay/console/api"
+	"github.com/userhero/relay/event"
 )
 
 // New returns the console: its pages, and below /api/ the API they are made
@@ -23,6 +25,52 @@ func New(o api.Options) http.Handler {
 	mux.Handle("/api/", http.StripPrefix("/api", api.New(o)))
 	mux.Handle("/", newPages(o))
 	return mux
+}
+
+// newPages returns the pages. The paths are those of areas.
+func newPages(o api.Options) http.Handler {
+	p := pages{o.Relay, o.Relay.Queue(), o.Version, o.Logger, new(outcomes)}
+	if p.log == nil {
+		p.log = slog.New(slog.DiscardHandler)
+	}
+	mux := http.NewServeMux()
+	for _, route := range []struct {
+		pattern string
+		do      func(*http.Request) (any, error)
+	}{
+		{"GET /{$}", p.overview},
+		{"GET /webhooks", p.listWebhooks},
+		{"GET /webhooks/{name}", p.showWebhook},
+		{"GET /webhooks/{name}/delete", p.askDelete},
+		{"GET /webhooks/{name}/recover", p.askRecover},
+		{"POST /webhooks/{name}/delete", p.deleteWebhook},
+		{"POST /webhooks/{name}/recover", p.recoverWebhook},
+		{"POST /webhooks/{name}/pause", p.pauseWebhook},
+		{"POST /webhooks/{name}/enable", p.enableWebhook},
+		{"POST /webhooks/{name}/test", p.testWebhook},
+		{"POST /webhooks/{name}/rotate", p.rotateSecret},
+		{"POST /webhooks/{name}/settings", p.changeWebhook},
+		{"GET /add", p.add},
+		{"POST /add", p.addStep},
+		{"GET /events", p.listEvents},
+		{"GET /events/caught", p.listCaught},
+		{"GET /events/{id}", p.showEvent},
+		{"POST /events/{id}/check", p.checkSignature},
+		{"POST /deliveries/{id}/redeliver", p.redeliver},
+		{"GET /activity", p.listActivity},
+	} {
+		mux.Handle(route.pattern, p.answer(route.do))
+	}
+	mux.Handle("GET /assets/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { ServeAsset(w, r, r.URL.Path) }))
+	mux.Handle("/", p.answer(func(*http.Request) (any, error) {
+		return nil, event.NewProblem(http.StatusNotFound, "There is no page at this address.")
+	}))
+	// A page of another origin must not act in the name of who is logged in here.
+	protection := http.NewCrossOriginProtection()
+	protection.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		p.fail(w, r, event.NewProblem(http.StatusForbidden, "A page of another origin sent this. Do it here."))
+	}))
+	return protection.Handler(mux)
 }
 
 // areas are the first segments of the console's paths.

@@ -57,14 +57,7 @@ func rung(d time.Duration) string {
 	if days := d / (24 * time.Hour); d%(24*time.Hour) == 0 && days > 1 {
 		return fmt.Sprintf("%dd", days)
 	}
-	s := d.String()
-	if strings.HasSuffix(s, "m0s") {
-		s = strings.TrimSuffix(s, "0s")
-	}
-	if strings.HasSuffix(s, "h0m") {
-		s = strings.TrimSuffix(s, "0m")
-	}
-	return s
+	return api.FormatDuration(d)
 }
 
 // size is a number of bytes as people read it.

@@ -3,9 +3,11 @@ package console
 import (
 	"bytes"
 	"cmp"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"strings"
 
 	"github.com/userhero/relay/console/api"
@@ -43,12 +45,6 @@ type screen struct {
 	Page    any
 }
 
-// flash is one line about what was just done.
-type flash struct {
-	Kind string // good or bad
-	Text string
-}
-
 // shown is an answer of a page: a template with what it shows.
 type shown struct {
 	name   string // of the template
@@ -59,52 +55,6 @@ type shown struct {
 // seeOther sends the browser to another page, relative to the console's root,
 // so that a reload repeats nothing.
 type seeOther string
-
-// newPages returns the pages. The paths are those of areas.
-func newPages(o api.Options) http.Handler {
-	p := pages{o.Relay, o.Relay.Queue(), o.Version, o.Logger, new(outcomes)}
-	if p.log == nil {
-		p.log = slog.New(slog.DiscardHandler)
-	}
-	mux := http.NewServeMux()
-	for _, route := range []struct {
-		pattern string
-		do      func(*http.Request) (any, error)
-	}{
-		{"GET /{$}", p.overview},
-		{"GET /webhooks", p.listWebhooks},
-		{"GET /webhooks/{name}", p.showWebhook},
-		{"GET /webhooks/{name}/delete", p.askDelete},
-		{"GET /webhooks/{name}/recover", p.askRecover},
-		{"POST /webhooks/{name}/delete", p.deleteWebhook},
-		{"POST /webhooks/{name}/recover", p.recoverWebhook},
-		{"POST /webhooks/{name}/pause", p.pauseWebhook},
-		{"POST /webhooks/{name}/enable", p.enableWebhook},
-		{"POST /webhooks/{name}/test", p.testWebhook},
-		{"POST /webhooks/{name}/rotate", p.rotateSecret},
-		{"POST /webhooks/{name}/settings", p.changeWebhook},
-		{"GET /add", p.add},
-		{"POST /add", p.addStep},
-		{"GET /events", p.listEvents},
-		{"GET /events/caught", p.listCaught},
-		{"GET /events/{id}", p.showEvent},
-		{"POST /events/{id}/check", p.checkSignature},
-		{"POST /deliveries/{id}/redeliver", p.redeliver},
-		{"GET /activity", p.listActivity},
-	} {
-		mux.Handle(route.pattern, p.answer(route.do))
-	}
-	mux.Handle("GET /assets/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { ServeAsset(w, r, r.URL.Path) }))
-	mux.Handle("/", p.answer(func(*http.Request) (any, error) {
-		return nil, event.NewProblem(http.StatusNotFound, "There is no page at this address.")
-	}))
-	// A page of another origin must not act in the name of who is logged in here.
-	protection := http.NewCrossOriginProtection()
-	protection.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		p.fail(w, r, event.NewProblem(http.StatusForbidden, "A page of another origin sent this. Do it here."))
-	}))
-	return protection.Handler(mux)
-}
 
 // done is what a form did, and the page that shows it, relative to the console's
 // root.
@@ -255,4 +205,18 @@ func (p pages) webhookNamed(name string) (relay.WebhookStatus, error) {
 		return w, event.NewProblem(http.StatusNotFound, fmt.Sprintf("There is no webhook named %q. It may have been deleted.", name))
 	}
 	return w, nil
+}
+
+// webhookAt is the address of a webhook's page.
+func webhookAt(name string) string { return "webhooks/" + url.PathEscape(name) }
+
+// said leads to a page that says one thing, once.
+func said(to string, f *flash) done { return done{to, outcome{Flash: f, Once: true}} }
+
+func tooLarge(err error) error {
+	var large *http.MaxBytesError
+	if errors.As(err, &large) {
+		return event.NewProblem(http.StatusRequestEntityTooLarge, fmt.Sprintf("The form has more than %d bytes.", large.Limit))
+	}
+	return event.NewProblem(http.StatusBadRequest, "The form could not be read.")
 }

@@ -1,0 +1,233 @@
+package console
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/userhero/relay/console/api"
+	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/relay"
+	"github.com/userhero/relay/relay/redact"
+)
+
+// back is where the form was: the list, if it says so, or the webhook's page.
+func back(r *http.Request) string {
+	if field(r, "from") == "list" {
+		return "webhooks"
+	}
+	return webhookAt(r.PathValue("name"))
+}
+
+func (p pages) pauseWebhook(r *http.Request) (any, error) {
+	name := r.PathValue("name")
+	if err := p.relay.Disable(r.Context(), name, api.UserOf(r)); err != nil {
+		return nil, err
+	}
+	w, err := p.webhookNamed(name)
+	if err != nil {
+		return nil, err
+	}
+	return said(back(r), saidPaused(w)), nil
+}
+
+func (p pages) enableWebhook(r *http.Request) (any, error) {
+	name := r.PathValue("name")
+	before, err := p.webhookNamed(name)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.relay.Enable(r.Context(), name, api.UserOf(r)); err != nil {
+		return nil, err
+	}
+	w, err := p.webhookNamed(name)
+	if err != nil {
+		return nil, err
+	}
+	return said(back(r), saidResumed(before, w)), nil
+}
+
+// testOutcome is what came of a test send, as a page shows it.
+type testOutcome struct {
+	OK             bool
+	Sentence, Sent string
+	Hint           string
+	exchange
+}
+
+func outcomeOf(result relay.TestResult, target string) *testOutcome {
+	a := result.Attempt
+	return &testOutcome{
+		OK: result.OK, Sentence: saidTested(a, result.OK), Sent: saidSent(a), Hint: hintFor(a.ErrorClass),
+		exchange: exchangeOf(a, target, relay.Sample),
+	}
+}
+
+func (p pages) testWebhook(r *http.Request) (any, error) {
+	name := r.PathValue("name")
+	w, err := p.webhookNamed(name)
+	if err != nil {
+		return nil, err
+	}
+	result, err := p.relay.Test(r.Context(), name)
+	if err != nil {
+		return nil, err
+	}
+	return done{webhookAt(name) + "#outcome", outcome{Of: outcomeOf(result, redact.Marked(w.URL))}}, nil
+}
+
+// secretShown is a secret, this once, and how to verify with it.
+type secretShown struct {
+	Secret   string
+	Title    string
+	Snippets []snippet
+}
+
+func (p pages) rotateSecret(r *http.Request) (any, error) {
+	name, own := r.PathValue("name"), field(r, "secret")
+	overlap, err := relay.ParseDuration(field(r, "overlap"))
+	if err != nil || overlap < 0 {
+		return nil, api.Unprocessable("/overlap", errors.New("is no duration such as 24h"))
+	}
+	before, err := p.webhookNamed(name)
+	if err != nil {
+		return nil, err
+	}
+	secret, err := p.relay.Rotate(r.Context(), name, own, overlap, api.UserOf(r))
+	if err != nil {
+		return nil, err
+	}
+	out := outcome{Flash: saidRotated(before, overlap), Once: true}
+	if own == "" {
+		out.Of = &secretShown{secret, "The new secret, shown this once", snippets()}
+		out.Lost = "The new secret was shown here once and is not kept. If you have not copied it, change the secret again."
+	}
+	return done{webhookAt(name), out}, nil
+}
+
+// spans are how far back a recovery reaches.
+func spans(chosen string) []choice {
+	list := []choice{
+		{Value: "failed", Name: "everything that failed"},
+		{Value: "waiting", Name: "everything that waits for a retry"},
+		{Value: "1h", Name: "failed or missed in the last hour"},
+		{Value: "6h", Name: "failed or missed in the last 6 hours"},
+		{Value: "24h", Name: "failed or missed in the last 24 hours"},
+		{Value: "7d", Name: "failed or missed in the last 7 days"},
+		{Value: "30d", Name: "failed or missed in the last 30 days"},
+	}
+	for i := range list {
+		list[i].Chosen = list[i].Value == chosen
+	}
+	return list
+}
+
+// recoverPage asks before much is sent again.
+type recoverPage struct {
+	Name, Span, Sentence, Then string
+	Count                      int64
+	Spans                      []choice
+}
+
+// recoveryOf reads what is to be sent again.
+func recoveryOf(text string, now time.Time) (relay.Recovery, error) {
+	switch text {
+	case "failed", "":
+		return relay.Recovery{Failed: true}, nil
+	case api.StateWaiting:
+		return relay.Recovery{Waiting: true}, nil
+	}
+	back, err := relay.ParseDuration(text)
+	if err != nil || back <= 0 {
+		return relay.Recovery{}, api.Unprocessable("/span", fmt.Errorf("%q is no duration such as 24h", text))
+	}
+	return relay.Recovery{Failed: true, Missed: true, Since: now.Add(-back)}, nil
+}
+
+func (p pages) askRecover(r *http.Request) (any, error) {
+	name, text := r.PathValue("name"), r.URL.Query().Get("span")
+	what, err := recoveryOf(text, time.Now())
+	if err != nil {
+		return nil, err
+	}
+	w, err := p.webhookNamed(name)
+	if err != nil {
+		return nil, err
+	}
+	what.DryRun = true
+	page := recoverPage{Name: name, Span: text, Spans: spans(text), Then: "They go out gently: one at first, more as the receiver answers."}
+	if w.Parked || w.State == relay.Disabled {
+		page.Then = "They are held until " + name + " has events sent to it again."
+	}
+	if page.Count, err = p.relay.Recover(r.Context(), name, what, api.UserOf(r)); err != nil {
+		return nil, err
+	}
+	page.Sentence = "Nothing would be sent again."
+	if page.Count > 0 {
+		page.Sentence = counted(page.Count, "delivery", "deliveries") + " would be sent again."
+	}
+	return shown{name: "recover.html", screen: screen{Title: "Recover " + name, Area: "webhooks", Page: page}}, nil
+}
+
+func (p pages) recoverWebhook(r *http.Request) (any, error) {
+	name := r.PathValue("name")
+	what, err := recoveryOf(field(r, "span"), time.Now())
+	if err != nil {
+		return nil, err
+	}
+	count, err := p.relay.Recover(r.Context(), name, what, api.UserOf(r))
+	if err != nil {
+		return nil, err
+	}
+	w, err := p.webhookNamed(name)
+	if err != nil {
+		return nil, err
+	}
+	return said(webhookAt(name), saidRecovered(w, count, what)), nil
+}
+
+// deletePage asks before a webhook is deleted.
+type deletePage struct {
+	Name, URL string
+	Waiting   int64
+}
+
+func (p pages) askDelete(r *http.Request) (any, error) {
+	w, err := p.webhookNamed(r.PathValue("name"))
+	if err != nil {
+		return nil, err
+	}
+	return shown{name: "delete.html", screen: screen{Title: "Delete " + w.Name, Area: "webhooks", Page: deletePage{
+		Name: w.Name, URL: redact.Marked(w.URL), Waiting: w.Counts.Pending + w.Counts.Retrying + w.Counts.Held,
+	}}}, nil
+}
+
+func (p pages) deleteWebhook(r *http.Request) (any, error) {
+	name := r.PathValue("name")
+	cancelled, err := p.relay.Delete(r.Context(), name, api.UserOf(r))
+	if err != nil {
+		return nil, err
+	}
+	return said("webhooks", saidDeleted(name, cancelled)), nil
+}
+
+// redeliver sends one delivery again, and comes back to where it was asked for.
+func (p pages) redeliver(r *http.Request) (any, error) {
+	id, err := queue.ParseDeliveryID(r.PathValue("id"))
+	if err != nil {
+		return nil, err
+	}
+	to := "events/" + id.Event.String() + "?delivery=" + id.String()
+	if name := field(r, "webhook"); name != "" {
+		to = webhookAt(name)
+	}
+	err = p.relay.Redeliver(r.Context(), id, api.UserOf(r))
+	switch {
+	case errors.Is(err, queue.ErrConflict):
+		return said(to, saidBusy()), nil
+	case err != nil:
+		return nil, err
+	}
+	return said(to, saidRedelivered(webhookOf(p.webhooksByID(), id.Webhook))), nil
+}

@@ -1,0 +1,142 @@
+package console
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/userhero/relay/console/api"
+	"github.com/userhero/relay/event"
+	"github.com/userhero/relay/relay"
+	"github.com/userhero/relay/relay/redact"
+)
+
+// settings are a webhook's as a form holds them.
+type settings struct {
+	URL, Filter, Retry, Timeout, Concurrency, Rate string
+	Created, Updated, Ordered                      bool
+	Headers                                        string // only what is to be set; those that are set are secrets
+}
+
+func settingsOf(w relay.WebhookStatus) settings {
+	rungs := make([]string, len(w.Retry))
+	for i, d := range w.Retry {
+		rungs[i] = rung(d)
+	}
+	wants := func(t event.Type) bool { return len(w.Events) == 0 || slices.Contains(w.Events, t) }
+	return settings{
+		URL: redact.Marked(w.URL), Filter: w.Filter, Retry: strings.Join(rungs, " "), Timeout: rung(w.Timeout),
+		Concurrency: strconv.Itoa(w.Concurrency), Rate: w.Rate.String(),
+		Created: wants(event.Created), Updated: wants(event.Updated), Ordered: w.Ordered,
+	}
+}
+
+// inputOf reads a form of settings. A field that the form has not is left as
+// it is.
+func inputOf(r *http.Request) (in api.WebhookSettings, err error) {
+	var errs []error
+	given := func(name string) *string {
+		if !r.PostForm.Has(name) {
+			return nil
+		}
+		v := field(r, name)
+		return &v
+	}
+	in.URL, in.Filter, in.Rate = given("url"), given("filter"), given("rate")
+	if retry := given("retry"); retry != nil {
+		rungs := strings.Fields(*retry)
+		in.Retry = &rungs
+	}
+	if timeout := given("timeout"); timeout != nil && *timeout != "" {
+		in.Timeout = timeout
+	}
+	if text := given("concurrency"); text != nil && *text != "" {
+		n, err := strconv.Atoi(*text)
+		if err != nil || n < 1 {
+			errs = append(errs, api.Unprocessable("/concurrency", fmt.Errorf("%q is no number above zero", *text)))
+		}
+		in.Concurrency = &n
+	}
+	if r.PostForm.Has("choices") { // boxes that are not ticked are not sent
+		if in.Events, err = eventsOf(r); err != nil {
+			errs = append(errs, err)
+		}
+		ordered := field(r, "ordered") != ""
+		in.Ordered = &ordered
+	}
+	if text := given("headers"); text != nil && *text != "" {
+		headers := make(map[string]string)
+		for line := range strings.Lines(*text) {
+			name, value, ok := strings.Cut(strings.TrimSpace(line), ":")
+			if !ok {
+				errs = append(errs, api.Unprocessable("/headers", fmt.Errorf("%q is no line such as Authorization: Bearer …", strings.TrimSpace(line))))
+				break
+			}
+			headers[strings.TrimSpace(name)] = strings.TrimSpace(value)
+		}
+		in.Headers = &headers
+	}
+	return in, errors.Join(errs...)
+}
+
+// eventsOf reads which events are ticked: all of them are the default, which
+// takes in types to come.
+func eventsOf(r *http.Request) (*[]event.Type, error) {
+	ticked := []event.Type{}
+	for _, t := range event.Types() {
+		if slices.Contains(r.PostForm["events"], string(t)) {
+			ticked = append(ticked, t)
+		}
+	}
+	switch len(ticked) {
+	case 0:
+		return nil, api.Unprocessable("/events", errors.New("choose at least one; to send nothing, pause the webhook"))
+	case len(event.Types()):
+		ticked = []event.Type{}
+	}
+	return &ticked, nil
+}
+
+// settingsForm is a form of settings that was refused, as it was filled in.
+type settingsForm struct {
+	Settings settings
+	Wrong    wrongFields
+}
+
+func (p pages) changeWebhook(r *http.Request) (any, error) {
+	name := r.PathValue("name")
+	changed := false
+	in, unread := inputOf(r)
+	err := p.relay.Change(r.Context(), name, func(c *relay.WebhookConfig) error {
+		before := *c
+		err := errors.Join(unread, in.Apply(c))
+		changed = !reflect.DeepEqual(before, *c)
+		if err != nil {
+			err = errors.Join(err, c.Validate()) // all that is wrong is said at once
+		}
+		return err
+	}, api.UserOf(r))
+	if wrong := wrongIn(err); wrong != nil {
+		return done{webhookAt(name), outcome{
+			Status: http.StatusUnprocessableEntity, Flash: wrong.flash("Nothing was saved."),
+			Of: &settingsForm{settings{
+				URL: field(r, "url"), Filter: field(r, "filter"), Retry: field(r, "retry"), Timeout: field(r, "timeout"),
+				Concurrency: field(r, "concurrency"), Rate: field(r, "rate"), Headers: field(r, "headers"),
+				Created: slices.Contains(r.PostForm["events"], string(event.Created)),
+				Updated: slices.Contains(r.PostForm["events"], string(event.Updated)), Ordered: field(r, "ordered") != "",
+			}, wrong},
+		}}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	w, err := p.webhookNamed(name)
+	if err != nil {
+		return nil, err
+	}
+	return said(webhookAt(name), saidChanged(w, changed)), nil
+}
