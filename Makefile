@@ -20,7 +20,7 @@ CYCLONEDX := $(BIN)/cyclonedx-gomod@$(CYCLONEDX_VERSION)/cyclonedx-gomod
 COLLECTOR := $(BIN)/collector/collector
 BENCHSTAT := $(BIN)/benchstat@$(BENCHSTAT_VERSION)/benchstat
 OUT       := $(BIN)/results
-NODE_DIRS := e2e/console e2e/express4 e2e/express5 examples/widget
+NODE_DIRS := e2e/console e2e/express4 e2e/express5 examples/database examples/widget
 
 # Where the relay must compile without cgo.
 CROSS := linux/arm64 darwin/arm64 windows/amd64
@@ -220,16 +220,18 @@ soak-disk: programs build
 SOAK_TESTS := TestDamageIsNeverSilent|TestSalvageSaves|TestFailedWrites|TestAcknowledgedEventsSurvive
 
 # Programs that the tests run, and the Debian packages that bring them: gcc for
-# the race detector, curl for the tests of clients, jq for what was skipped, node and python3 for the
-# example receivers, php for the console's snippets, an ext4 file system and
+# the race detector, g++ for SQLite in node, curl for the tests of clients, jq for what was skipped,
+# node, python3, php and ruby for the example receivers, an ext4 file system and
 # strace for the tests of failing disks, openssl for those of receivers, a browser
 # for widget and console, promtool for the alert rules, a container that boots
 # systemd for the service.
 programs:
 	@missing=""; \
-	for p in gcc:gcc,libc6-dev curl:curl jq:jq node:nodejs npm:npm python3:python3 php:php-cli mkfs.ext4:e2fsprogs mount:mount strace:strace openssl:openssl chromium:chromium promtool:prometheus systemd-nspawn:systemd-container; do \
+	for p in gcc:gcc,libc6-dev g++:g++ curl:curl jq:jq node:nodejs npm:npm python3:python3 php:php-cli ruby:ruby puma:puma mkfs.ext4:e2fsprogs mount:mount strace:strace openssl:openssl chromium:chromium promtool:prometheus systemd-nspawn:systemd-container; do \
 		command -v $${p%%:*} >/dev/null || missing="$$missing $$(echo $${p#*:} | tr , ' ')"; \
 	done; \
+	php -r 'exit(extension_loaded("pdo_sqlite") ? 0 : 1);' 2>/dev/null || missing="$$missing php-sqlite3"; \
+	ruby -rsqlite3 -e '' 2>/dev/null || missing="$$missing ruby-sqlite3"; \
 	[ -z "$$missing" ] && exit 0; \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 		echo "installing$$missing"; \
@@ -238,7 +240,7 @@ programs:
 		echo "missing programs; install these Debian packages or their like:$$missing" >&2; exit 1; \
 	fi
 
-# What the tests need of node: two versions of Express, drivers of the browser.
+# What the tests need of node: two versions of Express, SQLite (compiled: minutes, once), drivers of the browser.
 node: $(NODE_DIRS:%=%/node_modules/.package-lock.json)
 
 %/node_modules/.package-lock.json: %/package-lock.json | programs

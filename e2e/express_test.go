@@ -23,7 +23,7 @@ func TestExpressAcceptsEveryEvent(t *testing.T) {
 	var webhooks strings.Builder
 	receivers := map[string]string{}
 	for _, version := range expressVersions {
-		receivers[version] = startExpress(t, version)
+		receivers[version] = startExpress(t, version).url
 		// A refused event would wait for its retry longer than the test runs.
 		fmt.Fprintf(&webhooks, "webhook %s {\n url %s\n secret %s\n retry 1h\n}\n", version, receivers[version], secret)
 	}

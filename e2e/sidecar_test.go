@@ -25,12 +25,12 @@ func startSidecar(t *testing.T) (*relayServer, *receiver) {
 	if _, err := os.Stat(filepath.Join("express5", "node_modules", "express")); err != nil {
 		t.Fatalf("express5 is not installed; run `make node`: %v", err)
 	}
-	app := startExample(t, "express5", "node", "app.js")
+	app := startExample(t, "express5", nil, "node", "app.js")
 	r := startReceiver(t, nil)
 	s := startRelay(t, relayOptions{
 		app:    fmt.Sprintf("webhook crm {\n url %s\n secret %s\n}", r.url, secret),
 		intake: "passthrough\n max_body 128KiB",
-		site:   "reverse_proxy " + app,
+		site:   "reverse_proxy " + app.address,
 	})
 	return s, r
 }

@@ -5,8 +5,8 @@
 //   USERHERO_WEBHOOK_SECRET=demo-secret PORT=3000 node server.js
 //
 // The documented code signs JSON.stringify(req.body), a body that was parsed
-// and written again. That holds because the relay sends every event in exactly
-// the form in which JavaScript would write it.
+// and written again. This works because the relay sends every event exactly as
+// JavaScript writes it.
 const crypto = require('crypto');
 const express = require('express');
 
@@ -25,8 +25,8 @@ function verifyWebhook(payload, signature, secret) {
   );
 }
 
-// timingSafeEqual throws where the lengths differ, or where there is no
-// signature at all: both are a wrong signature too.
+// timingSafeEqual throws if the lengths differ or the signature is missing: both
+// are a wrong signature.
 function isSigned(req) {
   try {
     return verifyWebhook(
@@ -39,9 +39,15 @@ function isSigned(req) {
   }
 }
 
-// Deliveries come at least once: the same id again is the same event. A real
-// receiver keeps the ids where it keeps the feedback, in one transaction.
+// Your code. If it throws, the relay delivers the event again later.
+function handle({ event, data }) {
+  console.log('Received:', event, data.id, data.message);
+}
+
+// A delivery has the same id on every attempt. This process remembers the latest
+// ids while it runs; examples/database keeps them in SQLite, with the feedback.
 const seen = new Set();
+const REMEMBERED = 100_000;
 
 app.post('/webhook/userhero', (req, res) => {
   if (!isSigned(req)) {
@@ -49,9 +55,9 @@ app.post('/webhook/userhero', (req, res) => {
   }
   const delivery = req.headers['x-userhero-delivery'];
   if (!seen.has(delivery)) {
+    handle(req.body);
     seen.add(delivery);
-    const { event, data } = req.body;
-    console.log('Received:', event, data.id, data.message);
+    if (seen.size > REMEMBERED) seen.delete(seen.values().next().value);
   }
   res.status(200).send('OK');
 });
