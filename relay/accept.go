@@ -7,10 +7,13 @@ import (
 	"slices"
 	"time"
 
+	"go.opentelemetry.io/otel/attribute"
+	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/userhero/relay/event"
 	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/relay/deliver"
 	"github.com/userhero/relay/relay/expression"
 )
 
@@ -106,4 +109,47 @@ func classOfStore(err error) string {
 		return "key_reused"
 	}
 	return "error"
+}
+
+// startSend starts the span of an acceptance: a child of the request's span
+// where the context has one. Otherwise whoever submitted is linked and no more:
+// anybody can send a traceparent, and thousands of submissions must not end up
+// in one trace because somebody copied a header.
+//
+// Without a tracer the span is nil and nothing is allocated.
+func (r *Relay) startSend(ctx context.Context, a *Acceptance) (context.Context, trace.Span) {
+	if r.tracer == nil {
+		return ctx, nil
+	}
+	options := r.producing
+	if a.Client.IsValid() && !trace.SpanContextFromContext(ctx).IsValid() {
+		options = append(options[:len(options):len(options)], linked(a.Client))
+	}
+	return r.tracer.Start(ctx, spanSend, options...)
+}
+
+// endSend ends it with what was submitted and what became of it.
+func endSend(span trace.Span, a *Acceptance, receipt *queue.Receipt, webhooks int, err error) {
+	if span == nil {
+		return
+	}
+	if span.IsRecording() {
+		room := rooms.Get().(*[8]attribute.KeyValue)
+		attributes := append(room[:0],
+			semconv.MessagingMessageConversationID(a.Feedback.ID),
+			semconv.MessagingMessageBodySize(len(a.Body)),
+			attribute.String("userhero.event.type", string(a.Type)),
+		)
+		switch {
+		case err != nil:
+			deliver.FailSpan(span, classOfStore(err))
+		case receipt.Replayed:
+			attributes = append(attributes, semconv.MessagingMessageID(receipt.Event.ID.String()), attribute.Bool("userhero.event.replayed", true))
+		default:
+			attributes = append(attributes, semconv.MessagingMessageID(receipt.Event.ID.String()), attribute.Int("userhero.event.deliveries", webhooks))
+		}
+		span.SetAttributes(attributes...)
+		rooms.Put(room)
+	}
+	span.End()
 }

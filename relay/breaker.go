@@ -1,6 +1,8 @@
 package relay
 
-import "time"
+import (
+	"time"
+)
 
 const (
 	// connectionFailures in a row open the breaker of an active webhook.

@@ -1,9 +1,12 @@
 package relay
 
 import (
+	"context"
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/userhero/relay/queue"
 )
 
 // idleWorker is how long a worker waits for another delivery, and at most twice
@@ -106,4 +109,11 @@ func (c *crew) close() {
 	}
 	c.mu.Unlock()
 	c.working.Wait()
+}
+
+// task is a delivery with the target that was in force when it was taken.
+type task struct {
+	lease    *queue.Lease
+	target   *target
+	attempts context.Context //nolint:containedctx // its end cuts the attempt off
 }

@@ -9,21 +9,6 @@ import (
 	"github.com/userhero/relay/relay/deliver"
 )
 
-const (
-	// laneRetry is how long a webhook waits after its lane failed.
-	laneRetry = time.Second
-	// deferOrdered is how long an event waits for one before it, in a webhook
-	// that keeps order, where nobody knows when that is due.
-	deferOrdered = 100 * time.Millisecond
-)
-
-// task is a delivery with the target that was in force when it was taken.
-type task struct {
-	lease    *queue.Lease
-	target   *target
-	attempts context.Context //nolint:containedctx // its end cuts the attempt off
-}
-
 // run is the webhook's goroutine; the end of its life's lanes stops it. It ends
 // when everything under way has been settled.
 func (w *webhook) run(l life) {

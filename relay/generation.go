@@ -2,27 +2,20 @@ package relay
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
+	"reflect"
+	"regexp"
 	"slices"
+	"strings"
+	"sync"
 	"time"
+
+	"golang.org/x/time/rate"
 
 	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/relay/deliver"
 )
-
-// Generation is one set of settings in force. The newest attached counts; when
-// it is detached, the newest one left does. So a configuration that fails to
-// start takes its settings with it, and what was before goes on.
-type Generation struct {
-	relay  *Relay
-	config Config
-	client *deliver.Client
-}
-
-// storeTime bounds what attaching and state changes ask of the store.
-const storeTime = 10 * time.Second
 
 // Attach puts settings in force. Webhooks are known by their names: one that
 // is missing is parked, one that returns finds its deliveries. Attempts under
@@ -204,31 +197,114 @@ func (r *Relay) create(ctx context.Context, name string, rec record) (*webhook, 
 	return w, nil
 }
 
-// stored finds the store's record of a webhook.
-func (r *Relay) stored(ctx context.Context, name string) (queue.Webhook, error) {
-	all, err := r.queue.Webhooks(ctx)
+// configure puts a target in force; nil parks the webhook.
+func (w *webhook) configure(ctx context.Context, t *target) error {
+	if err := w.storing.take(ctx); err != nil {
+		return err
+	}
+	defer w.storing.release()
+	w.mu.Lock()
+	before := w.stateLocked()
+	former := w.target
+	if t == nil || former == nil || t.config.Filter != former.config.Filter {
+		w.filterErrors = FilterErrors{}
+	}
+	w.target = t
+	if t != nil && former != nil {
+		t.Inherit(former.Receiver)
+		if t.config.URL != former.config.URL {
+			w.breaker.hold = time.Time{} // another receiver has not asked for it
+		}
+	}
+	if t != nil {
+		w.window.set(t.config.Concurrency)
+		w.limiter = newLimiter(t.config.Rate, w.limiter)
+	}
+	after := w.stateLocked()
+	w.mu.Unlock()
+	w.wake(true)
+	if before != after {
+		w.relay.stateChanged(w.name, before, after, "")
+	}
+	parked := w.parked
+	if w.parked = t == nil; w.parked == parked {
+		return nil
+	}
+	if w.parked {
+		w.relay.log.Warn("a webhook has left the configuration; what waits for it is kept until it comes back or expires",
+			"webhook", w.name, "waiting", w.relay.queue.Stats().Webhooks[w.id].Waiting())
+	} else {
+		w.relay.log.Info("a webhook is in the configuration again", "webhook", w.name)
+	}
+	err := w.put(ctx)
 	if err != nil {
-		return queue.Webhook{}, err
+		// Stored as parked, what waits could expire.
+		w.parked = parked
+		w.putBack(err)
 	}
-	if i := slices.IndexFunc(all, func(s queue.Webhook) bool { return s.Name == name }); i >= 0 {
-		return all[i], nil
-	}
-	return queue.Webhook{}, fmt.Errorf("webhook %q: %w", name, queue.ErrNotFound)
+	return err
 }
 
-// note writes a line of the activity log. What it tells has happened whether or
-// not it can be written, so a failure is logged and no more.
-func (r *Relay) note(a activity) {
-	ctx, cancel := context.WithTimeout(context.Background(), storeTime)
-	defer cancel()
-	data, err := json.Marshal(a)
-	if err == nil {
-		err = r.queue.AppendActivity(ctx, queue.Activity{At: time.Now(), Data: data})
+// newLimiter keeps the old one where the rate is the same.
+func newLimiter(r Rate, old *rate.Limiter) *rate.Limiter {
+	if r.Events == 0 {
+		return nil
 	}
-	if err == nil && r.feed.tells() {
-		r.feed.tell(Happening{Kind: HappenedActivity, What: a.What, Who: a.Who, Webhook: a.Webhook, Detail: a.Detail})
+	limit := rate.Limit(float64(r.Events) / r.Per.Seconds())
+	if old != nil && old.Limit() == limit {
+		return old
 	}
-	if err != nil && !errors.Is(err, queue.ErrClosed) {
-		r.log.Warn("the activity log misses a line", "what", a.What, "webhook", a.Webhook, "error", err)
+	// A tenth of a second's worth may go at once.
+	return rate.NewLimiter(limit, max(1, int(limit/10)))
+}
+
+// reconfiguration is what a generation of settings did to one webhook.
+type reconfiguration struct {
+	webhook *webhook
+	before  *target // nil: it was parked, or nothing was in force yet
+	parked  bool    // before
+	created bool
+}
+
+// noteReconfigured writes what a generation of settings changed into the
+// activity log. What the file said before a restart is not known, so changes
+// that were made while the relay was down show only where a webhook came or
+// went.
+func (r *Relay) noteReconfigured(all []reconfiguration) {
+	var notes sync.WaitGroup // a thousand webhooks share a few commits
+	for _, c := range all {
+		after := c.webhook.aim()
+		a := activity{Who: FromCaddyfile, Webhook: c.webhook.name}
+		switch {
+		case c.created:
+			a.What, a.Detail = "webhook added", after.Host()
+		case after == nil && !c.parked:
+			a.What, a.Detail = "webhook parked", "it has left the configuration; what waits for it is held"
+		case after != nil && c.parked:
+			a.What, a.Detail = "webhook returned", "what waited for it goes out"
+		case after != nil && c.before != nil:
+			if a.Detail = changedSettings(c.before.config, after.config); a.Detail != "" {
+				a.What = "webhook changed"
+			}
+		}
+		if a.What != "" {
+			notes.Go(func() { r.note(a) })
+		}
 	}
+	notes.Wait()
+}
+
+var wordEnd = regexp.MustCompile(`([a-z])([A-Z])`)
+
+// changedSettings names the settings that differ, without their values, which
+// may be secrets.
+func changedSettings(a, b WebhookConfig) string {
+	var names []string
+	before, after := reflect.ValueOf(a), reflect.ValueOf(b)
+	for _, f := range reflect.VisibleFields(before.Type()) {
+		if !reflect.DeepEqual(before.FieldByIndex(f.Index).Interface(), after.FieldByIndex(f.Index).Interface()) {
+			names = append(names, strings.ToLower(wordEnd.ReplaceAllString(f.Name, "$1 $2")))
+		}
+	}
+	return strings.Join(names, ", ")
 }

@@ -9,31 +9,6 @@ import (
 	"github.com/userhero/relay/queue"
 )
 
-// Levels are chosen so that at 1,000 events a second the log still reads as a
-// story: ERROR is what somebody must repair, WARN what somebody should know of
-// today, INFO what changed. What happens to each delivery is DEBUG.
-
-// repeatAfter is how long a webhook's failures stay at DEBUG after one was told:
-// the next line says how many it stands for.
-const repeatAfter = time.Minute
-
-// seldom lets one of many like lines out in a while. Its owner serialises the
-// calls.
-type seldom struct {
-	until  time.Time // quiet till then
-	silent int       // left out since the last
-}
-
-// allows tells whether this one is told, and how many were not since the last.
-func (s *seldom) allows(now time.Time) (others int, ok bool) {
-	if now.Before(s.until) {
-		s.silent++
-		return 0, false
-	}
-	others, s.silent, s.until = s.silent, 0, now.Add(repeatAfter)
-	return others, true
-}
-
 // logDelivered writes a line about a delivery that arrived.
 func (w *webhook) logDelivered(d *queue.Delivery, a *queue.Attempt) {
 	if !w.relay.log.Enabled(context.Background(), slog.LevelDebug) {

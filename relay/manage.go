@@ -4,69 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"time"
+
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/userhero/relay/event"
 	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/relay/deliver"
 	"github.com/userhero/relay/relay/signature"
 )
-
-// Errors of managing webhooks, for errors.Is.
-var (
-	// ErrReadOnly: the webhook's settings are in the configuration file.
-	ErrReadOnly = errors.New("the webhook's settings are in the configuration file; change them there")
-	// ErrExists: the name is taken.
-	ErrExists = errors.New("there is a webhook of this name")
-	// ErrInvalid: the settings are wrong; the error says which.
-	ErrInvalid = errors.New("the settings are not valid")
-
-	errParked = fmt.Errorf("the webhook has left the configuration: %w", queue.ErrConflict)
-)
-
-// storedConfig is how a webhook that was added through the API is kept.
-type storedConfig struct {
-	URL            string          `json:"url"`
-	Secret         string          `json:"secret,omitempty"`
-	PreviousSecret string          `json:"previous_secret,omitempty"`
-	PreviousUntil  time.Time       `json:"previous_until,omitzero"`
-	Events         []event.Type    `json:"events,omitempty"`
-	Filter         string          `json:"filter,omitempty"`
-	Header         http.Header     `json:"header,omitempty"`
-	TLS            deliver.TLS     `json:"tls,omitzero"`
-	Retry          []time.Duration `json:"retry,omitzero"`
-	Timeout        time.Duration   `json:"timeout,omitempty"`
-	Concurrency    int             `json:"concurrency,omitempty"`
-	Rate           Rate            `json:"rate,omitzero"`
-	Ordered        bool            `json:"ordered,omitempty"`
-}
-
-func store(w WebhookConfig) *storedConfig {
-	return &storedConfig{
-		URL: w.URL, Secret: w.Secret, PreviousSecret: w.PreviousSecret, PreviousUntil: w.PreviousUntil,
-		Events: w.Events, Filter: w.Filter, Header: w.Header, TLS: w.TLS, Retry: w.Retry, Timeout: w.Timeout,
-		Concurrency: w.Concurrency, Rate: w.Rate, Ordered: w.Ordered,
-	}
-}
-
-func (c *storedConfig) config(name string) WebhookConfig {
-	return WebhookConfig{
-		Name: name, URL: c.URL, Secret: c.Secret, PreviousSecret: c.PreviousSecret, PreviousUntil: c.PreviousUntil,
-		Events: c.Events, Filter: c.Filter, Header: c.Header, TLS: c.TLS, Retry: c.Retry, Timeout: c.Timeout,
-		Concurrency: c.Concurrency, Rate: c.Rate, Ordered: c.Ordered,
-	}
-}
-
-// find returns a webhook by name.
-func (r *Relay) find(name string) (*webhook, error) {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	if w := r.webhooks[name]; w != nil {
-		return w, nil
-	}
-	return nil, fmt.Errorf("webhook %q: %w", name, queue.ErrNotFound)
-}
 
 // Add makes a webhook, which gets every event accepted from now on that it
 // wants. Who is noted in the activity log.
@@ -284,4 +230,96 @@ func (r *Relay) Redeliver(ctx context.Context, id queue.DeliveryID, who string) 
 	}
 	r.note(activity{What: "delivery requeued", Who: who, Webhook: name, Detail: id.String()})
 	return nil
+}
+
+// revive begins another life, after a stop; r.attachMu is held.
+func (w *webhook) revive() {
+	before := w.ended
+	w.life = w.relay.newLife()
+	w.relay.mu.RLock()
+	runs := w.relay.started && !w.relay.stopped
+	w.relay.mu.RUnlock()
+	if runs {
+		now := w.life
+		w.relay.running.Go(func() {
+			<-before // a webhook has one lane
+			w.run(now)
+		})
+	}
+}
+
+// stop ends run and what is under way, which does not count, and waits for that.
+func (w *webhook) stop(ctx context.Context) error {
+	w.quit()
+	select {
+	case <-w.ended:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// Test sends the documented sample to a webhook now, through the same signer,
+// client and egress guard as deliveries, marked X-UserHero-Test. It touches
+// neither the queue nor the webhook's state, and works on disabled webhooks.
+func (r *Relay) Test(ctx context.Context, name string) (TestResult, error) {
+	w, err := r.find(name)
+	if err != nil {
+		return TestResult{}, err
+	}
+	w.mu.Lock()
+	t := w.target
+	w.mu.Unlock()
+	if t == nil {
+		return TestResult{}, errParked
+	}
+	return t.test(ctx, w.id, r.tracer), nil
+}
+
+// Try is Test for a webhook that is not there yet, with the settings it would
+// have. Errors are those of Add.
+func (r *Relay) Try(ctx context.Context, c WebhookConfig) (TestResult, error) {
+	if err := c.Validate(); err != nil {
+		return TestResult{}, fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	t, err := r.targetOf(c)
+	if err != nil {
+		return TestResult{}, err
+	}
+	return t.test(ctx, 0, r.tracer), nil
+}
+
+// TestResult is what came of a test send.
+type TestResult struct {
+	OK      bool
+	Attempt queue.Attempt
+}
+
+// Sample is the documented example of an event, as test sends carry it.
+const Sample = `{"event":"feedback.created","timestamp":"2026-01-07T15:30:00Z","data":{"id":"fb_abc123","projectId":"proj_xyz",` +
+	`"widgetId":"w_default","message":"The export button does nothing when I click it.","category":"bug","rating":2,"status":"new",` +
+	`"screenshotUrl":"https://example.com/screenshots/fb_abc123.png","context":{"pageUrl":"/dashboard/reports","referrer":"/dashboard",` +
+	`"browser":"Chrome","browserVersion":"120","os":"macOS","deviceType":"desktop","viewport":{"width":1920,"height":1080},` +
+	`"timezone":"America/New_York","locale":"en-US","country":"US"},"metadata":{"userId":"user_123"},"createdAt":"2026-01-07T15:30:00Z"}}`
+
+// probeNow lets the next probe out at once, because somebody who may know that
+// the receiver is back asks for it. A receiver that asked for time gets it.
+func (w *webhook) probeNow() {
+	w.mu.Lock()
+	w.breaker.probe = time.Time{}
+	w.mu.Unlock()
+	w.wake(false)
+}
+
+// test sends the sample; the webhook's number becomes part of the delivery's id.
+func (t *target) test(ctx context.Context, w queue.WebhookID, tracer trace.Tracer) TestResult {
+	now := time.Now()
+	id := queue.DeliveryID{Event: queue.NewEventID(now, 0, 0), Webhook: w}.String()
+	ctx, span := startTest(ctx, tracer, t.config.Name, id)
+	a, o := t.Attempt(ctx, deliver.Message{
+		ID: id, Type: string(event.Created), Number: 1, Body: []byte(Sample), Tracer: tracer, Started: now, Test: true,
+	})
+	endProcess(span, o, 0, time.Time{})
+	a.Number = 1
+	return TestResult{OK: o.OK, Attempt: a}
 }

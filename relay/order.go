@@ -41,3 +41,11 @@ func (r *Relay) eventBefore(ctx context.Context, lease *queue.Lease) (until time
 	}
 	return time.Time{}, false
 }
+
+const (
+	// laneRetry is how long a webhook waits after its lane failed.
+	laneRetry = time.Second
+	// deferOrdered is how long an event waits for one before it, in a webhook
+	// that keeps order, where nobody knows when that is due.
+	deferOrdered = 100 * time.Millisecond
+)

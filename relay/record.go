@@ -1,12 +1,14 @@
 package relay
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"time"
 
+	"github.com/userhero/relay/event"
 	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/relay/deliver"
 )
 
 // The states of a webhook.
@@ -82,31 +84,35 @@ func (rec record) encode() []byte {
 	return b
 }
 
-// activity is one line of the activity log, as JSON.
-type activity struct {
-	What    string `json:"what"` // "webhook failing", "webhook recovered", …
-	Who     string `json:"who"`  // a user's id, "admin", "caddyfile" or "relay"
-	Webhook string `json:"webhook,omitempty"`
-	Detail  string `json:"detail,omitempty"`
+// storedConfig is how a webhook that was added through the API is kept.
+type storedConfig struct {
+	URL            string          `json:"url"`
+	Secret         string          `json:"secret,omitempty"`
+	PreviousSecret string          `json:"previous_secret,omitempty"`
+	PreviousUntil  time.Time       `json:"previous_until,omitzero"`
+	Events         []event.Type    `json:"events,omitempty"`
+	Filter         string          `json:"filter,omitempty"`
+	Header         http.Header     `json:"header,omitempty"`
+	TLS            deliver.TLS     `json:"tls,omitzero"`
+	Retry          []time.Duration `json:"retry,omitzero"`
+	Timeout        time.Duration   `json:"timeout,omitempty"`
+	Concurrency    int             `json:"concurrency,omitempty"`
+	Rate           Rate            `json:"rate,omitzero"`
+	Ordered        bool            `json:"ordered,omitempty"`
 }
 
-// Activity is one line of the activity log: who did what, or what happened.
-type Activity struct {
-	ID                         string
-	At                         time.Time
-	What, Who, Webhook, Detail string
-}
-
-// Activities lists the activity log, newest first.
-func (r *Relay) Activities(ctx context.Context, limit int, cursor string) (queue.Page[Activity], error) {
-	stored, err := r.queue.Activities(ctx, limit, cursor)
-	page := queue.Page[Activity]{Next: stored.Next}
-	for _, s := range stored.Items {
-		var a activity
-		if err := json.Unmarshal(s.Data, &a); err != nil {
-			return page, fmt.Errorf("reading activity %s: %w", s.ID, err)
-		}
-		page.Items = append(page.Items, Activity{ID: s.ID, At: s.At, What: a.What, Who: a.Who, Webhook: a.Webhook, Detail: a.Detail})
+func store(w WebhookConfig) *storedConfig {
+	return &storedConfig{
+		URL: w.URL, Secret: w.Secret, PreviousSecret: w.PreviousSecret, PreviousUntil: w.PreviousUntil,
+		Events: w.Events, Filter: w.Filter, Header: w.Header, TLS: w.TLS, Retry: w.Retry, Timeout: w.Timeout,
+		Concurrency: w.Concurrency, Rate: w.Rate, Ordered: w.Ordered,
 	}
-	return page, err
+}
+
+func (c *storedConfig) config(name string) WebhookConfig {
+	return WebhookConfig{
+		Name: name, URL: c.URL, Secret: c.Secret, PreviousSecret: c.PreviousSecret, PreviousUntil: c.PreviousUntil,
+		Events: c.Events, Filter: c.Filter, Header: c.Header, TLS: c.TLS, Retry: c.Retry, Timeout: c.Timeout,
+		Concurrency: c.Concurrency, Rate: c.Rate, Ordered: c.Ordered,
+	}
 }

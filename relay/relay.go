@@ -17,18 +17,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"net"
 	"net/netip"
-	"slices"
-	"strings"
-	"sync"
-	"sync/atomic"
-	"time"
 
 	"go.opentelemetry.io/otel/trace"
 
-	"github.com/userhero/relay/event"
 	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/relay/deliver"
 	"github.com/userhero/relay/relay/notify"
@@ -58,48 +51,6 @@ type Options struct {
 	// client replaces the way to receivers, in tests.
 	client *deliver.Client
 }
-
-// Relay is the engine above one queue. All methods may be called from any
-// goroutine.
-type Relay struct {
-	queue    queue.Queue
-	log      *slog.Logger
-	observer Observer
-	tracer   trace.Tracer // nil: no spans
-	// producing is what the spans of acceptances start with.
-	producing []trace.SpanStartOption
-	agent     string
-	client    *deliver.Client // nil: each generation's own
-	dial      func(ctx context.Context, network, address string) (net.Conn, error)
-	own       func(netip.AddrPort) bool
-	feed      feed
-	notices   *notify.Sender
-
-	// lanes ends the webhooks' goroutines, attempts what they have under way.
-	lanes, attempts           context.Context
-	stopLanes, cancelAttempts context.CancelFunc
-	// Of the attempts in flight when the stop began: those that ended, and those
-	// that were cut off and put back.
-	ended, putBack   atomic.Int64
-	running          sync.WaitGroup // webhooks' goroutines
-	attachMu         sync.Mutex     // serialises Attach, Detach, Start and Stop
-	mu               sync.RWMutex   // guards everything below
-	started, stopped bool
-	webhooks         map[string]*webhook // by name
-	byID             map[queue.WebhookID]*webhook
-	generations      []*Generation // attached, oldest first
-	current          *Generation   // the one that was applied last
-
-	tally       wholeTally
-	tallyStored queue.Webhook // its record; see saveTally
-}
-
-// errStopping is the cause of attempts that a stop cuts off.
-var errStopping = errors.New("the relay is stopping")
-
-// errDeleted is the cause of attempts that the deletion of their webhook cuts
-// off.
-var errDeleted = errors.New("the webhook is being deleted")
 
 // New makes a relay; nothing runs before Start.
 func New(o Options) *Relay {
@@ -169,26 +120,6 @@ func (r *Relay) Start(ctx context.Context) error {
 	return nil
 }
 
-// adopt takes a webhook in; r.mu is held.
-func (r *Relay) adopt(w *webhook) {
-	r.webhooks[w.name] = w
-	r.byID[w.id] = w
-}
-
-// forget takes out a webhook that the store does not have any more.
-func (r *Relay) forget(w *webhook) {
-	r.mu.Lock()
-	known := r.webhooks[w.name] == w
-	if known {
-		delete(r.webhooks, w.name)
-		delete(r.byID, w.id)
-	}
-	r.mu.Unlock()
-	if known {
-		r.observer.Deleted(w.name)
-	}
-}
-
 // hasNewerNotice reports whether a later change of the webhook has a notice of its
 // own.
 func (r *Relay) hasNewerNotice(n notify.Notice) bool {
@@ -255,16 +186,6 @@ func (r *Relay) Stop(ctx context.Context) error {
 	return err
 }
 
-// all returns the webhooks, by name.
-func (r *Relay) all() []*webhook {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	return slices.SortedFunc(maps.Values(r.webhooks), func(a, b *webhook) int { return strings.Compare(a.name, b.name) })
-}
-
-// Queue is the queue the relay works on.
-func (r *Relay) Queue() queue.Queue { return r.queue }
-
 // Health is nil while the queue takes events and the webhooks' goroutines run.
 func (r *Relay) Health() error {
 	r.mu.RLock()
@@ -287,120 +208,4 @@ func (r *Relay) Health() error {
 		}
 	}
 	return nil
-}
-
-// WebhookStatus is how a webhook is configured and how it fares.
-type WebhookStatus struct {
-	ID          queue.WebhookID
-	Name        string
-	URL         string
-	Events      []event.Type // empty: all
-	Filter      string
-	Retry       []time.Duration
-	Timeout     time.Duration
-	Concurrency int
-	Rate        Rate
-	Ordered     bool
-	Headers     []string // the names of the configured ones
-	HasSecret   bool
-	// PreviousUntil is when the previous secret ceases to sign; zero if there is
-	// none, or no such time.
-	PreviousUntil time.Time
-	TLS           deliver.TLSStatus
-	Source        string // FromCaddyfile or FromAPI
-	State         string // Active, Failing or Disabled
-	// Parked says that the webhook has left the configuration: its deliveries
-	// are held until it comes back, or expire.
-	Parked       bool
-	FailingSince time.Time
-	Reason       string // why it is failing or disabled
-	FilterErrors FilterErrors
-	LastSuccess  time.Time
-	LastAttempt  time.Time
-	LastAnswer   Answer // to the last attempt; zero before the first
-	// Probing says that the breaker is open: one delivery at a time goes out, to try
-	// whether the receiver answers.
-	Probing bool
-	// NextProbe is the earliest time of the next probe, where the breaker is
-	// open; zero where it is closed, or a probe is under way.
-	NextProbe time.Time
-	// HeldUntil is until when nothing is sent, because the receiver asked for that
-	// with Retry-After; zero if it did not.
-	HeldUntil time.Time
-	Counts    Counts
-}
-
-// FilterErrors are the events that a webhook's filter could not judge, and that
-// were not sent for it, since the process began or the filter was changed.
-type FilterErrors struct {
-	Count int64
-	Last  string // why, of the last
-	At    time.Time
-}
-
-// Counts are deliveries by the state people see.
-type Counts struct{ Pending, Retrying, Held, Failed, Delivered int64 }
-
-// Webhooks returns every webhook, by name, parked ones included.
-func (r *Relay) Webhooks() []WebhookStatus {
-	stats := r.queue.Stats()
-	all := r.all()
-	list := make([]WebhookStatus, len(all))
-	for i, w := range all {
-		list[i] = w.status(stats.Webhooks[w.id].Counts)
-	}
-	return list
-}
-
-// Webhook returns one webhook.
-func (r *Relay) Webhook(name string) (WebhookStatus, bool) {
-	r.mu.RLock()
-	w, ok := r.webhooks[name]
-	r.mu.RUnlock()
-	if !ok {
-		return WebhookStatus{}, false
-	}
-	return w.status(r.queue.Stats().Webhooks[w.id].Counts), true
-}
-
-// Stats are the queue's counters without what the relay keeps for itself: mails
-// that wait or were sent are no events that people know of.
-func (r *Relay) Stats() queue.Stats {
-	stats := r.queue.Stats()
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	for id, s := range stats.Webhooks {
-		if r.byID[id] == nil {
-			// Each of the relay's own events has one delivery, to a record of its own.
-			stats.Events -= s.Waiting() + s.Delivered + s.Failed
-			delete(stats.Webhooks, id)
-		}
-	}
-	return stats
-}
-
-// OldestDueAge is how long the oldest due delivery has been waiting for its
-// attempt, out of the queue's counters; 0 where nothing is due. Notices count
-// once they should have been grouped and sent.
-func (r *Relay) OldestDueAge(stats queue.Stats) time.Duration {
-	oldest := time.Duration(0)
-	for id, s := range stats.Webhooks {
-		if s.OldestDue.IsZero() {
-			continue
-		}
-		oldest = max(oldest, time.Since(s.OldestDue)-r.notices.MayWait(id))
-	}
-	return oldest
-}
-
-// DeliveryState is the state people see: "held" for what waits while its
-// webhook takes nothing.
-func (r *Relay) DeliveryState(d queue.Delivery) string {
-	r.mu.RLock()
-	w := r.byID[d.ID.Webhook]
-	r.mu.RUnlock()
-	if d.State.Waiting() && w != nil && !w.takes() {
-		return "held"
-	}
-	return d.State.String()
 }

@@ -1,16 +1,12 @@
 package relay
 
 import (
-	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"math/bits"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/userhero/relay/queue"
 )
 
 // Tallies say what happened in each hour of the last day, for people to look
@@ -110,33 +106,6 @@ func (d Day) Sum() (sum Hour) {
 		sum.Failed += h.Failed
 	}
 	return sum
-}
-
-// Day is the last day of all webhooks.
-func (r *Relay) Day() Day {
-	now := time.Now()
-	d := newDay(now)
-	for _, w := range r.all() {
-		w.mu.Lock()
-		w.tally.addTo(&d, now)
-		w.mu.Unlock()
-	}
-	r.tally.addTo(&d, now)
-	return d
-}
-
-// WebhookDay is the last day of one webhook; false where there is none.
-func (r *Relay) WebhookDay(name string) (Day, bool) {
-	w, err := r.find(name)
-	if err != nil {
-		return Day{}, false
-	}
-	now := time.Now()
-	d := newDay(now)
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.tally.addTo(&d, now)
-	return d, true
 }
 
 // A first attempt's time falls into one of these: eight for each power of two
@@ -280,38 +249,4 @@ func (y *wholeTally) decode(data []byte) error {
 		}
 	}
 	return nil
-}
-
-// keepTallies stores them at the end of each hour, until the lanes end.
-func (r *Relay) keepTallies() {
-	for {
-		now := time.Now()
-		hour := time.NewTimer(time.Unix((hourOf(now)+1)*3600, 0).Sub(now))
-		select {
-		case <-hour.C:
-			for _, w := range r.all() {
-				w.save()
-			}
-			r.saveTally()
-		case <-r.lanes.Done():
-			hour.Stop()
-			return
-		}
-	}
-}
-
-// saveTally stores what no webhook's record holds. One goroutine calls it at a
-// time: keepTallies, and Stop after that.
-func (r *Relay) saveTally() {
-	ctx, cancel := context.WithTimeout(context.Background(), storeTime)
-	defer cancel()
-	r.tallyStored.Name, r.tallyStored.Data = tallyRecord, r.tally.encode()
-	stored, err := r.queue.PutWebhook(ctx, r.tallyStored)
-	if err != nil {
-		if !errors.Is(err, queue.ErrClosed) && !errors.Is(err, queue.ErrFailed) {
-			r.log.Warn("the tally of the last hours was not stored", "error", err)
-		}
-		return
-	}
-	r.tallyStored = stored
 }

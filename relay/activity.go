@@ -1,0 +1,79 @@
+package relay
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/userhero/relay/queue"
+)
+
+// activity is one line of the activity log, as JSON.
+type activity struct {
+	What    string `json:"what"` // "webhook failing", "webhook recovered", …
+	Who     string `json:"who"`  // a user's id, "admin", "caddyfile" or "relay"
+	Webhook string `json:"webhook,omitempty"`
+	Detail  string `json:"detail,omitempty"`
+}
+
+// Activity is one line of the activity log: who did what, or what happened.
+type Activity struct {
+	ID                         string
+	At                         time.Time
+	What, Who, Webhook, Detail string
+}
+
+// note writes a line of the activity log. What it tells has happened whether or
+// not it can be written, so a failure is logged and no more.
+func (r *Relay) note(a activity) {
+	ctx, cancel := context.WithTimeout(context.Background(), storeTime)
+	defer cancel()
+	data, err := json.Marshal(a)
+	if err == nil {
+		err = r.queue.AppendActivity(ctx, queue.Activity{At: time.Now(), Data: data})
+	}
+	if err == nil && r.feed.tells() {
+		r.feed.tell(Happening{Kind: HappenedActivity, What: a.What, Who: a.Who, Webhook: a.Webhook, Detail: a.Detail})
+	}
+	if err != nil && !errors.Is(err, queue.ErrClosed) {
+		r.log.Warn("the activity log misses a line", "what", a.What, "webhook", a.Webhook, "error", err)
+	}
+}
+
+// Activities lists the activity log, newest first.
+func (r *Relay) Activities(ctx context.Context, limit int, cursor string) (queue.Page[Activity], error) {
+	stored, err := r.queue.Activities(ctx, limit, cursor)
+	page := queue.Page[Activity]{Next: stored.Next}
+	for _, s := range stored.Items {
+		var a activity
+		if err := json.Unmarshal(s.Data, &a); err != nil {
+			return page, fmt.Errorf("reading activity %s: %w", s.ID, err)
+		}
+		page.Items = append(page.Items, Activity{ID: s.ID, At: s.At, What: a.What, Who: a.Who, Webhook: a.Webhook, Detail: a.Detail})
+	}
+	return page, err
+}
+
+// stateChanged tells everybody who cares that a webhook's state is another.
+func (r *Relay) stateChanged(webhook, from, to, reason string) {
+	r.observer.StateChanged(webhook, from, to)
+	if r.feed.tells() {
+		r.feed.tell(Happening{Kind: HappenedState, Webhook: webhook, From: from, To: to, Reason: reason})
+	}
+}
+
+// Subscribe begins to listen. Whoever subscribes closes the subscription.
+func (r *Relay) Subscribe() *Subscription {
+	f := &r.feed
+	s := &Subscription{feed: f, done: r.lanes.Done(), ready: make(chan struct{}, 1)}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.open == nil {
+		f.open = make(map[*Subscription]struct{})
+	}
+	f.open[s] = struct{}{}
+	f.listened.Store(true)
+	return s
+}

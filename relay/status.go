@@ -1,0 +1,150 @@
+package relay
+
+import (
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/userhero/relay/event"
+	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/relay/deliver"
+)
+
+// WebhookStatus is how a webhook is configured and how it fares.
+type WebhookStatus struct {
+	ID          queue.WebhookID
+	Name        string
+	URL         string
+	Events      []event.Type // empty: all
+	Filter      string
+	Retry       []time.Duration
+	Timeout     time.Duration
+	Concurrency int
+	Rate        Rate
+	Ordered     bool
+	Headers     []string // the names of the configured ones
+	HasSecret   bool
+	// PreviousUntil is when the previous secret ceases to sign; zero if there is
+	// none, or no such time.
+	PreviousUntil time.Time
+	TLS           deliver.TLSStatus
+	Source        string // FromCaddyfile or FromAPI
+	State         string // Active, Failing or Disabled
+	// Parked says that the webhook has left the configuration: its deliveries
+	// are held until it comes back, or expire.
+	Parked       bool
+	FailingSince time.Time
+	Reason       string // why it is failing or disabled
+	FilterErrors FilterErrors
+	LastSuccess  time.Time
+	LastAttempt  time.Time
+	LastAnswer   Answer // to the last attempt; zero before the first
+	// Probing says that the breaker is open: one delivery at a time goes out, to try
+	// whether the receiver answers.
+	Probing bool
+	// NextProbe is the earliest time of the next probe, where the breaker is
+	// open; zero where it is closed, or a probe is under way.
+	NextProbe time.Time
+	// HeldUntil is until when nothing is sent, because the receiver asked for that
+	// with Retry-After; zero if it did not.
+	HeldUntil time.Time
+	Counts    Counts
+}
+
+// Counts are deliveries by the state people see.
+type Counts struct{ Pending, Retrying, Held, Failed, Delivered int64 }
+
+func (w *webhook) status(c queue.Counts) WebhookStatus {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	s := WebhookStatus{
+		ID: w.id, Name: w.name, Source: w.record.Source, State: w.stateLocked(), Parked: w.target == nil,
+		FailingSince: w.record.FailingSince, Reason: w.record.Reason,
+		FilterErrors: w.filterErrors,
+		LastSuccess:  w.record.LastSuccess, LastAttempt: w.record.LastAttempt, LastAnswer: w.record.LastAnswer,
+		Counts: Counts{Pending: c.Pending, Retrying: c.Retrying, Failed: c.Failed, Delivered: c.Delivered},
+	}
+	if s.Probing = w.breaker.open && w.takesLocked(); s.Probing && !w.breaker.probing {
+		s.NextProbe = w.breaker.probe
+	}
+	if time.Now().Before(w.breaker.hold) {
+		s.HeldUntil = w.breaker.hold
+	}
+	if !w.takesLocked() {
+		s.Counts.Held, s.Counts.Pending, s.Counts.Retrying = c.Waiting(), 0, 0
+	}
+	if t := w.target; t != nil {
+		s.URL, s.Events, s.Filter = t.config.URL, t.config.Events, t.config.Filter
+		s.Retry, s.Timeout, s.Concurrency = t.config.Retry, t.config.Timeout, t.config.Concurrency
+		s.Headers = slices.Sorted(maps.Keys(t.config.Header))
+		s.Rate, s.Ordered, s.HasSecret, s.TLS = t.config.Rate, t.config.Ordered, t.config.Secret != "", t.TLS()
+		if t.Rotating(time.Now()) {
+			s.PreviousUntil = t.config.PreviousUntil
+		}
+	}
+	return s
+}
+
+// Webhooks returns every webhook, by name, parked ones included.
+func (r *Relay) Webhooks() []WebhookStatus {
+	stats := r.queue.Stats()
+	all := r.all()
+	list := make([]WebhookStatus, len(all))
+	for i, w := range all {
+		list[i] = w.status(stats.Webhooks[w.id].Counts)
+	}
+	return list
+}
+
+// Webhook returns one webhook.
+func (r *Relay) Webhook(name string) (WebhookStatus, bool) {
+	r.mu.RLock()
+	w, ok := r.webhooks[name]
+	r.mu.RUnlock()
+	if !ok {
+		return WebhookStatus{}, false
+	}
+	return w.status(r.queue.Stats().Webhooks[w.id].Counts), true
+}
+
+// Stats are the queue's counters without what the relay keeps for itself: mails
+// that wait or were sent are no events that people know of.
+func (r *Relay) Stats() queue.Stats {
+	stats := r.queue.Stats()
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	for id, s := range stats.Webhooks {
+		if r.byID[id] == nil {
+			// Each of the relay's own events has one delivery, to a record of its own.
+			stats.Events -= s.Waiting() + s.Delivered + s.Failed
+			delete(stats.Webhooks, id)
+		}
+	}
+	return stats
+}
+
+// OldestDueAge is how long the oldest due delivery has been waiting for its
+// attempt, out of the queue's counters; 0 where nothing is due. Notices count
+// once they should have been grouped and sent.
+func (r *Relay) OldestDueAge(stats queue.Stats) time.Duration {
+	oldest := time.Duration(0)
+	for id, s := range stats.Webhooks {
+		if s.OldestDue.IsZero() {
+			continue
+		}
+		oldest = max(oldest, time.Since(s.OldestDue)-r.notices.MayWait(id))
+	}
+	return oldest
+}
+
+// DeliveryState is the state people see: "held" for what waits while its
+// webhook takes nothing.
+func (r *Relay) DeliveryState(d queue.Delivery) string {
+	r.mu.RLock()
+	w := r.byID[d.ID.Webhook]
+	r.mu.RUnlock()
+	if d.State.Waiting() && w != nil && !w.takes() {
+		return "held"
+	}
+	return d.State.String()
+}
