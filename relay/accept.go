@@ -61,8 +61,8 @@ func (r *Relay) Accept(ctx context.Context, a Acceptance) (queue.Receipt, error)
 	if err == nil && !receipt.Replayed {
 		r.observer.Accepted(string(a.Type))
 		r.tally.accepted(receipt.Event.Created)
-		if r.feed.tells() {
-			r.feed.tell(Happening{
+		if r.feed.hasListeners() {
+			r.feed.publish(Happening{
 				Kind: HappenedAccepted, Event: receipt.Event.ID, Type: string(a.Type), Feedback: a.Feedback, Deliveries: len(webhooks),
 			})
 		}
@@ -80,7 +80,7 @@ func (r *Relay) wanting(a Acceptance) []queue.WebhookID {
 	doc := expression.NewDocument(a.Body)
 	ids := make([]queue.WebhookID, 0, len(webhooks))
 	for _, w := range webhooks {
-		if !w.takes() {
+		if !w.enabled() {
 			continue
 		}
 		wanted, err := w.wants(a.Type, doc)
@@ -134,7 +134,7 @@ func endSend(span trace.Span, a *Acceptance, receipt *queue.Receipt, webhooks in
 		return
 	}
 	if span.IsRecording() {
-		room := rooms.Get().(*[8]attribute.KeyValue)
+		room := attributeBuffers.Get().(*[8]attribute.KeyValue)
 		attributes := append(room[:0],
 			semconv.MessagingMessageConversationID(a.Feedback.ID),
 			semconv.MessagingMessageBodySize(len(a.Body)),
@@ -149,7 +149,7 @@ func endSend(span trace.Span, a *Acceptance, receipt *queue.Receipt, webhooks in
 			attributes = append(attributes, semconv.MessagingMessageID(receipt.Event.ID.String()), attribute.Int("userhero.event.deliveries", webhooks))
 		}
 		span.SetAttributes(attributes...)
-		rooms.Put(room)
+		attributeBuffers.Put(room)
 	}
 	span.End()
 }

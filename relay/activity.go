@@ -25,8 +25,8 @@ type Activity struct {
 	What, Who, Webhook, Detail string
 }
 
-// note writes a line of the activity log. What it tells has happened whether or
-// not it can be written, so a failure is logged and no more.
+// note writes a line of the activity log. If that fails, it only logs the failure: what
+// the line says has happened all the same.
 func (r *Relay) note(a activity) {
 	ctx, cancel := context.WithTimeout(context.Background(), storeTime)
 	defer cancel()
@@ -34,8 +34,8 @@ func (r *Relay) note(a activity) {
 	if err == nil {
 		err = r.queue.AppendActivity(ctx, queue.Activity{At: time.Now(), Data: data})
 	}
-	if err == nil && r.feed.tells() {
-		r.feed.tell(Happening{Kind: HappenedActivity, What: a.What, Who: a.Who, Webhook: a.Webhook, Detail: a.Detail})
+	if err == nil && r.feed.hasListeners() {
+		r.feed.publish(Happening{Kind: HappenedActivity, What: a.What, Who: a.Who, Webhook: a.Webhook, Detail: a.Detail})
 	}
 	if err != nil && !errors.Is(err, queue.ErrClosed) {
 		r.log.Warn("the activity log misses a line", "what", a.What, "webhook", a.Webhook, "error", err)
@@ -56,11 +56,11 @@ func (r *Relay) Activities(ctx context.Context, limit int, cursor string) (queue
 	return page, err
 }
 
-// stateChanged tells everybody who cares that a webhook's state is another.
+// stateChanged reports a new state to the observer and the feed.
 func (r *Relay) stateChanged(webhook, from, to, reason string) {
 	r.observer.StateChanged(webhook, from, to)
-	if r.feed.tells() {
-		r.feed.tell(Happening{Kind: HappenedState, Webhook: webhook, From: from, To: to, Reason: reason})
+	if r.feed.hasListeners() {
+		r.feed.publish(Happening{Kind: HappenedState, Webhook: webhook, From: from, To: to, Reason: reason})
 	}
 }
 

@@ -104,7 +104,7 @@ func benchmarkDeliver(b *testing.B, tracer trace.Tracer) {
 	}
 	id := queue.NewEventID(time.Now(), 1, 1)
 	body := []byte(`{"message":"` + strings.Repeat("x", 1000) + `"}`)
-	t := task{target: w.aim(), attempts: w.attempts}
+	t := task{target: w.currentTarget(), attempts: w.attempts}
 	b.ReportAllocs()
 	b.ResetTimer()
 	before := userTime(b)

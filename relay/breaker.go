@@ -25,10 +25,9 @@ const (
 //	   │                                             └──failure─┘ │
 //	   └────────────────────────success───────────────────────────┘
 //
-// Besides, a receiver that answers 429 or 503 with Retry-After is left alone until
-// then. Nothing goes out while it holds, and what is asked for by hand does not
-// either. The first attempt after it is alone, like a probe; whatever comes of that
-// ends the hold, unless the receiver asks again.
+// A receiver that answers 429 or 503 with Retry-After also holds deliveries until then,
+// even those that a person asks for. The first attempt after that goes out alone, like
+// a probe. Its result ends the hold, unless the receiver asks for time again.
 //
 // It is a value with explicit time: its owner serialises the calls.
 type breaker struct {
@@ -41,19 +40,19 @@ type breaker struct {
 	hold     time.Time     // the receiver asked to be left alone until then; zero: it did not, or has been tried since
 }
 
-// holdOff leaves the receiver alone for as long as it asks, and never shorter than
-// it asked before.
+// holdOff holds deliveries for as long as the receiver asks, and never for less than it
+// asked before.
 func (b *breaker) holdOff(now time.Time, asked time.Duration) {
 	if until := now.Add(min(asked, maxHold)); until.After(b.hold) {
 		b.hold = until
 	}
 }
 
-// alone reports whether one attempt at a time may go out.
-func (b *breaker) alone() bool { return b.open || !b.hold.IsZero() }
+// oneAtATime reports whether only one attempt at a time may go out.
+func (b *breaker) oneAtATime() bool { return b.open || !b.hold.IsZero() }
 
-// reset closes the breaker, because somebody says that the receiver is well. What
-// the receiver asked for stands.
+// reset closes the breaker at a person's request. A hold that the receiver asked for
+// stays.
 func (b *breaker) reset() { *b = breaker{lastTime: b.lastTime, hold: b.hold} }
 
 // probeDelays are the bounds of the time between probes: the first rung, then
@@ -70,8 +69,8 @@ func probeDelays(ladder []time.Duration) (first, most time.Duration) {
 	return first, most
 }
 
-// trip opens the breaker. A probe may go at once where the last attempt lies a
-// first rung back.
+// trip opens the breaker. A probe may go at once if the last attempt ended at least a
+// first rung ago.
 func (b *breaker) trip(ladder []time.Duration) {
 	if b.open {
 		return
@@ -97,15 +96,15 @@ func (b *breaker) admits(now time.Time) (ok bool, wait time.Duration) {
 	return true, 0
 }
 
-// begin tells that an attempt goes out.
+// begin notes that an attempt goes out.
 func (b *breaker) begin() {
 	if b.open {
 		b.probing = true
 	}
 }
 
-// unused tells that what began was given back without an attempt.
-func (b *breaker) unused() { b.probing = false }
+// notAttempted notes that a delivery was given back without an attempt.
+func (b *breaker) notAttempted() { b.probing = false }
 
 // succeeded closes the breaker. An attempt that was under way when the receiver
 // asked for time does not end the hold.

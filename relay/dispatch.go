@@ -9,12 +9,12 @@ import (
 	"github.com/userhero/relay/relay/deliver"
 )
 
-// run is the webhook's goroutine; the end of its life's lanes stops it. It ends
-// when everything under way has been settled.
-func (w *webhook) run(l life) {
+// run is the webhook's goroutine. The end of l.lanes stops it; it returns when the
+// attempts in flight are settled.
+func (w *webhook) run(l lifetime) {
 	defer close(l.ended)
 	var lane queue.Lane
-	var workers *crew
+	var workers *workerPool
 	closeLane := func() {
 		if lane == nil {
 			return
@@ -29,10 +29,10 @@ func (w *webhook) run(l life) {
 	for ctx := l.lanes; ctx.Err() == nil; {
 		free, wait := w.free(time.Now())
 		if free == 0 {
-			if w.atRest() {
+			if w.idle() {
 				closeLane()
 			}
-			w.rest(ctx, timer, wait)
+			w.sleep(ctx, timer, wait)
 			continue
 		}
 		if lane == nil {
@@ -45,7 +45,7 @@ func (w *webhook) run(l life) {
 				w.laneFailed(ctx, timer, err)
 				continue
 			}
-			workers = newCrew(w.deliver, func() { w.wake(false) })
+			workers = newWorkerPool(w.deliver, func() { w.wake(false) })
 		}
 		leases, err := w.next(ctx, lane, free)
 		if err != nil {
@@ -53,7 +53,7 @@ func (w *webhook) run(l life) {
 				continue
 			}
 			if errors.Is(err, queue.ErrClosed) {
-				closeLane() // it is; asking for another tells why
+				closeLane() // opening another says why
 				continue
 			}
 			w.laneFailed(ctx, timer, err)
@@ -69,17 +69,17 @@ func (w *webhook) run(l life) {
 	}
 }
 
-// atRest tells that the webhook takes nothing and nothing is under way. Before
-// that its lane stays open: closing it would wait for what is under way, and a
-// webhook that is enabled meanwhile would wait with it.
-func (w *webhook) atRest() bool {
+// idle reports whether the webhook is not enabled and no attempt is in flight. Until
+// then its lane stays open: closing the lane waits for attempts in flight, and a webhook
+// that is enabled meanwhile would wait too.
+func (w *webhook) idle() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return !w.takesLocked() && w.underWay == 0
+	return !w.enabledLocked() && w.underWay == 0
 }
 
-// rest waits until something changes, or for a time.
-func (w *webhook) rest(ctx context.Context, timer *time.Timer, wait time.Duration) {
+// sleep waits until something changes, or for a time.
+func (w *webhook) sleep(ctx context.Context, timer *time.Timer, wait time.Duration) {
 	var due <-chan time.Time
 	if wait > 0 {
 		timer.Reset(wait)
@@ -104,25 +104,25 @@ func (w *webhook) laneFailed(ctx context.Context, timer *time.Timer, err error) 
 	if !known {
 		w.relay.log.Error("a webhook gets nothing", "webhook", w.name, "error", err)
 	}
-	w.rest(ctx, timer, laneRetry)
+	w.sleep(ctx, timer, laneRetry)
 }
 
-// free is how many deliveries may be taken now, or how long to wait; no time
-// means until something changes.
+// free is how many deliveries may be taken now. If none, wait is how long to wait; 0 is
+// until something changes.
 func (w *webhook) free(now time.Time) (n int, wait time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if !w.takesLocked() {
+	if !w.enabledLocked() {
 		return 0, 0
 	}
 	ok, wait := w.breaker.admits(now)
 	switch {
 	case !ok:
 		return 0, wait
-	case w.breaker.alone() && w.underWay > 0:
+	case w.breaker.oneAtATime() && w.underWay > 0:
 		return 0, 0
 	}
-	if n = 1; !w.breaker.alone() {
+	if n = 1; !w.breaker.oneAtATime() {
 		n = w.window.size - w.underWay
 	}
 	if n <= 0 {
@@ -138,8 +138,8 @@ func (w *webhook) free(now time.Time) (n int, wait time.Duration) {
 	return min(n, int(tokens)), 0
 }
 
-// next waits for the lane. What changes meanwhile, or has changed since it
-// waited last, interrupts it.
+// next waits for deliveries of the lane. A change of settings or state interrupts it,
+// and also one since the last call.
 func (w *webhook) next(ctx context.Context, lane queue.Lane, free int) ([]*queue.Lease, error) {
 	w.mu.Lock()
 	if w.listening == nil {
@@ -159,16 +159,16 @@ func (w *webhook) next(ctx context.Context, lane queue.Lane, free int) ([]*queue
 	return leases, err
 }
 
-// dispatch hands a lease to a worker, or gives it back where things have
-// changed since it was asked for.
-func (w *webhook) dispatch(workers *crew, t task) {
+// dispatch hands a lease to a worker, or gives it back if the webhook's state has changed
+// since the lane was asked.
+func (w *webhook) dispatch(workers *workerPool, t task) {
 	now := time.Now()
 	w.mu.Lock()
-	ok := w.takesLocked()
+	ok := w.enabledLocked()
 	if ok {
 		ok, _ = w.breaker.admits(now)
 	}
-	if w.breaker.alone() {
+	if w.breaker.oneAtATime() {
 		ok = ok && w.underWay == 0
 	}
 	if !ok {
@@ -183,7 +183,7 @@ func (w *webhook) dispatch(workers *crew, t task) {
 	}
 	t.target = w.target
 	w.mu.Unlock()
-	workers.take(t)
+	workers.deliverTask(t)
 }
 
 // giveBack defers a lease without an attempt.
@@ -197,7 +197,7 @@ func (w *webhook) giveBack(lease *queue.Lease, at time.Time) {
 func (w *webhook) deliver(t task) {
 	if t.target.config.Ordered {
 		if until, before := w.relay.eventBefore(t.attempts, t.lease); before {
-			w.unused()
+			w.notAttempted()
 			w.giveBack(t.lease, until)
 			return
 		}
@@ -215,7 +215,7 @@ func (w *webhook) deliver(t task) {
 			w.relay.putBack.Add(1)
 		}
 		endProcess(span, o, d.State, time.Time{})
-		w.unused()
+		w.notAttempted()
 		w.giveBack(t.lease, time.Time{})
 		return
 	}
@@ -227,7 +227,7 @@ func (w *webhook) deliver(t task) {
 	ended := time.Now()
 	held := o.RetryAfter > 0 && w.holdOff(ended, o.RetryAfter) // before anything else: what waits must not use up a rung meanwhile
 	if held {
-		defer w.save() // so that a restart leaves the receiver alone too
+		defer w.saveRecord() // so that a restart leaves the receiver alone too
 	}
 	if d.Attempts == 0 {
 		w.relay.tally.first(ended, ended.Sub(d.Created))
@@ -238,7 +238,7 @@ func (w *webhook) deliver(t task) {
 		w.logDelivered(d, &attempt)
 		w.succeeded(ended, attempt)
 		w.relay.observer.Delivered(w.name, ended.Sub(d.Created), t.lease.Event.Trace)
-		w.tellAttempt(d, &attempt, o.Class, queue.Delivered)
+		w.publishAttempt(d, &attempt, o.Class, queue.Delivered)
 		return
 	}
 	due, more := deliver.NextDue(t.target.config.Retry, d.Rung, ended, o.RetryAfter) // Promise 1: no rung is early.
@@ -251,23 +251,23 @@ func (w *webhook) deliver(t task) {
 		w.settle(t.lease, t.lease.Dead(attempt))
 		endProcess(span, o, queue.Failed, time.Time{})
 	}
-	w.tellAttempt(d, &attempt, o.Class, state)
+	w.publishAttempt(d, &attempt, o.Class, state)
 	w.logFailed(d, &attempt)
 	w.failed(ended, attempt, o, t.target.config.Retry)
 	switch {
 	case o.Gone:
-		w.change(Disabled, "the receiver answered 410 Gone", ended)
+		w.setState(Disabled, "the receiver answered 410 Gone", ended)
 	case !more:
-		w.change(Failing, attempt.Error, ended) // Promise 1: what fails for good is shown: the webhook is failing.
+		w.setState(Failing, attempt.Error, ended) // Promise 1: what fails for good is shown: the webhook is failing.
 	}
 }
 
-// tellAttempt tells those who listen of an attempt, after it was settled.
-func (w *webhook) tellAttempt(d *queue.Delivery, a *queue.Attempt, class string, state queue.State) {
-	if !w.relay.feed.tells() {
+// publishAttempt publishes an attempt to the feed, after it was settled.
+func (w *webhook) publishAttempt(d *queue.Delivery, a *queue.Attempt, class string, state queue.State) {
+	if !w.relay.feed.hasListeners() {
 		return
 	}
-	w.relay.feed.tell(Happening{
+	w.relay.feed.publish(Happening{
 		Kind: HappenedAttempt, Event: d.ID.Event, Type: d.Type, Feedback: d.Feedback,
 		Delivery: d.ID, Webhook: w.name, Number: d.Attempts + 1, Status: a.Status, Class: class, Error: a.Error,
 		Duration: a.Duration, State: state, Next: a.Next,
@@ -280,8 +280,8 @@ func (w *webhook) settle(lease *queue.Lease, err error) {
 	}
 }
 
-// holdOff leaves the receiver alone for as long as it asks, and reports whether it
-// was not being left alone before.
+// holdOff sends nothing to the receiver for as long as it asks. It reports whether the
+// hold begins now.
 func (w *webhook) holdOff(now time.Time, asked time.Duration) (begun bool) {
 	w.mu.Lock()
 	begun = !now.Before(w.breaker.hold)
@@ -294,16 +294,16 @@ func (w *webhook) holdOff(now time.Time, asked time.Duration) (begun bool) {
 	return begun
 }
 
-// unused ends what was under way without an attempt.
-func (w *webhook) unused() {
+// notAttempted ends a delivery in flight without an attempt.
+func (w *webhook) notAttempted() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.underWay--
-	w.breaker.unused()
+	w.breaker.notAttempted()
 }
 
-// answered notes what came of an attempt; w.mu is held.
-func (w *webhook) answered(at time.Time, a queue.Attempt) {
+// noteAnswer notes what came of an attempt; w.mu is held.
+func (w *webhook) noteAnswer(at time.Time, a queue.Attempt) {
 	w.record.LastAttempt = at.UTC()
 	w.record.LastAnswer = Answer{Status: a.Status, Error: a.Error, Class: a.ErrorClass, Duration: a.Duration}
 }
@@ -312,23 +312,23 @@ func (w *webhook) succeeded(at time.Time, a queue.Attempt) {
 	w.mu.Lock()
 	w.underWay--
 	probed := w.breaker.open
-	if w.breaker.alone() {
+	if w.breaker.oneAtATime() {
 		w.window.restart(w.underWay)
 	} else {
 		w.window.grow()
 	}
 	w.breaker.succeeded(at)
 	w.record.LastSuccess = at.UTC()
-	w.answered(at, a)
+	w.noteAnswer(at, a)
 	w.tally.at(at).Delivered++
-	w.untroubledLocked()
+	w.endOutageLocked()
 	failing, warned := w.record.State == Failing, !w.record.Episode.IsZero()
 	w.mu.Unlock()
 	switch {
 	case failing:
-		w.change(Active, "", at)
+		w.setState(Active, "", at)
 	case warned:
-		w.calmed(at)
+		w.recoveredAfterWarning(at)
 	case probed:
 		w.relay.log.Info("a webhook can be reached again", "webhook", w.name)
 	}
@@ -343,9 +343,9 @@ func (w *webhook) failed(at time.Time, a queue.Attempt, o deliver.Outcome, ladde
 	if o.Busy {
 		w.window.shrink()
 	}
-	w.answered(at, a)
+	w.noteAnswer(at, a)
 	w.tally.at(at).Failed++
-	w.troubledLocked(at)
+	w.noteFailureLocked(at)
 	w.mu.Unlock()
 	if opened {
 		w.relay.log.Warn("a webhook cannot be reached; one attempt at a time tries whether it can", "webhook", w.name,

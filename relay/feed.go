@@ -24,11 +24,11 @@ const (
 	HappenedActivity = "activity"
 )
 
-// Happening is one thing that happened, as those who listen are told. It has no
+// Happening is one thing that happened, as subscriptions get it. It has no
 // payload and no secret. Which fields are set depends on Kind.
 type Happening struct {
-	// ID counts what was told since the relay was made, from 1; it moves only
-	// while somebody listens.
+	// ID counts what was published since the relay was made, from 1; it grows only while a
+	// subscription is open.
 	ID   uint64
 	Kind string
 	At   time.Time
@@ -41,7 +41,7 @@ type Happening struct {
 	Delivery queue.DeliveryID
 	Webhook  string // by name
 	Number   int    // of the attempt, from 1, over all ladders
-	Status   int    // 0 where no answer came
+	Status   int    // 0 if no answer came
 	Class    string // "ok", or what went wrong
 	Error    string
 	Duration time.Duration
@@ -58,8 +58,8 @@ type Happening struct {
 // 400 bytes.
 const maxUntaken = 512
 
-// feed tells those who listen what happens. Nothing is kept for those who do
-// not: what they missed is in the store.
+// feed publishes what happens to open subscriptions. It keeps nothing for others: what
+// they missed is in the store.
 type feed struct {
 	listened atomic.Bool // any subscription is open; what publishers look at first
 
@@ -69,8 +69,8 @@ type feed struct {
 }
 
 // Subscription gets what happens from its beginning on, in one order. It holds
-// a bounded number of happenings; one who takes them too slowly loses the
-// oldest, and is told how many.
+// a bounded number of happenings; if Take is called too seldom the oldest are lost, and
+// Take returns how many.
 type Subscription struct {
 	feed  *feed
 	done  <-chan struct{}
@@ -104,12 +104,12 @@ func (s *Subscription) Close() {
 	f.listened.Store(len(f.open) > 0)
 }
 
-// tells says whether anybody listens. Publishers ask before they make a
-// Happening, so that one who is not listened to pays for one load.
-func (f *feed) tells() bool { return f.listened.Load() }
+// hasListeners reports whether a subscription is open. Publishers ask before they make a
+// Happening, so that without subscriptions they pay for one atomic load.
+func (f *feed) hasListeners() bool { return f.listened.Load() }
 
-// tell hands a happening to everybody who listens. It never waits for them.
-func (f *feed) tell(h Happening) {
+// publish hands a happening to every subscription. It never waits for them.
+func (f *feed) publish(h Happening) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.last++
@@ -129,7 +129,7 @@ func (f *feed) tell(h Happening) {
 	}
 }
 
-// Observer is told what happens, for metrics. Its methods are called from any
+// Observer hears what happens, for metrics. Its methods are called from any
 // goroutine and must return at once.
 type Observer interface {
 	// Accepted: an event of this type is on disk.
@@ -155,7 +155,7 @@ type Observer interface {
 	Mailed(kind, outcome string)
 }
 
-// nobody is the observer where none is given.
+// nobody is the observer if none is given.
 type nobody struct{}
 
 func (nobody) Accepted(string) {}

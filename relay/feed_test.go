@@ -75,7 +75,7 @@ func TestSlowListenersLoseTheOldestAndKnowHowMany(t *testing.T) {
 	const all = 3*maxUntaken + 7
 	next := uint64(1)
 	for range all {
-		r.feed.tell(Happening{Kind: HappenedState})
+		r.feed.publish(Happening{Kind: HappenedState})
 		happened, lost := quick.Take()
 		if len(happened) != 1 || lost != 0 || happened[0].ID != next {
 			t.Fatalf("the quick one took %d from %d, %d lost", len(happened), next, lost)
@@ -93,14 +93,14 @@ func TestSlowListenersLoseTheOldestAndKnowHowMany(t *testing.T) {
 	}
 	slow.Close()
 	slow.Close()
-	if r.feed.tell(Happening{}); !r.feed.tells() {
+	if r.feed.publish(Happening{}); !r.feed.hasListeners() {
 		t.Error("one still listens")
 	}
 	if kept, _ := slow.Take(); len(kept) != 0 {
 		t.Error("a closed subscription is told")
 	}
 	quick.Close()
-	if r.feed.tells() {
+	if r.feed.hasListeners() {
 		t.Error("nobody listens")
 	}
 }

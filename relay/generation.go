@@ -114,7 +114,7 @@ func (r *Relay) apply(g *Generation) error {
 	r.notices.Use(g.config.notices())
 	if first && len(g.config.Notifiers) > 0 {
 		for _, w := range r.all() {
-			w.remind()
+			w.repostNotice()
 		}
 	}
 	return nil
@@ -133,7 +133,7 @@ func (r *Relay) targets(g *Generation) (map[string]*target, error) {
 		return nil
 	}
 	for _, wc := range g.config.Webhooks {
-		if w, err := r.find(wc.Name); err == nil && w.added() != nil {
+		if w, err := r.find(wc.Name); err == nil && w.apiConfig() != nil {
 			return nil, fmt.Errorf("webhook %s: one of this name was added through the API; delete that, or rename this", wc.Name)
 		}
 		if err := compile(wc); err != nil {
@@ -141,7 +141,7 @@ func (r *Relay) targets(g *Generation) (map[string]*target, error) {
 		}
 	}
 	for _, w := range r.all() {
-		if c := w.added(); c != nil {
+		if c := w.apiConfig(); c != nil {
 			if err := compile(c.config(w.name)); err != nil {
 				return nil, err
 			}
@@ -157,7 +157,7 @@ func (r *Relay) configure(ctx context.Context, targets map[string]*target) ([]re
 	var changed []reconfiguration
 	for _, w := range r.all() {
 		parked, err := w.isParked(ctx)
-		changed = append(changed, reconfiguration{webhook: w, before: w.aim(), parked: parked})
+		changed = append(changed, reconfiguration{webhook: w, before: w.currentTarget(), parked: parked})
 		if err == nil {
 			err = w.configure(ctx, targets[w.name])
 		}
@@ -179,7 +179,7 @@ func (r *Relay) create(ctx context.Context, name string, rec record) (*webhook, 
 	stored, err := r.queue.PutWebhook(ctx, put)
 	if errors.Is(err, queue.ErrConflict) {
 		// One that was given up was made after all.
-		if stored, err = r.stored(ctx, name); err == nil {
+		if stored, err = r.storedWebhook(ctx, name); err == nil {
 			put.ID, put.Revision = stored.ID, stored.Revision
 			stored, err = r.queue.PutWebhook(ctx, put)
 		}
@@ -190,29 +190,29 @@ func (r *Relay) create(ctx context.Context, name string, rec record) (*webhook, 
 	w := newWebhook(r, stored, rec)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.adopt(w)
+	r.addLocked(w)
 	if r.started && !r.stopped {
-		r.running.Go(func() { w.run(w.life) }) // Promise 3: each webhook has a goroutine and a lane of its own.
+		r.running.Go(func() { w.run(w.lifetime) }) // Promise 3: each webhook has a goroutine and a lane of its own.
 	}
 	return w, nil
 }
 
 // configure puts a target in force; nil parks the webhook.
 func (w *webhook) configure(ctx context.Context, t *target) error {
-	if err := w.storing.take(ctx); err != nil {
+	if err := w.storeLock.lock(ctx); err != nil {
 		return err
 	}
-	defer w.storing.release()
+	defer w.storeLock.unlock()
 	w.mu.Lock()
 	before := w.stateLocked()
-	former := w.target
-	if t == nil || former == nil || t.config.Filter != former.config.Filter {
+	previous := w.target
+	if t == nil || previous == nil || t.config.Filter != previous.config.Filter {
 		w.filterErrors = FilterErrors{}
 	}
 	w.target = t
-	if t != nil && former != nil {
-		t.Inherit(former.Receiver)
-		if t.config.URL != former.config.URL {
+	if t != nil && previous != nil {
+		t.Inherit(previous.Receiver)
+		if t.config.URL != previous.config.URL {
 			w.breaker.hold = time.Time{} // another receiver has not asked for it
 		}
 	}
@@ -236,16 +236,16 @@ func (w *webhook) configure(ctx context.Context, t *target) error {
 	} else {
 		w.relay.log.Info("a webhook is in the configuration again", "webhook", w.name)
 	}
-	err := w.put(ctx)
+	err := w.writeRecord(ctx)
 	if err != nil {
 		// Stored as parked, what waits could expire.
 		w.parked = parked
-		w.putBack(err)
+		w.rewriteRecord(err)
 	}
 	return err
 }
 
-// newLimiter keeps the old one where the rate is the same.
+// newLimiter keeps the old limiter if the rate is the same.
 func newLimiter(r Rate, old *rate.Limiter) *rate.Limiter {
 	if r.Events == 0 {
 		return nil
@@ -268,12 +268,12 @@ type reconfiguration struct {
 
 // noteReconfigured writes what a generation of settings changed into the
 // activity log. What the file said before a restart is not known, so changes
-// that were made while the relay was down show only where a webhook came or
+// that were made while the relay was down show only if a webhook came or
 // went.
 func (r *Relay) noteReconfigured(all []reconfiguration) {
 	var notes sync.WaitGroup // a thousand webhooks share a few commits
 	for _, c := range all {
-		after := c.webhook.aim()
+		after := c.webhook.currentTarget()
 		a := activity{Who: FromCaddyfile, Webhook: c.webhook.name}
 		switch {
 		case c.created:

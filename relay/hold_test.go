@@ -183,11 +183,11 @@ func TestWhatIsUnderWayDoesNotEndAHold(t *testing.T) {
 		t.Errorf("admitted %t, or in %s", ok, wait)
 	}
 	later := now.Add(31 * time.Second)
-	if ok, _ := b.admits(later); !ok || !b.alone() {
-		t.Errorf("after the hold admitted %t, alone %t", ok, b.alone())
+	if ok, _ := b.admits(later); !ok || !b.oneAtATime() {
+		t.Errorf("after the hold admitted %t, alone %t", ok, b.oneAtATime())
 	}
 	b.failed(later, false, nil)
-	if b.alone() {
+	if b.oneAtATime() {
 		t.Error("the probe has ended, and the hold has not")
 	}
 }

@@ -26,7 +26,7 @@ func (w *webhook) logFailed(d *queue.Delivery, a *queue.Attempt) {
 		what, spare = "a delivery failed for good", &w.warnedDelivery
 	}
 	w.mu.Lock()
-	others, warn := spare.allows(time.Now())
+	others, warn := spare.allow(time.Now())
 	w.mu.Unlock()
 	level := slog.LevelDebug
 	if warn {
@@ -49,7 +49,7 @@ func (w *webhook) logFailed(d *queue.Delivery, a *queue.Attempt) {
 // that has failed refuses all of them, so one in a while is enough.
 func (w *webhook) logUnsettled(what string, lease *queue.Lease, err error) {
 	w.mu.Lock()
-	others, tell := w.warnedStore.allows(time.Now())
+	others, tell := w.warnedStore.allow(time.Now())
 	w.mu.Unlock()
 	if tell {
 		w.relay.log.Error(what, "webhook", w.name, "event", lease.Event.ID.String(), "delivery", lease.Delivery.ID.String(),

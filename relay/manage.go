@@ -29,7 +29,7 @@ func (r *Relay) Add(ctx context.Context, c WebhookConfig, who string) error {
 	if err != nil {
 		return err
 	}
-	w, err := r.create(ctx, c.Name, record{Source: FromAPI, State: Active, Config: store(c)})
+	w, err := r.create(ctx, c.Name, record{Source: FromAPI, State: Active, Config: newStoredConfig(c)})
 	if err != nil {
 		return err
 	}
@@ -40,8 +40,8 @@ func (r *Relay) Add(ctx context.Context, c WebhookConfig, who string) error {
 	return nil
 }
 
-// targetOf compiles settings as the current generation would; r.attachMu is
-// held where they are to be put in force.
+// targetOf compiles settings with the defaults of the current generation. To put them
+// in force, hold r.attachMu.
 func (r *Relay) targetOf(c WebhookConfig) (*target, error) {
 	r.mu.RLock()
 	g := r.current
@@ -90,7 +90,7 @@ func (r *Relay) change(ctx context.Context, name string, change func(*WebhookCon
 	if err != nil {
 		return err
 	}
-	if err := w.reconfigure(ctx, store(c)); err != nil {
+	if err := w.reconfigure(ctx, newStoredConfig(c)); err != nil {
 		return err
 	}
 	if err := w.configure(ctx, t); err != nil {
@@ -102,26 +102,26 @@ func (r *Relay) change(ctx context.Context, name string, change func(*WebhookCon
 
 // reconfigure stores other settings.
 func (w *webhook) reconfigure(ctx context.Context, c *storedConfig) error {
-	if err := w.storing.take(ctx); err != nil {
+	if err := w.storeLock.lock(ctx); err != nil {
 		return err
 	}
-	defer w.storing.release()
+	defer w.storeLock.unlock()
 	w.mu.Lock()
 	before := w.record.Config
 	w.record.Config = c
 	w.mu.Unlock()
-	if err := w.put(ctx); err != nil {
+	if err := w.writeRecord(ctx); err != nil {
 		w.mu.Lock()
 		w.record.Config = before
 		w.mu.Unlock()
-		w.putBack(err)
+		w.rewriteRecord(err)
 		return err
 	}
 	return nil
 }
 
-// Rotate gives a webhook another secret, or makes one where none is given, and
-// returns it. For the overlap the former one signs too.
+// Rotate gives a webhook another secret and returns it. If none is given, it makes one.
+// During the overlap the old secret also signs.
 func (r *Relay) Rotate(ctx context.Context, name, secret string, overlap time.Duration, who string) (string, error) {
 	if secret == "" {
 		secret = signature.NewSecret()
@@ -155,8 +155,8 @@ func (r *Relay) Delete(ctx context.Context, name, who string) (ended int64, err 
 	if readOnly {
 		return 0, fmt.Errorf("webhook %q: %w", name, ErrReadOnly)
 	}
-	// Nothing new is made for it, and what is under way is cut off first: an
-	// attempt of a webhook that is gone would have nowhere to settle.
+	// Attempts in flight end first: an attempt of a webhook that is gone could not be
+	// settled.
 	w.mu.Lock()
 	target := w.target
 	w.target = nil
@@ -170,7 +170,7 @@ func (r *Relay) Delete(ctx context.Context, name, who string) (ended int64, err 
 		w.mu.Lock()
 		w.target = target
 		w.mu.Unlock()
-		w.revive()
+		w.restart()
 		return 0, err
 	}
 	r.forget(w)
@@ -180,13 +180,13 @@ func (r *Relay) Delete(ctx context.Context, name, who string) (ended int64, err 
 
 // remove takes the webhook's record out of the store.
 func (w *webhook) remove(ctx context.Context) (ended int64, err error) {
-	if err := w.storing.take(ctx); err != nil {
+	if err := w.storeLock.lock(ctx); err != nil {
 		return 0, err
 	}
-	defer w.storing.release()
+	defer w.storeLock.unlock()
 	ended, err = w.relay.queue.DeleteWebhook(ctx, w.id, w.revision)
 	if errors.Is(err, queue.ErrConflict) {
-		if err = w.reread(ctx); err == nil {
+		if err = w.readRevision(ctx); err == nil {
 			ended, err = w.relay.queue.DeleteWebhook(ctx, w.id, w.revision)
 		}
 	}
@@ -196,7 +196,7 @@ func (w *webhook) remove(ctx context.Context) (ended int64, err error) {
 	return ended, err
 }
 
-// Enable lets a webhook have new events again and releases what was held.
+// Enable queues new events for a webhook again and releases held deliveries.
 func (r *Relay) Enable(ctx context.Context, name, who string) error {
 	w, err := r.find(name)
 	if err != nil {
@@ -205,7 +205,7 @@ func (r *Relay) Enable(ctx context.Context, name, who string) error {
 	return w.setByOwner(ctx, Active, "", who)
 }
 
-// Disable gives a webhook no new events and holds what waits.
+// Disable stops queueing new events for a webhook and holds waiting deliveries.
 func (r *Relay) Disable(ctx context.Context, name, who string) error {
 	w, err := r.find(name)
 	if err != nil {
@@ -214,8 +214,8 @@ func (r *Relay) Disable(ctx context.Context, name, who string) error {
 	return w.setByOwner(ctx, Disabled, "disabled by "+who, who)
 }
 
-// Redeliver gives one delivery a fresh ladder, due now. A webhook whose breaker
-// is open lets it out as its next probe, without the wait for that.
+// Redeliver gives one delivery a fresh ladder, due now. If the webhook's breaker is
+// open, the delivery is its next probe, at once.
 func (r *Relay) Redeliver(ctx context.Context, id queue.DeliveryID, who string) error {
 	if err := r.queue.Requeue(ctx, id, time.Now()); err != nil {
 		return err
@@ -232,15 +232,15 @@ func (r *Relay) Redeliver(ctx context.Context, id queue.DeliveryID, who string) 
 	return nil
 }
 
-// revive begins another life, after a stop; r.attachMu is held.
-func (w *webhook) revive() {
+// restart starts the webhook's goroutine again, after a stop; r.attachMu is held.
+func (w *webhook) restart() {
 	before := w.ended
-	w.life = w.relay.newLife()
+	w.lifetime = w.relay.newLifetime()
 	w.relay.mu.RLock()
 	runs := w.relay.started && !w.relay.stopped
 	w.relay.mu.RUnlock()
 	if runs {
-		now := w.life
+		now := w.lifetime
 		w.relay.running.Go(func() {
 			<-before // a webhook has one lane
 			w.run(now)
@@ -248,7 +248,7 @@ func (w *webhook) revive() {
 	}
 }
 
-// stop ends run and what is under way, which does not count, and waits for that.
+// stop ends run and the attempts in flight, which do not count, and waits for them.
 func (w *webhook) stop(ctx context.Context) error {
 	w.quit()
 	select {
@@ -302,8 +302,8 @@ const Sample = `{"event":"feedback.created","timestamp":"2026-01-07T15:30:00Z","
 	`"browser":"Chrome","browserVersion":"120","os":"macOS","deviceType":"desktop","viewport":{"width":1920,"height":1080},` +
 	`"timezone":"America/New_York","locale":"en-US","country":"US"},"metadata":{"userId":"user_123"},"createdAt":"2026-01-07T15:30:00Z"}}`
 
-// probeNow lets the next probe out at once, because somebody who may know that
-// the receiver is back asks for it. A receiver that asked for time gets it.
+// probeNow allows the next probe at once: a person who asks for a delivery may know
+// that the receiver works again. A Retry-After still holds it back.
 func (w *webhook) probeNow() {
 	w.mu.Lock()
 	w.breaker.probe = time.Time{}

@@ -277,7 +277,7 @@ func TestDeletionThatIsMadeLateIsNoticed(t *testing.T) {
 		}
 		accept(t, r, "fb_1")
 		synctest.Wait()
-		s, err := r.stored(t.Context(), "w")
+		s, err := r.storedWebhook(t.Context(), "w")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -331,7 +331,7 @@ func TestReloadThatWasGivenUpParksNothing(t *testing.T) {
 		if _, err := r.Attach(Config{}); !errors.Is(err, context.DeadlineExceeded) {
 			t.Fatalf("the store is given up, and attaching returns %v", err)
 		}
-		if s, err := r.stored(t.Context(), "w"); err != nil || s.Expires {
+		if s, err := r.storedWebhook(t.Context(), "w"); err != nil || s.Expires {
 			t.Errorf("after a reload that failed the store has the webhook as parked: %v, %v", s.Expires, err)
 		}
 	})

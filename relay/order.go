@@ -8,11 +8,11 @@ import (
 	"github.com/userhero/relay/queue"
 )
 
-// eventBefore tells whether, of the same feedback, an event before this one
-// still waits for the same webhook, and when to look again. Each event names the
-// one it replaces. One that was for this webhook was held to the same rule, so
-// the look back ends there (what was redelivered, or sent before the webhook kept
-// order, is in no order any more); those that were not are stepped over.
+// eventBefore reports whether an earlier event of the same feedback still waits for the
+// same webhook, and when to look again. It follows the events that each event replaces.
+// Events that were not for this webhook are skipped; at the first that was, the search
+// ends, because that one waited for those before it. (Order is not kept for redelivered
+// events, or for those sent before the webhook kept order.)
 func (r *Relay) eventBefore(ctx context.Context, lease *queue.Lease) (until time.Time, before bool) {
 	ctx, cancel := context.WithTimeout(ctx, storeTime)
 	defer cancel()
@@ -28,11 +28,11 @@ func (r *Relay) eventBefore(ctx context.Context, lease *queue.Lease) (until time
 			}
 			return until, true
 		case !errors.Is(err, queue.ErrNotFound):
-			return time.Now().Add(laneRetry), true // nobody knows: order is kept
+			return time.Now().Add(laneRetry), true // unknown: keep the order
 		}
 		e, err := r.queue.Event(ctx, id)
 		if errors.Is(err, queue.ErrNotFound) {
-			return time.Time{}, false // retention took it: what was before it is known no more
+			return time.Time{}, false // removed by retention
 		}
 		if err != nil {
 			return time.Now().Add(laneRetry), true
@@ -45,7 +45,7 @@ func (r *Relay) eventBefore(ctx context.Context, lease *queue.Lease) (until time
 const (
 	// laneRetry is how long a webhook waits after its lane failed.
 	laneRetry = time.Second
-	// deferOrdered is how long an event waits for one before it, in a webhook
-	// that keeps order, where nobody knows when that is due.
+	// deferOrdered is how long an event waits at least for an earlier one, in a webhook
+	// that keeps order.
 	deferOrdered = 100 * time.Millisecond
 )

@@ -7,7 +7,8 @@ import (
 	"github.com/userhero/relay/queue"
 )
 
-func (w *webhook) putOnce(ctx context.Context) error {
+// writeOnce writes the record; storeLock is held.
+func (w *webhook) writeOnce(ctx context.Context) error {
 	w.mu.Lock()
 	w.record.Hours, w.record.HeldUntil = w.tally.stored(), w.breaker.hold.UTC()
 	data := w.record.encode()
@@ -22,22 +23,22 @@ func (w *webhook) putOnce(ctx context.Context) error {
 	return nil
 }
 
-// put stores the record; storing is held.
-func (w *webhook) put(ctx context.Context) error {
-	err := w.putOnce(ctx)
+// writeRecord writes the record; storeLock is held.
+func (w *webhook) writeRecord(ctx context.Context) error {
+	err := w.writeOnce(ctx)
 	if !errors.Is(err, queue.ErrConflict) {
 		return err
 	}
-	// Nobody else writes it: a write that was given up was made after all.
-	if err := w.reread(ctx); err != nil {
+	// Nobody else writes it: an earlier write was given up, and made after all.
+	if err := w.readRevision(ctx); err != nil {
 		return err
 	}
-	return w.putOnce(ctx)
+	return w.writeOnce(ctx)
 }
 
-// reread finds the revision the store has; storing is held.
-func (w *webhook) reread(ctx context.Context) error {
-	stored, err := w.relay.stored(ctx, w.name)
+// readRevision reads the revision from the store; storeLock is held.
+func (w *webhook) readRevision(ctx context.Context) error {
+	stored, err := w.relay.storedWebhook(ctx, w.name)
 	if err == nil && stored.ID != w.id {
 		err = queue.ErrNotFound
 	}
@@ -47,46 +48,46 @@ func (w *webhook) reread(ctx context.Context) error {
 	return err
 }
 
-// putBack stores the record as it was, where a change of it was given up and may
-// be written yet; storing is held.
-func (w *webhook) putBack(err error) {
+// rewriteRecord writes the record as it was before a change that failed with err,
+// because that change may still be written; storeLock is held.
+func (w *webhook) rewriteRecord(err error) {
 	if errors.Is(err, queue.ErrClosed) || errors.Is(err, queue.ErrFailed) || errors.Is(err, queue.ErrNotFound) {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), storeTime)
 	defer cancel()
-	if err := w.put(ctx); err != nil {
+	if err := w.writeRecord(ctx); err != nil {
 		w.relay.log.Warn("a change of a webhook was given up, and may be found made after a crash", "webhook", w.name, "error", err)
 	}
 }
 
-// save stores the record at the end, so that times shown survive a restart.
-func (w *webhook) save() {
+// saveRecord writes the record, so that tallies and times survive a restart.
+func (w *webhook) saveRecord() {
 	ctx, cancel := context.WithTimeout(context.Background(), storeTime)
 	defer cancel()
-	if w.storing.take(ctx) != nil {
-		return // the store has stood still for so long that nothing is written any more
+	if w.storeLock.lock(ctx) != nil {
+		return // the store has not answered for so long that nothing more is written
 	}
-	defer w.storing.release()
-	if err := w.put(ctx); err != nil && !errors.Is(err, queue.ErrClosed) && !errors.Is(err, queue.ErrFailed) {
+	defer w.storeLock.unlock()
+	if err := w.writeRecord(ctx); err != nil && !errors.Is(err, queue.ErrClosed) && !errors.Is(err, queue.ErrFailed) {
 		w.relay.log.Warn("a webhook's state was not stored", "webhook", w.name, "error", err)
 	}
 }
 
-// store stores the record, if it can; storing is held.
-func (w *webhook) store() {
+// writeRecordOrLog writes the record, or logs why it cannot; storeLock is held.
+func (w *webhook) writeRecordOrLog() {
 	ctx, cancel := context.WithTimeout(context.Background(), storeTime)
 	defer cancel()
-	if err := w.put(ctx); err != nil {
+	if err := w.writeRecord(ctx); err != nil {
 		w.relay.log.Error("a webhook's state was not stored", "webhook", w.name, "error", err)
 	}
 }
 
-// isParked tells whether the store has the webhook as parked.
+// isParked reports whether the store has the webhook as parked.
 func (w *webhook) isParked(ctx context.Context) (bool, error) {
-	if err := w.storing.take(ctx); err != nil {
+	if err := w.storeLock.lock(ctx); err != nil {
 		return false, err
 	}
-	defer w.storing.release()
+	defer w.storeLock.unlock()
 	return w.parked, nil
 }

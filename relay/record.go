@@ -24,9 +24,9 @@ const (
 	FromAPI       = "api"
 )
 
-// record is what the store keeps of a webhook, as JSON: how it fares and, where
-// it was added through the API, how it is configured. What the configuration
-// file says is read from there at every start.
+// record is what the store keeps of a webhook, as JSON: its state and, if it was added
+// through the API, its configuration. What the configuration file says is read from
+// there at every start.
 type record struct {
 	Source string        `json:"source"`
 	Config *storedConfig `json:"config,omitempty"`
@@ -34,15 +34,14 @@ type record struct {
 	// Reason says in words why it is failing or disabled.
 	Reason       string    `json:"reason,omitempty"`
 	FailingSince time.Time `json:"failing_since,omitzero"`
-	// Episode is when what the owner was told of last began, with a warning or
-	// with failing; zero once it is over.
+	// Episode is when the present outage began, if a notice was posted about it; zero once
+	// it is over.
 	Episode time.Time `json:"episode,omitzero"`
-	// Told is the last notice. It is stored with what it tells of and posted
-	// after that, so one that a crash kept from the mailbox is posted at the next
-	// start.
-	Told        told      `json:"told,omitzero"`
-	LastSuccess time.Time `json:"last_success,omitzero"`
-	LastAttempt time.Time `json:"last_attempt,omitzero"`
+	// LastNotice is the last notice. It is stored with the state that it reports and posted
+	// after that, so if a crash came in between, the next start posts it.
+	LastNotice  lastNotice `json:"told,omitzero"`
+	LastSuccess time.Time  `json:"last_success,omitzero"`
+	LastAttempt time.Time  `json:"last_attempt,omitzero"`
 	// HeldUntil is when the receiver may be asked again, by its Retry-After.
 	HeldUntil time.Time `json:"held_until,omitzero"`
 	// LastAnswer is what came of the attempt at LastAttempt.
@@ -51,8 +50,8 @@ type record struct {
 	Hours []hourTally `json:"hours,omitempty"`
 }
 
-// told is a notice as the record keeps it.
-type told struct {
+// lastNotice is a notice as the record keeps it.
+type lastNotice struct {
 	Kind    string    `json:"kind"`
 	Reason  string    `json:"reason,omitempty"`
 	Episode time.Time `json:"episode"`
@@ -62,7 +61,7 @@ type told struct {
 
 // Answer is what came of an attempt, in short.
 type Answer struct {
-	Status   int           `json:"status,omitempty"` // 0 where no answer came
+	Status   int           `json:"status,omitempty"` // 0 if no answer came
 	Error    string        `json:"error,omitempty"`  // empty on success
 	Class    string        `json:"class,omitempty"`  // of the error
 	Duration time.Duration `json:"duration,omitempty"`
@@ -101,7 +100,7 @@ type storedConfig struct {
 	Ordered        bool            `json:"ordered,omitempty"`
 }
 
-func store(w WebhookConfig) *storedConfig {
+func newStoredConfig(w WebhookConfig) *storedConfig {
 	return &storedConfig{
 		URL: w.URL, Secret: w.Secret, PreviousSecret: w.PreviousSecret, PreviousUntil: w.PreviousUntil,
 		Events: w.Events, Filter: w.Filter, Header: w.Header, TLS: w.TLS, Retry: w.Retry, Timeout: w.Timeout,

@@ -45,7 +45,7 @@ func (r *Relay) Recover(ctx context.Context, name string, what Recovery, who str
 	if len(what.states()) == 0 && !what.Missed {
 		return 0, nil
 	}
-	stretches, count, err := r.survey(ctx, w, what)
+	sections, count, err := r.countAndSplit(ctx, w, what)
 	if err != nil || what.DryRun {
 		return count, err
 	}
@@ -53,9 +53,9 @@ func (r *Relay) Recover(ctx context.Context, name string, what Recovery, who str
 	w.window.restart(w.underWay)
 	w.mu.Unlock()
 	count = 0
-	for _, s := range slices.Backward(stretches) {
+	for _, s := range slices.Backward(sections) {
 		var n int64
-		n, err = r.recoverStretch(ctx, w, what, s)
+		n, err = r.requeueSection(ctx, w, what, s)
 		if count += n; err != nil {
 			err = fmt.Errorf("after %d: %w", count, err)
 			break
@@ -68,26 +68,26 @@ func (r *Relay) Recover(ctx context.Context, name string, what Recovery, who str
 	return count, err
 }
 
-// stretch is a part of a list, from one cursor to another. Lists begin with the
-// newest, and what is recovered goes out oldest first, lest an update overtake
-// its creation; so the list is read once to know its stretches, and then each of
-// them from the last to the first.
-type stretch struct{ from, to string }
+// section is a part of a list, from one cursor to another. Lists begin with the newest
+// delivery, and recovered deliveries go out oldest first, so that no update overtakes its
+// creation. So the list is read once to find its sections, and then the sections from
+// the last to the first.
+type section struct{ from, to string }
 
-// survey counts what is to be recovered, and cuts the list into stretches.
-func (r *Relay) survey(ctx context.Context, w *webhook, what Recovery) (all []stretch, count int64, err error) {
-	s, inStretch, atOnce := stretch{}, 0, cmp.Or(what.atOnce, recoverAtOnce)
+// countAndSplit counts what is to be recovered, and splits the list into sections.
+func (r *Relay) countAndSplit(ctx context.Context, w *webhook, what Recovery) (all []section, count int64, err error) {
+	s, inSection, atOnce := section{}, 0, cmp.Or(what.atOnce, recoverAtOnce)
 	for cursor := ""; ; {
 		ids, next, err := r.recoverable(ctx, w, what, cursor)
 		if err != nil {
 			return nil, count, err
 		}
 		count += int64(len(ids))
-		inStretch += len(ids)
-		if next == "" || inStretch >= atOnce {
+		inSection += len(ids)
+		if next == "" || inSection >= atOnce {
 			s.to = next
 			all = append(all, s)
-			s, inStretch = stretch{from: next}, 0
+			s, inSection = section{from: next}, 0
 		}
 		if cursor = next; cursor == "" {
 			return all, count, nil
@@ -95,8 +95,8 @@ func (r *Relay) survey(ctx context.Context, w *webhook, what Recovery) (all []st
 	}
 }
 
-// recoverStretch queues again what is in a stretch, oldest first.
-func (r *Relay) recoverStretch(ctx context.Context, w *webhook, what Recovery, s stretch) (int64, error) {
+// requeueSection queues the deliveries of a section again, oldest first.
+func (r *Relay) requeueSection(ctx context.Context, w *webhook, what Recovery, s section) (int64, error) {
 	var ids []queue.DeliveryID
 	for cursor := s.from; ; {
 		page, next, err := r.recoverable(ctx, w, what, cursor)
@@ -184,8 +184,8 @@ func (r Recovery) states() (states []queue.State) {
 	return states
 }
 
-// ordered tells whether events of one feedback keep their order.
+// ordered reports whether the webhook keeps the events of one feedback in order.
 func (w *webhook) ordered() bool {
-	t := w.aim()
+	t := w.currentTarget()
 	return t != nil && t.config.Ordered
 }

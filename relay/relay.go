@@ -36,7 +36,7 @@ type Options struct {
 	Logger *slog.Logger
 	// Version is sent as User-Agent: UserHero-Relay/<version>.
 	Version string
-	// Observer is told what happens. Default: nobody.
+	// Observer hears what happens. Default: nobody.
 	Observer Observer
 	// Dial, unless nil, is the network: receivers are dialled with it and not
 	// with the guarded dialer. It is for simulations, whose network is in memory.
@@ -110,11 +110,11 @@ func (r *Relay) Start(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		r.adopt(newWebhook(r, s, rec))
+		r.addLocked(newWebhook(r, s, rec))
 	}
 	r.started = true
 	for _, w := range r.webhooks {
-		r.running.Go(func() { w.run(w.life) })
+		r.running.Go(func() { w.run(w.lifetime) })
 	}
 	r.running.Go(r.keepTallies)
 	return nil
@@ -129,10 +129,10 @@ func (r *Relay) hasNewerNotice(n notify.Notice) bool {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.record.Told.At.After(n.At)
+	return w.record.LastNotice.At.After(n.At)
 }
 
-// noticeSent tells what became of a notice.
+// noticeSent records what became of a notice.
 func (r *Relay) noticeSent(n notify.Notice, outcome string, err error) {
 	r.observer.Mailed(n.Kind, outcome)
 	detail := n.Kind
@@ -177,7 +177,7 @@ func (r *Relay) Stop(ctx context.Context) error {
 	}
 	r.cancelAttempts()
 	for _, w := range r.all() {
-		w.save()
+		w.saveRecord()
 	}
 	if ran {
 		r.saveTally()
@@ -203,7 +203,7 @@ func (r *Relay) Health() error {
 		return err
 	}
 	for _, w := range r.all() {
-		if err := w.trouble(); err != nil {
+		if err := w.laneError(); err != nil {
 			return err
 		}
 	}

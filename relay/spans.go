@@ -33,7 +33,7 @@ func (w *webhook) startProcess(ctx context.Context, t task, id string) (context.
 		span.AddLink(trace.Link{SpanContext: creation}) // no sampler asks a child for it
 	}
 	if span.IsRecording() {
-		room := rooms.Get().(*[8]attribute.KeyValue)
+		room := attributeBuffers.Get().(*[8]attribute.KeyValue)
 		span.SetAttributes(append(room[:0],
 			semconv.MessagingMessageID(d.ID.Event.String()),
 			semconv.MessagingMessageConversationID(d.Feedback.ID),
@@ -42,7 +42,7 @@ func (w *webhook) startProcess(ctx context.Context, t task, id string) (context.
 			attribute.String("userhero.delivery.id", id),
 			attribute.Int("userhero.attempt", d.Rung+1),
 		)...)
-		rooms.Put(room)
+		attributeBuffers.Put(room)
 	}
 	return ctx, span
 }
@@ -84,7 +84,7 @@ func endProcess(span trace.Span, o deliver.Outcome, state queue.State, next time
 		if !o.OK {
 			deliver.FailSpan(span, o.Class)
 		}
-		room := rooms.Get().(*[8]attribute.KeyValue)
+		room := attributeBuffers.Get().(*[8]attribute.KeyValue)
 		attributes := room[:0]
 		if !o.Canceled && state != 0 {
 			attributes = append(attributes, attribute.String("userhero.delivery.state", state.String()))
@@ -93,7 +93,7 @@ func endProcess(span trace.Span, o deliver.Outcome, state queue.State, next time
 			attributes = append(attributes, attribute.String("userhero.delivery.next_attempt", next.UTC().Format(time.RFC3339Nano)))
 		}
 		span.SetAttributes(attributes...)
-		rooms.Put(room)
+		attributeBuffers.Put(room)
 	}
 	span.End()
 }

@@ -23,6 +23,15 @@ import (
 
 // Relay is the engine above one queue. All methods may be called from any
 // goroutine.
+//
+// The locks are taken in this order:
+//
+//  1. Relay.attachMu: one change of the configuration at a time
+//  2. webhook.storeLock: one write of a webhook's record at a time
+//  3. Relay.mu, webhook.mu, and the locks inside feed, relayTally, workerPool and
+//     notify.Sender: short, and none is held while another lock is taken
+//
+// 1 and 2 are held while the store works, those of 3 never are.
 type Relay struct {
 	queue    queue.Queue
 	log      *slog.Logger
@@ -44,7 +53,7 @@ type Relay struct {
 	// that were cut off and put back.
 	ended, putBack   atomic.Int64
 	running          sync.WaitGroup // webhooks' goroutines
-	attachMu         sync.Mutex     // serialises Attach, Detach, Start and Stop
+	attachMu         sync.Mutex     // serialises Start, Stop, Attach, Detach, Add, Change, Rotate and Delete
 	mu               sync.RWMutex   // guards everything below
 	started, stopped bool
 	webhooks         map[string]*webhook // by name
@@ -52,7 +61,7 @@ type Relay struct {
 	generations      []*Generation // attached, oldest first
 	current          *Generation   // the one that was applied last
 
-	tally       wholeTally
+	tally       relayTally
 	tallyStored queue.Webhook // its record; see saveTally
 }
 
@@ -75,12 +84,12 @@ var errDeleted = errors.New("the webhook is being deleted")
 // storeTime bounds what attaching and state changes ask of the store.
 const storeTime = 10 * time.Second
 
-// turn is a lock that is held while the store works, which may be long: who
-// waits for it can give up. It is made with a capacity of 1.
-type turn chan struct{}
+// slowLock is a lock that is held while the store works, which may take long: a
+// caller that waits for it can give up. Make it with a capacity of 1.
+type slowLock chan struct{}
 
-// take waits for the turn, which release must end, unless the context ends first.
-func (t turn) take(ctx context.Context) error {
+// lock takes the lock, or returns why the context ended first.
+func (t slowLock) lock(ctx context.Context) error {
 	select {
 	case t <- struct{}{}:
 		return nil // whether or not the context has ended
@@ -94,7 +103,7 @@ func (t turn) take(ctx context.Context) error {
 	}
 }
 
-func (t turn) release() { <-t }
+func (t slowLock) unlock() { <-t }
 
 // Errors of managing webhooks, for errors.Is.
 var (
@@ -125,13 +134,13 @@ func (r *Relay) all() []*webhook {
 	return slices.SortedFunc(maps.Values(r.webhooks), func(a, b *webhook) int { return strings.Compare(a.name, b.name) })
 }
 
-// adopt takes a webhook in; r.mu is held.
-func (r *Relay) adopt(w *webhook) {
+// addLocked adds a webhook; r.mu is held.
+func (r *Relay) addLocked(w *webhook) {
 	r.webhooks[w.name] = w
 	r.byID[w.id] = w
 }
 
-// forget takes out a webhook that the store does not have any more.
+// forget removes a webhook that is no longer in the store.
 func (r *Relay) forget(w *webhook) {
 	r.mu.Lock()
 	known := r.webhooks[w.name] == w
@@ -145,8 +154,8 @@ func (r *Relay) forget(w *webhook) {
 	}
 }
 
-// stored finds the store's record of a webhook.
-func (r *Relay) stored(ctx context.Context, name string) (queue.Webhook, error) {
+// storedWebhook reads a webhook's record from the store.
+func (r *Relay) storedWebhook(ctx context.Context, name string) (queue.Webhook, error) {
 	all, err := r.queue.Webhooks(ctx)
 	if err != nil {
 		return queue.Webhook{}, err

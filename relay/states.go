@@ -8,15 +8,15 @@ import (
 	"github.com/userhero/relay/relay/notify"
 )
 
-// remindWithin is for how long a notice's key keeps it from being posted twice,
-// and a little less.
-const remindWithin = 23 * time.Hour
+// repostWithin is a little less than the time for which a notice's key keeps it
+// from being posted twice.
+const repostWithin = 23 * time.Hour
 
-// change moves the webhook to another state, stores that, and tells who cares.
-// It does nothing where the webhook has no such move to make.
-func (w *webhook) change(to, reason string, at time.Time) {
-	_ = w.storing.take(context.Background()) // who has it gives up by himself
-	defer w.storing.release()
+// setState moves the webhook to another state, stores it and posts a notice. It does
+// nothing if the webhook is in that state, or is disabled.
+func (w *webhook) setState(to, reason string, at time.Time) {
+	_ = w.storeLock.lock(context.Background()) // its holder gives up after storeTime
+	defer w.storeLock.unlock()
 	w.mu.Lock()
 	from, since := w.record.State, w.record.FailingSince
 	if from == to || from == Disabled {
@@ -42,16 +42,12 @@ func (w *webhook) change(to, reason string, at time.Time) {
 		since = at
 	}
 	kind := map[string]string{Active: notify.Recovered, Failing: notify.Failing, Disabled: notify.Disabled}[to]
-	w.record.Told = told{Kind: kind, Reason: reason, Episode: episode, Since: since, At: at}
+	w.record.LastNotice = lastNotice{Kind: kind, Reason: reason, Episode: episode, Since: since, At: at}
 	notice := w.noticeLocked()
-	w.untroubledLocked()
+	w.endOutageLocked()
 	w.mu.Unlock()
 	w.wake(true)
-	ctx, cancel := context.WithTimeout(context.Background(), storeTime)
-	defer cancel()
-	if err := w.put(ctx); err != nil {
-		w.relay.log.Error("a webhook's state was not stored", "webhook", w.name, "state", to, "error", err)
-	}
+	w.writeRecordOrLog()
 	w.relay.stateChanged(w.name, from, to, reason)
 	what := "webhook " + to
 	if to == Active {
@@ -64,25 +60,25 @@ func (w *webhook) change(to, reason string, at time.Time) {
 	w.relay.notices.Post(notice)
 }
 
-// setByOwner enables or disables the webhook because somebody said so.
+// setByOwner enables or disables the webhook at a person's request.
 func (w *webhook) setByOwner(ctx context.Context, to, reason, who string) error {
-	if err := w.storing.take(ctx); err != nil {
+	if err := w.storeLock.lock(ctx); err != nil {
 		return err
 	}
-	defer w.storing.release()
+	defer w.storeLock.unlock()
 	w.mu.Lock()
 	before, from := w.record, w.stateLocked()
 	w.record.State, w.record.Reason, w.record.FailingSince = to, reason, time.Time{}
 	w.record.Episode = time.Time{}
-	w.untroubledLocked()
+	w.endOutageLocked()
 	after := w.stateLocked()
 	w.mu.Unlock()
-	if err := w.put(ctx); err != nil {
+	if err := w.writeRecord(ctx); err != nil {
 		w.mu.Lock()
 		w.record = before
 		w.mu.Unlock()
 		w.wake(true)
-		w.putBack(err)
+		w.rewriteRecord(err)
 		return err
 	}
 	if to == Active {
@@ -108,10 +104,10 @@ func (w *webhook) setByOwner(ctx context.Context, to, reason, who string) error 
 	return nil
 }
 
-// noticeLocked is the last notice. What belongs to one time of failing has one
-// thread, named by when that episode began.
+// noticeLocked is the last notice. The notices of one episode share a thread, which
+// is named by the time the episode began.
 func (w *webhook) noticeLocked() notify.Notice {
-	t := w.record.Told
+	t := w.record.LastNotice
 	n := notify.Notice{
 		Kind: t.Kind, Webhook: w.name, At: t.At.UTC(), Since: t.Since.UTC(), Reason: t.Reason,
 		Thread: fmt.Sprintf("%d-%d", w.id, t.Episode.UnixMilli()),
@@ -122,13 +118,13 @@ func (w *webhook) noticeLocked() notify.Notice {
 	return n
 }
 
-// remind posts the last notice, lest a crash came between the change of state
-// and the notice. One that was posted is not posted twice.
-func (w *webhook) remind() {
+// repostNotice posts the last notice again, in case a crash came between the change
+// of state and the notice. A notice that was posted is not posted twice.
+func (w *webhook) repostNotice() {
 	w.mu.Lock()
-	last, notice := w.record.Told.At, w.noticeLocked()
+	last, notice := w.record.LastNotice.At, w.noticeLocked()
 	w.mu.Unlock()
-	if !last.IsZero() && time.Since(last) < remindWithin {
+	if !last.IsZero() && time.Since(last) < repostWithin {
 		w.relay.notices.Post(notice)
 	}
 }
@@ -140,29 +136,28 @@ func (w *webhook) ladderLocked() []time.Duration {
 	return w.target.config.Retry
 }
 
-// troubledLocked notes a failed attempt, and sets the alarm where a warning is
-// wanted. A process that ends forgets it: the time begins again with the next
-// failure.
-func (w *webhook) troubledLocked(at time.Time) {
-	if w.ailment.since.IsZero() {
-		w.ailment.since = at
+// noteFailureLocked notes a failed attempt, and starts the timer of the warning if one
+// is configured. A restart forgets it: the time starts again with the next failure.
+func (w *webhook) noteFailureLocked(at time.Time) {
+	if w.outage.since.IsZero() {
+		w.outage.since = at
 	}
-	if w.ailment.alarm != nil || w.target == nil || w.target.config.WarnAfter == 0 || w.record.State != Active || !w.record.Episode.IsZero() {
+	if w.outage.warning != nil || w.target == nil || w.target.config.WarnAfter == 0 || w.record.State != Active || !w.record.Episode.IsZero() {
 		return
 	}
-	w.ailment.alarm = time.AfterFunc(w.target.config.WarnAfter-at.Sub(w.ailment.since), w.warn)
+	w.outage.warning = time.AfterFunc(w.target.config.WarnAfter-at.Sub(w.outage.since), w.warn)
 }
 
-// untroubledLocked notes that the webhook answers, or is another's concern.
-func (w *webhook) untroubledLocked() {
-	if w.ailment.alarm != nil {
-		w.ailment.alarm.Stop()
+// endOutageLocked notes that the webhook answers, or that its state has changed.
+func (w *webhook) endOutageLocked() {
+	if w.outage.warning != nil {
+		w.outage.warning.Stop()
 	}
-	w.ailment = ailment{}
+	w.outage = outage{}
 }
 
-// warn tells that the webhook has been failing for as long as its owner bears,
-// though retries are left.
+// warn posts a warning: every attempt has failed for as long as WarnAfter says, and
+// retries are left.
 func (w *webhook) warn() {
 	now := time.Now()
 	if w.relay.lanes.Err() != nil {
@@ -171,30 +166,30 @@ func (w *webhook) warn() {
 	if current, err := w.relay.find(w.name); err != nil || current != w {
 		return // deleted
 	}
-	_ = w.storing.take(context.Background()) // who has it gives up by himself
-	defer w.storing.release()
+	_ = w.storeLock.lock(context.Background()) // its holder gives up after storeTime
+	defer w.storeLock.unlock()
 	w.mu.Lock()
-	w.ailment.alarm = nil
-	since, reason := w.ailment.since, w.record.LastAnswer.Error
-	if since.IsZero() || w.record.State != Active || !w.takesLocked() || !w.record.Episode.IsZero() {
+	w.outage.warning = nil
+	since, reason := w.outage.since, w.record.LastAnswer.Error
+	if since.IsZero() || w.record.State != Active || !w.enabledLocked() || !w.record.Episode.IsZero() {
 		w.mu.Unlock()
 		return
 	}
 	w.record.Episode = since.UTC()
-	w.record.Told = told{Kind: notify.Warning, Reason: reason, Episode: since, Since: since, At: now}
+	w.record.LastNotice = lastNotice{Kind: notify.Warning, Reason: reason, Episode: since, Since: since, At: now}
 	notice := w.noticeLocked()
 	w.mu.Unlock()
-	w.store()
+	w.writeRecordOrLog()
 	w.relay.log.Warn("webhook in trouble", "webhook", w.name, "since", since, "reason", reason)
 	w.relay.note(activity{What: "webhook in trouble", Who: "relay", Webhook: w.name, Detail: reason})
 	w.relay.notices.Post(notice)
 }
 
-// calmed tells that a webhook of which a warning went out answers again before
-// it came to fail.
-func (w *webhook) calmed(at time.Time) {
-	_ = w.storing.take(context.Background()) // as above
-	defer w.storing.release()
+// recoveredAfterWarning posts that a webhook answers again which a warning was about,
+// and which never became failing.
+func (w *webhook) recoveredAfterWarning(at time.Time) {
+	_ = w.storeLock.lock(context.Background()) // its holder gives up after storeTime
+	defer w.storeLock.unlock()
 	w.mu.Lock()
 	episode := w.record.Episode
 	if w.record.State != Active || episode.IsZero() {
@@ -202,10 +197,10 @@ func (w *webhook) calmed(at time.Time) {
 		return
 	}
 	w.record.Episode = time.Time{}
-	w.record.Told = told{Kind: notify.Recovered, Episode: episode, Since: episode, At: at}
+	w.record.LastNotice = lastNotice{Kind: notify.Recovered, Episode: episode, Since: episode, At: at}
 	notice := w.noticeLocked()
 	w.mu.Unlock()
-	w.store()
+	w.writeRecordOrLog()
 	w.relay.log.Info("webhook recovered", "webhook", w.name)
 	w.relay.note(activity{What: "webhook recovered", Who: "relay", Webhook: w.name})
 	w.relay.notices.Post(notice)

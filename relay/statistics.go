@@ -21,7 +21,7 @@ func (r *Relay) Day() Day {
 	return d
 }
 
-// WebhookDay is the last day of one webhook; false where there is none.
+// WebhookDay is the last day of one webhook; false if there is none.
 func (r *Relay) WebhookDay(name string) (Day, bool) {
 	w, err := r.find(name)
 	if err != nil {
@@ -43,7 +43,7 @@ func (r *Relay) keepTallies() {
 		select {
 		case <-hour.C:
 			for _, w := range r.all() {
-				w.save()
+				w.saveRecord()
 			}
 			r.saveTally()
 		case <-r.lanes.Done():

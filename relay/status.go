@@ -42,8 +42,8 @@ type WebhookStatus struct {
 	// Probing says that the breaker is open: one delivery at a time goes out, to try
 	// whether the receiver answers.
 	Probing bool
-	// NextProbe is the earliest time of the next probe, where the breaker is
-	// open; zero where it is closed, or a probe is under way.
+	// NextProbe is the earliest time of the next probe if the breaker is open; zero if it is
+	// closed, or a probe is in flight.
 	NextProbe time.Time
 	// HeldUntil is until when nothing is sent, because the receiver asked for that
 	// with Retry-After; zero if it did not.
@@ -64,13 +64,13 @@ func (w *webhook) status(c queue.Counts) WebhookStatus {
 		LastSuccess:  w.record.LastSuccess, LastAttempt: w.record.LastAttempt, LastAnswer: w.record.LastAnswer,
 		Counts: Counts{Pending: c.Pending, Retrying: c.Retrying, Failed: c.Failed, Delivered: c.Delivered},
 	}
-	if s.Probing = w.breaker.open && w.takesLocked(); s.Probing && !w.breaker.probing {
+	if s.Probing = w.breaker.open && w.enabledLocked(); s.Probing && !w.breaker.probing {
 		s.NextProbe = w.breaker.probe
 	}
 	if time.Now().Before(w.breaker.hold) {
 		s.HeldUntil = w.breaker.hold
 	}
-	if !w.takesLocked() {
+	if !w.enabledLocked() {
 		s.Counts.Held, s.Counts.Pending, s.Counts.Retrying = c.Waiting(), 0, 0
 	}
 	if t := w.target; t != nil {
@@ -124,7 +124,7 @@ func (r *Relay) Stats() queue.Stats {
 }
 
 // OldestDueAge is how long the oldest due delivery has been waiting for its
-// attempt, out of the queue's counters; 0 where nothing is due. Notices count
+// attempt, out of the queue's counters; 0 if nothing is due. Notices count
 // once they should have been grouped and sent.
 func (r *Relay) OldestDueAge(stats queue.Stats) time.Duration {
 	oldest := time.Duration(0)
@@ -143,7 +143,7 @@ func (r *Relay) DeliveryState(d queue.Delivery) string {
 	r.mu.RLock()
 	w := r.byID[d.ID.Webhook]
 	r.mu.RUnlock()
-	if d.State.Waiting() && w != nil && !w.takes() {
+	if d.State.Waiting() && w != nil && !w.enabled() {
 		return "held"
 	}
 	return d.State.String()

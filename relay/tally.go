@@ -14,13 +14,13 @@ import (
 // hour and at the end: what a killed process had counted since is missing from
 // them, and from nothing else.
 
-// TallyHours is how many hours are told apart, the present one included.
+// TallyHours is how many hours are counted separately, the present one included.
 const TallyHours = 24
 
 // Hour is what happened in one hour.
 type Hour struct {
 	From      time.Time // when it began, UTC
-	Accepted  int64     // events; 0 where the tally is one webhook's
+	Accepted  int64     // events; 0 in the tally of one webhook
 	Delivered int64     // deliveries that arrived
 	Failed    int64     // attempts that failed
 }
@@ -133,19 +133,19 @@ func middleOf(bucket int) time.Duration {
 
 // wholeTally is the last day of the relay as a whole: what no webhook counts.
 // It may be added to from any goroutine, without a lock but once an hour.
-type wholeTally struct {
+type relayTally struct {
 	turning sync.Mutex // held to begin an hour
-	hours   [TallyHours]wholeHour
+	hours   [TallyHours]relayHour
 }
 
-type wholeHour struct {
+type relayHour struct {
 	hour     atomic.Int64
 	accepted atomic.Int64
 	first    [buckets]atomic.Int64
 }
 
 // at is the present hour.
-func (y *wholeTally) at(t time.Time) *wholeHour {
+func (y *relayTally) at(t time.Time) *relayHour {
 	hour := hourOf(t)
 	h := &y.hours[hour%TallyHours]
 	if h.hour.Load() == hour {
@@ -163,12 +163,12 @@ func (y *wholeTally) at(t time.Time) *wholeHour {
 	return h
 }
 
-func (y *wholeTally) accepted(t time.Time) { y.at(t).accepted.Add(1) }
+func (y *relayTally) accepted(t time.Time) { y.at(t).accepted.Add(1) }
 
 // first counts a first attempt that ended at t, this long after the acceptance.
-func (y *wholeTally) first(t time.Time, took time.Duration) { y.at(t).first[bucketOf(took)].Add(1) }
+func (y *relayTally) first(t time.Time, took time.Duration) { y.at(t).first[bucketOf(took)].Add(1) }
 
-func (y *wholeTally) addTo(day *Day, now time.Time) {
+func (y *relayTally) addTo(day *Day, now time.Time) {
 	var all [buckets]int64
 	last := hourOf(now)
 	for i := range y.hours {
@@ -209,7 +209,7 @@ type storedHour struct {
 // webhook can take it.
 const tallyRecord = ".tally"
 
-func (y *wholeTally) encode() []byte {
+func (y *relayTally) encode() []byte {
 	var stored []storedHour
 	for i := range y.hours {
 		h := &y.hours[i]
@@ -230,7 +230,7 @@ func (y *wholeTally) encode() []byte {
 	return b
 }
 
-func (y *wholeTally) decode(data []byte) error {
+func (y *relayTally) decode(data []byte) error {
 	var stored []storedHour
 	if err := json.Unmarshal(data, &stored); err != nil {
 		return fmt.Errorf("reading the tally: %w", err)

@@ -96,7 +96,7 @@ func TestQuantilesAreCloseToTheSorted(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	now := time.Now()
 	for _, scale := range []time.Duration{20 * time.Microsecond, time.Millisecond, time.Second, time.Hour} {
-		var y wholeTally
+		var y relayTally
 		all := make([]time.Duration, 10_000)
 		for i := range all {
 			all[i] = time.Duration(random.ExpFloat64() * float64(scale))

@@ -52,9 +52,9 @@ func describeProcess(webhook string) []attribute.KeyValue {
 }
 
 // rooms lend room for attributes that a span is given at once: it copies them.
-var rooms = sync.Pool{New: func() any { return new([8]attribute.KeyValue) }}
+var attributeBuffers = sync.Pool{New: func() any { return new([8]attribute.KeyValue) }}
 
-// linked links a span to another; to none where that is invalid.
+// linked links a span to another; to none if that is invalid.
 func linked(sc trace.SpanContext) trace.SpanStartOption {
 	return trace.WithLinks(trace.Link{SpanContext: sc})
 }
@@ -74,7 +74,7 @@ func traceContext(sc trace.SpanContext) queue.TraceContext {
 	return t
 }
 
-// spanContext is a stored context as a span's, invalid where nothing is stored.
+// spanContext is a stored context as a span's, invalid if nothing is stored.
 func spanContext(t queue.TraceContext) trace.SpanContext {
 	state, err := trace.ParseTraceState(t.State)
 	if err != nil {

@@ -15,8 +15,9 @@ import (
 	"github.com/userhero/relay/relay/expression"
 )
 
-// webhook is one receiver at run time. Its goroutine, run, takes deliveries from
-// the lane; workers attempt them; both find here what is in force.
+// webhook is one webhook at run time. Its goroutine, run, takes deliveries from the
+// lane and hands them to workers, which make the attempts. For the order of the locks
+// see Relay.
 //
 //	          a ladder ran out
 //	active ─────────────────────► failing
@@ -32,12 +33,12 @@ type webhook struct {
 	consuming []trace.SpanStartOption
 	// changed wakes run: settings, state, or a place that became free.
 	changed chan struct{}
-	life
+	lifetime
 
-	// storing serialises what is written of the webhook; taken before mu.
-	storing  turn
-	revision uint64 // as stored; guarded by storing
-	parked   bool   // as stored; guarded by storing
+	// storeLock serialises writes of the webhook's record.
+	storeLock slowLock
+	revision  uint64 // as stored; guarded by storeLock
+	parked    bool   // as stored; guarded by storeLock
 
 	mu        sync.Mutex // guards everything below
 	record    record
@@ -45,7 +46,7 @@ type webhook struct {
 	limiter   *rate.Limiter
 	breaker   breaker
 	window    window
-	ailment   ailment
+	outage    outage
 	underWay  int
 	listening context.Context    // of the lane's Next, this one and those that come; nil before the first
 	interrupt context.CancelFunc // ends listening
@@ -54,7 +55,7 @@ type webhook struct {
 	// filterErrors are those of the filter in force.
 	filterErrors FilterErrors
 
-	warnedAttempt, warnedDelivery, warnedStore, warnedFilter seldom // of the log
+	warnedAttempt, warnedDelivery, warnedStore, warnedFilter logLimit // of the log
 }
 
 func newWebhook(r *Relay, s queue.Webhook, rec record) *webhook {
@@ -62,8 +63,8 @@ func newWebhook(r *Relay, s queue.Webhook, rec record) *webhook {
 		relay: r, id: s.ID, name: s.Name, revision: s.Revision, parked: s.Expires, record: rec,
 		consuming: startOptions(consumer, describeProcess(s.Name)),
 		changed:   make(chan struct{}, 1),
-		life:      r.newLife(),
-		storing:   make(turn, 1),
+		lifetime:  r.newLifetime(),
+		storeLock: make(slowLock, 1),
 	}
 	w.tally.restore(rec.Hours)
 	if now := time.Now(); now.Before(rec.HeldUntil) {
@@ -80,17 +81,17 @@ func newWebhook(r *Relay, s queue.Webhook, rec record) *webhook {
 	return w
 }
 
-// life is one life of the webhook's goroutine, run: a webhook that is deleted
-// ends it, and one that could not be deleted gets another.
-type life struct {
+// lifetime is that of the webhook's goroutine, run. Deleting a webhook ends it; if the
+// deletion fails, another one starts.
+type lifetime struct {
 	lanes    context.Context // ends run
 	attempts context.Context // ends what is under way, uncounted
 	quit     context.CancelFunc
 	ended    chan struct{} // closed when run has ended
 }
 
-func (r *Relay) newLife() life {
-	l := life{ended: make(chan struct{})}
+func (r *Relay) newLifetime() lifetime {
+	l := lifetime{ended: make(chan struct{})}
 	lanes, stop := context.WithCancel(r.lanes)
 	attempts, cut := context.WithCancelCause(r.attempts)
 	l.lanes, l.attempts = lanes, attempts
@@ -98,8 +99,8 @@ func (r *Relay) newLife() life {
 	return l
 }
 
-// aim is the target in force; nil where the webhook is parked.
-func (w *webhook) aim() *target {
+// currentTarget is the target in force; nil if the webhook is parked.
+func (w *webhook) currentTarget() *target {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.target
@@ -114,27 +115,27 @@ func (w *webhook) stateLocked() string {
 	return w.record.State
 }
 
-// takesLocked tells whether deliveries go out, as far as settings say.
-func (w *webhook) takesLocked() bool { return w.target != nil && w.stateLocked() != Disabled }
+// enabledLocked reports whether the settings let deliveries go out.
+func (w *webhook) enabledLocked() bool { return w.target != nil && w.stateLocked() != Disabled }
 
-func (w *webhook) takes() bool {
+func (w *webhook) enabled() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.takesLocked()
+	return w.enabledLocked()
 }
 
-// added are the settings of a webhook that was added through the API; nil of
+// apiConfig is the configuration of a webhook that was added through the API; nil for
 // others.
-func (w *webhook) added() *storedConfig {
+func (w *webhook) apiConfig() *storedConfig {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.record.Config
 }
 
-// wants reports whether an event is of a type and kind that the webhook asks
-// for. An error says why its filter could not judge the event.
+// wants reports whether the webhook's event types and filter let an event through. The
+// error says why the filter could not judge the event.
 func (w *webhook) wants(t event.Type, doc *expression.Document) (bool, error) {
-	target := w.aim()
+	target := w.currentTarget()
 	if target == nil {
 		return false, nil
 	}
@@ -150,7 +151,7 @@ func (w *webhook) filterFailed(err error) {
 	w.mu.Lock()
 	w.filterErrors.Count++
 	w.filterErrors.Last, w.filterErrors.At = err.Error(), now
-	others, tell := w.warnedFilter.allows(now)
+	others, tell := w.warnedFilter.allow(now)
 	w.mu.Unlock()
 	w.relay.observer.FilterFailed(w.name)
 	if tell {
@@ -159,7 +160,8 @@ func (w *webhook) filterFailed(err error) {
 	}
 }
 
-func (w *webhook) trouble() error {
+// laneError is why the webhook's lane cannot be read; nil if it can.
+func (w *webhook) laneError() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.failure != nil {
@@ -168,7 +170,7 @@ func (w *webhook) trouble() error {
 	return nil
 }
 
-// wake makes run look again; interrupting also when it waits for the lane.
+// wake makes run look again, with interrupting even while it waits for the lane.
 func (w *webhook) wake(interrupting bool) {
 	select {
 	case w.changed <- struct{}{}:
@@ -184,27 +186,27 @@ func (w *webhook) wake(interrupting bool) {
 	}
 }
 
-// ailment is a time in which a webhook has failed every attempt. Before its
-// first ladder has run out, the owner may want a warning.
-type ailment struct {
-	since time.Time // of the first failed attempt; zero: the last one succeeded
-	alarm *time.Timer
+// outage is a time in which every attempt of a webhook has failed. The owner may want a
+// warning before the first ladder has run out.
+type outage struct {
+	since   time.Time // of the first failed attempt; zero: the last one succeeded
+	warning *time.Timer
 }
 
-// seldom lets one of many like lines out in a while. Its owner serialises the
-// calls.
-type seldom struct {
-	until  time.Time // quiet till then
-	silent int       // left out since the last
+// logLimit lets one of many similar lines into the log each minute. Its owner serialises
+// the calls.
+type logLimit struct {
+	until      time.Time // quiet till then
+	suppressed int       // lines since the last one logged
 }
 
-// allows tells whether this one is told, and how many were not since the last.
-func (s *seldom) allows(now time.Time) (others int, ok bool) {
+// allow reports whether to log this line, and how many were left out since the last.
+func (s *logLimit) allow(now time.Time) (others int, ok bool) {
 	if now.Before(s.until) {
-		s.silent++
+		s.suppressed++
 		return 0, false
 	}
-	others, s.silent, s.until = s.silent, 0, now.Add(repeatAfter)
+	others, s.suppressed, s.until = s.suppressed, 0, now.Add(repeatAfter)
 	return others, true
 }
 
@@ -212,8 +214,8 @@ func (s *seldom) allows(now time.Time) (others int, ok bool) {
 // story: ERROR is what somebody must repair, WARN what somebody should know of
 // today, INFO what changed. What happens to each delivery is DEBUG.
 
-// repeatAfter is how long a webhook's failures stay at DEBUG after one was told:
-// the next line says how many it stands for.
+// repeatAfter is how long a webhook's failures stay at DEBUG after one was logged at a
+// higher level: the next such line says how many it stands for.
 const repeatAfter = time.Minute
 
 // FilterErrors are the events that a webhook's filter could not judge, and that

@@ -1,8 +1,8 @@
 package relay
 
-// window is how many attempts may be under way at once: what the webhook allows
-// when it answers, one when it has just come back, and fewer where it cannot
-// keep up. It is the congestion window of Postfix's queue manager.
+// window is how many attempts may be in flight at once: as many as configured while the
+// receiver answers, one when it has just recovered, and fewer when it cannot keep up. It
+// is the congestion window of Postfix's queue manager.
 type window struct {
 	size int // at least 1
 	most int

@@ -11,7 +11,7 @@ func TestWorkersStayWhileTheyAreNeeded(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var rested atomic.Int64
-		c := newCrew(func(task) { time.Sleep(time.Second) }, func() { rested.Add(1) })
+		c := newWorkerPool(func(task) { time.Sleep(time.Second) }, func() { rested.Add(1) })
 		idle := func() int {
 			synctest.Wait()
 			c.mu.Lock()
@@ -19,15 +19,15 @@ func TestWorkersStayWhileTheyAreNeeded(t *testing.T) {
 			return len(c.idle)
 		}
 		for range 10 {
-			c.take(task{})
+			c.deliverTask(task{})
 		}
 		time.Sleep(time.Second)
 		if n := idle(); n != 10 || rested.Load() != 10 {
 			t.Fatalf("%d of 10 idle after their work, %d told of", n, rested.Load())
 		}
 		for range 4 * idleWorker / time.Second {
-			c.take(task{})
-			c.take(task{})
+			c.deliverTask(task{})
+			c.deliverTask(task{})
 			time.Sleep(time.Second)
 			idle() // before the next come
 		}
@@ -38,7 +38,7 @@ func TestWorkersStayWhileTheyAreNeeded(t *testing.T) {
 		if n := idle(); n != 0 || c.timer != nil {
 			t.Errorf("%d are left where none was needed, timer %v", n, c.timer)
 		}
-		c.take(task{})
+		c.deliverTask(task{})
 		c.close()
 		if n := idle(); n != 0 || rested.Load() != 10+2*4*int64(idleWorker/time.Second)+1 {
 			t.Errorf("closed with %d idle before %d had ended", n, rested.Load())

@@ -13,37 +13,38 @@ import (
 // that.
 const idleWorker = 5 * time.Second
 
-// crew are the workers of a lane: each makes one delivery after the other. Who
-// became idle last works next, and who has not been needed for a while goes.
-type crew struct {
+// workerPool holds the workers of a lane: each makes one delivery after the other. The
+// worker that became idle last gets the next task, and workers that were idle for a
+// while end.
+type workerPool struct {
 	deliver func(task)
-	rested  func() // called when a worker has become idle
-	working sync.WaitGroup
+	onIdle  func() // called when a worker has become idle
+	running sync.WaitGroup
 
 	mu     sync.Mutex // guards everything below
-	idle   []*worker  // who became idle first comes first
-	round  int        // of dismissals
+	idle   []*worker  // the longest idle first
+	round  int        // counts calls of closeIdle
 	timer  *time.Timer
 	closed bool
 }
 
 // worker is one goroutine.
 type worker struct {
-	tasks chan task // of capacity 1; closed where it is to go
+	tasks chan task // of capacity 1; closed to end the worker
 	round int       // in which it became idle
 }
 
-func newCrew(deliver func(task), rested func()) *crew {
-	return &crew{deliver: deliver, rested: rested}
+func newWorkerPool(deliver func(task), onIdle func()) *workerPool {
+	return &workerPool{deliver: deliver, onIdle: onIdle}
 }
 
-// take has a delivery made. One goroutine calls it, and close after that.
-func (c *crew) take(t task) {
+// deliverTask hands a task to a worker. One goroutine calls it, and close after that.
+func (c *workerPool) deliverTask(t task) {
 	c.mu.Lock()
 	last := len(c.idle) - 1
 	if last < 0 {
 		c.mu.Unlock()
-		c.working.Go(func() { c.labour(t) })
+		c.running.Go(func() { c.work(t) })
 		return
 	}
 	w := c.idle[last]
@@ -53,18 +54,18 @@ func (c *crew) take(t task) {
 	w.tasks <- t
 }
 
-// labour is the life of a worker, from its first delivery on.
-func (c *crew) labour(t task) {
+// work is a worker's goroutine, from its first delivery on.
+func (c *workerPool) work(t task) {
 	w := &worker{tasks: make(chan task, 1)}
 	for ok := true; ok; t, ok = <-w.tasks {
 		c.deliver(t)
-		c.rest(w)
-		c.rested()
+		c.addIdle(w)
+		c.onIdle()
 	}
 }
 
-// rest lets a worker wait for the next task.
-func (c *crew) rest(w *worker) {
+// addIdle lets a worker wait for the next task.
+func (c *workerPool) addIdle(w *worker) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
@@ -74,13 +75,13 @@ func (c *crew) rest(w *worker) {
 	w.round = c.round
 	c.idle = append(c.idle, w)
 	if c.timer == nil {
-		c.timer = time.AfterFunc(idleWorker, c.dismiss)
+		c.timer = time.AfterFunc(idleWorker, c.closeIdle)
 	}
 }
 
-// dismiss lets go who has been idle since the time before, and comes again while
-// somebody is idle.
-func (c *crew) dismiss() {
+// closeIdle ends workers that have been idle since the last call, and runs again later
+// while any worker is idle.
+func (c *workerPool) closeIdle() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	n := 0
@@ -91,13 +92,12 @@ func (c *crew) dismiss() {
 	c.idle = slices.Delete(c.idle, 0, n)
 	c.round++
 	if c.timer = nil; len(c.idle) > 0 && !c.closed {
-		c.timer = time.AfterFunc(idleWorker, c.dismiss)
+		c.timer = time.AfterFunc(idleWorker, c.closeIdle)
 	}
 }
 
-// close waits until what is under way has been settled, and every worker has
-// gone.
-func (c *crew) close() {
+// close waits until every delivery is settled and every worker has ended.
+func (c *workerPool) close() {
 	c.mu.Lock()
 	c.closed = true
 	for _, w := range c.idle {
@@ -108,7 +108,7 @@ func (c *crew) close() {
 		c.timer.Stop()
 	}
 	c.mu.Unlock()
-	c.working.Wait()
+	c.running.Wait()
 }
 
 // task is a delivery with the target that was in force when it was taken.
