@@ -41,6 +41,7 @@ func addCommands(root *cobra.Command) {
 	root.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
 	root.AddCommand(
 		statusCommand(),
+		healthCommand(),
 		webhooksCommand(),
 		testCommand(),
 		enableCommand(),

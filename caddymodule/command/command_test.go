@@ -255,6 +255,8 @@ func TestCommandsFailWithWhatToDo(t *testing.T) {
 		{down, []string{"status"}, "the relay is not healthy: the disk is full"},
 		{down, []string{"status", "--json"}, "the relay is not healthy"},
 		{down, []string{"webhooks"}, "starting or stopping"},
+		{map[string]string{"GET /healthz": `503 {"status":503,"detail":"the disk is full"}`}, []string{"health"}, "the disk is full"},
+		{map[string]string{"GET /healthz": `503 {"status":503,"detail":"the disk is full"}`}, []string{"health", "sleepy"}, "sleepy"},
 		{canned(), []string{"enable", "none"}, "webhook \"none\": There is no webhook named \"none\". List them with `caddy userhero webhooks`"},
 		{canned(), []string{"test", "erp"}, "did not take the test: answered 418"},
 		{canned(), []string{"test"}, "the name of one webhook"},

@@ -1,0 +1,105 @@
+package caddymodule
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+)
+
+func init() {
+	caddy.RegisterModule(Health{})
+	httpcaddyfile.RegisterHandlerDirective("userhero_health", parseHealth)
+	// Before authentication: a load balancer has no password.
+	httpcaddyfile.RegisterDirectiveOrder("userhero_health", httpcaddyfile.Before, "basic_auth")
+}
+
+// Health answers load balancers and orchestrators: 200 or 503, and nothing about
+// what the relay holds. It asks for no authentication.
+type Health struct {
+	// Answer 200 while the process answers at all: for the check that restarts it.
+	// Otherwise 200 means that the store takes events, deliveries go out, and the
+	// process is not stopping: for the check that sends it requests.
+	Live bool `json:"live,omitempty"`
+
+	app *App
+}
+
+// CaddyModule returns the Caddy module information.
+func (Health) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "http.handlers.userhero_health",
+		New: func() caddy.Module { return new(Health) },
+	}
+}
+
+// Provision finds the app, made with its defaults if the configuration has none.
+func (h *Health) Provision(ctx caddy.Context) error {
+	app, err := ctx.App("userhero")
+	if err != nil {
+		return fmt.Errorf("loading the userhero app: %w", err)
+	}
+	h.app = app.(*App)
+	return nil
+}
+
+// ServeHTTP answers every request that reaches it.
+func (h *Health) ServeHTTP(w http.ResponseWriter, _ *http.Request, _ caddyhttp.Handler) error {
+	status, word := http.StatusOK, "ok\n"
+	if !h.Live && !h.ready() {
+		status, word = http.StatusServiceUnavailable, "not ready\n"
+	}
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	_, _ = io.WriteString(w, word)
+	return nil
+}
+
+func (h *Health) ready() bool {
+	if caddy.Exiting() || h.app.attach() != nil {
+		return false
+	}
+	relay, err := h.app.engine.use()
+	if err != nil {
+		return false
+	}
+	defer h.app.engine.users.Done()
+	return relay.Health() == nil
+}
+
+func parseHealth(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
+	health := new(Health)
+	return health, health.UnmarshalCaddyfile(h.Dispenser)
+}
+
+// UnmarshalCaddyfile sets up the handler from Caddyfile tokens. Syntax:
+//
+//	userhero_health [<matcher>] [live|ready]
+func (h *Health) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	d.Next() // the directive's name
+	if d.NextArg() {
+		switch d.Val() {
+		case "live":
+			h.Live = true
+		case "ready":
+		default:
+			return d.Errf("unrecognized check '%s' of userhero_health; known are live and ready", d.Val())
+		}
+	}
+	if d.NextArg() || d.NextBlock(0) {
+		return d.ArgErr()
+	}
+	return nil
+}
+
+// Interface guards
+var (
+	_ caddy.Provisioner           = (*Health)(nil)
+	_ caddyfile.Unmarshaler       = (*Health)(nil)
+	_ caddyhttp.MiddlewareHandler = (*Health)(nil)
+)
