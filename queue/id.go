@@ -38,7 +38,7 @@ func NewEventID(created time.Time, tag uint32, seq uint64) (id EventID) {
 	return id
 }
 
-// IsZero tells whether the id names nothing.
+// IsZero reports whether the id names nothing.
 func (id EventID) IsZero() bool { return id == EventID{} }
 
 // Created is the time in the id, to the millisecond.

@@ -37,7 +37,7 @@ import (
 )
 
 // Errors that callers switch on, with errors.Is. An engine wraps them with
-// what it was doing and, where there is one, the remedy.
+// what it was doing and, if there is one, the remedy.
 var (
 	// ErrFull: the engine takes no new events now: too many wait for a commit,
 	// the disk is near full or max_disk is reached. What is stored still flows.
@@ -345,7 +345,7 @@ const (
 	Failed
 )
 
-// Waiting tells whether the delivery has attempts to come.
+// Waiting reports whether the delivery has attempts to come.
 func (s State) Waiting() bool { return s == Pending || s == Retrying }
 
 func (s State) String() string {
@@ -387,7 +387,7 @@ type Attempt struct {
 	Number          int // 1… over all ladders of the delivery; the engine sets it
 	At              time.Time
 	Duration        time.Duration
-	Status          int    // 0 where no answer came
+	Status          int    // 0 if no answer came
 	Error           string // empty on success; no URL query, no secret
 	ErrorClass      string // "timeout", "dns", "refused", …; empty on success
 	RequestHeaders  []Header
@@ -396,7 +396,7 @@ type Attempt struct {
 	TraceID         [16]byte
 	SpanID          [8]byte
 	TraceFlags      byte      // of W3C Trace Context; bit 0: sampled
-	Next            time.Time // when the next attempt is due; zero where none is
+	Next            time.Time // when the next attempt is due; zero if none is
 }
 
 // Header is one header field.
@@ -482,7 +482,7 @@ type Stats struct {
 	Events    int64 // stored now
 	Webhooks  map[WebhookID]WebhookStats
 	DiskBytes int64         // the store's files
-	DiskFree  int64         // of their file system, for us; -1 where unknown
+	DiskFree  int64         // of their file system, for us; -1 if unknown
 	Commit    time.Duration // a moving average of one durable commit
 }
 
@@ -490,6 +490,6 @@ type Stats struct {
 type WebhookStats struct {
 	Counts
 	// OldestDue is since when its oldest due delivery has been waiting for its
-	// attempt; zero where nothing is due.
+	// attempt; zero if nothing is due.
 	OldestDue time.Time
 }

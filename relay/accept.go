@@ -37,7 +37,7 @@ type Acceptance struct {
 
 // Accept stores an event with a delivery for each webhook that wants it; when it
 // returns, both are on disk, and with them the context of the span that did it,
-// or of the span in ctx where none is made. Errors are the queue's.
+// or of the span in ctx if no span is made. Errors are the queue's.
 func (r *Relay) Accept(ctx context.Context, a Acceptance) (queue.Receipt, error) {
 	entry := queue.Entry{
 		Type:     string(a.Type),

@@ -61,7 +61,7 @@ type WebhookConfig struct {
 	Secret string
 	// PreviousSecret, while a secret is being rotated, also signs.
 	PreviousSecret string
-	// PreviousUntil is when the previous secret ceases to sign; zero is not while
+	// PreviousUntil is when the previous secret stops signing; zero: not while
 	// it is configured.
 	PreviousUntil time.Time
 	// Events are the types it wants; empty is all.

@@ -24,7 +24,7 @@ type WebhookStatus struct {
 	Ordered     bool
 	Headers     []string // the names of the configured ones
 	HasSecret   bool
-	// PreviousUntil is when the previous secret ceases to sign; zero if there is
+	// PreviousUntil is when the previous secret stops signing; zero if there is
 	// none, or no such time.
 	PreviousUntil time.Time
 	TLS           deliver.TLSStatus

@@ -183,7 +183,7 @@ func (q *Queue) room() error {
 	return nil
 }
 
-// expired tells whether retention takes an event: it counts from the end of the
+// expired reports whether retention takes an event: it counts from the end of the
 // last delivery, and never takes what waits, unless that is parked.
 func (q *Queue) expired(e *event, now time.Time) bool {
 	end := e.Created

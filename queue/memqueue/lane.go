@@ -9,7 +9,7 @@ import (
 	"github.com/userhero/relay/queue"
 )
 
-// defaultInFlight is LaneOptions.MaxInFlight where none is given.
+// defaultInFlight is LaneOptions.MaxInFlight if none is given.
 const defaultInFlight = 8
 
 // lookEvery is how often a lane that waits asks whether the machine has slept.

@@ -249,7 +249,7 @@ func count(s queue.State) (c queue.Counts) {
 	return c
 }
 
-// leased tells whether a delivery is out.
+// leased reports whether a delivery is out.
 func (q *Queue) leased(w queue.WebhookID, id queue.EventID) bool {
 	l := q.lanes[w]
 	return l != nil && l.leased[id] != nil

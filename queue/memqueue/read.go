@@ -173,7 +173,7 @@ func (q *Queue) Events(_ context.Context, want queue.EventQuery) (page queue.Pag
 	return page, nil
 }
 
-// shown tells whether lists show the event: the relay's own are in none.
+// shown reports whether lists show the event: the relay's own are in none.
 func (e *event) shown(since, until time.Time) bool {
 	return !strings.HasPrefix(e.Type, ".") &&
 		!e.Created.Before(since) &&

@@ -27,7 +27,7 @@ const faultEnv = "QUEUETEST_FAULT"
 type fault struct {
 	name   string
 	breaks []string
-	// breakIt wraps a sound queue; restarted tells that it was opened again.
+	// breakIt wraps a sound queue; restarted notes that it was opened again.
 	breakIt func(q queue.Queue, restarted bool) queue.Queue
 }
 

@@ -271,7 +271,7 @@ func (m *model) loseLeases(w queue.WebhookID) {
 	}
 }
 
-// isDue tells whether a delivery may be handed out now.
+// isDue reports whether a delivery may be handed out now.
 func (d *modelDelivery) isDue(now time.Time) bool {
 	return d.State.Waiting() && d.lease == nil && !d.Due.After(now)
 }
@@ -338,7 +338,7 @@ func (m *model) leased(w queue.WebhookID, l *modelLane, lease *queue.Lease) {
 	d.lease = lease
 }
 
-// inPlace tells whether a delivery waits in the order of acceptance.
+// inPlace reports whether a delivery waits in the order of acceptance.
 func (d *modelDelivery) inPlace() bool {
 	return d.State == queue.Pending && d.lease == nil && d.Rung == 0 && d.Due.IsZero() && !d.moved
 }

@@ -241,7 +241,7 @@ func (b *ledger) check(webhooks []queue.WebhookID, events int) {
 // get on with their work.
 const breath = 5 * time.Millisecond
 
-// rest waits for a breath; it tells whether there is more to do.
+// rest waits for a breath; it reports whether there is more to do.
 func rest(ctx context.Context) bool {
 	select {
 	case <-ctx.Done():

@@ -108,7 +108,7 @@ func explained(err error) error {
 	return err
 }
 
-// temporary tells whether a failed look-up of a name may work the next time.
+// temporary reports whether a failed look-up of a name may work the next time.
 func temporary(err error) bool {
 	var dns *net.DNSError
 	return errors.As(err, &dns) && (dns.IsTemporary || dns.IsTimeout)

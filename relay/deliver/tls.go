@@ -32,7 +32,7 @@ func (t TLS) Validate() error {
 
 // TLSStatus is what may be shown of a webhook's TLS settings.
 type TLSStatus struct {
-	Certificate CertificateStatus   // of the client; zero where there is none
+	Certificate CertificateStatus   // of the client; zero if there is none
 	CA          []CertificateStatus // empty: the system's
 }
 

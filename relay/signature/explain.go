@@ -25,7 +25,7 @@ type Request struct {
 	Body []byte
 }
 
-// Verdict says whether a signature is right.
+// Verdict is what Explain returns.
 type Verdict struct {
 	// Valid reports whether the signature is right as it is.
 	Valid bool
@@ -245,7 +245,7 @@ const (
 	inBase64
 )
 
-// decodeSum reads an HMAC-SHA256 in any encoding; nil where it is none.
+// decodeSum reads an HMAC-SHA256 in any encoding; nil if it is none.
 func decodeSum(text string) ([]byte, encoding) {
 	if len(text) == 2*sha256.Size {
 		if sum, err := hex.DecodeString(text); err == nil {

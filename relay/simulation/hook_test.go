@@ -39,7 +39,7 @@ type hook struct {
 	state string
 	// unsure says that the state is changing: people are at it, or a 410 came.
 	unsure bool
-	// taking is since when it takes deliveries; zero where it does not.
+	// taking is since when it takes deliveries; zero if it does not.
 	taking time.Time
 	// stopped is since when it takes none.
 	stopped time.Time
@@ -85,7 +85,7 @@ var passes = map[string]func(body []byte) bool{
 	`data.status != "working"`: func(b []byte) bool { return !bytes.Contains(b, []byte(`"status":"working"`)) },
 }
 
-// wants tells whether an event must get a delivery, and whether that is sure.
+// wants reports whether an event must get a delivery, and whether that is sure.
 func (h *hook) wants(typ string, body []byte) (wants, sure bool) {
 	one := func(c relay.WebhookConfig) bool {
 		listed := len(c.Events) == 0
@@ -101,7 +101,7 @@ func (h *hook) wants(typ string, body []byte) (wants, sure bool) {
 	return wants && h.takes(), true
 }
 
-// takes tells whether deliveries go out.
+// takes reports whether deliveries go out.
 func (h *hook) takes() bool { return !h.parked && !h.deleted && h.state != relay.Disabled }
 
 // configs are those that may be in force.
@@ -243,7 +243,7 @@ func (h *hook) answeredBadly(last *visit, class string) {
 	}
 }
 
-// surelyOpen tells whether the breaker lets out one attempt at a time, as far as
+// surelyOpen reports whether the breaker lets out one attempt at a time, as far as
 // everybody must know.
 func (h *hook) surelyOpen() bool {
 	return h.surely >= connectionFailures && time.Now().After(h.surelySince) || h.state == relay.Failing && !h.unsure

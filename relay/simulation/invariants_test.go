@@ -194,7 +194,7 @@ func (b *ledger) compareOne(q queue.Queue, d *delivery, crashed bool) error {
 	return nil
 }
 
-// expired tells whether retention may have taken an event.
+// expired reports whether retention may have taken an event.
 func (e *event) expired() bool {
 	end := e.id.Created()
 	for h, d := range e.deliveries {

@@ -176,7 +176,7 @@ func (r *receiver) serve(c net.Conn) {
 	}
 }
 
-// answer deals with one request and tells whether the connection goes on.
+// answer deals with one request and reports whether the connection goes on.
 func (r *receiver) answer(c net.Conn, from io.Reader, req *http.Request, body []byte) bool {
 	v := r.w.ledger.arrive(r.hook, req, body)
 	if v == nil {
@@ -222,7 +222,7 @@ func (r *receiver) answer(c net.Conn, from io.Reader, req *http.Request, body []
 	return err == nil && !a.close
 }
 
-// signed tells whether X-UserHero-Signature fits the secret. That the standard
+// signed reports whether X-UserHero-Signature fits the secret. That the standard
 // signature fits, and that everything documented is there, is an error if not.
 func signed(req *http.Request, body []byte, secret string) (fits bool, err error) {
 	get := func(name string) string { return req.Header.Get(name) }

@@ -38,7 +38,7 @@ type answer struct {
 	// ends. Then header has those fields that are some, and the connection does not
 	// serve again.
 	proper bool
-	// length is the body's; 0 where there is none, -1 where its end is told by
+	// length is the body's; 0 if there is none, -1 where its end is told by
 	// chunks or by the end of the connection.
 	length    int64
 	chunked   bool

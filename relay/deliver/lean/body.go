@@ -34,7 +34,7 @@ func (x *exchange) Close() error {
 	return nil
 }
 
-// source reads the body's bytes; nil where there is none.
+// source reads the body's bytes; nil if there is none.
 func (x *exchange) source() io.Reader {
 	switch a := &x.answer; {
 	case a.length == 0:

@@ -185,7 +185,7 @@ func address(option, raw string) (*mail.Address, error) {
 	return parsed, nil
 }
 
-// mayBeThisMachine tells whether a host is this machine by its name; the
+// mayBeThisMachine reports whether a host is this machine by its name; the
 // address that is dialled is checked again.
 func mayBeThisMachine(host string) bool {
 	if addr, err := netip.ParseAddr(host); err == nil {

@@ -26,7 +26,7 @@ func (e *Error) Error() string { return e.text }
 // Unwrap returns the cause, so that errors.Is finds a context's error.
 func (e *Error) Unwrap() error { return e.err }
 
-// Temporary tells whether the same mail may succeed later. It is true for
+// Temporary reports whether the same mail may succeed later. It is true for
 // everything that can be otherwise next time: no connection, no answer in time,
 // a certificate that is not valid now, a connection that breaks, replies from
 // 400 to 499, greylisting among them, and those that refuse the name of this

@@ -319,7 +319,7 @@ func (c *conversation) hand(client *smtp.Client, message *mail.Msg) error {
 }
 
 // mostHopeful joins the refusals of all recipients so that the first, which
-// decides whether trying again can help, is a temporary one where there is one.
+// decides whether trying again can help, is a temporary one if there is one.
 func mostHopeful(refusals []error) error {
 	var later, never []error
 	for _, err := range refusals {
@@ -339,7 +339,7 @@ func path(a *netmail.Address) string {
 	return (&netmail.Address{Address: a.Address}).String()
 }
 
-// ascii tells whether an address needs no SMTPUTF8 (RFC 6531).
+// ascii reports whether an address needs no SMTPUTF8 (RFC 6531).
 func ascii(a *netmail.Address) bool {
 	return !strings.ContainsFunc(a.Address, func(r rune) bool { return r > '~' })
 }

@@ -48,7 +48,7 @@ func digest(kind string, parts ...string) string {
 }
 
 // threadHeaders are the In-Reply-To and the References of the mail with the
-// identity self (RFC 5322 §3.6.4), as lists in angle brackets; empty where there
+// identity self (RFC 5322 §3.6.4), as lists in angle brackets; empty if there
 // is none.
 //
 // An episode's root is the mail that says that it fails. A recovery answers it.
