@@ -261,8 +261,7 @@ func decodeDeliveries(ds deliveries, key, rec []byte) (deliveries, error) {
 	return ds, nil
 }
 
-// attemptFormat begins the payload of an attempt. Records of the first builds
-// begin with their time instead, whose first byte is never that small.
+// attemptFormat begins the payload of an attempt.
 const attemptFormat = 2
 
 func appendAttempt(b []byte, a *queue.Attempt) []byte {
@@ -292,44 +291,25 @@ func decodeAttempt(key, rec []byte) (queue.Attempt, error) {
 // parseAttempt reads the payload of an attempt that stands under a key.
 func parseAttempt(key, p []byte, number int) (queue.Attempt, error) {
 	r := reader{b: p}
-	a := queue.Attempt{Number: number}
-	if len(p) > 0 && p[0] == attemptFormat {
-		r.b = p[1:]
-		a.At = fromUnixNano(r.varint())
-		a.Duration = time.Duration(r.varint())
-		a.Status = int(r.uvarint())
-		a.Error, a.ErrorClass = r.string(), r.string()
-		copy(a.TraceID[:], r.take(16))
-		copy(a.SpanID[:], r.take(8))
-		if f := r.take(1); f != nil {
-			a.TraceFlags = f[0]
-		}
-		a.Next = fromUnixNano(r.varint())
-		a.RequestHeaders, a.ResponseHeaders = r.headers(), r.headers()
-		a.ResponseBody = append([]byte(nil), r.b...)
-	} else {
-		r.firstAttempt(&a)
+	if f := r.take(1); f == nil || f[0] != attemptFormat {
+		return queue.Attempt{}, fmt.Errorf("%w %q: an attempt of an unknown format", errDamaged, key)
 	}
+	a := queue.Attempt{
+		Number: number, At: fromUnixNano(r.varint()), Duration: time.Duration(r.varint()), Status: int(r.uvarint()),
+		Error: r.string(), ErrorClass: r.string(),
+	}
+	copy(a.TraceID[:], r.take(16))
+	copy(a.SpanID[:], r.take(8))
+	if f := r.take(1); f != nil {
+		a.TraceFlags = f[0]
+	}
+	a.Next = fromUnixNano(r.varint())
+	a.RequestHeaders, a.ResponseHeaders = r.headers(), r.headers()
+	a.ResponseBody = append([]byte(nil), r.b...)
 	if r.bad {
 		return queue.Attempt{}, fmt.Errorf("%w %q: short attempt", errDamaged, key)
 	}
 	return a, nil
-}
-
-// firstAttempt reads what follows in an attempt of the first builds.
-func (r *reader) firstAttempt(a *queue.Attempt) {
-	a.At = fromUnixNano(r.varint())
-	a.Duration = time.Duration(r.varint())
-	a.Status = int(r.uvarint())
-	a.Error, a.ErrorClass = r.string(), r.string()
-	a.RequestHeaders, a.ResponseHeaders = r.spelledHeaders(), r.spelledHeaders()
-	a.ResponseBody = append([]byte(nil), r.bytes()...)
-	copy(a.TraceID[:], r.take(16))
-	copy(a.SpanID[:], r.take(8))
-	a.Next = fromUnixNano(r.varint())
-	if len(r.b) > 0 { // the very first end here
-		a.TraceFlags = r.take(1)[0]
-	}
 }
 
 // idempotency is a K record.
@@ -468,10 +448,8 @@ func decodeFormat(rec []byte) (f format, err error) {
 		}
 	}
 	life(0)
-	if len(r.b) > 0 { // older builds wrote one tag and no more
-		for n := r.uvarint(); n > 0 && !r.bad; n-- {
-			life(r.uvarint())
-		}
+	for n := r.uvarint(); n > 0 && !r.bad; n-- {
+		life(r.uvarint())
 	}
 	if len(r.b) > 0 { // format 2 wrote no more
 		f.former = r.uvarint()
@@ -493,7 +471,7 @@ type state struct {
 	swept uint64
 	ended int64 // no X key is older; unix nanoseconds
 	// at is the store's time of the last commit, and shift how far the time of
-	// day was ahead of it; in nanoseconds. Older builds wrote neither, nor live.
+	// day was ahead of it; in nanoseconds.
 	at, shift int64
 	// live is about how many bytes the stored events take in the files, with their
 	// deliveries and attempts. If counted is set, it is the sum of their sizes. If not,
@@ -542,10 +520,8 @@ func decodeState(rec []byte) (s state, err error) {
 		return s, err
 	}
 	r := reader{b: p}
-	s = state{seq: r.uvarint(), events: r.varint(), webhook: queue.WebhookID(r.uvarint()), noted: r.uvarint(), swept: r.uvarint(), ended: r.varint()}
-	if len(r.b) > 0 {
-		s.at, s.shift = r.varint(), r.varint()
-	}
+	s = state{seq: r.uvarint(), events: r.varint(), webhook: queue.WebhookID(r.uvarint()), noted: r.uvarint(), swept: r.uvarint(), ended: r.varint(),
+		at: r.varint(), shift: r.varint()}
 	if len(r.b) > 0 {
 		s.live = r.varint()
 		s.counted = len(r.b) > 0 && r.uvarint() == 1

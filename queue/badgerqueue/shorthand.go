@@ -12,8 +12,11 @@ import (
 
 // Header fields make up most of an attempt's record, and nearly all of them are
 // the same words and the same kinds of numbers each time. They are stored in
-// shorthand, which reads back exactly: a third of the bytes to write, to flush
-// and to compact.
+// shorthand, which reads back exactly. Measured with a usual attempt and the event
+// of the specification: 254 bytes instead of 666 with plain length prefixes (1,028
+// as JSON), which would make a delivered event a third larger on the disk: 1,678
+// bytes in all instead of 1,266. DEFLATE with these words as its dictionary needs
+// 320, and 120 µs for each attempt instead of 2.
 //
 //	field  word (1 byte; 0: the name follows, spelled out)  value
 //	value  word (1 byte; 0: none)  rest
@@ -177,27 +180,6 @@ func appendHex(b []byte, texts ...string) ([]byte, bool) {
 }
 
 func (r *reader) headers() []queue.Header {
-	return r.fields(func(before []queue.Header) (f queue.Header) {
-		var known, begun bool
-		if f.Name, known = r.word(); !known {
-			f.Name = r.string()
-		}
-		if f.Value, begun = r.word(); begun {
-			before = nil
-		}
-		f.Value += r.rest(before)
-		return f
-	})
-}
-
-// spelledHeaders reads the header fields of records from before there was a
-// shorthand.
-func (r *reader) spelledHeaders() []queue.Header {
-	return r.fields(func([]queue.Header) queue.Header { return queue.Header{Name: r.string(), Value: r.string()} })
-}
-
-// fields reads a list of header fields; one is told those before it.
-func (r *reader) fields(one func(before []queue.Header) queue.Header) []queue.Header {
 	n := r.uvarint()
 	if n == 0 || n > uint64(len(r.b)) {
 		r.bad = r.bad || n != 0
@@ -205,7 +187,16 @@ func (r *reader) fields(one func(before []queue.Header) queue.Header) []queue.He
 	}
 	hs := make([]queue.Header, n)
 	for i := range hs {
-		hs[i] = one(hs[:i])
+		name, known := r.word()
+		if !known {
+			name = r.string()
+		}
+		value, begun := r.word()
+		before := hs[:i]
+		if begun {
+			before = nil
+		}
+		hs[i] = queue.Header{Name: name, Value: value + r.rest(before)}
 	}
 	return hs
 }

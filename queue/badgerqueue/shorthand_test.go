@@ -98,26 +98,6 @@ func TestWordsAreDistinctAndFitTheirNumbers(t *testing.T) {
 	}
 }
 
-// TestAttemptsOfTheFirstBuildsAreRead: with header fields spelled out, and the
-// time first.
-func TestAttemptsOfTheFirstBuildsAreRead(t *testing.T) {
-	t.Parallel()
-	const old = "\xa6\xf8\xc2\xc6\xfe\xc1\xed\xfa\x30" + // the time
-		"\x90\x4e" + "\xc8\x01" + "\x00\x00" + // 5 µs, 200, no error
-		"\x01\x01a\x01b" + "\x01\x01c\x01d" + "\x02OK" +
-		"0123456789abcdef" + "01234567" + "\x00" + "\x01"
-	a, err := parseAttempt(nil, []byte(old), 2)
-	want := queue.Attempt{
-		Number: 2, At: a.At, Duration: 5000, Status: 200, ResponseBody: []byte("OK"), TraceFlags: 1,
-		RequestHeaders: []queue.Header{{Name: "a", Value: "b"}}, ResponseHeaders: []queue.Header{{Name: "c", Value: "d"}},
-	}
-	copy(want.TraceID[:], "0123456789abcdef")
-	copy(want.SpanID[:], "01234567")
-	if err != nil || a.At.Year() != 2025 || !reflect.DeepEqual(a, want) {
-		t.Errorf("%v: %+v", err, a)
-	}
-}
-
 func BenchmarkAttemptRecord(b *testing.B) {
 	a := usual()
 	buf := appendAttempt(nil, &a)
