@@ -367,17 +367,3 @@ func CheckFolder(ctx context.Context, o Options) (CheckReport, error) {
 	r.Notes = in.Notes
 	return r, errors.Join(err, s.Close(context.WithoutCancel(ctx)))
 }
-
-// inspectLocked inspects a store while nobody can open it.
-func inspectLocked(ctx context.Context, o Options, most int64) (storefile.Inspection, error) {
-	unlock, err := lockFolder(o.Path)
-	if err != nil {
-		return storefile.Inspection{}, err
-	}
-	defer unlock()
-	in, err := storefile.Inspect(ctx, o.Path, o.EncryptionKey, most)
-	if err != nil {
-		return in, fmt.Errorf("looking at the store at %s: %w", o.Path, err)
-	}
-	return in, nil
-}

@@ -1,7 +1,9 @@
 package badgerqueue
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"time"
 
@@ -41,4 +43,42 @@ func (s *Store) verifyBehind(in storefile.Inspection) {
 	if n := len(in.Unverified); n > 0 {
 		s.log.Info("every table of the store is verified", "path", s.o.Path, "tables", n, "took", time.Since(begun).Round(time.Second).String())
 	}
+}
+
+// lockFolder keeps a store from being opened until unlock.
+func lockFolder(path string) (unlock func(), err error) {
+	if unlock, err = storefile.Lock(path); errors.Is(err, storefile.ErrLocked) {
+		err = inUse(path)
+	}
+	return unlock, err
+}
+
+// preflight looks at the files before Badger does, which would cut, delete and
+// die, and says what it found.
+func (s *Store) preflight(ctx context.Context) (storefile.Inspection, error) {
+	in, err := inspectLocked(ctx, s.o, s.bounds.verify)
+	if err != nil {
+		return in, err
+	}
+	for _, f := range in.Notes {
+		s.log.Warn("the store was not closed in order", "path", s.o.Path, "file", f.Where, "found", f.What)
+	}
+	if len(in.Damage) > 0 && !s.o.trusting {
+		return in, &storefile.DamageError{Path: s.o.Path, Findings: in.Damage}
+	}
+	return in, nil
+}
+
+// inspectLocked inspects a store while nobody can open it.
+func inspectLocked(ctx context.Context, o Options, most int64) (storefile.Inspection, error) {
+	unlock, err := lockFolder(o.Path)
+	if err != nil {
+		return storefile.Inspection{}, err
+	}
+	defer unlock()
+	in, err := storefile.Inspect(ctx, o.Path, o.EncryptionKey, most)
+	if err != nil {
+		return in, fmt.Errorf("looking at the store at %s: %w", o.Path, err)
+	}
+	return in, nil
 }
