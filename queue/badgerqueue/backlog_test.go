@@ -98,7 +98,7 @@ func pick(t testing.TB, s *Store, w queue.WebhookID, n int) []time.Duration {
 // for each of its windows, rather than on from the last one, would take many times
 // as long here.
 func TestPickingCostsTheSameHoweverManyWait(t *testing.T) {
-	const few, many, picks, rounds = 1000, 50000, 1000, 5
+	const few, many, picks, rounds = 1000, 20000, 500, 5
 	narrow := defaultBounds
 	narrow.window = 32 // so that there are many
 	fastest := func(n int) (best time.Duration) {

@@ -175,8 +175,8 @@ func (b *batch) set(key, value []byte) error { return b.setFor(0, key, value) }
 
 // setFor is set for a time; 0 is for ever.
 func (b *batch) setFor(ttl time.Duration, key, value []byte) error {
-	if len(value) >= maxValue {
-		return fmt.Errorf("a value of %d bytes; one of %d would go to the value log, which is not synced", len(value), maxValue)
+	if most := b.s.bounds.maxValue(); len(value) >= most {
+		return fmt.Errorf("a value of %d bytes; one of %d would go to the value log, which is not synced", len(value), most)
 	}
 	e := b.entry()
 	e.Key, e.Value = key, value

@@ -49,7 +49,7 @@ func newBuild(path string, key []byte, versions bool) (*build, error) {
 	} else if err != nil {
 		return nil, fmt.Errorf("making a new store: %w", err)
 	}
-	b := &build{path: path, store: &Store{o: Options{Path: path, EncryptionKey: key}, log: slog.New(slog.DiscardHandler), disk: disk}}
+	b := &build{path: path, store: &Store{bounds: defaultBounds, o: Options{Path: path, EncryptionKey: key}, log: slog.New(slog.DiscardHandler), disk: disk}}
 	if err := b.open(versions); err != nil {
 		return nil, errors.Join(err, b.discard())
 	}

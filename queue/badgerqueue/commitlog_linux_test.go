@@ -18,11 +18,15 @@ import (
 // and that nothing gets into the value log, which nobody syncs.
 func TestCommitLogIsTheMemtables(t *testing.T) {
 	t.Parallel()
-	s := openAt(t, Options{Path: t.TempDir()})
+	s, err := open(t.Context(), Options{Path: t.TempDir()}, smallMemtables)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = s.Close(context.Background()) }()
 	seen := map[string]bool{}
-	for i := range 30 { // of 900 KiB: more than a memtable
+	for i := range 30 { // of 60 KiB: more than a memtable
 		e := entry(i)
-		e.Body = bytes.Repeat([]byte{byte('a' + i%26)}, 900<<10)
+		e.Body = bytes.Repeat([]byte{byte('a' + i%26)}, 60<<10)
 		if _, err := s.Enqueue(context.Background(), e); err != nil {
 			t.Fatal(err)
 		}
@@ -44,7 +48,7 @@ func TestCommitLogIsTheMemtables(t *testing.T) {
 		t.Error("the memtable was never exchanged")
 	}
 	e := entry(1000)
-	e.Body = make([]byte, maxValue)
+	e.Body = make([]byte, s.bounds.maxValue())
 	if _, err := s.Enqueue(context.Background(), e); err == nil {
 		t.Error("a value was written to the log that is not synced")
 	}
@@ -61,8 +65,14 @@ func TestCommitLogIsTheMemtables(t *testing.T) {
 func TestLogIsWrittenAheadOfItsCommits(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	s := openAt(t, Options{Path: dir})
-	const size, events = 16 << 10, 3 * badgercompat.MemTableSize / (16 << 10)
+	const memtable, size = 4 << 20, 16 << 10
+	const events = 3 * memtable / size
+	b := defaultBounds
+	b.memtable = memtable
+	s, err := open(t.Context(), Options{Path: dir}, b)
+	if err != nil {
+		t.Fatal(err)
+	}
 	logs := map[string]bool{}
 	for i := range events {
 		e := entry(i)
@@ -73,9 +83,12 @@ func TestLogIsWrittenAheadOfItsCommits(t *testing.T) {
 		if i%8 != 7 {
 			continue
 		}
-		// What the next operation waits for has come after the extension.
-		if err := s.commit(context.Background(), 1, 1, func(*batch) error { return nil }); err != nil {
-			t.Fatal(err)
+		// What the next operation waits for has come after the extension. The first may
+		// begin another log.
+		for range 2 {
+			if err := s.commit(context.Background(), 1, 1, func(*batch) error { return nil }); err != nil {
+				t.Fatal(err)
+			}
 		}
 		found, err := filepath.Glob(filepath.Join(dir, "*.mem"))
 		if err != nil || len(found) == 0 {
@@ -84,7 +97,7 @@ func TestLogIsWrittenAheadOfItsCommits(t *testing.T) {
 		newest := found[len(found)-1]
 		_, end := s.committer.log.Place()
 		logs[newest] = true
-		if hole := holeIn(t, newest, end); hole < min(end+badgercompat.ReadyLeast, badgercompat.MemTableSize) {
+		if hole := holeIn(t, newest, end); hole < min(end+badgercompat.ReadyLeast, memtable) {
 			t.Errorf("%s ends at %d and has a hole at %d", newest, end, hole)
 		}
 	}

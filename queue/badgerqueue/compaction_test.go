@@ -15,12 +15,19 @@ import (
 	"github.com/userhero/relay/queue/badgerqueue/storefile"
 )
 
+// smallMemtables have Badger merge tables after a sixteenth of the bytes.
+var smallMemtables = func() bounds {
+	b := defaultBounds
+	b.memtable = 1 << 20
+	return b
+}()
+
 // mergedWithout writes events until Badger merges tables, one of which cannot be
 // written: something else has its name. It returns what was acknowledged, by id,
 // and the store.
 func mergedWithout(t *testing.T, o Options) (s *Store, acked map[string][]byte) {
 	t.Helper()
-	s, err := Open(t.Context(), o)
+	s, err := open(t.Context(), o, smallMemtables)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -28,7 +35,7 @@ func mergedWithout(t *testing.T, o Options) (s *Store, acked map[string][]byte) 
 	acked = make(map[string][]byte)
 	accept := func() error {
 		e := entry(len(acked))
-		e.Body = make([]byte, 800<<10)
+		e.Body = make([]byte, 50<<10)
 		_, _ = random.Read(e.Body)
 		r, err := s.Enqueue(t.Context(), e)
 		if err == nil {
@@ -131,7 +138,11 @@ func TestUnwatchedCompactionLosesEvents(t *testing.T) {
 // there, and nothing is held when it is over.
 func TestCompactionsAreWatched(t *testing.T) {
 	t.Parallel()
-	s := openAt(t, Options{Path: t.TempDir()})
+	s, err := open(t.Context(), Options{Path: t.TempDir()}, smallMemtables)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = s.Close(context.Background()) }()
 	random := rand.NewChaCha8([32]byte{3})
 	merged := func() bool {
 		for _, l := range s.db.Levels()[1:] {
@@ -143,7 +154,7 @@ func TestCompactionsAreWatched(t *testing.T) {
 	}
 	for n := 0; !merged(); n++ {
 		e := entry(n)
-		e.Body = make([]byte, 800<<10)
+		e.Body = make([]byte, 50<<10)
 		_, _ = random.Read(e.Body)
 		enqueue(t, s, e)
 	}

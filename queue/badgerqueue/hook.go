@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/queue/badgerqueue/badgercompat"
 )
 
 // bounds say what a lane may hold in memory. Tests make them tiny, so that every
@@ -16,6 +17,9 @@ type bounds struct {
 	window     int // deliveries in a window read from disk
 	told       int // new R keys a lane is told of one by one
 	scan       int // B records one call reads in search of fresh deliveries
+	// memtable is the size of Badger's memtables in bytes, from which its other sizes
+	// follow.
+	memtable int64
 	// verify is how many bytes of tables are verified before the store opens.
 	verify int64
 	// The sweep looks no more often than sweep, and gives the disk back what it has
@@ -23,7 +27,14 @@ type bounds struct {
 	sweep, reclaim time.Duration
 }
 
-var defaultBounds = bounds{fresh: 512, freshBytes: 1 << 20, window: 256, told: 4096, scan: 16384, verify: verifyAtOnce, sweep: sweepLeast, reclaim: reclaimEvery}
+var defaultBounds = bounds{
+	fresh: 512, freshBytes: 1 << 20, window: 256, told: 4096, scan: 16384,
+	memtable: badgercompat.MemTableSize, verify: verifyAtOnce, sweep: sweepLeast, reclaim: reclaimEvery,
+}
+
+// maxValue is the size in bytes from which Badger puts a value into its value log,
+// which nobody syncs; ours are shorter. 1 MiB but in tests.
+func (b *bounds) maxValue() int { return int(b.memtable / 16) }
 
 // hook is what the store keeps in memory of one webhook: its counters, the
 // marks its lane reads from, and, while a lane is open, what is out on lease

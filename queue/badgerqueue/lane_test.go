@@ -10,11 +10,12 @@ import (
 	"time"
 
 	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/queue/badgerqueue/badgercompat"
 )
 
 // tiny bounds make every lane overflow, fall behind and read from disk again
 // and again.
-var tiny = bounds{fresh: 3, freshBytes: 64, window: 4, told: 5, scan: 7, sweep: sweepLeast, reclaim: reclaimEvery}
+var tiny = bounds{fresh: 3, freshBytes: 64, window: 4, told: 5, scan: 7, memtable: badgercompat.MemTableSize, sweep: sweepLeast, reclaim: reclaimEvery}
 
 // TestEveryDeliveryGoesOutOnceWhateverTheWindows races accepting, leasing,
 // settling in every way, requeueing and closing lanes, through windows that

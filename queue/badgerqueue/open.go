@@ -25,7 +25,7 @@ const (
 	blockSize            = 16 << 10 // a dozen events: a table's index, read at every start, stays small
 	blockCache           = 32 << 20 // with encryption only: else blocks are mapped
 	indexCache           = 16 << 20 // likewise
-	maxValue             = 1 << 20  // values below stay in the tree; ours always do
+	maxValue             = 1 << 20  // of a record, in bytes: see bounds.maxValue
 	maxKeyName           = 512      // bytes of an idempotency key
 	maxDeliveries        = 10_000   // of one event: to remove it takes two entries each in one transaction
 	keyWindow            = 24 * time.Hour
@@ -152,7 +152,7 @@ func open(ctx context.Context, o Options, b bounds) (*Store, error) {
 	if badgercompat.SyncsCommits && !o.unsynced {
 		newest, err := newestLog(o.Path)
 		if err == nil {
-			s.committer.log, err = badgercompat.OpenCommitLog(o.Path, newest)
+			s.committer.log, err = badgercompat.OpenCommitLog(o.Path, newest, int(b.memtable))
 		}
 		if err != nil {
 			return nil, errors.Join(err, s.db.Close())
@@ -198,11 +198,11 @@ func (o *Options) complete() error {
 func (s *Store) badgerOptions() badger.Options {
 	o := badger.DefaultOptions(s.o.Path).
 		WithSyncWrites(!badgercompat.SyncsCommits && !s.o.unsynced). // else the committer does it
-		WithValueThreshold(maxValue).
-		WithMemTableSize(badgercompat.MemTableSize).
+		WithValueThreshold(int64(s.bounds.maxValue())).
+		WithMemTableSize(s.bounds.memtable).
 		WithNumMemtables(badgercompat.NumMemtables).
-		WithBaseTableSize(badgercompat.TableSize).
-		WithBaseLevelSize(badgercompat.BaseLevelSize).
+		WithBaseTableSize(s.bounds.memtable * badgercompat.TableSize / badgercompat.MemTableSize).
+		WithBaseLevelSize(s.bounds.memtable * badgercompat.BaseLevelSize / badgercompat.MemTableSize).
 		WithNumLevelZeroTables(badgercompat.LevelZeroTables).
 		WithBlockSize(blockSize).
 		WithNumCompactors(2).

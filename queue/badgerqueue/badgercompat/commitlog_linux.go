@@ -22,11 +22,12 @@ import (
 // A CommitLog may be used when a commit has returned and before the next begins:
 // between the two nothing writes. So a log is synced before another takes its place.
 type CommitLog struct {
-	dir   string
-	id    uint64 // the number of the log
-	file  *os.File
-	end   int // no commit has written behind it
-	ready int // how far the file is written ahead
+	dir      string
+	memtable int    // the size of one; its log may become twice as long
+	id       uint64 // the number of the log
+	file     *os.File
+	end      int // no commit has written behind it
+	ready    int // how far the file is written ahead
 }
 
 // SyncsCommits reports whether a CommitLog syncs commits; else Badger must.
@@ -35,10 +36,11 @@ const SyncsCommits = true
 // slack is more than Badger writes behind the end of its log: an empty header.
 const slack = 64
 
-// OpenCommitLog opens the log of an open store. Into it was written so far what
+// OpenCommitLog opens the newest log of an open store, whose memtables have so many
+// bytes. Into it was written so far what
 // opening writes: less than a page, also with slack.
-func OpenCommitLog(dir string, newest string) (*CommitLog, error) {
-	l := &CommitLog{dir: dir}
+func OpenCommitLog(dir, newest string, memtable int) (*CommitLog, error) {
+	l := &CommitLog{dir: dir, memtable: memtable}
 	if _, err := fmt.Sscanf(newest, "%d.mem", &l.id); err != nil {
 		return nil, fmt.Errorf("the store has no log: %w", err)
 	}
@@ -93,7 +95,7 @@ var zeros [readyStep]byte
 
 // Short reports whether more of the log is to be written ahead.
 func (l *CommitLog) Short() bool {
-	return l != nil && l.ready-l.end < ReadyLeast && max(l.ready, l.end) < MemTableSize
+	return l != nil && l.ready-l.end < ReadyLeast && max(l.ready, l.end) < l.memtable
 }
 
 // Reserve has the next n bytes of the log on the disk before they are written:
@@ -104,7 +106,7 @@ func (l *CommitLog) Reserve(n int) error {
 	if l == nil {
 		return nil
 	}
-	for l.end < MemTableSize && l.ready < l.end+n+slack {
+	for l.end < l.memtable && l.ready < l.end+n+slack {
 		if err := l.Extend(); err != nil {
 			return err
 		}
@@ -119,7 +121,7 @@ func (l *CommitLog) Reserve(n int) error {
 func (l *CommitLog) Extend() error {
 	page := os.Getpagesize()
 	from := max(l.ready, (l.end+slack+page-1)/page*page)
-	to := min(from+readyStep, 2*MemTableSize)
+	to := min(from+readyStep, 2*l.memtable)
 	if _, err := l.file.WriteAt(zeros[:to-from], int64(from)); err != nil {
 		return err
 	}

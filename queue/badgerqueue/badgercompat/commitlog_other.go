@@ -9,7 +9,7 @@ const SyncsCommits = false
 type CommitLog struct{}
 
 // OpenCommitLog returns no log.
-func OpenCommitLog(string, string) (*CommitLog, error) { return nil, nil }
+func OpenCommitLog(string, string, int) (*CommitLog, error) { return nil, nil }
 
 // Sync does nothing.
 func (*CommitLog) Sync(int) error { return nil }
