@@ -167,7 +167,7 @@ func killedStore(t *testing.T, n int, key []byte) (left files) {
 	ctx := context.Background()
 	dir := fastDir(t)
 	for part := range 4 {
-		s, err := Open(ctx, Options{Path: dir, EncryptionKey: key})
+		s, err := open(ctx, Options{Path: dir, EncryptionKey: key}, smallMemtables)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -272,7 +272,7 @@ func openDamaged(t testing.TB, o Options, held map[string]string) (v verdict, sa
 	t.Helper()
 	var log reports
 	o.Logger = log.logger()
-	s, err := Open(context.Background(), o)
+	s, err := open(context.Background(), o, smallMemtables)
 	if err != nil {
 		return refused, err.Error()
 	}
@@ -369,7 +369,7 @@ func TestWithoutThePreflightDamageIsSilent(t *testing.T) {
 		change
 	}{{".mem", flipped}, {".mem", halfClear}, {".mem", removed}, {"MANIFEST", lastCut}} {
 		dir := store.with(store.the(t, damage.file), damage.change).write(t)
-		s, err := Open(context.Background(), Options{Path: dir, trusting: true})
+		s, err := open(context.Background(), Options{Path: dir, trusting: true}, smallMemtables)
 		if err != nil {
 			t.Errorf("%s %s: Badger refuses by itself: %v", damage.file, damage.name, err)
 			continue

@@ -63,7 +63,7 @@ func TestSalvageSavesWhatIsReadable(t *testing.T) {
 					if !readFiles(t, from).equal(before) {
 						t.Errorf("%s %s: the damaged store was changed", name, c.name)
 					}
-					s, err := Open(context.Background(), Options{Path: to, EncryptionKey: key})
+					s, err := open(context.Background(), Options{Path: to, EncryptionKey: key}, smallMemtables)
 					if err != nil {
 						t.Errorf("%s %s: the new store: %v", name, c.name, err)
 						continue
