@@ -164,7 +164,7 @@ func Restore(ctx context.Context, r io.Reader, o RestoreOptions) (info BackupInf
 	return info, "", b.moveTo(path)
 }
 
-// VerifyBackup reads a backup and tells whether it is whole. Of an encrypted one
+// VerifyBackup reads a backup and reports whether it is whole. Of an encrypted one
 // without its key only that it is encrypted can be told: ErrBackupKey.
 func VerifyBackup(r io.Reader, key []byte) (BackupInfo, error) {
 	return readBackup(r, key, func(backupBegin) error { return nil }, func(_, _ []byte, _ uint64) error { return nil })

@@ -179,7 +179,7 @@ func (bw *backupWriter) write(content []byte) error {
 	return err
 }
 
-// record adds one record; full tells that a frame was written.
+// record adds one record; full reports that a frame was written.
 func (bw *backupWriter) record(key, rec []byte, expires uint64) (full bool, err error) {
 	if len(bw.frame) == 0 {
 		bw.frame = append(bw.frame, frameRecords)

@@ -19,18 +19,18 @@ type batch struct {
 	s                       *Store
 	txn                     *badger.Txn
 	now                     time.Time
-	touched                 map[uint64]touched   // B records to write
-	stored                  map[uint64]int       // sizes of B records before the batch
-	hooks                   map[*hook]laneChange // webhooks whose lane record is to be written
-	deleted                 map[*hook]struct{}   // webhooks that are removed
-	fresh                   []freshEvent         // to tell lanes of
-	settled                 []inLane             // leases that end
-	moving                  []inLane             // deliveries that wait elsewhere from the commit on
-	effects                 []func()             // others, after the commit
-	retired                 map[uint64]struct{}  // events whose B record is removed
-	stateOf                 state                // the committer's, as this batch leaves it
-	entries, bytes, pending int                  // written, and of B records to write
-	writes                  int                  // counts changes of the batch
+	touched                 map[uint64]touched           // B records to write
+	stored                  map[uint64]int               // sizes of B records before the batch
+	lanes                   map[*webhookState]laneChange // webhooks whose lane record is to be written
+	deleted                 map[*webhookState]struct{}   // webhooks that are removed
+	fresh                   []freshEvent                 // to tell lanes of
+	settled                 []inLane                     // leases that end
+	moving                  []inLane                     // deliveries that wait elsewhere from the commit on
+	effects                 []func()                     // others, after the commit
+	retired                 map[uint64]struct{}          // events whose B record is removed
+	stateOf                 state                        // the committer's, as this batch leaves it
+	entries, bytes, pending int                          // written, and of B records to write
+	writes                  int                          // counts changes of the batch
 }
 
 // laneChange is what a batch makes of a webhook's lane: its counters, and the R keys
@@ -46,14 +46,14 @@ type touched struct {
 }
 
 type freshEvent struct {
-	event *queue.Event
-	hook  *hook
+	event   *queue.Event
+	webhook *webhookState
 }
 
 // inLane names one delivery of a lane.
 type inLane struct {
-	hook *hook
-	seq  uint64
+	webhook *webhookState
+	seq     uint64
 }
 
 // begin empties the batch for the next transaction.
@@ -61,7 +61,7 @@ func (b *batch) begin(c *committer) {
 	b.reset()
 	b.c, b.s, b.now, b.stateOf = c, c.s, c.s.clock.now(), c.state
 	b.txn = c.s.db.NewTransaction(true)
-	b.touched, b.hooks, b.deleted, b.retired = emptied(b.touched), emptied(b.hooks), emptied(b.deleted), emptied(b.retired)
+	b.touched, b.lanes, b.deleted, b.retired = emptied(b.touched), emptied(b.lanes), emptied(b.deleted), emptied(b.retired)
 	b.stored = emptied(b.stored)
 	clear(b.fresh)
 	clear(b.effects)
@@ -73,7 +73,7 @@ func (b *batch) begin(c *committer) {
 func (b *batch) giveUp() {
 	b.txn.Discard()
 	for _, l := range b.moving {
-		l.hook.stays(l.seq)
+		l.webhook.stays(l.seq)
 	}
 	for seq := range b.touched {
 		b.c.recent.forget(seq) // it shares its memory with what was touched
@@ -92,23 +92,23 @@ func emptied[K comparable, V any](m map[K]V) map[K]V {
 }
 
 // changeOf is what the batch makes of a webhook's lane so far.
-func (b *batch) changeOf(h *hook) laneChange {
-	if c, ok := b.hooks[h]; ok {
+func (b *batch) changeOf(h *webhookState) laneChange {
+	if c, ok := b.lanes[h]; ok {
 		return c
 	}
 	return laneChange{counts: h.counts}
 }
 
 // count moves a webhook's counter of a state by n.
-func (b *batch) count(h *hook, s queue.State, n int64) {
+func (b *batch) count(h *webhookState, s queue.State, n int64) {
 	c := b.changeOf(h)
 	c.count(s, n)
 	b.change(h, c)
 }
 
 // change has a webhook's lane record written with the batch.
-func (b *batch) change(h *hook, c laneChange) {
-	b.hooks[h] = c
+func (b *batch) change(h *webhookState, c laneChange) {
+	b.lanes[h] = c
 	b.writes++
 }
 
@@ -125,7 +125,7 @@ func (c *laneChange) count(s queue.State, n int64) {
 	}
 }
 
-// takes tells whether what an operation costs still fits the transaction.
+// takes reports whether what an operation costs still fits the transaction.
 func (b *batch) takes(op operation) bool {
 	entries, bytes := op.cost()
 	return b.entries+len(b.touched)+entries <= b.c.maxEntries && b.bytes+b.pending+bytes <= b.c.maxBytes
@@ -141,7 +141,7 @@ func (b *batch) finish() error {
 			return err
 		}
 	}
-	for h, c := range b.hooks {
+	for h, c := range b.lanes {
 		key := laneKey(h.id)
 		rec := encodeLane(key, c.counts, h.storedMarks(c.added))
 		if err := b.set(key, rec); err != nil {
@@ -267,7 +267,7 @@ func (b *batch) attempted(seq uint64, ds deliveries, d *delivery, log []byte) er
 }
 
 // move changes a delivery's state and keeps its R key and the counters right.
-func (b *batch) move(h *hook, seq uint64, d *delivery, to delivery) error {
+func (b *batch) move(h *webhookState, seq uint64, d *delivery, to delivery) error {
 	if at, ok := d.waitsAt(seq); ok {
 		if err := b.delete(waitingKey(h.id, d.rung, at)); err != nil {
 			return err
@@ -287,9 +287,9 @@ func (b *batch) move(h *hook, seq uint64, d *delivery, to delivery) error {
 	return nil
 }
 
-// hook returns the state of a webhook that lives as this batch leaves it.
-func (b *batch) hook(id queue.WebhookID) *hook {
-	h := b.s.hook(id)
+// webhook returns the state of a webhook that lives as this batch leaves it.
+func (b *batch) webhook(id queue.WebhookID) *webhookState {
+	h := b.s.webhook(id)
 	if _, deleted := b.deleted[h]; deleted {
 		return nil
 	}

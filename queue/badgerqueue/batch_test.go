@@ -78,7 +78,7 @@ func TestRecentsHoldABoundedNumber(t *testing.T) {
 		return n
 	}
 	for seq := uint64(1); seq <= 3*recentPlaces; seq++ {
-		r.put(seq, make(deliveries, 1+seq%100))
+		r.remember(seq, make(deliveries, 1+seq%100))
 		if got, ok := r.get(seq); !ok || len(got) != int(1+seq%100) {
 			t.Fatalf("event %d: %d deliveries, %v", seq, len(got), ok)
 		}
@@ -94,7 +94,7 @@ func TestRecentsHoldABoundedNumber(t *testing.T) {
 	if _, ok := r.get(last); !ok {
 		t.Error("forgetting one event forgot another")
 	}
-	r.put(last+1, make(deliveries, remembered+1))
+	r.remember(last+1, make(deliveries, remembered+1))
 	r.forget(last)
 	if _, ok := r.get(last); ok || held() != r.held {
 		t.Errorf("%d deliveries are held, %d counted", held(), r.held)

@@ -107,7 +107,7 @@ func (c *checker) each(prefix byte, visit func(key, rec []byte)) error {
 	})
 }
 
-// has tells whether there is a record.
+// has reports whether there is a record.
 func (c *checker) has(key []byte) bool {
 	_, err := c.txn.Get(key)
 	return err == nil

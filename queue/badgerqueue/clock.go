@@ -83,7 +83,7 @@ func (c *clock) readShift() int64 {
 	return c.shift.Load()
 }
 
-// movedFrom tells whether the time of day has moved so far from a shift that this is
+// movedFrom reports whether the time of day has moved so far from a shift that this is
 // to be written for its own sake.
 func (c *clock) movedFrom(shift int64) bool {
 	return time.Duration(c.readShift()-shift).Abs() >= shiftKeep

@@ -218,7 +218,7 @@ func (c *committer) commit(ops []operation) {
 // and answers them. It returns how many those were; none if the disk has no room.
 func (c *committer) commitSome(ops []operation) int {
 	for {
-		n, err := c.put(ops)
+		n, err := c.fill(ops)
 		if err == nil && !c.reserved() { // Promise 1: on a full disk nothing is written through a memory map.
 			c.batch.giveUp()
 			return 0
@@ -250,10 +250,10 @@ func (c *committer) reserved() bool {
 	return true
 }
 
-// put puts operations into a new batch. It returns how many it took; or, with an
+// fill puts operations into a new batch. It returns how many it took; or, with an
 // error, how many to try when this batch has been given up, 0 when the first alone
 // was too much.
-func (c *committer) put(ops []operation) (n int, err error) {
+func (c *committer) fill(ops []operation) (n int, err error) {
 	b := &c.batch
 	b.begin(c)
 	c.errs = c.errs[:0]
@@ -322,7 +322,7 @@ func (c *committer) commitBatch(b *batch, ops []operation) {
 	// The goroutine woken last has the first turn when this one waits, and a core
 	// that must wake up for another takes 50 µs: deliveries go before answers.
 	for _, f := range b.fresh {
-		f.hook.wake()
+		f.webhook.wake()
 	}
 	if c.log.Short() {
 		runtime.Gosched() // who was told something does not wait for this
@@ -369,34 +369,34 @@ func (c *committer) applied(b *batch) {
 	}
 	for seq, t := range b.touched {
 		if t.ds.wait() {
-			c.recent.put(seq, t.ds)
+			c.recent.remember(seq, t.ds)
 		} else {
 			c.recent.forget(seq)
 		}
 	}
-	for h, c := range b.hooks {
+	for h, c := range b.lanes {
 		h.show(c.counts)
 	}
 	for _, l := range b.settled {
-		l.hook.settled(l.seq)
+		l.webhook.settled(l.seq)
 	}
-	for h, c := range b.hooks {
+	for h, c := range b.lanes {
 		for _, t := range c.added {
 			h.pushWaiting(t)
 		}
 	}
 	for _, f := range b.fresh {
-		f.hook.pushFresh(f.event)
+		f.webhook.pushFresh(f.event)
 	}
 	for _, l := range b.moving {
-		l.hook.moved(l.seq)
+		l.webhook.moved(l.seq)
 	}
 	for _, effect := range b.effects {
 		effect()
 	}
 }
 
-// waits tells whether any delivery has attempts to come. One whose webhook was
+// waits reports whether any delivery has attempts to come. One whose webhook was
 // deleted has none; one whose webhook is parked has, unless parked is to count
 // as ended.
 func (s *Store) waits(ds deliveries, parkedEnded bool) bool {
@@ -404,14 +404,14 @@ func (s *Store) waits(ds deliveries, parkedEnded bool) bool {
 		if !d.state.Waiting() {
 			continue
 		}
-		if h := s.hook(d.webhook); h != nil && !(parkedEnded && h.parked()) {
+		if h := s.webhook(d.webhook); h != nil && !(parkedEnded && h.parked()) {
 			return true
 		}
 	}
 	return false
 }
 
-func (h *hook) parked() bool {
+func (h *webhookState) parked() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.expires

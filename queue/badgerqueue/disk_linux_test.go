@@ -131,7 +131,7 @@ func diskProcess(dir string) error {
 	return nil
 }
 
-// rests tells whether no table was written for a time: none came and none went, of
+// rests reports whether no table was written for a time: none came and none went, of
 // a memtable or of a merge, and no merge began one.
 func rests(s *Store, during time.Duration) bool {
 	look := func() (tables map[uint64]bool, begun time.Time) {

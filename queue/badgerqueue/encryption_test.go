@@ -12,7 +12,7 @@ import (
 	"github.com/userhero/relay/queue"
 )
 
-// storeOf fills a store with canaries of every kind, closes it, and tells which
+// storeOf fills a store with canaries of every kind, closes it, and says which
 // of its files have one in the clear.
 func storeOf(t *testing.T, dir string, key []byte) (found []string) {
 	t.Helper()

@@ -165,13 +165,13 @@ func (b *batch) bind(k queue.Key, seq uint64, answer []byte) error {
 func (b *batch) address(e *queue.Event, webhooks []queue.WebhookID) deliveries {
 	ds := make(deliveries, 0, len(webhooks))
 	for _, w := range webhooks {
-		h := b.hook(w)
+		h := b.webhook(w)
 		if h == nil || ds.find(w) != nil {
 			continue
 		}
 		ds = append(ds, delivery{webhook: w, state: queue.Pending})
 		b.count(h, queue.Pending, 1)
-		b.fresh = append(b.fresh, freshEvent{event: e, hook: h})
+		b.fresh = append(b.fresh, freshEvent{event: e, webhook: h})
 	}
 	ds.sort()
 	return ds

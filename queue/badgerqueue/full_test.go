@@ -287,7 +287,7 @@ func TestBatchThatIsGivenUpChangesNothing(t *testing.T) {
 	big := make(chan error, 1)
 	go func() {
 		big <- s.commit(context.Background(), 1, 1, func(b *batch) error {
-			b.count(s.hook(w), queue.Failed, 1000)
+			b.count(s.webhook(w), queue.Failed, 1000)
 			for n := range uint64(30_000) {
 				if err := b.set(endedKey(farKey(n)), nil); err != nil {
 					return err
@@ -359,7 +359,7 @@ func addWebhooks(t *testing.T, s *Store, n int) (ids []queue.WebhookID) {
 			for range min(5000, n-len(ids)) {
 				id := queue.WebhookID(len(ids) + 1)
 				ids = append(ids, id)
-				if s.hook(id) != nil {
+				if s.webhook(id) != nil {
 					continue
 				}
 				b.stateOf.webhook = id
@@ -367,9 +367,9 @@ func addWebhooks(t *testing.T, s *Store, n int) (ids []queue.WebhookID) {
 				if err := b.set(key, encodeWebhook(key, queue.Webhook{ID: id, Name: fmt.Sprint(id), Revision: 1})); err != nil {
 					return err
 				}
-				h := newHook(id, s.bounds)
+				h := newWebhookState(id, s.bounds)
 				b.change(h, laneChange{})
-				b.effects = append(b.effects, func() { s.hooks[id] = h })
+				b.effects = append(b.effects, func() { s.webhooks[id] = h })
 			}
 			return nil
 		})

@@ -179,7 +179,7 @@ func activityKey(at int64, n uint32) []byte {
 	return binary.BigEndian.AppendUint32(k, n)
 }
 
-// wellFormed tells whether a key has the shape of one of ours.
+// wellFormed reports whether a key has the shape of one of ours.
 func wellFormed(k []byte) bool {
 	if len(k) == 0 {
 		return false

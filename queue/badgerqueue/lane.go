@@ -19,14 +19,14 @@ const (
 )
 
 // lane implements queue.Lane. Its windows belong to the goroutine that calls
-// Next; what others tell it comes through the hook's inbox.
+// Next; what others tell it comes through the webhook's inbox.
 //
 // What the lane knows is exact: every waiting delivery of the webhook is either
 // in a window, out on lease, in the inbox, or on disk behind the window's end,
 // and never in two of these.
 type lane struct {
 	s      *Store
-	h      *hook
+	h      *webhookState
 	o      queue.LaneOptions
 	wake   chan struct{} // of capacity 1
 	closed chan struct{}
@@ -62,7 +62,7 @@ func (s *Store) Lane(w queue.WebhookID, o queue.LaneOptions) (queue.Lane, error)
 		return nil, err
 	}
 	defer s.end()
-	h := s.hook(w)
+	h := s.webhook(w)
 	if h == nil {
 		return nil, fmt.Errorf("webhook %d: %w", w, queue.ErrNotFound)
 	}
@@ -358,7 +358,7 @@ func (l *lane) fallBehind() {
 	l.h.inbox.fresh, l.h.inbox.bytes = l.h.inbox.fresh[:0], 0
 }
 
-// refillFresh reads on in B from next; it tells whether it came to the end.
+// refillFresh reads on in B from next; it reports whether it came to the end.
 func (l *lane) refillFresh(txn *badger.Txn, out map[uint64]bool) (atEnd bool, err error) {
 	var ds deliveries
 	budget := l.h.bounds.scan
@@ -496,7 +496,7 @@ func (l *lane) lease(tickets []ticket, v *view) []*queue.Lease {
 			l.fresh[0].event = &e
 		}
 	}
-	return l.goOut(leases, out)
+	return l.register(leases, out)
 }
 
 // open reads what a ticket needs. No lease and no error means that the ticket
@@ -524,8 +524,8 @@ func (l *lane) open(v *view, t *ticket) (*queue.Lease, error) {
 	return queue.NewLease(l.s.clock.delivery(t.event, d), *t.event, l), nil
 }
 
-// goOut registers the leases; those whose ticket went stale are dropped.
-func (l *lane) goOut(leases []*queue.Lease, out []leased) []*queue.Lease {
+// register enters the leases as out; those whose ticket went stale are dropped.
+func (l *lane) register(leases []*queue.Lease, out []leased) []*queue.Lease {
 	l.h.mu.Lock()
 	defer l.h.mu.Unlock()
 	if l.h.lane != l || l.h.inbox.lost {

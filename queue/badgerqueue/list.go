@@ -49,7 +49,7 @@ func (c *clock) delivery(e *queue.Event, d delivery) queue.Delivery {
 // publicDelivery is what a reader sees: a delivery that waits for a webhook
 // that was deleted has failed.
 func (s *Store) publicDelivery(e *queue.Event, d delivery) queue.Delivery {
-	if d.state.Waiting() && s.hook(d.webhook) == nil {
+	if d.state.Waiting() && s.webhook(d.webhook) == nil {
 		d.state, d.at = queue.Failed, 0
 	}
 	return s.clock.delivery(e, d)
@@ -245,7 +245,7 @@ func (s *Store) Events(ctx context.Context, q queue.EventQuery) (page queue.Page
 	return page, err
 }
 
-// spent tells whether a page has had its share of work.
+// spent reports whether a page has had its share of work.
 func spent(budget int, late time.Time) bool {
 	return budget < 0 || (listBudget-budget)%listLook == 0 && time.Now().After(late)
 }
@@ -320,7 +320,7 @@ func (s *Store) Deliveries(ctx context.Context, q queue.DeliveryQuery) (page que
 }
 
 func (s *Store) wanted(d delivery, states []queue.State) bool {
-	if d.state.Waiting() && s.hook(d.webhook) == nil {
+	if d.state.Waiting() && s.webhook(d.webhook) == nil {
 		d.state = queue.Failed
 	}
 	return len(states) == 0 || slices.Contains(states, d.state)

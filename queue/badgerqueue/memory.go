@@ -70,8 +70,8 @@ func (r *recents) get(seq uint64) (deliveries, bool) {
 	return p.ds, p.ds != nil && p.seq == seq
 }
 
-// put remembers an event, and no more deliveries in all than remembered.
-func (r *recents) put(seq uint64, ds deliveries) {
+// remember keeps an event, and no more deliveries in all than remembered.
+func (r *recents) remember(seq uint64, ds deliveries) {
 	p := &r.places[seq%recentPlaces]
 	r.empty(p)
 	if len(ds) == 0 || len(ds) > remembered {

@@ -111,8 +111,8 @@ func open(ctx context.Context, o Options, b bounds) (*Store, error) {
 		stop:   make(chan struct{}),
 		moved:  make(chan struct{}, 1),
 
-		limited: make(chan struct{}, 1),
-		hooks:   make(map[queue.WebhookID]*hook),
+		limited:  make(chan struct{}, 1),
+		webhooks: make(map[queue.WebhookID]*webhookState),
 	}
 	s.retention.Store(int64(o.Retention))
 	if s.disk, err = badgercompat.NewDisk(o.FileSystem, o.Path, o.MinFree, o.MaxDisk); err != nil {
@@ -288,7 +288,7 @@ func (s *Store) load(marked storefile.Mark) error {
 		if newest > st.seq {
 			return fmt.Errorf("%w: the counters end with event number %d, the events with %d", errDamaged, st.seq, newest)
 		}
-		return s.loadHooks(txn)
+		return s.loadWebhooks(txn)
 	})
 	if err != nil {
 		return fmt.Errorf("reading the store at %s: %w", s.o.Path, err)
@@ -307,13 +307,13 @@ func (s *Store) load(marked storefile.Mark) error {
 	return err
 }
 
-func (s *Store) loadHooks(txn *badger.Txn) error {
+func (s *Store) loadWebhooks(txn *badger.Txn) error {
 	return scan(txn, []byte{prefixWebhook}, nil, func(key, rec []byte) (bool, error) {
 		w, err := decodeWebhook(key, rec)
 		if err != nil {
 			return false, err
 		}
-		h := newHook(w.ID, s.bounds)
+		h := newWebhookState(w.ID, s.bounds)
 		h.expires = w.Expires
 		c, m, err := getLane(txn, w.ID)
 		if err != nil && !errors.Is(err, badger.ErrKeyNotFound) {
@@ -322,7 +322,7 @@ func (s *Store) loadHooks(txn *badger.Txn) error {
 		if err == nil {
 			h.counts, h.shown, h.marks = c, c, m
 		}
-		s.hooks[w.ID] = h
+		s.webhooks[w.ID] = h
 		return true, nil
 	})
 }

@@ -187,7 +187,7 @@ func (ds deliveries) find(w queue.WebhookID) *delivery {
 	return nil
 }
 
-// wait tells whether any of them has attempts to come.
+// wait reports whether any of them has attempts to come.
 func (ds deliveries) wait() bool {
 	return slices.ContainsFunc(ds, func(d delivery) bool { return d.state.Waiting() })
 }

@@ -139,9 +139,9 @@ func (s *Store) lookAtClock(ctx context.Context) {
 
 // wakeLanes has every lane look at what is due.
 func (s *Store) wakeLanes() {
-	s.hooksMu.RLock()
-	defer s.hooksMu.RUnlock()
-	for _, h := range s.hooks {
+	s.webhooksMu.RLock()
+	defer s.webhooksMu.RUnlock()
+	for _, h := range s.webhooks {
 		h.wake()
 	}
 }
@@ -221,7 +221,7 @@ func (st *step) take(f finished) {
 	st.size += f.size
 }
 
-// sweepSequence goes on from the sweep cursor. More tells that there may be more
+// sweepSequence goes on from the sweep cursor. More reports that there may be more
 // to do at once.
 func (s *Store) sweepSequence(ctx context.Context, p *pass) (more bool, err error) {
 	from, rewound, err := s.announceSweep(ctx, p)
@@ -315,7 +315,7 @@ func (s *Store) announceSweep(ctx context.Context, p *pass) (from, rewound uint6
 	return from, st.rewound, s.commit(ctx, 2, 256, func(*batch) error { return nil })
 }
 
-// young tells whether an event was accepted after old, and when that was by the
+// young reports whether an event was accepted after old, and when that was by the
 // store's clock. One from ahead of that clock is not: its date says nothing.
 func (s *Store) young(e *queue.Event, old time.Time) (created time.Time, young bool) {
 	created, ahead := s.clock.own(e.Created)
@@ -550,7 +550,7 @@ func (b *batch) remove(f finished) (bool, error) {
 		}
 	}
 	for _, d := range ds {
-		h := b.hook(d.webhook)
+		h := b.webhook(d.webhook)
 		if h == nil {
 			continue
 		}
@@ -644,7 +644,7 @@ func (s *Store) sweepOrphans(ctx context.Context) error {
 					return false
 				}
 				found, w = true, id
-				if s.hook(id) != nil {
+				if s.webhook(id) != nil {
 					return false
 				}
 				keys = append(keys, append([]byte(nil), key...))

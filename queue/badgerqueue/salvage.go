@@ -226,7 +226,7 @@ func (m *mender) drop(key []byte, where, format string, args ...any) error {
 	return m.b.delete(key)
 }
 
-// has tells whether the event can be read.
+// has reports whether the event can be read.
 func (m *mender) has(seq uint64) bool {
 	_, err := m.txn.Get(eventKey(seq))
 	return err == nil && !m.bad[seq]

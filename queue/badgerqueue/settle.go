@@ -13,11 +13,11 @@ import (
 
 // settleOp writes what became of a lease. Nobody waits for it.
 type settleOp struct {
-	hook   *hook
-	ticket ticket
-	kind   queue.SettleKind
-	due    int64  // of Retry and Defer, by the store's clock
-	log    []byte // of the attempt, as it is stored; none of Defer
+	webhook *webhookState
+	ticket  ticket
+	kind    queue.SettleKind
+	due     int64  // of Retry and Defer, by the store's clock
+	log     []byte // of the attempt, as it is stored; none of Defer
 }
 
 // settleOps are those of before.
@@ -66,7 +66,7 @@ func (l *lane) take(lease *queue.Lease, what queue.Settlement) (*settleOp, error
 	}
 	out.settling = true
 	op := settleOps.Get().(*settleOp)
-	*op = settleOp{hook: h, ticket: out.ticket, kind: what.Kind, log: log}
+	*op = settleOp{webhook: h, ticket: out.ticket, kind: what.Kind, log: log}
 	if what.Kind == queue.SettleRetry || what.Kind == queue.SettleDefer {
 		op.due = l.s.clock.at(what.At).UnixNano()
 	}
@@ -85,15 +85,15 @@ func (o *settleOp) done(error) {
 
 func (o *settleOp) apply(b *batch) error {
 	seq := o.ticket.seq
-	b.settled = append(b.settled, inLane{o.hook, seq})
-	if b.hook(o.hook.id) != o.hook {
+	b.settled = append(b.settled, inLane{o.webhook, seq})
+	if b.webhook(o.webhook.id) != o.webhook {
 		return nil // the webhook was deleted meanwhile
 	}
 	ds, err := b.deliveriesOf(seq)
 	if err != nil {
 		return b.s.report("settling a delivery", err)
 	}
-	d := ds.find(o.hook.id)
+	d := ds.find(o.webhook.id)
 	if d == nil || !d.state.Waiting() {
 		return nil
 	}
@@ -115,7 +115,7 @@ func (o *settleOp) apply(b *batch) error {
 			return err
 		}
 	}
-	if err := b.move(o.hook, seq, d, to); err != nil {
+	if err := b.move(o.webhook, seq, d, to); err != nil {
 		return err
 	}
 	b.touch(seq, ds)
@@ -186,7 +186,7 @@ func (s *Store) Requeue(ctx context.Context, id queue.DeliveryID, at time.Time) 
 		if err != nil {
 			return fmt.Errorf("delivery %s: %w", id, err)
 		}
-		h := b.hook(id.Webhook)
+		h := b.webhook(id.Webhook)
 		if h == nil {
 			return fmt.Errorf("webhook %d: %w", id.Webhook, queue.ErrNotFound)
 		}

@@ -63,7 +63,7 @@ type Store struct {
 	ending  chan struct{} // closed when Close begins: nothing waits for room or reads on
 	stop    chan struct{}
 	stopped sync.WaitGroup
-	// committed waits for the committer alone; moved tells that it has moved the
+	// committed waits for the committer alone; moved reports that it has moved the
 	// mark.
 	committed sync.WaitGroup
 	moved     chan struct{}         // of capacity 1
@@ -76,8 +76,8 @@ type Store struct {
 	visible  sync.Mutex
 	snapshot *snapshot
 
-	hooksMu sync.RWMutex
-	hooks   map[queue.WebhookID]*hook
+	webhooksMu sync.RWMutex
+	webhooks   map[queue.WebhookID]*webhookState
 
 	// enqueueOps are those of before: their channels are empty.
 	enqueueOps sync.Pool
@@ -118,11 +118,11 @@ func (s *Store) end() {
 	}
 }
 
-// hook returns a webhook's state in memory, or nil for one that is unknown.
-func (s *Store) hook(id queue.WebhookID) *hook {
-	s.hooksMu.RLock()
-	defer s.hooksMu.RUnlock()
-	return s.hooks[id]
+// webhook returns a webhook's state in memory, or nil for one that is unknown.
+func (s *Store) webhook(id queue.WebhookID) *webhookState {
+	s.webhooksMu.RLock()
+	defer s.webhooksMu.RUnlock()
+	return s.webhooks[id]
 }
 
 // Health implements queue.Queue.
@@ -154,9 +154,9 @@ func (s *Store) Stats() queue.Stats {
 		DiskFree:  s.disk.Free(),
 		Commit:    time.Duration(s.latency.Load()),
 	}
-	s.hooksMu.RLock()
-	defer s.hooksMu.RUnlock()
-	for id, h := range s.hooks {
+	s.webhooksMu.RLock()
+	defer s.webhooksMu.RUnlock()
+	for id, h := range s.webhooks {
 		st.Webhooks[id] = h.stats(&s.clock)
 	}
 	return st
@@ -189,11 +189,11 @@ func (s *Store) shut() {
 	if s.calls.Add(shut) != shut {
 		<-s.idle
 	}
-	s.hooksMu.RLock()
-	for _, h := range s.hooks {
+	s.webhooksMu.RLock()
+	for _, h := range s.webhooks {
 		h.closeLane()
 	}
-	s.hooksMu.RUnlock()
+	s.webhooksMu.RUnlock()
 	close(s.stop)
 	s.committed.Wait()
 	s.stopped.Wait()

@@ -37,7 +37,7 @@ func (s *Store) PutWebhook(ctx context.Context, w queue.Webhook) (queue.Webhook,
 		}
 		b.stateOf.webhook = max(b.stateOf.webhook, put.ID)
 		put.Revision = w.Revision + 1
-		h := s.hook(put.ID)
+		h := s.webhook(put.ID)
 		if put.Expires && (h == nil || !h.parked()) {
 			b.stateOf.rewind() // what waits for it may go now, wherever it is
 		}
@@ -46,13 +46,13 @@ func (s *Store) PutWebhook(ctx context.Context, w queue.Webhook) (queue.Webhook,
 			return err
 		}
 		if h == nil {
-			h = newHook(put.ID, s.bounds)
+			h = newWebhookState(put.ID, s.bounds)
 			h.marks.fresh = b.stateOf.seq + 1
 			b.change(h, laneChange{})
 			b.effects = append(b.effects, func() {
-				s.hooksMu.Lock()
-				s.hooks[h.id] = h
-				s.hooksMu.Unlock()
+				s.webhooksMu.Lock()
+				s.webhooks[h.id] = h
+				s.webhooksMu.Unlock()
 			})
 		}
 		b.effects = append(b.effects, func() {
@@ -68,7 +68,7 @@ func (s *Store) PutWebhook(ctx context.Context, w queue.Webhook) (queue.Webhook,
 	return put, nil
 }
 
-// nameIsFree tells whether no webhook but id has the name.
+// nameIsFree reports whether no webhook but id has the name.
 func (b *batch) nameIsFree(name string, id queue.WebhookID) error {
 	return scan(b.txn, []byte{prefixWebhook}, nil, func(key, rec []byte) (bool, error) {
 		w, err := decodeWebhook(key, rec)
@@ -98,7 +98,7 @@ func (s *Store) DeleteWebhook(ctx context.Context, id queue.WebhookID, revision 
 		if err := b.isRevision(id, revision); err != nil {
 			return err
 		}
-		h := b.hook(id)
+		h := b.webhook(id)
 		if h == nil {
 			return queue.ErrNotFound
 		}
@@ -111,11 +111,11 @@ func (s *Store) DeleteWebhook(ctx context.Context, id queue.WebhookID, revision 
 		ended = b.changeOf(h).counts.Waiting()
 		b.deleted[h] = struct{}{}
 		b.stateOf.rewind()
-		delete(b.hooks, h)
+		delete(b.lanes, h)
 		b.effects = append(b.effects, func() {
-			s.hooksMu.Lock()
-			delete(s.hooks, id)
-			s.hooksMu.Unlock()
+			s.webhooksMu.Lock()
+			delete(s.webhooks, id)
+			s.webhooksMu.Unlock()
 			h.closeLane()
 			s.orphans.Store(true)
 		})

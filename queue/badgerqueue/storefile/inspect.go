@@ -144,7 +144,7 @@ func (in *Inspection) manifest(dir string, present map[uint64]string) (map[uint6
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		if len(present) > 0 {
-			in.damaged(badger.ManifestFilename, "is missing, and nothing else tells which of %d tables count", len(present))
+			in.damaged(badger.ManifestFilename, "is missing, and nothing else says which of %d tables count", len(present))
 		}
 	case errors.Is(err, ErrDamaged):
 		in.damaged(badger.ManifestFilename, "%v", err)

@@ -59,7 +59,7 @@ func (s blockSearch) end(from int) int {
 	return 0
 }
 
-// begins tells whether a block may begin with b: its first entry shares nothing
+// begins reports whether a block may begin with b: its first entry shares nothing
 // with a key before it, and has no user's bits.
 func (s blockSearch) begins(b []byte) bool {
 	if s.key != nil {
@@ -72,7 +72,7 @@ func (s blockSearch) begins(b []byte) bool {
 	return diff > 8 && 4+diff+2 <= len(b) && b[4+diff+1] == 0
 }
 
-// ends tells whether b may be a whole block: its last four bytes say how long
+// ends reports whether b may be a whole block: its last four bytes say how long
 // its checksum is, 2 to 8 bytes.
 func (s blockSearch) ends(b []byte) bool {
 	var last [4]byte

@@ -36,10 +36,9 @@ var defaultBounds = bounds{
 // which nobody syncs; ours are shorter. 1 MiB but in tests.
 func (b *bounds) maxValue() int { return int(b.memtable / 16) }
 
-// hook is what the store keeps in memory of one webhook: its counters, the
-// marks its lane reads from, and, while a lane is open, what is out on lease
-// and what the committer has to tell the lane.
-type hook struct {
+// webhookState holds a webhook's counters, cursors and leases in memory, and what
+// the committer has to tell its open lane.
+type webhookState struct {
 	id     queue.WebhookID
 	bounds bounds
 
@@ -82,7 +81,7 @@ type ticket struct {
 	again bool         // was out before: the delivery may have moved since
 }
 
-// names tells whether the delivery still waits where the ticket says.
+// names reports whether the delivery still waits where the ticket says.
 func (t ticket) names(d delivery) bool {
 	if t.fresh {
 		return d.fresh()
@@ -109,8 +108,8 @@ type inbox struct {
 	returned []ticket
 }
 
-func newHook(id queue.WebhookID, b bounds) *hook {
-	return &hook{
+func newWebhookState(id queue.WebhookID, b bounds) *webhookState {
+	return &webhookState{
 		id:     id,
 		bounds: b,
 		marks:  marks{fresh: 1, due: make(map[uint8]int64)},
@@ -120,7 +119,7 @@ func newHook(id queue.WebhookID, b bounds) *hook {
 }
 
 // pushFresh tells of a new event; wake is called later.
-func (h *hook) pushFresh(e *queue.Event) {
+func (h *webhookState) pushFresh(e *queue.Event) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.lane == nil || h.inbox.behind {
@@ -135,7 +134,7 @@ func (h *hook) pushFresh(e *queue.Event) {
 }
 
 // pushWaiting tells of a new R key.
-func (h *hook) pushWaiting(t ticket) {
+func (h *webhookState) pushWaiting(t ticket) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if low, ok := h.marks.due[t.rung]; !ok || t.due < low {
@@ -153,7 +152,7 @@ func (h *hook) pushWaiting(t ticket) {
 }
 
 // settled ends a lease whose settlement is on disk.
-func (h *hook) settled(seq uint64) {
+func (h *webhookState) settled(seq uint64) {
 	h.mu.Lock()
 	h.endLocked(seq)
 	h.mu.Unlock()
@@ -161,7 +160,7 @@ func (h *hook) settled(seq uint64) {
 
 // endLocked ends what is out. It lets go of what that held: the memory is shared
 // with others that went out at the same time.
-func (h *hook) endLocked(seq uint64) {
+func (h *webhookState) endLocked(seq uint64) {
 	if out := h.leased[seq]; out != nil {
 		*out = leased{}
 		delete(h.leased, seq)
@@ -170,7 +169,7 @@ func (h *hook) endLocked(seq uint64) {
 
 // move says that a waiting delivery is about to wait elsewhere, unless it is out
 // on lease. moved must follow after the commit, or stays without one.
-func (h *hook) move(seq uint64) bool {
+func (h *webhookState) move(seq uint64) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.isOutLocked(seq) {
@@ -180,21 +179,21 @@ func (h *hook) move(seq uint64) bool {
 	return true
 }
 
-// isLeased tells whether a delivery is out; one whose settlement is on its way
+// isLeased reports whether a delivery is out; one whose settlement is on its way
 // to the disk is not any more.
-func (h *hook) isLeased(seq uint64) bool {
+func (h *webhookState) isLeased(seq uint64) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.isOutLocked(seq)
 }
 
-func (h *hook) isOutLocked(seq uint64) bool {
+func (h *webhookState) isOutLocked(seq uint64) bool {
 	out := h.leased[seq]
 	return out != nil && !out.settling
 }
 
 // moved makes the lane read its windows anew: one of them had the old place.
-func (h *hook) moved(seq uint64) {
+func (h *webhookState) moved(seq uint64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	delete(h.moving, seq)
@@ -205,14 +204,14 @@ func (h *hook) moved(seq uint64) {
 }
 
 // stays takes back that a delivery is about to wait elsewhere.
-func (h *hook) stays(seq uint64) {
+func (h *webhookState) stays(seq uint64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	delete(h.moving, seq)
 }
 
 // wake has an open lane look again.
-func (h *hook) wake() {
+func (h *webhookState) wake() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.lane != nil {
@@ -221,7 +220,7 @@ func (h *hook) wake() {
 }
 
 // show publishes the counters of a commit.
-func (h *hook) show(c queue.Counts) {
+func (h *webhookState) show(c queue.Counts) {
 	h.counts = c
 	h.mu.Lock()
 	h.shown = c
@@ -229,7 +228,7 @@ func (h *hook) show(c queue.Counts) {
 }
 
 // storedMarks is a copy of the marks, lowered to what this commit adds.
-func (h *hook) storedMarks(added []ticket) marks {
+func (h *webhookState) storedMarks(added []ticket) marks {
 	h.mu.Lock()
 	m := marks{fresh: h.marks.fresh, due: maps.Clone(h.marks.due)}
 	h.mu.Unlock()
@@ -241,7 +240,7 @@ func (h *hook) storedMarks(added []ticket) marks {
 	return m
 }
 
-func (h *hook) stats(c *clock) queue.WebhookStats {
+func (h *webhookState) stats(c *clock) queue.WebhookStats {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	st := queue.WebhookStats{Counts: h.shown}
@@ -263,13 +262,13 @@ func (h *hook) stats(c *clock) queue.WebhookStats {
 
 // closeLane ends the open lane. Leases that were not settled are lost: the
 // deliveries wait for the next lane.
-func (h *hook) closeLane() {
+func (h *webhookState) closeLane() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.closeLaneLocked()
 }
 
-func (h *hook) closeLaneLocked() {
+func (h *webhookState) closeLaneLocked() {
 	if h.lane == nil {
 		return
 	}
