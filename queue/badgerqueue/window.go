@@ -1,0 +1,327 @@
+package badgerqueue
+
+import (
+	"slices"
+	"time"
+
+	"github.com/dgraph-io/badger/v4"
+)
+
+// rung is the window of the deliveries that wait on one rung, by due time.
+type rung struct {
+	window []waiting
+	// more says that there are keys behind end on disk; else the window has
+	// them all.
+	more bool
+	end  waiting
+	// taken is the highest key ever handed out: where nothing lower waits, the
+	// low-water mark.
+	taken waiting
+}
+
+// resetLocked forgets the windows: everything is read anew from the marks.
+func (l *lane) resetLocked() {
+	l.next, l.fresh, l.tail, l.returned = l.h.marks.fresh, nil, false, nil
+	clear(l.rungs)
+	for r, due := range l.h.marks.due {
+		l.rungs[r] = &rung{more: true, end: waiting{due: due}, taken: waiting{due: due}}
+	}
+	l.h.inbox = inbox{behind: true}
+}
+
+// drainLocked takes over the inbox. The lane must be the open one.
+func (l *lane) drainLocked() {
+	in := &l.h.inbox
+	if in.lost {
+		l.resetLocked() // what was given back is on disk too
+		return
+	}
+	l.returned = append(l.returned, in.returned...)
+	in.returned = in.returned[:0]
+	for _, t := range in.waiting {
+		l.insert(t)
+	}
+	in.waiting = in.waiting[:0]
+	if len(l.fresh) > 0 {
+		return
+	}
+	// The inbox continues where the window ended, or, while the lane is behind,
+	// holds what is also on disk from next on.
+	for _, e := range in.fresh {
+		if seq := e.ID.Seq(); seq >= l.next {
+			l.fresh = append(l.fresh, ticket{seq: seq, fresh: true, event: e})
+			l.next = seq + 1
+		}
+	}
+	clear(in.fresh)
+	in.fresh, in.bytes = in.fresh[:0], 0
+	l.tail = !in.behind
+}
+
+// insert puts a new R key into its rung's window, unless it lies behind the end
+// of what was read.
+func (l *lane) insert(t ticket) {
+	r := l.rungs[t.rung]
+	if r == nil {
+		r = &rung{}
+		l.rungs[t.rung] = r
+	}
+	at := t.at()
+	if r.more && !at.less(r.end) {
+		return
+	}
+	i, found := slices.BinarySearchFunc(r.window, at, compareWaiting)
+	if found {
+		return
+	}
+	r.window = slices.Insert(r.window, i, at)
+	if len(r.window) > 2*l.h.bounds.window {
+		r.window = slices.Clone(r.window[:l.h.bounds.window])
+		r.more, r.end = true, next(r.window[l.h.bounds.window-1])
+	}
+}
+
+func compareWaiting(a, b waiting) int {
+	switch {
+	case a.less(b):
+		return -1
+	case b.less(a):
+		return 1
+	}
+	return 0
+}
+
+// next is the first key behind w.
+func next(w waiting) waiting { return waiting{due: w.due, seq: w.seq + 1} }
+
+func (l *lane) needsDisk() bool {
+	if len(l.fresh) == 0 && !l.tail {
+		return true
+	}
+	for _, r := range l.rungs {
+		if r.more && len(r.window) == 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// snapshot returns a snapshot that agrees with the lane: the inbox is empty,
+// what comes into it from now on is not in the snapshot, and out is what the lane
+// has in hand: leased, or given back and not handed out again. The caller
+// releases the snapshot also if ok is false, which means that the lane was
+// closed.
+func (l *lane) snapshot() (newest *snapshot, out map[uint64]bool, ok bool) {
+	l.s.visible.Lock()
+	defer l.s.visible.Unlock()
+	newest = l.s.newestLocked()
+	l.h.mu.Lock()
+	defer l.h.mu.Unlock()
+	if l.h.lane != l {
+		return newest, nil, false
+	}
+	l.drainLocked()
+	if len(l.fresh) == 0 && !l.tail {
+		l.h.inbox.behind = false // from here on, the inbox has no gap
+	}
+	out = make(map[uint64]bool, len(l.h.leased)+len(l.returned))
+	for seq := range l.h.leased {
+		out[seq] = true
+	}
+	for _, t := range l.returned {
+		out[t.seq] = true
+	}
+	return newest, out, true
+}
+
+// refill reads the windows that are empty and have more on disk.
+func (l *lane) refill(txn *badger.Txn, out map[uint64]bool) error {
+	if len(l.fresh) == 0 && !l.tail {
+		atEnd, err := l.refillFresh(txn, out)
+		if err != nil {
+			return err
+		}
+		l.tail = atEnd
+		if !atEnd {
+			l.fallBehind()
+			l.signal() // there is more to read, whatever is found now
+		}
+	}
+	for n, r := range l.rungs {
+		if r.more && len(r.window) == 0 {
+			l.refillRung(txn, out, n, r)
+		}
+	}
+	return nil
+}
+
+// fallBehind drops the new events that the inbox holds: the lane will read them
+// from disk.
+func (l *lane) fallBehind() {
+	l.h.mu.Lock()
+	defer l.h.mu.Unlock()
+	if l.h.lane != l {
+		return
+	}
+	l.h.inbox.behind = true
+	clear(l.h.inbox.fresh)
+	l.h.inbox.fresh, l.h.inbox.bytes = l.h.inbox.fresh[:0], 0
+}
+
+// refillFresh reads on in B from next; it reports whether it came to the end.
+func (l *lane) refillFresh(txn *badger.Txn, out map[uint64]bool) (atEnd bool, err error) {
+	var ds deliveries
+	budget := l.h.bounds.scan
+	atEnd = true
+	from := l.next
+	err = scan(txn, []byte{prefixDeliveries}, deliveriesKey(from), func(key, rec []byte) (bool, error) {
+		if budget--; budget < 0 || len(l.fresh) >= l.h.bounds.window {
+			atEnd = false
+			return false, nil
+		}
+		seq := seqOf(key)
+		l.next = seq + 1
+		var err error
+		if ds, err = decodeDeliveries(ds[:0], key, rec); err != nil {
+			// Said and stepped over: the event cannot be delivered, the others can.
+			_ = l.s.report("reading on in a lane", err)
+			return true, nil
+		}
+		if d := ds.find(l.h.id); d != nil && d.fresh() && !out[seq] {
+			l.fresh = append(l.fresh, ticket{seq: seq, fresh: true})
+		}
+		return true, nil
+	})
+	return atEnd, err
+}
+
+// refillRung reads on in R from the window's end.
+func (l *lane) refillRung(txn *badger.Txn, out map[uint64]bool, n uint8, r *rung) {
+	r.more = false
+	prefix := append(waitingPrefix(l.h.id), n)
+	scanKeys(txn, prefix, waitingKey(l.h.id, n, r.end), func(key []byte) bool {
+		if len(r.window) >= l.h.bounds.window {
+			r.more = true
+			return false
+		}
+		_, at, ok := parseWaitingKey(key)
+		if !ok {
+			return true
+		}
+		r.end = next(at)
+		if !out[at.seq] {
+			r.window = append(r.window, at)
+		}
+		return true
+	})
+}
+
+// pick takes up to n tickets that are due: what was given back first, then
+// fresh ones and retries in turns.
+func (l *lane) pick(n int, now int64) []ticket {
+	var tickets []ticket
+	for len(tickets) < n {
+		if len(l.returned) > 0 {
+			tickets = append(tickets, l.returned[0])
+			l.returned = l.returned[1:]
+			continue
+		}
+		r, due := l.firstDue(now)
+		fresh := len(l.fresh) > 0
+		if !fresh && r == nil {
+			break
+		}
+		if fresh && (r == nil || !l.turn) {
+			tickets = append(tickets, l.fresh[0])
+			l.fresh = l.fresh[1:]
+			l.turn = true
+			continue
+		}
+		at := r.window[0]
+		r.window = r.window[1:]
+		if r.taken.less(at) {
+			r.taken = at
+		}
+		tickets = append(tickets, ticket{seq: at.seq, rung: due, due: at.due})
+		l.turn = false
+	}
+	return tickets
+}
+
+// firstDue is the rung whose head is due first, if any is due.
+func (l *lane) firstDue(now int64) (first *rung, n uint8) {
+	for i, r := range l.rungs {
+		if len(r.window) == 0 || r.window[0].due > now {
+			continue
+		}
+		if first == nil || r.window[0].less(first.window[0]) {
+			first, n = r, i
+		}
+	}
+	return first, n
+}
+
+// wait is how long until the first retry is due; 0 where none waits.
+func (l *lane) wait(now time.Time) time.Duration {
+	var first int64
+	for _, r := range l.rungs {
+		if len(r.window) > 0 && (first == 0 || r.window[0].due < first) {
+			first = r.window[0].due
+		}
+	}
+	if first == 0 {
+		return 0
+	}
+	return max(time.Duration(first-now.UnixNano()), time.Microsecond)
+}
+
+// headsLocked publishes since when the lane's heads wait.
+func (l *lane) headsLocked() {
+	l.h.freshSince, l.h.due = time.Time{}, 0
+	if len(l.fresh) > 0 && l.fresh[0].event != nil {
+		l.h.freshSince = l.fresh[0].event.Created
+	}
+	for _, r := range l.rungs {
+		if len(r.window) > 0 && (l.h.due == 0 || r.window[0].due < l.h.due) {
+			l.h.due = r.window[0].due
+		}
+	}
+}
+
+// markLocked publishes the low-water marks. The inbox is empty: every key that
+// was ever told of is in a window, out, or behind a window's end.
+func (l *lane) markLocked() {
+	fresh := l.next
+	if len(l.fresh) > 0 {
+		fresh = l.fresh[0].seq
+	}
+	if in := l.h.inbox.fresh; len(in) > 0 {
+		fresh = min(fresh, in[0].ID.Seq())
+	}
+	due := make(map[uint8]int64, len(l.rungs))
+	for n, r := range l.rungs {
+		switch {
+		case len(r.window) > 0:
+			due[n] = r.window[0].due
+		case r.more:
+			due[n] = r.end.due
+		default:
+			due[n] = r.taken.due
+		}
+	}
+	lower := func(t ticket) {
+		if t.fresh {
+			fresh = min(fresh, t.seq)
+		} else {
+			due[t.rung] = min(due[t.rung], t.due)
+		}
+	}
+	for _, t := range l.returned {
+		lower(t)
+	}
+	for _, out := range l.h.leased {
+		lower(out.ticket)
+	}
+	l.h.marks.fresh = fresh
+	l.h.marks.due = due
+}
