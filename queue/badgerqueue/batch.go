@@ -59,7 +59,7 @@ type inLane struct {
 // begin empties the batch for the next transaction.
 func (b *batch) begin(c *committer) {
 	b.reset()
-	b.c, b.s, b.now, b.stateOf = c, c.s, c.s.clock.now(), c.state
+	b.c, b.s, b.now, b.stateOf = c, c.s, c.s.clock.Now(), c.state
 	b.txn = c.s.db.NewTransaction(true)
 	b.touched, b.lanes, b.deleted, b.retired = emptied(b.touched), emptied(b.lanes), emptied(b.deleted), emptied(b.retired)
 	b.stored = emptied(b.stored)
@@ -155,7 +155,7 @@ func (b *batch) finish() error {
 	}
 	// Every transaction writes the state, moved or not: its newest version tells
 	// inspect how far the tables go.
-	b.stateOf.at, b.stateOf.shift = b.now.UnixNano(), b.s.clock.readShift()
+	b.stateOf.at, b.stateOf.shift = b.now.UnixNano(), b.s.clock.ReadShift()
 	return b.set(keyState, b.stateOf.encode())
 }
 

@@ -58,7 +58,7 @@ func TestTimesAreShownInTheTimeOfDay(t *testing.T) {
 	}
 	check(s, "before the clock was put right")
 	clock.Set(365 * 24 * time.Hour)
-	s.clock.readShift() // as the sweep does
+	s.clock.ReadShift() // as the sweep does
 	check(s, "after it was put right")
 	if err := s.Close(context.Background()); err != nil {
 		t.Fatal(err)

@@ -89,7 +89,7 @@ func (c *committer) run() {
 
 // keepTime writes how far the time of day was set since the last commit.
 func (c *committer) keepTime() {
-	if c.s.clock.movedFrom(c.state.shift) && c.s.failure() == nil && c.s.disk.RoomToWrite() {
+	if c.s.clock.MovedFrom(c.state.shift) && c.s.failure() == nil && c.s.disk.RoomToWrite() {
 		c.commit([]operation{&waitedOp{do: func(*batch) error { return nil }, result: make(chan error, 1)}})
 	}
 }

@@ -151,7 +151,7 @@ func (l *lane) poll(ctx context.Context, max int) ([]*queue.Lease, time.Duration
 			return nil, 0, err
 		}
 	}
-	now := l.s.clock.now()
+	now := l.s.clock.Now()
 	tickets := l.pick(room, now.UnixNano())
 	if len(tickets) == 0 {
 		return nil, l.wait(now), nil
@@ -252,7 +252,7 @@ func (l *lane) open(v *view, t *ticket) (*queue.Lease, error) {
 		}
 		d = *stored
 	}
-	return queue.NewLease(l.s.clock.delivery(t.event, d), *t.event, l), nil
+	return queue.NewLease(shownDelivery(l.s.clock, t.event, d), *t.event, l), nil
 }
 
 // register enters the leases as out; those whose ticket went stale are dropped.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/queue/badgerqueue/badgercompat"
+	"github.com/userhero/relay/queue/badgerqueue/storeclock"
 )
 
 // tiny bounds make every lane overflow, fall behind and read from disk again
@@ -113,7 +114,7 @@ func testEveryDeliveryGoesOutOnce(t *testing.T, b bounds) {
 							t.Errorf("%s says %d attempts and had %d", lease.Delivery.ID, lease.Delivery.Attempts, a.attempts)
 						}
 						// What is shown is the time of day, which the store follows in steps.
-						if due := lease.Delivery.Due; !due.IsZero() && time.Until(due) > shiftStep {
+						if due := lease.Delivery.Due; !due.IsZero() && time.Until(due) > storeclock.ShiftStep {
 							t.Errorf("%s is %v early", lease.Delivery.ID, time.Until(due))
 						}
 						a.out = true

@@ -15,6 +15,7 @@ import (
 	"github.com/dgraph-io/badger/v4"
 
 	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/queue/badgerqueue/storeclock"
 )
 
 const (
@@ -31,17 +32,17 @@ const (
 	createdSlack = time.Minute
 )
 
-// delivery is what a lease shows.
-func (c *clock) delivery(e *queue.Event, d delivery) queue.Delivery {
+// shownDelivery is a delivery as callers see it, with times of day.
+func shownDelivery(c *storeclock.Clock, e *queue.Event, d delivery) queue.Delivery {
 	p := queue.Delivery{
 		ID:   queue.DeliveryID{Event: e.ID, Webhook: d.webhook},
 		Type: e.Type, Feedback: e.Feedback, Created: e.Created,
 		State: d.state, Rung: int(d.rung), Attempts: int(d.attempts),
 	}
 	if d.state.Waiting() {
-		p.Due = c.wall(d.at)
+		p.Due = c.Wall(d.at)
 	} else {
-		p.Ended = c.wall(d.at)
+		p.Ended = c.Wall(d.at)
 	}
 	return p
 }
@@ -52,7 +53,7 @@ func (s *Store) publicDelivery(e *queue.Event, d delivery) queue.Delivery {
 	if d.state.Waiting() && s.webhook(d.webhook) == nil {
 		d.state, d.at = queue.Failed, 0
 	}
-	return s.clock.delivery(e, d)
+	return shownDelivery(s.clock, e, d)
 }
 
 // view runs fn with a snapshot of what is on the disk and has been told to lanes

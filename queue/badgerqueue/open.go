@@ -14,6 +14,7 @@ import (
 
 	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/queue/badgerqueue/badgercompat"
+	"github.com/userhero/relay/queue/badgerqueue/storeclock"
 	"github.com/userhero/relay/queue/badgerqueue/storefile"
 )
 
@@ -103,7 +104,7 @@ func open(ctx context.Context, o Options, b bounds) (*Store, error) {
 	}
 	o.Path = path
 	s := &Store{
-		o: o, bounds: b, log: o.Logger, clock: clock{system: o.Clock},
+		o: o, bounds: b, log: o.Logger, clock: storeclock.New(o.Clock),
 		ops:    make(chan operation, maxQueued),
 		idle:   make(chan struct{}, 1),
 		closed: make(chan struct{}),
@@ -187,7 +188,7 @@ func (o *Options) complete() error {
 		o.FileSystem = badgercompat.FileSystemOf
 	}
 	if o.Clock == nil {
-		o.Clock = systemClock{}
+		o.Clock = storeclock.System{}
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
@@ -296,7 +297,7 @@ func (s *Store) load(marked storefile.Mark) error {
 	if err := s.db.Sync(); err != nil { // what opening has written, before the mark that tells of it
 		return explainOpen(s.o.Path, err)
 	}
-	s.clock.resume(st.at, st.shift)
+	s.clock.Resume(st.at, st.shift)
 	s.shown.Store(&st)
 	now := storefile.Mark{Seq: st.seq, Commit: s.db.MaxVersion()}
 	if (now.Seq < marked.Seq || now.Commit < marked.Commit) && !s.o.trusting {

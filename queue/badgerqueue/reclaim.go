@@ -82,7 +82,7 @@ func (r *reclaimer) files() int64 {
 
 // watch reads how busy the store is.
 func (r *reclaimer) watch() {
-	written, at := r.s.disk.Written(), r.s.clock.now().UnixNano()
+	written, at := r.s.disk.Written(), r.s.clock.Now().UnixNano()
 	if r.at != 0 && at > r.at {
 		r.rate = float64(written-r.written) / time.Duration(at-r.at).Seconds()
 	}

@@ -125,10 +125,10 @@ func (s *Store) closeNewFiles(last *time.Time) {
 // lookAtClock has the lanes look again where the machine slept through their
 // timers, and keeps how far the time of day was set meanwhile.
 func (s *Store) lookAtClock(ctx context.Context) {
-	if s.clock.readSlept() > 0 {
+	if s.clock.ReadSlept() > 0 {
 		s.wakeLanes()
 	}
-	if !s.clock.movedFrom(s.shown.Load().shift) {
+	if !s.clock.MovedFrom(s.shown.Load().shift) {
 		return
 	}
 	err := s.commit(ctx, 2, 256, func(*batch) error { return nil }) // every batch keeps it
@@ -166,7 +166,7 @@ func (p *pass) early() bool { return p.removed < p.excess }
 // sweepOnce removes what may go now, and of finished events that may stay for a
 // while the oldest, up to excess bytes. It returns about how many bytes went.
 func (s *Store) sweepOnce(ctx context.Context, excess int64) (removed int64, err error) {
-	p := pass{old: s.clock.now().Add(-s.keep())}
+	p := pass{old: s.clock.Now().Add(-s.keep())}
 	for {
 		p.from, p.held = waiting{due: s.shown.Load().ended}, false
 		for _, step := range []func(context.Context, *pass) (bool, error){s.sweepEnded, s.sweepSequence} {
@@ -318,7 +318,7 @@ func (s *Store) announceSweep(ctx context.Context, p *pass) (from, rewound uint6
 // young reports whether an event was accepted after old, and when that was by the
 // store's clock. One from ahead of that clock is not: its date says nothing.
 func (s *Store) young(e *queue.Event, old time.Time) (created time.Time, young bool) {
-	created, ahead := s.clock.own(e.Created)
+	created, ahead := s.clock.Own(e.Created)
 	return created, created.After(old) && !ahead
 }
 
@@ -352,7 +352,7 @@ func (s *Store) sweepEnded(ctx context.Context, p *pass) (more bool, err error) 
 				st.stale = append(st.stale, endedKey(at))
 				return true
 			}
-			created, ahead := s.clock.own(e.Created)
+			created, ahead := s.clock.Own(e.Created)
 			if ahead { // its date says nothing: what counts is when the sweep saw it
 				created = fromUnixNano(at.due)
 			}
@@ -594,7 +594,7 @@ func (b *batch) remove(f finished) (bool, error) {
 // sweepActivities removes lines of the activity log that are older than the
 // retention.
 func (s *Store) sweepActivities(ctx context.Context, old time.Time) error {
-	before := activityKey(old.Add(time.Duration(s.clock.shift.Load())).UnixNano(), 0)
+	before := activityKey(old.Add(s.clock.Shift()).UnixNano(), 0)
 	for {
 		var keys [][]byte
 		err := s.view(ctx, func(txn *badger.Txn) error {

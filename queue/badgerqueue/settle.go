@@ -68,7 +68,7 @@ func (l *lane) take(lease *queue.Lease, what queue.Settlement) (*settleOp, error
 	op := settleOps.Get().(*settleOp)
 	*op = settleOp{webhook: h, ticket: out.ticket, kind: what.Kind, log: log}
 	if what.Kind == queue.SettleRetry || what.Kind == queue.SettleDefer {
-		op.due = l.s.clock.at(what.At).UnixNano()
+		op.due = l.s.clock.At(what.At).UnixNano()
 	}
 	return op, nil
 }
@@ -176,7 +176,7 @@ func (s *Store) commit(ctx context.Context, entries, bytes int, do func(b *batch
 
 // Requeue implements queue.Queue.
 func (s *Store) Requeue(ctx context.Context, id queue.DeliveryID, at time.Time) error {
-	due := s.clock.at(at).UnixNano()
+	due := s.clock.At(at).UnixNano()
 	return s.commit(ctx, 6, 4096, func(b *batch) error {
 		seq := id.Event.Seq()
 		e, err := s.getEvent(b.txn, seq)

@@ -30,6 +30,7 @@ import (
 
 	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/queue/badgerqueue/badgercompat"
+	"github.com/userhero/relay/queue/badgerqueue/storeclock"
 	"github.com/userhero/relay/queue/badgerqueue/storefile"
 )
 
@@ -44,7 +45,7 @@ type Store struct {
 	// the newest event of then, or 0: see format.
 	outdated bool
 	former   uint64
-	clock    clock
+	clock    *storeclock.Clock
 	disk     *badgercompat.Disk
 	high     *storefile.HighWaterWriter
 	// compactions is nil where nobody watches them.
@@ -157,7 +158,7 @@ func (s *Store) Stats() queue.Stats {
 	s.webhooksMu.RLock()
 	defer s.webhooksMu.RUnlock()
 	for id, h := range s.webhooks {
-		st.Webhooks[id] = h.stats(&s.clock)
+		st.Webhooks[id] = h.stats(s.clock)
 	}
 	return st
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/queue/badgerqueue/badgercompat"
+	"github.com/userhero/relay/queue/badgerqueue/storeclock"
 )
 
 // bounds say what a lane may hold in memory. Tests make them tiny, so that every
@@ -240,7 +241,7 @@ func (h *webhookState) storedMarks(added []ticket) marks {
 	return m
 }
 
-func (h *webhookState) stats(c *clock) queue.WebhookStats {
+func (h *webhookState) stats(c *storeclock.Clock) queue.WebhookStats {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	st := queue.WebhookStats{Counts: h.shown}
@@ -251,8 +252,8 @@ func (h *webhookState) stats(c *clock) queue.WebhookStats {
 	if since.IsZero() && len(h.inbox.fresh) > 0 {
 		since = h.inbox.fresh[0].Created
 	}
-	if h.due != 0 && h.due <= c.now().UnixNano() {
-		if due := c.wall(h.due); since.IsZero() || due.Before(since) {
+	if h.due != 0 && h.due <= c.Now().UnixNano() {
+		if due := c.Wall(h.due); since.IsZero() || due.Before(since) {
 			since = due
 		}
 	}

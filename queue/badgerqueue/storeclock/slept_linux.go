@@ -1,4 +1,4 @@
-package badgerqueue
+package storeclock
 
 import (
 	"time"

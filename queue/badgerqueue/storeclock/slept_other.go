@@ -1,6 +1,6 @@
 //go:build !linux
 
-package badgerqueue
+package storeclock
 
 import "time"
 
