@@ -15,6 +15,7 @@ import (
 	"io"
 	"time"
 
+	"github.com/userhero/relay/queue/badgerqueue/codec"
 	"github.com/userhero/relay/queue/badgerqueue/storefile"
 )
 
@@ -184,8 +185,8 @@ func (bw *backupWriter) record(key, rec []byte, expires uint64) (full bool, err 
 	if len(bw.frame) == 0 {
 		bw.frame = append(bw.frame, frameRecords)
 	}
-	bw.frame = appendString(bw.frame, key)
-	bw.frame = appendString(bw.frame, rec)
+	bw.frame = codec.AppendString(bw.frame, key)
+	bw.frame = codec.AppendString(bw.frame, rec)
 	bw.frame = binary.AppendUvarint(bw.frame, expires)
 	bw.records++
 	if len(bw.frame) < backupFrame {
@@ -234,18 +235,18 @@ func readBackup(r io.Reader, key []byte, begin func(backupBegin) error, visit fu
 		if err != nil {
 			return info, err // Promise 5: a backup counts when its end was read.
 		}
-		kind, p := content[0], reader{b: content[1:]}
+		kind, p := content[0], codec.Reader{B: content[1:]}
 		switch first := s.n == 1; {
 		case kind == frameBegin && first:
-			b := backupBegin{format: p.uvarint(), mark: storefile.Mark{Seq: p.uvarint(), Commit: p.uvarint()}, made: time.UnixMilli(p.varint()).UTC()}
+			b := backupBegin{format: p.Uvarint(), mark: storefile.Mark{Seq: p.Uvarint(), Commit: p.Uvarint()}, made: time.UnixMilli(p.Varint()).UTC()}
 			info.Made, info.Newest = b.made, b.mark.Seq
 			if err := begin(b); err != nil {
 				return info, err
 			}
 		case kind == frameRecords && !first:
-			for len(p.b) > 0 && !p.bad {
-				key, rec, expires := p.bytes(), p.bytes(), p.uvarint()
-				if p.bad {
+			for len(p.B) > 0 && !p.Bad {
+				key, rec, expires := p.Bytes(), p.Bytes(), p.Uvarint()
+				if p.Bad {
 					break
 				}
 				info.Records++
@@ -254,7 +255,7 @@ func readBackup(r io.Reader, key []byte, begin func(backupBegin) error, visit fu
 				}
 			}
 		case kind == frameEnd && !first:
-			if n := p.uvarint(); p.bad || n != uint64(info.Records) {
+			if n := p.Uvarint(); p.Bad || n != uint64(info.Records) {
 				return info, fmt.Errorf("%w: it says that it holds %d records, and has %d", ErrBackup, n, info.Records)
 			}
 			if _, err := br.ReadByte(); !errors.Is(err, io.EOF) {
@@ -262,9 +263,9 @@ func readBackup(r io.Reader, key []byte, begin func(backupBegin) error, visit fu
 			}
 			return info, nil
 		default:
-			p.bad = true
+			p.Bad = true
 		}
-		if p.bad {
+		if p.Bad {
 			return info, fmt.Errorf("%w: part %d does not decode", ErrBackup, s.n)
 		}
 	}

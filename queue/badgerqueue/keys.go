@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 
 	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/queue/badgerqueue/codec"
 )
 
 // The key space. Numbers are big endian, so keys sort as they count.
@@ -119,7 +120,7 @@ const longestProject = 255
 func feedbackPrefix(id string) []byte {
 	k := make([]byte, 1, 1+binary.MaxVarintLen16+len(id)+binary.MaxVarintLen64+sha256.Size)
 	k[0] = prefixFeedback
-	return appendString(k, id)
+	return codec.AppendString(k, id)
 }
 
 func feedbackKey(f queue.FeedbackID) []byte {
@@ -134,17 +135,17 @@ func feedbackKey(f queue.FeedbackID) []byte {
 // parseFeedbackKey reads a G key. Of a project that is too long for it the name is
 // unknown.
 func parseFeedbackKey(k []byte) (f queue.FeedbackID, known, ok bool) {
-	r := reader{b: k[1:]}
-	f.ID = r.string()
-	length := r.uvarint()
+	r := codec.Reader{B: k[1:]}
+	f.ID = r.String()
+	length := r.Uvarint()
 	switch {
-	case r.bad || k[0] != prefixFeedback:
+	case r.Bad || k[0] != prefixFeedback:
 		return queue.FeedbackID{}, false, false
 	case length > longestProject:
-		return f, false, len(r.b) == sha256.Size
+		return f, false, len(r.B) == sha256.Size
 	}
-	f.Project = string(r.b)
-	return f, true, uint64(len(r.b)) == length
+	f.Project = string(r.B)
+	return f, true, uint64(len(r.B)) == length
 }
 
 // formerKey is where format 2 kept the latest event of a feedback, whatever its

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/queue/badgerqueue/codec"
 	"github.com/userhero/relay/queue/badgerqueue/storefile"
 )
 
@@ -86,12 +87,12 @@ const eventFormat = 0
 // from the time, the store's tag and the key.
 func appendEvent(b []byte, e *queue.Event) []byte {
 	b = append(b, eventFormat)
-	b = appendString(b, e.Type)
-	b = appendString(b, e.Feedback.ID)
-	b = appendString(b, e.Feedback.Project)
+	b = codec.AppendString(b, e.Type)
+	b = codec.AppendString(b, e.Feedback.ID)
+	b = codec.AppendString(b, e.Feedback.Project)
 	b = binary.AppendVarint(b, e.Created.UnixMilli())
 	b = appendTrace(b, e.Trace)
-	b = appendBool(b, !e.Replaces.IsZero())
+	b = codec.AppendBool(b, !e.Replaces.IsZero())
 	if !e.Replaces.IsZero() {
 		b = append(b, e.Replaces[:]...)
 	}
@@ -104,26 +105,26 @@ func decodeEvent(key, rec []byte, t storefile.Tags) (queue.Event, error) {
 	if err != nil {
 		return queue.Event{}, err
 	}
-	r := reader{b: p}
+	r := codec.Reader{B: p}
 	former := len(p) == 0 || p[0] != eventFormat
 	if !former {
-		r.b = p[1:]
+		r.B = p[1:]
 	}
-	e := queue.Event{Type: r.string()}
-	e.Feedback.ID = r.string()
+	e := queue.Event{Type: r.String()}
+	e.Feedback.ID = r.String()
 	if !former {
-		e.Feedback.Project = r.string()
+		e.Feedback.Project = r.String()
 	}
-	e.Created = time.UnixMilli(r.varint()).UTC()
-	e.Trace = r.trace()
-	if r.bool() {
-		copy(e.Replaces[:], r.take(len(e.Replaces)))
+	e.Created = time.UnixMilli(r.Varint()).UTC()
+	e.Trace = readTrace(&r)
+	if r.Bool() {
+		copy(e.Replaces[:], r.Take(len(e.Replaces)))
 	}
-	if r.bad {
+	if r.Bad {
 		return queue.Event{}, fmt.Errorf("%w %q: short event header", errDamaged, key)
 	}
 	e.ID = queue.NewEventID(e.Created, t.Of(seqOf(key)), seqOf(key))
-	e.Body = r.b[:len(r.b):len(r.b)]
+	e.Body = r.B[:len(r.B):len(r.B)]
 	if former && !e.Feedback.IsZero() {
 		e.Feedback.Project = projectOf(e.Body)
 	}
@@ -138,7 +139,7 @@ func appendTrace(b []byte, t queue.TraceContext) []byte {
 	b = append(b, t.TraceID[:]...)
 	b = append(b, t.SpanID[:]...)
 	b = append(b, t.Flags)
-	return appendString(b, t.State)
+	return codec.AppendString(b, t.State)
 }
 
 // delivery is one webhook's entry in a B record: 16 bytes, and the log of its
@@ -224,7 +225,7 @@ func (ds deliveries) appendTo(b []byte) []byte {
 		b = binary.BigEndian.AppendUint16(b, d.attempts)
 		b = binary.BigEndian.AppendUint64(b, uint64(d.at))
 		if d.log != nil {
-			b = appendString(b, d.log)
+			b = codec.AppendString(b, d.log)
 		}
 	}
 	return b
@@ -237,9 +238,9 @@ func decodeDeliveries(ds deliveries, key, rec []byte) (deliveries, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := reader{b: p}
-	for len(r.b) > 0 {
-		e := r.take(deliverySize)
+	r := codec.Reader{B: p}
+	for len(r.B) > 0 {
+		e := r.Take(deliverySize)
 		if e == nil {
 			break
 		}
@@ -251,11 +252,11 @@ func decodeDeliveries(ds deliveries, key, rec []byte) (deliveries, error) {
 			at:       int64(binary.BigEndian.Uint64(e[8:])),
 		}
 		if e[4]&hasLog != 0 {
-			d.log = r.bytes()
+			d.log = r.Bytes()
 		}
 		ds = append(ds, d)
 	}
-	if r.bad {
+	if r.Bad {
 		return nil, fmt.Errorf("%w %q: %d bytes of deliveries", errDamaged, key, len(p))
 	}
 	return ds, nil
@@ -269,14 +270,14 @@ func appendAttempt(b []byte, a *queue.Attempt) []byte {
 	b = binary.AppendVarint(b, unixNano(a.At))
 	b = binary.AppendVarint(b, int64(a.Duration))
 	b = binary.AppendUvarint(b, uint64(max(a.Status, 0)))
-	b = appendString(b, a.Error)
-	b = appendString(b, a.ErrorClass)
+	b = codec.AppendString(b, a.Error)
+	b = codec.AppendString(b, a.ErrorClass)
 	b = append(b, a.TraceID[:]...)
 	b = append(b, a.SpanID[:]...)
 	b = append(b, a.TraceFlags)
 	b = binary.AppendVarint(b, unixNano(a.Next))
-	b = appendHeaders(b, a.RequestHeaders)
-	b = appendHeaders(b, a.ResponseHeaders)
+	b = codec.AppendHeaders(b, a.RequestHeaders)
+	b = codec.AppendHeaders(b, a.ResponseHeaders)
 	return append(b, a.ResponseBody...)
 }
 
@@ -290,23 +291,23 @@ func decodeAttempt(key, rec []byte) (queue.Attempt, error) {
 
 // parseAttempt reads the payload of an attempt that stands under a key.
 func parseAttempt(key, p []byte, number int) (queue.Attempt, error) {
-	r := reader{b: p}
-	if f := r.take(1); f == nil || f[0] != attemptFormat {
+	r := codec.Reader{B: p}
+	if f := r.Take(1); f == nil || f[0] != attemptFormat {
 		return queue.Attempt{}, fmt.Errorf("%w %q: an attempt of an unknown format", errDamaged, key)
 	}
 	a := queue.Attempt{
-		Number: number, At: fromUnixNano(r.varint()), Duration: time.Duration(r.varint()), Status: int(r.uvarint()),
-		Error: r.string(), ErrorClass: r.string(),
+		Number: number, At: fromUnixNano(r.Varint()), Duration: time.Duration(r.Varint()), Status: int(r.Uvarint()),
+		Error: r.String(), ErrorClass: r.String(),
 	}
-	copy(a.TraceID[:], r.take(16))
-	copy(a.SpanID[:], r.take(8))
-	if f := r.take(1); f != nil {
+	copy(a.TraceID[:], r.Take(16))
+	copy(a.SpanID[:], r.Take(8))
+	if f := r.Take(1); f != nil {
 		a.TraceFlags = f[0]
 	}
-	a.Next = fromUnixNano(r.varint())
-	a.RequestHeaders, a.ResponseHeaders = r.headers(), r.headers()
-	a.ResponseBody = append([]byte(nil), r.b...)
-	if r.bad {
+	a.Next = fromUnixNano(r.Varint())
+	a.RequestHeaders, a.ResponseHeaders = r.Headers(), r.Headers()
+	a.ResponseBody = append([]byte(nil), r.B...)
+	if r.Bad {
 		return queue.Attempt{}, fmt.Errorf("%w %q: short attempt", errDamaged, key)
 	}
 	return a, nil
@@ -389,10 +390,10 @@ func decodeSeq(key, rec []byte) (uint64, error) {
 
 func encodeWebhook(key []byte, w queue.Webhook) []byte {
 	b := record(64 + len(w.Data))
-	b = appendString(b, w.Name)
+	b = codec.AppendString(b, w.Name)
 	b = binary.AppendUvarint(b, w.Revision)
-	b = appendBool(b, w.Expires)
-	b = appendString(b, w.Data)
+	b = codec.AppendBool(b, w.Expires)
+	b = codec.AppendString(b, w.Data)
 	return seal(key, b)
 }
 
@@ -401,13 +402,13 @@ func decodeWebhook(key, rec []byte) (queue.Webhook, error) {
 	if err != nil {
 		return queue.Webhook{}, err
 	}
-	r := reader{b: p}
+	r := codec.Reader{B: p}
 	w := queue.Webhook{ID: queue.WebhookID(binary.BigEndian.Uint32(key[1:]))}
-	w.Name = r.string()
-	w.Revision = r.uvarint()
-	w.Expires = r.bool()
-	w.Data = append([]byte(nil), r.bytes()...)
-	if r.bad {
+	w.Name = r.String()
+	w.Revision = r.Uvarint()
+	w.Expires = r.Bool()
+	w.Data = append([]byte(nil), r.Bytes()...)
+	if r.Bad {
 		return queue.Webhook{}, fmt.Errorf("%w %q: short webhook", errDamaged, key)
 	}
 	return w, nil
@@ -440,21 +441,21 @@ func decodeFormat(rec []byte) (f format, err error) {
 	if err != nil {
 		return f, err
 	}
-	r := reader{b: p}
-	f.version = r.uvarint()
+	r := codec.Reader{B: p}
+	f.version = r.Uvarint()
 	life := func(from uint64) {
-		if b := r.take(4); b != nil {
+		if b := r.Take(4); b != nil {
 			f.tags = append(f.tags, storefile.Tag{From: from, Tag: binary.BigEndian.Uint32(b)})
 		}
 	}
 	life(0)
-	for n := r.uvarint(); n > 0 && !r.bad; n-- {
-		life(r.uvarint())
+	for n := r.Uvarint(); n > 0 && !r.Bad; n-- {
+		life(r.Uvarint())
 	}
-	if len(r.b) > 0 { // format 2 wrote no more
-		f.former = r.uvarint()
+	if len(r.B) > 0 { // format 2 wrote no more
+		f.former = r.Uvarint()
 	}
-	if r.bad {
+	if r.Bad {
 		return f, fmt.Errorf("%w %q: short", errDamaged, keyFormat)
 	}
 	return f, nil
@@ -519,14 +520,14 @@ func decodeState(rec []byte) (s state, err error) {
 	if err != nil {
 		return s, err
 	}
-	r := reader{b: p}
-	s = state{seq: r.uvarint(), events: r.varint(), webhook: queue.WebhookID(r.uvarint()), noted: r.uvarint(), swept: r.uvarint(), ended: r.varint(),
-		at: r.varint(), shift: r.varint()}
-	if len(r.b) > 0 {
-		s.live = r.varint()
-		s.counted = len(r.b) > 0 && r.uvarint() == 1
+	r := codec.Reader{B: p}
+	s = state{seq: r.Uvarint(), events: r.Varint(), webhook: queue.WebhookID(r.Uvarint()), noted: r.Uvarint(), swept: r.Uvarint(), ended: r.Varint(),
+		at: r.Varint(), shift: r.Varint()}
+	if len(r.B) > 0 {
+		s.live = r.Varint()
+		s.counted = len(r.B) > 0 && r.Uvarint() == 1
 	}
-	if r.bad {
+	if r.Bad {
 		return s, fmt.Errorf("%w %q: short", errDamaged, keyState)
 	}
 	return s, nil
@@ -559,33 +560,21 @@ func decodeLane(key, rec []byte) (c queue.Counts, m marks, err error) {
 	if err != nil {
 		return c, m, err
 	}
-	r := reader{b: p}
-	c = queue.Counts{Pending: r.varint(), Retrying: r.varint(), Delivered: r.varint(), Failed: r.varint()}
-	m.fresh = r.uvarint()
+	r := codec.Reader{B: p}
+	c = queue.Counts{Pending: r.Varint(), Retrying: r.Varint(), Delivered: r.Varint(), Failed: r.Varint()}
+	m.fresh = r.Uvarint()
 	m.due = make(map[uint8]int64)
-	for n := r.uvarint(); n > 0 && !r.bad; n-- {
-		rung := r.take(1)
-		due := r.varint()
+	for n := r.Uvarint(); n > 0 && !r.Bad; n-- {
+		rung := r.Take(1)
+		due := r.Varint()
 		if rung != nil {
 			m.due[rung[0]] = due
 		}
 	}
-	if r.bad {
+	if r.Bad {
 		return c, m, fmt.Errorf("%w %q: short", errDamaged, key)
 	}
 	return c, m, nil
-}
-
-func appendString[T string | []byte](b []byte, s T) []byte {
-	b = binary.AppendUvarint(b, uint64(len(s)))
-	return append(b, s...)
-}
-
-func appendBool(b []byte, v bool) []byte {
-	if v {
-		return append(b, 1)
-	}
-	return append(b, 0)
 }
 
 func unixNano(t time.Time) int64 {
@@ -602,69 +591,16 @@ func fromUnixNano(n int64) time.Time {
 	return time.Unix(0, n).UTC()
 }
 
-// reader takes a payload apart; after a short read everything is zero and bad
-// is set.
-type reader struct {
-	b   []byte
-	bad bool
-}
-
-func (r *reader) take(n int) []byte {
-	if n < 0 || n > len(r.b) { // Promise 5: reading a record never leaves its bytes.
-		r.bad, r.b = true, nil
-		return nil
-	}
-	p := r.b[:n:n]
-	r.b = r.b[n:]
-	return p
-}
-
-func (r *reader) uvarint() uint64 {
-	v, n := binary.Uvarint(r.b)
-	if n <= 0 {
-		r.bad, r.b = true, nil
-		return 0
-	}
-	r.b = r.b[n:]
-	return v
-}
-
-func (r *reader) varint() int64 {
-	v, n := binary.Varint(r.b)
-	if n <= 0 {
-		r.bad, r.b = true, nil
-		return 0
-	}
-	r.b = r.b[n:]
-	return v
-}
-
-func (r *reader) bytes() []byte {
-	n := r.uvarint()
-	if n > uint64(len(r.b)) {
-		r.bad, r.b = true, nil
-		return nil
-	}
-	return r.take(int(n))
-}
-
-func (r *reader) string() string { return string(r.bytes()) }
-
-func (r *reader) bool() bool {
-	b := r.take(1)
-	return b != nil && b[0] == 1
-}
-
-func (r *reader) trace() (t queue.TraceContext) {
-	if !r.bool() {
+func readTrace(r *codec.Reader) (t queue.TraceContext) {
+	if !r.Bool() {
 		return t
 	}
-	copy(t.TraceID[:], r.take(16))
-	copy(t.SpanID[:], r.take(8))
-	if f := r.take(1); f != nil {
+	copy(t.TraceID[:], r.Take(16))
+	copy(t.SpanID[:], r.Take(8))
+	if f := r.Take(1); f != nil {
 		t.Flags = f[0]
 	}
-	t.State = r.string()
+	t.State = r.String()
 	if t.TraceID == ([16]byte{}) { // appendTrace writes no such
 		return queue.TraceContext{}
 	}

@@ -1,4 +1,4 @@
-package badgerqueue
+package codec
 
 import (
 	"crypto/sha256"
@@ -88,13 +88,14 @@ const beforeBase64 = "v1,"
 
 var strictBase64 = base64.StdEncoding.Strict()
 
-func appendHeaders(b []byte, hs []queue.Header) []byte {
+// AppendHeaders appends header fields in shorthand.
+func AppendHeaders(b []byte, hs []queue.Header) []byte {
 	b = binary.AppendUvarint(b, uint64(len(hs)))
 	for i := range hs {
 		n := wordNumber(hs[i].Name)
 		b = append(b, n)
 		if n == 0 {
-			b = appendString(b, hs[i].Name)
+			b = AppendString(b, hs[i].Name)
 		}
 		b = appendValue(b, hs, i)
 	}
@@ -179,17 +180,18 @@ func appendHex(b []byte, texts ...string) ([]byte, bool) {
 	return b, true
 }
 
-func (r *reader) headers() []queue.Header {
-	n := r.uvarint()
-	if n == 0 || n > uint64(len(r.b)) {
-		r.bad = r.bad || n != 0
+// Headers reads what AppendHeaders has written.
+func (r *Reader) Headers() []queue.Header {
+	n := r.Uvarint()
+	if n == 0 || n > uint64(len(r.B)) {
+		r.Bad = r.Bad || n != 0
 		return nil
 	}
 	hs := make([]queue.Header, n)
 	for i := range hs {
 		name, known := r.word()
 		if !known {
-			name = r.string()
+			name = r.String()
 		}
 		value, begun := r.word()
 		before := hs[:i]
@@ -202,30 +204,30 @@ func (r *reader) headers() []queue.Header {
 }
 
 // word reads a word; none is empty and false.
-func (r *reader) word() (word string, ok bool) {
-	b := r.take(1)
+func (r *Reader) word() (word string, ok bool) {
+	b := r.Take(1)
 	if b == nil || int(b[0]) >= len(words) {
-		r.bad = true
+		r.Bad = true
 		return "", false
 	}
 	return words[b[0]], b[0] != 0
 }
 
-func (r *reader) rest(before []queue.Header) string {
-	head := r.uvarint()
+func (r *Reader) rest(before []queue.Header) string {
+	head := r.Uvarint()
 	n := head >> codingBits
-	if n > uint64(max(len(r.b), len(before))) {
-		r.bad = true
+	if n > uint64(max(len(r.B), len(before))) {
+		r.Bad = true
 		return ""
 	}
 	if head&(1<<codingBits-1) == codedAs {
 		if n >= uint64(len(before)) {
-			r.bad = true
+			r.Bad = true
 			return ""
 		}
 		return before[n].Value
 	}
-	p := r.take(int(n))
+	p := r.Take(int(n))
 	switch head & (1<<codingBits - 1) {
 	case codedPlain:
 		return string(p)
@@ -238,6 +240,6 @@ func (r *reader) rest(before []queue.Header) string {
 			return "00-" + hex.EncodeToString(p[:16]) + "-" + hex.EncodeToString(p[16:24]) + "-" + hex.EncodeToString(p[24:])
 		}
 	}
-	r.bad = true
+	r.Bad = true
 	return ""
 }
