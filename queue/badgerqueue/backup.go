@@ -14,6 +14,16 @@ import (
 	"github.com/userhero/relay/queue/badgerqueue/storefile"
 )
 
+// BackupInfo says what a backup holds.
+type BackupInfo = storefile.BackupInfo
+
+var (
+	// ErrBackup marks a file that is no whole backup.
+	ErrBackup = storefile.ErrBackup
+	// ErrBackupKey says that an encrypted backup cannot be read without a key.
+	ErrBackupKey = storefile.ErrBackupKey
+)
+
 // Backup writes everything the store holds, as of one moment, while it goes on
 // working. The backup of an encrypted store is encrypted with the same key; that
 // of another one has everything in the clear, the webhooks' secrets among it.
@@ -26,8 +36,8 @@ func (s *Store) Backup(ctx context.Context, w io.Writer) (BackupInfo, error) {
 			return err
 		}
 		info.Made, info.Newest = time.Now().UTC().Truncate(time.Millisecond), st.seq
-		bw, err := newBackupWriter(w, s.o.EncryptionKey, backupBegin{
-			format: formatVersion, mark: storefile.Mark{Seq: st.seq, Commit: txn.ReadTs()}, made: info.Made,
+		bw, err := storefile.NewBackupWriter(w, s.o.EncryptionKey, storefile.BackupBegin{
+			Format: formatVersion, Mark: storefile.Mark{Seq: st.seq, Commit: txn.ReadTs()}, Made: info.Made,
 		})
 		if err != nil {
 			return err
@@ -39,7 +49,7 @@ func (s *Store) Backup(ctx context.Context, w io.Writer) (BackupInfo, error) {
 			var full bool
 			err := item.Value(func(rec []byte) error {
 				var err error
-				full, err = bw.record(item.Key(), rec, item.ExpiresAt())
+				full, err = bw.Record(item.Key(), rec, item.ExpiresAt())
 				return err
 			})
 			if err == nil && full {
@@ -49,8 +59,8 @@ func (s *Store) Backup(ctx context.Context, w io.Writer) (BackupInfo, error) {
 				return err
 			}
 		}
-		info.Records = int64(bw.records)
-		return bw.end()
+		info.Records = int64(bw.Records)
+		return bw.End()
 	})
 	if err != nil {
 		return info, fmt.Errorf("backing up the store at %s: %w", s.o.Path, err)
@@ -120,11 +130,11 @@ func Restore(ctx context.Context, r io.Reader, o RestoreOptions) (info BackupInf
 	defer func() { err = errors.Join(err, b.discard()) }()
 	var f format
 	var next uint64
-	info, err = readBackup(r, o.BackupKey, func(begin backupBegin) error {
-		if err := knows("backup", begin.format); err != nil {
+	info, err = storefile.ReadBackup(r, o.BackupKey, func(begin storefile.BackupBegin) error {
+		if err := knows("backup", begin.Format); err != nil {
 			return err
 		}
-		next = begin.mark.Seq + 1
+		next = begin.Mark.Seq + 1
 		return nil
 	}, func(key, rec []byte, expires uint64) (err error) {
 		if string(key) == string(keyFormat) {
@@ -167,5 +177,5 @@ func Restore(ctx context.Context, r io.Reader, o RestoreOptions) (info BackupInf
 // VerifyBackup reads a backup and reports whether it is whole. Of an encrypted one
 // without its key only that it is encrypted can be told: ErrBackupKey.
 func VerifyBackup(r io.Reader, key []byte) (BackupInfo, error) {
-	return readBackup(r, key, func(backupBegin) error { return nil }, func(_, _ []byte, _ uint64) error { return nil })
+	return storefile.ReadBackup(r, key, func(storefile.BackupBegin) error { return nil }, func(_, _ []byte, _ uint64) error { return nil })
 }

@@ -1,4 +1,4 @@
-package badgerqueue
+package storefile
 
 import (
 	"bufio"
@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"github.com/userhero/relay/queue/badgerqueue/codec"
-	"github.com/userhero/relay/queue/badgerqueue/storefile"
 )
 
 // A backup is one stream:
@@ -41,10 +40,12 @@ const (
 	backupMagic   = "userhero backup\n"
 	backupVersion = 1
 	backupHead    = len(backupMagic) + 2 + 16
+	// longestRecord is longer than any record of a store.
+	longestRecord = 1 << 20
 	// backupFrame is how long frames get, in bytes; the longest record and one
 	// frame's worth may be longest.
 	backupFrame   = 64 << 10
-	longestFrame  = backupFrame + maxValue + 1024
+	longestFrame  = backupFrame + longestRecord + 1024
 	frameBegin    = 'B'
 	frameRecords  = 'R'
 	frameEnd      = 'E'
@@ -65,18 +66,18 @@ type BackupInfo struct {
 	Encrypted bool      `json:"encrypted"`
 }
 
-// backupBegin is the first frame.
-type backupBegin struct {
-	format uint64
-	mark   storefile.Mark
-	made   time.Time
+// BackupBegin is the first frame.
+type BackupBegin struct {
+	Format uint64 // of the store
+	Mark   Mark
+	Made   time.Time
 }
 
-func (b backupBegin) encode() []byte {
-	p := binary.AppendUvarint([]byte{frameBegin}, b.format)
-	p = binary.AppendUvarint(p, b.mark.Seq)
-	p = binary.AppendUvarint(p, b.mark.Commit)
-	return binary.AppendVarint(p, b.made.UnixMilli())
+func (b BackupBegin) encode() []byte {
+	p := binary.AppendUvarint([]byte{frameBegin}, b.Format)
+	p = binary.AppendUvarint(p, b.Mark.Seq)
+	p = binary.AppendUvarint(p, b.Mark.Commit)
+	return binary.AppendVarint(p, b.Made.UnixMilli())
 }
 
 // seals closes frames and opens them.
@@ -142,17 +143,17 @@ func (s *seals) open(frame []byte) ([]byte, error) {
 	return content, nil
 }
 
-// backupWriter writes a backup.
-type backupWriter struct {
+// BackupWriter writes a backup.
+type BackupWriter struct {
 	w       io.Writer
 	seals   *seals
 	frame   []byte
-	records uint64
+	Records uint64 // added so far
 }
 
-// newBackupWriter writes the head and the first frame. Without a key the backup
+// NewBackupWriter writes the head and the first frame. Without a key the backup
 // is in the clear.
-func newBackupWriter(w io.Writer, key []byte, b backupBegin) (*backupWriter, error) {
+func NewBackupWriter(w io.Writer, key []byte, b BackupBegin) (*BackupWriter, error) {
 	head := append([]byte(backupMagic), backupVersion, 0)
 	if len(key) > 0 {
 		head[len(head)-1] = 1
@@ -167,11 +168,11 @@ func newBackupWriter(w io.Writer, key []byte, b backupBegin) (*backupWriter, err
 	if _, err := w.Write(head); err != nil {
 		return nil, err
 	}
-	bw := &backupWriter{w: w, seals: s}
+	bw := &BackupWriter{w: w, seals: s}
 	return bw, bw.write(b.encode())
 }
 
-func (bw *backupWriter) write(content []byte) error {
+func (bw *BackupWriter) write(content []byte) error {
 	frame := bw.seals.close(content)
 	if _, err := bw.w.Write(binary.BigEndian.AppendUint32(nil, uint32(len(frame)))); err != nil {
 		return err
@@ -180,22 +181,22 @@ func (bw *backupWriter) write(content []byte) error {
 	return err
 }
 
-// record adds one record; full reports that a frame was written.
-func (bw *backupWriter) record(key, rec []byte, expires uint64) (full bool, err error) {
+// Record adds one record; full reports that a frame was written.
+func (bw *BackupWriter) Record(key, rec []byte, expires uint64) (full bool, err error) {
 	if len(bw.frame) == 0 {
 		bw.frame = append(bw.frame, frameRecords)
 	}
 	bw.frame = codec.AppendString(bw.frame, key)
 	bw.frame = codec.AppendString(bw.frame, rec)
 	bw.frame = binary.AppendUvarint(bw.frame, expires)
-	bw.records++
+	bw.Records++
 	if len(bw.frame) < backupFrame {
 		return false, nil
 	}
 	return true, bw.flush()
 }
 
-func (bw *backupWriter) flush() error {
+func (bw *BackupWriter) flush() error {
 	if len(bw.frame) == 0 {
 		return nil
 	}
@@ -204,16 +205,16 @@ func (bw *backupWriter) flush() error {
 	return err
 }
 
-func (bw *backupWriter) end() error {
+func (bw *BackupWriter) End() error {
 	if err := bw.flush(); err != nil {
 		return err
 	}
-	return bw.write(binary.AppendUvarint([]byte{frameEnd}, bw.records))
+	return bw.write(binary.AppendUvarint([]byte{frameEnd}, bw.Records))
 }
 
-// readBackup reads a whole backup; every record is handed out after its frame
+// ReadBackup reads a whole backup; every record is handed out after its frame
 // was checked. Only where it returns no error was it all of the backup.
-func readBackup(r io.Reader, key []byte, begin func(backupBegin) error, visit func(key, rec []byte, expires uint64) error) (info BackupInfo, err error) {
+func ReadBackup(r io.Reader, key []byte, begin func(BackupBegin) error, visit func(key, rec []byte, expires uint64) error) (info BackupInfo, err error) {
 	br := bufio.NewReaderSize(r, 1<<16)
 	head := make([]byte, backupHead)
 	if _, err := io.ReadFull(br, head); err != nil || !bytes.HasPrefix(head, []byte(backupMagic)) {
@@ -238,8 +239,8 @@ func readBackup(r io.Reader, key []byte, begin func(backupBegin) error, visit fu
 		kind, p := content[0], codec.Reader{B: content[1:]}
 		switch first := s.n == 1; {
 		case kind == frameBegin && first:
-			b := backupBegin{format: p.Uvarint(), mark: storefile.Mark{Seq: p.Uvarint(), Commit: p.Uvarint()}, made: time.UnixMilli(p.Varint()).UTC()}
-			info.Made, info.Newest = b.made, b.mark.Seq
+			b := BackupBegin{Format: p.Uvarint(), Mark: Mark{Seq: p.Uvarint(), Commit: p.Uvarint()}, Made: time.UnixMilli(p.Varint()).UTC()}
+			info.Made, info.Newest = b.Made, b.Mark.Seq
 			if err := begin(b); err != nil {
 				return info, err
 			}
