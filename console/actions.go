@@ -12,7 +12,7 @@ import (
 	"github.com/userhero/relay/relay/redact"
 )
 
-// back is where the form was: the list, if it says so, or the webhook's page.
+// back is the address that a form came from: the list, or the webhook's page.
 func back(r *http.Request) string {
 	if field(r, "from") == "list" {
 		return "webhooks"
@@ -48,7 +48,7 @@ func (p pages) enableWebhook(r *http.Request) (any, error) {
 	return said(back(r), saidResumed(before, w)), nil
 }
 
-// testOutcome is what came of a test send, as a page shows it.
+// testOutcome is the result of a test send, as a page shows it.
 type testOutcome struct {
 	OK             bool
 	Sentence, Sent string
@@ -77,7 +77,7 @@ func (p pages) testWebhook(r *http.Request) (any, error) {
 	return done{webhookAt(name) + "#outcome", outcome{Of: outcomeOf(result, redact.Marked(w.URL))}}, nil
 }
 
-// secretShown is a secret, this once, and how to verify with it.
+// secretShown is a new secret, which is shown once, and how to verify with it.
 type secretShown struct {
 	Secret   string
 	Title    string
@@ -88,7 +88,7 @@ func (p pages) rotateSecret(r *http.Request) (any, error) {
 	name, own := r.PathValue("name"), field(r, "secret")
 	overlap, err := relay.ParseDuration(field(r, "overlap"))
 	if err != nil || overlap < 0 {
-		return nil, api.Unprocessable("/overlap", errors.New("is no duration such as 24h"))
+		return nil, api.Unprocessable("/overlap", errors.New("is not a duration such as 24h"))
 	}
 	before, err := p.webhookNamed(name)
 	if err != nil {
@@ -100,13 +100,13 @@ func (p pages) rotateSecret(r *http.Request) (any, error) {
 	}
 	out := outcome{Flash: saidRotated(before, overlap), Once: true}
 	if own == "" {
-		out.Of = &secretShown{secret, "The new secret, shown this once", snippets()}
-		out.Lost = "The new secret was shown here once and is not kept. If you have not copied it, change the secret again."
+		out.Of = &secretShown{secret, "The new secret, shown only once", snippets()}
+		out.Lost = "The new secret was shown here once and cannot be shown again. If you did not copy it, change the secret again."
 	}
 	return done{webhookAt(name), out}, nil
 }
 
-// spans are how far back a recovery reaches.
+// spans are what a recovery can send again.
 func spans(chosen string) []choice {
 	list := []choice{
 		{Value: "failed", Name: "everything that failed"},
@@ -123,14 +123,14 @@ func spans(chosen string) []choice {
 	return list
 }
 
-// recoverPage asks before much is sent again.
+// recoverPage asks before deliveries are sent again.
 type recoverPage struct {
 	Name, Span, Sentence, Then string
 	Count                      int64
 	Spans                      []choice
 }
 
-// recoveryOf reads what is to be sent again.
+// recoveryOf reads what to send again.
 func recoveryOf(text string, now time.Time) (relay.Recovery, error) {
 	switch text {
 	case "failed", "":
@@ -140,7 +140,7 @@ func recoveryOf(text string, now time.Time) (relay.Recovery, error) {
 	}
 	back, err := relay.ParseDuration(text)
 	if err != nil || back <= 0 {
-		return relay.Recovery{}, api.Unprocessable("/span", fmt.Errorf("%q is no duration such as 24h", text))
+		return relay.Recovery{}, api.Unprocessable("/span", fmt.Errorf("%q is not a duration such as 24h", text))
 	}
 	return relay.Recovery{Failed: true, Missed: true, Since: now.Add(-back)}, nil
 }
@@ -156,9 +156,9 @@ func (p pages) askRecover(r *http.Request) (any, error) {
 		return nil, err
 	}
 	what.DryRun = true
-	page := recoverPage{Name: name, Span: text, Spans: spans(text), Then: "They go out gently: one at first, more as the receiver answers."}
+	page := recoverPage{Name: name, Span: text, Spans: spans(text), Then: "They are sent one at first, and faster as the receiver answers."}
 	if w.Parked || w.State == relay.Disabled {
-		page.Then = "They are held until " + name + " has events sent to it again."
+		page.Then = "They are held until " + name + " is active again."
 	}
 	if page.Count, err = p.relay.Recover(r.Context(), name, what, api.UserOf(r)); err != nil {
 		return nil, err
@@ -212,7 +212,7 @@ func (p pages) deleteWebhook(r *http.Request) (any, error) {
 	return said("webhooks", saidDeleted(name, cancelled)), nil
 }
 
-// redeliver sends one delivery again, and comes back to where it was asked for.
+// redeliver sends one delivery again and leads back to the page of the form.
 func (p pages) redeliver(r *http.Request) (any, error) {
 	id, err := queue.ParseDeliveryID(r.PathValue("id"))
 	if err != nil {

@@ -15,18 +15,18 @@ import (
 //go:embed assets
 var assetFiles embed.FS
 
-// AssetsPath begins the paths of styles and scripts. They hold nothing of the
-// relay's, so they may be served to everybody.
+// AssetsPath is the start of the paths of styles and scripts. They hold no data of
+// the relay, so everybody may read them.
 const AssetsPath = "/assets/"
 
-// asset is one file as it is served.
+// asset is one file.
 type asset struct {
 	plain, compressed []byte
 	contentType       string
-	version           string // of the content, for its address
+	version           string // a hash of the content
 }
 
-// assets are the files by name, read and compressed once.
+// assets are the files by name, compressed once.
 var assets = loadAssets()
 
 func loadAssets() map[string]asset {
@@ -58,17 +58,17 @@ func compress(plain []byte) []byte {
 		err = z.Close()
 	}
 	if err != nil {
-		panic(err) // memory takes everything
+		panic(err) // writing to memory does not fail
 	}
 	return b.Bytes()
 }
 
-// assetURL is the address of a file, relative to the console's root. It changes
-// with the content, so that browsers may keep what they have.
+// assetURL returns the address of a file, relative to the console's root. It changes
+// with the content, so that browsers can cache the file forever.
 func assetURL(name string) string { return AssetsPath[1:] + name + "?v=" + assets[name].version }
 
-// ServeAsset answers with the file that a path below the console's mount point
-// names.
+// ServeAsset answers with a file. The path is that of the request below the
+// console's mount point.
 func ServeAsset(w http.ResponseWriter, r *http.Request, inside string) {
 	a, ok := assets[path.Base(inside)]
 	if !ok || inside != AssetsPath+path.Base(inside) {

@@ -7,13 +7,13 @@ import (
 	"github.com/userhero/relay/relay"
 )
 
-// Drawings are numbers that a template writes into SVG attributes: a page has
-// no style of its own, by its policy.
+// Drawings are numbers that templates write into SVG attributes, because the content
+// security policy allows no inline styles.
 
-// bars is one row of bars, an hour each.
+// bars is a row of bars, one for each hour.
 type bars struct {
-	Label string // what a screen reader says instead
-	Kind  string // the colour: good, bad or plain
+	Label string // for screen readers
+	Kind  string // its colour: good, bad or plain
 	Bars  []bar
 }
 
@@ -28,7 +28,7 @@ const (
 	barHeight = 36
 )
 
-// drawBars draws one number of each hour; the largest is as high as the row.
+// drawBars draws one number of each hour. The largest bar is as high as the row.
 func drawBars(day relay.Day, what, kind string, of func(relay.Hour) int64) bars {
 	b := bars{Kind: kind, Bars: make([]bar, 0, len(day.Hours))}
 	var sum, largest int64
@@ -41,7 +41,7 @@ func drawBars(day relay.Day, what, kind string, of func(relay.Hour) int64) bars 
 		n := of(h)
 		height := float64(n) / float64(max(largest, 1)) * barHeight
 		if n > 0 {
-			height = max(height, 2) // what happened is seen
+			height = max(height, 2) // a small number is visible too
 		} else {
 			height = 1
 		}
@@ -54,8 +54,8 @@ func drawBars(day relay.Day, what, kind string, of func(relay.Hour) int64) bars 
 	return b
 }
 
-// stacked is a webhook's day: of each hour what arrived, and on top of it what
-// failed.
+// stacked is a webhook's day: for each hour a bar of what was delivered and, on top,
+// what failed.
 type stacked struct {
 	Label string
 	Bars  []stack
@@ -93,28 +93,28 @@ func drawStacked(day relay.Day) stacked {
 	return s
 }
 
-// ladder is a webhook's attempts in a row, with where a delivery is.
+// ladder shows the attempts of a webhook in a row, and where a delivery stands.
 type ladder struct {
 	Label string
 	Steps []step
-	// From and To are where the line begins and ends, Reached how far the
-	// delivery has come, all in percent of the width.
+	// From and To are the ends of the line, Reached is where the delivery stands; all
+	// in percent of the width.
 	From, To, Reached float64
-	Here              bool // a delivery is on it
+	Here              bool // a delivery stands on it
 }
 
 // step is one attempt. X is in percent of the width.
 type step struct {
 	X     float64
-	Name  string // when it comes: "at once", "1m", …; empty where there is no room
+	Name  string // its delay: "at once", "1m", …; empty if there is no room
 	State string // failed, here or ahead
 }
 
-// namedSteps is how many steps have room for their names on a phone.
+// namedSteps is how many names fit on a phone.
 const namedSteps = 8
 
-// drawLadder draws the attempts of a ladder. The attempts made are of the
-// delivery that stands on it; -1 is none.
+// drawLadder draws a ladder and a delivery with so many attempts made; -1 draws no
+// delivery.
 func drawLadder(rungs []time.Duration, made int) ladder {
 	n := len(rungs) + 1
 	l := ladder{Here: made >= 0 && made < n}

@@ -181,7 +181,7 @@ func TestStepsOfAddingCanBeWalkedBack(t *testing.T) {
 	v.submit("add", url.Values{"go": {"save"}})
 	v.says("Webhook crm added.")
 	v.send(http.MethodGet, &step, nil, http.StatusOK)
-	v.says("This step is over or too old. Begin again.")
+	v.says("This step has expired. Start again.")
 	if strings.Contains(v.page, secret) {
 		t.Error("a step shows the secret of a webhook that is in use")
 	}
@@ -199,7 +199,7 @@ func TestErrorsStandAtTheirFields(t *testing.T) {
 	} {
 		v.open("/webhooks/crm")
 		v.post("/settings", url.Values{field: {value}}, http.StatusUnprocessableEntity)
-		v.says("Nothing was saved. 1 field is wrong; see what is said there.")
+		v.says("Nothing was saved. 1 field is wrong; see the messages there.")
 		at := regexp.MustCompile(`name="` + field + `"[^>]* aria-invalid="true" aria-describedby="wrong-` + field + `" autofocus>`)
 		if !at.MatchString(v.page) || strings.Count(v.page, "autofocus") != 1 || !strings.Contains(v.page, `id="wrong-`+field+`"`) {
 			t.Errorf("%s: nothing is said at the field: %s", field, v.text())

@@ -11,25 +11,25 @@ import (
 // mostNews bounds how many new rows are counted.
 const mostNews = 100
 
-// news announces rows that came after a list was shown. The list itself is kept as
-// it is, so that nothing moves while somebody reads.
+// news announces rows that were added after a list was shown. The list itself does
+// not change, so that nothing moves while somebody reads.
 type news struct {
-	List  string // its element's id
-	Count int    // what is above Most is not counted
+	List  string // id of its element
+	Count int    // at most Most+1
 	Most  int
-	Href  string // shows the list anew
+	Href  string // shows the list with its new rows
 }
 
-// newsOf are those of a list at an address that is relative to the console's root.
+// newsOf returns the news of a list, whose address is relative to the console's root.
 func newsOf(r *http.Request, list, address string) news {
 	return news{List: list, Most: mostNews, Href: rootOf(r.URL.Path) + address}
 }
 
-// uptoName is the parameter that keeps a list as it was shown first: only events
-// accepted before then are in it.
+// uptoName is the parameter that keeps a list as it was first shown: the list has
+// only events accepted before that time.
 const uptoName = "upto"
 
-// uptoOf reads the parameter; zero if it is absent or no time.
+// uptoOf reads the parameter; zero if it is absent or not a time.
 func uptoOf(r *http.Request) time.Time {
 	t, err := time.Parse(time.RFC3339Nano, r.URL.Query().Get(uptoName))
 	if err != nil {
@@ -38,8 +38,8 @@ func uptoOf(r *http.Request) time.Time {
 	return t
 }
 
-// pinned returns the address at which a list that begins with the given row shows
-// the same events again.
+// pinned returns the parameters with which a list that begins with the first of the
+// rows shows the same events again.
 func pinned(address url.Values, upto time.Time, rows []eventRow) url.Values {
 	if upto.IsZero() && len(rows) > 0 {
 		upto = rows[0].At.Add(time.Millisecond)
@@ -50,7 +50,7 @@ func pinned(address url.Values, upto time.Time, rows []eventRow) url.Values {
 	return address
 }
 
-// newEvents counts the events that a query finds since a list was shown.
+// newEvents counts the events that match a query and are newer than upto.
 func (p pages) newEvents(r *http.Request, q queue.EventQuery, upto time.Time) (int, error) {
 	if upto.IsZero() {
 		return 0, nil
@@ -60,7 +60,8 @@ func (p pages) newEvents(r *http.Request, q queue.EventQuery, upto time.Time) (i
 	return len(found.Items), err
 }
 
-// newDeliveries counts the deliveries that a query finds since a list was shown.
+// newDeliveries counts the deliveries that match a query, are newer than upto and
+// wanted.
 func (p pages) newDeliveries(r *http.Request, q queue.DeliveryQuery, upto time.Time, wanted func(queue.Delivery) bool) (int, error) {
 	if upto.IsZero() {
 		return 0, nil

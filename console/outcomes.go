@@ -11,34 +11,35 @@ import (
 )
 
 const (
-	// outcomeTime is for how long what a form did can be looked at.
+	// outcomeTime is how long the outcome of a form can be shown.
 	outcomeTime = time.Hour
-	// repeatTime is within which a form that is sent twice, as by a double click,
-	// does its work once.
+	// repeatTime is how long the same form does its work only once, for example after a
+	// double click.
 	repeatTime = 10 * time.Second
-	// maxOutcomes bounds what is kept; the oldest go first. Each holds at most a form
-	// (64 KiB) or the answer to a test (16 KiB).
+	// maxOutcomes bounds the outcomes in memory; the oldest go first. Each holds at most
+	// a form (64 KiB) or the answer to a test (16 KiB).
 	maxOutcomes = 200
 )
 
-// outcome is what a form did, for the page that the browser is sent to: a reload
-// of that page repeats nothing.
+// outcome is what a form did. The browser is redirected to a page that shows it, so
+// that a reload does not send the form again.
 type outcome struct {
 	Flash *flash
-	// Status is that of the page; 0 is 200.
+	// Status is the status of the page; 0 is 200.
 	Status int
-	// Once: what is shown is gone after it has been looked at once.
+	// Once: it can be shown only once.
 	Once bool
-	// Lost is said to whoever looks for it again.
+	// Lost is shown instead the next time.
 	Lost string
-	// Draft names the webhook that is being added; saving it ends all of its steps.
+	// Draft identifies the webhook that is being added. The outcomes of all its steps
+	// are deleted when it is saved.
 	Draft string
-	// Of is what else the page shows: a *wizard, *testOutcome, *secretShown,
+	// Of is what the page shows besides: a *wizard, *testOutcome, *secretShown,
 	// *settingsForm, *signature.Verdict or *event.Problem.
 	Of any
 }
 
-// flash is one line about what was just done.
+// flash is one line about what a form did.
 type flash struct {
 	Kind string // good or bad
 	Text string
@@ -48,7 +49,7 @@ func good(format string, args ...any) *flash { return &flash{"good", fmt.Sprintf
 
 func bad(format string, args ...any) *flash { return &flash{"bad", fmt.Sprintf(format, args...)} }
 
-// kept is an outcome with who may see it.
+// kept is an outcome and the user who may see it.
 type kept struct {
 	outcome
 	user string
@@ -63,10 +64,10 @@ type sent struct {
 	location string
 }
 
-// outcomes keeps what forms did in memory, for those who sent them. Nothing of it
-// is in an address but a token that cannot be guessed.
+// outcomes keeps the outcomes of forms in memory, for the users who sent them. An
+// address holds only a random token.
 type outcomes struct {
-	mu    sync.Mutex // guards all below
+	mu    sync.Mutex // guards the fields below
 	kept  map[string]*kept
 	forms map[string]*sent // by user and the form's own token
 }
@@ -84,7 +85,8 @@ func (o *outcomes) put(user string, out outcome) string {
 	return token
 }
 
-// trim drops what is old, and the oldest where there is too much; o.mu is held.
+// trim deletes old outcomes, and the oldest one if there are too many. The caller
+// holds o.mu.
 func (o *outcomes) trim() {
 	maps.DeleteFunc(o.kept, func(_ string, k *kept) bool { return time.Since(k.at) > outcomeTime })
 	if len(o.kept) < maxOutcomes {
@@ -94,8 +96,8 @@ func (o *outcomes) trim() {
 	delete(o.kept, oldest)
 }
 
-// look returns what a token stands for; false if it stands for nothing, or for
-// somebody else. What is shown once is replaced by what says so.
+// look returns the outcome of a token; false if there is none for this user. An
+// outcome that can be shown only once is deleted.
 func (o *outcomes) look(user, token string) (outcome, bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -122,15 +124,15 @@ func lost(text string) *flash {
 	return &flash{"bad", text}
 }
 
-// forget drops the steps of a draft.
+// forget deletes the outcomes of a draft.
 func (o *outcomes) forget(draft string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	maps.DeleteFunc(o.kept, func(_ string, k *kept) bool { return k.Draft != "" && k.Draft == draft })
 }
 
-// once runs do for the first of several requests that carry the same form, and
-// answers all of them with where it leads.
+// once runs do for the first of several requests with the same form, and returns the
+// location that it leads to for all of them.
 func (o *outcomes) once(ctx context.Context, user, form string, do func() string) (location string, err error) {
 	if form == "" {
 		return do(), nil

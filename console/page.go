@@ -16,9 +16,9 @@ import (
 	"github.com/userhero/relay/relay"
 )
 
-// pages are the console for people. Everything works with links and forms
-// alone; script keeps what is shown up to date. A page has no state but its
-// address: what is open, filtered or chosen is in there.
+// pages serves the console's pages. They work with links and forms alone; script
+// keeps them up to date. A page has no state but its address, which holds what is
+// open, filtered or chosen.
 type pages struct {
 	relay    *relay.Relay
 	queue    queue.Queue
@@ -27,45 +27,45 @@ type pages struct {
 	outcomes *outcomes
 }
 
-// screen is what a page hands to its template.
+// screen is the data of a page's template.
 type screen struct {
-	Root  string // the way to the console's root
+	Root  string // relative address of the console's root
 	Title string
-	Area  string // of the navigation
+	Area  string // the current entry of the navigation
 	Flash *flash
-	// Live is which happenings change the page; it is kept up to date if there are
-	// any.
+	// Live are the kinds of stream events that update the page; without any, the page
+	// is not updated.
 	Live []string
-	// Again is the address at which the page is fetched again, relative to the
-	// console's root. Default: the page's own, without query.
+	// Again is the address from which the page is updated, relative to the console's
+	// root. Default: the page's own, without query.
 	Again string
-	// Empty says that there is no webhook yet.
+	// Empty: there is no webhook yet.
 	Empty   bool
 	Version string
 	Page    any
 }
 
-// shown is an answer of a page: a template with what it shows.
+// shown is a page as an answer.
 type shown struct {
 	name   string // of the template
 	status int    // 0 is 200
 	screen screen
 }
 
-// seeOther sends the browser to another page, relative to the console's root,
-// so that a reload repeats nothing.
+// seeOther is an answer that redirects the browser to another page, relative to the
+// console's root.
 type seeOther string
 
-// done is what a form did, and the page that shows it, relative to the console's
-// root.
+// done is the outcome of a form, and the page that shows it, relative to the
+// console's root.
 type done struct {
 	to string
 	outcome
 }
 
-// answer writes what a page is: a screen, a way to another, or what went wrong. A
-// form is always answered with a way to another page, so that neither a reload nor
-// the way back sends it again.
+// answer makes a handler that writes what do returns: a page, a redirect or an error.
+// A form is always answered with a redirect, so that neither a reload nor the back
+// button sends it again.
 func (p pages) answer(do func(*http.Request) (any, error)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		r.Body = http.MaxBytesReader(w, r.Body, api.MaxRequest)
@@ -87,7 +87,7 @@ func (p pages) answer(do func(*http.Request) (any, error)) http.Handler {
 	})
 }
 
-// answerForm does what a form says, once for each time that it was shown.
+// answerForm does what a form says, once for each time that the form was shown.
 func (p pages) answerForm(w http.ResponseWriter, r *http.Request, do func(*http.Request) (any, error)) {
 	var formErr error
 	if formErr = r.ParseForm(); formErr != nil {
@@ -109,12 +109,12 @@ func (p pages) answerForm(w http.ResponseWriter, r *http.Request, do func(*http.
 		return withToken(d.to, p.outcomes.put(user, d.outcome))
 	})
 	if err != nil {
-		return // whoever sent the form has gone
+		return // the client has disconnected
 	}
 	redirect(w, r, to)
 }
 
-// refused leads to where a form was, which says why it did nothing.
+// refused leads back to the page of a form, which shows the error.
 func (p pages) refused(r *http.Request, err error) done {
 	problem := api.Problem(r, err, p.log)
 	to := ""
@@ -127,7 +127,7 @@ func (p pages) refused(r *http.Request, err error) done {
 	return done{to, outcome{Once: true, Status: problem.Status, Flash: &flash{"bad", problem.Error()}}}
 }
 
-// tokenName is the name of an outcome's token in an address.
+// tokenName is the parameter that holds the token of an outcome.
 const tokenName = "shown"
 
 // withToken adds a token to an address, before its fragment.
@@ -150,8 +150,8 @@ func redirect(w http.ResponseWriter, r *http.Request, to string) {
 	w.WriteHeader(http.StatusSeeOther)
 }
 
-// outcome is what a form did that led to this page; nothing if none did. It is
-// looked at once in a request: a secret is gone then.
+// outcome returns the outcome that a request's address names, or the zero value. Call
+// it once in a request: a secret can be read only once.
 func (p pages) outcome(r *http.Request) outcome {
 	token := r.URL.Query().Get(tokenName)
 	if token == "" || r.Method != http.MethodGet {
@@ -179,10 +179,10 @@ func (p pages) show(w http.ResponseWriter, r *http.Request, v shown) {
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Content-Type-Options", "nosniff")
 	w.WriteHeader(cmp.Or(v.status, http.StatusOK))
-	_, _ = w.Write(b.Bytes()) // the client may have gone
+	_, _ = w.Write(b.Bytes()) // the client may have disconnected
 }
 
-// fail says on a page what went wrong.
+// fail shows an error on a page.
 func (p pages) fail(w http.ResponseWriter, r *http.Request, err error) {
 	p.show(w, r, problemScreen(api.Problem(r, err, p.log)))
 }
@@ -190,15 +190,15 @@ func (p pages) fail(w http.ResponseWriter, r *http.Request, err error) {
 func problemScreen(problem *event.Problem) shown {
 	s := screen{Title: problem.Title, Page: problem}
 	if problem.Status == http.StatusNotFound {
-		s.Title = "Not here"
+		s.Title = "Not found"
 	}
 	return shown{"problem.html", problem.Status, s}
 }
 
-// field reads a form's field, without white space around it.
+// field reads a field of a form, without white space around it.
 func field(r *http.Request, name string) string { return strings.TrimSpace(r.PostFormValue(name)) }
 
-// webhookNamed is a webhook as it is now.
+// webhookNamed returns a webhook as it is now.
 func (p pages) webhookNamed(name string) (relay.WebhookStatus, error) {
 	w, ok := p.relay.Webhook(name)
 	if !ok {
@@ -210,9 +210,10 @@ func (p pages) webhookNamed(name string) (relay.WebhookStatus, error) {
 // webhookAt is the address of a webhook's page.
 func webhookAt(name string) string { return "webhooks/" + url.PathEscape(name) }
 
-// said leads to a page that says one thing, once.
+// said leads to a page that shows a message once.
 func said(to string, f *flash) done { return done{to, outcome{Flash: f, Once: true}} }
 
+// tooLarge explains why a form could not be read.
 func tooLarge(err error) error {
 	var large *http.MaxBytesError
 	if errors.As(err, &large) {

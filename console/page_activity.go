@@ -10,25 +10,25 @@ import (
 	"github.com/userhero/relay/relay"
 )
 
-// activityPerPage bounds a page of the log.
+// activityPerPage is how many rows a page has.
 const activityPerPage = 50
 
 // activityPage is the activity log.
 type activityPage struct {
 	Rows  []activityRow
-	Next  string // the address of the next page; empty at the end
+	Next  string // address of the next page; empty at the end
 	First bool
 	News  news
 }
 
-// activityRow is one line of it.
+// activityRow is one line of the log.
 type activityRow struct {
 	ID                         string
 	At                         time.Time
 	Mark                       mark
 	What, Who, Webhook, Detail string
-	There                      bool   // the webhook is still there
-	Event                      string // that the detail names
+	There                      bool   // the webhook exists
+	Event                      string // id of the event in the detail
 }
 
 func (p pages) listActivity(r *http.Request) (any, error) {
@@ -64,7 +64,7 @@ func (p pages) listActivity(r *http.Request) (any, error) {
 	return shown{name: "activity.html", screen: s}, nil
 }
 
-// activityMarks say what the log's words mean to people.
+// activityMarks are the words of the log, as people read them.
 var activityMarks = map[string]mark{
 	"webhook added":       {"good", "Webhook added"},
 	"webhook changed":     {"none", "Settings changed"},

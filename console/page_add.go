@@ -17,9 +17,8 @@ import (
 	"github.com/userhero/relay/relay/signature"
 )
 
-// wizard adds a webhook in steps: URL, secret, test, save. It keeps nothing
-// between them but in the form, which is posted: the secret is in no address
-// and in no log.
+// wizard adds a webhook in steps: URL, secret, test, save. Between steps everything
+// is in the posted form, so the secret is in no address and in no log.
 type wizard struct {
 	Step  int // 1 URL, 2 secret, 3 test
 	First bool
@@ -29,19 +28,19 @@ type wizard struct {
 	Secret string
 	Created, Updated bool
 	Wrong            wrongFields
-	Draft            string // is the same in all steps of adding one webhook
+	Draft            string // the same in all steps of adding one webhook
 	Snippets         []snippet
 	Test             *testOutcome
 }
 
-// add shows the first step, or the one that a form led to.
+// add shows the first step, or the step that a form led to.
 func (p pages) add(r *http.Request) (any, error) {
 	out := p.outcome(r)
 	w, ok := out.Of.(*wizard)
 	if !ok {
 		w = &wizard{Step: 1, Created: true, Updated: true}
 		if r.URL.Query().Has(tokenName) && out.Flash == nil {
-			out.Flash = bad("This step is over or too old. Begin again.")
+			out.Flash = bad("This step has expired. Start again.")
 		}
 	}
 	w.First = len(p.relay.Webhooks()) == 0
@@ -52,7 +51,7 @@ func (p pages) wizardScreen(w *wizard, out outcome) shown {
 	return shown{name: "add.html", status: out.Status, screen: screen{Title: "Add a webhook", Area: "add", Flash: out.Flash, Page: w}}
 }
 
-// addStep takes the form of a step and leads to the next one; the last saves.
+// addStep reads the form of a step and leads to the next step; the last one saves.
 func (p pages) addStep(r *http.Request) (any, error) {
 	w := &wizard{
 		Name: field(r, "name"), URL: field(r, "url"), Filter: field(r, "filter"), Secret: r.PostFormValue("secret"),
@@ -74,7 +73,7 @@ func (p pages) addStep(r *http.Request) (any, error) {
 		if w.Wrong = wrongIn(err); w.Wrong == nil {
 			return show(step, outcome{Status: http.StatusUnprocessableEntity, Flash: &flash{"bad", api.Problem(r, err, p.log).Error()}})
 		}
-		return show(step, outcome{Status: http.StatusUnprocessableEntity, Flash: w.Wrong.flash("Nothing was added yet.")})
+		return show(step, outcome{Status: http.StatusUnprocessableEntity, Flash: w.Wrong.flash("Nothing was added.")})
 	}
 	events, err := eventsOf(r)
 	if err != nil {
@@ -109,7 +108,7 @@ func (p pages) addStep(r *http.Request) (any, error) {
 		if err := p.relay.Add(r.Context(), c, api.UserOf(r)); err != nil {
 			return again(1, err), nil
 		}
-		p.outcomes.forget(w.Draft) // its steps hold the secret
+		p.outcomes.forget(w.Draft) // they hold the secret
 		added, err := p.webhookNamed(c.Name)
 		if err != nil {
 			return nil, err
@@ -126,7 +125,7 @@ func (p pages) addStep(r *http.Request) (any, error) {
 
 var notInNames = regexp.MustCompile(`[^A-Za-z0-9]+`)
 
-// freeName makes a name of the URL's host that no webhook has.
+// freeName makes a name from the host of a URL that no webhook has.
 func (p pages) freeName(url string) string {
 	_, host, _ := strings.Cut(url, "://")
 	host, _, _ = strings.Cut(host, "/")

@@ -20,31 +20,31 @@ import (
 	"github.com/userhero/relay/relay/signature"
 )
 
-// eventPage is one event, with one attempt of one of its deliveries open.
+// eventPage is one event, with one delivery and one of its attempts open.
 type eventPage struct {
 	eventRow
 	Type, TraceID string
 	Size          string
-	Page          string // where the visitor was
+	Page          string // that the visitor was on
 	Screenshot    string
 	Body          string // indented
 	Open          *openDelivery
-	More          []deliveryRow // deliveries for which there is less room
+	More          []deliveryRow // deliveries that are folded away
 }
 
-// mostTabs is how many deliveries are shown to open; more are folded away.
+// mostTabs is how many deliveries have tabs; more are folded away.
 const mostTabs = 12
 
-// openDelivery is the delivery that is looked at.
+// openDelivery is the delivery that is open.
 type openDelivery struct {
 	deliveryRow
-	URL      string // of the webhook; empty where it has been deleted
+	URL      string // of the webhook; empty if it was deleted
 	Due      time.Time
 	Attempts []attemptRow
 	Attempt  *openAttempt
 }
 
-// attemptRow is an attempt in the list of a delivery's.
+// attemptRow is an attempt in the list of a delivery.
 type attemptRow struct {
 	Number int
 	At     time.Time
@@ -53,7 +53,7 @@ type attemptRow struct {
 	Open   bool
 }
 
-// openAttempt is the attempt that is looked at.
+// openAttempt is the attempt that is open.
 type openAttempt struct {
 	exchange
 	Number  int
@@ -69,12 +69,12 @@ type openAttempt struct {
 	Verdict *signature.Verdict
 }
 
-// exchange is a request and what came back.
+// exchange is a request and its answer.
 type exchange struct {
 	Target          string
 	RequestHeaders  []queue.Header
 	RequestBody     string
-	Status          string // "204 No Content"; empty where no answer came
+	Status          string // "204 No Content"; empty if there was no answer
 	ResponseHeaders []queue.Header
 	ResponseBody    string
 }
@@ -91,7 +91,7 @@ func exchangeOf(a queue.Attempt, target, body string) exchange {
 	return x
 }
 
-// indented is JSON to read; what is none stays as it is.
+// indented formats JSON for people; other text stays as it is.
 func indented(body []byte) string {
 	var b bytes.Buffer
 	if json.Indent(&b, body, "", "  ") != nil {
@@ -110,8 +110,8 @@ func attemptMark(a queue.Attempt) mark {
 	return mark{"bad", a.Error}
 }
 
-// showEvent is the page of one event, with a delivery and an attempt open: the
-// newest if none is named.
+// showEvent is the page of one event. The address says which delivery and attempt are
+// open; the default is the last.
 func (p pages) showEvent(r *http.Request) (any, error) {
 	v, out := r.URL.Query(), p.outcome(r)
 	id, err := queue.ParseEventID(r.PathValue("id"))
@@ -198,7 +198,7 @@ func (p pages) openDelivery(r *http.Request, e queue.Event, d queue.Delivery, w 
 	return open, nil
 }
 
-// curlOf is a command that sends the same request again.
+// curlOf returns a command that sends the same request.
 func curlOf(target string, headers []queue.Header, body []byte) string {
 	quote := func(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
 	var b strings.Builder
@@ -216,8 +216,8 @@ func signedOf(headers []queue.Header, body []byte, secret string) signature.Requ
 	return signature.Request{Secret: secret, Signature: f["X-UserHero-Signature"], ID: f["webhook-id"], Timestamp: f["webhook-timestamp"], Body: body}
 }
 
-// checkSignature says whether an attempt was signed with a secret, which is
-// used for that and forgotten.
+// checkSignature checks whether an attempt was signed with a secret. The secret is
+// not kept.
 func (p pages) checkSignature(r *http.Request) (any, error) {
 	id, err := queue.ParseDeliveryID(field(r, "delivery"))
 	if err != nil {

@@ -14,26 +14,24 @@ import (
 )
 
 const (
-	// eventsPerPage bounds a page of the list.
+	// eventsPerPage is how many rows a page has.
 	eventsPerPage = 50
-	// searchTime bounds the search for one page. What is further back is one
-	// click away.
+	// searchTime bounds the search for one page. A link continues the search.
 	searchTime = 400 * time.Millisecond
-	// mostChoices is how many webhooks are offered in a list; of more, the name
-	// is typed.
+	// mostChoices is how many webhooks a list offers. With more, people type the name.
 	mostChoices = 100
 )
 
 // eventsPage is the list of events.
 type eventsPage struct {
 	Query    eventsQuery
-	Webhooks []choice // none where they are too many to choose from
+	Webhooks []choice // empty if there are too many
 	States   []choice
 	Rows     []eventRow
-	Next     string // the address of the next page; empty at the end
-	Searched string // until when the search came, where it found little; empty else
-	First    bool   // it is the first page, which is kept up to date
-	Any      bool   // there are events at all
+	Next     string // address of the next page; empty at the end
+	Searched string // is shown if the search is not complete
+	First    bool   // the first page, which is kept up to date
+	Any      bool   // the relay has events
 	News     news
 	Submit   string
 }
@@ -44,10 +42,10 @@ type choice struct {
 	Chosen      bool
 }
 
-// eventsQuery is what the address of the list says.
+// eventsQuery is the query in the address of the list.
 type eventsQuery struct{ Search, Type, Webhook, State, Cursor string }
 
-// address is the list's with this query.
+// address returns the address of the list with this query.
 func (q eventsQuery) address() string { return "events?" + q.values().Encode() }
 
 func (q eventsQuery) values() url.Values {
@@ -102,12 +100,12 @@ func (p pages) listEvents(r *http.Request) (any, error) {
 	return shown{name: "events.html", screen: s}, nil
 }
 
-// stateNames are the states of deliveries as a list to choose from has them.
+// stateNames are the states of deliveries in a list of choices.
 var stateNames = map[string]string{
 	api.StateDelivered: "delivered", api.StateRetrying: "retrying", api.StatePending: "pending", api.StateHeld: "held", api.StateFailed: "failed",
 }
 
-// byAnyID leads to the one event that an id names: of the event, of one of its
+// byAnyID leads to the event of an id, which is that of the event or of one of its
 // deliveries.
 func (p pages) byAnyID(r *http.Request, text string) (to seeOther, ok bool) {
 	id, err := queue.ParseEventID(text)
@@ -125,8 +123,7 @@ func (p pages) byAnyID(r *http.Request, text string) (to seeOther, ok bool) {
 	return seeOther("events/" + id.String() + query), true
 }
 
-// findEvents fills the page with events; a search goes back as far as its time
-// lets it.
+// findEvents fills the page with events. A search stops after searchTime.
 func (p pages) findEvents(r *http.Request, q eventsQuery, page *eventsPage, now time.Time) (next string, err error) {
 	query := queue.EventQuery{Type: q.Type, Limit: eventsPerPage, Cursor: q.Cursor, Until: uptoOf(r)}
 	if strings.HasPrefix(q.Search, "fb_") && !strings.ContainsAny(q.Search, " \t") {
@@ -149,7 +146,7 @@ func (p pages) findEvents(r *http.Request, q eventsQuery, page *eventsPage, now 
 			break
 		}
 		if time.Now().After(end) {
-			page.Searched = "The search has not come to the end yet."
+			page.Searched = "The search is not complete."
 			break
 		}
 		query.Limit = eventsPerPage - len(events)
@@ -158,8 +155,8 @@ func (p pages) findEvents(r *http.Request, q eventsQuery, page *eventsPage, now 
 	return query.Cursor, err
 }
 
-// findDeliveries fills the page with the deliveries of one webhook, or in one
-// state, and their events.
+// findDeliveries fills the page with deliveries, of one webhook or in one state, and
+// their events.
 func (p pages) findDeliveries(r *http.Request, q eventsQuery, page *eventsPage, now time.Time) (next string, err error) {
 	query := queue.DeliveryQuery{States: api.StoredStates(q.State), Limit: eventsPerPage, Cursor: q.Cursor, Until: uptoOf(r)}
 	if q.Webhook != "" {
@@ -211,14 +208,14 @@ func (p pages) findDeliveries(r *http.Request, q eventsQuery, page *eventsPage, 
 			break
 		}
 		if time.Now().After(end) {
-			page.Searched = "The search has not come to the end yet."
+			page.Searched = "The search is not complete."
 			break
 		}
 	}
 	return query.Cursor, nil
 }
 
-// submitLine is a command that makes an event, to this site.
+// submitLine returns a command that submits feedback to this site.
 func submitLine(r *http.Request) string {
 	scheme := "http"
 	if r.TLS != nil {
@@ -233,8 +230,8 @@ type caughtRow struct {
 	Message, Document string
 }
 
-// listCaught shows what honeypots caught: a browser may have filled the field in
-// for a person.
+// listCaught shows what honeypots caught, because a browser may have filled in the
+// field for a person.
 func (p pages) listCaught(r *http.Request) (any, error) {
 	all, err := p.queue.Caught(r.Context())
 	if err != nil {

@@ -13,26 +13,26 @@ import (
 	"github.com/userhero/relay/relay"
 )
 
-// Sizes of what the overview shows; the whole is one click away.
+// How many rows the overview shows.
 const (
 	overviewEvents   = 8
 	overviewWebhooks = 8
 )
 
-// overviewPage is the relay at a glance.
+// overviewPage is the state of the relay.
 type overviewPage struct {
 	Sentence     string
-	Trouble      string // why submissions are refused, or deliveries do not go out
+	Trouble      string // why submissions are refused or deliveries are not sent
 	Tiles        []tile
 	Webhooks     []webhookRow
 	MoreWebhooks int
 	Events       []eventRow
-	Submit       string // the line that makes an event
+	Submit       string // a command that submits feedback
 	News         news   // of the events
 	WebhookNews  news
 }
 
-// tile is one number of the last day, with its hours where it has any.
+// tile is one number of the last day, with a bar for each hour if it has them.
 type tile struct {
 	Name, Number, Note string
 	Bars               *bars
@@ -78,8 +78,8 @@ func (p pages) overview(r *http.Request) (any, error) {
 	}}, nil
 }
 
-// sentence says how things are: "2 of 3 webhooks healthy; 14 events waiting;
-// the oldest for 3 min."
+// sentence describes the state of the relay: "2 of 3 webhooks healthy; 14 deliveries
+// waiting; the oldest has been due for 3 min."
 func sentence(all []relay.WebhookStatus, stats queue.Stats, user string, now time.Time) string {
 	var healthy, waiting int64
 	for _, w := range all {
@@ -119,10 +119,10 @@ func tiles(day relay.Day, stats queue.Stats) []tile {
 	accepted := drawBars(day, "Accepted events", "plain", func(h relay.Hour) int64 { return h.Accepted })
 	delivered := drawBars(day, "Deliveries", "good", func(h relay.Hour) int64 { return h.Delivered })
 	failed := drawBars(day, "Failed attempts", "bad", func(h relay.Hour) int64 { return h.Failed })
-	first := tile{Name: "First attempt", Number: "–", Note: "answered this long after the event came"}
+	first := tile{Name: "First attempt", Number: "–", Note: "from accepting the event to the answer"}
 	if day.FirstAttempts > 0 {
 		first.Number = span(day.P50)
-		first.Note = "half of them sooner; 99 % within " + span(day.P99)
+		first.Note = "half of them are faster; 99 % within " + span(day.P99)
 	}
 	disk := tile{Name: "Store", Number: size(stats.DiskBytes), Note: counted(stats.Events, "event", "events") + " kept"}
 	if stats.DiskFree >= 0 {

@@ -21,17 +21,17 @@ type webhookPage struct {
 	Ladder    ladder
 	Here      *here
 	Hint      string
-	Probes    bool      // it does not answer, and is tried now and then
-	NextProbe time.Time // when; zero is with the next delivery that waits
-	HeldUntil time.Time // the receiver asked to be left alone until then; zero: it did not
+	Probes    bool      // it does not answer; one delivery at a time is tried
+	NextProbe time.Time // the next try; zero: at once
+	HeldUntil time.Time // end of the pause that the receiver asked for; zero: none
 	Counts    relay.Counts
-	// FilterErrors are the events that the filter could not judge; the zero value is none.
+	// FilterErrors are the events that the filter could not judge.
 	FilterErrors relay.FilterErrors
 	Latest       []eventRow // its newest deliveries
 	News         news
 	Settings     settings
 	Wrong        wrongFields
-	Until        time.Time // the old secret works until then; zero if there is none
+	Until        time.Time // until then the old secret works too; zero: there is none
 	ReadOnly     bool      // the settings are in the Caddyfile
 	HasSecret    bool
 	Spans        []choice
@@ -39,8 +39,8 @@ type webhookPage struct {
 	Secret       *secretShown
 }
 
-// here is the delivery that stands on the ladder: of those that are retried,
-// the one that is due next.
+// here is the delivery that stands on the ladder: of those that are retried, the one
+// that is due next.
 type here struct {
 	Delivery, Event string
 	Mark            mark
@@ -48,7 +48,7 @@ type here struct {
 	Tries           string // "2 of 6 attempts failed"
 }
 
-// showWebhook is the page of one webhook, with what a form on it did.
+// showWebhook is the page of one webhook, with the outcome of a form on it.
 func (p pages) showWebhook(r *http.Request) (any, error) {
 	w, err := p.webhookNamed(r.PathValue("name"))
 	if err != nil {
@@ -96,7 +96,7 @@ func (p pages) showWebhook(r *http.Request) (any, error) {
 		again.Set(tokenName, r.URL.Query().Get(tokenName))
 	case *secretShown:
 		page.Secret = of
-		s.Live = nil // a page that holds a secret is not fetched again: it would be gone
+		s.Live = nil // an update would remove the secret
 	}
 	s.Again = webhookAt(w.Name) + "?" + again.Encode()
 	page.News = newsOf(r, "rows", webhookAt(w.Name))
@@ -108,8 +108,8 @@ func (p pages) showWebhook(r *http.Request) (any, error) {
 	return shown{name: "webhook.html", status: out.Status, screen: s}, nil
 }
 
-// whereItStands finds the delivery that is retried next among the newest that
-// are retried, and draws the ladder with it.
+// whereItStands draws the ladder with the delivery that is retried next, of the
+// newest deliveries that are retried.
 func (p pages) whereItStands(r *http.Request, w relay.WebhookStatus, now time.Time) (*here, ladder, error) {
 	found, err := p.queue.Deliveries(r.Context(), queue.DeliveryQuery{Webhook: w.ID, States: []queue.State{queue.Retrying}, Limit: 50})
 	if err != nil {
@@ -119,7 +119,7 @@ func (p pages) whereItStands(r *http.Request, w relay.WebhookStatus, now time.Ti
 		return nil, drawLadder(w.Retry, -1), nil
 	}
 	next := slices.MinFunc(found.Items, func(a, b queue.Delivery) int { return a.Due.Compare(b.Due) })
-	tries := max(len(w.Retry), next.Rung) + 1 // the ladder may have been cut meanwhile
+	tries := max(len(w.Retry), next.Rung) + 1 // the ladder may be shorter now
 	return &here{
 		Delivery: next.ID.String(), Event: next.ID.Event.String(),
 		Mark:  deliveryMark(next, p.relay.DeliveryState(next), &w, api.UserOf(r), now),

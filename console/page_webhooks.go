@@ -15,7 +15,7 @@ import (
 	"github.com/userhero/relay/relay/redact"
 )
 
-// webhooksPerPage bounds a page of the list.
+// webhooksPerPage is how many rows a page has.
 const webhooksPerPage = 50
 
 // webhooksPage is the list of webhooks.
@@ -24,7 +24,7 @@ type webhooksPage struct {
 	Search         string
 	Total          int
 	Page, Pages    int
-	Previous, Next int // 0 is none
+	Previous, Next int // 0: none
 	News           news
 }
 
@@ -33,11 +33,11 @@ type webhookRow struct {
 	Name, URL  string
 	FromFile   bool
 	Mark       mark
-	Why        string // it fails
+	Why        string // the reason why it fails
 	Enabled    bool
 	Toggle     string // the word of the button: Pause, Resume or Enable; empty if there is none
 	CanDelete  bool
-	Acts       bool   // the row has buttons
+	Buttons    bool
 	Share      string // of the attempts of the last day that succeeded
 	Day        stacked
 	LastAnswer string
@@ -67,8 +67,8 @@ func (p pages) webhookRow(r *http.Request, w relay.WebhookStatus, now time.Time)
 	return row
 }
 
-// toggleWord is what the button says that stops a webhook or lets it go on. What
-// the file disables, only the file enables.
+// toggleWord is the word of the button that pauses, resumes or enables a webhook;
+// empty if there is none. What the Caddyfile disables, only the Caddyfile enables.
 func toggleWord(w relay.WebhookStatus) string {
 	switch {
 	case w.Parked || w.State == relay.Disabled && w.Reason == "":
@@ -81,7 +81,7 @@ func toggleWord(w relay.WebhookStatus) string {
 	return "Enable"
 }
 
-// answerText is the last answer in short: "204 in 12 ms", or the error.
+// answerText is the last answer: "204 No Content in 12 ms", or the error.
 func answerText(a relay.Answer) string {
 	switch {
 	case a.Status != 0:
@@ -92,7 +92,7 @@ func answerText(a relay.Answer) string {
 	return ""
 }
 
-// inTroubleFirst sorts webhooks for people: what fails comes first.
+// inTroubleFirst sorts webhooks: those that fail come first.
 func inTroubleFirst(all []relay.WebhookStatus) {
 	rank := func(w relay.WebhookStatus) int {
 		switch {
@@ -121,7 +121,7 @@ func (p pages) listWebhooks(r *http.Request) (any, error) {
 	inTroubleFirst(all)
 	page.Total = len(all)
 	page.Pages = max((page.Total+webhooksPerPage-1)/webhooksPerPage, 1)
-	page.Page, _ = strconv.Atoi(r.URL.Query().Get("page")) // what is no number is the first page
+	page.Page, _ = strconv.Atoi(r.URL.Query().Get("page")) // 0 if it is not a number: the first page
 	page.Page = min(max(page.Page, 1), page.Pages)
 	if page.Page > 1 {
 		page.Previous = page.Page - 1
@@ -133,7 +133,7 @@ func (p pages) listWebhooks(r *http.Request) (any, error) {
 	now := time.Now()
 	for _, w := range all[from:min(from+webhooksPerPage, len(all))] {
 		row := p.webhookRow(r, w, now)
-		row.Acts = true
+		row.Buttons = true
 		page.Rows = append(page.Rows, row)
 	}
 	out := p.outcome(r)

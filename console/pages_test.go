@@ -218,7 +218,7 @@ func TestWholePathWithoutScript(t *testing.T) {
 	plain := html.UnescapeString(secret[1])
 	v.says("timingSafeEqual", "compare_digest", "hmac.Equal", "hash_equals")
 	v.submit("add", url.Values{"go": {"test"}})
-	v.says("It does not work yet: answered 500", "I am here", "X-UserHero-Test", "Save all the same")
+	v.says("It does not work yet: answered 500", "I am here", "X-UserHero-Test", "Save anyway")
 	status.Store(204)
 	v.submit("add", url.Values{"go": {"test"}})
 	v.says("It works: the receiver answered 204")
@@ -236,15 +236,15 @@ func TestWholePathWithoutScript(t *testing.T) {
 	v.submit("/check", url.Values{"secret": {plain}})
 	v.says("The signature is right")
 	v.submit("/check", url.Values{"secret": {plain + "\n"}})
-	v.says("The signature does not fit", "white space around it")
+	v.says("The signature does not match", "white space around it")
 
 	status.Store(503)
 	v.accept("fb_2", `"another"`)
 	v.until("/webhooks/crm", "1 of 6 attempts failed")
-	v.says("Sending in", "answered 503", "The receiver says that it is not available")
+	v.says("Sending in", "answered 503", "The receiver is not available")
 	status.Store(200)
 	v.submit("/redeliver", nil)
-	v.says("Queued again. It goes out as soon as crm has room for it.")
+	v.says("Queued again. It will be sent to crm as soon as possible.")
 	v.until("/webhooks/crm", "Last answer: 200 OK")
 
 	v.submit("/pause", nil)
@@ -269,7 +269,7 @@ func TestWholePathWithoutScript(t *testing.T) {
 	v.post("/settings", url.Values{"retry": {"soon"}}, http.StatusUnprocessableEntity)
 	v.says("soon")
 	v.submit("/rotate", url.Values{"overlap": {"24h"}})
-	v.says("The new secret, shown this once", "Secret changed. The old secret also works for 24 hours.")
+	v.says("The new secret, shown only once", "Secret changed. The old secret also works for 24 hours.")
 	v.submit("/test", nil)
 	v.says("It works")
 
@@ -355,7 +355,7 @@ func TestWrongFormsSayWhatIsWrong(t *testing.T) {
 	v.send(http.MethodPost, &url.URL{Path: mount + "/webhooks/file/delete"}, nil, http.StatusForbidden)
 	v.says("configuration file")
 	v.open("/webhooks/file")
-	v.says("They are in the Caddyfile")
+	v.says("These settings are in the Caddyfile")
 	if strings.Contains(v.page, "/settings") || strings.Contains(v.page, "/rotate") {
 		t.Error("a webhook of the Caddyfile can be changed")
 	}

@@ -18,7 +18,7 @@ import (
 // excerpt is how many characters of a message a list shows.
 const excerpt = 160
 
-// eventRow is an event in a list, with where its deliveries are.
+// eventRow is an event in a list, with the state of its deliveries.
 type eventRow struct {
 	ID, Feedback string
 	Created      bool
@@ -27,22 +27,22 @@ type eventRow struct {
 	Category     string
 	Status       string
 	Rating       int
-	Deliveries   []deliveryRow // in trouble first
+	Deliveries   []deliveryRow // failed ones first
 	Arrivals     []arrival
-	Only         string // the one delivery that is meant; empty where all are
+	Only         string // id of the only delivery of the row; empty: all of the event
 }
 
-// arrival says where a delivery of an event is, or several that are in one state.
+// arrival is the state of a delivery, or of several in the same state.
 type arrival struct {
-	Webhook string // or how many webhooks
+	Webhook string // its name, or how many webhooks
 	Mark    mark
 }
 
-// mostArrivals is how many deliveries an event's row names; of more it says how
-// many are in which state.
+// mostArrivals is how many deliveries the row of an event names. If there are more,
+// it shows how many are in each state.
 const mostArrivals = 3
 
-// arrivalsOf are those of deliveries, which come in trouble first.
+// arrivalsOf returns the arrivals of deliveries that troubledFirst has sorted.
 func arrivalsOf(deliveries []deliveryRow) (all []arrival) {
 	for from := 0; from < len(deliveries); {
 		to := from + 1
@@ -62,7 +62,7 @@ func arrivalsOf(deliveries []deliveryRow) (all []arrival) {
 	return all
 }
 
-// troubledFirst sorts deliveries by how much they want to be looked at.
+// troubledFirst sorts deliveries: those that need attention come first.
 func troubledFirst(deliveries []deliveryRow) {
 	rank := []string{api.StateFailed, api.StateRetrying, api.StatePending, api.StateHeld, api.StateDelivered}
 	slices.SortStableFunc(deliveries, func(a, b deliveryRow) int {
@@ -76,11 +76,11 @@ type deliveryRow struct {
 	State              string
 	Mark               mark
 	Tries              int
-	At                 time.Time // of the event's acceptance
+	At                 time.Time // when the event was accepted
 	CanRedeliver       bool
 }
 
-// document is what a page shows of an event's body besides the whole.
+// document holds the members of an event's body that a page shows.
 type document struct {
 	Data struct {
 		Message       string `json:"message"`
@@ -97,7 +97,7 @@ type document struct {
 func (p pages) eventRow(r *http.Request, e queue.Event, deliveries []queue.Delivery, byID map[queue.WebhookID]relay.WebhookStatus, now time.Time) eventRow {
 	row := eventRow{ID: e.ID.String(), Feedback: e.Feedback.ID, Created: e.Type == string(event.Created), At: e.Created}
 	var d document
-	if json.Unmarshal(e.Body, &d) == nil { // what the relay stores is such a document
+	if json.Unmarshal(e.Body, &d) == nil { // the relay stores no other documents
 		row.Message = shorten(d.Data.Message, excerpt)
 		row.Category, row.Status, row.Rating = d.Data.Category, d.Data.Status, d.Data.Rating
 	}
@@ -109,10 +109,10 @@ func (p pages) eventRow(r *http.Request, e queue.Event, deliveries []queue.Deliv
 	return row
 }
 
-// rowOf is the row of one delivery, with its event.
+// rowOf returns the row of one delivery.
 func (p pages) rowOf(r *http.Request, d queue.Delivery, byID map[queue.WebhookID]relay.WebhookStatus, now time.Time) (eventRow, error) {
 	e, err := p.queue.Event(r.Context(), d.ID.Event)
-	if errors.Is(err, queue.ErrNotFound) { // retention came in between
+	if errors.Is(err, queue.ErrNotFound) { // retention has deleted it meanwhile
 		e, err = queue.Event{ID: d.ID.Event, Type: d.Type, Feedback: d.Feedback, Created: d.Created}, nil
 	}
 	row := p.eventRow(r, e, []queue.Delivery{d}, byID, now)
@@ -120,7 +120,7 @@ func (p pages) rowOf(r *http.Request, d queue.Delivery, byID map[queue.WebhookID
 	return row, err
 }
 
-// shorten cuts a text to n characters, white space put together.
+// shorten cuts a text to n characters; each run of white space is one space.
 func shorten(text string, n int) string {
 	text = strings.Join(strings.Fields(text), " ")
 	if runes := []rune(text); len(runes) > n {
@@ -156,13 +156,13 @@ func (p pages) webhooksByID() map[queue.WebhookID]relay.WebhookStatus {
 	return byID
 }
 
-// eventRows are the rows of events with all their deliveries.
+// eventRows returns the rows of events with all their deliveries.
 func (p pages) eventRows(r *http.Request, events []queue.Event, now time.Time) ([]eventRow, error) {
 	byID := p.webhooksByID()
 	rows := make([]eventRow, 0, len(events))
 	for _, e := range events {
 		deliveries, err := p.queue.EventDeliveries(r.Context(), e.ID)
-		if err != nil && !errors.Is(err, queue.ErrNotFound) { // retention may have come in between
+		if err != nil && !errors.Is(err, queue.ErrNotFound) { // retention may have deleted them meanwhile
 			return nil, err
 		}
 		rows = append(rows, p.eventRow(r, e, deliveries, byID, now))

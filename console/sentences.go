@@ -10,19 +10,18 @@ import (
 	"github.com/userhero/relay/relay"
 )
 
-// What the console says after an action: what happened, then what to do. Each
-// sentence is made of the state that the action left, so that none is said of a
-// state that is not there. TestSentencesAreTrue has a row for each.
+// What the console says after an action: what happened, then what to do. A sentence
+// depends on the state after the action. TestSentencesAreTrue has a row for each.
 
-// saidAdded is said of a webhook that was added.
+// saidAdded is shown after a webhook was added.
 func saidAdded(w relay.WebhookStatus) *flash {
 	return good("Webhook %s added. New events that match its settings are sent to it.", w.Name)
 }
 
-// saidPaused is said when somebody paused a webhook.
+// saidPaused is shown after a webhook was paused.
 func saidPaused(w relay.WebhookStatus) *flash {
 	if w.State != relay.Disabled {
-		return bad("%s is not paused: somebody resumed it at the same time.", w.Name)
+		return bad("%s is not paused: somebody else resumed it at the same time.", w.Name)
 	}
 	f := good("Paused. New events are not queued for %s; use Recover to send them after you resume.", w.Name)
 	if w.Counts.Held > 0 {
@@ -31,14 +30,14 @@ func saidPaused(w relay.WebhookStatus) *flash {
 	return f
 }
 
-// saidResumed is said when somebody resumed or enabled a webhook; before is as it
-// was.
+// saidResumed is shown after a webhook was resumed or enabled; before is the webhook
+// before that.
 func saidResumed(before, w relay.WebhookStatus) *flash {
 	switch {
 	case before.State != relay.Disabled:
 		return good("%s was not paused. Nothing changed.", w.Name)
 	case w.State == relay.Disabled:
-		return bad("%s is still paused: somebody paused it at the same time.", w.Name)
+		return bad("%s is still paused: somebody else paused it at the same time.", w.Name)
 	}
 	word := "Resumed"
 	if !pausedByOwner(before) {
@@ -48,7 +47,7 @@ func saidResumed(before, w relay.WebhookStatus) *flash {
 	if !w.HeldUntil.IsZero() {
 		verb = "queued for"
 	}
-	f := good("%s. New events are %s %s again. Use Recover to send what came meanwhile.", word, verb, w.Name)
+	f := good("%s. New events are %s %s again. Use Recover to send the events it missed.", word, verb, w.Name)
 	if w.Counts.Pending > 0 && !w.HeldUntil.IsZero() {
 		f.Text += fmt.Sprintf(" %s sent when the pause ends that the receiver asked for (Retry-After).", are(w.Counts.Pending, "held delivery", "held deliveries"))
 	} else if w.Counts.Pending > 0 {
@@ -60,7 +59,7 @@ func saidResumed(before, w relay.WebhookStatus) *flash {
 	return f
 }
 
-// saidChanged is said when settings were saved; changed says whether one differs.
+// saidChanged is shown after settings were saved; changed: one of them differs.
 func saidChanged(w relay.WebhookStatus, changed bool) *flash {
 	switch {
 	case !changed:
@@ -71,29 +70,29 @@ func saidChanged(w relay.WebhookStatus, changed bool) *flash {
 	return good("Settings saved. The next attempt uses them.")
 }
 
-// saidRedelivered is said when a delivery was queued again.
+// saidRedelivered is shown after a delivery was queued again.
 func saidRedelivered(w *relay.WebhookStatus) *flash {
 	switch {
 	case w == nil:
-		return bad("The delivery was queued again, but its webhook has been deleted since.")
+		return bad("The delivery was queued again, but its webhook was deleted meanwhile.")
 	case w.Parked:
 		return good("Queued again. It is held until %s is in the Caddyfile again.", w.Name)
 	case w.State == relay.Disabled:
 		return good("Queued again. It is held until you %s %s.", resumeVerb(*w), w.Name)
 	case !w.HeldUntil.IsZero():
-		return good("Queued again. It goes out when the pause ends that %s asked for (Retry-After).", w.Name)
+		return good("Queued again. It will be sent when the pause ends that %s asked for (Retry-After).", w.Name)
 	case w.State == relay.Failing || w.Probing:
-		return good("Queued again. It goes out as soon as %s lets a delivery through.", w.Name)
+		return good("Queued again. While %s does not answer, one delivery at a time is tried.", w.Name)
 	}
-	return good("Queued again. It goes out as soon as %s has room for it.", w.Name)
+	return good("Queued again. It will be sent to %s as soon as possible.", w.Name)
 }
 
-// saidBusy is said when a delivery is being attempted and was left alone.
+// saidBusy is shown if a delivery was not queued because it is being attempted.
 func saidBusy() *flash {
-	return bad("Nothing was queued: an attempt of this delivery is under way. Wait for its result.")
+	return bad("Nothing was queued: this delivery is being sent at the moment. Wait for the result.")
 }
 
-// saidRecovered is said when many deliveries were queued again.
+// saidRecovered is shown after deliveries were queued again.
 func saidRecovered(w relay.WebhookStatus, n int64, what relay.Recovery) *flash {
 	switch {
 	case n == 0 && what.Waiting:
@@ -110,14 +109,14 @@ func saidRecovered(w relay.WebhookStatus, n int64, what relay.Recovery) *flash {
 	case w.State == relay.Disabled:
 		return good("%s queued again. They are held until you %s %s.", queued, resumeVerb(w), w.Name)
 	case !w.HeldUntil.IsZero():
-		return good("%s queued again. They go out when the pause ends that %s asked for (Retry-After).", queued, w.Name)
+		return good("%s queued again. They will be sent when the pause ends that %s asked for (Retry-After).", queued, w.Name)
 	case w.State == relay.Failing || w.Probing:
-		return good("%s queued again. While %s does not answer, one at a time tries whether it does.", queued, w.Name)
+		return good("%s queued again. While %s does not answer, one delivery at a time is tried.", queued, w.Name)
 	}
-	return good("%s queued again. They go out now: one at first, more as the receiver answers.", queued)
+	return good("%s queued again. They are sent now: one at first, and faster as the receiver answers.", queued)
 }
 
-// saidDeleted is said when a webhook was deleted, with what waited for it.
+// saidDeleted is shown after a webhook was deleted.
 func saidDeleted(name string, cancelled int64) *flash {
 	if cancelled == 0 {
 		return good("Webhook %s deleted. No delivery was waiting for it.", name)
@@ -125,18 +124,18 @@ func saidDeleted(name string, cancelled int64) *flash {
 	return good("Webhook %s deleted. %s cancelled.", name, counted(cancelled, "waiting delivery was", "waiting deliveries were"))
 }
 
-// saidRotated is said when a secret was changed; before is the webhook as it was.
+// saidRotated is shown after a secret was changed; before is the webhook before that.
 func saidRotated(before relay.WebhookStatus, overlap time.Duration) *flash {
 	switch {
 	case !before.HasSecret:
-		return good("Secret set. From now on every request is signed.")
+		return good("Secret set. All requests are signed from now on.")
 	case overlap > 0:
 		return good("Secret changed. The old secret also works for %s.", inWords(overlap))
 	}
 	return good("Secret changed. The old secret no longer works.")
 }
 
-// saidTested is the verdict of a test send.
+// saidTested is the result of a test send.
 func saidTested(a queue.Attempt, ok bool) string {
 	if ok {
 		return fmt.Sprintf("It works: the receiver answered %d %s in %s.", a.Status, http.StatusText(a.Status), span(a.Duration))
@@ -144,20 +143,20 @@ func saidTested(a queue.Attempt, ok bool) string {
 	return fmt.Sprintf("It does not work yet: %s (after %s).", a.Error, span(a.Duration))
 }
 
-// saidSent says what left this machine in a test send.
+// saidSent says what was sent in a test.
 func saidSent(a queue.Attempt) string {
 	switch a.ErrorClass {
 	case "egress", "dns", "refused", "connect", "tls", "request":
-		return "Nothing was sent: no connection to the receiver was made."
+		return "Nothing was sent: there was no connection to the receiver."
 	case "timeout", "reset", "protocol":
 		if a.Status == 0 {
-			return "No answer came, so whether the receiver got the sample event is not known."
+			return "There was no answer. The receiver may have got the sample event or not."
 		}
 	}
-	return "The sample event of the documentation was sent, marked X-UserHero-Test: true."
+	return "The sample event of the documentation was sent, with X-UserHero-Test: true."
 }
 
-// resumeVerb is what the button says that lets a webhook have events again.
+// resumeVerb is the word of the button that makes a webhook active again.
 func resumeVerb(w relay.WebhookStatus) string {
 	if pausedByOwner(w) {
 		return "resume"
@@ -165,7 +164,7 @@ func resumeVerb(w relay.WebhookStatus) string {
 	return "enable"
 }
 
-// are is a number with its noun and verb: "1 delivery is", "2 deliveries are".
+// are returns a number with its noun and verb: "1 delivery is", "2 deliveries are".
 func are(n int64, one, many string) string {
 	if n == 1 {
 		return "1 " + one + " is"
@@ -180,7 +179,7 @@ func waits(n int64) string {
 	return number(n) + " deliveries wait"
 }
 
-// inWords is a duration as a sentence has it.
+// inWords formats a duration for a sentence: "24 hours".
 func inWords(d time.Duration) string {
 	switch {
 	case d%(24*time.Hour) == 0 && d > 24*time.Hour:

@@ -152,36 +152,36 @@ func TestSentencesAreTrue(t *testing.T) {
 		`Paused\. New events are not queued for crm; use Recover to send them after you resume\.`: func(s *stage, _ int64) bool {
 			return paused(s.crm()) && strings.Contains(s.page, "Resume</button>") && !s.queues()
 		},
-		number + `waiting deliver(y is|ies are) held until then\.`:            func(s *stage, n int64) bool { return paused(s.crm()) && s.crm().Counts.Held == n },
-		`crm was not paused\. Nothing changed\.`:                              func(s *stage, _ int64) bool { return !paused(s.crm()) },
-		`Resumed\. New events are sent to crm again\.`:                        func(s *stage, _ int64) bool { return sends(s.crm()) && s.queues() },
-		`Resumed\. New events are queued for crm again\.`:                     func(s *stage, _ int64) bool { return heldOff(s) },
-		`Enabled\. New events are sent to crm again\.`:                        func(s *stage, _ int64) bool { return sends(s.crm()) && s.queues() },
-		number + `deliver(y waits|ies wait) for the next retry`:               func(s *stage, n int64) bool { return s.crm().Counts.Retrying == n },
-		`Nothing changed: the settings are the same as before\.`:              func(s *stage, _ int64) bool { return s.crm().Timeout == 30*time.Second },
-		`Settings saved\. The next attempt uses them\.`:                       func(s *stage, _ int64) bool { return s.crm().Timeout == 5*time.Second && sends(s.crm()) },
-		`Settings saved\. They are used when you resume crm\.`:                func(s *stage, _ int64) bool { return s.crm().Timeout == 5*time.Second && paused(s.crm()) },
-		`Queued again\. It is held until you resume crm\.`:                    func(s *stage, _ int64) bool { return paused(s.crm()) && s.crm().Counts.Held == 1 },
-		`Queued again\. It goes out as soon as crm lets a delivery through\.`: func(s *stage, _ int64) bool { return s.crm().Probing },
-		`Queued again\. It goes out as soon as crm has room for it\.`: func(s *stage, _ int64) bool {
+		number + `waiting deliver(y is|ies are) held until then\.`:                    func(s *stage, n int64) bool { return paused(s.crm()) && s.crm().Counts.Held == n },
+		`crm was not paused\. Nothing changed\.`:                                      func(s *stage, _ int64) bool { return !paused(s.crm()) },
+		`Resumed\. New events are sent to crm again\.`:                                func(s *stage, _ int64) bool { return sends(s.crm()) && s.queues() },
+		`Resumed\. New events are queued for crm again\.`:                             func(s *stage, _ int64) bool { return heldOff(s) },
+		`Enabled\. New events are sent to crm again\.`:                                func(s *stage, _ int64) bool { return sends(s.crm()) && s.queues() },
+		number + `deliver(y waits|ies wait) for the next retry`:                       func(s *stage, n int64) bool { return s.crm().Counts.Retrying == n },
+		`Nothing changed: the settings are the same as before\.`:                      func(s *stage, _ int64) bool { return s.crm().Timeout == 30*time.Second },
+		`Settings saved\. The next attempt uses them\.`:                               func(s *stage, _ int64) bool { return s.crm().Timeout == 5*time.Second && sends(s.crm()) },
+		`Settings saved\. They are used when you resume crm\.`:                        func(s *stage, _ int64) bool { return s.crm().Timeout == 5*time.Second && paused(s.crm()) },
+		`Queued again\. It is held until you resume crm\.`:                            func(s *stage, _ int64) bool { return paused(s.crm()) && s.crm().Counts.Held == 1 },
+		`Queued again\. While crm does not answer, one delivery at a time is tried\.`: func(s *stage, _ int64) bool { return s.crm().Probing },
+		`Queued again\. It will be sent to crm as soon as possible\.`: func(s *stage, _ int64) bool {
 			s.waitFor("it goes out", func(w relay.WebhookStatus) bool { return w.Counts.Delivered == 1 })
 			return sends(s.crm())
 		},
-		`Queued again\. It goes out when the pause ends that crm asked for`: func(s *stage, _ int64) bool { return heldOff(s) },
-		number + `deliver(y|ies) queued again\. They go out when the pause ends that crm asked for`: func(s *stage, n int64) bool {
+		`Queued again\. It will be sent when the pause ends that crm asked for`: func(s *stage, _ int64) bool { return heldOff(s) },
+		number + `deliver(y|ies) queued again\. They will be sent when the pause ends that crm asked for`: func(s *stage, n int64) bool {
 			return heldOff(s) && s.crm().Counts.Pending == n
 		},
 		number + `held deliver(y is|ies are) sent when the pause ends that the receiver asked for`: func(s *stage, n int64) bool {
 			return heldOff(s) && s.crm().Counts.Pending == n
 		},
-		`Nothing was queued: an attempt of this delivery is under way\.`: func(s *stage, _ int64) bool { return s.status.Load() == 0 && s.requests.Load() == 1 },
+		`Nothing was queued: this delivery is being sent at the moment\.`: func(s *stage, _ int64) bool { return s.status.Load() == 0 && s.requests.Load() == 1 },
 		number + `deliver(y|ies) queued again\. They are held until you resume crm\.`: func(s *stage, n int64) bool {
 			return paused(s.crm()) && s.crm().Counts.Held == n
 		},
-		number + `deliver(y|ies) queued again\. While crm does not answer, one at a time tries whether it does\.`: func(s *stage, n int64) bool {
+		number + `deliver(y|ies) queued again\. While crm does not answer, one delivery at a time is tried\.`: func(s *stage, n int64) bool {
 			return s.crm().Probing && s.requests.Load() <= s.before+1
 		},
-		number + `deliver(y|ies) queued again\. They go out now: one at first, more as the receiver answers\.`: func(s *stage, n int64) bool {
+		number + `deliver(y|ies) queued again\. They are sent now: one at first, and faster as the receiver answers\.`: func(s *stage, n int64) bool {
 			s.waitFor("they go out", func(w relay.WebhookStatus) bool { return w.Counts.Delivered == n })
 			return sends(s.crm())
 		},
@@ -196,16 +196,16 @@ func TestSentencesAreTrue(t *testing.T) {
 			}
 			return s.crm().Name == ""
 		},
-		`Secret set\. From now on every request is signed\.`: func(s *stage, _ int64) bool { return s.crm().HasSecret && s.crm().PreviousUntil.IsZero() },
+		`Secret set\. All requests are signed from now on\.`: func(s *stage, _ int64) bool { return s.crm().HasSecret && s.crm().PreviousUntil.IsZero() },
 		`Secret changed\. The old secret also works for 24 hours\.`: func(s *stage, _ int64) bool {
 			return time.Until(s.crm().PreviousUntil).Round(time.Hour) == 24*time.Hour
 		},
-		`Secret changed\. The old secret no longer works\.`:          func(s *stage, _ int64) bool { return s.crm().HasSecret && s.crm().PreviousUntil.IsZero() },
-		`It works: the receiver answered 200 OK`:                     func(s *stage, _ int64) bool { return s.status.Load() == 200 && s.requests.Load() == s.before+1 },
-		`It does not work yet: `:                                     func(s *stage, _ int64) bool { return s.status.Load() != 200 || s.requests.Load() == s.before },
-		`The sample event of the documentation was sent, marked`:     func(s *stage, _ int64) bool { return s.requests.Load() == s.before+1 },
-		`Nothing was sent: no connection to the receiver was made\.`: func(s *stage, _ int64) bool { return s.requests.Load() == s.before },
-		`No answer came, so whether the receiver got the sample event is not known\.`: func(s *stage, _ int64) bool {
+		`Secret changed\. The old secret no longer works\.`:           func(s *stage, _ int64) bool { return s.crm().HasSecret && s.crm().PreviousUntil.IsZero() },
+		`It works: the receiver answered 200 OK`:                      func(s *stage, _ int64) bool { return s.status.Load() == 200 && s.requests.Load() == s.before+1 },
+		`It does not work yet: `:                                      func(s *stage, _ int64) bool { return s.status.Load() != 200 || s.requests.Load() == s.before },
+		`The sample event of the documentation was sent, with`:        func(s *stage, _ int64) bool { return s.requests.Load() == s.before+1 },
+		`Nothing was sent: there was no connection to the receiver\.`: func(s *stage, _ int64) bool { return s.requests.Load() == s.before },
+		`There was no answer\. The receiver may have got the sample event or not\.`: func(s *stage, _ int64) bool {
 			return s.status.Load() == 0
 		},
 	}
@@ -279,11 +279,11 @@ func TestSentencesAreTrue(t *testing.T) {
 			s.waitFor("it works again", func(w relay.WebhookStatus) bool { return w.Counts.Delivered == 1 && sends(w) })
 			s.open("/events?q=" + id)
 			s.submit("/redeliver", nil)
-		}, []string{"has room for it."}},
+		}, []string{"as soon as possible."}},
 		{"redeliver while failing", func(s *stage) {
 			s.open("/events?q=" + oneFailed(s))
 			s.submit("/redeliver", nil)
-		}, []string{"lets a delivery through."}},
+		}, []string{"Queued again. While crm does not answer"}},
 		{"redeliver while paused", func(s *stage) {
 			id := oneFailed(s)
 			s.act("/pause", nil)
@@ -296,12 +296,12 @@ func TestSentencesAreTrue(t *testing.T) {
 			s.before = s.requests.Load()
 			s.open("/events?q=" + regexp.MustCompile(`dlv_\w+`).FindString(s.page))
 			s.submit("/redeliver", nil)
-		}, []string{"It goes out when the pause ends"}},
+		}, []string{"It will be sent when the pause ends"}},
 		{"send all that wait while the receiver wants a pause", func(s *stage) {
 			s.pausing()
 			s.before = s.requests.Load()
 			s.send(http.MethodPost, &url.URL{Path: mount + "/webhooks/crm/recover"}, url.Values{"span": {"waiting"}}, http.StatusOK)
-		}, []string{"1 delivery queued again. They go out when the pause ends"}},
+		}, []string{"1 delivery queued again. They will be sent when the pause ends"}},
 		{"resume while the receiver wants a pause", func(s *stage) {
 			s.pausing()
 			s.accept("fb_2", `"comes meanwhile"`)
@@ -316,12 +316,12 @@ func TestSentencesAreTrue(t *testing.T) {
 			s.open("/webhooks/crm")
 			s.open("/events?q=" + regexp.MustCompile(`dlv_\w+`).FindString(s.page))
 			s.submit("/redeliver", nil)
-		}, []string{"an attempt of this delivery is under way."}},
+		}, []string{"this delivery is being sent at the moment."}},
 		{"send all that wait", func(s *stage) {
 			s.add(relay.WebhookConfig{})
 			s.retrying(3)
 			s.act("/recover", url.Values{"span": {"waiting"}})
-		}, []string{"3 deliveries queued again. They go out now"}},
+		}, []string{"3 deliveries queued again. They are sent now"}},
 		{"send all that wait, where none does", func(s *stage) {
 			s.add(relay.WebhookConfig{})
 			s.send(http.MethodPost, &url.URL{Path: mount + "/webhooks/crm/recover"}, url.Values{"span": {"waiting"}}, http.StatusOK)
@@ -331,12 +331,12 @@ func TestSentencesAreTrue(t *testing.T) {
 			s.open("/webhooks/crm/recover?span=failed")
 			s.before = s.requests.Load()
 			s.submit("/recover", nil)
-		}, []string{"one at a time tries whether it does."}},
+		}, []string{"1 delivery queued again. While crm does not answer, one delivery at a time is tried."}},
 		{"recover while paused", func(s *stage) {
 			oneFailed(s)
 			s.act("/pause", nil)
 			s.open("/webhooks/crm/recover?span=failed")
-			s.says("They are held until crm has events sent to it again.")
+			s.says("They are held until crm is active again.")
 			s.submit("/recover", nil)
 		}, []string{"1 delivery queued again. They are held until you resume crm."}},
 		{"recover where nothing failed", func(s *stage) {
@@ -367,12 +367,12 @@ func TestSentencesAreTrue(t *testing.T) {
 			s.add(relay.WebhookConfig{Secret: "old"})
 			s.act("/rotate", url.Values{"overlap": {"0s"}})
 		}, []string{"no longer works."}},
-		{"test", func(s *stage) { s.add(relay.WebhookConfig{}); s.act("/test", nil) }, []string{"It works", "was sent, marked"}},
+		{"test", func(s *stage) { s.add(relay.WebhookConfig{}); s.act("/test", nil) }, []string{"It works", "was sent, with"}},
 		{"test what answers 500", func(s *stage) {
 			s.add(relay.WebhookConfig{})
 			s.status.Store(500)
 			s.act("/test", nil)
-		}, []string{"It does not work yet: answered 500", "was sent, marked"}},
+		}, []string{"It does not work yet: answered 500", "was sent, with"}},
 		{"test what egress refuses", func(s *stage) {
 			s.add(relay.WebhookConfig{URL: "http://10.1.2.3/"})
 			s.act("/test", nil)
@@ -381,7 +381,7 @@ func TestSentencesAreTrue(t *testing.T) {
 			s.add(relay.WebhookConfig{Timeout: 200 * time.Millisecond})
 			s.status.Store(0)
 			s.act("/test", nil)
-		}, []string{"It does not work yet", "No answer came"}},
+		}, []string{"It does not work yet", "There was no answer"}},
 	}
 	said := make(map[string]bool)
 	for _, c := range scenarios {

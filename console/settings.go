@@ -15,11 +15,11 @@ import (
 	"github.com/userhero/relay/relay/redact"
 )
 
-// settings are a webhook's as a form holds them.
+// settings are the settings of a webhook in a form.
 type settings struct {
 	URL, Filter, Retry, Timeout, Concurrency, Rate string
 	Created, Updated, Ordered                      bool
-	Headers                                        string // only what is to be set; those that are set are secrets
+	Headers                                        string // only new ones: the present ones are secrets
 }
 
 func settingsOf(w relay.WebhookStatus) settings {
@@ -35,8 +35,8 @@ func settingsOf(w relay.WebhookStatus) settings {
 	}
 }
 
-// inputOf reads a form of settings. A field that the form has not is left as
-// it is.
+// inputOf reads a form of settings. A setting without a field in the form keeps its
+// value.
 func inputOf(r *http.Request) (in api.WebhookSettings, err error) {
 	var errs []error
 	given := func(name string) *string {
@@ -57,11 +57,11 @@ func inputOf(r *http.Request) (in api.WebhookSettings, err error) {
 	if text := given("concurrency"); text != nil && *text != "" {
 		n, err := strconv.Atoi(*text)
 		if err != nil || n < 1 {
-			errs = append(errs, api.Unprocessable("/concurrency", fmt.Errorf("%q is no number above zero", *text)))
+			errs = append(errs, api.Unprocessable("/concurrency", fmt.Errorf("%q is not a number above zero", *text)))
 		}
 		in.Concurrency = &n
 	}
-	if r.PostForm.Has("choices") { // boxes that are not ticked are not sent
+	if r.PostForm.Has("choices") { // browsers do not send boxes that are not ticked
 		if in.Events, err = eventsOf(r); err != nil {
 			errs = append(errs, err)
 		}
@@ -73,7 +73,7 @@ func inputOf(r *http.Request) (in api.WebhookSettings, err error) {
 		for line := range strings.Lines(*text) {
 			name, value, ok := strings.Cut(strings.TrimSpace(line), ":")
 			if !ok {
-				errs = append(errs, api.Unprocessable("/headers", fmt.Errorf("%q is no line such as Authorization: Bearer …", strings.TrimSpace(line))))
+				errs = append(errs, api.Unprocessable("/headers", fmt.Errorf("%q is not a line such as Authorization: Bearer …", strings.TrimSpace(line))))
 				break
 			}
 			headers[strings.TrimSpace(name)] = strings.TrimSpace(value)
@@ -83,8 +83,8 @@ func inputOf(r *http.Request) (in api.WebhookSettings, err error) {
 	return in, errors.Join(errs...)
 }
 
-// eventsOf reads which events are ticked: all of them are the default, which
-// takes in types to come.
+// eventsOf reads the ticked events. If all are ticked, it returns an empty list: the
+// default, which includes types of later versions.
 func eventsOf(r *http.Request) (*[]event.Type, error) {
 	ticked := []event.Type{}
 	for _, t := range event.Types() {
@@ -101,7 +101,7 @@ func eventsOf(r *http.Request) (*[]event.Type, error) {
 	return &ticked, nil
 }
 
-// settingsForm is a form of settings that was refused, as it was filled in.
+// settingsForm is a form of settings that was refused, as the user filled it in.
 type settingsForm struct {
 	Settings settings
 	Wrong    wrongFields
@@ -116,7 +116,7 @@ func (p pages) changeWebhook(r *http.Request) (any, error) {
 		err := errors.Join(unread, in.Apply(c))
 		changed = !reflect.DeepEqual(before, *c)
 		if err != nil {
-			err = errors.Join(err, c.Validate()) // all that is wrong is said at once
+			err = errors.Join(err, c.Validate()) // show all mistakes at once
 		}
 		return err
 	}, api.UserOf(r))

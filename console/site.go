@@ -3,8 +3,8 @@
 //
 // It promises that everything works with links and forms alone, that a page has no
 // state but its address, and that a form that is sent twice does its work once. It
-// does not know who may look: it is mounted where that has been decided. Its tests
-// use it as a browser without script does; those with a browser are in e2e/console.
+// does not check who sends a request: whoever mounts it does. Its tests
+// use it as a browser without script does; e2e/console tests it with a browser.
 package console
 
 import (
@@ -17,9 +17,8 @@ import (
 	"github.com/userhero/relay/event"
 )
 
-// New returns the console: its pages, and below /api/ the API they are made
-// of. Paths are relative; links in the pages are too, so that it works wherever
-// it is mounted.
+// New returns the console: its pages and, below /api/, the API. Paths and links are
+// relative, so it can be mounted anywhere.
 func New(o api.Options) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("/api/", http.StripPrefix("/api", api.New(o)))
@@ -27,7 +26,7 @@ func New(o api.Options) http.Handler {
 	return mux
 }
 
-// newPages returns the pages. The paths are those of areas.
+// newPages returns the pages.
 func newPages(o api.Options) http.Handler {
 	p := pages{o.Relay, o.Relay.Queue(), o.Version, o.Logger, new(outcomes)}
 	if p.log == nil {
@@ -65,10 +64,10 @@ func newPages(o api.Options) http.Handler {
 	mux.Handle("/", p.answer(func(*http.Request) (any, error) {
 		return nil, event.NewProblem(http.StatusNotFound, "There is no page at this address.")
 	}))
-	// A page of another origin must not act in the name of who is logged in here.
+	// A page of another origin must not act for the user who is logged in here.
 	protection := http.NewCrossOriginProtection()
 	protection.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		p.fail(w, r, event.NewProblem(http.StatusForbidden, "A page of another origin sent this. Do it here."))
+		p.fail(w, r, event.NewProblem(http.StatusForbidden, "This request came from a page of another origin. Use the console's own page."))
 	}))
 	return protection.Handler(mux)
 }
@@ -76,9 +75,9 @@ func newPages(o api.Options) http.Handler {
 // areas are the first segments of the console's paths.
 var areas = []string{"webhooks", "add", "events", "deliveries", "activity", "api", "assets"}
 
-// Locate cuts the mount point off a path from which nobody has: what is left
-// begins with one of the console's own segments, or is its index, "/". It is
-// false for a path that is neither; a slash at its end would make it the index.
+// Locate removes the mount point from the path of a request. The result begins with
+// one of the console's own segments, or is "/", its index. ok is false if the path is
+// neither; with a slash at its end it would be the index.
 func Locate(path string) (inside string, ok bool) {
 	segments := strings.Split(strings.TrimPrefix(path, "/"), "/")
 	for i, s := range segments {

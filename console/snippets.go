@@ -8,10 +8,10 @@ import (
 //go:embed snippets
 var snippetFiles embed.FS
 
-// snippet is how to verify a signature in one language.
+// snippet is code that verifies a signature in one language.
 type snippet struct{ Name, Code string }
 
-// snippets are shown where a secret is. They are run by the tests as they are.
+// snippets returns the code that is shown with a new secret. The tests run it.
 func snippets() []snippet {
 	list := []snippet{{"Node", "verify.mjs"}, {"Python", "verify.py"}, {"Go", "verify.go.txt"}, {"PHP", "verify.php"}}
 	for i := range list {

@@ -13,9 +13,8 @@ import (
 //go:embed templates
 var templateFiles embed.FS
 
-// templates are the pages by file name, each with the frame and the parts that
-// pages share. html/template escapes what is put in by where it stands: whatever
-// people have written is text.
+// templates are the pages by file name, each with the frame and the parts that pages
+// share. html/template escapes all values, so whatever people wrote is text.
 var templates = parseTemplates()
 
 func parseTemplates() map[string]*template.Template {
@@ -42,8 +41,8 @@ func parseTemplates() map[string]*template.Template {
 	return all
 }
 
-// under is what a shared part gets that holds links: the way to the root, and
-// what it shows.
+// under is the data of a shared part with links: the address of the root and what it
+// shows.
 type under struct {
 	Root string
 	Of   any
@@ -55,15 +54,15 @@ type typeBoxes struct {
 	Wrong            wrongFields
 }
 
-// tab is one delivery of an event to open.
+// tab is a link that opens one delivery of an event.
 type tab struct {
 	Root string
 	Of   deliveryRow
 	Open string // the delivery that is open
 }
 
-// rootOf is the way from a page to the console's root: the browser knows where
-// that is mounted, we do not have to.
+// rootOf returns the relative address of the console's root from a page. Only the
+// browser knows where the console is mounted.
 func rootOf(inside string) string {
 	if depth := strings.Count(inside, "/") - 1; depth > 0 {
 		return strings.Repeat("../", depth)

@@ -11,7 +11,7 @@ import (
 	"github.com/userhero/relay/relay"
 )
 
-// span says how long something takes or took, in one unit.
+// span formats a duration in one unit.
 func span(d time.Duration) string {
 	switch {
 	case d < time.Microsecond:
@@ -35,7 +35,7 @@ func span(d time.Duration) string {
 // when is a time as a page shows it.
 type when struct{ Machine, Absolute, Relative string }
 
-// whenOf says how far a time is from now.
+// whenOf returns a time and how far it is from now.
 func whenOf(t, now time.Time) when {
 	w := when{
 		Machine:  t.UTC().Format(time.RFC3339),
@@ -52,7 +52,7 @@ func whenOf(t, now time.Time) when {
 	return w
 }
 
-// rung is a delay of a ladder, short: 30s, 5m, 2h, 1h30m, 3d.
+// rung formats a delay of a ladder: 30s, 5m, 2h, 1h30m, 3d.
 func rung(d time.Duration) string {
 	if days := d / (24 * time.Hour); d%(24*time.Hour) == 0 && days > 1 {
 		return fmt.Sprintf("%dd", days)
@@ -60,7 +60,7 @@ func rung(d time.Duration) string {
 	return api.FormatDuration(d)
 }
 
-// size is a number of bytes as people read it.
+// size formats a number of bytes.
 func size(n int64) string {
 	if n < 1000 {
 		return fmt.Sprintf("%d B", n)
@@ -76,7 +76,7 @@ func size(n int64) string {
 	return strconv.FormatFloat(f, 'f', digits, 64) + " " + []string{"kB", "MB", "GB", "TB"}[unit]
 }
 
-// number writes 1234567 as 1,234,567.
+// number formats 1234567 as 1,234,567.
 func number(n int64) string {
 	s := strconv.FormatInt(n, 10)
 	for i := len(s) - 3; i > 0 && s[i-1] != '-'; i -= 3 {
@@ -85,7 +85,7 @@ func number(n int64) string {
 	return s
 }
 
-// counted is a number with its noun: "1 event", "14 events".
+// counted returns a number with its noun: "1 event", "14 events".
 func counted(n int64, one, many string) string {
 	if n == 1 {
 		return "1 " + one
@@ -93,8 +93,7 @@ func counted(n int64, one, many string) string {
 	return number(n) + " " + many
 }
 
-// share is a part of a whole in percent. What is not all is never 100 %, what
-// is not nothing never 0 %.
+// share formats a part in percent. Only everything is 100 %, and only nothing is 0 %.
 func share(part, whole int64) string {
 	switch {
 	case whole == 0:
@@ -114,20 +113,20 @@ func share(part, whole int64) string {
 	return strconv.FormatFloat(p, 'f', 0, 64) + " %"
 }
 
-// mark is a state by its sign and colour, and in words.
+// mark is a state: a sign, its colour and words.
 type mark struct {
-	Kind string // good, bad, wait, hold or none: the sign and its colour
+	Kind string // good, bad, wait, hold or none
 	Text string
 }
 
-// disabledBy begins the reason of a webhook that its owner disabled.
+// disabledBy begins the reason of a webhook that a person paused.
 const disabledBy = "disabled by "
 
-// webhookMark says how a webhook fares, to the user who looks at it.
+// webhookMark returns the state of a webhook, as the user sees it.
 func webhookMark(w relay.WebhookStatus, user string, now time.Time) mark {
 	switch {
 	case w.Parked:
-		return mark{"hold", "Not in the Caddyfile any more"}
+		return mark{"hold", "No longer in the Caddyfile"}
 	case w.State == relay.Failing:
 		return mark{"bad", "Failing for " + span(now.Sub(w.FailingSince))}
 	case w.State == relay.Disabled:
@@ -146,7 +145,7 @@ func webhookMark(w relay.WebhookStatus, user string, now time.Time) mark {
 // disabled, by the receiver's 410 or in the Caddyfile.
 func pausedByOwner(w relay.WebhookStatus) bool { return strings.HasPrefix(w.Reason, disabledBy) }
 
-// pausedBy says who or what paused a webhook.
+// pausedBy returns who or what paused or disabled a webhook.
 func pausedBy(w relay.WebhookStatus, user string) string {
 	who, owner := strings.CutPrefix(w.Reason, disabledBy)
 	switch {
@@ -157,13 +156,12 @@ func pausedBy(w relay.WebhookStatus, user string) string {
 	case who == user:
 		return "Paused by you"
 	case who == "admin":
-		return "Paused over the admin endpoint"
+		return "Paused by the admin endpoint"
 	}
 	return "Paused by " + who
 }
 
-// deliveryMark says where a delivery is. The webhook is nil where it has been
-// deleted.
+// deliveryMark returns the state of a delivery. The webhook is nil if it was deleted.
 func deliveryMark(d queue.Delivery, state string, w *relay.WebhookStatus, user string, now time.Time) mark {
 	switch state {
 	case api.StateDelivered:
@@ -187,7 +185,7 @@ func deliveryMark(d queue.Delivery, state string, w *relay.WebhookStatus, user s
 			return mark{"wait", "Sending in " + span(left.Truncate(time.Second)+time.Second)}
 		}
 	}
-	// It is due. Whether its attempt is under way is not known here.
+	// It is due. An attempt may be in progress.
 	if w != nil && (w.State == relay.Failing || w.Probing) {
 		return mark{"wait", "Waiting until the webhook answers"}
 	}

@@ -13,21 +13,20 @@ import (
 // wrongField is what is wrong with a field of a form.
 type wrongField struct {
 	Name, Text string
-	First      bool // the browser goes there
+	First      bool // the first one, which gets the focus
 }
 
 // wrongFields are the wrong fields of a form by name.
 type wrongFields map[string]wrongField
 
-// formFields are the fields of forms, in their order, and the settings they hold
-// if those have another name.
+// formFields are the fields of forms in their order, and the names of their settings.
 var formFields = []struct{ field, setting string }{
 	{"url", "url"}, {"name", "name"}, {"secret", "secret"}, {"events", "events"}, {"filter", "filter"}, {"retry", "retry"},
 	{"timeout", "timeout"}, {"concurrency", "concurrency"}, {"rate", "rate"}, {"headers", "header"}, {"tls", "tls"},
 }
 
-// wrongIn reads from an error which fields of a form are wrong; nil if it is an
-// error of another kind.
+// wrongIn returns the wrong fields of a form that an error names; nil if the error
+// names none.
 func wrongIn(err error) wrongFields {
 	wrong := make(wrongFields)
 	wrong.read(err)
@@ -41,9 +40,9 @@ func wrongIn(err error) wrongFields {
 	return nil
 }
 
-// read takes in an error and those that it joins or wraps.
+// read adds the fields that an error names, or the errors that it joins or wraps.
 func (w wrongFields) read(err error) {
-	switch e := err.(type) { //nolint:errorlint // it walks the tree itself
+	switch e := err.(type) { //nolint:errorlint // it follows the tree itself
 	case *deliver.SettingError:
 		w.add(e.Setting, e.Err.Error())
 	case *event.Problem:
@@ -80,21 +79,20 @@ func (w wrongFields) add(setting, text string) {
 	}
 }
 
-// flash says above the form how many fields are wrong.
+// flash returns the message above the form.
 func (w wrongFields) flash(happened string) *flash {
 	n := counted(int64(len(w)), "field is", "fields are")
-	return bad("%s %s wrong; see what is said there.", happened, n)
+	return bad("%s %s wrong; see the messages there.", happened, n)
 }
 
 var (
-	// filterPlace begins what an error of a filter says of one place: line:column.
+	// filterPlace is the start of each part of a filter's error: line:column.
 	filterPlace = regexp.MustCompile(`(?:^|; )(\d+):(\d+): `)
-	// parserNoise is what CEL's parser adds that helps nobody.
+	// parserNoise is the part of CEL's errors that helps nobody.
 	parserNoise = regexp.MustCompile(` (expecting \{.*|\(in container '[^']*'\))\s*$`)
 )
 
-// filterText is an error of a filter as people read it: where it is and what is
-// wrong there, without what only the parser knows.
+// filterText returns the error of a filter for people: what is wrong and where.
 func filterText(text string) string {
 	places := filterPlace.FindAllStringSubmatchIndex(text, -1)
 	if len(places) == 0 || places[0][0] != 0 {

@@ -1,27 +1,27 @@
-// What script adds to pages that work without: they keep themselves up to date
-// without moving what is read, say when they cannot, and text can be copied.
+// Pages work without script. With it they update themselves without moving what
+// somebody reads, say when they lose the connection, and have buttons that copy.
 "use strict";
 (() => {
-  const OFTEN = 800; // ms between two updates, however much happens
-  const SELDOM = 20_000; // ms: what a page says of times grows old
+  const MIN_INTERVAL = 800; // ms between two updates at least
+  const MAX_INTERVAL = 20_000; // ms between two updates at most: a page shows times such as "3 min ago"
   const RETRY = 3000; // ms between two updates while the relay does not answer
-  const PATIENCE = 10_000; // ms for one update
+  const TIMEOUT = 10_000; // ms for one update
 
   const find = (selector, within = document) => within.querySelector(selector);
   const page = find("#page[data-again]");
   const say = (element, text) => {
-    if (element.textContent !== text) element.textContent = text; // a screen reader reads what changes
+    if (element.textContent !== text) element.textContent = text; // screen readers read every change
     element.hidden = !text;
   };
 
-  // Buttons that need script appear with it.
+  // Buttons that need script are hidden without it.
   const copy = async (button) => {
     const source = document.getElementById(button.dataset.copy);
     try {
       await navigator.clipboard.writeText(source.value ?? source.textContent);
       button.textContent = "Copied";
     } catch {
-      // Pages without TLS have no clipboard; they can copy what is selected.
+      // Pages without TLS have no clipboard, but they can copy the selection.
       if (source.select) source.select();
       else getSelection().selectAllChildren(source);
       button.textContent = document.execCommand("copy") ? "Copied" : "Selected: press Ctrl+C";
@@ -33,9 +33,9 @@
     if (button) copy(button);
   });
 
-  // merge makes the rows of a list that was fetched anew those that are shown, each
-  // as it is now: what is new above them is held back and counted, and what has left
-  // the list stays where it is, marked.
+  // merge changes the rows of a fetched list to the rows that are shown, with their
+  // present content. New rows above them are left out; merge returns their number.
+  // Rows that are no longer in the list stay and are marked.
   const merge = (shown, fetched) => {
     const now = new Map([...fetched.children].map((row) => [row.id, row]));
     const was = new Set([...shown.children].map((row) => row.id));
@@ -59,7 +59,7 @@
     return heldBack.length;
   };
 
-  // keep is what an update leaves alone: what somebody opened, and buttons that
+  // keep says what an update does not change: what somebody opened, and buttons that
   // script has shown.
   const keep = {
     beforeAttributeUpdated: (name, node) => !(name === "open" && node.localName === "details") && !(name === "hidden" && node.dataset.copy),
@@ -87,8 +87,8 @@
     let asOf = new Date();
     let began = Date.now();
     let timer;
-    let under = false; // an update is under way
-    let dirty = false; // something happened meanwhile
+    let updating = false;
+    let again = false; // something happened during the update
 
     const plan = (delay) => {
       clearTimeout(timer);
@@ -97,63 +97,63 @@
 
     const update = async () => {
       if (document.hidden) return;
-      if (under) return void (dirty = true);
-      under = true;
-      dirty = false;
+      if (updating) return void (again = true);
+      updating = true;
+      again = false;
       began = Date.now();
       let fetched;
       try {
-        const answer = await fetch(new URL(page.dataset.again, document.baseURI), { cache: "no-store", signal: AbortSignal.timeout(PATIENCE) });
+        const answer = await fetch(new URL(page.dataset.again, document.baseURI), { cache: "no-store", signal: AbortSignal.timeout(TIMEOUT) });
         if (answer.ok) fetched = find("#page[data-again]", new DOMParser().parseFromString(await answer.text(), "text/html"));
       } catch {}
-      under = false;
+      updating = false;
       if (fetched) {
         asOf = new Date();
         say(lost, "");
         document.body.classList.remove("stale");
         show(fetched);
       } else {
-        say(lost, `Connection lost, as of ${asOf.toLocaleTimeString()}. What you see may have changed since; this page goes on when the relay answers.`);
+        say(lost, `Connection lost, as of ${asOf.toLocaleTimeString()}. What you see may be old. This page updates itself when the relay answers again.`);
         document.body.classList.add("stale");
         for (const text of page.querySelectorAll("[data-lost]")) text.textContent = text.dataset.lost;
       }
-      plan(dirty ? OFTEN : fetched ? SELDOM : RETRY);
+      plan(again ? MIN_INTERVAL : fetched ? MAX_INTERVAL : RETRY);
     };
 
-    const hear = ({ data: { kind } }) => {
+    const onMessage = ({ data: { kind } }) => {
       if (kind === "open") state.hidden = false;
       if (kind === "closed") state.hidden = true;
       if (!wanted.has(kind)) return;
-      if (under) dirty = true;
-      else plan(Math.max(began + OFTEN - Date.now(), 0));
+      if (updating) again = true;
+      else plan(Math.max(began + MIN_INTERVAL - Date.now(), 0));
     };
 
     const stream = new URL(page.dataset.stream, document.baseURI).href;
     let port;
-    const tell = (visible) => port.postMessage({ stream, visible });
+    const send = (visible) => port.postMessage({ stream, visible });
     const connect = (to) => {
       port = to;
-      port.onmessage = hear;
-      tell(!document.hidden);
+      port.onmessage = onMessage;
+      send(!document.hidden);
     };
-    const alone = () => {
+    const withoutWorker = () => {
       const { port1, port2 } = new MessageChannel();
       self.listenLive(port2);
       connect(port1);
     };
     try {
       const worker = new SharedWorker(page.dataset.worker, { name: "userhero" });
-      worker.onerror = alone;
+      worker.onerror = withoutWorker;
       connect(worker.port);
     } catch {
-      alone();
+      withoutWorker();
     }
     document.addEventListener("visibilitychange", () => {
-      tell(!document.hidden);
+      send(!document.hidden);
       if (!document.hidden) plan(0);
     });
-    addEventListener("pagehide", () => tell(undefined));
-    addEventListener("pageshow", (event) => event.persisted && (tell(!document.hidden), plan(0)));
-    plan(SELDOM);
+    addEventListener("pagehide", () => send(undefined));
+    addEventListener("pageshow", (event) => event.persisted && (send(!document.hidden), plan(0)));
+    plan(MAX_INTERVAL);
   }
 })();

@@ -1,32 +1,31 @@
-// One connection to the relay for all pages of the console that this browser
-// shows: a browser opens at most six to a server over plain HTTP. It runs as a
-// shared worker, which has no need of a secure context, or, where a browser has
-// none, in the page itself.
+// One connection to the relay for all console pages of a browser, because a browser
+// opens at most six connections to a server over plain HTTP. It runs as a shared
+// worker, which needs no secure context, or in the page if the browser has none.
 //
-// A page sends { stream, visible } when it is shown or hidden, and gets
-// { kind } for each happening, "open" or "closed". While no page is visible there
-// is no connection.
+// A page sends { stream, visible } when it is shown or hidden. It gets { kind } for
+// each event of the stream, and when the connection is "open" or "closed". There is
+// no connection while no page is visible.
 "use strict";
 (() => {
   const KINDS = ["accepted", "attempt", "state", "activity", "lost"];
-  const PATIENCE = 3000; // ms before another try, where the browser makes none by itself
-  const streams = new Map(); // by address: one for each console
+  const RETRY = 3000; // ms before another try, if the browser does not try by itself
+  const streams = new Map(); // by address, one for each console
 
-  const tell = (stream, kind) => stream.pages.forEach((visible, page) => visible && page.postMessage({ kind }));
+  const send = (stream, kind) => stream.pages.forEach((visible, page) => visible && page.postMessage({ kind }));
 
   const open = (stream) => {
     const source = (stream.source = new EventSource(stream.address));
-    source.onopen = () => tell(stream, "open");
+    source.onopen = () => send(stream, "open");
     source.onerror = () => {
-      tell(stream, "closed");
-      if (source.readyState !== EventSource.CLOSED) return; // it tries again by itself
+      send(stream, "closed");
+      if (source.readyState !== EventSource.CLOSED) return; // the browser tries again
       stream.source = undefined;
-      setTimeout(() => settle(stream), PATIENCE);
+      setTimeout(() => settle(stream), RETRY);
     };
-    for (const kind of KINDS) source.addEventListener(kind, () => tell(stream, kind));
+    for (const kind of KINDS) source.addEventListener(kind, () => send(stream, kind));
   };
 
-  // settle opens or closes a connection, as there is a page to hear it or not.
+  // settle opens the connection if a page is visible, else closes it.
   const settle = (stream) => {
     const wanted = [...stream.pages.values()].includes(true);
     if (wanted && !stream.source) open(stream);
@@ -40,7 +39,7 @@
     page.onmessage = ({ data: { stream: address, visible } }) => {
       if (!streams.has(address)) streams.set(address, { address, pages: new Map() });
       const stream = streams.get(address);
-      if (visible === undefined) stream.pages.delete(page); // the page is left
+      if (visible === undefined) stream.pages.delete(page); // the user has left the page
       else stream.pages.set(page, visible);
       if (visible && stream.source?.readyState === 1) page.postMessage({ kind: "open" });
       settle(stream);

@@ -104,11 +104,11 @@ test("the whole path of a webhook: add, test, save, see it delivered, break, rep
   await says(page, "you are here");
   await page.getByRole("img", { name: "The ladder of 6 attempts: 1 failed, the next is number 2" }).waitFor();
   await page.locator(".here", { hasText: "Sending in" }).waitFor();
-  await says(page, "The receiver says that it is not available now.");
+  await says(page, "The receiver is not available at the moment.");
   await sound(page);
   receiver.status = 200;
   await press(page, "Retry now");
-  await says(page, "Queued again. It goes out as soon as crm has room for it.");
+  await says(page, "Queued again. It will be sent to crm as soon as possible.");
   await page.locator(".card .mark.good", { hasText: "Active" }).waitFor();
 
   // Without retries one failure is the last: the webhook is failing.
@@ -132,7 +132,7 @@ test("the whole path of a webhook: add, test, save, see it delivered, break, rep
   await sound(events);
   await live(events);
   await press(events, "Redeliver");
-  await says(events, "Queued again. It goes out as soon as crm lets a delivery through.");
+  await says(events, "Queued again. While crm does not answer, one delivery at a time is tried.");
   await events.locator(".tabs .mark.good", { hasText: "Delivered" }).waitFor();
   await events.getByRole("link", { name: /^2/ }).click();
   await says(events, "Attempt 2: 200 OK");
