@@ -119,7 +119,7 @@ func (t *Receiver) try(ctx context.Context, m Message, present bool, a *queue.At
 	response, err := s.do(ctx)
 	a.RequestHeaders = s.logged() // as the last request carried them
 	if err != nil {
-		err = bare(causeOf(ctx, err))
+		err = redact.WithoutURL(causeOf(ctx, err))
 		o := Outcome{Class: classify(err)}
 		o.NoConnection = !s.connected && o.Class != classEgress && o.Class != classRequest && o.Class != classCanceled
 		o.Busy = o.NoConnection || o.Class == classTimeout

@@ -3,11 +3,9 @@ package deliver
 import (
 	"context"
 	"crypto/tls"
-	"errors"
 	"net"
 	"net/http"
 	"net/netip"
-	"net/url"
 	"time"
 
 	"github.com/userhero/relay/relay/deliver/lean"
@@ -87,13 +85,4 @@ func newTransport(e *egress, c *tls.Config) *lean.Transport {
 		MaxIdlePerHost: MaxConcurrency,
 		IdleTimeout:    idleTimeout,
 	})
-}
-
-// bare is the error without the URL that net/http puts before it.
-func bare(err error) error {
-	var u *url.Error
-	for errors.As(err, &u) {
-		err = u.Err
-	}
-	return err
 }

@@ -84,24 +84,24 @@ func parseAllowed(s string) (allowed, error) {
 // It judges the address that is really dialled, after the name was resolved, so
 // a name that resolves to something else the second time gains nothing.
 type egress struct {
-	guardian *ssrf.Guardian
-	networks []netip.Prefix
-	hosts    map[string]bool
-	guarded  net.Dialer // judges every address
-	named    net.Dialer // of a host that is allowed by name: judges whether it is Caddy's own
-	free     net.Dialer // of the proxy
-	proxy    *url.URL
-	own      func(netip.AddrPort) bool // nil: nothing is Caddy's own
-	network  dialFunc                  // in place of the network, in simulations
+	guardian  *ssrf.Guardian
+	networks  []netip.Prefix
+	hosts     map[string]bool
+	guarded   net.Dialer // judges every address
+	named     net.Dialer // of a host that is allowed by name: judges whether it is Caddy's own
+	unguarded net.Dialer // of the proxy
+	proxy     *url.URL
+	own       func(netip.AddrPort) bool // nil: nothing is Caddy's own
+	network   dialFunc                  // in place of the network, in simulations
 }
 
 type dialFunc = func(ctx context.Context, network, address string) (net.Conn, error)
 
 func newEgress(c Egress) (*egress, error) {
 	e := &egress{
-		guardian: ssrf.New(ssrf.WithAnyPort(), ssrf.WithNetworks("tcp4", "tcp6")),
-		hosts:    make(map[string]bool),
-		free:     net.Dialer{Timeout: dialTimeout, KeepAlive: 30 * time.Second},
+		guardian:  ssrf.New(ssrf.WithAnyPort(), ssrf.WithNetworks("tcp4", "tcp6")),
+		hosts:     make(map[string]bool),
+		unguarded: net.Dialer{Timeout: dialTimeout, KeepAlive: 30 * time.Second},
 	}
 	for _, s := range c.Allow {
 		a, err := parseAllowed(s)
@@ -121,7 +121,7 @@ func newEgress(c Egress) (*egress, error) {
 		}
 		e.proxy = u
 	}
-	e.guarded, e.named = e.free, e.free
+	e.guarded, e.named = e.unguarded, e.unguarded
 	e.guarded.Control = e.control // Guard: the address that is really dialled is judged.
 	e.named.Control = func(_, address string, _ syscall.RawConn) error {
 		if to, err := netip.ParseAddrPort(address); err == nil && e.own != nil && e.own(to) {
@@ -153,7 +153,7 @@ func (e *egress) dial(ctx context.Context, network, address string) (net.Conn, e
 // dialProxy connects to the proxy, the only thing that is dialled if there is one:
 // by TLS if its URL says so. Webhooks' TLS settings are for receivers.
 func (e *egress) dialProxy(ctx context.Context, network, address, host string) (net.Conn, error) {
-	raw, err := dialFirst(ctx, &e.free, network, address)
+	raw, err := dialFirst(ctx, &e.unguarded, network, address)
 	if err != nil || e.proxy.Scheme != "https" {
 		return raw, err
 	}

@@ -46,15 +46,15 @@ var ownNames = [ownFields]string{
 	ownTraceparent: headerTraceparent,
 }
 
-// template is the header of a webhook's requests, by name: attempts fill in the
+// templateHeader is the header of a webhook's requests, by name: attempts fill in the
 // values of their own fields.
-type template struct {
+type templateHeader struct {
 	fields     []queue.Header
 	own        [ownFields]int // where an attempt's own are
 	configured []bool         // of each field: it was configured, and may be a secret
 }
 
-func newTemplate(w Config) (t template) {
+func newTemplate(w Config) (t templateHeader) {
 	type field struct {
 		queue.Header
 		own        int // -1: the same for every attempt

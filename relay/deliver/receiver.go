@@ -112,7 +112,7 @@ type Receiver struct {
 	refused error
 	// request is what every request is a copy of.
 	request  *http.Request
-	template template
+	template templateHeader
 	// spanOptions are what the spans of its requests start with.
 	spanOptions []trace.SpanStartOption
 

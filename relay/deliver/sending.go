@@ -36,14 +36,14 @@ type sending struct {
 	// connected says that the request under way has a connection: from then on the
 	// receiver may have seen it.
 	connected bool
-	// securing says that it has a connection, and that TLS is being agreed on.
-	securing bool
-	sent     int // requests so far
+	// handshaking says that it has a connection, and that the TLS handshake has begun.
+	handshaking bool
+	requests    int // requests so far
 
 	// span is that of the request under way. learnt are attributes that it gets at
 	// its end, all at once.
-	span   trace.Span
-	learnt []attribute.KeyValue
+	span       trace.Span
+	attributes []attribute.KeyValue
 }
 
 func newSending(t *Receiver, m Message, present bool, a *queue.Attempt) *sending {
@@ -93,13 +93,13 @@ func (s *sending) mayRetry(ctx context.Context, _ *http.Response, err error) (bo
 // go-retryablehttp calls that after every failure, and would close connections to
 // receivers that are well.
 func (s *sending) RoundTrip(r *http.Request) (*http.Response, error) {
-	s.connected, s.securing = false, false
+	s.connected, s.handshaking = false, false
 	if s.tracer != nil {
 		return s.traced(r)
 	}
 	s.trace = httptrace.ClientTrace{
 		GotConn:           func(httptrace.GotConnInfo) { s.connected = true },
-		TLSHandshakeStart: func() { s.securing = true },
+		TLSHandshakeStart: func() { s.handshaking = true },
 	}
 	return s.roundTrip(r)
 }
@@ -115,7 +115,7 @@ func (s *sending) roundTrip(r *http.Request) (*http.Response, error) {
 
 // progress says how far a request came that has no connection.
 func (s *sending) progress() string {
-	if s.securing {
+	if s.handshaking {
 		return ": the receiver does not answer the start of TLS; " + helloAdvice
 	}
 	return ""

@@ -42,15 +42,15 @@ const hexDigits = "0123456789abcdef"
 // again, and while a secret is rotated a second one may follow.
 func (s *sending) traced(r *http.Request) (*http.Response, error) {
 	_, span := s.tracer.Start(r.Context(), http.MethodPost, s.target.spanOptions...)
-	s.span, s.learnt = span, make([]attribute.KeyValue, 0, 8)
-	s.trace = httptrace.ClientTrace{GotConn: s.gotConn, TLSHandshakeStart: func() { s.securing = true }}
+	s.span, s.attributes = span, make([]attribute.KeyValue, 0, 8)
+	s.trace = httptrace.ClientTrace{GotConn: s.gotConn, TLSHandshakeStart: func() { s.handshaking = true }}
 	if span.IsRecording() {
-		s.follow(span)
-		if s.sent > 0 {
-			s.learnt = append(s.learnt, semconv.HTTPRequestResendCount(s.sent))
+		s.traceSteps(span)
+		if s.requests > 0 {
+			s.attributes = append(s.attributes, semconv.HTTPRequestResendCount(s.requests))
 		}
 	}
-	s.sent++
+	s.requests++
 	sc := span.SpanContext()
 	var room [55]byte
 	s.propagate(string(appendTraceparent(room[:0], sc.TraceID(), sc.SpanID(), byte(sc.TraceFlags()))), sc.TraceState().String())
@@ -59,7 +59,7 @@ func (s *sending) traced(r *http.Request) (*http.Response, error) {
 		s.endRequest(classify(causeOf(r.Context(), err)))
 		return nil, err
 	}
-	s.learnt = append(s.learnt, semconv.HTTPResponseStatusCode(response.StatusCode), protocolVersion(response))
+	s.attributes = append(s.attributes, semconv.HTTPResponseStatusCode(response.StatusCode), protocolVersion(response))
 	class := ""
 	if response.StatusCode/100 != 2 {
 		// A redirect too: it is not followed, and the delivery has failed.
@@ -80,7 +80,7 @@ func (s *sending) endRequest(class string) {
 		if class != "" {
 			FailSpan(s.span, class)
 		}
-		s.span.SetAttributes(s.learnt...)
+		s.span.SetAttributes(s.attributes...)
 	}
 	s.span.End()
 }
@@ -122,8 +122,8 @@ func protocolVersion(r *http.Response) attribute.KeyValue {
 	return semconv.NetworkProtocolVersion(strconv.Itoa(r.ProtoMajor))
 }
 
-// happened notes how far a request came, as an event of its span.
-func happened(span trace.Span, name string, err error) {
+// addStep notes how far a request came, as an event of its span.
+func addStep(span trace.Span, name string, err error) {
 	if err == nil {
 		span.AddEvent(name)
 		return
@@ -131,19 +131,19 @@ func happened(span trace.Span, name string, err error) {
 	span.AddEvent(name, trace.WithAttributes(semconv.ErrorTypeKey.String(classify(err))))
 }
 
-// follow notes a request's way in its span. A dial that lost to a faster one may
-// end after the span: the span drops what is said then.
-func (s *sending) follow(span trace.Span) {
+// traceSteps notes the request's steps in its span. A dial that lost to a faster one may
+// end after the span, which then ignores it.
+func (s *sending) traceSteps(span trace.Span) {
 	t := &s.trace
 	t.DNSStart = func(httptrace.DNSStartInfo) { span.AddEvent("dns start") }
-	t.DNSDone = func(i httptrace.DNSDoneInfo) { happened(span, "dns done", i.Err) }
+	t.DNSDone = func(i httptrace.DNSDoneInfo) { addStep(span, "dns done", i.Err) }
 	t.ConnectStart = func(_, address string) {
 		span.AddEvent("connect start", trace.WithAttributes(attribute.String("network.peer", address)))
 	}
-	t.ConnectDone = func(_, _ string, err error) { happened(span, "connect done", err) }
-	t.TLSHandshakeStart = func() { s.securing = true; span.AddEvent("tls start") }
-	t.TLSHandshakeDone = func(_ tls.ConnectionState, err error) { happened(span, "tls done", err) }
-	t.WroteRequest = func(i httptrace.WroteRequestInfo) { happened(span, "request written", i.Err) }
+	t.ConnectDone = func(_, _ string, err error) { addStep(span, "connect done", err) }
+	t.TLSHandshakeStart = func() { s.handshaking = true; span.AddEvent("tls start") }
+	t.TLSHandshakeDone = func(_ tls.ConnectionState, err error) { addStep(span, "tls done", err) }
+	t.WroteRequest = func(i httptrace.WroteRequestInfo) { addStep(span, "request written", i.Err) }
 	t.GotFirstResponseByte = func() { span.AddEvent("first byte") }
 }
 
@@ -151,13 +151,13 @@ func (s *sending) follow(span trace.Span) {
 // proxy, and whether it has served before.
 func (s *sending) gotConn(i httptrace.GotConnInfo) {
 	s.connected = true
-	s.learnt = append(s.learnt, attribute.Bool("userhero.connection.reused", i.Reused))
+	s.attributes = append(s.attributes, attribute.Bool("userhero.connection.reused", i.Reused))
 	if i.Conn == nil {
 		return
 	}
 	if a, ok := i.Conn.RemoteAddr().(*net.TCPAddr); ok {
 		address := a.AddrPort()
-		s.learnt = append(s.learnt, semconv.NetworkPeerAddress(address.Addr().Unmap().String()), semconv.NetworkPeerPort(int(address.Port())))
+		s.attributes = append(s.attributes, semconv.NetworkPeerAddress(address.Addr().Unmap().String()), semconv.NetworkPeerPort(int(address.Port())))
 	}
 }
 

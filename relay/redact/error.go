@@ -11,13 +11,18 @@ import (
 // text into some, such as the names of its certificate.
 const maxErrorText = 1 << 10
 
-// Error returns an error's text without the URL that net/http puts before it, as
-// one line of at most 1 KiB that steers no terminal.
-func Error(err error) string {
+// WithoutURL returns the error without the URL that net/http puts before it.
+func WithoutURL(err error) error {
 	var u *url.Error
 	for errors.As(err, &u) {
 		err = u.Err
 	}
+	return err
+}
+
+// Error returns an error's text without the URL that net/http puts before it, as
+// one line of at most 1 KiB that steers no terminal.
+func Error(err error) string {
 	text := strings.Map(func(r rune) rune {
 		if r == '\n' || r == '\r' || r == '\t' {
 			return ' '
@@ -26,7 +31,7 @@ func Error(err error) string {
 			return unicode.ReplacementChar
 		}
 		return r
-	}, err.Error())
+	}, WithoutURL(err).Error())
 	if len(text) <= maxErrorText {
 		return text
 	}

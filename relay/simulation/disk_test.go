@@ -151,7 +151,7 @@ func (d *disk) Enqueue(ctx context.Context, e queue.Entry) (r queue.Receipt, err
 	b.mu.Lock()
 	must, may := b.wanting(e.Type, e.Body)
 	for _, id := range e.Webhooks {
-		if !may[id] && b.hooks[id] != nil {
+		if !may[id] && b.webhooks[id] != nil {
 			b.faultLocked("%s of %s goes to webhook %d, which does not want it", e.Type, e.Feedback, id)
 		}
 		delete(must, id)
@@ -289,7 +289,7 @@ func (s *settler) Settle(_ *queue.Lease, what queue.Settlement) error {
 	case s.lease == nil:
 	case err == nil:
 		b.settled(s.lease, what)
-	case !s.lease.of.hook.deleted:
+	case !s.lease.of.webhook.deleted:
 		b.faultLocked("settling %s: %v", s.lease.id, err)
 	}
 	return err

@@ -23,7 +23,7 @@ func (w *world) check(counters bool) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	open, most := w.wire.open(), 0
-	for _, h := range b.hooks {
+	for _, h := range b.webhooks {
 		if err := h.idles(); err != nil {
 			return err
 		}
@@ -42,10 +42,10 @@ func (w *world) check(counters bool) error {
 
 // idles tells of a delivery that is due and could go, and does not. It is how
 // nobody is starved and no retry is late.
-func (h *hook) idles() error {
+func (h *webhook) idles() error {
 	const moment = time.Millisecond // timers of this instant may not have run
 	now := time.Now()
-	if !h.takes() || h.unsure || h.mayExpire || len(h.others) > 0 || now.Sub(h.taking) <= moment || !now.After(h.heldUntil) {
+	if !h.enabled() || h.unsure || h.mayExpire || len(h.others) > 0 || now.Sub(h.taking) <= moment || !now.After(h.heldUntil) {
 		return nil
 	}
 	var first *delivery
@@ -92,7 +92,7 @@ func (h *hook) idles() error {
 // retention took one in between, which was for others, nobody knows any more.
 func (d *delivery) before() *delivery {
 	for e := d.event.before; e != nil && !e.expired(); e = e.before {
-		if o := e.deliveries[d.hook]; o != nil {
+		if o := e.deliveries[d.webhook]; o != nil {
 			if o.state.Waiting() {
 				return o
 			}
@@ -103,9 +103,9 @@ func (d *delivery) before() *delivery {
 }
 
 // countersAgree compares the engine's counters with the ledger's.
-func (w *world) countersAgree(h *hook) error {
+func (w *world) countersAgree(h *webhook) error {
 	for d := range w.ledger.unsure {
-		if d.hook == h && time.Since(d.since) <= w.engine.settling() {
+		if d.webhook == h && time.Since(d.since) <= w.engine.settling() {
 			return nil // on its way to the disk
 		}
 	}
@@ -152,7 +152,7 @@ func (b *ledger) compare(q queue.Queue, crashed bool) error {
 			}
 		}
 	}
-	for _, h := range b.hooks {
+	for _, h := range b.webhooks {
 		h.mayExpire = h.parked || h.mayExpire && b.w.disk.busy.Load() > 0
 	}
 	return nil

@@ -18,11 +18,11 @@ import (
 type ledger struct {
 	w *world
 
-	mu     sync.Mutex // guards everything below, and what it points to
-	wrong  string
-	events map[queue.EventID]*event
-	all    map[queue.DeliveryID]*delivery
-	hooks  map[queue.WebhookID]*hook // those the store has
+	mu       sync.Mutex // guards everything below, and what it points to
+	wrong    string
+	events   map[queue.EventID]*event
+	all      map[queue.DeliveryID]*delivery
+	webhooks map[queue.WebhookID]*webhook // those the store has
 	// unsure are deliveries settled since the last commit: a crash may undo that.
 	unsure map[*delivery]bool
 	// newest is the last event of a feedback, in order of acceptance.
@@ -39,7 +39,7 @@ type event struct {
 	body       []byte
 	before     *event // of the same feedback
 	acked      bool   // somebody was told that it is stored
-	deliveries map[*hook]*delivery
+	deliveries map[*webhook]*delivery
 }
 
 // standing is what a delivery has come to.
@@ -53,9 +53,9 @@ type standing struct {
 
 // delivery is one event's way to one webhook.
 type delivery struct {
-	id    queue.DeliveryID
-	event *event
-	hook  *hook
+	id      queue.DeliveryID
+	event   *event
+	webhook *webhook
 	standing
 	// due is when the engine was told to hand it out again.
 	due time.Time
@@ -98,7 +98,7 @@ func (l *lease) timeout() time.Duration {
 func newLedger(w *world) *ledger {
 	return &ledger{
 		w: w, events: make(map[queue.EventID]*event), all: make(map[queue.DeliveryID]*delivery),
-		hooks: make(map[queue.WebhookID]*hook), unsure: make(map[*delivery]bool), newest: make(map[queue.FeedbackID]*event),
+		webhooks: make(map[queue.WebhookID]*webhook), unsure: make(map[*delivery]bool), newest: make(map[queue.FeedbackID]*event),
 	}
 }
 
@@ -121,20 +121,20 @@ func (b *ledger) faultLocked(format string, args ...any) {
 func (b *ledger) stored(e queue.Event, webhooks []queue.WebhookID) {
 	stored := &event{
 		id: e.ID, typ: e.Type, feedback: e.Feedback, body: bytes.Clone(e.Body),
-		before: b.newest[e.Feedback], deliveries: make(map[*hook]*delivery),
+		before: b.newest[e.Feedback], deliveries: make(map[*webhook]*delivery),
 	}
 	b.events[e.ID] = stored
 	b.newest[e.Feedback] = stored
 	for _, id := range webhooks {
-		if h := b.hooks[id]; h != nil {
+		if h := b.webhooks[id]; h != nil {
 			b.deliver(stored, h)
 		}
 	}
 }
 
 // deliver makes a delivery.
-func (b *ledger) deliver(e *event, h *hook) *delivery {
-	d := &delivery{id: queue.DeliveryID{Event: e.id, Webhook: h.id}, event: e, hook: h, since: time.Now()}
+func (b *ledger) deliver(e *event, h *webhook) *delivery {
+	d := &delivery{id: queue.DeliveryID{Event: e.id, Webhook: h.id}, event: e, webhook: h, since: time.Now()}
 	d.state = queue.Pending
 	b.all[d.id], e.deliveries[h] = d, d
 	h.waiting[d] = true
@@ -144,7 +144,7 @@ func (b *ledger) deliver(e *event, h *hook) *delivery {
 
 // become moves a delivery to another standing.
 func (b *ledger) become(d *delivery, s standing) {
-	h := d.hook
+	h := d.webhook
 	*h.count(d.state)--
 	*h.count(s.state)++
 	delete(h.waiting, d)
@@ -166,7 +166,7 @@ func (b *ledger) commit() {
 // may.
 func (b *ledger) wanting(typ string, body []byte) (must, may map[queue.WebhookID]bool) {
 	must, may = make(map[queue.WebhookID]bool), make(map[queue.WebhookID]bool)
-	for id, h := range b.hooks {
+	for id, h := range b.webhooks {
 		wants, sure := h.wants(typ, body)
 		if wants {
 			may[id] = true
@@ -188,10 +188,10 @@ func (b *ledger) handOut(l *queue.Lease) *lease {
 		b.faultLocked("%s is handed out, and nobody made it", id)
 		return nil
 	}
-	if d.hook.deleted {
+	if d.webhook.deleted {
 		return nil // at this very moment
 	}
-	out := &lease{id: id, of: d, at: now, configs: d.hook.configs(), open: d.hook.surelyOpen() || d.hook.surelyAlone()}
+	out := &lease{id: id, of: d, at: now, configs: d.webhook.configs(), open: d.webhook.surelyOpen() || d.webhook.surelyOneAtATime()}
 	switch {
 	case d.lease != nil:
 		b.faultLocked("%s is handed out twice", id)
@@ -204,12 +204,12 @@ func (b *ledger) handOut(l *queue.Lease) *lease {
 			l.Delivery.Rung, l.Delivery.Attempts, d.rung, d.attempts)
 	}
 	d.lease = out
-	d.hook.out[out], d.hook.lastOut = true, now
+	d.webhook.out[out], d.webhook.lastOut = true, now
 	return out
 }
 
 // arrive enters a request; nil is one that may not be.
-func (b *ledger) arrive(h *hook, r *http.Request, body []byte) *visit {
+func (b *ledger) arrive(h *webhook, r *http.Request, body []byte) *visit {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	now := time.Now()
@@ -219,10 +219,10 @@ func (b *ledger) arrive(h *hook, r *http.Request, body []byte) *visit {
 		return nil
 	}
 	d := b.all[id]
-	if d != nil && d.hook == h && h.deleted && h.ended.Equal(now) {
+	if d != nil && d.webhook == h && h.deleted && h.ended.Equal(now) {
 		return nil // at this very moment, when it was on its way
 	}
-	if d == nil || d.hook != h || d.lease == nil {
+	if d == nil || d.webhook != h || d.lease == nil {
 		b.faultLocked("%s comes to %s, and is not out", id, h.name)
 		return nil
 	}
@@ -275,13 +275,13 @@ func (b *ledger) answered(v *visit, a answer) {
 	defer b.mu.Unlock()
 	v.answer = &a
 	if a.status == http.StatusGone {
-		v.lease.of.hook.unsure = true
+		v.lease.of.webhook.unsure = true
 	}
 }
 
 // settled enters what the relay says of a lease.
 func (b *ledger) settled(l *lease, s queue.Settlement) {
-	d, h, now := l.of, l.of.hook, time.Now()
+	d, h, now := l.of, l.of.webhook, time.Now()
 	if d.lease != l {
 		b.faultLocked("%s is settled, and is not out", l.id)
 		return
@@ -376,7 +376,7 @@ func (b *ledger) mayUndo(d *delivery, to standing) {
 
 // requeued enters that somebody asked for a delivery again.
 func (b *ledger) requeued(id queue.DeliveryID, at time.Time) {
-	e, h := b.events[id.Event], b.hooks[id.Webhook]
+	e, h := b.events[id.Event], b.webhooks[id.Webhook]
 	if e == nil || h == nil {
 		b.faultLocked("%s is requeued, and there is no such thing", id)
 		return
@@ -395,7 +395,7 @@ func (b *ledger) requeued(id queue.DeliveryID, at time.Time) {
 
 // forgotten enters that a webhook was deleted.
 func (b *ledger) forgotten(id queue.WebhookID, ended int64) {
-	h := b.hooks[id]
+	h := b.webhooks[id]
 	if h == nil {
 		b.faultLocked("webhook %d is deleted, and there was none", id)
 		return
@@ -408,13 +408,13 @@ func (b *ledger) forgotten(id queue.WebhookID, ended int64) {
 		d.lease = nil
 	}
 	clear(h.out)
-	delete(b.hooks, id)
+	delete(b.webhooks, id)
 	h.deleted, h.ended = true, time.Now()
 }
 
 // killed enters that the process has died: what was out is not out any more.
 func (b *ledger) killed() {
-	for _, h := range b.hooks {
+	for _, h := range b.webhooks {
 		for l := range h.out {
 			l.of.lease = nil
 		}

@@ -20,13 +20,13 @@ import (
 // patience is how long people wait for the store.
 const patience = 15 * time.Second
 
-// deed is one thing that happens in a step, as often as its weight says.
-type deed struct {
+// action is one thing that happens in a step, as often as its weight says.
+type action struct {
 	weight int
 	do     func(w *world) error
 }
 
-var deeds = []deed{
+var deeds = []action{
 	{40, (*world).submit},
 	{30, (*world).pass},
 	{8, (*world).change},
@@ -68,7 +68,7 @@ func one[T any](w *world, list []T) T { return list[w.rnd.IntN(len(list))] }
 // found makes the first webhooks and starts the first process.
 func (w *world) found() error {
 	for _, name := range []string{"alpha", "beta", "gamma"} {
-		w.newHook(name, false)
+		w.newWebhook(name, false)
 		w.file = append(w.file, name)
 	}
 	w.known = slices.Clone(w.file)
@@ -80,18 +80,18 @@ func (w *world) found() error {
 }
 
 // newHook makes a webhook with a receiver, which nobody has been told of yet.
-func (w *world) newHook(name string, api bool) *hook {
+func (w *world) newWebhook(name string, api bool) *webhook {
 	w.count++
-	h := &hook{
+	h := &webhook{
 		name: name, host: hostOf(fmt.Sprintf("%s-%d", name, w.count)), ledger: w.ledger, api: api, unsure: true,
 		waiting: make(map[*delivery]bool), out: make(map[*lease]bool), window: 1,
 	}
-	h.config = w.settings(relay.WebhookConfig{Name: name, URL: "http://" + h.host + "/hook"})
+	h.config = w.settings(relay.WebhookConfig{Name: name, URL: "http://" + h.host + "/webhook"})
 	if w.rnd.IntN(4) > 0 {
 		h.config.Secret = fmt.Sprintf("secret %d", w.rnd.Uint64())
 	}
 	h.bound = h.config.Concurrency
-	h.receiver = &receiver{w: w, hook: h, secret: h.config.Secret}
+	h.receiver = &receiver{w: w, webhook: h, secret: h.config.Secret}
 	w.hostsMu.Lock()
 	w.hosts[h.host] = h.receiver
 	w.hostsMu.Unlock()
@@ -200,22 +200,22 @@ func (w *world) pass() error {
 }
 
 // someHook is a webhook that the store has.
-func (w *world) someHook(which func(*hook) bool) *hook {
+func (w *world) someWebhook(which func(*webhook) bool) *webhook {
 	w.ledger.mu.Lock()
 	defer w.ledger.mu.Unlock()
-	ids := slices.Sorted(maps.Keys(w.ledger.hooks))
-	ids = slices.DeleteFunc(ids, func(id queue.WebhookID) bool { return !which(w.ledger.hooks[id]) })
+	ids := slices.Sorted(maps.Keys(w.ledger.webhooks))
+	ids = slices.DeleteFunc(ids, func(id queue.WebhookID) bool { return !which(w.ledger.webhooks[id]) })
 	if len(ids) == 0 {
 		return nil
 	}
-	return w.ledger.hooks[one(w, ids)]
+	return w.ledger.webhooks[one(w, ids)]
 }
 
-func anyHook(*hook) bool { return true }
+func anyWebhook(*webhook) bool { return true }
 
 // change gives a receiver another mood.
 func (w *world) change() error {
-	h := w.someHook(anyHook)
+	h := w.someWebhook(anyWebhook)
 	m := mood(w.rnd.IntN(int(moods)))
 	if w.rnd.IntN(3) == 0 {
 		m = well
@@ -227,7 +227,7 @@ func (w *world) change() error {
 
 // do has somebody do something to a webhook. While that is under way, and when
 // it has failed, nobody knows how the webhook stands.
-func (w *world) do(h *hook, what string, do func(ctx context.Context) error) error {
+func (w *world) do(h *webhook, what string, do func(ctx context.Context) error) error {
 	w.history.add("── %s %s", what, h.name)
 	w.ledger.mu.Lock()
 	h.unsure = true
@@ -243,7 +243,7 @@ func (w *world) do(h *hook, what string, do func(ctx context.Context) error) err
 
 // is waits until all is quiet and compares what people were told with what they
 // see.
-func (w *world) is(h *hook, err error, state string) error {
+func (w *world) is(h *webhook, err error, state string) error {
 	if err != nil {
 		return nil //nolint:nilerr // they were told
 	}
@@ -256,15 +256,15 @@ func (w *world) is(h *hook, err error, state string) error {
 }
 
 func (w *world) disable() error {
-	h := w.someHook(anyHook)
+	h := w.someWebhook(anyWebhook)
 	err := w.do(h, "disable", func(ctx context.Context) error { return w.relay.Disable(ctx, h.name, "sim") })
 	return w.is(h, err, relay.Disabled)
 }
 
 func (w *world) enable() error {
-	h := w.someHook(func(h *hook) bool { return h.state == relay.Disabled })
+	h := w.someWebhook(func(h *webhook) bool { return h.state == relay.Disabled })
 	if h == nil {
-		h = w.someHook(anyHook)
+		h = w.someWebhook(anyWebhook)
 	}
 	if h.receiver.mood() == gone {
 		h.receiver.feel(well)
@@ -303,7 +303,7 @@ func (w *world) redeliver() error {
 }
 
 func (w *world) recover() error {
-	h := w.someHook(anyHook)
+	h := w.someWebhook(anyWebhook)
 	w.ledger.mu.Lock()
 	h.window = 1
 	w.ledger.mu.Unlock()
@@ -325,7 +325,7 @@ func (w *world) addOne() error {
 	case there:
 		return nil
 	case known == nil || known.deleted:
-		h = w.newHook(name, true)
+		h = w.newWebhook(name, true)
 	}
 	err := w.do(h, "add", func(ctx context.Context) error { return w.relay.Add(ctx, h.config, "sim") })
 	if err != nil && h.id == 0 {
@@ -339,12 +339,12 @@ func (w *world) addOne() error {
 	return nil
 }
 
-func (w *world) apiHook() *hook {
-	return w.someHook(func(h *hook) bool { return h.api })
+func (w *world) apiWebhook() *webhook {
+	return w.someWebhook(func(h *webhook) bool { return h.api })
 }
 
 func (w *world) changeOne() error {
-	h := w.apiHook()
+	h := w.apiWebhook()
 	if h == nil {
 		return nil
 	}
@@ -362,7 +362,7 @@ func (w *world) changeOne() error {
 
 // reconfigure gives a webhook other settings. When that fails either may be in
 // force until the next try.
-func (w *world) reconfigure(h *hook, c relay.WebhookConfig, what string, do func(ctx context.Context) error) {
+func (w *world) reconfigure(h *webhook, c relay.WebhookConfig, what string, do func(ctx context.Context) error) {
 	b := w.ledger
 	b.mu.Lock()
 	h.others = append(h.others, c)
@@ -379,7 +379,7 @@ func (w *world) reconfigure(h *hook, c relay.WebhookConfig, what string, do func
 // rotate gives a webhook another secret; its receiver learns it within the
 // overlap.
 func (w *world) rotate() error {
-	h := w.someHook(func(h *hook) bool {
+	h := w.someWebhook(func(h *webhook) bool {
 		return h.api && h.config.Secret != "" && len(h.others) == 0 && h.config.PreviousUntil.Before(time.Now())
 	})
 	if h == nil {
@@ -416,7 +416,7 @@ func (w *world) later(d time.Duration, do func()) {
 // deleteOne deletes a webhook that was added; people do not always wait until
 // what is under way has ended.
 func (w *world) deleteOne() error {
-	h := w.apiHook()
+	h := w.apiWebhook()
 	if h == nil {
 		return nil
 	}
@@ -480,7 +480,7 @@ func (w *world) reload() error {
 
 // reloadBadly loads a configuration that cannot be applied; nothing may change.
 func (w *world) reloadBadly() error {
-	h := w.apiHook()
+	h := w.apiWebhook()
 	if h == nil {
 		return nil
 	}
@@ -607,13 +607,13 @@ func (w *world) allIsWell() error {
 	time.Sleep(time.Minute)
 	w.quiet()
 	w.ledger.mu.Lock()
-	hooks := slices.Collect(maps.Values(w.ledger.hooks))
+	webhooks := slices.Collect(maps.Values(w.ledger.webhooks))
 	file := make([]relay.WebhookConfig, len(w.known))
 	for i, name := range w.known {
 		file[i] = w.named[name].config
 	}
 	w.ledger.mu.Unlock()
-	for _, h := range hooks {
+	for _, h := range webhooks {
 		h.receiver.feel(well)
 	}
 	w.announce(w.known, file)
@@ -627,7 +627,7 @@ func (w *world) allIsWell() error {
 	w.generation, w.file = g, w.known
 	w.settle(w.known, true)
 	w.unsure(true)
-	for _, h := range hooks {
+	for _, h := range webhooks {
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		err := w.relay.Enable(ctx, h.name, "sim")
 		cancel()
@@ -638,7 +638,7 @@ func (w *world) allIsWell() error {
 	if err := w.drain(); err != nil {
 		return err
 	}
-	for _, h := range hooks {
+	for _, h := range webhooks {
 		if _, err := w.relay.Recover(context.Background(), h.name, relay.Recovery{Failed: true}, "sim"); err != nil {
 			return fmt.Errorf("recovering %s: %w", h.name, err)
 		}
@@ -646,7 +646,7 @@ func (w *world) allIsWell() error {
 	if err := w.drain(); err != nil {
 		return err
 	}
-	for _, h := range hooks {
+	for _, h := range webhooks {
 		if n := w.disk.Stats().Webhooks[h.id].Counts; n.Waiting()+n.Failed > 0 {
 			return fmt.Errorf("in the end %s counts %+v", h.name, n)
 		}
@@ -659,7 +659,7 @@ func (w *world) allIsWell() error {
 func (w *world) drain() error {
 	w.ledger.mu.Lock()
 	n := 0
-	for _, h := range w.ledger.hooks {
+	for _, h := range w.ledger.webhooks {
 		h.unsure = true
 		n = max(n, len(h.waiting))
 	}
@@ -672,7 +672,7 @@ func (w *world) drain() error {
 		}
 		w.ledger.mu.Lock()
 		var left *delivery
-		for _, h := range w.ledger.hooks {
+		for _, h := range w.ledger.webhooks {
 			for d := range h.waiting {
 				left = d
 			}
@@ -682,7 +682,7 @@ func (w *world) drain() error {
 			return nil
 		}
 		if time.Now().After(end) {
-			return fmt.Errorf("%s of %s still waits, due at %v, lease %v", left.id, left.hook.name, left.due, left.lease != nil)
+			return fmt.Errorf("%s of %s still waits, due at %v, lease %v", left.id, left.webhook.name, left.due, left.lease != nil)
 		}
 	}
 }

@@ -44,8 +44,8 @@ func (m mood) String() string {
 
 // receiver is the far end of one webhook.
 type receiver struct {
-	w    *world
-	hook *hook
+	w       *world
+	webhook *webhook
 
 	mu      sync.Mutex // guards everything below
 	feeling mood
@@ -88,7 +88,7 @@ type answer struct {
 // choose decides, by the seed, the delivery and how often it came, what to
 // answer: not by the order in which requests happen to come.
 func (r *receiver) choose(m mood, id string, visit int, timeout time.Duration) answer {
-	h := sha256.Sum256(fmt.Appendf(nil, "%d %s %s %d", r.w.o.seed, r.hook.host, id[len(id)-10:], visit))
+	h := sha256.Sum256(fmt.Appendf(nil, "%d %s %s %d", r.w.o.seed, r.webhook.host, id[len(id)-10:], visit))
 	rnd := rand.New(rand.NewPCG(uint64(h[0])<<8|uint64(h[1]), uint64(h[2])<<8|uint64(h[3])))
 	pick := func(ns ...int) int { return ns[rnd.IntN(len(ns))] }
 	within := func(d time.Duration) time.Duration { return time.Duration(rnd.Int64N(int64(d))) + 1 }
@@ -107,7 +107,7 @@ func (r *receiver) choose(m mood, id string, visit int, timeout time.Duration) a
 		return fine
 	case erring:
 		status := pick(400, 401, 403, 404, 422, 500, 502, 504, 301, 302, 307, 308, 101, 304)
-		return answer{after: within(50 * time.Millisecond), status: status, header: "Location: http://" + r.hook.host + "/elsewhere\r\n", length: -1, close: status == 101}
+		return answer{after: within(50 * time.Millisecond), status: status, header: "Location: http://" + r.webhook.host + "/elsewhere\r\n", length: -1, close: status == 101}
 	case throttling:
 		a := answer{status: pick(429, 503, 500), length: -1}
 		hour := min(time.Hour, r.w.o.longest)
@@ -178,7 +178,7 @@ func (r *receiver) serve(c net.Conn) {
 
 // answer deals with one request and reports whether the connection goes on.
 func (r *receiver) answer(c net.Conn, from io.Reader, req *http.Request, body []byte) bool {
-	v := r.w.ledger.arrive(r.hook, req, body)
+	v := r.w.ledger.arrive(r.webhook, req, body)
 	if v == nil {
 		return false
 	}

@@ -34,8 +34,8 @@ const (
 	outage = 30 * time.Hour
 )
 
-// toll is what one receiver of the week has seen. Events are numbered.
-type toll struct {
+// receiverCount is what one receiver of the week has seen. Events are numbered.
+type receiverCount struct {
 	answers time.Duration // after that long
 
 	mu       sync.Mutex // guards everything below
@@ -46,7 +46,7 @@ type toll struct {
 }
 
 // dial is a connection to the receiver.
-func (c *toll) dial() (net.Conn, error) {
+func (c *receiverCount) dial() (net.Conn, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.away {
@@ -57,7 +57,7 @@ func (c *toll) dial() (net.Conn, error) {
 	return near, nil
 }
 
-func (c *toll) serve(conn net.Conn) {
+func (c *receiverCount) serve(conn net.Conn) {
 	defer func() { _ = conn.Close() }()
 	for from := bufio.NewReader(conn); ; {
 		r, err := http.ReadRequest(from)
@@ -87,7 +87,7 @@ func (c *toll) serve(conn net.Conn) {
 }
 
 // missing counts events that never came, and those that came twice.
-func (c *toll) missing() (never, twice int) {
+func (c *receiverCount) missing() (never, twice int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, n := range c.attempts {
@@ -122,9 +122,9 @@ func week(t *testing.T) {
 	interval := time.Duration(float64(time.Second) / *rateFlag)
 	total := int(*daysFlag * float64(24*time.Hour/interval))
 	accepted := make([]time.Time, total)
-	receivers := make(map[string]*toll)
+	receivers := make(map[string]*receiverCount)
 	for host, answers := range map[string]time.Duration{"away": 5 * time.Millisecond, "quick": time.Millisecond, "slow": 200 * time.Millisecond} {
-		receivers[host+".example:80"] = &toll{answers: answers, accepted: accepted, attempts: make([]uint8, total)}
+		receivers[host+".example:80"] = &receiverCount{answers: answers, accepted: accepted, attempts: make([]uint8, total)}
 	}
 	away := receivers["away.example:80"]
 	q, err := badgerqueue.Open(context.Background(), badgerqueue.Options{Path: memoryFolder(t), Retention: time.Hour})
@@ -208,7 +208,7 @@ func week(t *testing.T) {
 }
 
 // leave is the beginning of an outage, or its end.
-func (c *toll) leave(away bool) {
+func (c *receiverCount) leave(away bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.away = away

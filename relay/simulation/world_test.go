@@ -42,9 +42,9 @@ type world struct {
 	hostsMu sync.Mutex
 	hosts   map[string]*receiver
 
-	named map[string]*hook // by name; the ledger's lock guards it
-	file  []string         // names in the configuration file now
-	known []string         // and those that ever were
+	named map[string]*webhook // by name; the ledger's lock guards it
+	file  []string            // names in the configuration file now
+	known []string            // and those that ever were
 	ids   []queue.DeliveryID
 	count int // of feedback
 
@@ -67,7 +67,7 @@ func simulate(t *testing.T, o options) (wrong, report string) {
 			o: o, rnd: rand.New(rand.NewPCG(o.seed, 1)), history: newHistory(),
 			troubles: &troubles{rnd: rand.New(rand.NewPCG(o.seed, 2))},
 			over:     make(chan struct{}),
-			hosts:    make(map[string]*receiver), named: make(map[string]*hook),
+			hosts:    make(map[string]*receiver), named: make(map[string]*webhook),
 		}
 		w.ledger = newLedger(w)
 		w.engine = o.engine(t)
@@ -153,7 +153,7 @@ func (w *world) restart(grace time.Duration) error {
 	_ = w.relay.Stop(ctx) // an error says that attempts were cut off
 	cancel()
 	w.ledger.mu.Lock()
-	for _, h := range w.ledger.hooks {
+	for _, h := range w.ledger.webhooks {
 		for l := range h.out {
 			w.ledger.faultLocked("%s is still out after Stop", l.id)
 		}
@@ -220,7 +220,7 @@ func (w *world) again() error {
 func (w *world) unsure(all bool) {
 	w.ledger.mu.Lock()
 	defer w.ledger.mu.Unlock()
-	for _, h := range w.ledger.hooks {
+	for _, h := range w.ledger.webhooks {
 		h.unsure = h.unsure || all
 	}
 }
@@ -257,7 +257,7 @@ func (w *world) quiet() {
 	}
 	w.ledger.mu.Lock()
 	expired := false
-	for _, h := range w.ledger.hooks {
+	for _, h := range w.ledger.webhooks {
 		expired = expired || h.mayExpire && !h.parked
 	}
 	w.ledger.mu.Unlock()
@@ -269,7 +269,7 @@ func (w *world) quiet() {
 	}
 	for _, s := range w.relay.Webhooks() {
 		w.ledger.mu.Lock()
-		if h := w.ledger.hooks[s.ID]; h != nil {
+		if h := w.ledger.webhooks[s.ID]; h != nil {
 			if !h.unsure && h.state != "" && h.state != s.State {
 				w.ledger.faultLocked("webhook %s is %s, and was %s", s.Name, s.State, h.state)
 			}
@@ -291,7 +291,7 @@ func (w *world) put(stored queue.Webhook) {
 	}
 	if stored.Revision == 1 {
 		h.id = stored.ID
-		w.ledger.hooks[stored.ID] = h
+		w.ledger.webhooks[stored.ID] = h
 	}
 }
 

@@ -21,7 +21,7 @@ import (
 // a body that is not framed as it says.
 var ErrAnswer = errors.New("not a proper HTTP answer")
 
-func improper(format string, a ...any) error {
+func badAnswer(format string, a ...any) error {
 	return fmt.Errorf("%w: "+format, append([]any{ErrAnswer}, a...)...)
 }
 
@@ -37,7 +37,7 @@ type answer struct {
 	// proper is false if readers may disagree about the head, or about where the body
 	// ends. Then header has those fields that are some, and the connection does not
 	// serve again.
-	proper bool
+	wellFormed bool
 	// length is the body's; 0 if there is none, -1 where its end is told by
 	// chunks or by the end of the connection.
 	length    int64
@@ -56,7 +56,7 @@ func (a *answer) proto() string {
 // readHead reads interim answers and the head of the answer.
 func (c *conn) readHead(trace *httptrace.ClientTrace, budget int) (answer, error) {
 	if _, err := c.r.Peek(1); err != nil {
-		err = brokenOff(err)
+		err = endedEarly(err)
 		if errors.Is(err, io.ErrUnexpectedEOF) {
 			err = fmt.Errorf("%w: %w", errHungUp, err)
 		}
@@ -71,31 +71,31 @@ func (c *conn) readHead(trace *httptrace.ClientTrace, budget int) (answer, error
 func readAnswer(r *bufio.Reader, budget int) (answer, error) {
 	const begin = "HTTP/"
 	if first, _ := r.Peek(min(r.Buffered(), len(begin))); !strings.HasPrefix(begin, string(first)) {
-		return answer{}, improper("it begins with %q", first)
+		return answer{}, badAnswer("it begins with %q", first)
 	}
-	lines := lineReader{r: r, left: budget}
+	lines := lineReader{r: r, budget: budget}
 	proper := true
 	for range maxInterim + 1 {
 		a, err := lines.answer()
 		if err != nil {
 			return answer{}, err
 		}
-		proper = proper && a.proper
+		proper = proper && a.wellFormed
 		// 101 is final: what follows is no HTTP any more.
 		if a.code >= 200 || a.code == http.StatusSwitchingProtocols {
-			a.left, a.proper = lines.left, proper
+			a.left, a.wellFormed = lines.budget, proper
 			a.frame()
 			return a, nil
 		}
 	}
-	return answer{}, improper("more than %d interim answers", maxInterim)
+	return answer{}, badAnswer("more than %d interim answers", maxInterim)
 }
 
 // lineReader reads the lines of heads, within what is left of a budget.
 type lineReader struct {
-	r    *bufio.Reader
-	left int
-	crlf bool // lines end so, and not with LF alone
+	r      *bufio.Reader
+	budget int
+	crlf   bool // lines end so, and not with LF alone
 }
 
 // line reads one line without its end, which in heads may be LF alone (RFC
@@ -104,24 +104,24 @@ func (l *lineReader) line() ([]byte, error) {
 	line, err := l.r.ReadSlice('\n')
 	if errors.Is(err, bufio.ErrBufferFull) {
 		long := append([]byte(nil), line...)
-		for errors.Is(err, bufio.ErrBufferFull) && len(long) <= l.left {
+		for errors.Is(err, bufio.ErrBufferFull) && len(long) <= l.budget {
 			line, err = l.r.ReadSlice('\n')
 			long = append(long, line...)
 		}
 		line = long
 	}
-	if l.left -= len(line); l.left < 0 || errors.Is(err, bufio.ErrBufferFull) {
-		return nil, improper("its head is too long")
+	if l.budget -= len(line); l.budget < 0 || errors.Is(err, bufio.ErrBufferFull) {
+		return nil, badAnswer("its head is too long")
 	}
 	if err != nil {
-		return nil, brokenOff(err)
+		return nil, endedEarly(err)
 	}
 	line = line[:len(line)-1]
 	if n := len(line); n > 0 && line[n-1] == '\r' {
 		return line[:n-1], nil
 	}
 	if l.crlf {
-		return nil, improper("a line of its trailers does not end with CRLF")
+		return nil, badAnswer("a line of its trailers does not end with CRLF")
 	}
 	return line, nil
 }
@@ -135,7 +135,7 @@ func (l *lineReader) answer() (a answer, err error) {
 	if a.code, a.minor, a.status, err = parseStatusLine(line); err != nil {
 		return a, err
 	}
-	a.header, a.proper, err = l.fields()
+	a.header, a.wellFormed, err = l.fields()
 	return a, err
 }
 
@@ -143,7 +143,7 @@ func (l *lineReader) answer() (a answer, err error) {
 func parseStatusLine(line []byte) (code, minor int, status string, err error) {
 	const shape = "HTTP/1.1 200"
 	wrong := func() (int, int, string, error) {
-		return 0, 0, "", improper("its first line is %q", line[:min(len(line), 64)])
+		return 0, 0, "", badAnswer("its first line is %q", line[:min(len(line), 64)])
 	}
 	if len(line) < len(shape) || string(line[:7]) != shape[:7] || line[7] != '0' && line[7] != '1' || line[8] != ' ' {
 		return wrong()
@@ -256,29 +256,29 @@ func (a *answer) frame() {
 		if a.chunked = known; !known {
 			a.length = 0
 		}
-		a.proper = a.proper && known && len(lengths) == 0
+		a.wellFormed = a.wellFormed && known && len(lengths) == 0
 	case len(lengths) > 0:
 		n, err := parseLength(lengths[0])
 		if err != nil || slices.ContainsFunc(lengths, func(l string) bool { return l != lengths[0] }) {
-			n, a.proper = 0, false
+			n, a.wellFormed = 0, false
 		}
 		a.length = n
-		a.proper = a.proper && len(lengths) == 1
+		a.wellFormed = a.wellFormed && len(lengths) == 1
 	default:
 		framed = false // its end is that of the connection
 	}
-	a.keepAlive = a.proper && framed && a.minor == 1 && !httpguts.HeaderValuesContainsToken(a.header["Connection"], "close")
+	a.keepAlive = a.wellFormed && framed && a.minor == 1 && !httpguts.HeaderValuesContainsToken(a.header["Connection"], "close")
 }
 
 func parseLength(s string) (int64, error) {
 	for i := range len(s) {
 		if s[i] < '0' || s[i] > '9' {
-			return 0, improper("its length is %q", s)
+			return 0, badAnswer("its length is %q", s)
 		}
 	}
 	n, err := strconv.ParseInt(s, 10, 64)
 	if err != nil {
-		return 0, improper("its length is %q", s)
+		return 0, badAnswer("its length is %q", s)
 	}
 	return n, nil
 }
@@ -297,8 +297,8 @@ func (a *answer) idle(most time.Duration) time.Duration {
 	return most
 }
 
-// brokenOff is the error of a connection that ended within an answer.
-func brokenOff(err error) error {
+// endedEarly is the error of a connection that ended within an answer.
+func endedEarly(err error) error {
 	if errors.Is(err, io.EOF) {
 		err = io.ErrUnexpectedEOF
 	}

@@ -201,7 +201,7 @@ func FuzzAnswer(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, text string) {
 		a, body, err := read(text)
-		if a == nil || !a.proper {
+		if a == nil || !a.wellFormed {
 			return // net/http refuses these, or reads them in one of two ways
 		}
 		r := bufio.NewReaderSize(strings.NewReader(text), 4<<10)

@@ -19,7 +19,7 @@ func (x *exchange) Read(p []byte) (int, error) {
 			err = ended(x.ctx, err)
 		}
 		x.err = err
-		x.end(errors.Is(err, io.EOF))
+		x.finish(errors.Is(err, io.EOF))
 	}
 	return n, err
 }
@@ -30,7 +30,7 @@ func (x *exchange) Close() error {
 	if x.err == nil {
 		x.err = http.ErrBodyReadAfterClose
 	}
-	x.end(false)
+	x.finish(false)
 	return nil
 }
 
@@ -40,21 +40,21 @@ func (x *exchange) source() io.Reader {
 	case a.length == 0:
 		return nil
 	case a.length > 0:
-		x.fixed = fixed{r: x.c.r, left: a.length}
-		return &x.fixed
+		x.fixedBody = fixedBody{r: x.c.r, left: a.length}
+		return &x.fixedBody
 	case a.chunked:
-		return &chunked{lines: lineReader{r: x.c.r, left: a.left, crlf: true}}
+		return &chunkedBody{lines: lineReader{r: x.c.r, budget: a.left, crlf: true}}
 	}
 	return x.c.r
 }
 
-// fixed reads a body of known length; its end comes with its last byte.
-type fixed struct {
+// fixedBody reads a body of known length; its end comes with its last byte.
+type fixedBody struct {
 	r    io.Reader
 	left int64
 }
 
-func (f *fixed) Read(p []byte) (int, error) {
+func (f *fixedBody) Read(p []byte) (int, error) {
 	if int64(len(p)) > f.left {
 		p = p[:f.left]
 	}

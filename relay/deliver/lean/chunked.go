@@ -11,10 +11,10 @@ import (
 // chunk and twice its data: as much as net/http puts up with.
 const maxExcess = 16 << 10
 
-// chunked reads a chunked body (RFC 9112, §7.1), its trailers included, which
+// chunkedBody reads a chunked body (RFC 9112, §7.1), its trailers included, which
 // it drops. It is strict where readers have disagreed: lines end with CRLF, and
 // sizes are hexadecimal digits.
-type chunked struct {
+type chunkedBody struct {
 	lines  lineReader // for the trailers
 	left   uint64     // of the chunk
 	inside bool       // a chunk was begun: its CRLF is to come
@@ -22,7 +22,7 @@ type chunked struct {
 	err    error
 }
 
-func (c *chunked) Read(p []byte) (n int, err error) {
+func (c *chunkedBody) Read(p []byte) (n int, err error) {
 	for len(p) > 0 && c.err == nil {
 		ready := 1
 		if c.left == 0 {
@@ -49,25 +49,25 @@ func (c *chunked) Read(p []byte) (n int, err error) {
 }
 
 // next begins the next chunk; after the last it is io.EOF.
-func (c *chunked) next() error {
+func (c *chunkedBody) next() error {
 	if c.inside {
 		// Looked at where it lies: a receiver can make each byte a chunk, and what is
 		// allocated for one is allocated 64 Ki times.
 		end, err := c.lines.r.Peek(2)
 		if err != nil {
-			return brokenOff(err)
+			return endedEarly(err)
 		}
 		if string(end) != "\r\n" {
-			return improper("a chunk does not end where it says")
+			return badAnswer("a chunk does not end where it says")
 		}
 		_, _ = c.lines.r.Discard(2) // they are there
 	}
 	line, err := c.lines.r.ReadSlice('\n')
 	if errors.Is(err, bufio.ErrBufferFull) {
-		return improper("a chunk's size is longer than %d bytes", len(line))
+		return badAnswer("a chunk's size is longer than %d bytes", len(line))
 	}
 	if err != nil {
-		return brokenOff(err)
+		return endedEarly(err)
 	}
 	c.inside = true
 	if c.left, err = parseChunkSize(line); err != nil {
@@ -75,7 +75,7 @@ func (c *chunked) next() error {
 	}
 	c.excess = max(c.excess+len(line)+2-16-2*int(min(c.left, maxExcess)), 0)
 	if c.excess > maxExcess {
-		return improper("its chunks are mostly not its body")
+		return badAnswer("its chunks are mostly not its body")
 	}
 	if c.left > 0 {
 		return nil
@@ -84,7 +84,7 @@ func (c *chunked) next() error {
 	case err != nil:
 		return err
 	case !proper:
-		return improper("a line of its trailers is no field")
+		return badAnswer("a line of its trailers is no field")
 	}
 	return io.EOF
 }
@@ -94,17 +94,17 @@ func (c *chunked) next() error {
 func parseChunkSize(line []byte) (size uint64, err error) {
 	digits, ok := bytes.CutSuffix(line, []byte("\r\n"))
 	if !ok {
-		return 0, improper("a chunk's size does not end with CRLF")
+		return 0, badAnswer("a chunk's size does not end with CRLF")
 	}
 	digits, extension, _ := bytes.Cut(digits, []byte(";"))
 	for _, c := range extension {
 		if c < ' ' && c != '\t' || c == 0x7f {
-			return 0, improper("a chunk's extension has a control character")
+			return 0, badAnswer("a chunk's extension has a control character")
 		}
 	}
 	digits = bytes.TrimRight(digits, " \t")
 	if len(digits) == 0 || len(digits) > 15 {
-		return 0, improper("a chunk's size is %q", digits[:min(len(digits), 32)])
+		return 0, badAnswer("a chunk's size is %q", digits[:min(len(digits), 32)])
 	}
 	for _, c := range digits {
 		switch {
@@ -115,7 +115,7 @@ func parseChunkSize(line []byte) (size uint64, err error) {
 		case 'A' <= c && c <= 'F':
 			c -= 'A' - 10
 		default:
-			return 0, improper("a chunk's size is %q", digits)
+			return 0, badAnswer("a chunk's size is %q", digits)
 		}
 		size = size<<4 | uint64(c)
 	}

@@ -39,10 +39,10 @@ func newConn(over, below net.Conn, k key) *conn {
 // past is a deadline that has been.
 var past = time.Unix(1, 0)
 
-// quiet reports whether a waiting connection is open and nothing has come over
-// it. What comes without a request answers nothing. If the connection is quiet,
-// its reads and writes end at the deadline from now on; zero is none.
-func (c *conn) quiet(deadline time.Time) bool {
+// usable reports whether an idle connection is open and has nothing to read: bytes that
+// come without a request answer nothing. If it is usable, its reads and writes end at the
+// deadline from now on; zero is none.
+func (c *conn) usable(deadline time.Time) bool {
 	// The deadline it has is that of the exchange before, and may be over.
 	if c.socket == nil || c.r.Buffered() > 0 || c.net.SetDeadline(deadline) != nil || !c.socket.silent() {
 		return false

@@ -30,7 +30,7 @@ func (p *pool) take(k key, now, deadline time.Time) (*conn, time.Duration) {
 		if c == nil {
 			return nil, 0
 		}
-		if now.Before(c.until) && c.quiet(deadline) {
+		if now.Before(c.until) && c.usable(deadline) {
 			return c, now.Sub(c.since)
 		}
 		_ = c.net.Close()
@@ -83,7 +83,7 @@ func (p *pool) sweep() {
 	for k, waiting := range p.hosts {
 		kept := waiting[:0]
 		for _, c := range waiting {
-			if !now.Before(c.until) || !c.quiet(time.Time{}) {
+			if !now.Before(c.until) || !c.usable(time.Time{}) {
 				_ = c.net.Close()
 				p.count--
 				continue

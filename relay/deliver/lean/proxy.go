@@ -35,7 +35,7 @@ func (t *Transport) tunnel(ctx context.Context, raw net.Conn, address string) er
 		return fmt.Errorf("%w to %s: it answered %s", ErrProxy, address, a.status)
 	}
 	if r.Buffered() > 0 {
-		return fmt.Errorf("asking the proxy: %w", improper("it says something before the receiver does"))
+		return fmt.Errorf("asking the proxy: %w", badAnswer("it says something before the receiver does"))
 	}
 	return nil
 }

@@ -18,7 +18,7 @@ import (
 // ErrRequest marks what cannot be sent as it is.
 var ErrRequest = errors.New("not a proper HTTP request")
 
-func unsendable(format string, a ...any) error {
+func badRequest(format string, a ...any) error {
 	return fmt.Errorf("%w: "+format, append([]any{ErrRequest}, a...)...)
 }
 
@@ -41,26 +41,26 @@ type key struct {
 	tunnel string // the receiver's address, if a proxy leads there
 }
 
-// place is where a request goes.
-type place struct {
+// destination is where a request goes.
+type destination struct {
 	key
 	host    string // as the Host field has it
 	address string // the receiver's: host and port
 	proxy   *url.URL
 }
 
-// place finds where a request goes, and refuses what cannot go there.
-func (t *Transport) place(r *http.Request) (place, error) {
+// destinationOf finds where a request goes, and refuses what cannot be sent there.
+func (t *Transport) destinationOf(r *http.Request) (destination, error) {
 	u := r.URL
 	if u.Scheme != "http" && u.Scheme != "https" {
-		return place{}, unsendable("the URL's scheme is %q", u.Scheme)
+		return destination{}, badRequest("the URL's scheme is %q", u.Scheme)
 	}
 	if r.Host != "" && r.Host != u.Host {
-		return place{}, unsendable("the host %q is not the URL's", r.Host)
+		return destination{}, badRequest("the host %q is not the URL's", r.Host)
 	}
-	p := place{host: withoutZone(u.Host), address: hostPort(u), key: key{secure: u.Scheme == "https"}}
+	p := destination{host: withoutZone(u.Host), address: hostPort(u), key: key{secure: u.Scheme == "https"}}
 	if !isPlainHost(p.host) {
-		return place{}, unsendable("the host %q has characters that a Host field cannot carry", u.Host)
+		return destination{}, badRequest("the host %q has characters that a Host field cannot carry", u.Host)
 	}
 	p.dial = p.address
 	if t.o.Proxy == nil {
@@ -114,18 +114,18 @@ func hostPort(u *url.URL) string {
 }
 
 // appendRequest appends a request as it goes out: head and body.
-func (p place) appendRequest(b []byte, r *http.Request) ([]byte, error) {
+func (p destination) appendRequest(b []byte, r *http.Request) ([]byte, error) {
 	if r.Method == http.MethodHead || r.Method == http.MethodConnect || !httpguts.ValidHeaderFieldName(r.Method) {
-		return b, unsendable("the method %q", r.Method)
+		return b, badRequest("the method %q", r.Method)
 	}
 	if r.Close || len(r.TransferEncoding) > 0 || r.Trailer != nil {
-		return b, unsendable("it changes how the connection is used")
+		return b, badRequest("it changes how the connection is used")
 	}
 	length := r.ContentLength
 	if r.Body == nil || r.Body == http.NoBody {
 		length = 0
 	} else if length <= 0 {
-		return b, unsendable("the length of its body is not known")
+		return b, badRequest("the length of its body is not known")
 	}
 	target := r.URL.RequestURI()
 	if err := checkTarget(target); err != nil {
@@ -156,7 +156,7 @@ func (p place) appendRequest(b []byte, r *http.Request) ([]byte, error) {
 	b = slices.Grow(b, int(length)+1)
 	n, err := io.ReadFull(r.Body, b[len(b):end+1]) // one more than there should be
 	if int64(n) != length || !errors.Is(err, io.ErrUnexpectedEOF) {
-		return b, unsendable("its body is not the %d bytes that were announced: %w", length, err)
+		return b, badRequest("its body is not the %d bytes that were announced: %w", length, err)
 	}
 	return b[:end], nil
 }
@@ -172,14 +172,14 @@ func appendHeader(b []byte, h http.Header) ([]byte, error) {
 	slices.Sort(names)
 	for _, name := range names {
 		if !httpguts.ValidHeaderFieldName(name) {
-			return b, unsendable("%q is no name of a header field", name)
+			return b, badRequest("%q is no name of a header field", name)
 		}
 		if slices.ContainsFunc(changeConnection, func(f string) bool { return len(f) == len(name) && strings.EqualFold(f, name) }) {
-			return b, unsendable("the field %s changes how the connection is used", name)
+			return b, badRequest("the field %s changes how the connection is used", name)
 		}
 		for _, value := range h[name] {
 			if !httpguts.ValidHeaderFieldValue(value) {
-				return b, unsendable("the value of its header field %s has a character that it may not have", name)
+				return b, badRequest("the value of its header field %s has a character that it may not have", name)
 			}
 			b = append(append(b, name...), ": "...)
 			b = append(append(b, value...), "\r\n"...)
@@ -197,7 +197,7 @@ var changeConnection = []string{
 func checkTarget(target string) error {
 	for i := range len(target) {
 		if target[i] <= ' ' || target[i] >= 0x7f {
-			return unsendable("the URL has the character %q in its path or query: write it as %%%02X", target[i], target[i])
+			return badRequest("the URL has the character %q in its path or query: write it as %%%02X", target[i], target[i])
 		}
 	}
 	return nil

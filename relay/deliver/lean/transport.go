@@ -72,7 +72,7 @@ func New(o Options) *Transport { return &Transport{o: o, pool: newPool(o.MaxIdle
 func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	buffer := requests.Get().(*[]byte)
 	defer keepBuffer(buffer)
-	to, err := t.place(r)
+	to, err := t.destinationOf(r)
 	if err == nil {
 		*buffer, err = to.appendRequest((*buffer)[:0], r)
 	}
@@ -127,7 +127,7 @@ func ended(ctx context.Context, err error) error {
 }
 
 // connect takes a waiting connection, or makes one. Its deadline is the context's.
-func (t *Transport) connect(ctx context.Context, trace *httptrace.ClientTrace, to place) (*conn, error) {
+func (t *Transport) connect(ctx context.Context, trace *httptrace.ClientTrace, to destination) (*conn, error) {
 	deadline, _ := ctx.Deadline()
 	c, idle := t.pool.take(to.key, time.Now(), deadline)
 	if c == nil {
@@ -147,7 +147,7 @@ func (t *Transport) connect(ctx context.Context, trace *httptrace.ClientTrace, t
 }
 
 // dial makes a connection.
-func (t *Transport) dial(ctx context.Context, trace *httptrace.ClientTrace, to place) (*conn, error) {
+func (t *Transport) dial(ctx context.Context, trace *httptrace.ClientTrace, to destination) (*conn, error) {
 	raw, err := t.o.Dial(ctx, "tcp", to.dial)
 	if err != nil {
 		return nil, err
@@ -202,14 +202,14 @@ type exchange struct {
 	ctx  context.Context //nolint:containedctx // the request's; it names why reading the body failed
 	stop func() bool     // ends the context's hold on the connection; false if that has interrupted it
 
-	answer   answer
-	response http.Response
-	body     io.Reader // reads the answer's body; nil if there is none
-	fixed    fixed     // what body is, if the length is known
-	err      error     // of reading the body; io.EOF at the end
+	answer    answer
+	response  http.Response
+	body      io.Reader // reads the answer's body; nil if there is none
+	fixedBody fixedBody // what body is, if the length is known
+	err       error     // of reading the body; io.EOF at the end
 
-	reuse bool
-	over  bool
+	reuse    bool
+	finished bool
 }
 
 // do sends the request and reads the answer's head. written is how much of the
@@ -255,21 +255,21 @@ func (x *exchange) respond(r *http.Request) *http.Response {
 	}
 	if x.body = x.source(); x.body == nil {
 		x.response.Body = http.NoBody
-		x.end(true)
+		x.finish(true)
 	}
 	return &x.response
 }
 
-// end gives the connection up. It waits for another request if the answer was
-// read to its end (whole) and the connection may serve again; else it is closed.
-// Calling end twice is fine.
-func (x *exchange) end(whole bool) {
-	if x.over {
+// finish ends the exchange. If the answer was read to its end (complete) and the
+// connection may serve again, the pool keeps it; else it is closed. Calling finish twice
+// is fine.
+func (x *exchange) finish(complete bool) {
+	if x.finished {
 		return
 	}
-	x.over = true
+	x.finished = true
 	// The context's interruption, if it came, leaves its deadline on the connection.
-	if calm := x.stop(); !calm || !whole || !x.reuse || !x.t.pool.put(x.c, x.answer.idle(x.t.o.IdleTimeout)) {
+	if interrupted := !x.stop(); interrupted || !complete || !x.reuse || !x.t.pool.put(x.c, x.answer.idle(x.t.o.IdleTimeout)) {
 		_ = x.c.net.Close()
 	}
 }

@@ -210,7 +210,7 @@ func awaitHangUp(t *testing.T, l *Transport) {
 		l.pool.mu.Lock()
 		open := false
 		for _, waiting := range l.pool.hosts {
-			open = open || slices.ContainsFunc(waiting, func(c *conn) bool { return c.quiet(time.Time{}) })
+			open = open || slices.ContainsFunc(waiting, func(c *conn) bool { return c.usable(time.Time{}) })
 		}
 		l.pool.mu.Unlock()
 		if !open {
@@ -637,7 +637,7 @@ func FuzzRequest(f *testing.F) {
 			Method: http.MethodPost, URL: u, Header: http.Header{name: {value}},
 			Body: io.NopCloser(strings.NewReader(body)), ContentLength: int64(len(body)),
 		}).WithContext(t.Context())
-		to, err := new(Transport).place(r)
+		to, err := new(Transport).destinationOf(r)
 		if err != nil {
 			return
 		}

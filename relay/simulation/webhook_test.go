@@ -15,8 +15,8 @@ const connectionFailures = 10
 // maxHold bounds how long Retry-After holds a webhook off.
 const maxHold = time.Hour
 
-// hook is one webhook as people know it; the ledger's lock guards it.
-type hook struct {
+// webhook is one webhook as people know it; the ledger's lock guards it.
+type webhook struct {
 	name, host string
 	id         queue.WebhookID
 	receiver   *receiver
@@ -86,7 +86,7 @@ var passes = map[string]func(body []byte) bool{
 }
 
 // wants reports whether an event must get a delivery, and whether that is sure.
-func (h *hook) wants(typ string, body []byte) (wants, sure bool) {
+func (h *webhook) wants(typ string, body []byte) (wants, sure bool) {
 	one := func(c relay.WebhookConfig) bool {
 		listed := len(c.Events) == 0
 		for _, e := range c.Events {
@@ -98,19 +98,19 @@ func (h *hook) wants(typ string, body []byte) (wants, sure bool) {
 	if len(h.others) > 0 || h.unsure {
 		return wants, false
 	}
-	return wants && h.takes(), true
+	return wants && h.enabled(), true
 }
 
-// takes reports whether deliveries go out.
-func (h *hook) takes() bool { return !h.parked && !h.deleted && h.state != relay.Disabled }
+// enabled reports whether deliveries go out.
+func (h *webhook) enabled() bool { return !h.parked && !h.deleted && h.state != relay.Disabled }
 
 // configs are those that may be in force.
-func (h *hook) configs() []relay.WebhookConfig {
+func (h *webhook) configs() []relay.WebhookConfig {
 	return append([]relay.WebhookConfig{h.config}, h.others...)
 }
 
 // count is the counter of a state.
-func (h *hook) count(s queue.State) *int64 {
+func (h *webhook) count(s queue.State) *int64 {
 	switch s {
 	case queue.Pending:
 		return &h.counts.Pending
@@ -123,7 +123,7 @@ func (h *hook) count(s queue.State) *int64 {
 }
 
 // hold enters that the receiver asked to be left alone.
-func (h *hook) hold(asked time.Duration) {
+func (h *webhook) hold(asked time.Duration) {
 	now := time.Now()
 	if until := now.Add(min(asked, maxHold)); until.After(h.heldUntil) {
 		if h.heldSince.IsZero() || !now.Before(h.heldUntil) {
@@ -134,17 +134,19 @@ func (h *hook) hold(asked time.Duration) {
 }
 
 // tried enters that an attempt has ended: after a hold that ends it.
-func (h *hook) tried() {
+func (h *webhook) tried() {
 	if !time.Now().Before(h.heldUntil) {
 		h.heldSince, h.heldUntil = time.Time{}, time.Time{}
 	}
 }
 
 // surelyAlone reports whether the webhook, after a hold, lets out one attempt.
-func (h *hook) surelyAlone() bool { return !h.heldSince.IsZero() && !time.Now().Before(h.heldUntil) }
+func (h *webhook) surelyOneAtATime() bool {
+	return !h.heldSince.IsZero() && !time.Now().Before(h.heldUntil)
+}
 
 // mayArrive holds a request that came to what the webhook allows.
-func (h *hook) mayArrive(l *lease) {
+func (h *webhook) mayArrive(l *lease) {
 	b, d := h.ledger, l.of
 	if !h.heldSince.IsZero() && l.at.After(h.heldSince) && time.Now().Before(h.heldUntil) {
 		b.faultLocked("%s comes to %s, which asked at %v to be left alone until %v", l.id, h.name, h.heldSince, h.heldUntil)
@@ -175,7 +177,7 @@ func (h *hook) mayArrive(l *lease) {
 
 // settleBound narrows the bound to what is configured, once nothing is out that
 // began before.
-func (h *hook) settleBound() {
+func (h *webhook) settleBound() {
 	if len(h.others) > 0 {
 		return
 	}
@@ -188,7 +190,7 @@ func (h *hook) settleBound() {
 }
 
 // keepRate counts the attempts of the last ten seconds.
-func (h *hook) keepRate(l *lease) {
+func (h *webhook) keepRate(l *lease) {
 	r := h.config.Rate
 	if r.Events == 0 || len(h.others) > 0 || len(l.visits) > 0 {
 		h.begun = nil
@@ -210,7 +212,7 @@ func (h *hook) keepRate(l *lease) {
 // answeredWell closes the breaker and widens the window. While the state is
 // changing the breaker may be open after it: what failed for good opens it only
 // when the store has time for that.
-func (h *hook) answeredWell() {
+func (h *webhook) answeredWell() {
 	open := h.open && h.unsure
 	switch {
 	case h.open || !h.heldUntil.IsZero():
@@ -223,7 +225,7 @@ func (h *hook) answeredWell() {
 }
 
 // answeredBadly narrows the window, and may open the breaker.
-func (h *hook) answeredBadly(last *visit, class string) {
+func (h *webhook) answeredBadly(last *visit, class string) {
 	connected := last != nil
 	busy := !connected || class == "timeout" || class == "http_429" || class == "http_503"
 	if busy {
@@ -245,41 +247,41 @@ func (h *hook) answeredBadly(last *visit, class string) {
 
 // surelyOpen reports whether the breaker lets out one attempt at a time, as far as
 // everybody must know.
-func (h *hook) surelyOpen() bool {
+func (h *webhook) surelyOpen() bool {
 	return h.surely >= connectionFailures && time.Now().After(h.surelySince) || h.state == relay.Failing && !h.unsure
 }
 
 // ranOut: a ladder came to its end.
-func (h *hook) ranOut() {
+func (h *webhook) ranOut() {
 	h.open, h.unsure, h.lastFailed = true, true, time.Now()
 }
 
 // restarted: the relay begins anew, with the state that was stored last. That it
 // was failing nobody may have seen.
-func (h *hook) restarted() {
+func (h *webhook) restarted() {
 	h.window, h.refused, h.surely, h.open = 1, 0, 0, true
 	h.heldSince = time.Time{}
 	h.begun = nil
-	if h.takes() {
+	if h.enabled() {
 		h.taking, h.stopped = time.Now(), time.Time{}
 	}
 }
 
 // inForce puts other settings in force.
-func (h *hook) inForce(c relay.WebhookConfig) {
+func (h *webhook) inForce(c relay.WebhookConfig) {
 	h.config, h.others = c, nil
 	h.window = min(h.window, c.Concurrency)
 	h.since, h.begun = time.Now(), nil
 }
 
 // stand takes over, while all is quiet, the state the relay shows.
-func (h *hook) stand(s relay.WebhookStatus) {
+func (h *webhook) stand(s relay.WebhookStatus) {
 	h.state, h.unsure = s.State, false
 	if s.State == relay.Failing {
 		h.open = true
 	}
 	now := time.Now()
-	if h.takes() {
+	if h.enabled() {
 		h.stopped = time.Time{}
 		if h.taking.IsZero() {
 			h.taking = now
