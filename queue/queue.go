@@ -477,6 +477,20 @@ func (c Counts) Add(d Counts) Counts {
 	return Counts{c.Pending + d.Pending, c.Retrying + d.Retrying, c.Delivered + d.Delivered, c.Failed + d.Failed}
 }
 
+// Count adds n deliveries of a state.
+func (c *Counts) Count(s State, n int64) {
+	switch s {
+	case Pending:
+		c.Pending += n
+	case Retrying:
+		c.Retrying += n
+	case Delivered:
+		c.Delivered += n
+	case Failed:
+		c.Failed += n
+	}
+}
+
 // Stats is a reading of the engine's counters.
 type Stats struct {
 	Events    int64 // stored now

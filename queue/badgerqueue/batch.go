@@ -102,7 +102,7 @@ func (b *batch) changeOf(h *webhookState) laneChange {
 // count moves a webhook's counter of a state by n.
 func (b *batch) count(h *webhookState, s queue.State, n int64) {
 	c := b.changeOf(h)
-	c.count(s, n)
+	c.counts.Count(s, n)
 	b.change(h, c)
 }
 
@@ -110,19 +110,6 @@ func (b *batch) count(h *webhookState, s queue.State, n int64) {
 func (b *batch) change(h *webhookState, c laneChange) {
 	b.lanes[h] = c
 	b.writes++
-}
-
-func (c *laneChange) count(s queue.State, n int64) {
-	switch s {
-	case queue.Pending:
-		c.counts.Pending += n
-	case queue.Retrying:
-		c.counts.Retrying += n
-	case queue.Delivered:
-		c.counts.Delivered += n
-	case queue.Failed:
-		c.counts.Failed += n
-	}
 }
 
 // takes reports whether what an operation costs still fits the transaction.
@@ -274,8 +261,8 @@ func (b *batch) move(h *webhookState, seq uint64, d *delivery, to delivery) erro
 		}
 	}
 	c := b.changeOf(h)
-	c.count(d.state, -1)
-	c.count(to.state, 1)
+	c.counts.Count(d.state, -1)
+	c.counts.Count(to.state, 1)
 	if at, ok := to.waitsAt(seq); ok {
 		if err := b.set(waitingKey(h.id, to.rung, at), nil); err != nil { // Promise 1: a retry is found again after a restart: its key is written with its state.
 			return err

@@ -3,7 +3,6 @@ package badgerqueue
 import (
 	"bytes"
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"maps"
@@ -49,12 +48,15 @@ func (r *CheckReport) found(where, format string, args ...any) {
 // the counters count what is there. It ends early with queue.ErrClosed when the
 // store closes.
 func (s *Store) Check(ctx context.Context) (CheckReport, error) {
-	c := checker{s: s, ctx: ctx, counts: make(map[queue.WebhookID]queue.Counts), webhooks: make(map[queue.WebhookID]laneRecord)}
+	c := checker{s: s, webhooks: make(map[queue.WebhookID]laneRecord)}
 	c.r.Findings = []storefile.Finding{}
 	err := s.view(ctx, func(txn *badger.Txn) error {
-		c.txn = txn
+		c.walk = walk{
+			txn: txn, tags: s.tags, met: tally{counts: make(map[queue.WebhookID]queue.Counts)}, going: func() error { return s.going(ctx) },
+			bad: func(_ []byte, where string, err error) error { c.r.found(where, "%v", err); return nil },
+		}
 		for _, step := range []func() error{
-			c.webhookRecords, c.events, c.deliveries, c.waiting, c.attempts, c.feedbacks, c.idempotencyKeys, c.activities, c.caught, c.counters, c.unknownKeys,
+			c.webhookRecords, c.events, c.deliveries, c.waiting, c.attempts, c.feedbacks, c.idempotencyKeys, c.activities, c.counters, c.unknownKeys,
 		} {
 			if err := step(); err != nil {
 				return err
@@ -62,6 +64,9 @@ func (s *Store) Check(ctx context.Context) (CheckReport, error) {
 		}
 		return nil
 	})
+	met := &c.met
+	c.r.Events, c.r.Deliveries, c.r.Attempts, c.r.Webhooks = met.events, met.deliveries, met.attempts, met.webhooks
+	c.r.Idempotency, c.r.Activities = met.idempotencyKeys, met.activities
 	if err != nil {
 		return c.r, fmt.Errorf("checking the store at %s: %w", s.o.Path, err)
 	}
@@ -70,14 +75,10 @@ func (s *Store) Check(ctx context.Context) (CheckReport, error) {
 
 // checker is one check under way.
 type checker struct {
+	walk
 	s        *Store
-	ctx      context.Context
-	txn      *badger.Txn
 	r        CheckReport
-	seen     int64
 	webhooks map[queue.WebhookID]laneRecord
-	counts   map[queue.WebhookID]queue.Counts // of the deliveries met
-	live     int64                            // bytes, as state.live
 }
 
 // laneRecord is what the store keeps of a webhook's lane.
@@ -92,77 +93,37 @@ func (c *checker) passed(seq uint64, w queue.WebhookID) {
 	c.r.found(eventName(seq), "the lane of webhook %d has passed its delivery, which waits", w)
 }
 
-// each visits the records of a prefix.
-func (c *checker) each(prefix byte, visit func(key, rec []byte)) error {
-	return scan(c.txn, []byte{prefix}, nil, func(key, rec []byte) (bool, error) {
-		if c.seen++; c.seen%1024 == 0 {
-			if err := c.s.going(c.ctx); err != nil {
-				return false, err
-			}
-		}
-		if wellFormed(key) {
-			visit(key, rec)
-		}
-		return true, nil
-	})
-}
-
-// has reports whether there is a record.
-func (c *checker) has(key []byte) bool {
-	_, err := c.txn.Get(key)
-	return err == nil
-}
-
-func eventName(seq uint64) string { return fmt.Sprintf("event number %d", seq) }
-
 func (c *checker) webhookRecords() error {
-	return c.each(prefixWebhook, func(key, rec []byte) {
-		w, err := decodeWebhook(key, rec)
-		if err != nil {
-			c.r.found(fmt.Sprintf("webhook %d", binary.BigEndian.Uint32(key[1:])), "%v", err)
-			return
-		}
-		c.r.Webhooks++
+	return c.eachWebhook(func(hook queue.Webhook) error {
 		var l laneRecord
-		if l.counts, l.marks, l.err = getLane(c.txn, w.ID); errors.Is(l.err, badger.ErrKeyNotFound) {
+		if l.counts, l.marks, l.err = getLane(c.txn, hook.ID); errors.Is(l.err, badger.ErrKeyNotFound) {
 			l.err = nil
 		}
-		c.webhooks[w.ID] = l
+		c.webhooks[hook.ID] = l
+		return nil
 	})
 }
 
 func (c *checker) events() error {
-	return c.each(prefixEvent, func(key, rec []byte) {
-		c.r.Events++
-		seq := seqOf(key)
-		c.r.Newest = max(c.r.Newest, seq)
-		e, err := decodeEvent(key, rec, c.s.tags)
-		if err != nil {
-			c.r.found(eventName(seq), "%v", err)
-		}
-		c.live += int64(eventSize(&e))
-	})
+	return c.eachEvent(func(uint64, *queue.Event) error { return nil })
 }
 
 // deliveries checks B records, that what waits on a rung has its R key, and that
 // no lane has passed what waits in order of acceptance.
 func (c *checker) deliveries() error {
-	return c.each(prefixDeliveries, func(key, rec []byte) {
-		seq := seqOf(key)
+	return c.eachDeliveries(func(key []byte, seq uint64, ds deliveries) error {
 		if !c.has(eventKey(seq)) {
 			c.r.found(eventName(seq), "is missing, and its deliveries are there")
 		}
-		ds, err := decodeDeliveries(nil, key, rec)
-		if err != nil {
-			c.r.found(eventName(seq), "deliveries: %v", err)
-			return
-		}
-		c.live += int64(ds.size())
-		for _, d := range ds {
-			c.r.Deliveries++
+		for i := range ds {
+			d := &ds[i]
 			if d.state < queue.Pending || d.state > queue.Failed {
+				c.met.deliveries++
 				c.r.found(eventName(seq), "the delivery to webhook %d has state %d, which is none", d.webhook, d.state)
 				continue
+			}
+			if err := c.meet(key, d); err != nil {
+				c.r.found(eventName(seq), "%v", err)
 			}
 			l, lives := c.webhooks[d.webhook]
 			if d.state.Waiting() && lives {
@@ -171,74 +132,50 @@ func (c *checker) deliveries() error {
 			if d.fresh() && lives && l.err == nil && seq < l.marks.fresh {
 				c.passed(seq, d.webhook)
 			}
-			c.counts[d.webhook] = c.counts[d.webhook].Add(countOf(d.state))
-			if d.log != nil {
-				c.r.Attempts++
-				if _, err := parseAttempt(key, d.log, 1); err != nil {
-					c.r.found(eventName(seq), "attempt: %v", err)
-				}
-			}
 			at, ok := d.waitsAt(seq)
 			if ok && lives && !c.has(waitingKey(d.webhook, d.rung, at)) {
 				c.r.found(eventName(seq), "the delivery to webhook %d waits, and nothing will wake it", d.webhook)
 			}
 		}
+		return nil
 	})
-}
-
-func countOf(s queue.State) (n queue.Counts) {
-	switch s {
-	case queue.Pending:
-		n.Pending = 1
-	case queue.Retrying:
-		n.Retrying = 1
-	case queue.Delivered:
-		n.Delivered = 1
-	case queue.Failed:
-		n.Failed = 1
-	}
-	return n
 }
 
 // waiting checks that each R key names a delivery that waits there, and that no
 // lane has passed it.
 func (c *checker) waiting() error {
-	return c.each(prefixWaiting, func(key, _ []byte) {
+	return c.each([]byte{prefixWaiting}, func(key, _ []byte) error {
 		w, at, _ := parseWaitingKey(key)
 		l, lives := c.webhooks[w]
 		if !lives {
-			return // its webhook was deleted; the sweep removes it
+			return nil // its webhook was deleted; the sweep removes it
 		}
 		if low, used := l.marks.due[key[5]]; l.err == nil && (!used || at.due < low) {
 			c.passed(at.seq, w)
 		}
 		ds, err := getDeliveries(c.txn, at.seq)
 		if err != nil {
-			return // said already
+			return nil //nolint:nilerr // said already
 		}
 		d := ds.find(w)
 		if d == nil || !(ticket{seq: at.seq, rung: key[5], due: at.due}).names(*d) {
 			c.r.found(eventName(at.seq), "a key says that the delivery to webhook %d waits, and its record does not", w)
 		}
+		return nil
 	})
 }
 
 func (c *checker) attempts() error {
 	var last uint64
 	var there bool
-	return c.each(prefixAttempt, func(key, rec []byte) {
-		c.r.Attempts++
-		c.live += int64(attemptSize(key, rec))
-		seq := seqOf(key)
+	return c.eachAttempt(func(_ []byte, seq uint64) error {
 		if seq != last {
 			last, there = seq, c.has(eventKey(seq))
 		}
 		if !there {
 			c.r.found(eventName(seq), "is missing, and attempts of it are there")
 		}
-		if _, err := decodeAttempt(key, rec); err != nil {
-			c.r.found(eventName(seq), "attempt: %v", err)
-		}
+		return nil
 	})
 }
 
@@ -257,43 +194,25 @@ func (c *checker) feedbacks() error {
 			c.r.found(name, "its latest event, number %d, is of %s", seq, e.Feedback)
 		}
 	}
-	err := c.each(prefixFeedback, func(key, rec []byte) {
+	err := c.each([]byte{prefixFeedback}, func(key, rec []byte) error {
 		id, _, _ := parseFeedbackKey(key)
 		held, err := decodeFeedback(key, rec)
 		latest(id.String(), held.seq, err, func(f queue.FeedbackID) bool { return bytes.Equal(feedbackKey(f), key) })
+		return nil
 	})
-	return errors.Join(err, c.each(prefixFormer, func(key, rec []byte) {
+	return errors.Join(err, c.each([]byte{prefixFormer}, func(key, rec []byte) error {
 		id := string(key[1:])
 		seq, err := decodeSeq(key, rec)
 		latest(fmt.Sprintf("feedback %q", id), seq, err, func(f queue.FeedbackID) bool { return f.ID == id })
+		return nil
 	}))
 }
 
 func (c *checker) idempotencyKeys() error {
-	return c.each(prefixIdempotency, func(key, rec []byte) {
-		c.r.Idempotency++
-		if _, err := decodeIdempotency(key, rec); err != nil {
-			c.r.found("an idempotency key", "%v", err)
-		}
-	})
+	return c.eachIdempotencyKey(func([]byte, idempotency) error { return nil })
 }
 
-func (c *checker) activities() error {
-	return c.each(prefixActivity, func(key, rec []byte) {
-		c.r.Activities++
-		if _, err := unseal(key, rec); err != nil {
-			c.r.found("an activity", "%v", err)
-		}
-	})
-}
-
-func (c *checker) caught() error {
-	return c.each(prefixCaught, func(key, rec []byte) {
-		if _, err := decodeCaught(key, rec); err != nil {
-			c.r.found("what a honeypot caught", "%v", err)
-		}
-	})
-}
+func (c *checker) activities() error { return c.others(func() {}) }
 
 // counters compares what the committer counts with what is there. Events are
 // numbered without a gap and counted when retention takes them, so the count
@@ -304,22 +223,22 @@ func (c *checker) counters() error {
 		c.r.found("the counters", "%v", err)
 		return nil
 	}
-	if st.events != c.r.Events {
-		c.r.found("the counters", "they count %d events, and %d are there", st.events, c.r.Events)
+	if st.events != c.met.events {
+		c.r.found("the counters", "they count %d events, and %d are there", st.events, c.met.events)
 	}
-	if st.counted && st.live != c.live {
-		c.r.found("the counters", "they count %d bytes of events, and %d are there", st.live, c.live)
+	if st.counted && st.live != c.met.live {
+		c.r.found("the counters", "they count %d bytes of events, and %d are there", st.live, c.met.live)
 	}
-	if st.seq < c.r.Newest {
-		c.r.found("the counters", "they end with event number %d, and the newest is %d", st.seq, c.r.Newest)
+	if st.seq < c.met.newestEvent {
+		c.r.found("the counters", "they end with event number %d, and the newest is %d", st.seq, c.met.newestEvent)
 	}
-	c.r.Newest = max(c.r.Newest, st.seq)
+	c.r.Newest = max(c.met.newestEvent, st.seq)
 	for _, w := range slices.Sorted(maps.Keys(c.webhooks)) {
 		switch l := c.webhooks[w]; {
 		case l.err != nil:
-			c.r.found(fmt.Sprintf("webhook %d", w), "counters: %v", l.err)
-		case l.counts != c.counts[w]:
-			c.r.found(fmt.Sprintf("webhook %d", w), "it counts %+v, and %+v are there", l.counts, c.counts[w])
+			c.r.found(webhookName(w), "counters: %v", l.err)
+		case l.counts != c.met.counts[w]:
+			c.r.found(webhookName(w), "it counts %+v, and %+v are there", l.counts, c.met.counts[w])
 		}
 	}
 	return nil
@@ -333,7 +252,7 @@ func (c *checker) unknownKeys() (err error) {
 			c.r.found(fmt.Sprintf("key %q", key), "is none of ours")
 		}
 		if c.seen++; c.seen%1024 == 0 {
-			err = c.s.going(c.ctx)
+			err = c.going()
 		}
 		return err == nil
 	})

@@ -168,16 +168,7 @@ func checkCounters(t *testing.T, s *Store) {
 		}
 		for _, d := range page.Items {
 			n := counts[d.ID.Webhook]
-			switch d.State {
-			case queue.Pending:
-				n.Pending++
-			case queue.Retrying:
-				n.Retrying++
-			case queue.Delivered:
-				n.Delivered++
-			case queue.Failed:
-				n.Failed++
-			}
+			n.Count(d.State, 1)
 			counts[d.ID.Webhook] = n
 		}
 		if c = page.Next; c == "" {

@@ -2,7 +2,6 @@ package badgerqueue
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -178,12 +177,15 @@ func (s *salvage) collect() error {
 // event, there or not, and its tags.
 func (s *salvage) mend() (newest uint64, t storefile.Tags, err error) {
 	err = s.b.db.View(func(txn *badger.Txn) error {
-		m := mender{salvage: s, txn: txn, bad: make(map[uint64]bool), lanes: make(map[queue.WebhookID]*lostLane), webhooks: make(map[queue.WebhookID]bool)}
+		m := mender{salvage: s, bad: make(map[uint64]bool), marks: make(map[queue.WebhookID]*marks), webhooks: make(map[queue.WebhookID]bool)}
+		m.walk = walk{
+			txn: txn, met: tally{counts: make(map[queue.WebhookID]queue.Counts)}, going: s.ctx.Err, bad: m.unreadable,
+		}
 		if err := m.format(); err != nil {
 			return err
 		}
 		for _, step := range []func() error{
-			m.indexes, m.webhookRecords, m.events, m.deliveries, m.attempts, m.idempotencyKeys, m.activities, m.caught, m.counters,
+			m.indexes, m.webhookRecords, m.events, m.deliveries, m.attempts, m.idempotencyKeys, m.activities, m.counters,
 		} {
 			if err := step(); err != nil {
 				return err
@@ -195,30 +197,17 @@ func (s *salvage) mend() (newest uint64, t storefile.Tags, err error) {
 	return newest, t, err
 }
 
-// mender goes through the collected records, kind by kind.
+// mender goes through the collected records, kind by kind. The new store keeps those
+// that are not deleted.
 type mender struct {
 	*salvage
-	txn      *badger.Txn
+	walk
 	f        format
 	counted  state           // by the store that is salvaged
-	seq      uint64          // the highest that was met
+	seq      uint64          // of the newest event, there or not
 	bad      map[uint64]bool // events whose record is damaged
 	webhooks map[queue.WebhookID]bool
-	webhook  queue.WebhookID // the highest that was met
-	noted    uint64
-	lanes    map[queue.WebhookID]*lostLane
-}
-
-// lostLane is what a webhook's lane record is made anew from.
-type lostLane struct {
-	counts queue.Counts
-	marks  marks
-}
-
-// each visits the records of a prefix; the new store keeps them unless they are
-// deleted.
-func (m *mender) each(prefix []byte, visit func(key, rec []byte) error) error {
-	return scan(m.txn, prefix, nil, func(key, rec []byte) (bool, error) { return true, errors.Join(visit(key, rec), m.ctx.Err()) })
+	marks    map[queue.WebhookID]*marks // made anew
 }
 
 func (m *mender) drop(key []byte, where, format string, args ...any) error {
@@ -226,11 +215,19 @@ func (m *mender) drop(key []byte, where, format string, args ...any) error {
 	return m.b.delete(key)
 }
 
-// has reports whether the event can be read.
-func (m *mender) has(seq uint64) bool {
-	_, err := m.txn.Get(eventKey(seq))
-	return err == nil && !m.bad[seq]
+// unreadable removes a record that does not decode.
+func (m *mender) unreadable(key []byte, where string, err error) error {
+	switch key[0] {
+	case prefixEvent:
+		m.bad[seqOf(key)] = true
+	case prefixDeliveries:
+		m.r.Unaddressed++
+	}
+	return m.drop(key, where, "%v", err)
 }
+
+// readable reports whether the event can be read.
+func (m *mender) readable(seq uint64) bool { return m.has(eventKey(seq)) && !m.bad[seq] }
 
 // format finds what ids are made of, in the store or beside it. Where that is
 // lost, events get new ones.
@@ -251,7 +248,7 @@ func (m *mender) format() (err error) {
 	if st, err := getRecord(m.txn, keyState, func(_, rec []byte) (state, error) { return decodeState(rec) }); err == nil {
 		m.counted = st
 	}
-	m.seq, m.webhook, m.noted = max(m.counted.seq, beside.Mark.Seq), m.counted.webhook, m.counted.noted
+	m.tags, m.seq = m.f.tags, max(m.counted.seq, beside.Mark.Seq)
 	return nil
 }
 
@@ -266,30 +263,18 @@ func (m *mender) indexes() error {
 }
 
 func (m *mender) webhookRecords() error {
-	return m.each([]byte{prefixWebhook}, func(key, rec []byte) error {
-		id := queue.WebhookID(binary.BigEndian.Uint32(key[1:]))
-		m.webhook = max(m.webhook, id)
-		if _, err := decodeWebhook(key, rec); err != nil {
-			return m.drop(key, fmt.Sprintf("webhook %d", id), "%v", err)
-		}
+	return m.eachWebhook(func(hook queue.Webhook) error {
 		m.r.Webhooks++
-		m.webhooks[id] = true
+		m.webhooks[hook.ID] = true
 		return nil
 	})
 }
 
 // events also makes the index of feedbacks: the last event of each stays.
 func (m *mender) events() error {
-	return m.each([]byte{prefixEvent}, func(key, rec []byte) error {
-		seq := seqOf(key)
-		m.seq = max(m.seq, seq)
-		e, err := decodeEvent(key, rec, m.f.tags)
-		if err != nil {
-			m.bad[seq] = true
-			return m.drop(key, eventName(seq), "%v", err)
-		}
+	return m.eachEvent(func(seq uint64, e *queue.Event) error {
 		m.r.Events++
-		if _, err := m.txn.Get(deliveriesKey(seq)); err != nil {
+		if !m.has(deliveriesKey(seq)) {
 			m.r.Unaddressed++
 		}
 		if e.Feedback.IsZero() {
@@ -305,51 +290,28 @@ func (m *mender) events() error {
 	})
 }
 
-// deliveries also makes the keys that wake them, and counts them.
+// deliveries also makes the keys that wake them.
 func (m *mender) deliveries() error {
-	return m.each([]byte{prefixDeliveries}, func(key, rec []byte) error {
-		seq := seqOf(key)
-		m.seq = max(m.seq, seq)
-		ds, err := decodeDeliveries(nil, key, rec)
-		if err != nil {
-			m.r.Unaddressed++
-			return m.drop(key, eventName(seq), "deliveries: %v", err)
-		}
-		if !m.has(seq) {
+	return m.eachDeliveries(func(key []byte, seq uint64, ds deliveries) error {
+		if !m.readable(seq) {
 			return m.drop(key, eventName(seq), "%d deliveries are there, and the event cannot be read", len(ds))
 		}
 		mended := false
 		for i := range ds {
 			d := &ds[i]
 			m.r.Deliveries++
-			m.webhook = max(m.webhook, d.webhook)
-			l := m.lanes[d.webhook]
-			if l == nil {
-				l = &lostLane{marks: marks{due: make(map[uint8]int64)}}
-				m.lanes[d.webhook] = l
+			switch err := m.meet(key, d); {
+			case err != nil:
+				m.r.lost(eventName(seq), "%v", err)
+				d.log, mended = nil, true
+			case d.log != nil:
+				m.r.Attempts++
 			}
-			l.counts = l.counts.Add(countOf(d.state))
 			if d.state.Waiting() {
 				m.r.Waiting++
 			}
-			if d.log != nil {
-				if _, err := parseAttempt(key, d.log, 1); err != nil {
-					m.r.lost(eventName(seq), "attempt: %v", err)
-					d.log, mended = nil, true
-				} else {
-					m.r.Attempts++
-				}
-			}
-			if d.fresh() && l.marks.fresh == 0 {
-				l.marks.fresh = seq
-			}
-			if at, ok := d.waitsAt(seq); ok {
-				if low, used := l.marks.due[d.rung]; !used || at.due < low {
-					l.marks.due[d.rung] = at.due
-				}
-				if err := m.b.set(waitingKey(d.webhook, d.rung, at), nil, 0); err != nil {
-					return err
-				}
+			if err := m.wakes(seq, d); err != nil {
+				return err
 			}
 		}
 		if mended {
@@ -359,13 +321,30 @@ func (m *mender) deliveries() error {
 	})
 }
 
+// wakes has the lane of a delivery find it, if it waits.
+func (m *mender) wakes(seq uint64, d *delivery) error {
+	lane := m.marks[d.webhook]
+	if lane == nil {
+		lane = &marks{due: make(map[uint8]int64)}
+		m.marks[d.webhook] = lane
+	}
+	if d.fresh() && lane.fresh == 0 {
+		lane.fresh = seq
+	}
+	at, ok := d.waitsAt(seq)
+	if !ok {
+		return nil
+	}
+	if low, used := lane.due[d.rung]; !used || at.due < low {
+		lane.due[d.rung] = at.due
+	}
+	return m.b.set(waitingKey(d.webhook, d.rung, at), nil, 0)
+}
+
 func (m *mender) attempts() error {
-	return m.each([]byte{prefixAttempt}, func(key, rec []byte) error {
-		if len(key) != 15 || !m.has(seqOf(key)) {
+	return m.eachAttempt(func(key []byte, seq uint64) error {
+		if !m.readable(seq) {
 			return m.b.delete(key)
-		}
-		if _, err := decodeAttempt(key, rec); err != nil {
-			return m.drop(key, eventName(seqOf(key)), "attempt: %v", err)
 		}
 		m.r.Attempts++
 		return nil
@@ -373,41 +352,20 @@ func (m *mender) attempts() error {
 }
 
 func (m *mender) idempotencyKeys() error {
-	return m.each([]byte{prefixIdempotency}, func(key, rec []byte) error {
-		k, err := decodeIdempotency(key, rec)
-		if err != nil {
-			return m.drop(key, "an idempotency key", "%v", err)
-		}
-		if !m.has(k.seq) {
+	return m.eachIdempotencyKey(func(key []byte, k idempotency) error {
+		if !m.readable(k.seq) {
 			return m.b.delete(key)
 		}
 		return nil
 	})
 }
 
-func (m *mender) activities() error {
-	return m.each([]byte{prefixActivity}, func(key, rec []byte) error {
-		if _, err := unseal(key, rec); err != nil {
-			return m.drop(key, "an activity", "%v", err)
-		}
-		m.r.Activities++
-		m.noted = max(m.noted, uint64(m.r.Activities))
-		return nil
-	})
-}
-
-func (m *mender) caught() error {
-	return m.each([]byte{prefixCaught}, func(key, rec []byte) error {
-		if _, err := decodeCaught(key, rec); err != nil {
-			return m.drop(key, "what a honeypot caught", "%v", err)
-		}
-		return nil
-	})
-}
+func (m *mender) activities() error { return m.others(func() { m.r.Activities++ }) }
 
 // counters writes the records that are made anew. The sweep begins at the first
 // event again.
 func (m *mender) counters() error {
+	m.seq = max(m.seq, m.met.newest)
 	if m.seq > m.counted.seq {
 		m.r.lost("the newest events", "number %d to %d had been acknowledged, and whatever of them can be read is saved", m.counted.seq+1, m.seq)
 	}
@@ -415,20 +373,21 @@ func (m *mender) counters() error {
 		m.r.lost("events", "%d of the %d that the store counted cannot be read", missing, m.counted.events)
 	}
 	for id := range m.webhooks {
-		l := m.lanes[id]
-		if l == nil {
-			l = new(lostLane)
+		lane := m.marks[id]
+		if lane == nil {
+			lane = new(marks)
 		}
-		if l.marks.fresh == 0 {
-			l.marks.fresh = m.seq + 1
+		if lane.fresh == 0 {
+			lane.fresh = m.seq + 1
 		}
 		key := laneKey(id)
-		if err := m.b.set(key, encodeLane(key, l.counts, l.marks), 0); err != nil {
+		if err := m.b.set(key, encodeLane(key, m.met.counts[id], *lane), 0); err != nil {
 			return err
 		}
 	}
 	st := m.counted // with its clock
-	st.seq, st.events, st.webhook, st.noted = m.seq, m.r.Events, m.webhook, m.noted
+	st.seq, st.events = m.seq, m.r.Events
+	st.webhook, st.noted = max(st.webhook, m.met.newestWebhook), max(st.noted, uint64(m.r.Activities))
 	st.swept, st.ended, st.live, st.counted = 0, 0, 0, false
 	if err := m.b.set(keyState, st.encode(), 0); err != nil {
 		return err

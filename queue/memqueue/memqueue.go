@@ -217,7 +217,7 @@ func (q *Queue) Stats() queue.Stats {
 			if !ok {
 				continue // deleted since
 			}
-			w.Counts = w.Add(count(d.State))
+			w.Count(d.State, 1)
 			since := d.due
 			if since.IsZero() {
 				since = e.Created
@@ -233,20 +233,6 @@ func (q *Queue) Stats() queue.Stats {
 		}
 	}
 	return st
-}
-
-func count(s queue.State) (c queue.Counts) {
-	switch s {
-	case queue.Pending:
-		c.Pending = 1
-	case queue.Retrying:
-		c.Retrying = 1
-	case queue.Delivered:
-		c.Delivered = 1
-	case queue.Failed:
-		c.Failed = 1
-	}
-	return c
 }
 
 // leased reports whether a delivery is out.

@@ -555,16 +555,7 @@ func (m *model) othersDiffer() string {
 	}
 	for _, d := range m.deliveries {
 		if c, ok := counts[d.ID.Webhook]; ok {
-			switch d.State {
-			case queue.Pending:
-				c.Pending++
-			case queue.Retrying:
-				c.Retrying++
-			case queue.Delivered:
-				c.Delivered++
-			case queue.Failed:
-				c.Failed++
-			}
+			c.Count(d.State, 1)
 			counts[d.ID.Webhook] = c
 		}
 	}

@@ -1,0 +1,165 @@
+package badgerqueue
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"github.com/dgraph-io/badger/v4"
+
+	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/queue/badgerqueue/storefile"
+)
+
+// walk goes through the records of a store, kind by kind, and decodes each. Check and
+// Salvage walk: the one compares what it meets, the other mends it.
+type walk struct {
+	txn  *badger.Txn
+	tags storefile.Tags
+	// going returns an error when the walk is to end.
+	going func() error
+	// bad is called with a record that does not decode; an error ends the walk.
+	bad  func(key []byte, where string, err error) error
+	seen int64
+	met  tally
+}
+
+// tally is what a walk has met, readable or not.
+type tally struct {
+	events, deliveries, attempts, webhooks, idempotencyKeys, activities int64
+	newestEvent                                                         uint64 // sequence number
+	newest                                                              uint64 // also of deliveries
+	newestWebhook                                                       queue.WebhookID
+	counts                                                              map[queue.WebhookID]queue.Counts
+	live                                                                int64 // bytes, as state.live
+}
+
+// each visits the records of a prefix whose keys are well-formed.
+func (w *walk) each(prefix []byte, visit func(key, rec []byte) error) error {
+	return scan(w.txn, prefix, nil, func(key, rec []byte) (bool, error) {
+		if w.seen++; w.seen%1024 == 0 {
+			if err := w.going(); err != nil {
+				return false, err
+			}
+		}
+		if !wellFormed(key) {
+			return true, nil
+		}
+		return true, visit(key, rec)
+	})
+}
+
+// eachRecord visits the decoded records of a kind.
+func eachRecord[T any](w *walk, prefix byte, where func(key []byte) string, decode func(key, rec []byte) (T, error), visit func(key, rec []byte, v T) error) error {
+	return w.each([]byte{prefix}, func(key, rec []byte) error {
+		v, err := decode(key, rec)
+		if err != nil {
+			return w.bad(key, where(key), err)
+		}
+		return visit(key, rec, v)
+	})
+}
+
+// has reports whether there is a record.
+func (w *walk) has(key []byte) bool {
+	_, err := w.txn.Get(key)
+	return err == nil
+}
+
+func eventName(seq uint64) string            { return fmt.Sprintf("event number %d", seq) }
+func eventOfKey(key []byte) string           { return eventName(seqOf(key)) }
+func webhookName(id queue.WebhookID) string  { return fmt.Sprintf("webhook %d", id) }
+func always(name string) func([]byte) string { return func([]byte) string { return name } }
+func webhookOfKey(key []byte) queue.WebhookID {
+	return queue.WebhookID(binary.BigEndian.Uint32(key[1:]))
+}
+
+// prefixed says what an error is about; nil stays nil.
+func prefixed(what string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", what, err)
+}
+
+func (w *walk) eachWebhook(visit func(hook queue.Webhook) error) error {
+	decode := func(key, rec []byte) (queue.Webhook, error) {
+		w.met.newestWebhook = max(w.met.newestWebhook, webhookOfKey(key))
+		return decodeWebhook(key, rec)
+	}
+	return eachRecord(w, prefixWebhook, func(key []byte) string { return webhookName(webhookOfKey(key)) }, decode, func(_, _ []byte, hook queue.Webhook) error {
+		w.met.webhooks++
+		return visit(hook)
+	})
+}
+
+func (w *walk) eachEvent(visit func(seq uint64, e *queue.Event) error) error {
+	decode := func(key, rec []byte) (queue.Event, error) {
+		w.met.events++
+		w.met.newestEvent = max(w.met.newestEvent, seqOf(key))
+		w.met.newest = max(w.met.newest, seqOf(key))
+		return decodeEvent(key, rec, w.tags)
+	}
+	return eachRecord(w, prefixEvent, eventOfKey, decode, func(key, _ []byte, e queue.Event) error {
+		w.met.live += int64(eventSize(&e))
+		return visit(seqOf(key), &e)
+	})
+}
+
+func (w *walk) eachDeliveries(visit func(key []byte, seq uint64, ds deliveries) error) error {
+	decode := func(key, rec []byte) (deliveries, error) {
+		w.met.newest = max(w.met.newest, seqOf(key))
+		ds, err := decodeDeliveries(nil, key, rec)
+		return ds, prefixed("deliveries", err)
+	}
+	return eachRecord(w, prefixDeliveries, eventOfKey, decode, func(key, _ []byte, ds deliveries) error {
+		w.met.live += int64(ds.size())
+		return visit(key, seqOf(key), ds)
+	})
+}
+
+// meet counts one delivery. It returns an error if the log of its attempt does not
+// decode.
+func (w *walk) meet(key []byte, d *delivery) error {
+	w.met.deliveries++
+	w.met.newestWebhook = max(w.met.newestWebhook, d.webhook)
+	n := w.met.counts[d.webhook]
+	n.Count(d.state, 1)
+	w.met.counts[d.webhook] = n
+	if d.log == nil {
+		return nil
+	}
+	w.met.attempts++
+	_, err := parseAttempt(key, d.log, 1)
+	return prefixed("attempt", err)
+}
+
+func (w *walk) eachAttempt(visit func(key []byte, seq uint64) error) error {
+	decode := func(key, rec []byte) (queue.Attempt, error) {
+		w.met.attempts++
+		w.met.live += int64(attemptSize(key, rec))
+		a, err := decodeAttempt(key, rec)
+		return a, prefixed("attempt", err)
+	}
+	return eachRecord(w, prefixAttempt, eventOfKey, decode, func(key, _ []byte, _ queue.Attempt) error { return visit(key, seqOf(key)) })
+}
+
+func (w *walk) eachIdempotencyKey(visit func(key []byte, k idempotency) error) error {
+	decode := func(key, rec []byte) (idempotency, error) {
+		w.met.idempotencyKeys++
+		return decodeIdempotency(key, rec)
+	}
+	return eachRecord(w, prefixIdempotency, always("an idempotency key"), decode, func(key, _ []byte, k idempotency) error { return visit(key, k) })
+}
+
+// others looks at the records that nothing else depends on; each activity that
+// decodes is given to visit.
+func (w *walk) others(visit func()) error {
+	activity := func(key, rec []byte) ([]byte, error) {
+		w.met.activities++
+		return unseal(key, rec)
+	}
+	return errors.Join(
+		eachRecord(w, prefixActivity, always("an activity"), activity, func(_, _, _ []byte) error { visit(); return nil }),
+		eachRecord(w, prefixCaught, always("what a honeypot caught"), decodeCaught, func(_, _ []byte, _ queue.Caught) error { return nil }))
+}
