@@ -43,7 +43,11 @@ func serveAdmin(w http.ResponseWriter, r *http.Request) error {
 		e.serveStore(w, r)
 		return nil
 	}
-	http.StripPrefix(api.AdminPath, http.HandlerFunc(e.serveAPI)).ServeHTTP(w, r)
+	http.StripPrefix(api.AdminPath, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if err := e.serveAPI(w, r); err != nil {
+			intake.WriteProblem(w, intake.Unavailable(err))
+		}
+	})).ServeHTTP(w, r)
 	return nil
 }
 

@@ -86,10 +86,11 @@ type App struct {
 	// Mails link to it.
 	ConsoleURL string `json:"console_url,omitempty"`
 
-	config relay.Config
-	engine *engine // a reference, given back by Cleanup
-	log    *slog.Logger
-	ctx    caddy.Context // of the configuration, for its events
+	config  relay.Config
+	engine  *engine  // a reference, given back by Cleanup
+	running *running // nil before Start
+	log     *slog.Logger
+	ctx     caddy.Context // of the configuration, for its events
 
 	intakeLog *intake.Log // of all handlers
 
@@ -127,7 +128,10 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if a.Retention == 0 {
 		a.Retention = caddy.Duration(defaultRetention)
 	}
-	if err := a.awaitExit(ctx); err != nil {
+	if a.QueueRaw == nil {
+		a.QueueRaw = json.RawMessage(`{"engine":"badger"}`)
+	}
+	if err := onExit(ctx, func(deadline time.Time) { engines.exiting(a.engine, deadline) }); err != nil {
 		return err
 	}
 	config, err := a.resolve(caddy.NewReplacer())
@@ -135,10 +139,12 @@ func (a *App) Provision(ctx caddy.Context) error {
 		return err
 	}
 	a.config = config
-	if a.config.Notifiers, err = a.loadNotifiers(ctx); err != nil {
-		return err
+	if len(a.NotifiersRaw) > 0 {
+		if a.config.Notifiers, err = loadNotifiers(ctx, a); err != nil {
+			return err
+		}
 	}
-	opener, err := a.loadQueue(ctx)
+	opener, err := loadQueue(ctx, a)
 	if err != nil {
 		return err
 	}
@@ -186,21 +192,6 @@ func (a *App) resolve(repl *caddy.Replacer) (relay.Config, error) {
 	return c, nil
 }
 
-func (a *App) loadQueue(ctx caddy.Context) (QueueOpener, error) {
-	if a.QueueRaw == nil {
-		a.QueueRaw = json.RawMessage(`{"engine":"badger"}`)
-	}
-	module, err := ctx.LoadModule(a, "QueueRaw")
-	if err != nil {
-		return nil, fmt.Errorf("loading the queue engine: %w", err)
-	}
-	opener, ok := module.(QueueOpener)
-	if !ok {
-		return nil, fmt.Errorf("module %T is in the namespace userhero.queues but opens no queue", module)
-	}
-	return opener, nil
-}
-
 // Validate checks the settings without a store and without the network.
 func (a *App) Validate() error {
 	if a.Retention < 0 || a.MaxDisk < 0 || a.Timeout < 0 || a.GroupNotices < 0 || a.WarnAfter < 0 {
@@ -215,7 +206,8 @@ func (a *App) Start() error {
 	if err := a.attach(); err != nil {
 		return err
 	}
-	engines.started(a)
+	a.running = &running{a.engine, func(webhook, from, to string) { emit(a.ctx, webhook, from, to) }}
+	engines.started(a.running)
 	return nil
 }
 
@@ -233,7 +225,7 @@ func (a *App) attach() error {
 // Stop takes these settings back. The engine lives on while a configuration
 // refers to it; the newest settings still attached count.
 func (a *App) Stop() error {
-	engines.stopped(a)
+	engines.stopped(a.running)
 	a.intakeLog.Flush() // Caddy closes the logs before it calls Cleanup
 	return a.detach()
 }
@@ -257,12 +249,11 @@ func (a *App) Accept(ctx context.Context, e queue.Entry, submission http.Header)
 		Type:     event.Type(e.Type),
 		Feedback: e.Feedback,
 		Body:     e.Body,
-		Client:   a.engine.clientTrace(submission),
 		Replaces: e.Replaces,
 		Key:      e.Key,
 		Origin:   e.Origin,
 		Answer:   e.Answer,
-	})
+	}, submission)
 }
 
 // Latest implements intake.Relay.

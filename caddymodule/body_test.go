@@ -1,7 +1,6 @@
 package caddymodule
 
 import (
-	"context"
 	"fmt"
 	"io"
 	"log/slog"
@@ -18,8 +17,7 @@ import (
 // TestTricklingBodyEndsAtTheCutoff: the client gets its answer, and its connection is closed though more of the body is to come.
 func TestTricklingBodyEndsAtTheCutoff(t *testing.T) {
 	t.Parallel()
-	e := &engine{metrics: newMetrics()}
-	e.cutoff, e.cutOff = context.WithCancel(t.Context())
+	e := newEngine(nil, new(BadgerQueue), QueueOptions{}, slog.New(slog.DiscardHandler), nil)
 	handler := &Handler{app: &App{engine: e, intakeLog: intake.NewLog(slog.New(slog.DiscardHandler))}}
 	if err := handler.provisionIntake(); err != nil {
 		t.Fatal(err)

@@ -155,7 +155,9 @@ func (c *Console) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.
 		defer context.AfterFunc(c.ctx, end)()
 		r = r.WithContext(ctx)
 	}
-	c.app.engine.serveConsole(w, r)
+	if err := c.app.engine.serveConsole(w, r); err != nil {
+		stopped(w, r, path, err)
+	}
 	return nil
 }
 

@@ -4,9 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -27,11 +27,9 @@ import (
 
 // Bounds of an engine's end.
 const (
-	// stopGrace is how long attempts and requests in flight may go on, if the
-	// configuration has no grace_period.
-	stopGrace = 30 * time.Second
-	// cutGrace is how long requests get that were cut off, to answer.
-	cutGrace   = 2 * time.Second
+	// answerGrace is how long requests that were cut off have to answer.
+	answerGrace = 2 * time.Second
+	// closeGrace is how long the store has to close.
 	closeGrace = 20 * time.Second
 )
 
@@ -44,13 +42,14 @@ const (
 //	                        └──────────────────────────────────────▲
 //	                        │ opening failed ► failed ─────────────┘
 type engine struct {
+	owner    engineOwner
 	key      string
 	opener   QueueOpener
 	options  QueueOptions
 	settings map[string]string
-	metrics  metrics
+	metrics  *telemetry.Metrics
+	observer observer // metrics, and who is told of changes of state
 	log      *switchLogger
-	traced   bool // the environment asks for spans
 
 	// config is the configuration that was attached last.
 	config atomic.Pointer[caddy.Context]
@@ -80,6 +79,14 @@ type engine struct {
 	timer    *time.Timer
 }
 
+// engineOwner is what holds an engine.
+type engineOwner interface {
+	// endLater calls the engine's end, and does not wait for it.
+	endLater(*engine)
+	// stateChanged reports a webhook's change of state, under locks of the relay.
+	stateChanged(e *engine, webhook, from, to string)
+}
+
 // attachment is one configuration's hold on the engine.
 type attachment struct {
 	generation *relay.Generation
@@ -89,41 +96,44 @@ type attachment struct {
 	err        error
 }
 
-// newEngine opens nothing. If another engine that has the store is ending, the
-// new one opens it after that.
-func newEngine(opener QueueOpener, o QueueOptions, log *slog.Logger, before *engine) *engine {
+// newEngine opens nothing. If the engine before, which has the store, is ending, the
+// new one opens the store after that.
+func newEngine(owner engineOwner, opener QueueOpener, o QueueOptions, log *slog.Logger, before *engine) *engine {
 	e := &engine{
+		owner:    owner,
 		key:      opener.StoreKey(),
 		opener:   opener,
 		options:  o,
-		settings: storeSettings(opener),
+		settings: opener.StoreSettings(),
 		log:      newSwitchLogger(log),
-		traced:   telemetry.Wanted(),
 		before:   before,
 		ended:    make(chan struct{}),
 	}
 	e.cutoff, e.cutOff = context.WithCancel(context.Background())
-	e.metrics = e.newMetrics()
+	e.metrics = telemetry.NewMetrics(telemetry.MetricsOptions{
+		Relay: e.current, SpansLost: e.lostSpans, MissedReasons: intake.MissedReasons(),
+	})
+	e.observer = observer{e.metrics, func(webhook, from, to string) { owner.stateChanged(e, webhook, from, to) }}
 	e.options.Logger = e.log.logger()
 	e.options.OnCommit = e.metrics.Committed
 	return e
 }
 
-// storeSettings are the options that cannot change while the store is open.
-func storeSettings(opener QueueOpener) map[string]string { return opener.StoreSettings() }
-
-// differing names the settings that another configuration of the same store
-// would have had otherwise.
-func (e *engine) differing(opener QueueOpener) []string {
-	other := storeSettings(opener)
+// warnDiffering logs which options of a configuration differ from those that the
+// store was opened with: they do not change while it is open.
+func (e *engine) warnDiffering(opener QueueOpener, log *slog.Logger) {
 	var names []string
-	for name, value := range other {
+	for name, value := range opener.StoreSettings() {
 		if e.settings[name] != value {
 			names = append(names, name)
 		}
 	}
+	if len(names) == 0 {
+		return
+	}
 	slices.Sort(names)
-	return names
+	log.Warn("the store stays open with the options it was opened with; restart Caddy to apply the new ones",
+		"store", e.key, "options", strings.Join(names, ", "))
 }
 
 // open opens the store and starts the relay, once; every caller gets the same
@@ -165,8 +175,6 @@ func (e *engine) logOpen(s queue.Stats, took time.Duration) {
 	e.options.Logger.Info("the store is open", "store", e.key, "events", s.Events, "waiting", waiting, "disk_bytes", s.DiskBytes, "took", took)
 }
 
-var errEngineClosed = fmt.Errorf("the relay has stopped: %w", queue.ErrClosed)
-
 func (e *engine) build(ctx context.Context, tracer trace.Tracer) (queue.Queue, *relay.Relay, error) {
 	began := time.Now()
 	q, err := e.opener.OpenQueue(ctx, e.options)
@@ -178,9 +186,9 @@ func (e *engine) build(ctx context.Context, tracer trace.Tracer) (queue.Queue, *
 		Queue:    q,
 		Logger:   e.options.Logger,
 		Version:  version.String(),
-		Observer: e.metrics,
+		Observer: e.observer,
 		Tracer:   tracer,
-		Own:      e.isOwn,
+		Own:      func(to netip.AddrPort) bool { return isOwn(to, e.config.Load()) },
 	})
 	if err := r.Start(ctx); err != nil {
 		closing, cancel := context.WithTimeout(ctx, closeGrace)
@@ -278,13 +286,14 @@ func (e *engine) lostSpans() map[string]int64 {
 // it stops anything else, and the engine before it stops the relay.
 func (e *engine) ending() bool { return caddy.Exiting() || e.current() == nil }
 
-// accept hands a submission to the relay.
-func (e *engine) accept(ctx context.Context, a relay.Acceptance) (queue.Receipt, error) {
+// accept hands a submission to the relay. The header is that of the request.
+func (e *engine) accept(ctx context.Context, a relay.Acceptance, submission http.Header) (queue.Receipt, error) {
 	r, err := e.use()
 	if err != nil {
 		return queue.Receipt{}, err
 	}
 	defer e.users.Done()
+	a.Client = e.tracing.ClientTrace(submission) // tracing does not change while the engine is in use
 	return r.Accept(ctx, a)
 }
 
@@ -298,34 +307,27 @@ func (e *engine) withQueue(look func(queue.Queue) error) error {
 	return look(r.Queue())
 }
 
-// serveAPI answers a request to the API.
-func (e *engine) serveAPI(w http.ResponseWriter, r *http.Request) {
-	if _, err := e.use(); err != nil {
-		intake.WriteProblem(w, intake.Unavailable(err))
-		return
-	}
-	defer e.users.Done()
-	r, release := e.untilCutoff(w, r)
-	defer release()
-	e.mu.RLock()
-	api := e.api
-	e.mu.RUnlock()
-	api.ServeHTTP(w, r)
+// serveAPI answers a request to the API. The error wraps queue.ErrClosed, or says
+// why the store could not be opened; then nothing is answered.
+func (e *engine) serveAPI(w http.ResponseWriter, r *http.Request) error {
+	return e.serve(w, r, &e.api)
 }
 
-// serveConsole answers a request to the console.
-func (e *engine) serveConsole(w http.ResponseWriter, r *http.Request) {
+// serveConsole answers a request to the console, or returns an error as serveAPI
+// does.
+func (e *engine) serveConsole(w http.ResponseWriter, r *http.Request) error {
+	return e.serve(w, r, &e.console)
+}
+
+func (e *engine) serve(w http.ResponseWriter, r *http.Request, with *http.Handler) error {
 	if _, err := e.use(); err != nil {
-		stopped(w, r, r.URL.Path, err)
-		return
+		return err
 	}
 	defer e.users.Done()
-	r, release := e.untilCutoff(w, r)
+	r, release := cutOffRequest(e.cutoff, w, r)
 	defer release()
-	e.mu.RLock()
-	console := e.console
-	e.mu.RUnlock()
-	console.ServeHTTP(w, r)
+	(*with).ServeHTTP(w, r) // handlers do not change while the engine is in use
+	return nil
 }
 
 // stopBy begins the stop: no more deliveries are taken, and what is in flight at
@@ -361,7 +363,7 @@ func (e *engine) Destruct() error {
 	if caddy.Exiting() {
 		return e.end()
 	}
-	engines.endLater(e)
+	e.owner.endLater(e)
 	return nil
 }
 
@@ -379,7 +381,7 @@ func (e *engine) end() error {
 	case <-e.cutoff.Done():
 		select {
 		case <-idle:
-		case <-time.After(cutGrace):
+		case <-time.After(answerGrace):
 			// The store answers them ErrClosed.
 		}
 	}
@@ -396,74 +398,4 @@ func (e *engine) end() error {
 		errs = append(errs, fmt.Errorf("closing the store %s: %w", e.key, err))
 	}
 	return errors.Join(append(errs, <-flushed)...)
-}
-
-// boundBody has reading of the request's body end at the cutoff, with an error
-// that wraps queue.ErrClosed. The caller calls release when it has answered.
-func (e *engine) boundBody(w http.ResponseWriter, r *http.Request) (release func()) {
-	if r.Body == nil || r.Body == http.NoBody {
-		return func() {}
-	}
-	r.Body = boundBody{r.Body, e.cutoff}
-	return onEnd(e.cutoff, func() { _ = http.NewResponseController(w).SetReadDeadline(longAgo) })
-}
-
-// boundBody looks at the cutoff before each read too: others may set deadlines
-// after that has passed.
-type boundBody struct {
-	io.ReadCloser
-	cutoff context.Context //nolint:containedctx // its end ends the body
-}
-
-// Read implements io.Reader.
-func (b boundBody) Read(p []byte) (int, error) {
-	if b.cutoff.Err() != nil {
-		return 0, errEngineClosed
-	}
-	n, err := b.ReadCloser.Read(p)
-	if err != nil && err != io.EOF && b.cutoff.Err() != nil {
-		err = errEngineClosed
-	}
-	return n, err
-}
-
-// untilCutoff is a request that ends when the engine cuts off what is in flight:
-// its context ends, and reading and writing fail. The caller calls release when
-// it has been answered.
-func (e *engine) untilCutoff(w http.ResponseWriter, r *http.Request) (bound *http.Request, release func()) {
-	ctx, end := context.WithCancel(r.Context())
-	released := onEnd(e.cutoff, func() {
-		end()
-		connection := http.NewResponseController(w)
-		_ = connection.SetReadDeadline(longAgo) // where the writer knows no deadlines the context must do
-		_ = connection.SetWriteDeadline(longAgo)
-	})
-	return r.WithContext(ctx), func() { released(); end() }
-}
-
-// longAgo is a deadline that has passed.
-var longAgo = time.Unix(1, 0)
-
-// onEnd calls f when the context ends, unless release was called before. When
-// release returns, f does not run any more.
-func onEnd(ctx context.Context, f func()) (release func()) {
-	ran := make(chan struct{})
-	stop := context.AfterFunc(ctx, func() {
-		defer close(ran)
-		f()
-	})
-	return func() {
-		if !stop() {
-			<-ran
-		}
-	}
-}
-
-// warnDiffering tells the user what a reload has not applied.
-func warnDiffering(log *slog.Logger, key string, names []string) {
-	if len(names) == 0 {
-		return
-	}
-	log.Warn("the store stays open with the options it was opened with; restart Caddy to apply the new ones",
-		"store", key, "options", strings.Join(names, ", "))
 }

@@ -10,33 +10,39 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// awaitExit has the app told before Caddy stops the configuration. Its Stop would
-// come too late: Caddy stops apps one after another, and the http app waits for
-// requests.
-func (a *App) awaitExit(ctx caddy.Context) error {
-	events, err := ctx.App("events")
+// stopGrace is how long attempts and requests in flight may go on if the
+// configuration has no grace_period.
+const stopGrace = 30 * time.Second
+
+// onExit calls stop when the process exits, before Caddy stops the configuration.
+// The app's Stop would come too late: Caddy stops apps one after another, and the
+// http app waits for requests. A reload does not call stop: the engine goes on.
+func onExit(config caddy.Context, stop func(deadline time.Time)) error {
+	events, err := config.App("events")
 	if err != nil {
 		return fmt.Errorf("loading the events app: %w", err)
 	}
-	return events.(*caddyevents.App).On("stopping", stopping{a})
+	return events.(*caddyevents.App).On("stopping", stopping{config, stop})
 }
 
 // stopping handles Caddy's event of that name.
-type stopping struct{ app *App }
+type stopping struct {
+	config caddy.Context
+	stop   func(deadline time.Time)
+}
 
-// Handle begins the stop of the engine if the process exits: one deadline holds
-// for attempts and submissions in flight. A reload goes on with the engine.
+// Handle sets the one deadline of attempts and submissions in flight.
 func (s stopping) Handle(context.Context, caddy.Event) error {
 	if caddy.Exiting() {
-		engines.exiting(s.app, time.Now().Add(s.app.gracePeriod()))
+		s.stop(time.Now().Add(gracePeriod(s.config)))
 	}
 	return nil
 }
 
 // gracePeriod is how long the configuration lets requests go on when it stops:
 // Caddy's shutdown_delay, in which requests still come, and grace_period.
-func (a *App) gracePeriod() time.Duration {
-	app, err := a.ctx.AppIfConfigured("http")
+func gracePeriod(config caddy.Context) time.Duration {
+	app, err := config.AppIfConfigured("http")
 	if err != nil {
 		return stopGrace
 	}

@@ -173,7 +173,7 @@ func (h *Handler) Cleanup() error { return h.geo.close() }
 
 // ServeHTTP answers the request, or lets the next handler answer.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-	defer h.app.engine.boundBody(w, r)()
+	defer cutOffBody(h.app.engine.cutoff, w, r)()
 	if h.Passthrough {
 		return h.intake.Pass(w, r, next.ServeHTTP)
 	}

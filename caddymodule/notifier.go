@@ -8,12 +8,9 @@ import (
 	"github.com/userhero/relay/relay/notify"
 )
 
-// loadNotifiers returns the notifiers that are configured, in their order.
-func (a *App) loadNotifiers(ctx caddy.Context) ([]notify.Notifier, error) {
-	if len(a.NotifiersRaw) == 0 {
-		return nil, nil
-	}
-	modules, err := ctx.LoadModule(a, "NotifiersRaw")
+// loadNotifiers returns the notifiers of the app's NotifiersRaw, in their order.
+func loadNotifiers(ctx caddy.Context, app any) ([]notify.Notifier, error) {
+	modules, err := ctx.LoadModule(app, "NotifiersRaw")
 	if err != nil {
 		return nil, fmt.Errorf("loading the notifiers: %w", err)
 	}

@@ -10,12 +10,12 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// isOwn reports whether Caddy itself listens at an address and serves no site
-// there: that is its admin endpoint, which anybody who reaches it can tell to stop.
-// Caddy does not say where the endpoint is, but it counts who listens where; a
-// listener of another app is taken for it too.
-func (e *engine) isOwn(to netip.AddrPort) bool {
-	return isLocal(to.Addr()) && listensAt(to) && !e.servesSite(to.Port())
+// isOwn reports whether Caddy itself listens at an address and no site of the
+// configuration is there: that is its admin endpoint, which stops Caddy for anybody
+// who can reach it. Caddy does not say where the endpoint is, but it counts who
+// listens where; a listener of another app counts as the endpoint too.
+func isOwn(to netip.AddrPort, config *caddy.Context) bool {
+	return isLocal(to.Addr()) && listensAt(to) && !servesSite(to.Port(), config)
 }
 
 // isLocal reports whether an address is one of this machine.
@@ -58,13 +58,12 @@ func listensAt(to netip.AddrPort) bool {
 	return false
 }
 
-// servesSite reports whether a site of the configuration in force is at a port.
-func (e *engine) servesSite(port uint16) bool {
-	ctx := e.config.Load()
-	if ctx == nil {
+// servesSite reports whether a site of the configuration is at a port; nil has none.
+func servesSite(port uint16, config *caddy.Context) bool {
+	if config == nil {
 		return false
 	}
-	app, err := ctx.AppIfConfigured("http")
+	app, err := config.AppIfConfigured("http")
 	if err != nil {
 		return false
 	}

@@ -2,8 +2,11 @@ package caddymodule
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"time"
+
+	"github.com/caddyserver/caddy/v2"
 
 	"github.com/userhero/relay/queue"
 )
@@ -35,4 +38,17 @@ type QueueOptions struct {
 	// OnCommit is called after every durable commit with the time it took and
 	// the number of operations in it.
 	OnCommit func(took time.Duration, operations int)
+}
+
+// loadQueue returns the engine of the app's QueueRaw.
+func loadQueue(ctx caddy.Context, app any) (QueueOpener, error) {
+	module, err := ctx.LoadModule(app, "QueueRaw")
+	if err != nil {
+		return nil, fmt.Errorf("loading the queue engine: %w", err)
+	}
+	opener, ok := module.(QueueOpener)
+	if !ok {
+		return nil, fmt.Errorf("module %T is in the namespace userhero.queues but opens no queue", module)
+	}
+	return opener, nil
 }

@@ -2,10 +2,8 @@ package caddymodule
 
 import (
 	"log/slog"
-	"net/http"
 
 	"github.com/caddyserver/caddy/v2"
-	"go.opentelemetry.io/otel/trace"
 
 	"github.com/userhero/relay/caddymodule/telemetry"
 	"github.com/userhero/relay/caddymodule/version"
@@ -13,34 +11,20 @@ import (
 	"github.com/userhero/relay/relay"
 )
 
-// metrics are an engine's, which also has its webhooks' changes of state told to
-// Caddy's events.
-type metrics struct {
+// observer counts what the relay and the intake report, and passes on a webhook's
+// changes of state.
+type observer struct {
 	*telemetry.Metrics
-	engine *engine
-}
-
-func newMetrics() metrics {
-	e := new(engine)
-	return e.newMetrics()
-}
-
-func (e *engine) newMetrics() metrics {
-	return metrics{telemetry.NewMetrics(telemetry.MetricsOptions{
-		Relay: e.current, SpansLost: e.lostSpans,
-		MissedReasons: intake.MissedReasons(),
-	}), e}
+	stateChanged func(webhook, from, to string)
 }
 
 // StateChanged implements relay.Observer.
-func (m metrics) StateChanged(webhook, from, to string) {
-	engines.stateChanged(m.engine, webhook, from, to)
-}
+func (o observer) StateChanged(webhook, from, to string) { o.stateChanged(webhook, from, to) }
 
-// tracings holds the one tracing of this process while an engine uses it. What
-// turns it on are environment variables, which no configuration changes, and a
-// span may end long after the configuration that began it: Caddy's own tracer
-// provider is out of reach for modules and ends with a configuration.
+// tracings holds the one tracing of this process while an engine uses it. The
+// environment turns it on, which no configuration changes, and a span may end long
+// after the configuration that began it. Caddy's own tracer provider cannot be used:
+// modules do not reach it, and it ends with a configuration.
 var tracings = caddy.NewUsagePool()
 
 // pooledTracing ends with the last reference to it.
@@ -49,9 +33,9 @@ type pooledTracing struct{ *telemetry.Tracing }
 // Destruct implements caddy.Destructor.
 func (t pooledTracing) Destruct() error { return t.Shutdown() }
 
-// acquireTracing returns the process's tracing and counts a reference to it, or
-// nil where none is wanted or it cannot be had. The latter is logged and no
-// more: feedback is not held up by what watches it.
+// acquireTracing returns the process's tracing and counts a reference to it. It
+// returns nil if no spans are wanted, or if the environment asks for an exporter that
+// cannot be made; then it logs why, because feedback goes on without spans.
 func acquireTracing(log *slog.Logger) *telemetry.Tracing {
 	if !telemetry.Wanted() {
 		return nil
@@ -80,17 +64,8 @@ func releaseTracing(t *telemetry.Tracing) error {
 	return err
 }
 
-// clientTrace is the trace context that a client sent along, where spans are
-// made.
-func (e *engine) clientTrace(header http.Header) trace.SpanContext {
-	if !e.traced {
-		return trace.SpanContext{}
-	}
-	return telemetry.ClientTrace(header)
-}
-
 // Interface guards
 var (
-	_ intake.Observer = metrics{}
-	_ relay.Observer  = metrics{}
+	_ intake.Observer = observer{}
+	_ relay.Observer  = observer{}
 )

@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 
+	"github.com/userhero/relay/intake"
 	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/queue/memqueue"
 	"github.com/userhero/relay/relay"
@@ -23,6 +24,8 @@ func metricsOf(t *testing.T) (*Metrics, *relay.Relay, *prometheus.Registry) {
 	m := NewMetrics(MetricsOptions{
 		Relay:     func() *relay.Relay { return r },
 		SpansLost: func() map[string]int64 { return map[string]int64{"queue_full": 1} },
+
+		MissedReasons: intake.MissedReasons(),
 	})
 	r = relay.New(relay.Options{Queue: memqueue.New(memqueue.Options{}), Observer: m})
 	if err := r.Start(t.Context()); err != nil {
@@ -198,5 +201,24 @@ func TestMetricsPassPromlint(t *testing.T) {
 	problems, err := promlint.NewWithMetricFamilies(families).Lint()
 	if err != nil || len(problems) > 0 {
 		t.Errorf("%v, %v", problems, err)
+	}
+}
+
+// TestEveryReasonMissedBeginsAtZero: an alert on a counter that is not there yet
+// sees nothing of its first increase.
+func TestEveryReasonMissedBeginsAtZero(t *testing.T) {
+	m, _, registry := metricsOf(t)
+	all := intake.MissedReasons()
+	if n := count(t, registry, "userhero_passthrough_missed_total"); n != len(all) {
+		t.Errorf("%d series, want %d", n, len(all))
+	}
+	for _, reason := range append(all, "closed") {
+		m.Missed(reason)
+	}
+	if n := count(t, registry, "userhero_passthrough_missed_total"); n != len(all) {
+		t.Errorf("%d series after misses, want %d", n, len(all))
+	}
+	if s := strings.ReplaceAll(samples(t, registry, "missed"), "  ", " "); !strings.Contains(s, `value:"closed"} counter:{value:2`) {
+		t.Errorf("samples:\n%s", s)
 	}
 }

@@ -144,8 +144,8 @@ func (t *Tracing) Shutdown() error {
 
 // ClientTrace returns the trace context that a client sent along. It names a span
 // that nobody here has seen.
-func ClientTrace(header http.Header) trace.SpanContext {
-	if header.Get("Traceparent") == "" {
+func (t *Tracing) ClientTrace(header http.Header) trace.SpanContext {
+	if t == nil || header.Get("Traceparent") == "" {
 		return trace.SpanContext{}
 	}
 	return trace.SpanContextFromContext(propagation.TraceContext{}.Extract(context.Background(), propagation.HeaderCarrier(header)))
