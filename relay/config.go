@@ -51,43 +51,44 @@ type Config struct {
 	WarnAfter time.Duration
 }
 
-// WebhookConfig is one webhook as configured.
+// WebhookConfig is one webhook as configured. As JSON, with its secrets, the store keeps
+// webhooks that were added through the API.
 type WebhookConfig struct {
 	// Name identifies the webhook: letters, digits, - and _, at most 63.
-	Name string
+	Name string `json:"-"`
 	// URL is where events go: absolute, http or https.
-	URL string
+	URL string `json:"url"`
 	// Secret keys the signatures; empty sends none.
-	Secret string
+	Secret string `json:"secret,omitempty"`
 	// PreviousSecret, while a secret is being rotated, also signs.
-	PreviousSecret string
+	PreviousSecret string `json:"previous_secret,omitempty"`
 	// PreviousUntil is when the previous secret stops signing; zero: not while
 	// it is configured.
-	PreviousUntil time.Time
+	PreviousUntil time.Time `json:"previous_until,omitzero"`
 	// Events are the types it wants; empty is all.
-	Events []event.Type
+	Events []event.Type `json:"events,omitempty"`
 	// Filter is a CEL expression over `event` and `data`; empty is all.
-	Filter string
+	Filter string `json:"filter,omitempty"`
 	// Header is sent with every attempt.
-	Header http.Header
+	Header http.Header `json:"header,omitempty"`
 	// TLS is for receivers that ask for a client certificate, or whose own is not
 	// of a public authority.
-	TLS deliver.TLS
+	TLS deliver.TLS `json:"tls,omitzero"`
 	// Retry is its ladder; nil is the generation's, empty is no retries.
-	Retry []time.Duration
+	Retry []time.Duration `json:"retry,omitzero"`
 	// Timeout bounds one attempt; 0 is the generation's.
-	Timeout time.Duration
+	Timeout time.Duration `json:"timeout,omitempty"`
 	// Concurrency bounds attempts at one time; 0 is DefaultConcurrency.
-	Concurrency int
+	Concurrency int `json:"concurrency,omitempty"`
 	// Rate bounds attempts per time; zero is no bound.
-	Rate Rate
+	Rate Rate `json:"rate,omitzero"`
 	// Ordered keeps events of one feedback in order.
-	Ordered bool
+	Ordered bool `json:"ordered,omitempty"`
 	// WarnAfter is how long every attempt may fail before a warning is sent; 0 is
 	// the generation's.
-	WarnAfter time.Duration
+	WarnAfter time.Duration `json:"-"`
 	// Disabled webhooks get no new events and hold those that wait.
-	Disabled bool
+	Disabled bool `json:"-"`
 }
 
 // Rate is a number of attempts in a time.

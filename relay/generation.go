@@ -142,7 +142,7 @@ func (r *Relay) targets(g *Generation) (map[string]*target, error) {
 	}
 	for _, w := range r.all() {
 		if c := w.apiConfig(); c != nil {
-			if err := compile(c.config(w.name)); err != nil {
+			if err := compile(*c); err != nil {
 				return nil, err
 			}
 		}

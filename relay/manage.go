@@ -29,7 +29,7 @@ func (r *Relay) Add(ctx context.Context, c WebhookConfig, who string) error {
 	if err != nil {
 		return err
 	}
-	w, err := r.create(ctx, c.Name, record{Source: FromAPI, State: Active, Config: newStoredConfig(c)})
+	w, err := r.create(ctx, c.Name, record{Source: FromAPI, State: Active, Config: &c})
 	if err != nil {
 		return err
 	}
@@ -75,13 +75,13 @@ func (r *Relay) change(ctx context.Context, name string, change func(*WebhookCon
 	if stored == nil {
 		return fmt.Errorf("webhook %q: %w", name, ErrReadOnly)
 	}
-	c := stored.config(name)
+	c := *stored
 	if err := change(&c); err != nil {
 		return err
 	}
 	c.Name = name
 	if a.Detail == "" {
-		a.Detail = changedSettings(stored.config(name), c)
+		a.Detail = changedSettings(*stored, c)
 	}
 	if err := c.Validate(); err != nil {
 		return fmt.Errorf("%w: %w", ErrInvalid, err)
@@ -90,7 +90,7 @@ func (r *Relay) change(ctx context.Context, name string, change func(*WebhookCon
 	if err != nil {
 		return err
 	}
-	if err := w.reconfigure(ctx, newStoredConfig(c)); err != nil {
+	if err := w.reconfigure(ctx, &c); err != nil {
 		return err
 	}
 	if err := w.configure(ctx, t); err != nil {
@@ -101,7 +101,7 @@ func (r *Relay) change(ctx context.Context, name string, change func(*WebhookCon
 }
 
 // reconfigure stores other settings.
-func (w *webhook) reconfigure(ctx context.Context, c *storedConfig) error {
+func (w *webhook) reconfigure(ctx context.Context, c *WebhookConfig) error {
 	if err := w.storeLock.lock(ctx); err != nil {
 		return err
 	}

@@ -3,12 +3,9 @@ package relay
 import (
 	"encoding/json"
 	"fmt"
-	"net/http"
 	"time"
 
-	"github.com/userhero/relay/event"
 	"github.com/userhero/relay/queue"
-	"github.com/userhero/relay/relay/deliver"
 )
 
 // The states of a webhook.
@@ -28,9 +25,9 @@ const (
 // through the API, its configuration. What the configuration file says is read from
 // there at every start.
 type record struct {
-	Source string        `json:"source"`
-	Config *storedConfig `json:"config,omitempty"`
-	State  string        `json:"state"`
+	Source string         `json:"source"`
+	Config *WebhookConfig `json:"config,omitempty"`
+	State  string         `json:"state"`
 	// Reason says in words why it is failing or disabled.
 	Reason       string    `json:"reason,omitempty"`
 	FailingSince time.Time `json:"failing_since,omitzero"`
@@ -72,6 +69,9 @@ func decodeRecord(w queue.Webhook) (record, error) {
 	if err := json.Unmarshal(w.Data, &rec); err != nil {
 		return rec, fmt.Errorf("reading the record of webhook %q: %w", w.Name, err)
 	}
+	if rec.Config != nil {
+		rec.Config.Name = w.Name
+	}
 	return rec, nil
 }
 
@@ -81,37 +81,4 @@ func (rec record) encode() []byte {
 		panic(err) // strings and times of this century always marshal
 	}
 	return b
-}
-
-// storedConfig is how a webhook that was added through the API is kept.
-type storedConfig struct {
-	URL            string          `json:"url"`
-	Secret         string          `json:"secret,omitempty"`
-	PreviousSecret string          `json:"previous_secret,omitempty"`
-	PreviousUntil  time.Time       `json:"previous_until,omitzero"`
-	Events         []event.Type    `json:"events,omitempty"`
-	Filter         string          `json:"filter,omitempty"`
-	Header         http.Header     `json:"header,omitempty"`
-	TLS            deliver.TLS     `json:"tls,omitzero"`
-	Retry          []time.Duration `json:"retry,omitzero"`
-	Timeout        time.Duration   `json:"timeout,omitempty"`
-	Concurrency    int             `json:"concurrency,omitempty"`
-	Rate           Rate            `json:"rate,omitzero"`
-	Ordered        bool            `json:"ordered,omitempty"`
-}
-
-func newStoredConfig(w WebhookConfig) *storedConfig {
-	return &storedConfig{
-		URL: w.URL, Secret: w.Secret, PreviousSecret: w.PreviousSecret, PreviousUntil: w.PreviousUntil,
-		Events: w.Events, Filter: w.Filter, Header: w.Header, TLS: w.TLS, Retry: w.Retry, Timeout: w.Timeout,
-		Concurrency: w.Concurrency, Rate: w.Rate, Ordered: w.Ordered,
-	}
-}
-
-func (c *storedConfig) config(name string) WebhookConfig {
-	return WebhookConfig{
-		Name: name, URL: c.URL, Secret: c.Secret, PreviousSecret: c.PreviousSecret, PreviousUntil: c.PreviousUntil,
-		Events: c.Events, Filter: c.Filter, Header: c.Header, TLS: c.TLS, Retry: c.Retry, Timeout: c.Timeout,
-		Concurrency: c.Concurrency, Rate: c.Rate, Ordered: c.Ordered,
-	}
 }

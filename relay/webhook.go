@@ -126,7 +126,7 @@ func (w *webhook) enabled() bool {
 
 // apiConfig is the configuration of a webhook that was added through the API; nil for
 // others.
-func (w *webhook) apiConfig() *storedConfig {
+func (w *webhook) apiConfig() *WebhookConfig {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.record.Config
