@@ -184,4 +184,9 @@ func TestPlaceholdersOfTheDirectiveAreChecked(t *testing.T) {
 	if project := s.latest()["projectId"]; project != "proj_env" {
 		t.Errorf("stored with %v", project)
 	}
+
+	t.Setenv("UPDATE_TOKEN", "let-me-in\n") // files of secrets end with a newline
+	s.load("", "userhero /feedback* {\nupdate_auth {env.UPDATE_TOKEN}\n}")
+	s.submit("/feedback", `{"id":"x","message":"m"}`).is(t, "feedback", 202, "x")
+	s.patch("/feedback/x", "let-me-in", `{"status":"done"}`).is(t, "a token from the environment", 202, "done")
 }

@@ -132,12 +132,12 @@ func TestMissedReasonsAreAFixedList(t *testing.T) {
 	} {
 		_ = h.missed(r, err)
 	}
-	for reason := range s.counts.missedOnes {
+	for reason := range s.counts.missed {
 		if !slices.Contains(MissedReasons(), reason) {
 			t.Errorf("counted as %q", reason)
 		}
 	}
-	if s.counts.missedOnes["closed"] != 2 {
+	if s.counts.missed["closed"] != 2 {
 		t.Errorf("missed: %s", s.missed())
 	}
 }

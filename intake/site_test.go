@@ -171,13 +171,13 @@ func (e stored) document(t *testing.T) (doc struct {
 
 // counts is an Observer.
 type counts struct {
-	mu                          sync.Mutex // guards everything below
-	ingested                    int
-	rejectedReasons, missedOnes map[string]int
+	mu               sync.Mutex // guards everything below
+	ingested         int
+	rejected, missed map[string]int
 }
 
 func newCounts() *counts {
-	return &counts{rejectedReasons: make(map[string]int), missedOnes: make(map[string]int)}
+	return &counts{rejected: make(map[string]int), missed: make(map[string]int)}
 }
 
 // Ingested implements Observer.
@@ -191,25 +191,24 @@ func (c *counts) Ingested(time.Duration, queue.TraceContext) {
 func (c *counts) Rejected(reason string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.rejectedReasons[reason]++
+	c.rejected[reason]++
 }
 
 // Missed implements Observer.
 func (c *counts) Missed(reason string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.missedOnes[reason]++
+	c.missed[reason]++
 }
 
 // missed are the counters of what made no event that are not zero.
-func (s *site) missed() string { return s.counts.missed() }
-
-func (c *counts) missed() string {
+func (s *site) missed() string {
+	c := s.counts
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	var reasons []string
-	for _, reason := range slices.Sorted(maps.Keys(c.missedOnes)) {
-		reasons = append(reasons, fmt.Sprint(reason, " ", c.missedOnes[reason]))
+	for _, reason := range slices.Sorted(maps.Keys(c.missed)) {
+		reasons = append(reasons, fmt.Sprint(reason, " ", c.missed[reason]))
 	}
 	return strings.Join(reasons, ", ")
 }
