@@ -56,12 +56,12 @@ func (f *Feedback) Merge(p *Patch) (changed bool, err error) {
 	return f.change(func() { f.merge(f.root, &p.tree, p.root) })
 }
 
-// change makes changes to the feedback, then validates it and puts its members in order. It
-// reports whether anything has changed.
-func (f *Feedback) change(make func()) (changed bool, err error) {
+// change calls apply, which changes the feedback, then validates it and puts its members in
+// order. It reports whether anything has changed.
+func (f *Feedback) change(apply func()) (changed bool, err error) {
 	f.arrange()
 	before := f.append(nil, f.root)
-	make()
+	apply()
 	f.orderAll(f.root)
 	if err := f.validate(); err != nil {
 		return false, err

@@ -20,8 +20,7 @@ type accepted struct {
 	trace    queue.TraceContext
 }
 
-// with adds what the store says of a submission of this feedback. Of a repeat the
-// feedback does not count.
+// with adds the receipt of the submission of this feedback. For a repeat feedback is not used.
 func (a accepted) with(receipt queue.Receipt, feedback *event.Feedback) (accepted, error) {
 	a.trace, a.replayed = receipt.Event.Trace, receipt.Replayed
 	if a.replayed {
@@ -29,13 +28,13 @@ func (a accepted) with(receipt queue.Receipt, feedback *event.Feedback) (accepte
 		a.answer, err = firstAnswer(receipt)
 		return a, err
 	}
-	a.answer = appendAnswer(make([]byte, 0, 128), feedback)
+	a.answer = answerTo(feedback)
 	return a, nil
 }
 
-// appendAnswer appends the JSON that tells the client how to find its feedback again.
-func appendAnswer(b []byte, feedback *event.Feedback) []byte {
-	b = append(b, `{"id":`...)
+// answerTo returns the JSON that tells the client how to find its feedback again.
+func answerTo(feedback *event.Feedback) []byte {
+	b := append(make([]byte, 0, 128), `{"id":`...)
 	b = feedback.AppendText(b, "id")
 	b = append(b, `,"status":`...)
 	b = feedback.AppendText(b, "status")
@@ -58,7 +57,7 @@ func firstAnswer(receipt queue.Receipt) ([]byte, error) {
 		return nil, fmt.Errorf("reading event %s: %w", receipt.Event.ID, err)
 	}
 	defer first.Release()
-	return appendAnswer(nil, first), nil
+	return answerTo(first), nil
 }
 
 // writeAnswer answers 202. A browser that has sent a form without script is led back

@@ -20,7 +20,7 @@ func (h *Handler) create(r *http.Request, s scope, f format, body []byte) (accep
 	a := accepted{format: f, caught: h.takeHoneypot(feedback)}
 	if a.caught {
 		err := h.keepCaught(r, s, feedback)
-		a.answer = appendAnswer(nil, feedback) // one that gives nothing away
+		a.answer = answerTo(feedback) // one that gives nothing away
 		return a, err
 	}
 	byClient := feedback.ID() != ""
@@ -62,7 +62,7 @@ func (h *Handler) storeNew(r *http.Request, t event.Type, f *event.Feedback, key
 		Origin:   origin,
 	}
 	if key.Name != "" || origin != [32]byte{} {
-		e.Answer = appendAnswer(nil, f)
+		e.Answer = answerTo(f)
 	}
 	return h.relay.Accept(lasting(r), e, r.Header)
 }

@@ -24,8 +24,8 @@ type recording struct {
 // errTooManyTries: others were faster, again and again.
 var errTooManyTries = fmt.Errorf("recording what the next handler has accepted: too many changes at once: %w", queue.ErrConflict)
 
-// make returns the event, or why there is none. text is the app's answer.
-func (c *recording) make(text []byte) (queue.Event, error) {
+// record returns the event, or why there is none. text is the app's answer.
+func (c *recording) record(text []byte) (queue.Event, error) {
 	r, s := c.request, c.submission
 	if s.caught {
 		if err := c.keepCaught(r, s.scope, s.feedback); err != nil {

@@ -125,7 +125,7 @@ func (h *Handler) replace(r *http.Request, latest queue.Event, feedback *event.F
 		Key:      key,
 	}
 	if key.Name != "" {
-		e.Answer = appendAnswer(nil, feedback)
+		e.Answer = answerTo(feedback)
 	} else if !changed {
 		return queue.Receipt{Event: latest}, nil
 	}
