@@ -256,41 +256,12 @@ func (a *App) Accept(ctx context.Context, e queue.Entry, submission http.Header)
 	}, submission)
 }
 
-// Latest implements intake.Relay.
-func (a *App) Latest(ctx context.Context, id queue.FeedbackID) (queue.Event, error) {
-	return lookUp(a, func(q queue.Queue) (queue.Event, error) { return q.Latest(ctx, id) })
-}
-
-// Projects implements intake.Relay.
-func (a *App) Projects(ctx context.Context, id string, limit int) ([]string, error) {
-	return lookUp(a, func(q queue.Queue) ([]string, error) { return q.Projects(ctx, id, limit) })
-}
-
-// Repeat implements intake.Relay.
-func (a *App) Repeat(ctx context.Context, key queue.Key) (queue.Receipt, error) {
-	return lookUp(a, func(q queue.Queue) (queue.Receipt, error) { return q.Repeat(ctx, key) })
-}
-
-// KeepCaught implements intake.Relay.
-func (a *App) KeepCaught(ctx context.Context, c queue.Caught) error {
-	return a.withQueue(func(q queue.Queue) error { return q.KeepCaught(ctx, c) })
-}
-
-// lookUp returns what look finds in the queue, which is opened if need be.
-func lookUp[T any](a *App, look func(queue.Queue) (T, error)) (found T, err error) {
-	err = a.withQueue(func(q queue.Queue) (err error) {
-		found, err = look(q)
-		return err
-	})
-	return found, err
-}
-
-// withQueue has the queue looked into, opened if need be.
-func (a *App) withQueue(look func(queue.Queue) error) error {
+// WithStore implements intake.Relay.
+func (a *App) WithStore(f func(intake.Store) error) error {
 	if err := a.attach(); err != nil {
 		return err
 	}
-	return a.engine.withQueue(look)
+	return a.engine.withQueue(func(q queue.Queue) error { return f(q) })
 }
 
 // Cleanup gives the engine back. Caddy calls it also where Provision failed

@@ -20,6 +20,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/userhero/relay/event"
+	"github.com/userhero/relay/intake"
 	"github.com/userhero/relay/queue"
 )
 
@@ -441,7 +442,11 @@ func TestRequestAfterCleanupGetsErrClosed(t *testing.T) {
 	if _, err := app.Accept(t.Context(), entry(t), nil); !errors.Is(err, queue.ErrClosed) {
 		t.Errorf("after Cleanup: %v, want %v", err, queue.ErrClosed)
 	}
-	if _, err := app.Latest(t.Context(), queue.FeedbackID{ID: "fb_1"}); !errors.Is(err, queue.ErrClosed) {
+	look := func(s intake.Store) error {
+		_, err := s.Latest(t.Context(), queue.FeedbackID{ID: "fb_1"})
+		return err
+	}
+	if err := app.WithStore(look); !errors.Is(err, queue.ErrClosed) {
 		t.Errorf("after Cleanup: %v, want %v", err, queue.ErrClosed)
 	}
 }

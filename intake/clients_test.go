@@ -59,6 +59,7 @@ func TestMediaTypesAreReadAsBrowsersDo(t *testing.T) {
 		for range rnd.IntN(12) {
 			field += pieces[rnd.IntN(len(pieces))]
 		}
+		field = strings.ReplaceAll(field, `="""`, `=""`)        // node reads a parameter behind an empty quoted string, WHATWG none
 		fields = append(fields, strings.Trim(field, httpSpace)) // node keeps white space behind an open quote
 	}
 	var want []*struct {

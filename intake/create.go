@@ -94,5 +94,7 @@ func (h *Handler) keepCaught(r *http.Request, s scope, feedback *event.Feedback)
 	if err != nil {
 		return err
 	}
-	return h.relay.KeepCaught(lasting(r), queue.Caught{At: now, Body: document})
+	return h.relay.WithStore(func(s Store) error {
+		return s.KeepCaught(lasting(r), queue.Caught{At: now, Body: document})
+	})
 }

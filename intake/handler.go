@@ -25,7 +25,7 @@ import (
 	"github.com/userhero/relay/queue"
 )
 
-// Relay stores events and finds those it holds. Errors are those of queue.Queue's
+// Relay accepts events and looks up those it holds. Errors are those of queue.Queue's
 // methods.
 type Relay interface {
 	// Accept stores an event with a delivery for each webhook that wants it, and
@@ -33,14 +33,26 @@ type Relay interface {
 	// Trace. submission is the header of the request, which may hold the client's
 	// trace context.
 	Accept(ctx context.Context, e queue.Entry, submission http.Header) (queue.Receipt, error)
-	// Repeat returns the receipt of the submission that used an idempotency key.
+	// WithStore calls f with the store, which is open until f returns. The error is that
+	// of f, or says why the store is not open.
+	WithStore(f func(Store) error) error
+}
+
+// Store is the part of a queue.Queue that the intake uses besides accepting events.
+type Store interface {
 	Repeat(ctx context.Context, key queue.Key) (queue.Receipt, error)
-	// Latest returns the newest event of a feedback.
 	Latest(ctx context.Context, id queue.FeedbackID) (queue.Event, error)
-	// Projects returns at most limit projects that hold feedback with this id.
 	Projects(ctx context.Context, id string, limit int) ([]string, error)
-	// KeepCaught keeps what a honeypot has caught.
 	KeepCaught(ctx context.Context, c queue.Caught) error
+}
+
+// lookUp returns what look finds in the store.
+func lookUp[T any](r Relay, look func(Store) (T, error)) (found T, err error) {
+	err = r.WithStore(func(s Store) (err error) {
+		found, err = look(s)
+		return err
+	})
+	return found, err
 }
 
 // Observer counts what the intake does. Its methods must not block.

@@ -218,9 +218,6 @@ func (c *recording) held(project, id string) (queue.FeedbackID, error) {
 		}
 	}
 	found := queue.FeedbackID{Project: project, ID: id}
-	_, err := c.relay.Latest(ctx, found)
-	if errors.Is(err, queue.ErrNotFound) {
-		err = errNotHeld
-	}
+	_, err := c.latest(ctx, found)
 	return found, err
 }

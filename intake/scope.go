@@ -2,6 +2,7 @@ package intake
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"unicode/utf8"
 
@@ -67,7 +68,7 @@ func (h *Handler) find(ctx context.Context, s scope, id string, patch *event.Pat
 // onlyProject returns the one project that holds feedback with this id; else the error
 // is errNotHeld or errAmbiguous.
 func (h *Handler) onlyProject(ctx context.Context, id string) (string, error) {
-	projects, err := h.relay.Projects(ctx, id, 2)
+	projects, err := lookUp(h.relay, func(s Store) ([]string, error) { return s.Projects(ctx, id, 2) })
 	switch {
 	case err != nil:
 		return "", err
@@ -77,4 +78,14 @@ func (h *Handler) onlyProject(ctx context.Context, id string) (string, error) {
 		return "", errAmbiguous
 	}
 	return projects[0], nil
+}
+
+// latest returns the newest event of a feedback. The error is errNotHeld if nobody holds
+// the feedback.
+func (h *Handler) latest(ctx context.Context, id queue.FeedbackID) (queue.Event, error) {
+	e, err := lookUp(h.relay, func(s Store) (queue.Event, error) { return s.Latest(ctx, id) })
+	if errors.Is(err, queue.ErrNotFound) {
+		err = errNotHeld
+	}
+	return e, err
 }

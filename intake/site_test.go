@@ -115,6 +115,9 @@ func (s *store) Accept(ctx context.Context, e queue.Entry, _ http.Header) (queue
 	return s.Enqueue(ctx, e)
 }
 
+// WithStore implements Relay.
+func (s *store) WithStore(f func(Store) error) error { return f(s.Queue) }
+
 // stored returns the events, oldest first.
 func (s *site) stored() []stored {
 	s.t.Helper()

@@ -37,7 +37,7 @@ func (h *Handler) update(r *http.Request, s scope, body []byte) (accepted, error
 	a := accepted{format: formatJSON}
 	if key.Name != "" { // Promise 1: an update that comes again is not applied to what others have changed since.
 		// Before anything else: the feedback may have changed since, or be gone.
-		receipt, err := h.relay.Repeat(lasting(r), key)
+		receipt, err := lookUp(h.relay, func(s Store) (queue.Receipt, error) { return s.Repeat(lasting(r), key) })
 		if err == nil {
 			return a.with(receipt, nil)
 		}
@@ -88,10 +88,7 @@ func (h *Handler) mayUpdate(r *http.Request) bool {
 // the feedback. The error is errNotHeld if nobody holds the feedback.
 func (h *Handler) merge(r *http.Request, id queue.FeedbackID, key queue.Key, change func(*event.Feedback) (changed bool, err error)) (*event.Feedback, queue.Receipt, error) {
 	for range maxMerges {
-		latest, err := h.relay.Latest(lasting(r), id)
-		if errors.Is(err, queue.ErrNotFound) {
-			return nil, queue.Receipt{}, errNotHeld
-		}
+		latest, err := h.latest(lasting(r), id)
 		if err != nil {
 			return nil, queue.Receipt{}, err
 		}
