@@ -19,7 +19,7 @@ var (
 	// invalidReasons: the submission or the answer is not valid.
 	invalidReasons = []string{"media_type", "malformed", "invalid", "too_large", "unknown_feedback", "ambiguous"}
 	// storeReasons: the store took nothing, and the client got a 503.
-	storeReasons = []string{"full", "failed", "closed", "conflict", "error"}
+	storeReasons = []string{"full", "unavailable", "failed", "closed", "conflict", "error"}
 )
 
 // MissedReasons returns the values that Observer.Missed gets.

@@ -127,7 +127,7 @@ func TestMissedReasonsAreAFixedList(t *testing.T) {
 	h := s.handler(Config{})
 	r := httptest.NewRequest(http.MethodPost, "/", nil)
 	for _, err := range []error{
-		tooLarge(1), unsupported("x"), errNotHeld, errTooManyTries, noEvent{"repeat", ""}, queue.ErrFull, queue.ErrFailed, queue.ErrClosed,
+		tooLarge(1), unsupported("x"), errNotHeld, errTooManyTries, noEvent{"repeat", ""}, queue.ErrFull, queue.ErrUnavailable, queue.ErrFailed, queue.ErrClosed,
 		fmt.Errorf("the relay has stopped: %w", queue.ErrClosed), event.NewProblem(http.StatusBadRequest, ""), event.NewProblem(http.StatusUnprocessableEntity, ""),
 	} {
 		_ = h.missed(r, err)

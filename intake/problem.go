@@ -20,6 +20,7 @@ type failure struct {
 
 var failures = []failure{
 	{queue.ErrFull, "full", "5", "The store takes no more events at the moment. Try again later."},
+	{queue.ErrUnavailable, "unavailable", "5", "The store does not answer at the moment. Try again."},
 	{queue.ErrFailed, "failed", "30", "The store has failed; its operator finds the reason in the log."},
 	{queue.ErrClosed, "closed", "1", "The relay is starting or stopping. Try again."},
 	{queue.ErrConflict, "conflict", "1", "The submission could not be stored. Try again later."},

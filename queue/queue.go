@@ -59,6 +59,9 @@ var (
 	ErrLeaseLost = errors.New("lease lost")
 	// ErrClosed: the queue is closed, or was never opened.
 	ErrClosed = errors.New("queue closed")
+	// ErrUnavailable: the engine's servers have not answered for longer than an election
+	// takes. Whether the call was carried out is not known; it can be made again.
+	ErrUnavailable = errors.New("queue unavailable")
 	// ErrFailed: the disk reported an error on writing; nothing is accepted
 	// until the store has been reopened, because what the disk holds is unknown.
 	ErrFailed = errors.New("store failed")
@@ -71,9 +74,9 @@ type Queue interface {
 	// event of one: see Entry.Replaces. A repeat, known by its Key or, if it
 	// creates a feedback, by its Origin, stores no event and returns the first
 	// receipt with Replayed set. A refused entry leaves nothing, not even its key.
-	// Errors: ErrFull, ErrTooLarge, ErrConflict, ErrExists, ErrMismatch, ErrFailed,
-	// ErrClosed.
-	// After a cancelled context the entry may or may not have been stored.
+	// Errors: ErrFull, ErrTooLarge, ErrConflict, ErrExists, ErrMismatch, ErrUnavailable,
+	// ErrFailed, ErrClosed.
+	// After ErrUnavailable or a cancelled context the entry may or may not have been stored.
 	Enqueue(ctx context.Context, e Entry) (Receipt, error)
 	// Repeat returns the receipt that Enqueue gives to a repeat with this key:
 	// ErrNotFound if nobody holds the key, ErrMismatch if the hash is another one.
@@ -134,7 +137,7 @@ type Queue interface {
 	// Stats reads counters kept in memory; it never scans.
 	Stats() Stats
 	// Health is nil while the queue takes events, else the reason with its
-	// remedy; it wraps ErrFull, ErrFailed or ErrClosed.
+	// remedy; it wraps ErrFull, ErrUnavailable, ErrFailed or ErrClosed.
 	Health() error
 	// Close commits what was settled, then closes; leases are lost. It returns
 	// when the store is closed or the context ends.

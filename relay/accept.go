@@ -99,6 +99,8 @@ func classOfStore(err error) string {
 	switch {
 	case errors.Is(err, queue.ErrFull):
 		return "full"
+	case errors.Is(err, queue.ErrUnavailable):
+		return "unavailable"
 	case errors.Is(err, queue.ErrFailed):
 		return "failed"
 	case errors.Is(err, queue.ErrClosed):

@@ -87,6 +87,8 @@ func Problem(r *http.Request, err error, log *slog.Logger) (problem *event.Probl
 		problem = event.NewProblem(http.StatusConflict, err.Error())
 	case errors.Is(err, queue.ErrFull):
 		problem = event.NewProblem(http.StatusServiceUnavailable, err.Error())
+	case errors.Is(err, queue.ErrUnavailable):
+		problem = event.NewProblem(http.StatusServiceUnavailable, "The store does not answer at the moment. Try again.")
 	case errors.Is(err, queue.ErrClosed):
 		problem = event.NewProblem(http.StatusServiceUnavailable, "The relay is starting or stopping. Try again.")
 	default:
