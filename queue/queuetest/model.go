@@ -16,12 +16,8 @@ import (
 	"github.com/userhero/relay/queue"
 )
 
-const (
-	// seedEnv repeats a run of the random test.
-	seedEnv = "QUEUETEST_SEED"
-	// modelSteps is how many operations the random test makes.
-	modelSteps = 3000
-)
+// seedEnv repeats a run of the random test.
+const seedEnv = "QUEUETEST_SEED"
 
 // model is what a queue must hold after the operations so far.
 type model struct {
@@ -103,7 +99,7 @@ func (m *model) run() {
 	for _, o := range operations {
 		total += o.weight
 	}
-	for range modelSteps {
+	for range m.t.h.Steps {
 		n := m.rnd.IntN(total)
 		for _, o := range operations {
 			if n -= o.weight; n < 0 {
@@ -658,5 +654,8 @@ func (m *model) crash() {
 	m.restarted("crashed")
 }
 
-// short is what tells events of one queue apart.
-func short(id queue.EventID) string { return strconv.FormatUint(id.Seq(), 10) }
+// short is what tells events of one queue apart, as a rule.
+func short(id queue.EventID) string {
+	s := id.String()
+	return s[len(s)-6:]
+}

@@ -32,6 +32,11 @@ type Harness struct {
 	// what q had committed. Nil where the engine cannot show that within a
 	// process: the subtests that need it are then left out.
 	Crash func(t *testing.T, q queue.Queue) queue.Queue
+	// Retention is what the subtests of retention keep events for: longer than an engine
+	// needs to look and to answer, and short enough to wait for. Default 500 ms.
+	Retention time.Duration
+	// Steps is how many operations the random test makes. Default 3,000.
+	Steps int
 	// Patience is how long the suite waits for what must come. Default 15 s.
 	Patience time.Duration
 }
@@ -172,6 +177,12 @@ func Run(t *testing.T, h Harness) {
 	}
 	if h.Patience == 0 {
 		h.Patience = 15 * time.Second
+	}
+	if h.Retention == 0 {
+		h.Retention = 500 * time.Millisecond
+	}
+	if h.Steps == 0 {
+		h.Steps = 3000
 	}
 	for _, p := range promises {
 		t.Run(p.name, func(t *testing.T) {

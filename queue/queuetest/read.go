@@ -13,7 +13,7 @@ import (
 func unknownIsNotFound(t *trial) {
 	w := t.webhook("w")
 	e := t.enqueue() // for nobody
-	none := queue.NewEventID(e.Created, e.ID.Tag(), e.ID.Seq()+1)
+	none := t.foreign()
 	_, err := t.q.Event(t.ctx, none)
 	t.is("Event", err, queue.ErrNotFound)
 	_, err = t.q.Event(t.ctx, queue.EventID{})

@@ -182,11 +182,9 @@ func requeueMakesAMissingDelivery(t *trial) {
 func requeueOfUnknownIsNotFound(t *trial) {
 	w := t.webhook("w")
 	e := t.enqueue(w)
-	none := queue.NewEventID(e.Created, e.ID.Tag(), e.ID.Seq()+1)
-	other := queue.NewEventID(e.Created, e.ID.Tag()+1, e.ID.Seq())
 	for what, id := range map[string]queue.DeliveryID{
-		"of no event":                  {Event: none, Webhook: w},
-		"of an event of another store": {Event: other, Webhook: w},
+		"of no event":                  {Webhook: w},
+		"of an event of another store": {Event: t.foreign(), Webhook: w},
 		"to no webhook":                {Event: e.ID, Webhook: w + 1},
 	} {
 		if err := t.q.Requeue(t.ctx, id, time.Now()); !errors.Is(err, queue.ErrNotFound) {

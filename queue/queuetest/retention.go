@@ -11,10 +11,6 @@ import (
 	"github.com/userhero/relay/queue"
 )
 
-// retention is what the subtests keep events for: longer than an engine needs to
-// look, and short enough to wait for.
-const retention = 500 * time.Millisecond
-
 // within is a trial of the same promise on a queue with limits.
 func (t *trial) within(l queue.Limits) *trial {
 	t.Helper()
@@ -88,6 +84,7 @@ func (t *trial) outlived(e queue.Entry) {
 
 // keysOutliveTheirEvents: a key is held for its day, whatever the retention is.
 func keysOutliveTheirEvents(t *trial) {
+	retention := t.h.Retention
 	t = t.within(queue.Limits{Retention: retention})
 	e := t.entry()
 	e.Key, e.Answer = key("k", 1), []byte("the first answer")
@@ -101,6 +98,7 @@ func keysOutliveTheirEvents(t *trial) {
 // retentionCountsFromTheEnd: an event goes some time after its delivery ended; one
 // that waits stays, however old it is.
 func retentionCountsFromTheEnd(t *trial) {
+	retention := t.h.Retention
 	t = t.within(queue.Limits{Retention: retention})
 	w := t.webhook("w")
 	l := t.lane(w, 8)
@@ -125,6 +123,7 @@ func retentionCountsFromTheEnd(t *trial) {
 // retentionCountsFromTheLastDelivery: also from a redelivery, after the event had
 // been taken note of for its first end.
 func retentionCountsFromTheLastDelivery(t *trial) {
+	retention := t.h.Retention
 	t = t.within(queue.Limits{Retention: retention})
 	w, other := t.webhook("w"), t.webhook("other")
 	l, lo := t.lane(w, 8), t.lane(other, 8)
@@ -176,6 +175,7 @@ func cancelledDeliveriesHoldNothing(t *trial) {
 // old as the retention, also if the webhook is parked after that; what waits for
 // another webhook too stays.
 func parkedDeliveriesExpire(t *trial) {
+	retention := t.h.Retention
 	t = t.within(queue.Limits{Retention: retention})
 	other := t.webhook("other")
 	w, err := t.q.PutWebhook(t.ctx, queue.Webhook{Name: "parked"})
@@ -214,6 +214,7 @@ func parkedDeliveriesExpire(t *trial) {
 // parkedAndDeletedWebhooksLetGo while the queue is busy with removing: webhooks are
 // parked and deleted at random moments, and none of their events stays.
 func parkedAndDeletedWebhooksLetGo(t *trial) {
+	retention := t.h.Retention
 	const rounds = 60
 	t = t.within(queue.Limits{Retention: retention})
 	var busy sync.WaitGroup
@@ -256,6 +257,7 @@ func parkedAndDeletedWebhooksLetGo(t *trial) {
 
 // activitiesGoAfterTheRetention: the activity log does not grow for ever.
 func activitiesGoAfterTheRetention(t *trial) {
+	retention := t.h.Retention
 	t = t.within(queue.Limits{Retention: retention})
 	at := time.Now()
 	t.ok("AppendActivity", t.q.AppendActivity(t.ctx, queue.Activity{At: at, Data: []byte("first")}))
@@ -282,6 +284,7 @@ func activitiesGoAfterTheRetention(t *trial) {
 
 // limitsCanChange while the queue is open, if it says so.
 func limitsCanChange(t *trial) {
+	retention := t.h.Retention
 	t = t.within(queue.Limits{Retention: time.Hour})
 	q, ok := t.q.(queue.Limited)
 	if !ok {
@@ -331,14 +334,18 @@ func evictionTakesTheOldestAndNoMore(t *trial) {
 	keyed := t.padded(rnd)
 	keyed.Key, keyed.Answer = key("k", 1), []byte("the first answer")
 	first := t.accept(keyed)
+	order := []queue.EventID{waits.ID, first.ID} // of acceptance
 	fill := func(until func() bool) {
 		t.Helper()
 		for n := 0; !until(); n++ {
 			if n > 4*diskBytes/padBytes {
 				t.Fatalf("nothing goes of %d bytes, where %d may be", t.q.Stats().Events*padBytes, diskBytes)
 			}
-			_, errs := t.atOnce([]queue.Entry{t.padded(rnd), t.padded(rnd), t.padded(rnd), t.padded(rnd)})
-			if err := errors.Join(errs...); errors.Is(err, queue.ErrFull) {
+			r, err := t.q.Enqueue(t.ctx, t.padded(rnd))
+			if err == nil {
+				order = append(order, r.Event.ID)
+			}
+			if errors.Is(err, queue.ErrFull) {
 				t.until(time.Now().Add(100 * time.Millisecond))
 			} else {
 				t.ok("Enqueue", err)
@@ -355,11 +362,8 @@ func evictionTakesTheOldestAndNoMore(t *trial) {
 		}
 		t.stays("an event that waits", waits.ID)
 		t.outlived(keyed)
-		for i, e := range left[1 : len(left)-1] { // newest first; the last one waits
-			if before := left[i].ID.Seq(); e.ID.Seq() != before-1 {
-				t.Fatalf("event %d went, and event %d is older", before-1, e.ID.Seq())
-			}
-		}
+		kept := reversed(left[:len(left)-1]) // without the oldest, which waits
+		sameIDs(t, "the finished events that are left", idsOf(kept, eventID), order[len(order)-len(kept):])
 		t.reopen()
 	}
 	// It goes on so when more comes.

@@ -141,6 +141,14 @@ func (t *trial) own(ws ...queue.WebhookID) queue.Entry {
 	return e
 }
 
+// foreign is the id of an event that another store of the same engine holds.
+func (t *trial) foreign() queue.EventID {
+	t.Helper()
+	other := *t
+	other.take(t.h.Open(t.T))
+	return other.enqueue().ID
+}
+
 // latest reads the latest event of a feedback.
 func (t *trial) latest(id queue.FeedbackID) queue.Event {
 	t.Helper()
