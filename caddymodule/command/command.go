@@ -37,7 +37,7 @@ func addCommands(root *cobra.Command) {
 	flags.String("address", "", "Admin address of the running Caddy, or its URL; default: from --config, else localhost:2019")
 	flags.StringP("config", "c", "", "Configuration file to read the admin address from if --address is not given")
 	flags.StringP("adapter", "a", "", "Name of the config adapter for --config")
-	root.Args = cobra.NoArgs // an unknown command is an error; without this, it would show the help
+	root.Args = cobra.NoArgs // an unknown command is an error; otherwise it would show the help
 	root.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
 	root.AddCommand(
 		statusCommand(),

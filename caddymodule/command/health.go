@@ -12,7 +12,7 @@ import (
 	"github.com/userhero/relay/event"
 )
 
-// healthTime is how long a check may take: less than what container engines give it.
+// healthTime is how long a check may take. Container engines allow more.
 const healthTime = 4 * time.Second
 
 func healthCommand() *cobra.Command {
@@ -20,9 +20,9 @@ func healthCommand() *cobra.Command {
 		Use:   "health [live|ready]",
 		Short: "Checks the running relay, for container engines and scripts",
 		Long: `
-Exits with 0 if the store takes events and deliveries go out, and with 1 and the
-reason if not. With live, exits with 0 if the process answers at all: a relay whose
-disk is full is alive and not ready.`,
+Exits with 0 if the store takes events and deliveries are sent, else with 1 and the
+reason. With live, it exits with 0 if the process answers at all: a relay whose disk
+is full is alive but not ready.`,
 		Args: cobra.MatchAll(cobra.MaximumNArgs(1), cobra.OnlyValidArgs), ValidArgs: []string{"live", "ready"},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx, cancel := context.WithTimeout(cmd.Context(), healthTime)

@@ -1,5 +1,5 @@
 <?php
-// $body: file_get_contents('php://input'), the bytes as they came.
+// $body: file_get_contents('php://input'), the raw bytes.
 // $signature: $_SERVER['HTTP_X_USERHERO_SIGNATURE'] ?? ''
 function verify(string $body, string $signature, string $secret): bool
 {
