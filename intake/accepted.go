@@ -2,9 +2,7 @@ package intake
 
 import (
 	"fmt"
-	"io"
 	"net/http"
-	"net/url"
 	"strings"
 
 	"github.com/userhero/relay/event"
@@ -60,8 +58,8 @@ func firstAnswer(receipt queue.Receipt) ([]byte, error) {
 	return answerTo(first), nil
 }
 
-// writeAnswer answers 202. A browser that has sent a form without script is led back
-// to its page.
+// writeAnswer answers 202. A browser that has sent a form without script gets
+// something to show.
 func writeAnswer(w http.ResponseWriter, r *http.Request, f format, answer []byte) {
 	if f.isForm() && WantsHTML(r.Header) {
 		writeThanks(w, r)
@@ -86,19 +84,4 @@ func WantsHTML(h http.Header) bool {
 		}
 	}
 	return false
-}
-
-// writeThanks leads the browser back to the page that holds the form. If the
-// Referer field does not name that page, the answer is a page of its own.
-func writeThanks(w http.ResponseWriter, r *http.Request) {
-	h := w.Header()
-	h.Set("Cache-Control", "no-store")
-	if page, err := url.Parse(r.Referer()); err == nil && page.Host != "" && (page.Scheme == "https" || page.Scheme == "http") {
-		h.Set("Location", page.String())
-		w.WriteHeader(http.StatusSeeOther)
-		return
-	}
-	h.Set("Content-Type", "text/html; charset=utf-8")
-	w.WriteHeader(http.StatusAccepted)
-	_, _ = io.WriteString(w, "<!doctype html><meta name=viewport content=\"width=device-width\"><title>Thank you</title><p>Thank you, your feedback has arrived.</p>\n")
 }
