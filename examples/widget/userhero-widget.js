@@ -1,11 +1,11 @@
 /*!
- * UserHero feedback widget: a button, a small form, and a letter box that
- * keeps what was written until the relay has it. No dependencies.
+ * UserHero feedback widget: a button, a small form, and an outbox that keeps
+ * what was written until the relay has it. No dependencies.
  *
  *   <script src="userhero-widget.js" defer data-endpoint="/feedback"></script>
  */
 (() => {
-  // Short names for what is used often: the whole has a limit of 4 KiB.
+  // Short names for what is used often: the minified file has at most 4 KiB.
   const page = document;
   const on = addEventListener;
   const now = Date.now; // ms since 1970, like every time below
@@ -15,6 +15,15 @@
   if (!script || window.UserHero) return;
   const option = script.dataset;
   const endpoint = new URL(option.endpoint || "/feedback", page.baseURI).href;
+
+  // What visitors read, in the order that userhero-words.js documents: the page's
+  // own words, else those of its language, else English.
+  const native = option.words || window.UserHeroWords?.[page.documentElement.lang.split("-")[0]];
+  const words = (
+    native ||
+    "Feedback|Message|Category|Bug|Idea|Question|Rating|Send|Close|Thank you!|" +
+      "Not accepted. Change it, then send it again.|Kept here, sent later.|Sending|No room. Try later."
+  ).split("|");
 
   // One storage entry per feedback, so that tabs never overwrite each other's:
   // [body, tries, due, hold], that is the exact text every attempt sends, the
@@ -65,7 +74,7 @@
     if (answer?.ok) {
       delete storage[key];
       delete own[key];
-      tell?.("Thank you!", 1);
+      tell?.(words[9], 1);
       return Infinity;
     }
     // Refused as it is: it waits for the visitor to change it. Any other answer may
@@ -73,7 +82,7 @@
     if ([400, 410, 413, 415, 422].includes(answer?.status)) {
       if (storage[key]) save(key, [body, 0, NEVER, NEVER]);
       delete own[key];
-      tell?.("Not accepted. Change it, then send it again.");
+      tell?.(words[10]);
       return Infinity;
     }
     const after = answer?.headers.get("Retry-After"); // seconds or a date
@@ -81,7 +90,7 @@
     // Half of each delay is chance, so that a relay that comes back is not met by all at once.
     const due = max(hold, now() + (min(1e3 * 2 ** tries, SLOWEST) * (1 + random())) / 2);
     if (storage[key]) save(key, [body, tries + 1, due, hold]); // else another tab has settled it
-    tell?.("Kept here, sent later.", 1);
+    tell?.(words[11], 1);
     return due;
   };
 
@@ -160,22 +169,32 @@
   const sheet = new CSSStyleSheet();
   sheet.replaceSync(
     ":host{all:initial;color-scheme:light dark}" +
-      "*{font:16px/1.5 system-ui}" +
-      "dialog,button,textarea,input{color:CanvasText;background:Canvas;border:1px solid;padding:8px}" +
-      ".o{position:fixed;right:16px;bottom:16px;z-index:9999}" +
-      "form,label{display:grid;gap:8px}",
+      "*{font:medium/1.5 system-ui;box-sizing:border-box}" + // as large as the visitor's browser writes
+      "dialog,button,textarea,select{color:CanvasText;background:Canvas;border:1px solid;padding:8px}" +
+      "#o{position:fixed;right:16px;bottom:16px;z-index:9999}" +
+      "form,label{display:grid;gap:8px}" +
+      "fieldset{border:0;margin:0;padding:0}" +
+      // A star is filled if it is chosen or stands before the one that is.
+      "input{appearance:none;margin:0;width:40px;height:40px}" +
+      "input::after{content:'\\2606';font-size:32px;line-height:1}" +
+      "input:checked::after{content:'\\2605'}" +
+      "input:has(~:checked)::after{content:'\\2605'}",
   );
   root.adoptedStyleSheets = [sheet];
   root.innerHTML =
-    "<button class=o></button><dialog><form>" +
-    "<label>Message<textarea name=message required maxlength=4000></textarea></label>" +
-    "<label>Category<input name=category></label>" +
-    "<label>Rating, 1 to 5<input name=rating type=number min=1 max=5></label>" +
-    "<p role=status></p><button>Send</button><button type=button>Close";
+    "<button id=o></button><dialog aria-labelledby=o><form>" +
+    "<label><i></i><textarea name=message required maxlength=4000></textarea></label>" +
+    "<label><i></i><select name=category><option><option value=bug><option value=feature><option value=question></select></label>" +
+    "<fieldset><legend></legend>" +
+    [1, 2, 3, 4, 5].map((stars) => `<input type=radio name=rating value=${stars} aria-label=${stars}>`).join("") +
+    "</fieldset><p role=status></p><button></button><button type=button>";
+  let next = 0;
+  for (const element of root.querySelectorAll("button,i,option+option,legend")) element.textContent = words[next++];
+  if (!native) host.lang = "en"; // the page may be in another language
   const [button, dialog] = root.children;
   const form = dialog.firstChild;
   const said = form.children[3];
-  button.textContent = dialog.ariaLabel = option.label || "Feedback";
+  if (option.label) button.textContent = option.label;
   let refused; // the key of the feedback that the form shows again
   let busy; // the form waits for an answer
   button.onclick = api.open = () => {
@@ -200,7 +219,7 @@
         if (done && message.value === written) form.reset(); // else something else is being written
       },
     );
-    said.textContent = busy ? "Sending" : "No room. Try later.";
+    said.textContent = words[busy ? 12 : 13];
     if (busy) delete storage[refused]; // the form has sent what became of it
   };
   page.documentElement.append(host); // there even where the body is not yet

@@ -32,15 +32,17 @@ func TestWidgetInBrowser(t *testing.T) {
 	if _, err := os.Stat(chromium); err != nil {
 		missing("Chromium is missing; install the Debian package chromium or set CHROMIUM")
 	}
-	if _, err := os.Stat(filepath.Join("node_modules", "playwright-core")); err != nil {
-		missing("run npm ci in examples/widget")
+	for _, module := range []string{"playwright-core", "terser", "axe-core"} {
+		if _, err := os.Stat(filepath.Join("node_modules", module)); err != nil {
+			missing("run npm ci in examples/widget")
+		}
 	}
 	tests, err := filepath.Glob("test/*.test.js")
 	if err != nil || len(tests) == 0 {
 		t.Fatalf("no tests: %v", err)
 	}
 	// go test repeats a result from its cache unless it sees what it depends on.
-	inputs := append([]string{"userhero-widget.js", "index.html", "terser.json", "test/intake.js", "test/minified.js"}, tests...)
+	inputs := append([]string{"userhero-widget.js", "userhero-words.js", "index.html", "terser.json", "test/intake.js", "test/minified.js"}, tests...)
 	if relay := os.Getenv("RELAY"); relay != "" {
 		inputs = append(inputs, relay)
 	}

@@ -7,6 +7,7 @@ import http from "node:http";
 import net from "node:net";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
+import { fileURLToPath } from "node:url";
 
 const HOST = "127.0.0.1";
 
@@ -74,7 +75,8 @@ export class Intake {
   }
 }
 
-// Relay is the real binary with one webhook, whose receiver counts the events.
+// Relay is the real binary with one webhook, whose receiver counts the events, and
+// the demonstration's page.
 export class Relay {
   events = [];
   #log = "";
@@ -118,7 +120,8 @@ http://:${this.port} {
 	userhero /feedback {
 		allow_origin *
 	}
-	respond 200
+	root ${fileURLToPath(new URL("..", import.meta.url))}
+	file_server
 }
 `,
     );

@@ -4,11 +4,13 @@
 import assert from "node:assert/strict";
 import http from "node:http";
 import { readFile } from "node:fs/promises";
+import { createRequire } from "node:module";
 import test, { after, afterEach, before, beforeEach } from "node:test";
 import { chromium } from "playwright-core";
 import { Intake, Line, Relay, listen } from "./intake.js";
 import { minified } from "./minified.js";
 
+const AXE = await readFile(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 const POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src *";
 const real = process.env.RELAY;
 // For answers that the real relay gives under overload only, and for counting requests.
@@ -24,24 +26,25 @@ const CHROMIUM_FLAGS = [
   "--disable-sync",
 ];
 
-let browser, code, source, demonstration, site, origin; // for all tests
+let browser, scripts, site, origin; // for all tests
 let intake, line, context, errors, posted; // for one
 
-// The host page is on another origin than the intake, with a strict policy.
+// The host page is on another origin than the intake, with a strict policy. Its
+// language and further attributes of the widget come with its address.
 const serve = (request, response) => {
   const { pathname, searchParams } = new URL(request.url, origin);
-  if (pathname === "/widget.js") return response.setHeader("Content-Type", "text/javascript").end(code);
-  if (pathname === "/broken.js") return response.setHeader("Content-Type", "text/javascript").end(BROKEN);
-  if (pathname === "/userhero-widget.js") return response.setHeader("Content-Type", "text/javascript").end(source);
+  if (scripts[pathname]) return response.setHeader("Content-Type", "text/javascript; charset=utf-8").end(scripts[pathname]);
   if (pathname === "/feedback") return response.writeHead(202).end(posted.push(pathname).toString());
   response.setHeader("Content-Type", "text/html");
-  if (pathname === "/demonstration") return response.end(demonstration);
+  if (pathname === "/demonstration") return response.end(scripts.demonstration);
   response.setHeader("Content-Security-Policy", POLICY);
   if (pathname !== "/page") return response.end("<!doctype html><title>elsewhere</title>");
   const broken = searchParams.has("broken") ? "<script src=/broken.js></script>" : "";
   response.end(
-    `<!doctype html><html lang=en><title>host</title><body><h1>Host page</h1><a href=#x>first link</a>${broken}` +
-      `<script src=/widget.js data-endpoint="${line.url}" data-project=proj_test data-widget=w_test></script></html>`,
+    `<!doctype html><html lang="${searchParams.get("lang") ?? "en"}"><title>host</title>` +
+      `<meta name=viewport content="width=device-width"><body><main><h1>Host page</h1><a href=#x>first link</a></main>${broken}` +
+      `<script src=/words.js></script>` +
+      `<script src=/widget.js data-endpoint="${line.url}" data-project=proj_test data-widget=w_test ${searchParams.get("attributes") ?? ""}></script></html>`,
   );
 };
 
@@ -49,9 +52,15 @@ const serve = (request, response) => {
 const BROKEN = `Object.defineProperty(window, "localStorage", { get() { throw new DOMException("denied", "SecurityError"); } });`;
 
 before(async () => {
-  code = await minified();
-  source = await readFile(new URL("../userhero-widget.js", import.meta.url));
-  demonstration = await readFile(new URL("../index.html", import.meta.url));
+  const file = (name) => readFile(new URL(`../${name}`, import.meta.url));
+  scripts = {
+    "/widget.js": await minified("userhero-widget.js"),
+    "/words.js": await minified("userhero-words.js"),
+    "/broken.js": BROKEN,
+    "/userhero-widget.js": await file("userhero-widget.js"),
+    "/userhero-words.js": await file("userhero-words.js"),
+    demonstration: await file("index.html"),
+  };
   site = http.createServer(serve);
   origin = `http://127.0.0.1:${await listen(site)}`;
   browser = await chromium.launch({
@@ -93,6 +102,11 @@ const write = async (page, message) => {
   await page.getByRole("button", { name: "Send" }).click();
 };
 
+const choose = async (page) => {
+  await page.getByLabel("Category").selectOption({ label: "Bug" });
+  await page.getByRole("radio", { name: "2" }).check();
+};
+
 const says = (page, text) => page.getByRole("status").filter({ hasText: text }).waitFor();
 const kept = (page) => page.evaluate(() => Object.keys(localStorage).length);
 const messages = () => intake.events.map((event) => event.message);
@@ -107,8 +121,7 @@ const until = async (what, holds, patience = 20_000) => {
 test("a feedback arrives with its context, and nothing is kept", async () => {
   const page = await open();
   await page.getByRole("button", { name: "Feedback" }).click();
-  await page.getByLabel("Category").fill("bug");
-  await page.getByLabel("Rating").fill("2");
+  await choose(page);
   await write(page, "Grüße 👋");
   await says(page, "Thank you!");
   await until("the event", () => intake.events.length === 1);
@@ -239,11 +252,14 @@ for (const status of [400, 410, 413, 415, 422])
     intake.refusals.push([status, {}]);
     let page = await open();
     await page.getByRole("button", { name: "Feedback" }).click();
-    await page.getByLabel("Category").fill("bug");
-    await page.getByLabel("Rating").fill("2");
+    await choose(page);
     await write(page, "refused");
     await says(page, "Not accepted.");
-    const form = () => Promise.all(["Message", "Category", "Rating"].map((name) => page.getByLabel(name).inputValue()));
+    const form = async () => [
+      await page.getByLabel("Message").inputValue(),
+      await page.getByLabel("Category").inputValue(),
+      (await page.locator("input:checked").count()) && (await page.locator("input:checked").inputValue()),
+    ];
     assert.deepEqual(await form(), ["refused", "bug", "2"]);
     await page.close();
     page = await open();
@@ -252,7 +268,7 @@ for (const status of [400, 410, 413, 415, 422])
     assert.deepEqual(await form(), ["refused", "bug", "2"]);
     await write(page, "changed");
     await says(page, "Thank you!");
-    assert.deepEqual(await form(), ["", "", ""]);
+    assert.deepEqual(await form(), ["", "", 0]);
     assert.equal(await kept(page), 0);
     assert.deepEqual(messages(), ["changed"]);
     assert.equal(intake.requests.length, 2, "what was refused is not sent again by itself");
@@ -309,9 +325,103 @@ test("the keyboard is enough, and what is typed is not the page's", async () => 
   assert.deepEqual(messages(), ["typed?"]);
   await page.keyboard.press("Escape");
   await page.getByRole("dialog").waitFor({ state: "hidden" });
-  assert.equal(await page.evaluate(() => document.activeElement.shadowRoot.activeElement.className), "o", "focus is back on the button");
+  assert.equal(await page.evaluate(() => document.activeElement.shadowRoot.activeElement.id), "o", "focus is back on the button");
   assert.deepEqual(await page.evaluate(() => window.heard.filter((key) => key.length === 1)), []);
 });
+
+for (const [lang, label, message, category, rating, thanks] of [
+  ["en-GB", "Feedback", "Message", "Bug", "Rating", "Thank you!"],
+  ["de-CH", "Feedback", "Nachricht", "Fehler", "Bewertung", "Danke!"],
+  ["fr", "Votre avis", "Message", "Problème", "Note", "Merci !"],
+  ["es-MX", "Comentarios", "Mensaje", "Error", "Valoración", "¡Gracias!"],
+  ["ja", "ご意見", "メッセージ", "不具合", "評価", "ありがとうございます。"],
+])
+  test(`it speaks the page's language: ${lang}`, async () => {
+    const page = await open(`&lang=${lang}`);
+    await page.getByRole("button", { name: label }).click();
+    const dialog = page.getByRole("dialog", { name: label });
+    await dialog.getByLabel(message).fill("words");
+    await dialog.getByRole("combobox").selectOption({ label: category });
+    await dialog.getByRole("group", { name: rating }).getByRole("radio", { name: "5" }).check();
+    await dialog.getByRole("button").first().click();
+    await says(page, thanks);
+    await until("the event", () => intake.events.length === 1);
+    assert.equal(intake.events[0].category, "bug", "what is sent is the same in every language");
+  });
+
+test("a page brings words of its own; without any the widget is marked as English", async () => {
+  const words = "Opinioni|Testo|Tema|Guasto|Idea|Domanda|Voto|Invia|Chiudi|Grazie!|Rifiutato.|Salvato.|Invio|Pieno.";
+  const own = await open(`&lang=it&attributes=${encodeURIComponent(`data-words="${words}"`)}`);
+  await own.getByRole("button", { name: "Opinioni" }).click();
+  await own.getByLabel("Testo").fill("proprie parole");
+  await own.getByRole("button", { name: "Invia" }).click();
+  await says(own, "Grazie!");
+  const label = await open(`&lang=de&attributes=${encodeURIComponent('data-label="Ihre <Meinung>"')}`);
+  await label.getByRole("button", { name: "Ihre <Meinung>" }).waitFor();
+  const none = await open("&lang=it");
+  const button = none.getByRole("button", { name: "Feedback" });
+  assert.equal(await button.evaluate((element) => element.getRootNode().host.lang), "en");
+});
+
+test("stars are chosen by keyboard and filled up to the choice", async () => {
+  const page = await open();
+  await page.getByRole("button", { name: "Feedback" }).click();
+  await page.getByRole("radio", { name: "1" }).check();
+  await page.keyboard.press("ArrowRight");
+  await page.keyboard.press("ArrowRight");
+  const stars = await page.getByRole("radio").evaluateAll((radios) => radios.map((radio) => getComputedStyle(radio, "::after").content));
+  assert.deepEqual(stars, ['"★"', '"★"', '"★"', '"☆"', '"☆"']);
+  await write(page, "three stars");
+  await says(page, "Thank you!");
+  await until("the event", () => intake.events.length === 1);
+  assert.equal(intake.events[0].rating, 3);
+});
+
+for (const [name, media, size] of [
+  ["in light", { colorScheme: "light" }],
+  ["in dark", { colorScheme: "dark" }],
+  ["in forced colours", { forcedColors: "active" }],
+  ["at 390 px", {}, { width: 390, height: 844 }],
+  ["at 200 % zoom", {}, { width: 640, height: 400 }], // of a window of 1280 x 800
+  ["at 400 % zoom", {}, { width: 320, height: 256 }],
+])
+  test(`axe finds nothing, everything fits and is large enough ${name}`, async () => {
+    const page = await open();
+    await page.emulateMedia(media);
+    if (size) await page.setViewportSize(size);
+    const check = async () => {
+      await page.evaluate(AXE);
+      const { violations, incomplete } = await page.evaluate(() =>
+        axe.run({ runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"] }),
+      );
+      assert.deepEqual(violations.map(({ id, nodes }) => `${id}: ${nodes.map((node) => node.html)}`), []);
+      return incomplete.map(({ id }) => id);
+    };
+    await check();
+    await page.getByRole("button", { name: "Feedback" }).click();
+    await page.getByRole("radio", { name: "4" }).check();
+    await check();
+    const narrow = await page.getByRole("dialog").evaluate((dialog) => {
+      const { left, right } = dialog.getBoundingClientRect();
+      return {
+        page: document.documentElement.scrollWidth <= innerWidth,
+        dialog: left >= 0 && right <= innerWidth && dialog.scrollWidth <= dialog.clientWidth,
+        small: [...dialog.querySelectorAll("button,textarea,select,input")].filter((element) => {
+          const { width, height } = element.getBoundingClientRect();
+          return Math.min(width, height) < 24; // WCAG 2.5.8
+        }).length,
+      };
+    });
+    assert.deepEqual(narrow, { page: true, dialog: true, small: 0 });
+    for (const name of ["Send", "Close"]) {
+      await page.getByRole("button", { name }).focus();
+      const hidden = await page.getByRole("button", { name }).evaluate((button) => {
+        const { left, top, width, height } = button.getBoundingClientRect();
+        return button.getRootNode().elementFromPoint(left + width / 2, top + height / 2) !== button;
+      });
+      assert.equal(hidden, false, `${name} is in view when it has the focus`); // WCAG 2.4.11
+    }
+  });
 
 test("it is dark where the visitor wants dark", async () => {
   const page = await open();
@@ -329,6 +439,36 @@ test("it is dark where the visitor wants dark", async () => {
   assert.notEqual(dark.backgroundColor, light.backgroundColor);
   assert.notEqual(dark.color, light.color);
 });
+
+// What the form without script sends, and the page that thanks, are the relay's.
+if (real)
+  for (const [locale, lang, thanks] of [
+    ["en-US", "en", "Thank you"],
+    ["de-CH", "de", "Danke"],
+    ["fr-FR", "fr", "Merci"],
+    ["es-MX", "es", "Gracias"],
+    ["ja-JP", "ja", "ありがとうございます"],
+    ["it-IT", "en", "Thank you"],
+  ])
+    test(`without script a form is there, and a page that thanks: ${locale}`, async () => {
+      const plain = await browser.newContext({ javaScriptEnabled: false, locale });
+      try {
+        const page = await plain.newPage();
+        await page.goto(`http://127.0.0.1:${intake.port}/index.html`);
+        assert.equal(await page.getByRole("button", { name: "Feedback" }).count(), 0);
+        await page.getByLabel("Message").fill("without script");
+        await page.getByLabel("Category").selectOption("feature");
+        await page.getByRole("radio", { name: "4" }).check();
+        await page.getByRole("button", { name: "Send" }).click();
+        await page.getByRole("heading", { name: thanks }).waitFor();
+        assert.equal(await page.locator("html").getAttribute("lang"), lang);
+        await until("the event", () => intake.events.length === 1);
+        const [{ message, category, rating, projectId, widgetId, context: about }] = intake.events;
+        assert.deepEqual([message, category, rating, projectId, widgetId, about.pageUrl], ["without script", "feature", 4, "proj_demo", "w_demo", "/"]);
+      } finally {
+        await plain.close();
+      }
+    });
 
 test("the demonstration page works with the readable source", async () => {
   const page = await context.newPage();
