@@ -1,6 +1,7 @@
 package intake
 
 import (
+	"errors"
 	"io"
 	"net/http"
 	"strconv"
@@ -31,8 +32,9 @@ func refuseUnread(w http.ResponseWriter, r *http.Request, p *event.Problem, boun
 	drain := func() {
 		// A body that did not arrive in time is not waited for again.
 		if p.Status != http.StatusRequestTimeout && connection.SetReadDeadline(time.Now().Add(bound.time)) == nil {
-			_, _ = io.CopyN(io.Discard, r.Body, bound.bytes) // ends early if the client hangs up
-			_ = connection.SetReadDeadline(time.Unix(1, 0))  // or net/http itself waits for the rest until bound.time is over
+			if _, err := io.CopyN(io.Discard, r.Body, bound.bytes); !errors.Is(err, io.EOF) {
+				_ = connection.SetReadDeadline(time.Unix(1, 0)) // or net/http itself waits for the rest until bound.time is over
+			}
 		}
 	}
 	switch {
