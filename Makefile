@@ -9,6 +9,8 @@ GOTESTSUM_VERSION := v1.13.0
 GOVULNCHECK_VERSION := v1.9.0
 LICENCES_VERSION := v0.11.1
 CYCLONEDX_VERSION := v1.10.0
+NFPM_VERSION := v2.45.2
+ACTIONLINT_VERSION := v1.7.12
 BENCHSTAT_VERSION := v0.0.0-20260908200009-22c9c6c9d4da
 
 BIN       := $(CURDIR)/.bin
@@ -17,10 +19,17 @@ GOTESTSUM := $(BIN)/gotestsum@$(GOTESTSUM_VERSION)/gotestsum
 GOVULNCHECK := $(BIN)/govulncheck@$(GOVULNCHECK_VERSION)/govulncheck
 LICENCES  := $(BIN)/go-licence-detector@$(LICENCES_VERSION)/go-licence-detector
 CYCLONEDX := $(BIN)/cyclonedx-gomod@$(CYCLONEDX_VERSION)/cyclonedx-gomod
+NFPM      := $(BIN)/nfpm@$(NFPM_VERSION)/nfpm
+ACTIONLINT := $(BIN)/actionlint@$(ACTIONLINT_VERSION)/actionlint
 COLLECTOR := $(BIN)/collector/collector
 BENCHSTAT := $(BIN)/benchstat@$(BENCHSTAT_VERSION)/benchstat
 OUT       := $(BIN)/results
 NODE_DIRS := e2e/console e2e/express4 e2e/express5 examples/database examples/widget
+
+# What `make release` builds, and where to.
+DIST      ?= dist
+VERSION   ?= $(shell git describe --tags --match 'v[0-9]*' --dirty 2>/dev/null | sed 's/^v//' | grep . || echo 0.0.0-$$(git rev-parse --short=8 HEAD))
+PLATFORMS ?= linux/amd64 linux/arm64 linux/arm/7 darwin/amd64 darwin/arm64 windows/amd64
 
 # Where the relay must compile without cgo.
 CROSS := linux/arm64 darwin/arm64 windows/amd64
@@ -47,7 +56,7 @@ BENCHFLAGS ?=
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build run test lint fmt unit simulation conformance e2e soak $(ROUND) skips collector supply licences sbom cross screenshots bench bench-backlog profile benchstat fuzz node programs clean
+.PHONY: help release build run test lint fmt unit simulation conformance e2e soak $(ROUND) skips collector supply licences sbom cross screenshots bench bench-backlog profile benchstat fuzz node programs clean
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -79,11 +88,12 @@ skips:
 		$(OUT)/unit.json $(OUT)/simulation.json $(OUT)/e2e.json); \
 	if [ -n "$$skipped" ] && [ "$${CI:-}" = true ]; then echo "skipped, which CI takes for failed:"; echo "$$skipped"; exit 1; fi
 
-lint: $(GOLANGCI) ## golangci-lint with .golangci.yml, and go vet
+lint: $(GOLANGCI) $(ACTIONLINT) ## golangci-lint with .golangci.yml, go vet, actionlint
 	@echo "lint"
 	@go vet ./...
 	@$(GOLANGCI) run ./...
-	@cd e2e/collector && go vet ./... && $(GOLANGCI) run ./... # a module of its own
+	@for module in e2e/collector packaging/image; do (cd $$module && go vet ./... && $(GOLANGCI) run ./...); done # modules of their own
+	@$(ACTIONLINT) -shellcheck= .github/workflows/*.yml
 
 fmt: $(GOLANGCI) ## Format every Go file
 	@$(GOLANGCI) fmt ./...
@@ -127,7 +137,8 @@ conformance: ## The conformance suite against every queue
 
 e2e: $(GOTESTSUM) node build collector ## Black-box tests of the built binary
 	@mkdir -p $(OUT)
-	@RELAY=$(CURDIR)/caddy COLLECTOR=$(COLLECTOR) $(GOTESTSUM) --format testname --jsonfile $(OUT)/e2e.json -- -count=1 -shuffle=on -timeout 15m $(BLACK_BOX)
+	@$(MAKE) --no-print-directory release PLATFORMS=linux/amd64 DIST=$(OUT)/release
+	@RELAY=$(CURDIR)/caddy RELAY_DIST=$(OUT)/release COLLECTOR=$(COLLECTOR) $(GOTESTSUM) --format testname --jsonfile $(OUT)/e2e.json -- -count=1 -shuffle=on -timeout 15m $(BLACK_BOX)
 
 collector: $(COLLECTOR) ## Build the OpenTelemetry Collector of the end-to-end tests
 
@@ -153,6 +164,9 @@ supply: $(GOVULNCHECK) $(LICENCES) ## Known vulnerabilities, licences, go.mod an
 # The modules that xcaddy compiles in, judged by .ci/licences/rules.json.
 list-licences = go list -deps -f '{{with .Module}}{{if not .Main}}{{.Path}}{{end}}{{end}}' . github.com/caddyserver/caddy/v2/cmd github.com/caddyserver/caddy/v2/modules/standard \
 	| sort -u | xargs go list -m -json | $(LICENCES) -includeIndirect -rules .ci/licences/rules.json -overrides .ci/licences/overrides.ndjson
+
+release: $(NFPM) $(CYCLONEDX) programs ## Archives, packages, images, checksums and bills of materials of VERSION (the tag) in dist
+	@NFPM=$(NFPM) CYCLONEDX=$(CYCLONEDX) VERSION=$(VERSION) PLATFORMS="$(PLATFORMS)" DIST=$(DIST) packaging/release.sh
 
 licences: $(LICENCES) ## List the modules that are compiled in, with their licences; texts in THIRD-PARTY.txt
 	@$(list-licences) -depsTemplate .ci/licences/list.tmpl -depsOut /dev/stdout -noticeTemplate .ci/licences/texts.tmpl -noticeOut THIRD-PARTY.txt
@@ -224,10 +238,10 @@ SOAK_TESTS := TestDamageIsNeverSilent|TestSalvageSaves|TestFailedWrites|TestAckn
 # node, python3, php and ruby for the example receivers, an ext4 file system and
 # strace for the tests of failing disks, openssl for those of receivers, a browser
 # for widget and console, promtool for the alert rules, a container that boots
-# systemd for the service.
+# systemd for the service, what a release is packed with and looked into, podman for its image.
 programs:
 	@missing=""; \
-	for p in gcc:gcc,libc6-dev g++:g++ curl:curl jq:jq node:nodejs npm:npm python3:python3 php:php-cli ruby:ruby puma:puma mkfs.ext4:e2fsprogs mount:mount strace:strace openssl:openssl chromium:chromium promtool:prometheus systemd-nspawn:systemd-container; do \
+	for p in gcc:gcc,libc6-dev g++:g++ curl:curl jq:jq node:nodejs npm:npm python3:python3 php:php-cli ruby:ruby puma:puma mkfs.ext4:e2fsprogs mount:mount strace:strace openssl:openssl chromium:chromium promtool:prometheus systemd-nspawn:systemd-container zip:zip rpm:rpm podman:podman runc:runc update-ca-certificates:ca-certificates; do \
 		command -v $${p%%:*} >/dev/null || missing="$$missing $$(echo $${p#*:} | tr , ' ')"; \
 	done; \
 	php -r 'exit(extension_loaded("pdo_sqlite") ? 0 : 1);' 2>/dev/null || missing="$$missing php-sqlite3"; \
@@ -271,6 +285,14 @@ $(LICENCES):
 $(CYCLONEDX):
 	@echo "installing cyclonedx-gomod $(CYCLONEDX_VERSION)"
 	@GOBIN=$(@D) go install github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@$(CYCLONEDX_VERSION)
+
+$(NFPM):
+	@echo "installing nfpm $(NFPM_VERSION)"
+	@GOBIN=$(@D) go install github.com/goreleaser/nfpm/v2/cmd/nfpm@$(NFPM_VERSION)
+
+$(ACTIONLINT):
+	@echo "installing actionlint $(ACTIONLINT_VERSION)"
+	@GOBIN=$(@D) go install github.com/rhysd/actionlint/cmd/actionlint@$(ACTIONLINT_VERSION)
 
 $(BENCHSTAT):
 	@echo "installing benchstat $(BENCHSTAT_VERSION)"

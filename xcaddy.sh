@@ -56,8 +56,10 @@ build() {
 	log=$(mktemp "${TMPDIR:-/tmp}/xcaddy.XXXXXX")
 	trap 'rm -f "$log"' EXIT
 	trap 'exit 130' INT TERM
+	# A checkout of a tag calls itself by it, any other one "dev".
+	version=$(git -C "$root" describe --tags --exact-match --dirty --match 'v[0-9]*' 2>/dev/null || echo v0.0.0)
 	say "building Caddy $caddy_version with $MODULE into $output (minutes at first, then seconds)"
-	set -- build "$caddy_version" --output "$output" --with "$MODULE@v0.0.0=$root"
+	set -- build "$caddy_version" --output "$output" --with "$MODULE@$version=$root"
 	if [ -n "${VERBOSE:-}" ]; then
 		(cd "$root" && "$xcaddy" "$@")
 	elif ! (cd "$root" && "$xcaddy" "$@") >"$log" 2>&1; then

@@ -2,6 +2,7 @@
 package version
 
 import (
+	"cmp"
 	"runtime/debug"
 	"strings"
 	"sync"
@@ -9,12 +10,17 @@ import (
 
 const modulePath = "github.com/userhero/relay"
 
-// String is the module's version as the build recorded it, without the "v", or
-// "dev" if it was built from its own source tree.
-var String = sync.OnceValue(func() string {
+// release is set by the linker in the binaries of a release: "1.2.3".
+var release string
+
+// String is the version of the release, else the module's version as the build
+// recorded it, without the "v", or "dev" if it was built from its own source tree.
+var String = sync.OnceValue(func() string { return cmp.Or(release, recorded(), "dev") })
+
+func recorded() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
-		return "dev"
+		return ""
 	}
 	for _, m := range append(info.Deps, &info.Main) {
 		if m.Path != modulePath || m.Version == "" || m.Version == "(devel)" || m.Version == "v0.0.0" {
@@ -22,5 +28,5 @@ var String = sync.OnceValue(func() string {
 		}
 		return strings.TrimPrefix(m.Version, "v")
 	}
-	return "dev"
-})
+	return ""
+}

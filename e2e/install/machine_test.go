@@ -95,7 +95,7 @@ func boot(t *testing.T, files map[string]string) (string, error) {
 // shell runs a command line on the machine and returns what it printed.
 func shell(t *testing.T, line string) (string, error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 2*time.Minute) // also for cleaning up
 	defer cancel()
 	out, err := exec.CommandContext(ctx, "bash", "-euo", "pipefail", "-c", line).CombinedOutput()
 	return strings.TrimRight(string(out), "\n"), err
