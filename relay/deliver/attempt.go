@@ -34,21 +34,6 @@ import (
 	"github.com/userhero/relay/relay/redact"
 )
 
-// errTimeout is the cause of an attempt's end by its own time limit.
-var errTimeout = errors.New("no answer within the time limit")
-
-// Message is what an attempt sends.
-type Message struct {
-	ID      string // of the delivery
-	Type    string // of the event
-	Number  int    // of the attempt within its ladder, from 1
-	Body    []byte
-	Trace   queue.TraceContext // of the event
-	Tracer  trace.Tracer       // nil: no spans
-	Test    bool               // marked X-UserHero-Test
-	Started time.Time          // the attempt's time limit counts from here
-}
-
 // Outcome is what an attempt means for its delivery and its webhook.
 type Outcome struct {
 	Class        string        // "ok", or the class of the failure

@@ -113,3 +113,9 @@ func temporary(err error) bool {
 	var dns *net.DNSError
 	return errors.As(err, &dns) && (dns.IsTemporary || dns.IsTimeout)
 }
+
+// errTimeout is the cause of an attempt's end by its own time limit.
+var errTimeout = errors.New("no answer within the time limit")
+
+// errEgress marks an address that the guard refuses.
+var errEgress = errors.New("not allowed by egress")

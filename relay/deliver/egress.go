@@ -17,9 +17,6 @@ import (
 	"code.dny.dev/ssrf"
 )
 
-// errEgress marks an address that the guard refuses.
-var errEgress = errors.New("not allowed by egress")
-
 // NAT64 writes an IPv4 address into the last four bytes of an IPv6 address of these
 // networks: the well-known one (RFC 6052), whose traffic goes to that IPv4 address,
 // and the one for local use (RFC 8215), as far as its prefixes of 96 bits go.

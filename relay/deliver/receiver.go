@@ -12,6 +12,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/net/http/httpguts"
 
+	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/relay/redact"
 	"github.com/userhero/relay/relay/signature"
 )
@@ -176,3 +177,15 @@ func (r *Receiver) ShownURL() string { return redact.Parsed(r.url) }
 
 // TLS is what may be shown of the TLS settings.
 func (r *Receiver) TLS() TLSStatus { return r.tls }
+
+// Message is what an attempt sends.
+type Message struct {
+	ID      string // of the delivery
+	Type    string // of the event
+	Number  int    // of the attempt within its ladder, from 1
+	Body    []byte
+	Trace   queue.TraceContext // of the event
+	Tracer  trace.Tracer       // nil: no spans
+	Test    bool               // marked X-UserHero-Test
+	Started time.Time          // the attempt's time limit counts from here
+}
