@@ -158,25 +158,25 @@ func newSigner(secret string) (*signature.Signer, error) {
 
 // Inherit takes over from a receiver with the same secrets which signature worked
 // last.
-func (r *Receiver) Inherit(former *Receiver) {
-	if r.config.Secret == former.config.Secret && r.config.PreviousSecret == former.config.PreviousSecret {
-		r.usePresent.Store(former.usePresent.Load())
+func (t *Receiver) Inherit(former *Receiver) {
+	if t.config.Secret == former.config.Secret && t.config.PreviousSecret == former.config.PreviousSecret {
+		t.usePresent.Store(former.usePresent.Load())
 	}
 }
 
 // Rotating reports whether the previous secret still signs.
-func (r *Receiver) Rotating(now time.Time) bool {
-	return r.previous != nil && (r.config.PreviousUntil.IsZero() || now.Before(r.config.PreviousUntil))
+func (t *Receiver) Rotating(now time.Time) bool {
+	return t.previous != nil && (t.config.PreviousUntil.IsZero() || now.Before(t.config.PreviousUntil))
 }
 
 // Host is the host of the URL, with its port.
-func (r *Receiver) Host() string { return r.url.Host }
+func (t *Receiver) Host() string { return t.url.Host }
 
 // ShownURL is the URL without its secrets, see package redact.
-func (r *Receiver) ShownURL() string { return redact.Parsed(r.url) }
+func (t *Receiver) ShownURL() string { return redact.Parsed(t.url) }
 
 // TLS is what may be shown of the TLS settings.
-func (r *Receiver) TLS() TLSStatus { return r.tls }
+func (t *Receiver) TLS() TLSStatus { return t.tls }
 
 // Message is what an attempt sends.
 type Message struct {

@@ -77,7 +77,7 @@ func (s *Sender) Open(ctx context.Context, n int) error {
 	opened := len(s.mailboxes)
 	s.mu.RUnlock()
 	if opened >= n || s.o.Lanes.Err() != nil {
-		return nil
+		return nil //nolint:nilerr // after the end nothing is opened, which is no failure
 	}
 	stored, err := s.o.Queue.Webhooks(ctx)
 	if err != nil {

@@ -37,7 +37,7 @@ func newOnDisk(t *testing.T) engine {
 // life.
 func memoryFolder(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("/dev/shm", "simulation")
+	dir, err := os.MkdirTemp("/dev/shm", "simulation") //nolint:usetesting // t.TempDir is on a disk
 	if err != nil {
 		return t.TempDir()
 	}
