@@ -4,10 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
-	"maps"
 	"path/filepath"
-	"slices"
 
 	"github.com/dgraph-io/badger/v4"
 
@@ -109,68 +106,19 @@ type salvage struct {
 	wrong bool
 }
 
-// collect writes every entry of every table and log to the new store, as of its
-// transaction. Tables that the MANIFEST does not name are read too: it may have
-// forgotten them, and where it has not their entries are in others as well.
-func (s *salvage) collect() error {
-	files, err := storefile.List(s.o.From)
-	if err != nil {
-		return err
-	}
-	if !files.Any {
-		return errors.New("there is no store")
-	}
-	keys, err := storefile.ReadKeys(s.o.From, s.o.EncryptionKey)
-	s.wrong = errors.Is(err, storefile.ErrKey)
-	switch {
-	case errors.Is(err, fs.ErrNotExist) && len(s.o.EncryptionKey) == 0:
-	case err != nil:
-		s.r.lost(badger.KeyRegistryFileName, "%v", err)
-	}
-	read := 0
-	visit := func(e storefile.Entry) error {
-		if read++; read%1024 == 0 && s.ctx.Err() != nil {
-			return s.ctx.Err()
-		}
+// collect writes every entry that can be read to the new store, as of its
+// transaction.
+func (s *salvage) collect() (err error) {
+	s.wrong, err = storefile.ReadAll(s.o.From, s.o.EncryptionKey, func(e storefile.Entry) error {
 		if !wellFormed(e.Key) || len(e.Value) > maxValue || e.Version > mostTransactions {
 			return nil // Badger's own, or decrypted with a key that is none
 		}
+		if err := s.ctx.Err(); err != nil {
+			return err
+		}
 		return s.b.setAt(e.Key, e.Value, e.ExpiresAt, e.Version, e.Deleted)
-	}
-	unread := func(name string, err error) error {
-		if errors.Is(err, storefile.ErrDamaged) || errors.Is(err, storefile.ErrKey) {
-			s.r.lost(name, "%v", err)
-			return nil
-		}
-		return err
-	}
-	for _, id := range slices.Sorted(maps.Keys(files.Tables)) {
-		name := files.Tables[id]
-		t, err := storefile.ReadAnyTable(filepath.Join(s.o.From, name), keys, visit)
-		for _, lost := range t.Lost {
-			s.r.lost(name, "%s", lost)
-		}
-		if err := unread(name, err); err != nil {
-			return err
-		}
-	}
-	for _, name := range files.Logs {
-		l, err := storefile.ReadLog(filepath.Join(s.o.From, name), keys, visit)
-		if len(l.Beyond) > 0 {
-			s.r.lost(name, "unreadable from byte %d on; %d finished transactions behind that were read where they can be", l.End, len(l.Beyond))
-		}
-		if err := unread(name, err); err != nil {
-			return err
-		}
-	}
-	if m, err := storefile.ReadManifest(s.o.From); err == nil {
-		for _, id := range slices.Sorted(maps.Keys(m.Tables)) {
-			if _, there := files.Tables[id]; !there {
-				s.r.lost(storefile.TableName(id), "is missing")
-			}
-		}
-	}
-	return nil
+	}, func(where, what string) { s.r.lost(where, "%s", what) })
+	return err
 }
 
 // mend makes a store of what was collected and returns the number of its newest
