@@ -1,8 +1,11 @@
 package badgercompat
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"hash/crc32"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -70,7 +73,24 @@ func (l *CommitLog) Sync(n int) error {
 		}
 	}
 	l.end += n
+	if l.ready == 0 { // so that what is written ahead begins where the log ends, and leaves no hole
+		if err := l.findEnd(); err != nil {
+			return err
+		}
+	}
 	return os.NewSyscallError("fdatasync", unix.Fdatasync(int(l.file.Fd())))
+}
+
+// findEnd looks where the commits of a new log end. The last byte of one may be zero,
+// but not more than the four of a checksum.
+func (l *CommitLog) findEnd() error {
+	b := make([]byte, l.end)
+	n, err := l.file.ReadAt(b, 0)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	l.end = min(l.end, len(bytes.TrimRight(b[:n], "\x00"))+crc32.Size)
+	return nil
 }
 
 // Place returns the file that is synced, and an offset that no commit in it is
