@@ -1,7 +1,7 @@
 // Package monitoring_test keeps the files of this folder true: each parses, each
 // names only metrics and refusal reasons that the relay has, and the alerts see
-// what their cases say. The relay's side is read from the source of its Caddy
-// module, because a collector without samples shows nothing when it is scraped.
+// what their cases say. The relay's side is read from its source, because a collector
+// without samples shows nothing when it is scraped.
 package monitoring_test
 
 import (
@@ -21,7 +21,8 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-const module = "../../caddymodule"
+// sources are the folders that make the metrics and give the reasons.
+var sources = []string{"../../caddymodule/telemetry", "../../intake"}
 
 // files are those that may name metrics.
 var files = []string{"prometheus.yml", "rules.yml", "rules_test.yml", "dashboard.json", "otel-collector.yml"}
@@ -305,12 +306,16 @@ func nameIn(argument ast.Expr) []*ast.BasicLit {
 	return nil
 }
 
-// inspect walks the module's files without its tests.
+// inspect walks the files of sources without their tests.
 func inspect(t *testing.T, visit func(ast.Node) bool) {
 	t.Helper()
-	paths, err := filepath.Glob(filepath.Join(module, "*.go"))
-	if err != nil {
-		t.Fatal(err)
+	var paths []string
+	for _, folder := range sources {
+		found, err := filepath.Glob(filepath.Join(folder, "*.go"))
+		if err != nil || len(found) == 0 {
+			t.Fatalf("no files in %s: %v", folder, err)
+		}
+		paths = append(paths, found...)
 	}
 	for _, path := range paths {
 		if strings.HasSuffix(path, "_test.go") {
