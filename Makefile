@@ -11,6 +11,7 @@ LICENCES_VERSION := v0.11.1
 CYCLONEDX_VERSION := v1.10.0
 NFPM_VERSION := v2.45.2
 ACTIONLINT_VERSION := v1.7.12
+NATS_VERSION := v2.15.2
 BENCHSTAT_VERSION := v0.0.0-20260908200009-22c9c6c9d4da
 
 BIN       := $(CURDIR)/.bin
@@ -22,6 +23,7 @@ CYCLONEDX := $(BIN)/cyclonedx-gomod@$(CYCLONEDX_VERSION)/cyclonedx-gomod
 NFPM      := $(BIN)/nfpm@$(NFPM_VERSION)/nfpm
 ACTIONLINT := $(BIN)/actionlint@$(ACTIONLINT_VERSION)/actionlint
 COLLECTOR := $(BIN)/collector/collector
+NATS      := $(BIN)/nats-server@$(NATS_VERSION)/nats-server
 BENCHSTAT := $(BIN)/benchstat@$(BENCHSTAT_VERSION)/benchstat
 OUT       := $(BIN)/results
 NODE_DIRS := e2e/console e2e/express4 e2e/express5 examples/database examples/widget
@@ -44,7 +46,7 @@ FUZZTIME ?= 30s
 # How long make soak goes on, and the targets each of its rounds makes: a minute
 # or two each, with everything new that chance can bring.
 DURATION ?= 10m
-ROUND := soak-reloads soak-simulation soak-race soak-stress soak-faults soak-disk soak-hanging soak-fuzz
+ROUND := soak-reloads soak-simulation soak-race soak-stress soak-faults soak-disk soak-cluster soak-hanging soak-fuzz
 
 # A copy of the Go vulnerability database (the folder db of the archive), for
 # where there is no network.
@@ -98,7 +100,7 @@ lint: $(GOLANGCI) $(ACTIONLINT) ## golangci-lint with .golangci.yml, go vet, act
 fmt: $(GOLANGCI) ## Format every Go file
 	@$(GOLANGCI) fmt ./...
 
-unit: $(GOTESTSUM) node ## Unit, conformance and lifecycle tests, with -race and shuffled
+unit: $(GOTESTSUM) $(NATS) node ## Unit, conformance and lifecycle tests, with -race and shuffled
 	@mkdir -p $(OUT)
 	@$(GOTESTSUM) --format pkgname-and-test-fails --jsonfile $(OUT)/unit.json -- -race -shuffle=on -timeout 15m $(UNIT)
 
@@ -126,13 +128,13 @@ soak-race:
 soak-reloads:
 	@RELAY_RELOADS=50 go test -race ./caddymodule -run TestReloadsUnderLoad -count=1 -timeout 10m
 
-soak-stress:
+soak-stress: $(NATS)
 	@go test -race -shuffle=on -count=1 -timeout 20m ./queue/... ./relay/
 
 soak-fuzz:
 	@$(MAKE) --no-print-directory fuzz FUZZTIME=10s
 
-conformance: ## The conformance suite against every queue
+conformance: $(NATS) ## The conformance suite against every queue
 	@go test -race -shuffle=on ./queue/...
 
 e2e: $(GOTESTSUM) node build collector ## Black-box tests of the built binary
@@ -227,6 +229,10 @@ SOAK ?= 1
 soak-faults: programs
 	@SOAK=$(SOAK) go test -count=1 -timeout 48h -v -run '$(SOAK_TESTS)' ./queue/badgerqueue
 
+# The suite on a cluster of three servers, and twenty leaders killed under load.
+soak-cluster: $(NATS)
+	@SOAK=$(SOAK) go test -count=1 -timeout 48h -v -run 'Cluster|Killed' ./queue/jetstreamqueue
+
 # A disk that fills and gets room again, 200 times under load.
 soak-disk: programs build
 	@RELAY_CADDY=$(CURDIR)/caddy SOAK=$(SOAK) go test -count=1 -timeout 48h -v -run TestDiskThatFillsAndGetsRoom ./e2e
@@ -273,6 +279,10 @@ $(GOLANGCI):
 $(GOTESTSUM):
 	@echo "installing gotestsum $(GOTESTSUM_VERSION)"
 	@GOBIN=$(@D) go install gotest.tools/gotestsum@$(GOTESTSUM_VERSION)
+
+$(NATS):
+	@echo "installing nats-server $(NATS_VERSION)"
+	@GOBIN=$(@D) go install github.com/nats-io/nats-server/v2@$(NATS_VERSION)
 
 $(GOVULNCHECK):
 	@echo "installing govulncheck $(GOVULNCHECK_VERSION)"

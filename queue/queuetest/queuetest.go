@@ -35,6 +35,9 @@ type Harness struct {
 	// Retention is what the subtests of retention keep events for: longer than an engine
 	// needs to look and to answer, and short enough to wait for. Default 500 ms.
 	Retention time.Duration
+	// MaxDisk is what the subtests of max_disk fill, in bytes: much more than the engine
+	// keeps beside events. Default 48 MiB.
+	MaxDisk int64
 	// Steps is how many operations the random test makes. Default 3,000.
 	Steps int
 	// Patience is how long the suite waits for what must come. Default 15 s.
@@ -180,6 +183,9 @@ func Run(t *testing.T, h Harness) {
 	}
 	if h.Retention == 0 {
 		h.Retention = 500 * time.Millisecond
+	}
+	if h.MaxDisk == 0 {
+		h.MaxDisk = 48 << 20
 	}
 	if h.Steps == 0 {
 		h.Steps = 3000

@@ -308,8 +308,7 @@ func limitsCanChange(t *trial) {
 
 // What the subtests of max_disk store.
 const (
-	diskBytes = 48 << 20
-	padBytes  = 48 << 10
+	padBytes = 48 << 10
 	// leastKept is the share of max_disk that must be left of finished events once
 	// the engine has made room. What an engine keeps beside them is the rest.
 	leastKept = 0.7
@@ -327,6 +326,7 @@ func (t *trial) padded(rnd *rand.ChaCha8, ws ...queue.WebhookID) queue.Entry {
 // time, the oldest first, and no more than brings the store below it; what waits
 // stays. Also after the queue was opened again.
 func evictionTakesTheOldestAndNoMore(t *trial) {
+	diskBytes := t.h.MaxDisk
 	t = t.within(queue.Limits{Retention: time.Hour, MaxDisk: diskBytes})
 	rnd := rand.NewChaCha8([32]byte{1})
 	w := t.webhook("w") // its lane is never opened
@@ -338,7 +338,7 @@ func evictionTakesTheOldestAndNoMore(t *trial) {
 	fill := func(until func() bool) {
 		t.Helper()
 		for n := 0; !until(); n++ {
-			if n > 4*diskBytes/padBytes {
+			if int64(n) > 4*diskBytes/padBytes {
 				t.Fatalf("nothing goes of %d bytes, where %d may be", t.q.Stats().Events*padBytes, diskBytes)
 			}
 			r, err := t.q.Enqueue(t.ctx, t.padded(rnd))
@@ -357,7 +357,7 @@ func evictionTakesTheOldestAndNoMore(t *trial) {
 		// An engine that takes the same excess again and again has taken all by now.
 		t.until(time.Now().Add(3 * time.Second))
 		left := t.allEvents(queue.EventQuery{Limit: 1000})
-		if n := len(left) * padBytes; float64(n) < leastKept*diskBytes {
+		if n := len(left) * padBytes; float64(n) < leastKept*float64(diskBytes) {
 			t.Fatalf("finished events of %d bytes are left where %d may be", n, diskBytes)
 		}
 		t.stays("an event that waits", waits.ID)
@@ -370,7 +370,7 @@ func evictionTakesTheOldestAndNoMore(t *trial) {
 	left := t.allEvents(queue.EventQuery{Limit: 1000})
 	fill(func() bool { return t.isGone(left[len(left)-2].ID) })
 	t.until(time.Now().Add(2 * time.Second))
-	if n := t.q.Stats().Events * padBytes; float64(n) < leastKept*diskBytes {
+	if n := t.q.Stats().Events * padBytes; float64(n) < leastKept*float64(diskBytes) {
 		t.Fatalf("finished events of %d bytes are left where %d may be", n, diskBytes)
 	}
 	t.stays("an event that waits", waits.ID)
@@ -379,6 +379,7 @@ func evictionTakesTheOldestAndNoMore(t *trial) {
 // fullQueueKeepsWhatWaits: at max_disk Enqueue says so, and drops nothing that
 // waits.
 func fullQueueKeepsWhatWaits(t *trial) {
+	diskBytes := t.h.MaxDisk
 	t = t.within(queue.Limits{Retention: time.Hour, MaxDisk: diskBytes})
 	rnd := rand.NewChaCha8([32]byte{2})
 	w := t.webhook("w")

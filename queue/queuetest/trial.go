@@ -30,7 +30,7 @@ type trial struct {
 }
 
 func newTrial(t *testing.T, h Harness) *trial {
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), max(2*time.Minute, 4*h.Patience))
 	t.Cleanup(cancel)
 	r := &trial{T: t, h: h, ctx: ctx}
 	r.take(h.Open(t))

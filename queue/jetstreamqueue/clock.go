@@ -1,0 +1,59 @@
+package jetstreamqueue
+
+import (
+	"context"
+	"time"
+
+	"github.com/nats-io/nats.go"
+)
+
+// Clocks of relays may differ by seconds. Times that one relay stores and another one
+// acts on are stored as the servers' clock has them; each relay knows by how much its
+// own differs.
+
+// clockSlack is what is not worth correcting: an answer takes as long.
+const clockSlack = 250 * time.Millisecond
+
+// measureClock compares this machine's clock with the servers'.
+func (q *Queue) measureClock(ctx context.Context) error {
+	m := nats.NewMsg(q.names.lock("clock-" + q.node)) // goes by itself, as a lock does
+	began := time.Now()
+	seq, err := q.publish(ctx, m, whatever)
+	if err != nil {
+		return err
+	}
+	took := time.Since(began)
+	stored, err := q.get(ctx, q.names.locks(), getRequest{Seq: seq})
+	if err != nil {
+		return ignoreNotFound(err)
+	}
+	ahead := stored.at.Sub(began.Add(took / 2))
+	if ahead.Abs() < clockSlack {
+		ahead = 0
+	}
+	if before := time.Duration(q.ahead.Load()); (ahead-before).Abs() >= clockSlack || ahead == 0 {
+		q.ahead.Store(int64(ahead))
+	}
+	return nil
+}
+
+// serverNanos is a due time as it is stored, by the servers' clock: 0 is at once.
+func (q *Queue) serverNanos(t time.Time) int64 {
+	// Times that UnixNano cannot hold lie centuries away.
+	const latest = 1<<62 - 1
+	switch {
+	case t.IsZero() || t.Year() < 1971:
+		return 0
+	case t.Year() > 2100:
+		return latest
+	}
+	return t.UnixNano() + q.ahead.Load()
+}
+
+// localTime is a stored due time by this machine's clock.
+func (q *Queue) localTime(nanos int64) time.Time {
+	if nanos == 0 {
+		return time.Time{}
+	}
+	return time.Unix(0, nanos-q.ahead.Load()).UTC()
+}

@@ -1,0 +1,302 @@
+package jetstreamqueue
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/userhero/relay/queue"
+)
+
+// Enqueue implements queue.Queue. Webhooks that do not exist get no delivery.
+func (q *Queue) Enqueue(ctx context.Context, e queue.Entry) (queue.Receipt, error) {
+	if err := ctx.Err(); err != nil {
+		return queue.Receipt{}, err
+	}
+	if err := e.Check(); err != nil {
+		return queue.Receipt{}, err
+	}
+	if err := q.isClosed(); err != nil {
+		return queue.Receipt{}, err
+	}
+	ctx = q.patient(ctx)
+	e.Created = e.Created.UTC().Truncate(time.Millisecond)
+	if e.Key.Name == "" {
+		return q.store(ctx, e, "")
+	}
+	return q.storeKeyed(ctx, e)
+}
+
+// store stores an entry. Claim is that of its idempotency key, empty if it has none.
+func (q *Queue) store(ctx context.Context, e queue.Entry, claim string) (queue.Receipt, error) {
+	origin, answer := e.Origin[:], e.Answer
+	if e.Origin == [32]byte{} {
+		origin = nil
+	}
+	if !e.Replaces.IsZero() {
+		latest, err := q.replaceable(ctx, e)
+		if err != nil {
+			return queue.Receipt{}, err
+		}
+		origin, answer = latest.origin, latest.answer
+	}
+	if e.Body == nil {
+		return queue.Receipt{Answer: e.Answer}, nil
+	}
+	if err := q.room(); err != nil {
+		return queue.Receipt{}, err
+	}
+	subject, expected := q.names.ownEvent(), whatever
+	if !e.Feedback.IsZero() {
+		subject, expected = q.names.event(e.Feedback), after(0)
+		if !e.Replaces.IsZero() {
+			expected = after(e.Replaces.Seq())
+		}
+	}
+	webhooks := q.existing(e.Webhooks)
+	m, err := newEventMessage(subject, e, webhooks, origin, answer)
+	if err != nil {
+		return queue.Receipt{}, err
+	}
+	if claim != "" {
+		m.Header.Set(headerKey, claim)
+	}
+	seq, err := q.publish(ctx, m, expected)
+	if errors.Is(err, errSequence) {
+		return q.refuse(ctx, e)
+	}
+	if err != nil {
+		return queue.Receipt{}, err
+	}
+	q.size.add(len(e.Body))
+	return queue.Receipt{Event: queue.Event{
+		ID: queue.NewEventID(e.Created, q.tag, seq), Type: e.Type, Feedback: e.Feedback, Created: e.Created,
+		Trace: e.Trace, Replaces: e.Replaces, Body: e.Body,
+	}, Answer: e.Answer}, nil
+}
+
+// replaceable returns the latest event of a feedback if it is the one that the entry
+// replaces.
+func (q *Queue) replaceable(ctx context.Context, e queue.Entry) (*storedEvent, error) {
+	latest, err := q.latest(ctx, e.Feedback)
+	if err != nil && !errors.Is(err, queue.ErrNotFound) {
+		return nil, err
+	}
+	if err != nil || latest.ID != e.Replaces {
+		return nil, fmt.Errorf("%s has another latest event than %s: %w", e.Feedback, e.Replaces, queue.ErrConflict)
+	}
+	return latest, nil
+}
+
+// refuse says why an entry could not be stored, or that it is a repeat.
+func (q *Queue) refuse(ctx context.Context, e queue.Entry) (queue.Receipt, error) {
+	if !e.Replaces.IsZero() {
+		return queue.Receipt{}, fmt.Errorf("%s has another latest event than %s: %w", e.Feedback, e.Replaces, queue.ErrConflict)
+	}
+	held, err := q.latest(ctx, e.Feedback)
+	if err != nil {
+		return queue.Receipt{}, err
+	}
+	if e.Origin == [32]byte{} || !slices.Equal(held.origin, e.Origin[:]) {
+		return queue.Receipt{}, fmt.Errorf("%s: %w", e.Feedback, queue.ErrExists)
+	}
+	return queue.Receipt{Event: held.Event, Replayed: true, Answer: held.answer}, nil
+}
+
+// existing are those of the webhooks that exist, each once.
+func (q *Queue) existing(ids []queue.WebhookID) []queue.WebhookID {
+	var have []queue.WebhookID
+	for _, id := range ids {
+		if _, ok := q.registry.get(id); ok && !slices.Contains(have, id) {
+			have = append(have, id)
+		}
+	}
+	return have
+}
+
+// latest is the newest event of a feedback, from the leader.
+func (q *Queue) latest(ctx context.Context, id queue.FeedbackID) (*storedEvent, error) {
+	m, err := q.last(ctx, q.names.events(), q.names.event(id))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", id, err)
+	}
+	return q.event(m)
+}
+
+// heldKey is what is stored of an idempotency key. First it is claimed; when its event
+// is stored it is bound. A claim of a relay that died between the two is resolved by
+// whoever comes next.
+type heldKey struct {
+	Hash     []byte `json:"hash"`
+	Claim    string `json:"claim"`
+	Project  string `json:"project,omitempty"`
+	Feedback string `json:"feedback,omitempty"`
+	Bound    bool   `json:"bound,omitempty"`
+	Free     bool   `json:"free,omitempty"` // the entry was refused
+	Event    string `json:"event,omitempty"`
+	Answer   []byte `json:"answer,omitempty"`
+}
+
+// claimHolds is for how long a claim may be open before it is taken for abandoned: its
+// owner stops trying long before.
+const claimHolds = 3 * defaultPatience
+
+// storeKeyed stores an entry that has an idempotency key.
+func (q *Queue) storeKeyed(ctx context.Context, e queue.Entry) (queue.Receipt, error) {
+	held, seq, err := q.resolve(ctx, e.Key)
+	switch {
+	case err == nil:
+		return q.replay(ctx, held, e.Key)
+	case !errors.Is(err, queue.ErrNotFound):
+		return queue.Receipt{}, err
+	}
+	claim := heldKey{Hash: e.Key.Hash[:], Claim: newToken(), Project: e.Feedback.Project, Feedback: e.Feedback.ID}
+	seq, err = q.writeKey(ctx, e.Key, claim, seq)
+	if errors.Is(err, errSequence) { // somebody else's claim came first
+		return q.storeKeyed(ctx, e)
+	}
+	if err != nil {
+		return queue.Receipt{}, err
+	}
+	r, err := q.store(ctx, e, claim.Claim)
+	bound := claim
+	switch {
+	case err == nil:
+		bound.Bound, bound.Answer = true, r.Answer
+		if !r.Event.ID.IsZero() {
+			bound.Event = r.Event.ID.String()
+		}
+		if e.Body == nil {
+			bound.Event = ""
+		}
+	case errors.Is(err, queue.ErrUnavailable) || ctx.Err() != nil:
+		return r, err // the event may have been stored: the claim stays open
+	default:
+		bound.Free = true
+	}
+	settled := context.WithoutCancel(ctx)
+	if _, failed := q.writeKey(settled, e.Key, bound, seq); failed != nil && !errors.Is(failed, errSequence) && err == nil {
+		return queue.Receipt{}, failed
+	}
+	return r, err
+}
+
+func (q *Queue) writeKey(ctx context.Context, k queue.Key, held heldKey, last uint64) (uint64, error) {
+	m := nats.NewMsg(q.names.key(k.Name))
+	var err error
+	if m.Data, err = json.Marshal(held); err != nil {
+		return 0, err
+	}
+	return q.publish(ctx, m, after(last))
+}
+
+// resolve reads a key. One that somebody has claimed is waited for; queue.ErrNotFound
+// says that it is free, and seq what a claim has to follow.
+func (q *Queue) resolve(ctx context.Context, k queue.Key) (held heldKey, seq uint64, err error) {
+	began, pause := time.Now(), 2*time.Millisecond
+	for {
+		m, err := q.last(ctx, q.names.keys(), q.names.key(k.Name))
+		if err != nil {
+			return held, 0, err
+		}
+		held = heldKey{}
+		if err := json.Unmarshal(m.data, &held); err != nil {
+			return held, 0, fmt.Errorf("an idempotency key cannot be read: %w", err)
+		}
+		if m.seq != seq {
+			seq, began = m.seq, time.Now()
+		}
+		switch {
+		case held.Bound:
+			return held, seq, nil
+		case held.Free:
+			return held, seq, queue.ErrNotFound
+		}
+		// Was its event stored, and the relay that did so stopped before it could bind
+		// the key?
+		found, err := q.findClaim(ctx, held)
+		if err != nil {
+			return held, 0, err
+		}
+		if found != nil && time.Since(began) > time.Second {
+			held.Bound, held.Event, held.Answer = true, found.ID.String(), found.answer
+			if _, err := q.writeKey(ctx, k, held, seq); err != nil && !errors.Is(err, errSequence) {
+				return held, 0, err
+			}
+			continue
+		}
+		if time.Since(began) > claimHolds {
+			return held, seq, queue.ErrNotFound
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return held, 0, ctx.Err()
+		case <-q.closed.Done():
+			return held, 0, queue.ErrClosed
+		}
+		pause = min(2*pause, 250*time.Millisecond)
+	}
+}
+
+// findClaim looks for the event that was stored under a claim; nil is none.
+func (q *Queue) findClaim(ctx context.Context, held heldKey) (*storedEvent, error) {
+	id := queue.FeedbackID{Project: held.Project, ID: held.Feedback}
+	if id.IsZero() {
+		return nil, nil //nolint:nilnil // no event is a result
+	}
+	for from := uint64(1); ; {
+		m, err := q.get(ctx, q.names.events(), getRequest{Seq: from, Next: q.names.event(id)})
+		if errors.Is(err, queue.ErrNotFound) {
+			return nil, nil //nolint:nilnil // no event is a result
+		}
+		if err != nil {
+			return nil, err
+		}
+		if m.header.Get(headerKey) == held.Claim {
+			return q.event(m)
+		}
+		from = m.seq + 1
+	}
+}
+
+// replay is the receipt of a repeat.
+func (q *Queue) replay(ctx context.Context, held heldKey, k queue.Key) (queue.Receipt, error) {
+	if !slices.Equal(held.Hash, k.Hash[:]) {
+		return queue.Receipt{}, queue.ErrMismatch
+	}
+	r := queue.Receipt{Replayed: true, Answer: held.Answer}
+	if held.Event == "" {
+		return r, nil
+	}
+	id, err := queue.ParseEventID(held.Event)
+	if err != nil {
+		return queue.Receipt{}, err
+	}
+	e, err := q.Event(ctx, id)
+	if err != nil && !errors.Is(err, queue.ErrNotFound) {
+		return queue.Receipt{}, err
+	}
+	r.Event = e
+	return r, nil
+}
+
+// Repeat implements queue.Queue.
+func (q *Queue) Repeat(ctx context.Context, k queue.Key) (queue.Receipt, error) {
+	if err := q.isClosed(); err != nil {
+		return queue.Receipt{}, err
+	}
+	if k.Name == "" {
+		return queue.Receipt{}, fmt.Errorf("no idempotency key: %w", queue.ErrNotFound)
+	}
+	held, _, err := q.resolve(ctx, k)
+	if err != nil {
+		return queue.Receipt{}, fmt.Errorf("idempotency key %q: %w", k.Name, err)
+	}
+	return q.replay(ctx, held, k)
+}

@@ -1,0 +1,54 @@
+package jetstreamqueue
+
+import (
+	"context"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/userhero/relay/queue"
+)
+
+// Kill ends the queue as a killed process would: nothing more is stored.
+func (q *Queue) Kill() {
+	q.nc.Close()
+	q.end()
+	q.running.Wait()
+}
+
+// Abandon is Kill, and its locks go at once, as if their time had passed.
+func (q *Queue) Abandon() error {
+	q.Kill()
+	nc, err := nats.Connect(joinServers(q.o.Servers))
+	if err != nil {
+		return err
+	}
+	defer nc.Close()
+	_, err = nc.Request("$JS.API.STREAM.PURGE."+q.names.locks(), nil, tryFor)
+	return err
+}
+
+// Oversleep removes the lock of a lane whose owner has not looked at it since.
+func (q *Queue) Oversleep(w queue.WebhookID) error {
+	l := q.laneOf(w)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return q.purge(context.Background(), q.names.locks(), purge{Subject: q.names.lock(l.lock.name)})
+}
+
+// DieBeforeBinding claims a key and stores its event, as a relay does that dies before
+// it can bind the key.
+func (q *Queue) DieBeforeBinding(ctx context.Context, e queue.Entry) (queue.Receipt, error) {
+	claim := heldKey{Hash: e.Key.Hash[:], Claim: newToken(), Project: e.Feedback.Project, Feedback: e.Feedback.ID}
+	if _, err := q.writeKey(ctx, e.Key, claim, 0); err != nil {
+		return queue.Receipt{}, err
+	}
+	return q.store(ctx, e, claim.Claim)
+}
+
+// Owns reports whether this relay takes itself for the owner of a lane.
+func (q *Queue) Owns(w queue.WebhookID) bool {
+	l := q.laneOf(w)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.owned && !l.lock.lost()
+}

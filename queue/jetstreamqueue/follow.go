@@ -1,0 +1,186 @@
+package jetstreamqueue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/userhero/relay/queue"
+)
+
+const (
+	fetchMessages  = 512
+	fetchWait      = 5 * time.Second
+	fetchHeartbeat = time.Second
+	// idleConsumer is after what time a server forgets a follower that has died.
+	idleConsumer = 30 * time.Second
+)
+
+// follow reads a stream from a sequence number on, in order and without a gap, and
+// goes on with what comes, until the queue is closed.
+func (q *Queue) follow(stream string, from uint64, headersOnly bool, handle func(*message)) {
+	q.running.Go(func() {
+		next := max(from, 1)
+		for q.closed.Err() == nil {
+			err := q.followFrom(stream, &next, headersOnly, handle)
+			if q.closed.Err() != nil {
+				return
+			}
+			q.o.Logger.Debug("following a stream begins anew", "stream", stream, "error", err)
+			select {
+			case <-q.closed.Done():
+			case <-time.After(pauseFor):
+			}
+		}
+	})
+}
+
+func (q *Queue) followFrom(stream string, next *uint64, headersOnly bool, handle func(*message)) error {
+	ctx, cancel := context.WithTimeout(q.closed, tryFor)
+	defer cancel()
+	c, err := q.js.CreateConsumer(ctx, stream, consumerFrom(*next, headersOnly))
+	if err != nil {
+		return err
+	}
+	defer q.forget(stream, c)
+	expected := uint64(1)
+	for q.closed.Err() == nil {
+		if err := q.fetch(c, &expected, func(m *message) {
+			handle(m)
+			*next = m.seq + 1
+		}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// fetch handles the messages of one pull. Expected is the consumer's next number.
+func (q *Queue) fetch(c jetstream.Consumer, expected *uint64, handle func(*message)) error {
+	ctx, cancel := context.WithTimeout(q.closed, fetchWait)
+	defer cancel()
+	batch, err := c.Fetch(fetchMessages, jetstream.FetchContext(ctx), jetstream.FetchHeartbeat(fetchHeartbeat))
+	if err != nil {
+		return err
+	}
+	for m := range batch.Messages() {
+		meta, err := m.Metadata()
+		if err != nil {
+			return err
+		}
+		if meta.Sequence.Consumer != *expected {
+			return fmt.Errorf("message %d of the consumer came instead of %d", meta.Sequence.Consumer, *expected)
+		}
+		*expected++
+		handle(messageOf(m, meta))
+	}
+	if err := batch.Error(); err != nil && !errors.Is(err, nats.ErrTimeout) && !errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	return nil
+}
+
+func messageOf(m jetstream.Msg, meta *jetstream.MsgMetadata) *message {
+	return &message{seq: meta.Sequence.Stream, subject: m.Subject(), header: m.Headers(), data: m.Data(), at: meta.Timestamp}
+}
+
+// consumerFrom is a consumer that lives as long as its reader does. It is lost with
+// its server: whoever reads goes on with a new one.
+func consumerFrom(from uint64, headersOnly bool) jetstream.ConsumerConfig {
+	return jetstream.ConsumerConfig{
+		AckPolicy: jetstream.AckNonePolicy, DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: from,
+		HeadersOnly: headersOnly, MemoryStorage: true, Replicas: 1, InactiveThreshold: idleConsumer,
+	}
+}
+
+// forget removes a consumer; one that stays goes by itself.
+func (q *Queue) forget(stream string, c jetstream.Consumer) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	if q.nc.IsConnected() {
+		_ = q.js.DeleteConsumer(ctx, stream, c.CachedInfo().Name)
+	}
+}
+
+// newest calls handle for the last message on each subject that matches, in order of
+// their sequence numbers, and returns the stream's last sequence number before it
+// began. Later messages may be missing. It calls begin before it begins, and again
+// before it begins anew.
+func (q *Queue) newest(ctx context.Context, stream string, subjects []string, begin func(), handle func(*message)) (last uint64, err error) {
+	err = q.insist(ctx, "reading stream "+stream, func(ctx context.Context) error {
+		s, err := q.info(ctx, stream, "")
+		if err != nil {
+			return err
+		}
+		last = s.last
+		// The consumer may live on a replica that lags behind: it has seen all if it has
+		// seen what the leader says is the last.
+		var least, seen uint64
+		for _, subject := range subjects {
+			m, err := q.last(ctx, stream, subject)
+			if err == nil {
+				least = max(least, m.seq)
+			} else if !errors.Is(err, queue.ErrNotFound) {
+				return err
+			}
+		}
+		begin()
+		if least == 0 {
+			return nil
+		}
+		err = q.newestOnce(ctx, stream, subjects, max(last, least), func(m *message) {
+			seen = m.seq
+			handle(m)
+		})
+		if err == nil && seen < min(last, least) {
+			return nats.ErrTimeout
+		}
+		return err
+	})
+	return last, err
+}
+
+func (q *Queue) newestOnce(ctx context.Context, stream string, subjects []string, last uint64, handle func(*message)) error {
+	config := consumerFrom(0, true)
+	config.DeliverPolicy, config.FilterSubjects = jetstream.DeliverLastPerSubjectPolicy, subjects
+	c, err := q.js.CreateConsumer(ctx, stream, config)
+	if err != nil {
+		return err
+	}
+	defer q.forget(stream, c)
+	pending, expected := c.CachedInfo().NumPending, uint64(1)
+	for pending > 0 {
+		batch, err := c.Fetch(int(min(pending, fetchMessages)), jetstream.FetchMaxWait(tryFor), jetstream.FetchHeartbeat(fetchHeartbeat))
+		if err != nil {
+			return err
+		}
+		got := 0
+		for m := range batch.Messages() {
+			meta, err := m.Metadata()
+			if err != nil {
+				return err
+			}
+			if meta.Sequence.Consumer != expected {
+				return fmt.Errorf("%w: message %d of the consumer came instead of %d", nats.ErrTimeout, meta.Sequence.Consumer, expected)
+			}
+			expected++
+			got++
+			pending = meta.NumPending
+			if meta.Sequence.Stream > last {
+				return nil
+			}
+			handle(messageOf(m, meta))
+		}
+		if err := batch.Error(); err != nil && !errors.Is(err, nats.ErrTimeout) {
+			return err
+		}
+		if got == 0 {
+			return nats.ErrTimeout
+		}
+	}
+	return nil
+}

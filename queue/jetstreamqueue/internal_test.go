@@ -1,0 +1,88 @@
+package jetstreamqueue
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestTokensTellNamesApart: each name is one token of a subject, and no other name's.
+func TestTokensTellNamesApart(t *testing.T) {
+	t.Parallel()
+	long := strings.Repeat("p", 300)
+	seen := make(map[string]string)
+	for _, name := range []string{
+		"", "%", "=25", "a", "A", "a.b", "a b", "a*", ">", "a>", "ü", "a\x00", "a\r\n", "=", "==", "=3D", long, long + "q", "%" + hashed(long), strings.Repeat("ü", 100),
+	} {
+		got := token(name)
+		if got == "" || strings.ContainsAny(got, ".*> \t\r\n\x00") || len(got) > 3*longToken {
+			t.Errorf("the token of %.20q is %q", name, got)
+		}
+		if other, ok := seen[got]; ok {
+			t.Errorf("%.20q and %.20q have the token %q", name, other, got)
+		}
+		seen[got] = name
+	}
+}
+
+// TestSettingsAreSealedForTheirWebhook: what is encrypted for one webhook cannot be
+// read as another's, nor with another key.
+func TestSettingsAreSealedForTheirWebhook(t *testing.T) {
+	t.Parallel()
+	seal := func(key string) sealer {
+		s, err := newSealer([]byte(key))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	s, data := seal(strings.Repeat("k", 32)), []byte(`{"secret":"whsec_x"}`)
+	sealed, encrypted := s.seal(1, data)
+	if !encrypted || bytes.Contains(sealed, []byte("whsec")) {
+		t.Fatalf("%q is not encrypted", sealed)
+	}
+	if got, err := s.open(1, sealed); err != nil || !bytes.Equal(got, data) {
+		t.Errorf("it opens as %q, error %v", got, err)
+	}
+	if _, err := s.open(2, sealed); err == nil {
+		t.Error("it opens as another webhook's")
+	}
+	if _, err := seal(strings.Repeat("x", 32)).open(1, sealed); err == nil || !strings.Contains(err.Error(), "another encryption_key") {
+		t.Errorf("with another key: %v", err)
+	}
+	if _, err := seal("").open(1, sealed); err == nil || !strings.Contains(err.Error(), "there is no encryption_key") {
+		t.Errorf("without a key: %v", err)
+	}
+	if _, err := s.open(1, sealed[:5]); err == nil {
+		t.Error("a stump opens")
+	}
+	if _, err := newSealer([]byte("short")); err == nil {
+		t.Error("a key of 5 bytes is taken")
+	}
+	if got, encrypted := seal("").seal(1, data); encrypted || !bytes.Equal(got, data) {
+		t.Errorf("without a key it is stored as %q", got)
+	}
+}
+
+// TestDueTimesAreByTheServersClock: relays whose clocks differ agree on when.
+func TestDueTimesAreByTheServersClock(t *testing.T) {
+	t.Parallel()
+	slow, right := &Queue{}, &Queue{}
+	slow.ahead.Store(int64(5 * time.Second)) // the servers' clock is ahead of its own
+	at := time.Now().Add(time.Minute)
+	if got := right.localTime(slow.serverNanos(at)).Sub(at); got != 5*time.Second {
+		t.Errorf("what is due in a minute on a clock 5 s behind is due %v later on the right one, want 5s", got)
+	}
+	if got := slow.localTime(slow.serverNanos(at)); !got.Equal(at) {
+		t.Errorf("the same relay reads %v, want %v", got, at)
+	}
+	for _, once := range []time.Time{{}, time.Unix(1, 0), time.Unix(-1<<33, 0)} {
+		if n := slow.serverNanos(once); n != 0 {
+			t.Errorf("%v is stored as %d, want 0: at once", once, n)
+		}
+	}
+	if got := slow.localTime(slow.serverNanos(time.Date(9999, 12, 31, 0, 0, 0, 0, time.UTC))); got.Before(time.Now().AddDate(20, 0, 0)) {
+		t.Errorf("a due time in the year 9999 is stored as %v", got)
+	}
+}

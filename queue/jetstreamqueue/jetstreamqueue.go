@@ -1,0 +1,310 @@
+// Package jetstreamqueue is a durable queue of webhook deliveries on NATS JetStream,
+// for several relays that work as one.
+//
+// It promises what package queue promises, for as long as a majority of the servers
+// keeps its disks. Its streams are made at the first start and checked at every start.
+//
+// An event is one message; its subject is its feedback, so that the server itself
+// compares and sets. A webhook's lane has one owner among the relays, by a lock that
+// expires (lock.go). Where a delivery stands is said by
+//
+//   - its last record, if it has one: a message on a subject of the delivery's own,
+//     with the attempt that led to it;
+//   - else the cursor of its lane: how far the owner has come with the events in order,
+//     and which of those it has passed are still out. A cursor carries the log of the
+//     deliveries that succeeded at their first attempt since the one before. Each
+//     expects to follow the one before, so that a relay that has lost its lane without
+//     noticing can settle nothing.
+//
+// So a success costs a share of one message, however many there are; a delivery that
+// fails costs one per attempt. No consumer of the server's is needed to wait on a
+// rung: the records say when a delivery is due, and the owner has read them all.
+//
+// The package knows nothing of HTTP, ladders or settings. It is tested by the suite of
+// package queuetest against real servers.
+package jetstreamqueue
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/userhero/relay/queue"
+)
+
+// Options say where the servers are and how the queue behaves.
+type Options struct {
+	// Servers are URLs such as nats://10.0.0.1:4222, at least one.
+	Servers []string
+	// Connect are further options of the connection: credentials, TLS.
+	Connect []nats.Option
+	// Prefix begins the name of every stream and subject. Default "userhero".
+	Prefix string
+	// Replicas is how many servers hold each message. Default: 3, or 1 if there is one
+	// server in Servers.
+	Replicas int
+	// Limits bound what is kept.
+	queue.Limits
+	// MaxBytes bounds the stream of events when it is made; 0 is no bound.
+	MaxBytes int64
+	// LockTTL is how long a relay that dies keeps its lanes. Default 12 s: a shorter
+	// time costs healthy relays their lanes at each election. At least 1 s.
+	LockTTL time.Duration
+	// Patience is for how long calls are repeated while the servers elect a leader.
+	// Default 12 s.
+	Patience time.Duration
+	// EncryptionKey, of 16, 24 or 32 bytes, encrypts the settings of webhooks. Without
+	// one they are stored as they are.
+	EncryptionKey []byte
+	Logger        *slog.Logger // default: slog.Default()
+
+	storage jetstream.StorageType // of tests: the zero value is files
+}
+
+// defaults fills in what is not set.
+func (o *Options) defaults() {
+	if o.Prefix == "" {
+		o.Prefix = "userhero"
+	}
+	if o.Replicas == 0 {
+		o.Replicas = 3
+		if len(o.Servers) == 1 {
+			o.Replicas = 1
+		}
+	}
+	if o.LockTTL == 0 {
+		o.LockTTL = 12 * time.Second
+	}
+	if o.Patience == 0 {
+		o.Patience = defaultPatience
+	}
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
+}
+
+// Queue is a queue on JetStream; it implements queue.Queue.
+//
+// Locks, in the order in which they are taken: registry.mu, mu, lane.mu, ledger.mu.
+type Queue struct {
+	o     Options
+	names names
+	node  string // names this relay among the others
+	nc    *nats.Conn
+	js    jetstream.JetStream
+	tag   uint32 // of the store, in the ids of its events
+
+	sealer sealer
+
+	registry registry
+	ledger   ledger
+	attempts attemptCache
+
+	size      storeSize
+	limitsSet chan struct{} // of capacity 1: SetLimits was called
+	ahead     atomic.Int64  // by how many nanoseconds the servers' clock is ahead of this machine's
+	sweptTo   atomic.Uint64 // the first event when the log was swept last
+
+	unavailable atomic.Int64
+	commit      atomic.Int64 // a moving average of one durable commit, in nanoseconds
+
+	closed  context.Context //nolint:containedctx // done when the queue is closed
+	end     context.CancelFunc
+	closing sync.Once
+	running sync.WaitGroup
+
+	mu     sync.Mutex // guards what follows
+	lanes  map[queue.WebhookID]*lane
+	limits queue.Limits
+}
+
+var (
+	_ queue.Queue   = (*Queue)(nil)
+	_ queue.Limited = (*Queue)(nil)
+)
+
+// Open connects to the servers, makes or checks the streams, and returns when the
+// queue knows what they hold.
+func Open(ctx context.Context, o Options) (*Queue, error) {
+	o.defaults()
+	if len(o.Servers) == 0 {
+		return nil, errors.New("queue jetstream needs at least one server")
+	}
+	q := &Queue{
+		o: o, names: names{o.Prefix}, node: newToken(),
+		lanes: make(map[queue.WebhookID]*lane), limits: o.Limits, limitsSet: make(chan struct{}, 1),
+	}
+	var err error
+	if q.sealer, err = newSealer(o.EncryptionKey); err != nil {
+		return nil, err
+	}
+	q.closed, q.end = context.WithCancel(context.Background())
+	q.ledger.accounts = make(map[queue.WebhookID]*account)
+	if err := q.connect(); err != nil {
+		q.end()
+		return nil, err
+	}
+	if err := q.start(ctx); err != nil {
+		q.end()
+		q.running.Wait()
+		q.nc.Close()
+		return nil, err
+	}
+	return q, nil
+}
+
+// connect makes the connection, which mends itself for as long as the queue is open.
+func (q *Queue) connect() (err error) {
+	options := append([]nats.Option{
+		nats.Name("UserHero Relay"),
+		nats.PingInterval(2 * time.Second), nats.MaxPingsOutstanding(2),
+		nats.MaxReconnects(-1), nats.ReconnectWait(200 * time.Millisecond), nats.ReconnectJitter(100*time.Millisecond, 100*time.Millisecond),
+		nats.ReconnectBufSize(-1), // what cannot be sent is repeated by insist
+		nats.Timeout(3 * time.Second),
+		nats.ErrorHandler(func(_ *nats.Conn, s *nats.Subscription, err error) {
+			q.o.Logger.Warn("NATS reports an error", "error", err)
+		}),
+	}, q.o.Connect...)
+	if q.nc, err = nats.Connect(joinServers(q.o.Servers), options...); err != nil {
+		return fmt.Errorf("connecting to NATS at %d servers: %w: %w", len(q.o.Servers), queue.ErrUnavailable, err)
+	}
+	q.js, err = jetstream.New(q.nc)
+	return err
+}
+
+func joinServers(servers []string) string {
+	return strings.Join(servers, ",")
+}
+
+// start brings the queue up to date with what the servers hold.
+func (q *Queue) start(ctx context.Context) error {
+	if err := q.checkServer(); err != nil {
+		return err
+	}
+	if err := q.prepareStreams(ctx); err != nil {
+		return err
+	}
+	if err := q.measureClock(ctx); err != nil {
+		return fmt.Errorf("comparing clocks: %w", err)
+	}
+	var err error
+	if q.tag, err = q.readTag(ctx); err != nil {
+		return fmt.Errorf("reading the store's tag: %w", err)
+	}
+	if err := q.registry.start(ctx, q); err != nil {
+		return err
+	}
+	removed, _, err := q.lastRemoval(ctx)
+	if err != nil {
+		return err
+	}
+	if err := q.finishRemoval(ctx, removed); err != nil {
+		return err
+	}
+	if err := q.ledger.start(ctx, q); err != nil {
+		return err
+	}
+	q.running.Go(q.sweepAgainAndAgain)
+	return nil
+}
+
+// readTag returns the store's tag, which the first relay draws.
+func (q *Queue) readTag(ctx context.Context) (uint32, error) {
+	for {
+		m, err := q.last(ctx, q.names.registry(), q.names.tag())
+		if err == nil {
+			var tag uint32
+			return tag, json.Unmarshal(m.data, &tag)
+		}
+		if !errors.Is(err, queue.ErrNotFound) {
+			return 0, err
+		}
+		var b [4]byte
+		_, _ = rand.Read(b[:]) // never fails
+		data, err := json.Marshal(binary.BigEndian.Uint32(b[:]))
+		if err != nil {
+			return 0, err
+		}
+		msg := nats.NewMsg(q.names.tag())
+		msg.Data = data
+		if _, err := q.publish(ctx, msg, after(0)); err != nil && !errors.Is(err, errSequence) {
+			return 0, err
+		}
+	}
+}
+
+// isClosed is queue.ErrClosed after Close.
+func (q *Queue) isClosed() error {
+	if q.closed.Err() != nil {
+		return queue.ErrClosed
+	}
+	return nil
+}
+
+// SetLimits implements queue.Limited.
+func (q *Queue) SetLimits(l queue.Limits) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.limits = l
+	signal(q.limitsSet)
+}
+
+func (q *Queue) limit() queue.Limits {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.limits
+}
+
+// Close implements queue.Queue. Lanes are handed over: another relay may have them at
+// once.
+func (q *Queue) Close(ctx context.Context) error {
+	var err error
+	q.closing.Do(func() {
+		q.mu.Lock()
+		var open []*lane
+		for _, l := range q.lanes {
+			open = append(open, l)
+		}
+		q.mu.Unlock()
+		var closing sync.WaitGroup
+		for _, l := range open {
+			l.stop()
+		}
+		for _, l := range open {
+			closing.Go(func() {
+				select {
+				case <-l.done:
+				case <-ctx.Done():
+				}
+			})
+		}
+		closing.Wait()
+		err = ctx.Err()
+		q.end()
+		q.nc.Close()
+		q.running.Wait()
+	})
+	return err
+}
+
+// Health implements queue.Queue.
+func (q *Queue) Health() error {
+	if err := q.isClosed(); err != nil {
+		return fmt.Errorf("the queue takes no events: %w", err)
+	}
+	if !q.nc.IsConnected() {
+		return fmt.Errorf("%w: no connection to a NATS server; check that they run and can be reached", queue.ErrUnavailable)
+	}
+	return q.room()
+}

@@ -1,0 +1,708 @@
+package jetstreamqueue
+
+import (
+	"container/heap"
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/userhero/relay/queue"
+)
+
+const (
+	defaultInFlight = 8
+	// A lane keeps so many fresh events ready, with at most so many bytes.
+	windowEvents = 512
+	windowBytes  = 1 << 20
+	// lookForLock is how often a relay looks whether a lane has lost its owner.
+	lookForLock = time.Second
+)
+
+// lane implements queue.Lane.
+//
+//	         acquire             load
+//	waiting ─────────► loading ───────► owned ──► ended (closed, webhook deleted)
+//	   ▲                                  │
+//	   └──────────────────────────────────┘ the lock is lost
+//
+// While the lane is not owned, Next waits.
+type lane struct {
+	q       *Queue
+	webhook queue.WebhookID
+	most    int
+	life    context.Context //nolint:containedctx // ends when the lane is closed
+	end     context.CancelFunc
+	done    chan struct{} // closed when what was settled is stored and the lock released
+	wake    chan struct{} // of capacity 1: something may be due, or free
+	work    chan struct{} // of capacity 1: something was settled
+
+	mu    sync.Mutex // guards what follows
+	owned bool
+	lock  *lock
+	token string // of this ownership: in every message that the owner writes
+	chain uint64 // the last cursor's sequence number
+
+	// Fresh deliveries. head is the last one taken; passed are those up to head that are
+	// neither settled nor recorded; gaps are passed ones of owners before, to be handed
+	// out first; window are the next ones, from the stream or as they come.
+	head, next       uint64 // next is the first event that the window does not cover
+	taken, delivered int64
+	passed           map[uint64]struct{}
+	gaps             []uint64
+	window           []*storedEvent
+	bytes            int
+	behind           bool // there may be events from next on that nobody offers
+
+	records map[uint64]record // of those that wait, and of those not yet passed
+	due     dueHeap
+
+	leased     map[uint64]*lease
+	committing map[uint64]struct{} // settled and not yet stored, or being requeued
+	returned   []*lease            // given back for at once
+	settled    []settled
+	retryTurn  bool
+	flushed    chan struct{} // closed when nothing is committing; nil if nobody waits
+}
+
+// lease is a delivery that is handed out.
+type lease struct {
+	*queue.Lease
+	seq   uint64
+	event *storedEvent
+	fresh bool // it has no record
+}
+
+// settled is what a lease became.
+type settled struct {
+	*lease
+	queue.Settlement
+	at time.Time
+}
+
+// dueHeap orders deliveries by due time.
+type dueHeap []dueAt
+
+type dueAt struct {
+	due    int64
+	event  uint64
+	record uint64
+}
+
+func (h dueHeap) Len() int           { return len(h) }
+func (h dueHeap) Less(i, j int) bool { return h[i].due < h[j].due }
+func (h dueHeap) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
+func (h *dueHeap) Push(x any)        { *h = append(*h, x.(dueAt)) } //nolint:forcetypeassert // heap.Push is called here only
+func (h *dueHeap) Pop() any {
+	last := len(*h) - 1
+	x := (*h)[last]
+	*h = (*h)[:last]
+	return x
+}
+
+// Lane implements queue.Queue. It does not wait for ownership: Next does.
+func (q *Queue) Lane(w queue.WebhookID, o queue.LaneOptions) (queue.Lane, error) {
+	if err := q.isClosed(); err != nil {
+		return nil, err
+	}
+	if _, ok := q.registry.get(w); !ok {
+		return nil, fmt.Errorf("webhook %d: %w", w, queue.ErrNotFound)
+	}
+	if o.MaxInFlight <= 0 {
+		o.MaxInFlight = defaultInFlight
+	}
+	l := &lane{
+		q: q, webhook: w, most: o.MaxInFlight,
+		done: make(chan struct{}), wake: make(chan struct{}, 1), work: make(chan struct{}, 1),
+	}
+	l.life, l.end = context.WithCancel(q.closed)
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.lanes[w] != nil {
+		l.end()
+		return nil, fmt.Errorf("webhook %d has an open lane: %w", w, queue.ErrConflict)
+	}
+	q.lanes[w] = l
+	q.running.Go(l.run)
+	return l, nil
+}
+
+// laneOf is the lane that this relay has open for a webhook; nil is none.
+func (q *Queue) laneOf(w queue.WebhookID) *lane {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.lanes[w]
+}
+
+// tellLane tells a lane of a record that somebody has written.
+func (q *Queue) tellLane(w queue.WebhookID, seq uint64, r record, first bool) {
+	if first {
+		return // no lane is open yet
+	}
+	if l := q.laneOf(w); l != nil {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if l.records != nil && r.By != l.token {
+			l.adopt(seq, r)
+		}
+	}
+}
+
+// Close implements queue.Lane.
+func (l *lane) Close() error {
+	l.stop()
+	<-l.done
+	return nil
+}
+
+// stop ends the lane: Next returns, and leases are lost. What was settled is stored
+// before done is closed.
+func (l *lane) stop() {
+	l.q.mu.Lock()
+	if l.q.lanes[l.webhook] == l {
+		delete(l.q.lanes, l.webhook)
+	}
+	l.q.mu.Unlock()
+	l.mu.Lock()
+	clear(l.leased)
+	l.returned = nil
+	l.mu.Unlock()
+	l.end()
+}
+
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// run owns the lane whenever it can, until it is closed.
+func (l *lane) run() {
+	defer close(l.done)
+	for l.life.Err() == nil {
+		lock := l.await()
+		if lock == nil {
+			return
+		}
+		err := l.take(lock)
+		if err == nil {
+			l.serve(lock)
+		} else if l.life.Err() == nil {
+			l.q.o.Logger.Warn("a webhook's lane could not be taken; it is tried again", "webhook", l.webhook, "error", err)
+		}
+		l.mu.Lock()
+		l.letGo()
+		l.mu.Unlock()
+		if !lock.lost() {
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(l.life), tryFor)
+			lock.release(ctx)
+			cancel()
+		}
+		if err != nil {
+			l.pause(lookForLock, nil)
+		}
+	}
+}
+
+// await waits until the lane's lock is free and takes it; nil if the lane is closed.
+func (l *lane) await() *lock {
+	name := "lane" + number(l.webhook)
+	freed := make(chan struct{}, 1)
+	sub, err := l.q.nc.Subscribe(l.q.names.released(name), func(*nats.Msg) { signal(freed) })
+	if err == nil {
+		defer func() { _ = sub.Unsubscribe() }()
+	}
+	for l.life.Err() == nil {
+		lock, err := l.q.acquire(l.life, name)
+		if err == nil {
+			return lock
+		}
+		if !errors.Is(err, errSequence) && l.life.Err() == nil {
+			l.q.o.Logger.Warn("the lock of a webhook's lane cannot be read", "webhook", l.webhook, "error", err)
+		}
+		l.pause(lookForLock, freed)
+	}
+	return nil
+}
+
+// pause waits for a time, or until something happens or the lane is closed.
+func (l *lane) pause(d time.Duration, sooner <-chan struct{}) {
+	select {
+	case <-time.After(d):
+	case <-sooner:
+	case <-l.life.Done():
+	}
+}
+
+// take brings the lane up to date with what is stored. First it writes a cursor: from
+// then on the owner before can store none.
+func (l *lane) take(lock *lock) error {
+	ctx, cancel := context.WithCancel(l.life)
+	defer cancel()
+	c, chain, err := l.q.readCursor(ctx, l.webhook)
+	if err != nil {
+		return err
+	}
+	l.mu.Lock()
+	l.lock, l.token, l.chain = lock, newToken(), chain
+	l.head, l.next, l.taken, l.delivered = c.Head, c.Head+1, c.Taken, c.Delivered
+	l.passed, l.gaps, l.window, l.bytes, l.behind = make(map[uint64]struct{}), nil, nil, 0, true
+	for _, seq := range c.Gaps {
+		l.passed[seq] = struct{}{}
+	}
+	l.records, l.due = make(map[uint64]record), nil
+	l.leased, l.committing = make(map[uint64]*lease), make(map[uint64]struct{})
+	l.returned, l.settled = nil, nil
+	l.mu.Unlock()
+	if err := l.storeCursor(ctx, nil); err != nil {
+		return err
+	}
+	if _, err := l.q.newest(ctx, l.q.names.state(), []string{l.q.names.records(l.webhook) + ">"}, func() {}, func(m *message) {
+		_, seq, ok := l.q.names.delivery(m.subject)
+		var head recordHead
+		if err := m.head(headerRecord, &head); err != nil || !ok {
+			l.q.o.Logger.Error("a record of a delivery cannot be read", "subject", m.subject, "error", err)
+			return
+		}
+		l.mu.Lock()
+		l.adopt(seq, record{head, m.seq})
+		l.mu.Unlock()
+	}); err != nil {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, seq := range c.Gaps {
+		if _, ok := l.passed[seq]; ok {
+			l.gaps = append(l.gaps, seq)
+		}
+	}
+	l.owned = true
+	signal(l.wake)
+	return nil
+}
+
+// readCursor reads a webhook's last cursor and its place from the leader.
+func (q *Queue) readCursor(ctx context.Context, w queue.WebhookID) (c cursor, seq uint64, err error) {
+	m, err := q.last(ctx, q.names.state(), q.names.cursor(w))
+	if errors.Is(err, queue.ErrNotFound) {
+		hook, _ := q.registry.get(w)
+		return cursor{Head: hook.since}, 0, nil
+	}
+	if err != nil {
+		return c, 0, err
+	}
+	return c, m.seq, m.head(headerCursor, &c)
+}
+
+// adopt takes over a record that somebody else has written; l.mu is held. It voids the
+// lease of its delivery.
+func (l *lane) adopt(seq uint64, r record) {
+	if before, ok := l.records[seq]; ok && before.seq >= r.seq {
+		return
+	}
+	delete(l.leased, seq)
+	for i, back := range l.returned {
+		if back.seq == seq {
+			l.returned = append(l.returned[:i:i], l.returned[i+1:]...)
+			break
+		}
+	}
+	l.recorded(seq, r)
+	signal(l.wake)
+}
+
+// recorded enters a record; l.mu is held.
+func (l *lane) recorded(seq uint64, r record) {
+	delete(l.passed, seq)
+	if !r.waits() && seq <= l.head {
+		delete(l.records, seq)
+		return
+	}
+	l.records[seq] = r
+	if r.waits() {
+		heap.Push(&l.due, dueAt{r.Due, seq, r.seq})
+	}
+}
+
+// letGo forgets everything; l.mu is held. Leases are lost.
+func (l *lane) letGo() {
+	l.owned = false
+	clear(l.leased)
+	clear(l.committing)
+	l.returned, l.settled, l.window, l.gaps, l.due = nil, nil, nil, nil, nil
+	l.records = nil
+	l.wakeFlushed()
+}
+
+// offer gives the lane an event that has just been accepted.
+func (l *lane) offer(e *storedEvent) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	seq := e.ID.Seq()
+	if l.records == nil || l.behind || seq < l.next {
+		return
+	}
+	if len(l.window) >= windowEvents || l.bytes+len(e.Body) > windowBytes && len(l.window) > 0 {
+		l.behind = true
+		return
+	}
+	l.append(e)
+	signal(l.wake)
+}
+
+func (l *lane) append(e *storedEvent) {
+	l.window = append(l.window, e)
+	l.bytes += len(e.Body)
+	l.next = e.ID.Seq() + 1
+}
+
+// load fills the window from the stream.
+func (l *lane) load(ctx context.Context) error {
+	l.mu.Lock()
+	from := l.next
+	l.mu.Unlock()
+	position := l.q.ledger.position()
+	all, err := l.q.rangeFrom(ctx, l.q.names.events(), ">", from, rangeMessages)
+	if err != nil {
+		return err
+	}
+	end := position + 1 // nothing is stored from `from` to position
+	if len(all) > 0 {
+		end = all[len(all)-1].seq + 1
+	} else if from <= position {
+		// A replica that lags behind has nothing either: only the leader knows.
+		switch _, err := l.q.get(ctx, l.q.names.events(), getRequest{Seq: from, Next: ">"}); {
+		case err == nil:
+			end = from
+			l.pause(10*time.Millisecond, nil)
+		case !errors.Is(err, queue.ErrNotFound):
+			return err
+		}
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.next != from || !l.behind {
+		return nil
+	}
+	for _, m := range all {
+		if e, err := l.q.event(m); err == nil && e.isFor(l.webhook) {
+			l.append(e)
+		}
+	}
+	l.next = max(end, from)
+	l.behind = l.next <= l.q.ledger.position()
+	return nil
+}
+
+// Next implements queue.Lane.
+func (l *lane) Next(ctx context.Context, most int) ([]*queue.Lease, error) {
+	for {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		if l.life.Err() != nil {
+			return nil, queue.ErrClosed
+		}
+		picked, due, load := l.pick(max(most, 1))
+		if len(picked) > 0 {
+			leases, err := l.fetch(ctx, picked)
+			if err != nil || len(leases) > 0 {
+				return leases, err
+			}
+			continue
+		}
+		if load {
+			if err := l.load(ctx); err != nil {
+				if ctx.Err() != nil {
+					return nil, ctx.Err()
+				}
+				l.q.o.Logger.Warn("a webhook's events cannot be read; it is tried again", "webhook", l.webhook, "error", err)
+				l.pause(lookForLock, nil)
+			}
+			continue
+		}
+		if err := l.sleep(ctx, due); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// sleep waits until something changes or until due; zero is never.
+func (l *lane) sleep(ctx context.Context, due time.Time) error {
+	var alarm <-chan time.Time
+	if !due.IsZero() {
+		timer := time.NewTimer(time.Until(due))
+		defer timer.Stop()
+		alarm = timer.C
+	}
+	select {
+	case <-l.wake:
+	case <-alarm:
+	case <-l.life.Done():
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	return nil
+}
+
+// pick takes up to most deliveries that are due; without any it returns when the first
+// one will be, or that the window is to be filled first.
+func (l *lane) pick(most int) (picked []*lease, due time.Time, load bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.owned || l.lock.lost() {
+		return nil, time.Time{}, false
+	}
+	now := time.Now()
+	for len(picked) < most && len(l.leased) < l.most {
+		one, again := l.pickOne(now)
+		if one == nil {
+			due, load = again, l.behind && len(l.window) == 0 && len(l.gaps) == 0
+			break
+		}
+		l.leased[one.seq] = one
+		picked = append(picked, one)
+	}
+	return picked, due, load
+}
+
+// pickOne chooses the next delivery: what was given back, then fresh ones and retries
+// in turns. Without any it returns when the first retry is due.
+func (l *lane) pickOne(now time.Time) (one *lease, due time.Time) {
+	if len(l.returned) > 0 {
+		one = l.returned[0]
+		l.returned = l.returned[1:]
+		return one, due
+	}
+	retry, due := l.dueRetry(now)
+	if retry == 0 || !l.retryTurn {
+		if one = l.nextFresh(); one != nil {
+			l.retryTurn = true
+			return one, due
+		}
+	}
+	if retry == 0 {
+		return nil, due
+	}
+	l.retryTurn = false
+	heap.Pop(&l.due)
+	return &lease{seq: retry}, due
+}
+
+// dueRetry is the first delivery with a record that is due; 0 is none, and then due is
+// when the first will be.
+func (l *lane) dueRetry(now time.Time) (seq uint64, due time.Time) {
+	for len(l.due) > 0 {
+		top := l.due[0]
+		if r, ok := l.records[top.event]; !ok || r.seq != top.record {
+			heap.Pop(&l.due)
+			continue
+		}
+		_, out := l.leased[top.event]
+		if _, busy := l.committing[top.event]; out || busy || l.isReturned(top.event) {
+			heap.Pop(&l.due) // it comes back when that ends
+			continue
+		}
+		if at := l.q.localTime(top.due); at.After(now) {
+			return 0, at
+		}
+		return top.event, due
+	}
+	return 0, due
+}
+
+// nextFresh is the next delivery in order of acceptance, nil if none is ready.
+func (l *lane) nextFresh() *lease {
+	for len(l.gaps) > 0 {
+		seq := l.gaps[0]
+		l.gaps = l.gaps[1:]
+		_, busy := l.committing[seq]
+		if _, waits := l.passed[seq]; waits && !busy {
+			return &lease{seq: seq, fresh: true}
+		}
+	}
+	for len(l.window) > 0 {
+		e := l.window[0]
+		l.window[0] = nil
+		l.window = l.window[1:]
+		l.bytes -= len(e.Body)
+		seq := e.ID.Seq()
+		l.head = seq
+		l.taken++
+		if r, ok := l.records[seq]; ok {
+			if !r.waits() {
+				delete(l.records, seq)
+			}
+			continue
+		}
+		l.passed[seq] = struct{}{}
+		if _, busy := l.committing[seq]; busy {
+			continue // it is being requeued: a record comes, or unhold gives it back
+		}
+		return &lease{seq: seq, event: e, fresh: true}
+	}
+	return nil
+}
+
+// fetch reads the documents of picked deliveries and makes leases of them. One whose
+// event is gone waits no longer.
+func (l *lane) fetch(ctx context.Context, picked []*lease) ([]*queue.Lease, error) {
+	var fetching sync.WaitGroup
+	errs := make([]error, len(picked))
+	for i, one := range picked {
+		if one.event == nil {
+			fetching.Go(func() { one.event, errs[i] = l.q.eventAt(ctx, one.seq) })
+		}
+	}
+	fetching.Wait()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var leases []*queue.Lease
+	var failed error
+	for i, one := range picked {
+		if l.leased[one.seq] != one {
+			continue // lost meanwhile
+		}
+		switch {
+		case errors.Is(errs[i], queue.ErrNotFound):
+			l.gone(one)
+			continue
+		case errs[i] != nil:
+			delete(l.leased, one.seq)
+			l.returned = append(l.returned, one)
+			failed = errs[i]
+			continue
+		}
+		d := queue.Delivery{
+			ID:   queue.DeliveryID{Event: one.event.ID, Webhook: l.webhook},
+			Type: one.event.Type, Feedback: one.event.Feedback, Created: one.event.Created, State: queue.Pending,
+		}
+		if r, ok := l.records[one.seq]; ok {
+			l.q.fill(&d, r)
+		}
+		one.Lease = queue.NewLease(d, one.event.Event, l)
+		leases = append(leases, one.Lease)
+	}
+	if len(leases) == 0 && failed != nil && ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	if failed != nil {
+		l.q.o.Logger.Warn("an event cannot be read; it is tried again", "webhook", l.webhook, "error", failed)
+	}
+	return leases, nil
+}
+
+// gone drops a delivery whose event was removed; l.mu is held.
+func (l *lane) gone(one *lease) {
+	delete(l.leased, one.seq)
+	delete(l.records, one.seq)
+	if _, ok := l.passed[one.seq]; ok {
+		delete(l.passed, one.seq)
+		l.taken--
+		signal(l.work)
+	}
+}
+
+// Settle implements queue.Settler for the lane's leases.
+func (l *lane) Settle(given *queue.Lease, s queue.Settlement) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	one := l.leased[given.Delivery.ID.Event.Seq()]
+	if one == nil || one.Lease != given || !l.owned || l.lock.lost() {
+		return queue.ErrLeaseLost
+	}
+	delete(l.leased, one.seq)
+	defer signal(l.wake)
+	if s.Kind == queue.SettleDefer && !s.At.After(time.Now()) {
+		l.returned = append(l.returned, &lease{seq: one.seq, event: one.event, fresh: one.fresh})
+		return nil
+	}
+	l.committing[one.seq] = struct{}{}
+	l.settled = append(l.settled, settled{one, s, time.Now()})
+	signal(l.work)
+	return nil
+}
+
+// oldestDue is since when the oldest delivery that is due and not out has waited; zero
+// is none.
+func (l *lane) oldestDue(now time.Time) (oldest time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	earlier := func(t time.Time) {
+		if oldest.IsZero() || t.Before(oldest) {
+			oldest = t
+		}
+	}
+	for _, e := range l.window {
+		if _, ok := l.records[e.ID.Seq()]; !ok {
+			earlier(e.Created)
+			break
+		}
+	}
+	for _, back := range l.returned {
+		if back.event != nil {
+			earlier(back.event.Created)
+		}
+	}
+	if seq, _ := l.dueRetry(now); seq != 0 {
+		if r := l.records[seq]; r.Due != 0 {
+			earlier(l.q.localTime(r.Due))
+		}
+	}
+	return oldest
+}
+
+// hold keeps a delivery from being handed out while it is requeued.
+func (l *lane) hold(seq uint64) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.records == nil {
+		return nil // not the owner
+	}
+	_, out := l.leased[seq]
+	if _, busy := l.committing[seq]; out || busy {
+		return fmt.Errorf("the delivery is being attempted: %w", queue.ErrConflict)
+	}
+	l.committing[seq] = struct{}{}
+	return nil
+}
+
+// unhold takes over what was written of a delivery since hold; the zero record is
+// nothing.
+func (l *lane) unhold(seq uint64, r record) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.committing, seq)
+	switch {
+	case l.records == nil:
+	case r.seq > 0:
+		if l.records[seq].seq == r.seq { // heard of it already, and held it back
+			heap.Push(&l.due, dueAt{r.Due, seq, r.seq})
+		} else {
+			l.adopt(seq, r)
+		}
+	default:
+		if _, ok := l.passed[seq]; ok && !l.isReturned(seq) {
+			l.gaps = append(l.gaps, seq)
+		}
+		if have, ok := l.records[seq]; ok && have.waits() && !l.isReturned(seq) {
+			heap.Push(&l.due, dueAt{have.Due, seq, have.seq})
+		}
+	}
+	signal(l.wake)
+	l.wakeFlushed()
+}
+
+func (l *lane) isReturned(seq uint64) bool {
+	for _, back := range l.returned {
+		if back.seq == seq {
+			return true
+		}
+	}
+	return false
+}

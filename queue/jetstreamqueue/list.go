@@ -1,0 +1,614 @@
+package jetstreamqueue
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/userhero/relay/queue"
+)
+
+const (
+	defaultLimit = 50
+	maxLimit     = 1000
+	// pageEvents bounds how many events one page of a list looks at.
+	pageEvents = 5000
+	// chunkEvents is how many events are read at a time for a list.
+	chunkEvents = 128
+)
+
+// eventAt reads one event by its sequence number, from the leader.
+func (q *Queue) eventAt(ctx context.Context, seq uint64) (*storedEvent, error) {
+	m, err := q.get(ctx, q.names.events(), getRequest{Seq: seq})
+	if err != nil {
+		return nil, err
+	}
+	return q.event(m)
+}
+
+// storedEvent reads one event by its id.
+func (q *Queue) storedEvent(ctx context.Context, id queue.EventID) (*storedEvent, error) {
+	if id.Seq() == 0 {
+		return nil, fmt.Errorf("event %s: %w", id, queue.ErrNotFound)
+	}
+	e, err := q.eventAt(ctx, id.Seq())
+	if err != nil {
+		return nil, fmt.Errorf("event %s: %w", id, err)
+	}
+	if e.ID != id {
+		return nil, fmt.Errorf("event %s: %w", id, queue.ErrNotFound)
+	}
+	return e, nil
+}
+
+// Event implements queue.Queue.
+func (q *Queue) Event(ctx context.Context, id queue.EventID) (queue.Event, error) {
+	if err := q.isClosed(); err != nil {
+		return queue.Event{}, err
+	}
+	e, err := q.storedEvent(ctx, id)
+	if err != nil {
+		return queue.Event{}, err
+	}
+	return e.Event, nil
+}
+
+// Latest implements queue.Queue.
+func (q *Queue) Latest(ctx context.Context, id queue.FeedbackID) (queue.Event, error) {
+	if err := q.isClosed(); err != nil {
+		return queue.Event{}, err
+	}
+	if id.IsZero() {
+		return queue.Event{}, fmt.Errorf("no feedback: %w", queue.ErrNotFound)
+	}
+	e, err := q.latest(ctx, id)
+	if err != nil {
+		return queue.Event{}, err
+	}
+	return e.Event, nil
+}
+
+// Projects implements queue.Queue.
+func (q *Queue) Projects(ctx context.Context, id string, limit int) ([]string, error) {
+	if err := q.isClosed(); err != nil {
+		return nil, err
+	}
+	s, err := q.info(ctx, q.names.events(), q.names.anyProject(id))
+	if err != nil {
+		return nil, err
+	}
+	projects := []string{}
+	for _, subject := range slices.Sorted(maps.Keys(s.subjects)) {
+		if len(projects) >= limit {
+			break
+		}
+		m, err := q.last(ctx, q.names.events(), subject)
+		if errors.Is(err, queue.ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		e, err := q.event(m)
+		if err != nil {
+			return nil, err
+		}
+		projects = append(projects, e.Feedback.Project)
+	}
+	return projects, nil
+}
+
+// Delivery implements queue.Queue.
+func (q *Queue) Delivery(ctx context.Context, id queue.DeliveryID) (queue.Delivery, error) {
+	if err := q.isClosed(); err != nil {
+		return queue.Delivery{}, err
+	}
+	e, err := q.storedEvent(ctx, id.Event)
+	if err != nil {
+		return queue.Delivery{}, err
+	}
+	r, err := q.readRecord(ctx, id.Webhook, id.Event.Seq())
+	if err != nil && !errors.Is(err, queue.ErrNotFound) {
+		return queue.Delivery{}, err
+	}
+	if r.seq == 0 && !e.isFor(id.Webhook) {
+		return queue.Delivery{}, fmt.Errorf("delivery %s: %w", id, queue.ErrNotFound)
+	}
+	return q.delivery(ctx, e, id.Webhook, r)
+}
+
+// delivery puts together what is known of a delivery; the zero record is none.
+func (q *Queue) delivery(ctx context.Context, e *storedEvent, w queue.WebhookID, r record) (queue.Delivery, error) {
+	d := queue.Delivery{
+		ID: queue.DeliveryID{Event: e.ID, Webhook: w}, Type: e.Type, Feedback: e.Feedback, Created: e.Created, State: queue.Pending,
+	}
+	seq := e.ID.Seq()
+	if r.seq > 0 {
+		q.fill(&d, r)
+	} else if c := q.ledger.cursor(w); c.has(seq) {
+		ended, err := q.endedAt(ctx, w, seq)
+		if err != nil && !errors.Is(err, queue.ErrNotFound) {
+			return d, err
+		}
+		d.State, d.Attempts, d.Ended = queue.Delivered, 1, ended
+	}
+	if _, ok := q.registry.get(w); !ok && d.State.Waiting() {
+		d.State, d.Due = queue.Failed, time.Time{} // cancelled with its webhook
+	}
+	return d, nil
+}
+
+// EventDeliveries implements queue.Queue.
+func (q *Queue) EventDeliveries(ctx context.Context, id queue.EventID) ([]queue.Delivery, error) {
+	if err := q.isClosed(); err != nil {
+		return nil, err
+	}
+	e, err := q.storedEvent(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	s, err := q.info(ctx, q.names.state(), q.names.recordsOf(id.Seq()))
+	if err != nil {
+		return nil, err
+	}
+	records := make(map[queue.WebhookID]record)
+	for subject := range s.subjects {
+		w, seq, ok := q.names.delivery(subject)
+		if !ok {
+			continue
+		}
+		if records[w], err = q.readRecord(ctx, w, seq); err != nil && !errors.Is(err, queue.ErrNotFound) {
+			return nil, err
+		}
+	}
+	return q.deliveriesOf(ctx, e, records)
+}
+
+// deliveriesOf puts together the deliveries of an event, by webhook.
+func (q *Queue) deliveriesOf(ctx context.Context, e *storedEvent, records map[queue.WebhookID]record) ([]queue.Delivery, error) {
+	ids := slices.Clone(e.webhooks)
+	for w := range records {
+		if !slices.Contains(ids, w) {
+			ids = append(ids, w)
+		}
+	}
+	slices.Sort(ids)
+	list := make([]queue.Delivery, 0, len(ids))
+	for _, w := range ids {
+		d, err := q.delivery(ctx, e, w, records[w])
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, d)
+	}
+	return list, nil
+}
+
+// Attempts implements queue.Queue.
+func (q *Queue) Attempts(ctx context.Context, id queue.DeliveryID) ([]queue.Attempt, error) {
+	d, err := q.Delivery(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	list := []queue.Attempt{}
+	if d.Attempts == 0 {
+		return list, nil
+	}
+	seq := id.Event.Seq()
+	records, err := q.history(ctx, id.Webhook, seq)
+	if err != nil {
+		return nil, err
+	}
+	for i, m := range records {
+		var head recordHead
+		if err := m.head(headerRecord, &head); err != nil {
+			return nil, err
+		}
+		if i == 0 && head.Origin == originDelivered {
+			if list, err = q.appendLogged(ctx, list, id.Webhook, seq); err != nil {
+				return nil, err
+			}
+		}
+		if len(m.data) == 0 {
+			continue
+		}
+		var entry attemptEntry
+		if err := json.Unmarshal(m.data, &entry); err != nil {
+			return nil, fmt.Errorf("attempt %d of %s cannot be read: %w", head.Attempts, id, err)
+		}
+		list = append(list, entry.attempt(head.Attempts))
+	}
+	if len(records) == 0 {
+		return q.appendLogged(ctx, list, id.Webhook, seq)
+	}
+	return list, nil
+}
+
+// history reads all records of a delivery, oldest first, from the leader.
+func (q *Queue) history(ctx context.Context, w queue.WebhookID, seq uint64) (all []*message, err error) {
+	for from := uint64(1); ; {
+		m, err := q.get(ctx, q.names.state(), getRequest{Seq: from, Next: q.names.record(w, seq)})
+		if errors.Is(err, queue.ErrNotFound) {
+			return all, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, m)
+		from = m.seq + 1
+	}
+}
+
+func (q *Queue) appendLogged(ctx context.Context, list []queue.Attempt, w queue.WebhookID, seq uint64) ([]queue.Attempt, error) {
+	one, err := q.readLogged(ctx, w, seq)
+	if errors.Is(err, queue.ErrNotFound) {
+		return list, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return append(list, one.Attempt.attempt(1)), nil
+}
+
+// place is where a list goes on: at this delivery of this event, or, for lists of
+// events, at webhook 0. It does not move when newer rows come.
+type place struct {
+	seq     uint64
+	webhook queue.WebhookID
+}
+
+func (p place) String() string {
+	return strconv.FormatUint(p.seq, 36) + "." + strconv.FormatUint(uint64(p.webhook), 36)
+}
+
+// parsePlace reads a cursor; the empty one is before everything.
+func parsePlace(cursor string) (place, error) {
+	if cursor == "" {
+		return place{seq: 1<<64 - 1}, nil
+	}
+	seq, webhook, _ := strings.Cut(cursor, ".")
+	s, err1 := strconv.ParseUint(seq, 36, 64)
+	w, err2 := strconv.ParseUint(webhook, 36, 32)
+	if err1 != nil || err2 != nil {
+		return place{}, fmt.Errorf("%q is no cursor of this list: %w", cursor, queue.ErrNotFound)
+	}
+	return place{s, queue.WebhookID(w)}, nil
+}
+
+func limited(limit int) int {
+	if limit <= 0 {
+		return defaultLimit
+	}
+	return min(limit, maxLimit)
+}
+
+// shown reports whether lists show the event: the relay's own are in none.
+func (e *storedEvent) shown(since, until time.Time) bool {
+	return !strings.HasPrefix(e.Type, ".") && !e.Created.Before(since) && (until.IsZero() || e.Created.Before(until))
+}
+
+// backward calls visit for events, newest first, from one on, until it returns false;
+// at most for so many as a page may look at. It returns where it stopped; 0 is the
+// stream's beginning.
+func (q *Queue) backward(ctx context.Context, from uint64, limit int, visit func([]*storedEvent) (stop uint64, err error)) (uint64, error) {
+	s, err := q.info(ctx, q.names.events(), "")
+	if err != nil {
+		return 0, err
+	}
+	end := min(from, s.last)
+	width := uint64(min(limited(limit)+1, chunkEvents))
+	for looked := uint64(0); end >= s.first && end > 0; looked += width {
+		if looked >= pageEvents {
+			return end, nil
+		}
+		if looked > 0 {
+			width = chunkEvents // most events are not wanted
+		}
+		begin := max(s.first, end-min(end, width)+1)
+		chunk, err := q.chunk(ctx, begin, end)
+		if err != nil {
+			return 0, err
+		}
+		stop, err := visit(chunk)
+		if err != nil || stop > 0 {
+			return stop, err
+		}
+		end = begin - 1
+	}
+	return 0, nil
+}
+
+// chunk reads the events from begin to end, newest first.
+func (q *Queue) chunk(ctx context.Context, begin, end uint64) ([]*storedEvent, error) {
+	var all []*storedEvent
+	for at := begin; at <= end; {
+		messages, err := q.rangeFrom(ctx, q.names.events(), ">", at, int(end-at+1))
+		if err != nil {
+			return nil, err
+		}
+		if len(messages) == 0 { // removed, or the replica lags behind
+			m, err := q.get(ctx, q.names.events(), getRequest{Seq: at, Next: ">"})
+			if errors.Is(err, queue.ErrNotFound) {
+				break
+			}
+			if err != nil {
+				return nil, err
+			}
+			messages = []*message{m}
+		}
+		for _, m := range messages {
+			if at = m.seq + 1; m.seq > end {
+				break
+			}
+			e, err := q.event(m)
+			if err != nil {
+				return nil, err
+			}
+			all = append(all, e)
+		}
+	}
+	slices.Reverse(all)
+	return all, nil
+}
+
+// Events implements queue.Queue.
+func (q *Queue) Events(ctx context.Context, want queue.EventQuery) (page queue.Page[queue.Event], err error) {
+	if err := q.isClosed(); err != nil {
+		return page, err
+	}
+	from, err := parsePlace(want.Cursor)
+	if err != nil {
+		return page, err
+	}
+	stop, err := q.backward(ctx, from.seq, want.Limit, func(chunk []*storedEvent) (uint64, error) {
+		for _, e := range chunk {
+			switch {
+			case !e.shown(want.Since, want.Until),
+				want.Type != "" && want.Type != e.Type,
+				want.FeedbackID != "" && want.FeedbackID != e.Feedback.ID,
+				want.ProjectID != "" && want.ProjectID != e.Feedback.Project,
+				want.Match != nil && !want.Match(e.Body):
+				continue
+			}
+			if len(page.Items) == limited(want.Limit) {
+				return e.ID.Seq(), nil
+			}
+			page.Items = append(page.Items, e.Event)
+		}
+		return 0, nil
+	})
+	if stop > 0 {
+		page.Next = place{seq: stop}.String()
+	}
+	return page, err
+}
+
+// Deliveries implements queue.Queue. Records are read from any replica: a delivery that
+// was settled a moment ago may show its state before.
+func (q *Queue) Deliveries(ctx context.Context, want queue.DeliveryQuery) (page queue.Page[queue.Delivery], err error) {
+	if err := q.isClosed(); err != nil {
+		return page, err
+	}
+	from, err := parsePlace(want.Cursor)
+	if err != nil {
+		return page, err
+	}
+	var at place
+	stop, err := q.backward(ctx, from.seq, want.Limit, func(chunk []*storedEvent) (uint64, error) {
+		var shown []*storedEvent
+		for _, e := range chunk {
+			if e.shown(want.Since, want.Until) {
+				shown = append(shown, e)
+			}
+		}
+		records, err := q.recordsOf(ctx, shown)
+		if err != nil {
+			return 0, err
+		}
+		for _, e := range shown {
+			all, err := q.deliveriesOf(ctx, e, records[e.ID.Seq()])
+			if err != nil {
+				return 0, err
+			}
+			for _, d := range all {
+				switch {
+				case e.ID.Seq() == from.seq && d.ID.Webhook < from.webhook,
+					want.Webhook != 0 && want.Webhook != d.ID.Webhook,
+					len(want.States) > 0 && !slices.Contains(want.States, d.State):
+					continue
+				}
+				if len(page.Items) == limited(want.Limit) {
+					at = place{e.ID.Seq(), d.ID.Webhook}
+					return at.seq, nil
+				}
+				page.Items = append(page.Items, d)
+			}
+		}
+		return 0, nil
+	})
+	switch {
+	case at.seq > 0:
+		page.Next = at.String()
+	case stop > 0:
+		page.Next = place{seq: stop}.String()
+	}
+	return page, err
+}
+
+// recordsOf reads the records of several events.
+func (q *Queue) recordsOf(ctx context.Context, events []*storedEvent) (map[uint64]map[queue.WebhookID]record, error) {
+	subjects := make([]string, len(events))
+	for i, e := range events {
+		subjects[i] = q.names.recordsOf(e.ID.Seq())
+	}
+	messages, err := q.lastOf(ctx, q.names.state(), subjects)
+	if err != nil {
+		return nil, err
+	}
+	all := make(map[uint64]map[queue.WebhookID]record)
+	for _, m := range messages {
+		w, seq, ok := q.names.delivery(m.subject)
+		if !ok {
+			continue
+		}
+		r := record{seq: m.seq}
+		if err := m.head(headerRecord, &r.recordHead); err != nil {
+			return nil, err
+		}
+		if all[seq] == nil {
+			all[seq] = make(map[queue.WebhookID]record)
+		}
+		all[seq][w] = r
+	}
+	return all, nil
+}
+
+// attemptCache remembers where the log holds what was delivered lately.
+type attemptCache struct {
+	mu     sync.Mutex // guards everything below
+	places map[loggedID]loggedAt
+	order  []loggedID // oldest first, as a ring
+	oldest int
+}
+
+type loggedID struct {
+	webhook queue.WebhookID
+	event   uint64
+}
+
+type loggedAt struct {
+	cursor uint64 // the sequence number of the cursor that carries it
+	ended  int64
+}
+
+// cachedAttempts is how many deliveries are remembered: some 100 bytes each.
+const cachedAttempts = 50_000
+
+func (c *attemptCache) add(w queue.WebhookID, event, cursor uint64, ended int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.places == nil {
+		c.places = make(map[loggedID]loggedAt)
+	}
+	id := loggedID{w, event}
+	if _, ok := c.places[id]; !ok {
+		if len(c.order) < cachedAttempts {
+			c.order = append(c.order, id)
+		} else {
+			delete(c.places, c.order[c.oldest])
+			c.order[c.oldest] = id
+			c.oldest = (c.oldest + 1) % len(c.order)
+		}
+	}
+	c.places[id] = loggedAt{cursor, ended}
+}
+
+func (c *attemptCache) get(w queue.WebhookID, event uint64) (loggedAt, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	at, ok := c.places[loggedID{w, event}]
+	return at, ok
+}
+
+// endedAt is when a delivery succeeded at its first attempt.
+func (q *Queue) endedAt(ctx context.Context, w queue.WebhookID, event uint64) (time.Time, error) {
+	at, err := q.findLogged(ctx, w, event)
+	return q.localTime(at.ended), err
+}
+
+// readLogged reads a delivery that succeeded at its first attempt from the log.
+func (q *Queue) readLogged(ctx context.Context, w queue.WebhookID, event uint64) (one logged, err error) {
+	at, err := q.findLogged(ctx, w, event)
+	if err != nil {
+		return one, err
+	}
+	m, err := q.get(ctx, q.names.state(), getRequest{Seq: at.cursor})
+	if err != nil {
+		return one, err
+	}
+	_, entries, err := readCursorMessage(m)
+	if err != nil {
+		return one, err
+	}
+	for _, e := range entries {
+		if e.Seq == event {
+			return e, nil
+		}
+	}
+	return one, queue.ErrNotFound
+}
+
+func readCursorMessage(m *message) (c cursor, entries []logged, err error) {
+	if err := m.head(headerCursor, &c); err != nil {
+		return c, nil, err
+	}
+	if len(m.data) > 0 {
+		if err := json.Unmarshal(m.data, &entries); err != nil {
+			return c, nil, fmt.Errorf("the log of message %d cannot be read: %w", m.seq, err)
+		}
+	}
+	return c, entries, nil
+}
+
+// findLogged finds which cursor carries a delivery. Heads never go back along the
+// cursors of a webhook, so that the first one whose head has reached the event is found
+// by halving; the delivery is in it or in one that follows soon.
+func (q *Queue) findLogged(ctx context.Context, w queue.WebhookID, event uint64) (loggedAt, error) {
+	if at, ok := q.attempts.get(w, event); ok {
+		return at, nil
+	}
+	subject := q.names.cursor(w)
+	last, err := q.last(ctx, q.names.state(), subject)
+	if err != nil {
+		return loggedAt{}, err
+	}
+	low, high := uint64(1), last.seq // the cursor is one at low or behind it, and not behind high
+	for low < high {
+		middle := low + (high-low)/2
+		m, err := q.get(ctx, q.names.state(), getRequest{Seq: middle, Next: subject})
+		if err != nil {
+			return loggedAt{}, err
+		}
+		c, _, err := readCursorMessage(&message{seq: m.seq, subject: subject, header: m.header})
+		if err != nil {
+			return loggedAt{}, err
+		}
+		if c.Head >= event {
+			high = middle
+		} else {
+			low = m.seq + 1
+		}
+	}
+	for at := low; ; {
+		messages, err := q.rangeFrom(ctx, q.names.state(), subject, at, rangeMessages)
+		if err != nil {
+			return loggedAt{}, err
+		}
+		for _, m := range messages {
+			at = m.seq + 1
+			c, entries, err := readCursorMessage(m)
+			if err != nil {
+				return loggedAt{}, err
+			}
+			for _, e := range entries {
+				q.attempts.add(w, e.Seq, m.seq, e.Ended)
+			}
+			if found, ok := q.attempts.get(w, event); ok {
+				return found, nil
+			}
+			if c.floor() >= event {
+				return loggedAt{}, fmt.Errorf("the attempt at event %d: %w", event, queue.ErrNotFound)
+			}
+		}
+		if len(messages) == 0 {
+			return loggedAt{}, fmt.Errorf("the attempt at event %d: %w", event, queue.ErrNotFound)
+		}
+	}
+}

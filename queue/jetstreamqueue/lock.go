@@ -1,0 +1,91 @@
+package jetstreamqueue
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/userhero/relay/queue"
+)
+
+// lock is a named lock that expires with its owner. The server removes its message
+// after the TTL of the stream of locks; its owner writes it anew at a third of that.
+type lock struct {
+	q    *Queue
+	name string
+	seq  uint64 // of the owner's last message
+	// until is when the lock may expire: on this process's monotonic clock, counted
+	// from before the message was sent.
+	until atomic.Pointer[time.Time]
+}
+
+// lockMargin is the share of the TTL that is given up against slow timers.
+const lockMargin = 10
+
+// acquire takes the lock if nobody has it.
+func (q *Queue) acquire(ctx context.Context, name string) (*lock, error) {
+	l := &lock{q: q, name: name}
+	if err := l.write(ctx); err != nil {
+		return nil, err
+	}
+	return l, nil
+}
+
+// write takes or refreshes the lock: errSequence if somebody else has it.
+func (l *lock) write(ctx context.Context) error {
+	m := nats.NewMsg(l.q.names.lock(l.name))
+	m.Data = []byte(l.q.node)
+	// A repeat could be stored late, but never after a later one: it expects to follow
+	// the same message. That it was sent before counts.
+	began := time.Now()
+	seq, err := l.q.publish(ctx, m, after(l.seq))
+	if err != nil {
+		return err
+	}
+	l.seq = seq
+	until := began.Add(l.q.o.LockTTL - l.q.o.LockTTL/lockMargin)
+	l.until.Store(&until)
+	return nil
+}
+
+// lost reports whether somebody else may have the lock.
+func (l *lock) lost() bool {
+	until := l.until.Load()
+	return until == nil || !time.Now().Before(*until)
+}
+
+// keep refreshes the lock until the context ends or the lock is lost.
+func (l *lock) keep(ctx context.Context) {
+	every := time.NewTicker(l.q.o.LockTTL / 3)
+	defer every.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-every.C:
+		}
+		until := *l.until.Load()
+		refresh, cancel := context.WithDeadline(ctx, until)
+		err := l.write(refresh)
+		cancel()
+		if errors.Is(err, errSequence) || errors.Is(err, queue.ErrClosed) {
+			l.until.Store(nil)
+			return
+		}
+		if l.lost() {
+			return
+		}
+	}
+}
+
+// release lets go of the lock at once; what fails expires. A lock that is lost is left
+// alone: the message would be somebody else's.
+func (l *lock) release(ctx context.Context) {
+	l.until.Store(nil)
+	if err := l.q.remove(ctx, l.q.names.locks(), l.seq); err == nil {
+		_ = l.q.nc.Publish(l.q.names.released(l.name), nil) // those who wait look sooner
+	}
+}

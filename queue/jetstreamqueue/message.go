@@ -1,0 +1,279 @@
+package jetstreamqueue
+
+import (
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/userhero/relay/queue"
+)
+
+// Headers of messages. What followers need is in a header: they read no bodies.
+const (
+	headerEvent  = "Userhero-Event"   // an eventHead
+	headerRecord = "Userhero-Record"  // a recordHead
+	headerCursor = "Userhero-Cursor"  // a cursor
+	headerSweep  = "Userhero-Removal" // a removal
+	headerToken  = "Userhero-Token"   // tells a repeat of a publish from somebody else's
+	headerKey    = "Userhero-Key"     // the claim of the idempotency key that an event was published under
+)
+
+// maxHeader is how much of an event's header a project's name may take. Longer ones
+// stand before the document: a server takes headers of 64 KiB.
+const maxHeader = 1 << 10
+
+// eventHead is what is stored of an event beside its document.
+type eventHead struct {
+	Type     string            `json:"type"`
+	Created  int64             `json:"created"` // milliseconds since 1970
+	Project  string            `json:"project,omitempty"`
+	Long     int               `json:"long,omitempty"` // bytes before the document that are the project's name
+	Feedback string            `json:"feedback,omitempty"`
+	Replaces string            `json:"replaces,omitempty"` // an event's id
+	Webhooks []queue.WebhookID `json:"webhooks,omitempty"`
+	Trace    *traceHead        `json:"trace,omitempty"`
+	// Origin and Answer are those of the submission that created the feedback. Each
+	// update carries them on, so that the newest event alone answers a repeat.
+	Origin []byte `json:"origin,omitempty"`
+	Answer []byte `json:"answer,omitempty"`
+}
+
+type traceHead struct {
+	ID    string `json:"id"`
+	Span  string `json:"span"`
+	Flags byte   `json:"flags,omitempty"`
+	State string `json:"state,omitempty"`
+}
+
+// storedEvent is an event with what the queue alone needs of it.
+type storedEvent struct {
+	queue.Event
+	webhooks []queue.WebhookID
+	origin   []byte
+	answer   []byte
+	at       time.Time // by the server's clock
+}
+
+// isFor reports whether a webhook got the event when it was accepted.
+func (e *storedEvent) isFor(w queue.WebhookID) bool {
+	for _, have := range e.webhooks {
+		if have == w {
+			return true
+		}
+	}
+	return false
+}
+
+// message is a message as it is stored.
+type message struct {
+	seq     uint64
+	subject string
+	header  nats.Header
+	data    []byte
+	at      time.Time
+}
+
+// newEventMessage is the message of an event.
+func newEventMessage(subject string, e queue.Entry, webhooks []queue.WebhookID, origin, answer []byte) (*nats.Msg, error) {
+	h := eventHead{
+		Type: e.Type, Created: e.Created.UnixMilli(), Project: e.Feedback.Project, Feedback: e.Feedback.ID,
+		Webhooks: webhooks, Origin: origin, Answer: answer,
+	}
+	if !e.Replaces.IsZero() {
+		h.Replaces = e.Replaces.String()
+	}
+	if t := e.Trace; t.TraceID != [16]byte{} {
+		h.Trace = &traceHead{ID: hex.EncodeToString(t.TraceID[:]), Span: hex.EncodeToString(t.SpanID[:]), Flags: t.Flags, State: t.State}
+	}
+	body := e.Body
+	if len(h.Project) > maxHeader {
+		body = append([]byte(h.Project), body...)
+		h.Project, h.Long = "", len(h.Project)
+	}
+	m := nats.NewMsg(subject)
+	m.Data = body
+	return m, setHead(m, headerEvent, h)
+}
+
+func setHead(m *nats.Msg, name string, head any) error {
+	b, err := json.Marshal(head)
+	if err != nil {
+		return err
+	}
+	m.Header.Set(name, string(b))
+	return nil
+}
+
+// head reads a header that setHead wrote.
+func (m *message) head(name string, into any) error {
+	if err := json.Unmarshal([]byte(m.header.Get(name)), into); err != nil {
+		return fmt.Errorf("message %d on %s: its header %s cannot be read: %w", m.seq, m.subject, name, err)
+	}
+	return nil
+}
+
+// event reads an event. Without a body, as followers get it, Event.Body is empty.
+func (q *Queue) event(m *message) (*storedEvent, error) {
+	var h eventHead
+	if err := m.head(headerEvent, &h); err != nil {
+		return nil, err
+	}
+	e := &storedEvent{
+		Event: queue.Event{
+			Type: h.Type, Feedback: queue.FeedbackID{Project: h.Project, ID: h.Feedback},
+			Created: time.UnixMilli(h.Created).UTC(), Body: m.data,
+		},
+		webhooks: h.Webhooks, origin: h.Origin, answer: h.Answer, at: m.at,
+	}
+	if h.Long > 0 && len(m.data) >= h.Long {
+		e.Feedback.Project, e.Body = string(m.data[:h.Long]), m.data[h.Long:]
+	}
+	if e.Body == nil {
+		e.Body = []byte{}
+	}
+	e.ID = queue.NewEventID(e.Created, q.tag, m.seq)
+	if h.Replaces != "" {
+		var err error
+		if e.Replaces, err = queue.ParseEventID(h.Replaces); err != nil {
+			return nil, fmt.Errorf("event %s: what it replaces: %w", e.ID, err)
+		}
+	}
+	if t := h.Trace; t != nil {
+		_, err1 := hex.Decode(e.Trace.TraceID[:], []byte(t.ID))
+		_, err2 := hex.Decode(e.Trace.SpanID[:], []byte(t.Span))
+		if err1 != nil || err2 != nil {
+			return nil, fmt.Errorf("event %s: its trace context cannot be read", e.ID)
+		}
+		e.Trace.Flags, e.Trace.State = t.Flags, t.State
+	}
+	return e, nil
+}
+
+// recordHead is the stored state of one delivery that is not simply waiting in order
+// or delivered at the first attempt. The last record of a delivery is its state; the
+// attempt that led to a record is the record's body.
+type recordHead struct {
+	State    queue.State `json:"state"`
+	Was      queue.State `json:"was,omitempty"` // of the record before; 0 if this is the first
+	Origin   origin      `json:"origin"`        // of the delivery's first record
+	Rung     int         `json:"rung,omitempty"`
+	Attempts int         `json:"attempts,omitempty"`
+	Due      int64       `json:"due,omitempty"`   // nanoseconds since 1970 by the servers' clock; 0 is at once
+	Ended    int64       `json:"ended,omitempty"` // nanoseconds since 1970 by the servers' clock
+	By       string      `json:"by"`              // the owner of the lane, or who requeued
+}
+
+// origin is what a delivery was before its first record.
+type origin string
+
+const (
+	originFresh     origin = "fresh"     // it waited in order
+	originDelivered origin = "delivered" // at the first attempt, so cursors count it
+	originNew       origin = "new"       // there was no such delivery
+)
+
+// record is a recordHead with its place.
+type record struct {
+	recordHead
+	seq uint64
+}
+
+func (r record) waits() bool { return r.seq > 0 && r.State.Waiting() }
+
+// fill enters what a record says of a delivery.
+func (q *Queue) fill(d *queue.Delivery, r record) {
+	d.State, d.Rung, d.Attempts = r.State, r.Rung, r.Attempts
+	if r.State.Waiting() {
+		d.Due = q.localTime(r.Due)
+	}
+	d.Ended = q.localTime(r.Ended)
+}
+
+// cursor is how far a lane has come with the events in order of acceptance. Of the
+// events up to Head that the webhook gets, those in Gaps wait still; all others were
+// delivered at the first attempt, or have a record.
+type cursor struct {
+	Head      uint64   `json:"head"`
+	Gaps      []uint64 `json:"gaps,omitempty"` // ascending
+	Taken     int64    `json:"taken"`          // how many events up to Head the webhook gets, less removed ones in Gaps
+	Delivered int64    `json:"delivered"`      // how many of them were delivered at the first attempt
+	By        string   `json:"by"`
+}
+
+// has reports whether an event lies behind the lane, so that what is said of it is
+// said by a record or by the log.
+func (c *cursor) has(seq uint64) bool {
+	if seq > c.Head {
+		return false
+	}
+	for _, gap := range c.Gaps {
+		if gap == seq {
+			return false
+		}
+	}
+	return true
+}
+
+// floor is the event up to which nothing waits in order.
+func (c *cursor) floor() uint64 {
+	if len(c.Gaps) > 0 {
+		return c.Gaps[0] - 1
+	}
+	return c.Head
+}
+
+// logged is one delivery that succeeded at the first attempt, in the body of a cursor.
+type logged struct {
+	Seq     uint64       `json:"seq"`
+	Ended   int64        `json:"ended"`
+	Attempt attemptEntry `json:"attempt"`
+}
+
+// attemptEntry is an attempt as it is stored.
+type attemptEntry struct {
+	At       time.Time      `json:"at"`
+	Duration time.Duration  `json:"duration"`
+	Status   int            `json:"status,omitempty"`
+	Error    string         `json:"error,omitempty"`
+	Class    string         `json:"class,omitempty"`
+	Request  []queue.Header `json:"request,omitempty"`
+	Response []queue.Header `json:"response,omitempty"`
+	Body     []byte         `json:"body,omitempty"`
+	Trace    string         `json:"trace,omitempty"`
+	Span     string         `json:"span,omitempty"`
+	Flags    byte           `json:"flags,omitempty"`
+	Next     *time.Time     `json:"next,omitempty"`
+}
+
+func newAttemptEntry(a queue.Attempt) attemptEntry {
+	e := attemptEntry{
+		At: a.At, Duration: a.Duration, Status: a.Status, Error: a.Error, Class: a.ErrorClass,
+		Request: a.RequestHeaders, Response: a.ResponseHeaders, Body: a.ResponseBody, Flags: a.TraceFlags,
+	}
+	if a.TraceID != [16]byte{} {
+		e.Trace = hex.EncodeToString(a.TraceID[:])
+	}
+	if a.SpanID != [8]byte{} {
+		e.Span = hex.EncodeToString(a.SpanID[:])
+	}
+	if !a.Next.IsZero() {
+		e.Next = &a.Next
+	}
+	return e
+}
+
+func (e attemptEntry) attempt(number int) queue.Attempt {
+	a := queue.Attempt{
+		Number: number, At: e.At.UTC(), Duration: e.Duration, Status: e.Status, Error: e.Error, ErrorClass: e.Class,
+		RequestHeaders: e.Request, ResponseHeaders: e.Response, ResponseBody: e.Body, TraceFlags: e.Flags,
+	}
+	_, _ = hex.Decode(a.TraceID[:], []byte(e.Trace)) // a trace that cannot be read is none
+	_, _ = hex.Decode(a.SpanID[:], []byte(e.Span))
+	if e.Next != nil {
+		a.Next = e.Next.UTC()
+	}
+	return a
+}

@@ -1,0 +1,226 @@
+package jetstreamqueue
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/userhero/relay/queue"
+)
+
+const (
+	// defaultPatience is for how long a call is repeated while the servers elect a
+	// leader: that takes 5 to 10 s.
+	defaultPatience = 12 * time.Second
+	// tryFor is how long one try waits for its answer.
+	tryFor = 3 * time.Second
+	// pauseFor is the pause between two tries.
+	pauseFor = 100 * time.Millisecond
+)
+
+// Codes of the server's errors, as server/errors.json of nats-server has them.
+const (
+	codeClusterNotLeader jetstream.ErrorCode = 10009
+	codeClusterNotAvail  jetstream.ErrorCode = 10008
+	codeNoPeers          jetstream.ErrorCode = 10005 // too few servers for the replicas, as when a cluster starts
+	codeNoResources      jetstream.ErrorCode = 10023
+	codeNoStorage        jetstream.ErrorCode = 10047
+	codeWrongSequence    jetstream.ErrorCode = 10071 // and which one is there
+	codeStoreFailed      jetstream.ErrorCode = 10077
+	codeSequenceInFlight jetstream.ErrorCode = 10164 // another message on the subject is on its way
+	codeMessageTooLarge  jetstream.ErrorCode = 10054
+	codeHeaderTooLarge   jetstream.ErrorCode = 10097
+	codeNoMessage        jetstream.ErrorCode = 10037
+	codeStreamOffline    jetstream.ErrorCode = 10118
+	codeDeleteFailed     jetstream.ErrorCode = 10057 // there is no such message any more
+	codeNoSequence       jetstream.ErrorCode = 10043
+)
+
+// errSequence says that the last message on a subject is another one than expected.
+var errSequence = errors.New("another message came before")
+
+// newToken is a name that nobody else has.
+func newToken() string { return rand.Text() }
+
+// transient reports whether a call may succeed a moment later.
+func transient(err error) bool {
+	var api *jetstream.APIError
+	if errors.As(err, &api) {
+		switch api.ErrorCode {
+		case codeClusterNotLeader, codeClusterNotAvail, codeNoPeers, codeSequenceInFlight, codeStreamOffline:
+			return true
+		case codeNoResources, codeNoStorage, codeStoreFailed:
+			return false
+		}
+		return api.Code == 503 || api.Code == 504 || api.Code == 408
+	}
+	return errors.Is(err, nats.ErrTimeout) || errors.Is(err, nats.ErrNoResponders) || errors.Is(err, context.DeadlineExceeded) ||
+		errors.Is(err, jetstream.ErrNoStreamResponse) || errors.Is(err, nats.ErrConnectionReconnecting) ||
+		errors.Is(err, nats.ErrDisconnected) || errors.Is(err, nats.ErrReconnectBufExceeded) || errors.Is(err, nats.ErrStaleConnection)
+}
+
+// giveUpKey is a context's time at which its calls have been repeated for long enough.
+type giveUpKey struct{}
+
+// patient is a context whose calls together are repeated for the queue's patience.
+func (q *Queue) patient(ctx context.Context) context.Context {
+	return context.WithValue(ctx, giveUpKey{}, time.Now().Add(q.o.Patience))
+}
+
+// insist repeats a call while the servers cannot answer, and gives up with
+// queue.ErrUnavailable after the queue's patience. The call may be made again after it
+// has done its work: it must not matter.
+func (q *Queue) insist(ctx context.Context, doing string, call func(context.Context) error) error {
+	giveUp := time.Now().Add(q.o.Patience)
+	if whole, ok := ctx.Value(giveUpKey{}).(time.Time); ok {
+		giveUp = whole
+	}
+	for {
+		try, cancel := context.WithTimeout(ctx, min(tryFor, time.Until(giveUp)+time.Millisecond))
+		err := call(try)
+		cancel()
+		switch {
+		case err == nil:
+			return nil
+		case q.closed.Err() != nil || errors.Is(err, nats.ErrConnectionClosed):
+			return queue.ErrClosed
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case !transient(err):
+			return fmt.Errorf("%s: %w", doing, err)
+		case time.Until(giveUp) < pauseFor:
+			q.unavailable.Add(1)
+			return fmt.Errorf("%s: %w: no answer from NATS for %v; check that a majority of the servers runs (nats server report jetstream): %w",
+				doing, queue.ErrUnavailable, q.o.Patience, err)
+		}
+		pause := pauseFor
+		if isCode(err, codeSequenceInFlight) {
+			pause = 5 * time.Millisecond
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-q.closed.Done():
+			return queue.ErrClosed
+		}
+	}
+}
+
+func isCode(err error, code jetstream.ErrorCode) bool {
+	var api *jetstream.APIError
+	return errors.As(err, &api) && api.ErrorCode == code
+}
+
+// stored is what Enqueue and its like say of an error of the server.
+func storeError(err error) error {
+	var api *jetstream.APIError
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, nats.ErrMaxPayload):
+		return fmt.Errorf("%w: %w; raise max_payload of the servers", queue.ErrTooLarge, err)
+	case !errors.As(err, &api):
+		return err
+	}
+	switch api.ErrorCode {
+	case codeMessageTooLarge, codeHeaderTooLarge:
+		return fmt.Errorf("%w: %w", queue.ErrTooLarge, err)
+	case codeNoResources, codeNoStorage:
+		return fmt.Errorf("%w: %w; give JetStream more storage or the account a larger quota", queue.ErrFull, err)
+	case codeStoreFailed:
+		if strings.Contains(api.Description, "maximum") {
+			return fmt.Errorf("%w: %w; shorten the retention, or raise the stream's limit", queue.ErrFull, err)
+		}
+		return fmt.Errorf("%w: %w; look at the disks of the servers", queue.ErrFailed, err)
+	}
+	return err
+}
+
+// expect is what a publish expects of its subject.
+type expect struct {
+	any bool
+	seq uint64 // of the last message; 0 is none
+}
+
+func after(seq uint64) expect { return expect{seq: seq} }
+
+var whatever = expect{any: true}
+
+// publish stores a message and returns its sequence number when a majority has it. A
+// message that is not the next one after what is expected is errSequence. The same
+// message is repeated while the servers cannot answer, and stored once.
+func (q *Queue) publish(ctx context.Context, m *nats.Msg, e expect) (seq uint64, err error) {
+	own := newToken()
+	var options []jetstream.PublishOpt
+	if e.any {
+		options = append(options, jetstream.WithMsgID(own))
+	} else {
+		options = append(options, jetstream.WithExpectLastSequencePerSubject(e.seq))
+		m.Header.Set(headerToken, own)
+	}
+	options = append(options, jetstream.WithRetryAttempts(0))
+	tries := 0
+	err = q.insist(ctx, "storing a message", func(ctx context.Context) error {
+		tries++
+		ack, err := q.js.PublishMsg(ctx, m, options...)
+		if err == nil {
+			seq = ack.Sequence
+			return nil
+		}
+		if isCode(err, codeWrongSequence) {
+			if tries > 1 { // an earlier try may have been stored
+				found, err := q.findToken(ctx, m.Subject, e.seq+1, own)
+				if err != nil || found > 0 {
+					seq = found
+					return err
+				}
+			}
+			return fmt.Errorf("%w: %w", errSequence, err)
+		}
+		return err
+	})
+	return seq, storeError(err)
+}
+
+// findToken looks for the message that was published with a token, from a sequence
+// number on; 0 is none.
+func (q *Queue) findToken(ctx context.Context, subject string, from uint64, token string) (uint64, error) {
+	for {
+		m, err := q.get(ctx, q.streamOf(subject), getRequest{Seq: from, Next: subject})
+		switch {
+		case errors.Is(err, queue.ErrNotFound):
+			return 0, nil
+		case err != nil:
+			return 0, err
+		case m.header.Get(headerToken) == token:
+			return m.seq, nil
+		}
+		from = m.seq + 1
+	}
+}
+
+// streamOf is the stream that holds a subject.
+func (q *Queue) streamOf(subject string) string {
+	kind := strings.TrimPrefix(subject, q.names.prefix+".")
+	if kind == "" {
+		return ""
+	}
+	switch kind[0] {
+	case 'e', 'o':
+		return q.names.events()
+	case 'w', 'm':
+		return q.names.registry()
+	case 'k':
+		return q.names.keys()
+	case 'x':
+		return q.names.locks()
+	}
+	return q.names.state()
+}

@@ -1,0 +1,267 @@
+package jetstreamqueue
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/userhero/relay/queue"
+)
+
+// get asks the leader of a stream for one message. What was acknowledged before is
+// seen: a replica that answers directly may lag behind.
+func (q *Queue) get(ctx context.Context, stream string, request getRequest) (m *message, err error) {
+	body, err := json.Marshal(request)
+	if err != nil {
+		return nil, err
+	}
+	err = q.insist(ctx, "reading from stream "+stream, func(ctx context.Context) error {
+		reply, err := q.nc.RequestWithContext(ctx, "$JS.API.STREAM.MSG.GET."+stream, body)
+		if err != nil {
+			return err
+		}
+		m, err = parseGet(reply.Data)
+		return err
+	})
+	if isCode(err, codeNoMessage) {
+		return nil, queue.ErrNotFound
+	}
+	return m, err
+}
+
+// getRequest names the message that is wanted.
+type getRequest struct {
+	Seq  uint64 `json:"seq,omitempty"`
+	Last string `json:"last_by_subj,omitempty"`
+	Next string `json:"next_by_subj,omitempty"` // the first one on this subject from Seq on
+}
+
+// last is the last message on a subject, queue.ErrNotFound if there is none.
+func (q *Queue) last(ctx context.Context, stream, subject string) (*message, error) {
+	return q.get(ctx, stream, getRequest{Last: subject})
+}
+
+func parseGet(data []byte) (*message, error) {
+	var reply struct {
+		Error   *jetstream.APIError `json:"error"`
+		Message struct {
+			Subject string    `json:"subject"`
+			Seq     uint64    `json:"seq"`
+			Header  []byte    `json:"hdrs"`
+			Data    []byte    `json:"data"`
+			Time    time.Time `json:"time"`
+		} `json:"message"`
+	}
+	if err := json.Unmarshal(data, &reply); err != nil {
+		return nil, fmt.Errorf("the server's answer cannot be read: %w", err)
+	}
+	if reply.Error != nil {
+		return nil, reply.Error
+	}
+	header, err := parseHeader(reply.Message.Header)
+	if err != nil {
+		return nil, err
+	}
+	return &message{
+		seq: reply.Message.Seq, subject: reply.Message.Subject, header: header,
+		data: reply.Message.Data, at: reply.Message.Time,
+	}, nil
+}
+
+// parseHeader reads the header of a message as the server stores it.
+func parseHeader(b []byte) (nats.Header, error) {
+	if len(b) == 0 {
+		return nats.Header{}, nil
+	}
+	h, err := nats.DecodeHeadersMsg(b)
+	if err != nil {
+		return nil, fmt.Errorf("a message's header cannot be read: %w", err)
+	}
+	return h, nil
+}
+
+// bounds of one answer to rangeFrom.
+const (
+	rangeMessages = 256
+	rangeBytes    = 4 << 20
+)
+
+// rangeFrom reads messages in order, from a sequence number on; any replica answers,
+// and may lag behind. There are more if fewer were returned than the stream holds.
+func (q *Queue) rangeFrom(ctx context.Context, stream, subject string, from uint64, most int) ([]*message, error) {
+	return q.direct(ctx, stream, directRequest{Seq: max(from, 1), Next: subject, Batch: min(most, rangeMessages), MaxBytes: rangeBytes})
+}
+
+// lastOf reads the last messages on several subjects; any replica answers.
+func (q *Queue) lastOf(ctx context.Context, stream string, subjects []string) ([]*message, error) {
+	if len(subjects) == 0 {
+		return nil, nil
+	}
+	all, err := q.direct(ctx, stream, directRequest{MultiLast: subjects})
+	if errors.Is(err, errTooMany) && len(subjects) > 1 {
+		half := len(subjects) / 2
+		a, err := q.lastOf(ctx, stream, subjects[:half])
+		if err != nil {
+			return nil, err
+		}
+		b, err := q.lastOf(ctx, stream, subjects[half:])
+		return append(a, b...), err
+	}
+	return all, err
+}
+
+type directRequest struct {
+	Seq       uint64   `json:"seq,omitempty"`
+	Next      string   `json:"next_by_subj,omitempty"`
+	Batch     int      `json:"batch,omitempty"`
+	MaxBytes  int      `json:"max_bytes,omitempty"`
+	MultiLast []string `json:"multi_last,omitempty"`
+}
+
+var errTooMany = errors.New("more messages than one answer holds")
+
+// direct makes a direct request for several messages.
+func (q *Queue) direct(ctx context.Context, stream string, request directRequest) (all []*message, err error) {
+	body, err := json.Marshal(request)
+	if err != nil {
+		return nil, err
+	}
+	err = q.insist(ctx, "reading from stream "+stream, func(ctx context.Context) error {
+		all = nil
+		inbox := q.nc.NewRespInbox()
+		sub, err := q.nc.SubscribeSync(inbox)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = sub.Unsubscribe() }()
+		if err := q.nc.PublishRequest("$JS.API.DIRECT.GET."+stream, inbox, body); err != nil {
+			return err
+		}
+		for {
+			m, err := sub.NextMsgWithContext(ctx)
+			if err != nil {
+				return err
+			}
+			switch status := m.Header.Get("Status"); status {
+			case "":
+			case "204": // the end
+				return nil
+			case "404":
+				return nil
+			case "413":
+				return errTooMany
+			case "503":
+				return nats.ErrNoResponders
+			default:
+				return fmt.Errorf("the server answers %s %s", status, m.Header.Get("Description"))
+			}
+			one, err := parseDirect(m)
+			if err != nil {
+				return err
+			}
+			all = append(all, one)
+		}
+	})
+	return all, err
+}
+
+func parseDirect(m *nats.Msg) (*message, error) {
+	seq, err1 := strconv.ParseUint(m.Header.Get("Nats-Sequence"), 10, 64)
+	at, err2 := time.Parse(time.RFC3339Nano, m.Header.Get("Nats-Time-Stamp"))
+	if err := errors.Join(err1, err2); err != nil {
+		return nil, fmt.Errorf("the server's answer cannot be read: %w", err)
+	}
+	return &message{seq: seq, subject: m.Header.Get("Nats-Subject"), header: m.Header, data: m.Data, at: at}, nil
+}
+
+// streamState is what a stream's leader says of it.
+type streamState struct {
+	first, last, messages, bytes uint64
+	subjects                     map[string]uint64
+}
+
+// info asks the leader of a stream; with a filter it names the subjects that match, at
+// most 100,000 of them.
+func (q *Queue) info(ctx context.Context, stream, filter string) (s streamState, err error) {
+	body := []byte("{}")
+	if filter != "" {
+		if body, err = json.Marshal(map[string]string{"subjects_filter": filter}); err != nil {
+			return s, err
+		}
+	}
+	err = q.insist(ctx, "asking about stream "+stream, func(ctx context.Context) error {
+		reply, err := q.nc.RequestWithContext(ctx, "$JS.API.STREAM.INFO."+stream, body)
+		if err != nil {
+			return err
+		}
+		var r struct {
+			Error *jetstream.APIError `json:"error"`
+			State struct {
+				Messages uint64            `json:"messages"`
+				Bytes    uint64            `json:"bytes"`
+				First    uint64            `json:"first_seq"`
+				Last     uint64            `json:"last_seq"`
+				Subjects map[string]uint64 `json:"subjects"`
+			} `json:"state"`
+		}
+		if err := json.Unmarshal(reply.Data, &r); err != nil {
+			return err
+		}
+		if r.Error != nil {
+			return r.Error
+		}
+		s = streamState{r.State.First, r.State.Last, r.State.Messages, r.State.Bytes, r.State.Subjects}
+		return nil
+	})
+	return s, err
+}
+
+// remove deletes one message. That it is gone already is fine.
+func (q *Queue) remove(ctx context.Context, stream string, seq uint64) error {
+	return q.manage(ctx, "STREAM.MSG.DELETE."+stream, map[string]any{"seq": seq, "no_erase": true})
+}
+
+// purge removes messages from a stream: those before a sequence number, those on a
+// subject, or all but the newest on it.
+type purge struct {
+	Before  uint64 `json:"seq,omitempty"`
+	Subject string `json:"filter,omitempty"`
+	Keep    uint64 `json:"keep,omitempty"`
+}
+
+func (q *Queue) purge(ctx context.Context, stream string, p purge) error {
+	return q.manage(ctx, "STREAM.PURGE."+stream, p)
+}
+
+func (q *Queue) manage(ctx context.Context, subject string, request any) error {
+	body, err := json.Marshal(request)
+	if err != nil {
+		return err
+	}
+	err = q.insist(ctx, "removing messages", func(ctx context.Context) error {
+		reply, err := q.nc.RequestWithContext(ctx, "$JS.API."+subject, body)
+		if err != nil {
+			return err
+		}
+		var r struct {
+			Error *jetstream.APIError `json:"error"`
+		}
+		if err := json.Unmarshal(reply.Data, &r); err != nil {
+			return err
+		}
+		if r.Error != nil {
+			return r.Error
+		}
+		return nil
+	})
+	if isCode(err, codeNoMessage) || isCode(err, codeNoSequence) || isCode(err, codeDeleteFailed) {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,496 @@
+package jetstreamqueue
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/userhero/relay/queue"
+)
+
+const (
+	// Retention is looked at every fiftieth of it, within these bounds.
+	sweepLeast, sweepMost = 20 * time.Millisecond, 30 * time.Second
+	// sweepEvents bounds how many events one look judges, sweepRemoves how many it removes.
+	sweepEvents, sweepRemoves = 4096, 512
+	// nearMax is the share of MaxDisk from which finished events go early.
+	nearMax = 0.9
+	// judgesAtOnce is how many events are looked at together.
+	judgesAtOnce = 16
+)
+
+// storeSize is the size of the stream of events: as the server said last, and what
+// this relay has stored since.
+type storeSize struct{ bytes atomic.Int64 }
+
+func (s *storeSize) note(bytes uint64) { s.bytes.Store(int64(bytes)) }
+func (s *storeSize) add(n int)         { s.bytes.Add(int64(n)) }
+func (s *storeSize) get() int64        { return s.bytes.Load() }
+
+// removal is written before events are removed: whoever counts takes them off, and
+// whoever starts finishes what a relay that died has begun.
+type removal struct {
+	Events []uint64 `json:"events"` // removed now
+	// Records are the deliveries with a record that go with them; WereDelivered how many
+	// of those cursors count as delivered.
+	Records       map[queue.WebhookID]queue.Counts `json:"records,omitempty"`
+	WereDelivered map[queue.WebhookID]int64        `json:"were_delivered,omitempty"`
+	// Delivered and Fresh are deliveries without a record that were removed so far, in
+	// all.
+	Delivered map[queue.WebhookID]int64 `json:"delivered,omitempty"`
+	Fresh     map[queue.WebhookID]int64 `json:"fresh,omitempty"`
+}
+
+// enterSweep enters a removal. Deliveries with a record that went before the ledger
+// began were never counted.
+func (g *ledger) enterSweep(q *Queue, m *message, first bool) {
+	var r removal
+	if err := m.head(headerSweep, &r); err != nil {
+		q.o.Logger.Error("what retention has removed cannot be read", "error", err)
+		return
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for w, n := range r.Delivered {
+		g.account(w).removedDelivered = n
+	}
+	for w, n := range r.Fresh {
+		g.account(w).removedFresh = n
+	}
+	if first {
+		return
+	}
+	for w, c := range r.Records {
+		a := g.account(w)
+		a.records = a.records.Add(negative(c))
+	}
+	for w, n := range r.WereDelivered {
+		g.account(w).wereDelivered -= n
+	}
+	for _, a := range g.accounts {
+		for _, seq := range r.Events {
+			delete(a.ahead, seq)
+		}
+	}
+}
+
+// sweepAgainAndAgain removes what may go, on one relay at a time.
+func (q *Queue) sweepAgainAndAgain() {
+	var held *lock
+	var keeping sync.WaitGroup
+	ctx, cancel := context.WithCancel(q.closed)
+	defer func() {
+		cancel()
+		keeping.Wait()
+	}()
+	var from uint64
+	measured := time.Now()
+	for {
+		select {
+		case <-q.closed.Done():
+			return
+		case <-time.After(q.sweepEvery()):
+		case <-q.limitsSet:
+		}
+		if time.Since(measured) > time.Minute {
+			if err := q.measureClock(q.closed); err == nil {
+				measured = time.Now()
+			}
+		}
+		if s, err := q.info(q.closed, q.names.events(), ""); err == nil {
+			q.size.note(s.bytes)
+		}
+		if l := q.limit(); l.Retention <= 0 && l.MaxDisk <= 0 {
+			continue
+		}
+		if held == nil || held.lost() {
+			keeping.Wait()
+			var err error
+			if held, err = q.acquire(q.closed, "sweep"); err != nil {
+				held = nil
+				continue
+			}
+			keeping.Go(func() { held.keep(ctx) })
+		}
+		next, err := q.sweep(q.closed, held, from)
+		if err != nil && q.closed.Err() == nil {
+			q.o.Logger.Warn("removing old events failed; it is tried again", "error", err)
+		}
+		from = next
+	}
+}
+
+func (q *Queue) sweepEvery() time.Duration {
+	l := q.limit()
+	every := sweepMost
+	if l.Retention > 0 {
+		every = l.Retention / 50
+	}
+	if l.MaxDisk > 0 {
+		every = min(every, 200*time.Millisecond)
+	}
+	if l.Retention <= 0 && l.MaxDisk <= 0 {
+		every = time.Second
+	}
+	return min(max(every, sweepLeast), sweepMost)
+}
+
+// verdict is what is known of an event that may go.
+type verdict struct {
+	*storedEvent
+	goes    bool
+	young   bool
+	records map[queue.WebhookID]record
+}
+
+// sweep judges events from one on and removes those that may go. It returns where to go
+// on; 0 is the beginning.
+func (q *Queue) sweep(ctx context.Context, held *lock, from uint64) (next uint64, err error) {
+	limits := q.limit()
+	s, err := q.info(ctx, q.names.events(), "")
+	if err != nil {
+		return from, err
+	}
+	q.size.note(s.bytes)
+	if err := q.sweepState(ctx, limits, s); err != nil {
+		return from, err
+	}
+	var excess int64
+	if limits.MaxDisk > 0 {
+		if excess = int64(s.bytes) - int64(nearMax*float64(limits.MaxDisk)); excess > 0 {
+			from = 0 // the oldest go first
+		}
+	}
+	if limits.Retention <= 0 && excess <= 0 {
+		return 0, nil
+	}
+	from = max(from, s.first)
+	var gone []verdict
+	young := 0
+	for judged := 0; judged < sweepEvents && from <= s.last && len(gone) < sweepRemoves; judged += chunkEvents {
+		if excess <= 0 && young >= 2*chunkEvents {
+			break // what follows is younger still
+		}
+		chunk, err := q.chunk(ctx, from, min(from+chunkEvents-1, s.last))
+		if err != nil {
+			return from, err
+		}
+		slices.Reverse(chunk) // oldest first
+		verdicts, err := q.judge(ctx, chunk, limits, excess > 0)
+		if err != nil {
+			return from, err
+		}
+		for _, v := range verdicts {
+			if v.young {
+				young++
+			}
+			if !v.goes {
+				continue
+			}
+			if v.young { // it goes to make room
+				if excess <= 0 {
+					continue
+				}
+			}
+			excess -= int64(len(v.Body)) + 200
+			gone = append(gone, v)
+		}
+		from += chunkEvents
+	}
+	if len(gone) > 0 && !held.lost() {
+		if err := q.removeEvents(ctx, gone); err != nil {
+			return from, err
+		}
+	}
+	if from > s.last || young >= 2*chunkEvents {
+		from = 0
+	}
+	return from, nil
+}
+
+// judge decides which events may go.
+func (q *Queue) judge(ctx context.Context, events []*storedEvent, limits queue.Limits, early bool) ([]verdict, error) {
+	verdicts := make([]verdict, len(events))
+	errs := make([]error, len(events))
+	var judging sync.WaitGroup
+	slots := make(chan struct{}, judgesAtOnce)
+	gone := make(map[uint64]bool) // of this round: what replaces them may go too
+	for i, e := range events {
+		verdicts[i] = verdict{storedEvent: e}
+		if limits.Retention > 0 && time.Since(e.Created) < limits.Retention || limits.Retention <= 0 {
+			verdicts[i].young = true
+			if !early {
+				continue
+			}
+		}
+		slots <- struct{}{}
+		judging.Go(func() {
+			defer func() { <-slots }()
+			errs[i] = q.judgeOne(ctx, &verdicts[i], limits)
+		})
+	}
+	judging.Wait()
+	for i := range verdicts {
+		v := &verdicts[i]
+		if errs[i] != nil {
+			return nil, errs[i]
+		}
+		// An event stays as long as the one that it replaces: else the older one would be
+		// the latest again.
+		if v.goes && !v.Replaces.IsZero() && !gone[v.Replaces.Seq()] {
+			if _, err := q.storedEvent(ctx, v.Replaces); err == nil {
+				v.goes = false
+			} else if !errors.Is(err, queue.ErrNotFound) {
+				return nil, err
+			}
+		}
+		if v.goes {
+			gone[v.ID.Seq()] = true
+		}
+	}
+	return verdicts, nil
+}
+
+// judgeOne decides about one event. Records are read from the leader: one that was just
+// requeued waits.
+func (q *Queue) judgeOne(ctx context.Context, v *verdict, limits queue.Limits) error {
+	seq := v.ID.Seq()
+	s, err := q.info(ctx, q.names.state(), q.names.recordsOf(seq))
+	if err != nil {
+		return err
+	}
+	v.records = make(map[queue.WebhookID]record)
+	for subject := range s.subjects {
+		w, _, ok := q.names.delivery(subject)
+		if !ok {
+			continue
+		}
+		r, err := q.readRecord(ctx, w, seq)
+		if err != nil && !errors.Is(err, queue.ErrNotFound) {
+			return err
+		}
+		v.records[w] = r
+	}
+	deliveries, err := q.deliveriesOf(ctx, v.storedEvent, v.records)
+	if err != nil {
+		return err
+	}
+	end := v.Created
+	for _, d := range deliveries {
+		w, exists := q.registry.get(d.ID.Webhook)
+		if d.State.Waiting() && exists && (!w.Expires || q.isLeased(d.ID.Webhook, seq)) {
+			return nil
+		}
+		if d.State.Waiting() && exists && time.Since(v.Created) < limits.Retention {
+			return nil
+		}
+		if d.Ended.After(end) {
+			end = d.Ended
+		}
+	}
+	v.goes = true
+	v.young = limits.Retention <= 0 || time.Since(end) < limits.Retention
+	return nil
+}
+
+func (q *Queue) isLeased(w queue.WebhookID, seq uint64) bool {
+	l := q.laneOf(w)
+	if l == nil {
+		return false
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.leased[seq] != nil
+}
+
+// removeEvents removes events, their records, and their share of the counts.
+func (q *Queue) removeEvents(ctx context.Context, gone []verdict) error {
+	r, seq, err := q.lastRemoval(ctx)
+	if err != nil {
+		return err
+	}
+	r.Events, r.Records, r.WereDelivered = nil, make(map[queue.WebhookID]queue.Counts), make(map[queue.WebhookID]int64)
+	for _, v := range gone {
+		r.Events = append(r.Events, v.ID.Seq())
+		for w, one := range v.records {
+			if one.seq == 0 {
+				continue
+			}
+			r.Records[w] = r.Records[w].Add(count(one.State))
+			if one.Origin == originDelivered {
+				r.WereDelivered[w]++
+				r.Delivered[w]++
+			}
+			if one.Origin == originFresh {
+				if c := q.ledger.cursor(w); !c.has(v.ID.Seq()) {
+					r.Fresh[w]++ // it counts as listed and was never taken
+				}
+			}
+		}
+		for _, w := range v.webhooks {
+			if v.records[w].seq > 0 {
+				continue
+			}
+			if c := q.ledger.cursor(w); c.has(v.ID.Seq()) {
+				r.Delivered[w]++
+			} else {
+				r.Fresh[w]++
+			}
+		}
+	}
+	m := nats.NewMsg(q.names.sweep())
+	if err := setHead(m, headerSweep, r); err != nil {
+		return err
+	}
+	if _, err := q.publish(ctx, m, after(seq)); err != nil {
+		return err
+	}
+	return q.finishRemoval(ctx, r)
+}
+
+// lastRemoval reads the removal before.
+func (q *Queue) lastRemoval(ctx context.Context) (r removal, seq uint64, err error) {
+	m, err := q.last(ctx, q.names.state(), q.names.sweep())
+	if err == nil {
+		err = m.head(headerSweep, &r)
+		seq = m.seq
+	}
+	if r.Delivered == nil {
+		r.Delivered = make(map[queue.WebhookID]int64)
+	}
+	if r.Fresh == nil {
+		r.Fresh = make(map[queue.WebhookID]int64)
+	}
+	known := q.registry.all()
+	forgotten := func(w queue.WebhookID, _ int64) bool { _, ok := known[w]; return !ok }
+	maps.DeleteFunc(r.Delivered, forgotten)
+	maps.DeleteFunc(r.Fresh, forgotten)
+	return r, seq, ignoreNotFound(err)
+}
+
+// finishRemoval removes what a removal names. It may be done again.
+func (q *Queue) finishRemoval(ctx context.Context, r removal) error {
+	if len(r.Events) == 0 {
+		return nil
+	}
+	s, err := q.info(ctx, q.names.events(), "")
+	if err != nil {
+		return err
+	}
+	// Those at the stream's beginning go together, the others one by one.
+	prefix, end := 0, s.first
+	for prefix < len(r.Events) && r.Events[prefix] <= end {
+		end = r.Events[prefix] + 1
+		prefix++
+	}
+	if prefix > 0 && end > s.first {
+		if err := q.purge(ctx, q.names.events(), purge{Before: end}); err != nil {
+			return err
+		}
+	}
+	err = each(r.Events[prefix:], func(seq uint64) error { return q.remove(ctx, q.names.events(), seq) })
+	if err != nil || len(r.Records) == 0 {
+		return err
+	}
+	return each(r.Events, func(seq uint64) error {
+		return q.purge(ctx, q.names.state(), purge{Subject: q.names.recordsOf(seq)})
+	})
+}
+
+// each calls do for all, several at a time, and returns an error if there is one.
+func each(all []uint64, do func(uint64) error) error {
+	errs := make([]error, len(all))
+	var running sync.WaitGroup
+	slots := make(chan struct{}, judgesAtOnce)
+	for i, one := range all {
+		slots <- struct{}{}
+		running.Go(func() {
+			defer func() { <-slots }()
+			errs[i] = do(one)
+		})
+	}
+	running.Wait()
+	return errors.Join(errs...)
+}
+
+// sweepState removes activities that are too old, what honeypots caught beyond what is
+// kept, and the log of events that are gone.
+func (q *Queue) sweepState(ctx context.Context, limits queue.Limits, events streamState) error {
+	if limits.Retention > 0 {
+		all, err := q.rangeFrom(ctx, q.names.state(), q.names.activity(), 1, rangeMessages)
+		if err != nil {
+			return err
+		}
+		var old uint64
+		for _, m := range all {
+			if time.Since(m.at) >= limits.Retention {
+				old = m.seq
+			}
+		}
+		if old > 0 {
+			if err := q.purge(ctx, q.names.state(), purge{Before: old + 1, Subject: q.names.activity()}); err != nil {
+				return err
+			}
+		}
+	}
+	if q.sweptTo.Load() == events.first {
+		return nil
+	}
+	if err := q.purge(ctx, q.names.state(), purge{Subject: q.names.caught(), Keep: queue.MaxCaught}); err != nil {
+		return err
+	}
+	if err := q.purge(ctx, q.names.state(), purge{Subject: q.names.sweep(), Keep: 1}); err != nil {
+		return err
+	}
+	s, err := q.info(ctx, q.names.state(), q.names.prefix+".l.*")
+	if err != nil {
+		return err
+	}
+	for subject := range s.subjects {
+		if err := q.sweepLog(ctx, subject, events.first); err != nil {
+			return err
+		}
+	}
+	q.sweptTo.Store(events.first)
+	return nil
+}
+
+// sweepLog removes cursors whose log tells of removed events only. The last one stays.
+func (q *Queue) sweepLog(ctx context.Context, subject string, first uint64) error {
+	last, err := q.last(ctx, q.names.state(), subject)
+	if err != nil {
+		return ignoreNotFound(err)
+	}
+	for {
+		all, err := q.rangeFrom(ctx, q.names.state(), subject, 1, rangeMessages)
+		if err != nil {
+			return err
+		}
+		var old uint64
+		for _, m := range all {
+			c, _, err := readCursorMessage(&message{seq: m.seq, subject: m.subject, header: m.header})
+			if err != nil {
+				return err
+			}
+			if c.Head >= first || m.seq >= last.seq {
+				break
+			}
+			old = m.seq
+		}
+		if old == 0 {
+			return nil
+		}
+		if err := q.purge(ctx, q.names.state(), purge{Before: old + 1, Subject: subject}); err != nil {
+			return err
+		}
+		if len(all) < rangeMessages {
+			return nil
+		}
+	}
+}

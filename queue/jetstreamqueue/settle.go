@@ -1,0 +1,280 @@
+package jetstreamqueue
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/userhero/relay/queue"
+)
+
+const (
+	// cursorEntries and cursorBytes bound the log that one cursor carries.
+	cursorEntries = 256
+	cursorBytes   = 256 << 10
+	// recordsAtOnce is how many records are on their way at a time.
+	recordsAtOnce = 64
+)
+
+// serve stores what is settled, until the lock is lost or the lane is closed; then it
+// stores the rest.
+func (l *lane) serve(lock *lock) {
+	keeping, stopKeeping := context.WithCancel(context.WithoutCancel(l.life))
+	lost := make(chan struct{})
+	go func() {
+		defer close(lost)
+		lock.keep(keeping)
+	}()
+	defer func() {
+		stopKeeping()
+		<-lost
+	}()
+	for {
+		select {
+		case <-l.work:
+			if err := l.commit(keeping, lock); err != nil {
+				l.q.o.Logger.Warn("a webhook's lane is lost", "webhook", l.webhook, "error", err)
+				return
+			}
+		case <-lost:
+			l.q.o.Logger.Warn("a webhook's lane is lost: its lock could not be refreshed in time", "webhook", l.webhook)
+			return
+		case <-l.life.Done():
+			ctx, cancel := context.WithTimeout(keeping, l.q.o.Patience)
+			defer cancel()
+			if err := l.commit(ctx, lock); err != nil {
+				l.q.o.Logger.Warn("what was settled last may be delivered again", "webhook", l.webhook, "error", err)
+			}
+			return
+		}
+	}
+}
+
+// commit stores all that was settled: first the records, then the cursor.
+func (l *lane) commit(ctx context.Context, lock *lock) error {
+	l.mu.Lock()
+	all := l.settled
+	l.settled = nil
+	l.mu.Unlock()
+	began := time.Now()
+	var delivered []settled
+	var storing sync.WaitGroup
+	errs := make(chan error, len(all))
+	slots := make(chan struct{}, recordsAtOnce)
+	for _, s := range all {
+		l.mu.Lock()
+		r, has := l.records[s.seq]
+		l.mu.Unlock()
+		if s.Kind == queue.SettleAck && !has {
+			delivered = append(delivered, s)
+			continue
+		}
+		slots <- struct{}{}
+		storing.Go(func() {
+			defer func() { <-slots }()
+			if err := l.storeRecord(ctx, lock, s, r); err != nil {
+				errs <- err
+			}
+		})
+	}
+	storing.Wait()
+	select {
+	case err := <-errs:
+		return err
+	default:
+	}
+	for {
+		n, bytes := 0, 0
+		for n < len(delivered) && n < cursorEntries && bytes < cursorBytes {
+			bytes += size(delivered[n].Attempt)
+			n++
+		}
+		if err := l.insistOwned(ctx, lock, func(ctx context.Context) error { return l.storeCursor(ctx, delivered[:n]) }); err != nil {
+			return err
+		}
+		if delivered = delivered[n:]; len(delivered) == 0 {
+			break
+		}
+	}
+	l.q.noteCommit(time.Since(began))
+	l.mu.Lock()
+	l.wakeFlushed()
+	l.mu.Unlock()
+	return nil
+}
+
+// size is about how many bytes an attempt has in the log.
+func size(a queue.Attempt) int {
+	n := 300 + len(a.Error) + len(a.ResponseBody)*4/3
+	for _, h := range slices.Concat(a.RequestHeaders, a.ResponseHeaders) {
+		n += len(h.Name) + len(h.Value) + 24
+	}
+	return n
+}
+
+var errLaneLost = errors.New("the lane's lock has expired")
+
+// insistOwned repeats a call for as long as the lane is owned, through elections that
+// take longer than the queue's patience.
+func (l *lane) insistOwned(ctx context.Context, lock *lock, call func(context.Context) error) error {
+	for {
+		if lock.lost() {
+			return errLaneLost
+		}
+		err := call(ctx)
+		if err == nil || !errors.Is(err, queue.ErrUnavailable) && !errors.Is(err, queue.ErrFull) || ctx.Err() != nil {
+			return err
+		}
+		select {
+		case <-time.After(pauseFor):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// storeRecord stores what a delivery with a record has become, or one that needs one.
+func (l *lane) storeRecord(ctx context.Context, lock *lock, s settled, before record) error {
+	head := recordHead{Was: before.State, Origin: before.Origin, Rung: before.Rung, Attempts: before.Attempts, By: l.token}
+	if before.seq == 0 {
+		head.Origin = originFresh
+		before.State = queue.Pending
+	}
+	switch s.Kind {
+	case queue.SettleAck:
+		head.State = queue.Delivered
+	case queue.SettleDead:
+		head.State = queue.Failed
+		head.Rung++
+	case queue.SettleRetry:
+		head.State = queue.Retrying
+		head.Rung++
+		head.Due = l.q.serverNanos(s.At)
+	case queue.SettleDefer:
+		head.State = before.State
+		head.Due = l.q.serverNanos(s.At)
+	}
+	m := nats.NewMsg(l.q.names.record(l.webhook, s.seq))
+	if s.Kind != queue.SettleDefer {
+		head.Attempts++
+		body, err := json.Marshal(newAttemptEntry(s.Attempt))
+		if err != nil {
+			return err
+		}
+		m.Data = body
+	}
+	if !head.State.Waiting() {
+		head.Ended = l.q.serverNanos(s.at)
+	}
+	if err := setHead(m, headerRecord, head); err != nil {
+		return err
+	}
+	var seq uint64
+	err := l.insistOwned(ctx, lock, func(ctx context.Context) (err error) {
+		seq, err = l.q.publish(ctx, m, after(before.seq))
+		return err
+	})
+	stored := record{head, seq}
+	if errors.Is(err, errSequence) { // somebody has requeued it
+		if stored, err = l.q.readRecord(ctx, l.webhook, s.seq); err != nil {
+			return err
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("storing what became of a delivery: %w", err)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.committing, s.seq)
+	if l.records != nil {
+		l.recorded(s.seq, stored)
+	}
+	signal(l.wake)
+	return nil
+}
+
+// storeCursor stores how far the lane has come, with the deliveries that have
+// succeeded since.
+func (l *lane) storeCursor(ctx context.Context, delivered []settled) error {
+	entries := make([]logged, len(delivered))
+	l.mu.Lock()
+	passed := maps.Clone(l.passed)
+	c := cursor{Head: l.head, Taken: l.taken, Delivered: l.delivered + int64(len(delivered)), By: l.token}
+	chain := l.chain
+	l.mu.Unlock()
+	for i, s := range delivered {
+		delete(passed, s.seq)
+		entries[i] = logged{Seq: s.seq, Ended: l.q.serverNanos(s.at), Attempt: newAttemptEntry(s.Attempt)}
+	}
+	c.Gaps = slices.Sorted(maps.Keys(passed))
+	m := nats.NewMsg(l.q.names.cursor(l.webhook))
+	if len(entries) > 0 {
+		body, err := json.Marshal(entries)
+		if err != nil {
+			return err
+		}
+		m.Data = body
+	}
+	if err := setHead(m, headerCursor, c); err != nil {
+		return err
+	}
+	seq, err := l.q.publish(ctx, m, after(chain))
+	if err != nil {
+		return fmt.Errorf("storing a lane's cursor: %w", err)
+	}
+	for _, e := range entries {
+		l.q.attempts.add(l.webhook, e.Seq, seq, e.Ended)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.chain, l.delivered = seq, c.Delivered
+	for _, s := range delivered {
+		delete(l.passed, s.seq)
+		delete(l.committing, s.seq)
+	}
+	return nil
+}
+
+// flush waits until what was settled so far is stored, or the lane is lost or closed.
+func (l *lane) flush(ctx context.Context) {
+	for {
+		l.mu.Lock()
+		if len(l.committing) == 0 || !l.owned {
+			l.mu.Unlock()
+			return
+		}
+		if l.flushed == nil {
+			l.flushed = make(chan struct{})
+		}
+		flushed := l.flushed
+		l.mu.Unlock()
+		select {
+		case <-flushed:
+		case <-l.done:
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// wakeFlushed wakes those who wait in flush; l.mu is held.
+func (l *lane) wakeFlushed() {
+	if l.flushed != nil {
+		close(l.flushed)
+		l.flushed = nil
+	}
+}
+
+// noteCommit enters the time of one durable commit into the moving average.
+func (q *Queue) noteCommit(took time.Duration) {
+	before := q.commit.Load()
+	q.commit.Store(before + (int64(took)-before)/8)
+}

@@ -1,0 +1,192 @@
+package jetstreamqueue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/userhero/relay/queue"
+)
+
+// The oldest server that has what the queue needs.
+const leastMajor, leastMinor = 2, 12
+
+// formatVersion is written into every stream's metadata. A stream of a later format
+// is refused.
+const formatVersion = 1
+
+// keyWindow is how long an idempotency key is held.
+const keyWindow = 24 * time.Hour
+
+// names are those of streams and subjects, all below one prefix.
+type names struct{ prefix string }
+
+// The streams, by what they hold.
+func (n names) events() string   { return n.prefix + "_events" }   // events
+func (n names) state() string    { return n.prefix + "_state" }    // records, cursors, activities, honeypots' catch
+func (n names) registry() string { return n.prefix + "_registry" } // webhooks, the store's tag
+func (n names) keys() string     { return n.prefix + "_keys" }     // idempotency keys
+func (n names) locks() string    { return n.prefix + "_locks" }    // owners of lanes
+
+func (n names) event(id queue.FeedbackID) string {
+	return n.prefix + ".e." + token(id.Project) + "." + token(id.ID)
+}
+func (n names) anyProject(id string) string { return n.prefix + ".e.*." + token(id) }
+func (n names) ownEvent() string            { return n.prefix + ".o" }
+
+func (n names) record(w queue.WebhookID, seq uint64) string {
+	return n.records(w) + strconv.FormatUint(seq, 10)
+}
+func (n names) records(w queue.WebhookID) string { return n.prefix + ".d." + number(w) + "." }
+func (n names) recordsOf(seq uint64) string {
+	return n.prefix + ".d.*." + strconv.FormatUint(seq, 10)
+}
+func (n names) cursor(w queue.WebhookID) string  { return n.prefix + ".l." + number(w) }
+func (n names) activity() string                 { return n.prefix + ".a" }
+func (n names) caught() string                   { return n.prefix + ".h" }
+func (n names) sweep() string                    { return n.prefix + ".s" }
+func (n names) webhook(w queue.WebhookID) string { return n.prefix + ".w." + number(w) }
+func (n names) tag() string                      { return n.prefix + ".m.tag" }
+func (n names) key(name string) string           { return n.prefix + ".k." + hashed(name) }
+func (n names) lock(name string) string          { return n.prefix + ".x." + name }
+
+// released is where a relay says that it has let go of a lock. No stream holds it.
+func (n names) released(name string) string { return n.prefix + ".released." + name }
+
+func number(w queue.WebhookID) string { return strconv.FormatUint(uint64(w), 10) }
+
+// delivery reads the subject of a record.
+func (n names) delivery(subject string) (w queue.WebhookID, seq uint64, ok bool) {
+	rest, ok := strings.CutPrefix(subject, n.prefix+".d.")
+	if !ok {
+		return 0, 0, false
+	}
+	webhook, number, _ := strings.Cut(rest, ".")
+	id, err1 := strconv.ParseUint(webhook, 10, 32)
+	seq, err2 := strconv.ParseUint(number, 10, 64)
+	return queue.WebhookID(id), seq, err1 == nil && err2 == nil
+}
+
+// webhookOf reads the subject of a cursor or of a webhook record.
+func (n names) webhookOf(kind, subject string) (w queue.WebhookID, ok bool) {
+	rest, ok := strings.CutPrefix(subject, n.prefix+kind)
+	id, err := strconv.ParseUint(rest, 10, 32)
+	return queue.WebhookID(id), ok && err == nil
+}
+
+// streams are the streams as the queue wants them.
+func (q *Queue) streams() []jetstream.StreamConfig {
+	stream := func(name, holds string, subjects ...string) jetstream.StreamConfig {
+		return jetstream.StreamConfig{
+			Name: name, Description: "UserHero Relay: " + holds, Subjects: subjects,
+			Storage: q.o.storage, Replicas: q.o.Replicas, Retention: jetstream.LimitsPolicy,
+			MaxConsumers: -1, MaxMsgs: -1, MaxBytes: -1, MaxMsgSize: -1, MaxMsgsPerSubject: -1,
+			Discard: jetstream.DiscardNew, Duplicates: 2 * time.Minute, AllowDirect: true,
+			Compression: jetstream.NoCompression,
+			Metadata:    map[string]string{"userhero.format": strconv.Itoa(formatVersion)},
+		}
+	}
+	events := stream(q.names.events(), "events", q.names.prefix+".e.*.*", q.names.ownEvent())
+	if q.o.MaxBytes > 0 {
+		events.MaxBytes = q.o.MaxBytes
+	}
+	state := stream(q.names.state(), "deliveries and activities",
+		q.names.prefix+".d.*.*", q.names.prefix+".l.*", q.names.activity(), q.names.caught(), q.names.sweep())
+	registry := stream(q.names.registry(), "webhooks", q.names.prefix+".w.*", q.names.prefix+".m.*")
+	registry.MaxMsgsPerSubject = 1
+	registry.Discard = jetstream.DiscardOld // what a newer record replaces
+	keys := stream(q.names.keys(), "idempotency keys", q.names.prefix+".k.*")
+	keys.MaxMsgsPerSubject, keys.MaxAge, keys.Discard = 1, keyWindow, jetstream.DiscardOld
+	locks := stream(q.names.locks(), "owners of lanes", q.names.prefix+".x.*")
+	locks.MaxMsgsPerSubject, locks.MaxAge, locks.Discard = 1, q.o.LockTTL, jetstream.DiscardOld
+	locks.Duplicates = min(locks.Duplicates, locks.MaxAge)
+	return []jetstream.StreamConfig{events, state, registry, keys, locks}
+}
+
+// prepareStreams makes the streams that are missing and checks those that exist. It
+// changes none: somebody may have had a reason.
+func (q *Queue) prepareStreams(ctx context.Context) error {
+	for _, want := range q.streams() {
+		if err := q.prepareStream(ctx, want); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (q *Queue) prepareStream(ctx context.Context, want jetstream.StreamConfig) error {
+	return q.insist(ctx, "preparing stream "+want.Name, func(ctx context.Context) error {
+		s, err := q.js.Stream(ctx, want.Name)
+		if errors.Is(err, jetstream.ErrStreamNotFound) {
+			// Made meanwhile by another relay: it is there with the same settings, or refused.
+			if s, err = q.js.CreateStream(ctx, want); errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
+				s, err = q.js.Stream(ctx, want.Name)
+			}
+		}
+		if err != nil {
+			return err
+		}
+		have := s.CachedInfo().Config
+		if have.Compression != jetstream.NoCompression {
+			q.o.Logger.Warn("a stream is compressed; after a server is killed such a stream may stop taking messages",
+				"stream", want.Name, "remedy", "nats stream edit "+want.Name+" --compression=none")
+		}
+		return checkStream(have, want)
+	})
+}
+
+// errStream says that a stream is not as the queue needs it.
+var errStream = errors.New("the stream has other settings than the queue needs")
+
+// checkStream returns what is different about a stream, and what to do.
+func checkStream(have, want jetstream.StreamConfig) error {
+	format, err := strconv.Atoi(have.Metadata["userhero.format"])
+	if err != nil {
+		return fmt.Errorf("%w: stream %s was not made by this relay; choose another prefix, or remove the stream", errStream, want.Name)
+	}
+	if format > formatVersion {
+		return fmt.Errorf("%w: stream %s has format %d, and this version knows formats up to %d; install a newer version", errStream, want.Name, format, formatVersion)
+	}
+	type setting struct {
+		name       string
+		have, want any
+		edit       string
+	}
+	edit := "nats stream edit " + want.Name + " "
+	for _, s := range []setting{
+		{"subjects", strings.Join(slices.Sorted(slices.Values(have.Subjects)), ","), strings.Join(slices.Sorted(slices.Values(want.Subjects)), ","), edit + "--subjects=" + strings.Join(want.Subjects, ",")},
+		{"storage", have.Storage, want.Storage, "restore a backup into a stream that is stored in files"},
+		{"retention", have.Retention, want.Retention, "restore a backup into a stream that keeps messages by limits"},
+		{"discard policy", have.Discard, want.Discard, edit + "--discard=" + strings.ToLower(strings.TrimPrefix(want.Discard.String(), "Discard"))},
+		{"maximum age", have.MaxAge, want.MaxAge, edit + "--max-age=" + want.MaxAge.String()},
+		{"maximum of messages", have.MaxMsgs, want.MaxMsgs, edit + "--max-msgs=-1"},
+		{"maximum of messages per subject", have.MaxMsgsPerSubject, want.MaxMsgsPerSubject, edit + "--max-msgs-per-subject=" + strconv.FormatInt(want.MaxMsgsPerSubject, 10)},
+		{"direct access", have.AllowDirect, want.AllowDirect, edit + "--allow-direct"},
+		{"denial of deletions", have.DenyDelete, false, "make the stream anew: this setting cannot be changed"},
+		{"denial of purges", have.DenyPurge, false, "make the stream anew: this setting cannot be changed"},
+	} {
+		if s.have != s.want {
+			return fmt.Errorf("%w: the %s of stream %s is %v, and must be %v; %s", errStream, s.name, want.Name, s.have, s.want, s.edit)
+		}
+	}
+	return nil
+}
+
+// checkServer refuses servers that are too old.
+func (q *Queue) checkServer() error {
+	version := q.nc.ConnectedServerVersion()
+	major, rest, _ := strings.Cut(version, ".")
+	minor, _, _ := strings.Cut(rest, ".")
+	a, err1 := strconv.Atoi(major)
+	b, err2 := strconv.Atoi(minor)
+	if err1 != nil || err2 != nil || a < leastMajor || a == leastMajor && b < leastMinor {
+		return fmt.Errorf("nats-server %s at %s is too old: the relay needs %d.%d or newer", version, q.nc.ConnectedUrlRedacted(), leastMajor, leastMinor)
+	}
+	return nil
+}

@@ -1,0 +1,291 @@
+package jetstreamqueue
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/userhero/relay/queue"
+)
+
+// registry is the webhooks as this relay knows them. A write expects to be the next
+// message of the whole stream, so that a name is given once and no id twice.
+type registry struct {
+	mu       sync.Mutex // one write at a time from this relay
+	known    sync.Mutex // guards what follows
+	seq      uint64     // the last message of the stream that was read
+	webhooks map[queue.WebhookID]registered
+	highest  queue.WebhookID // the highest id ever given
+	// unreadable says what could not be read.
+	unreadable error
+}
+
+// registered is a webhook record with what the queue alone needs of it.
+type registered struct {
+	queue.Webhook
+	since uint64 // the last event before the webhook was made
+}
+
+// webhookHead is a webhook as it is stored. A deleted one stays, without its name and
+// data, so that its id is not given again.
+type webhookHead struct {
+	Name     string `json:"name,omitempty"`
+	Revision uint64 `json:"revision"`
+	Expires  bool   `json:"expires,omitempty"`
+	Deleted  bool   `json:"deleted,omitempty"`
+	Since    uint64 `json:"since"`
+	Data     []byte `json:"data,omitempty"`
+	Sealed   bool   `json:"sealed,omitempty"` // Data is encrypted
+}
+
+// start reads the webhooks and follows their changes.
+func (r *registry) start(ctx context.Context, q *Queue) error {
+	r.webhooks = make(map[queue.WebhookID]registered)
+	if err := r.refresh(ctx, q); err != nil {
+		return fmt.Errorf("reading the webhooks: %w", err)
+	}
+	r.known.Lock()
+	from, err := r.seq+1, r.unreadable
+	r.known.Unlock()
+	if err != nil {
+		return err
+	}
+	q.follow(q.names.registry(), from, false, func(m *message) { r.enter(q, m) })
+	return nil
+}
+
+// refresh reads what the stream's leader has.
+func (r *registry) refresh(ctx context.Context, q *Queue) error {
+	s, err := q.info(ctx, q.names.registry(), "")
+	if err != nil {
+		return err
+	}
+	for {
+		r.known.Lock()
+		from := r.seq + 1
+		r.known.Unlock()
+		if from > s.last {
+			return nil
+		}
+		m, err := q.get(ctx, q.names.registry(), getRequest{Seq: from, Next: q.names.prefix + ".w.*"})
+		if errors.Is(err, queue.ErrNotFound) {
+			r.known.Lock()
+			r.seq = max(r.seq, s.last)
+			r.known.Unlock()
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		r.enter(q, m)
+	}
+}
+
+// enter enters a message of the stream.
+func (r *registry) enter(q *Queue, m *message) {
+	id, ok := q.names.webhookOf(".w.", m.subject)
+	var h webhookHead
+	if ok {
+		err := json.Unmarshal(m.data, &h)
+		if err == nil && h.Sealed {
+			h.Data, err = q.sealer.open(id, h.Data)
+		}
+		if err != nil {
+			q.o.Logger.Error("a webhook cannot be read", "webhook", id, "error", err)
+			ok = false
+			r.known.Lock()
+			r.unreadable = fmt.Errorf("webhook %d: %w", id, err)
+			r.known.Unlock()
+		}
+	}
+	r.known.Lock()
+	stale := m.seq <= r.seq
+	r.seq = max(r.seq, m.seq)
+	if ok && !stale {
+		r.highest = max(r.highest, id)
+		if h.Deleted {
+			delete(r.webhooks, id)
+		} else {
+			r.webhooks[id] = registered{
+				Webhook: queue.Webhook{ID: id, Name: h.Name, Revision: h.Revision, Expires: h.Expires, Data: h.Data},
+				since:   h.Since,
+			}
+		}
+	}
+	r.known.Unlock()
+	if ok && h.Deleted {
+		if l := q.laneOf(id); l != nil {
+			l.stop()
+		}
+	}
+}
+
+// all are the webhooks as this relay knows them.
+func (r *registry) all() map[queue.WebhookID]registered {
+	r.known.Lock()
+	defer r.known.Unlock()
+	return maps.Clone(r.webhooks)
+}
+
+func (r *registry) get(id queue.WebhookID) (registered, bool) {
+	r.known.Lock()
+	defer r.known.Unlock()
+	w, ok := r.webhooks[id]
+	return w, ok
+}
+
+// change writes one webhook. Decide sees the webhooks as they are and returns what is
+// to be written; it may be called again after somebody else's change.
+func (r *registry) change(ctx context.Context, q *Queue, decide func() (queue.WebhookID, webhookHead, error)) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for {
+		if err := r.refresh(ctx, q); err != nil {
+			return err
+		}
+		id, head, err := decide()
+		if err != nil {
+			return err
+		}
+		head.Data, head.Sealed = q.sealer.seal(id, head.Data)
+		m := nats.NewMsg(q.names.webhook(id))
+		if m.Data, err = json.Marshal(head); err != nil {
+			return err
+		}
+		r.known.Lock()
+		seq := r.seq
+		r.known.Unlock()
+		seq, err = q.publishNext(ctx, m, seq)
+		if errors.Is(err, errSequence) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		r.enter(q, &message{seq: seq, subject: m.Subject, data: m.Data})
+		return nil
+	}
+}
+
+// publishNext stores a message that must be the next one of its whole stream.
+func (q *Queue) publishNext(ctx context.Context, m *nats.Msg, last uint64) (seq uint64, err error) {
+	own := newToken()
+	m.Header.Set(headerToken, own)
+	tries := 0
+	err = q.insist(ctx, "storing a message", func(ctx context.Context) error {
+		tries++
+		ack, err := q.js.PublishMsg(ctx, m, jetstream.WithExpectLastSequence(last), jetstream.WithRetryAttempts(0))
+		if err == nil {
+			seq = ack.Sequence
+			return nil
+		}
+		if isCode(err, codeWrongSequence) {
+			if tries > 1 { // an earlier try may have been stored
+				found, err := q.findToken(ctx, m.Subject, last+1, own)
+				if err != nil || found > 0 {
+					seq = found
+					return err
+				}
+			}
+			return fmt.Errorf("%w: %w", errSequence, err)
+		}
+		return err
+	})
+	return seq, storeError(err)
+}
+
+// Webhooks implements queue.Queue: they are read from the servers.
+func (q *Queue) Webhooks(ctx context.Context) ([]queue.Webhook, error) {
+	if err := q.isClosed(); err != nil {
+		return nil, err
+	}
+	if err := q.registry.refresh(ctx, q); err != nil {
+		return nil, err
+	}
+	all := q.registry.all()
+	list := make([]queue.Webhook, 0, len(all))
+	for _, id := range slices.Sorted(maps.Keys(all)) {
+		w := all[id].Webhook
+		w.Data = slices.Clone(w.Data)
+		list = append(list, w)
+	}
+	return list, nil
+}
+
+// PutWebhook implements queue.Queue.
+func (q *Queue) PutWebhook(ctx context.Context, w queue.Webhook) (queue.Webhook, error) {
+	if err := q.isClosed(); err != nil {
+		return queue.Webhook{}, err
+	}
+	revision := w.Revision
+	err := q.registry.change(ctx, q, func() (queue.WebhookID, webhookHead, error) {
+		head := webhookHead{Name: w.Name, Revision: revision + 1, Expires: w.Expires, Data: w.Data}
+		all := q.registry.all()
+		if revision == 0 {
+			q.registry.known.Lock()
+			w.ID = q.registry.highest + 1
+			q.registry.known.Unlock()
+			events, err := q.info(ctx, q.names.events(), "")
+			if err != nil {
+				return 0, head, err
+			}
+			head.Since = events.last
+		} else {
+			stored, ok := all[w.ID]
+			if err := checkRevision(w.ID, stored, ok, revision); err != nil {
+				return 0, head, err
+			}
+			head.Since = stored.since
+		}
+		for id, other := range all {
+			if other.Name == w.Name && id != w.ID {
+				return 0, head, fmt.Errorf("a webhook named %q exists: %w", w.Name, queue.ErrConflict)
+			}
+		}
+		return w.ID, head, nil
+	})
+	if err != nil {
+		return queue.Webhook{}, err
+	}
+	w.Revision = revision + 1
+	return w, nil
+}
+
+func checkRevision(id queue.WebhookID, stored registered, ok bool, revision uint64) error {
+	if !ok {
+		return fmt.Errorf("webhook %d: %w", id, queue.ErrNotFound)
+	}
+	if stored.Revision != revision {
+		return fmt.Errorf("webhook %d is at revision %d, not %d: %w", id, stored.Revision, revision, queue.ErrConflict)
+	}
+	return nil
+}
+
+// DeleteWebhook implements queue.Queue. What waited is failed from then on because its
+// webhook is gone; no record says so.
+func (q *Queue) DeleteWebhook(ctx context.Context, id queue.WebhookID, revision uint64) (int64, error) {
+	if err := q.isClosed(); err != nil {
+		return 0, err
+	}
+	if l := q.laneOf(id); l != nil {
+		l.flush(ctx) // what was settled is counted as such
+	}
+	var waiting int64
+	err := q.registry.change(ctx, q, func() (queue.WebhookID, webhookHead, error) {
+		stored, ok := q.registry.get(id)
+		if err := checkRevision(id, stored, ok, revision); err != nil {
+			return 0, webhookHead{}, err
+		}
+		s, err := q.stats(ctx)
+		waiting = s.Webhooks[id].Waiting()
+		return id, webhookHead{Revision: revision, Deleted: true, Since: stored.since}, err
+	})
+	return waiting, err
+}
