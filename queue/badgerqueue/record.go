@@ -524,8 +524,10 @@ func decodeState(rec []byte) (s state, err error) {
 	s = state{seq: r.Uvarint(), events: r.Varint(), webhook: queue.WebhookID(r.Uvarint()), noted: r.Uvarint(), swept: r.Uvarint(), ended: r.Varint(),
 		at: r.Varint(), shift: r.Varint()}
 	if len(r.B) > 0 {
-		s.live = r.Varint()
-		s.counted = len(r.B) > 0 && r.Uvarint() == 1
+		live := r.Varint()
+		if len(r.B) > 0 { // alone, the number is another: older builds counted removed bytes
+			s.live, s.counted = live, r.Uvarint() == 1
+		}
 	}
 	if r.Bad {
 		return s, fmt.Errorf("%w %q: short", errDamaged, keyState)
