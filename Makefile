@@ -140,7 +140,7 @@ conformance: $(NATS) ## The conformance suite against every queue
 e2e: $(GOTESTSUM) node build collector ## Black-box tests of the built binary
 	@mkdir -p $(OUT)
 	@$(MAKE) --no-print-directory release PLATFORMS=linux/amd64 DIST=$(OUT)/release
-	@RELAY=$(CURDIR)/caddy RELAY_DIST=$(OUT)/release COLLECTOR=$(COLLECTOR) $(GOTESTSUM) --format testname --jsonfile $(OUT)/e2e.json -- -count=1 -shuffle=on -timeout 15m $(BLACK_BOX)
+	@RELAY_CADDY=$(CURDIR)/caddy RELAY_DIST=$(OUT)/release COLLECTOR=$(COLLECTOR) $(GOTESTSUM) --format testname --jsonfile $(OUT)/e2e.json -- -count=1 -shuffle=on -timeout 15m $(BLACK_BOX)
 
 collector: $(COLLECTOR) ## Build the OpenTelemetry Collector of the end-to-end tests
 

@@ -11,7 +11,7 @@ import (
 // TestRatiosAreNotBroken runs the bench for moments, in pairs, and fails only on
 // ratios that no noise explains. RELAY names the built Caddy.
 func TestRatiosAreNotBroken(t *testing.T) {
-	caddy := os.Getenv("RELAY")
+	caddy := os.Getenv("RELAY_CADDY")
 	if caddy == "" {
 		return // `make unit` has none; `make e2e` has
 	}
