@@ -56,7 +56,8 @@ for platform in $PLATFORMS; do
 	suffix=
 	[ "$GOOS" = windows ] && suffix=.exe
 	build "$folder/caddy$suffix"
-	"$CYCLONEDX" bin -json -std -noserial -version "v$VERSION" -output "$DIST/$name.sbom.json" "$folder/caddy$suffix" 2>/dev/null
+	"$CYCLONEDX" bin -json -std -noserial -version "v$VERSION" -output "$work/sbom.json" "$folder/caddy$suffix" 2>/dev/null
+	jq --arg time "$(date -u -d "@$SOURCE_DATE_EPOCH" +%FT%TZ)" '.metadata.timestamp = $time' "$work/sbom.json" >"$DIST/$name.sbom.json"
 
 	cp LICENSE CHANGELOG.md packaging/Caddyfile "$folder"
 	case $GOOS in

@@ -1,29 +1,40 @@
 package install
 
 import (
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 )
 
+// podman is the beginning of command lines for images and containers of this test,
+// which are gone with it. runc, because crun refuses machines that have both
+// versions of cgroups.
+func podman(t *testing.T) string {
+	t.Helper()
+	folder, err := os.MkdirTemp("/tmp", "podman") //nolint:usetesting // podman takes a path of 50 characters at most
+	if err != nil {
+		t.Fatal(err)
+	}
+	podman := "podman --root " + folder + "/root --runroot " + folder + "/run --cgroup-manager cgroupfs --runtime runc "
+	t.Cleanup(func() {
+		if out, err := shell(t, podman+"rm --all --force --volumes; "+podman+"system prune --all --force; rm -rf "+folder); err != nil {
+			t.Errorf("%v\n%s", err, out)
+		}
+	})
+	return podman
+}
+
 // TestImage: the image runs as a user without rights, on a read-only root, without
 // capabilities, and keeps what it took in /data. It has no network but loopback.
 func TestImage(t *testing.T) {
 	t.Parallel()
-	folder := t.TempDir()
 	archives, err := filepath.Glob(filepath.Join(dist(t), "*_linux_amd64.docker.tar"))
 	if err != nil || len(archives) != 1 {
 		t.Fatalf("%v, %v", archives, err)
 	}
-	// runc, because crun refuses hosts with both versions of cgroups.
-	podman := "podman --root " + folder + "/root --runroot " + folder + "/run --cgroup-manager cgroupfs --runtime runc "
-	t.Cleanup(func() {
-		// The context of the test has ended.
-		if out, err := shell(t, podman+"rm --all --force --volumes; "+podman+"system prune --all --force"); err != nil {
-			t.Logf("%v\n%s", err, out)
-		}
-	})
+	podman := podman(t)
 	loaded := must(t, podman+"load --quiet --input "+archives[0]+" | tail -1")
 	image := strings.TrimPrefix(loaded, "Loaded image: ")
 
@@ -89,9 +100,7 @@ func TestImage(t *testing.T) {
 // TestImageOfEveryArchitecture: the archive in OCI's format can be read by podman.
 func TestImageOfEveryArchitecture(t *testing.T) {
 	t.Parallel()
-	folder := t.TempDir()
-	podman := "podman --root " + folder + "/root --runroot " + folder + "/run --cgroup-manager cgroupfs --runtime runc "
-	t.Cleanup(func() { _, _ = shell(t, podman+"system prune --all --force") })
+	podman := podman(t)
 	id := must(t, podman+"pull --quiet oci-archive:$(echo "+dist(t)+"/*_linux.oci.tar)")
 	if got := must(t, podman+"image inspect --format '{{.Architecture}} {{.ManifestType}}' "+id); got != "amd64 application/vnd.oci.image.manifest.v1+json" {
 		t.Errorf("pulled %s", got)
