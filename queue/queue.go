@@ -293,6 +293,8 @@ func NewLease(d Delivery, e Event, s Settler) *Lease {
 // Settler is the engine's side of a lease.
 type Settler interface {
 	Settle(l *Lease, s Settlement) error
+	// Lost reports whether Settle would say ErrLeaseLost.
+	Lost(l *Lease) bool
 }
 
 // Settlement is what became of a lease.
@@ -312,6 +314,10 @@ const (
 	SettleDefer
 	SettleDead
 )
+
+// Lost reports whether the lease is settled or lost: somebody else may have the
+// delivery. Ask right before an attempt. A lease may be lost at any moment after.
+func (l *Lease) Lost() bool { return l.settler.Lost(l) }
 
 // Ack says that the receiver has it.
 func (l *Lease) Ack(a Attempt) error {

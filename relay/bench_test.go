@@ -126,6 +126,8 @@ func benchmarkDeliver(b *testing.B, tracer trace.Tracer) {
 // settled is a queue that takes every settlement.
 type settled struct{}
 
+func (settled) Lost(*queue.Lease) bool { return false }
+
 func (settled) Settle(*queue.Lease, queue.Settlement) error { return nil }
 
 // userTime is the processor's time that this process has had outside of the

@@ -202,6 +202,10 @@ func (w *webhook) deliver(t task) {
 			return
 		}
 	}
+	if t.lease.Lost() { // another relay has the delivery
+		w.notAttempted()
+		return
+	}
 	d := &t.lease.Delivery
 	id := d.ID.String()
 	ctx, span := w.startProcess(t.attempts, t, id)

@@ -42,6 +42,19 @@ func (l *lane) Settle(lease *queue.Lease, what queue.Settlement) error {
 	}
 }
 
+// Lost implements queue.Settler.
+func (l *lane) Lost(lease *queue.Lease) bool {
+	l.h.mu.Lock()
+	defer l.h.mu.Unlock()
+	return l.lost(lease)
+}
+
+// lost reports whether a lease is worth nothing any more; h.mu is held.
+func (l *lane) lost(lease *queue.Lease) bool {
+	out := l.h.leased[lease.Event.ID.Seq()]
+	return out == nil || out.lease != lease || out.settling
+}
+
 // take ends a lease as far as memory goes. Nothing is left to write when it was
 // given back for at once.
 func (l *lane) take(lease *queue.Lease, what queue.Settlement) (*settleOp, error) {
@@ -53,7 +66,7 @@ func (l *lane) take(lease *queue.Lease, what queue.Settlement) (*settleOp, error
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	out := h.leased[seq]
-	if out == nil || out.lease != lease || out.settling {
+	if l.lost(lease) {
 		return nil, queue.ErrLeaseLost
 	}
 	l.out--

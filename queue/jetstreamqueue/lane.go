@@ -608,14 +608,27 @@ func (l *lane) gone(one *lease) {
 	}
 }
 
+// Lost implements queue.Settler.
+func (l *lane) Lost(given *queue.Lease) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.lost(given)
+}
+
+// lost reports whether a lease is worth nothing any more; l.mu is held.
+func (l *lane) lost(given *queue.Lease) bool {
+	one := l.leased[given.Delivery.ID.Event.Seq()]
+	return one == nil || one.Lease != given || !l.owned || l.lock.lost()
+}
+
 // Settle implements queue.Settler for the lane's leases.
 func (l *lane) Settle(given *queue.Lease, s queue.Settlement) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	one := l.leased[given.Delivery.ID.Event.Seq()]
-	if one == nil || one.Lease != given || !l.owned || l.lock.lost() {
+	if l.lost(given) {
 		return queue.ErrLeaseLost
 	}
+	one := l.leased[given.Delivery.ID.Event.Seq()]
 	delete(l.leased, one.seq)
 	defer signal(l.wake)
 	if s.Kind == queue.SettleDefer && !s.At.After(time.Now()) {

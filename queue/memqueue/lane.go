@@ -187,13 +187,25 @@ func (l *lane) pick(now time.Time) (next *event, due time.Time) {
 	return nil, due
 }
 
+// Lost implements queue.Settler.
+func (l *lane) Lost(lease *queue.Lease) bool {
+	l.q.mu.Lock()
+	defer l.q.mu.Unlock()
+	return l.lost(lease)
+}
+
+// lost reports whether a lease is worth nothing any more; q.mu is held.
+func (l *lane) lost(lease *queue.Lease) bool {
+	return l.q.lanes[l.webhook] != l || l.leased[lease.Delivery.ID.Event] != lease
+}
+
 // Settle implements queue.Settler for the lane's leases.
 func (l *lane) Settle(lease *queue.Lease, s queue.Settlement) error {
 	q := l.q
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	id := lease.Delivery.ID
-	if q.lanes[l.webhook] != l || l.leased[id.Event] != lease {
+	if l.lost(lease) {
 		return queue.ErrLeaseLost
 	}
 	delete(l.leased, id.Event)

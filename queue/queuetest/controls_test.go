@@ -450,6 +450,8 @@ type settler struct {
 	how   settling
 }
 
+func (s settler) Lost(*queue.Lease) bool { return s.inner.Lost() }
+
 func (s settler) Settle(_ *queue.Lease, what queue.Settlement) error {
 	return s.how(what, func(what queue.Settlement) error { return pass(s.inner, what) })
 }
@@ -492,6 +494,11 @@ func (l remembers) Next(ctx context.Context, most int) ([]*queue.Lease, error) {
 		leases[i] = queue.NewLease(lease.Delivery, lease.Event, l)
 	}
 	return leases, err
+}
+
+func (l remembers) Lost(lease *queue.Lease) bool {
+	newest, _ := l.out.Load(lease.Delivery.ID)
+	return newest.(*queue.Lease).Lost()
 }
 
 func (l remembers) Settle(lease *queue.Lease, s queue.Settlement) error {

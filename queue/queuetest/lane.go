@@ -377,6 +377,7 @@ func closedLaneLosesItsLeases(t *trial) {
 	t.ok("Retry", old[5].Retry(time.Now().Add(time.Hour), made(500)))
 	t.ok("closing the lane", l.Close())
 	for i, settle := range settlements {
+		equal(t, "Lost after the lane was closed", old[i].Lost(), true)
 		t.is(settle.name+" after the lane was closed", settle.do(old[i]), queue.ErrLeaseLost)
 	}
 	l = t.lane(w, 6)
@@ -384,6 +385,7 @@ func closedLaneLosesItsLeases(t *trial) {
 	sameIDs(t, "what the next lane hands out", idsOf(again, leasedEvent), idsOf(events[:5], eventID))
 	for i, lease := range again {
 		equal(t, "its attempts", lease.Delivery.Attempts, 0)
+		equal(t, "Lost of the new lease", lease.Lost(), false)
 		if i < len(settlements) {
 			t.is(settlements[i].name+" of the old lease, while the new one is out", settlements[i].do(old[i]), queue.ErrLeaseLost)
 		}

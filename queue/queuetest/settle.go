@@ -40,7 +40,9 @@ func leaseIsSettledOnce(t *trial) {
 		for _, second := range settlements {
 			t.enqueue(w)
 			lease := t.one(l)
+			equal(t, "Lost before "+first.name, lease.Lost(), false)
 			t.ok(first.name, first.do(lease))
+			equal(t, "Lost after "+first.name, lease.Lost(), true)
 			t.is(second.name+" after "+first.name, second.do(lease), queue.ErrLeaseLost)
 			outcomes = append(outcomes, outcome{lease.Delivery.ID, first})
 		}

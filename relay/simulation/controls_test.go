@@ -145,6 +145,8 @@ type changesSettler struct {
 	inner *queue.Lease
 }
 
+func (s *changesSettler) Lost(*queue.Lease) bool { return s.inner.Lost() }
+
 func (s *changesSettler) Settle(_ *queue.Lease, what queue.Settlement) error {
 	if s.q.settlement != nil {
 		s.q.settlement(&what)

@@ -277,6 +277,8 @@ type settler struct {
 	inner *queue.Lease
 }
 
+func (s *settler) Lost(*queue.Lease) bool { return s.inner.Lost() }
+
 func (s *settler) Settle(_ *queue.Lease, what queue.Settlement) error {
 	b := s.d.w.ledger
 	b.mu.Lock()
