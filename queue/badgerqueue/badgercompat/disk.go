@@ -75,6 +75,9 @@ const (
 	fallMost  = 512 << 20 // nobody fills faster, so a disk with more free is never full
 )
 
+// NewDisk watches the file system that path is on. minFree is the free space, in bytes, below
+// which no event is accepted; 0 derives it from the size of the file system. maxDisk bounds the
+// store's files; 0 is no bound.
 func NewDisk(fileSystem func(string) (size, free int64, err error), path string, minFree, maxDisk int64) (*Disk, error) {
 	total, _, err := fileSystem(path)
 	if err != nil {
@@ -173,6 +176,7 @@ func (d *Disk) Measure() {
 	d.tables.Store(tables)
 }
 
+// RoomToOpen returns an error that wraps queue.ErrFull if there is no room to open the store.
 func (d *Disk) RoomToOpen() error {
 	if room := d.room(); room < d.write {
 		return fmt.Errorf("%w: %s free at %s, and opening the store needs %s; free some space and start again",
@@ -181,6 +185,7 @@ func (d *Disk) RoomToOpen() error {
 	return nil
 }
 
+// RoomToAccept returns an error that wraps queue.ErrFull if no new event may be taken.
 func (d *Disk) RoomToAccept() error {
 	if room, kept := d.room(), d.kept(); room < kept {
 		return fmt.Errorf("%w: %s free at %s, of which %s are kept; free some space", queue.ErrFull, MiB(room), d.path, MiB(kept))
@@ -203,6 +208,7 @@ func (d *Disk) kept() int64 {
 // under way.
 func (d *Disk) roomToCompact(bytes int64) bool { return d.room() >= ReserveTable+bytes }
 
+// RoomToWrite reports whether anything may be written.
 func (d *Disk) RoomToWrite() bool { return d.room() >= d.write }
 
 // Full is why nothing can be written.
@@ -214,6 +220,7 @@ func (d *Disk) Full() error {
 // compaction that is under way.
 func (d *Disk) RoomToClose() bool { return d.room() >= ReserveAccept }
 
+// MiB writes a number of bytes for people, in whole MiB.
 func MiB(n int64) string { return fmt.Sprintf("%d MiB", n>>20) }
 
 // Max is the bound on the store's files in bytes; 0 is none.

@@ -205,6 +205,7 @@ func (bw *BackupWriter) flush() error {
 	return err
 }
 
+// End writes what is buffered and the mark by which a reader knows that nothing is missing.
 func (bw *BackupWriter) End() error {
 	if err := bw.flush(); err != nil {
 		return err

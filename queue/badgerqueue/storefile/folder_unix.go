@@ -21,7 +21,7 @@ func owner(info fs.FileInfo) (uid, gid int, ok bool) {
 	return int(st.Uid), int(st.Gid), true
 }
 
-// adopt gives a folder and all in it to the owner of another one, if this process
+// Adopt gives a folder and all in it to the owner of another one, if this process
 // may: who restores a store as root restores it for the user that runs Caddy.
 func Adopt(path, like string) error {
 	info, err := os.Stat(like)

@@ -163,7 +163,7 @@ func own(name string, like fs.FileInfo) error {
 	return os.Lchown(name, uid, gid)
 }
 
-// nearest is a path, or the nearest folder above it that exists.
+// Nearest is a path, or the nearest folder above it that exists.
 func Nearest(path string) string {
 	for {
 		if _, err := os.Stat(path); err == nil || filepath.Dir(path) == path {
