@@ -10,7 +10,6 @@ import (
 
 	"github.com/dgraph-io/badger/v4"
 
-	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/queue/badgerqueue/storefile"
 )
 
@@ -66,16 +65,6 @@ func (s *Store) Backup(ctx context.Context, w io.Writer) (BackupInfo, error) {
 		return info, fmt.Errorf("backing up the store at %s: %w", s.o.Path, err)
 	}
 	return info, nil
-}
-
-// going is nil until the context ends or the store is about to close.
-func (s *Store) going(ctx context.Context) error {
-	select {
-	case <-s.ending:
-		return queue.ErrClosed
-	default:
-		return ctx.Err()
-	}
 }
 
 // RestoreOptions say where a backup goes.

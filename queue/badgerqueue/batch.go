@@ -15,8 +15,18 @@ import (
 // empties and fills again. What it changes is its own until it is committed.
 type batch struct {
 	scratch
-	c                       *committer
-	s                       *Store
+	s *Store
+
+	// These fields stay from one batch to the next.
+	committed state // as the last commit left it
+	// outdated reports that the store on disk has an older format: the next commit
+	// gives it this one.
+	outdated             bool
+	recent               recents
+	caught               *uint16 // the place of the newest record of what a honeypot caught; nil: not known yet
+	maxEntries, maxBytes int     // of one Badger transaction
+
+	// These fields belong to one batch.
 	txn                     *badger.Txn
 	now                     time.Time
 	touched                 map[uint64]touched           // B records to write
@@ -28,9 +38,23 @@ type batch struct {
 	moving                  []inLane                     // deliveries that wait elsewhere from the commit on
 	effects                 []func()                     // others, after the commit
 	retired                 map[uint64]struct{}          // events whose B record is removed
-	stateOf                 state                        // the committer's, as this batch leaves it
+	stateOf                 state                        // committed, as this batch leaves it
 	entries, bytes, pending int                          // written, and of B records to write
 	writes                  int                          // counts changes of the batch
+}
+
+// operation is one thing to commit.
+type operation interface {
+	// cost is about how many entries and bytes it writes, and rather more.
+	cost() (entries, bytes int)
+	// lazy reports whether nobody waits for it.
+	lazy() bool
+	// apply writes into the batch, and changes nothing else: a batch that is given
+	// up is as if it had never been, and apply may be called again, in another.
+	apply(b *batch) error
+	// done hands over the outcome: nil after the commit, when the effects on lanes
+	// can be seen.
+	done(err error)
 }
 
 // laneChange is what a batch makes of a webhook's lane: its counters, and the R keys
@@ -57,10 +81,10 @@ type inLane struct {
 }
 
 // begin empties the batch for the next transaction.
-func (b *batch) begin(c *committer) {
+func (b *batch) begin() {
 	b.reset()
-	b.c, b.s, b.now, b.stateOf = c, c.s, c.s.clock.Now(), c.state
-	b.txn = c.s.db.NewTransaction(true)
+	b.now, b.stateOf = b.s.clock.Now(), b.committed
+	b.txn = b.s.db.NewTransaction(true)
 	b.touched, b.lanes, b.deleted, b.retired = emptied(b.touched), emptied(b.lanes), emptied(b.deleted), emptied(b.retired)
 	b.stored = emptied(b.stored)
 	clear(b.fresh)
@@ -76,8 +100,15 @@ func (b *batch) giveUp() {
 		l.webhook.stays(l.seq)
 	}
 	for seq := range b.touched {
-		b.c.recent.forget(seq) // it shares its memory with what was touched
+		b.recent.forget(seq) // it shares its memory with what was touched
 	}
+}
+
+// transactionRoom is how many entries and bytes the operations of one batch may
+// write. The rest of a Badger transaction is for what the batch adds: the state
+// record and a lane record for each webhook.
+func transactionRoom(db *badger.DB) (entries, bytes int) {
+	return int(db.MaxBatchCount()) * 3 / 4, int(db.MaxBatchSize()) * 3 / 4
 }
 
 // emptied is the map without its entries, or a new one where clearing would cost
@@ -112,10 +143,10 @@ func (b *batch) change(h *webhookState, c laneChange) {
 	b.writes++
 }
 
-// takes reports whether what an operation costs still fits the transaction.
+// takes reports whether the transaction has room for what an operation costs.
 func (b *batch) takes(op operation) bool {
 	entries, bytes := op.cost()
-	return b.entries+len(b.touched)+entries <= b.c.maxEntries && b.bytes+b.pending+bytes <= b.c.maxBytes
+	return b.entries+len(b.touched)+entries <= b.maxEntries && b.bytes+b.pending+bytes <= b.maxBytes
 }
 
 // finish writes what the operations of a batch share: each touched B record
@@ -135,7 +166,7 @@ func (b *batch) finish() error {
 			return err
 		}
 	}
-	if b.c.outdated { // older builds refuse the store from here on: they would not find its feedbacks
+	if b.outdated { // older builds refuse the store from here on: they would not find its feedbacks
 		if err := b.set(keyFormat, format{version: formatVersion, tags: b.s.tags, former: b.s.former}.encode()); err != nil {
 			return err
 		}
@@ -180,9 +211,6 @@ func (b *batch) delete(key []byte) error {
 	return b.txn.Delete(key)
 }
 
-// entryOverhead is about what Badger adds to each entry, in bytes.
-const entryOverhead = 24
-
 // logged is no less than what the batch takes in Badger's log. An entry has at most
 // 25 bytes there beside its key and value, and the transaction an entry that ends it.
 func (b *batch) logged() int { return b.bytes + (25-entryOverhead)*b.entries + 64 }
@@ -202,7 +230,7 @@ func (b *batch) deliveriesOf(seq uint64) (deliveries, error) {
 	if _, ok := b.retired[seq]; ok {
 		return nil, nil
 	}
-	ds, ok := b.c.recent.get(seq)
+	ds, ok := b.recent.get(seq)
 	if !ok {
 		var err error
 		if ds, err = getDeliveries(b.txn, seq); err != nil {
@@ -281,4 +309,95 @@ func (b *batch) webhook(id queue.WebhookID) *webhookState {
 		return nil
 	}
 	return h
+}
+
+const (
+	scratchBytes   = 64 << 10
+	scratchMost    = 1 << 20 // kept from one batch to the next
+	scratchEntries = 512
+)
+
+// scratch is the memory of a batch's keys, values and entries. Badger has copied them
+// when the commit returns, so the next batch uses the same memory.
+type scratch struct {
+	free []byte         // its length is how much is taken
+	made []badger.Entry // its length is how many are taken
+}
+
+// take returns an empty slice with room for n bytes.
+func (s *scratch) take(n int) []byte {
+	if cap(s.free)-len(s.free) < n {
+		s.free = make([]byte, 0, max(n, scratchBytes, min(2*cap(s.free), scratchMost)))
+	}
+	at := len(s.free)
+	s.free = s.free[:at+n]
+	return s.free[at : at : at+n]
+}
+
+// entry returns an entry that stays where it is until reset.
+func (s *scratch) entry() *badger.Entry {
+	if len(s.made) == cap(s.made) {
+		s.made = make([]badger.Entry, 0, scratchEntries)
+	}
+	s.made = append(s.made, badger.Entry{})
+	return &s.made[len(s.made)-1]
+}
+
+// reset takes everything back.
+func (s *scratch) reset() {
+	clear(s.made)
+	s.made, s.free = s.made[:0], s.free[:0]
+	if cap(s.free) > scratchMost {
+		s.free = nil
+	}
+}
+
+const (
+	recentPlaces = 1 << 14 // events
+	remembered   = 1 << 16 // deliveries of all of them
+)
+
+// recents has the deliveries of recently changed events in memory, so that settling
+// them reads nothing from the disk. An event's place follows from its number: a newer
+// event replaces an older one, whose deliveries are then read from the disk.
+type recents struct {
+	places [recentPlaces]recentEvent
+	held   int    // deliveries in all places
+	hand   uint64 // the place to empty next if there are too many
+}
+
+type recentEvent struct {
+	seq uint64
+	ds  deliveries // nil: the place is empty
+}
+
+func (r *recents) get(seq uint64) (deliveries, bool) {
+	p := &r.places[seq%recentPlaces]
+	return p.ds, p.ds != nil && p.seq == seq
+}
+
+// remember keeps an event, and no more deliveries in all than remembered.
+func (r *recents) remember(seq uint64, ds deliveries) {
+	p := &r.places[seq%recentPlaces]
+	r.empty(p)
+	if len(ds) == 0 || len(ds) > remembered {
+		return
+	}
+	for r.held+len(ds) > remembered {
+		r.empty(&r.places[r.hand%recentPlaces])
+		r.hand++
+	}
+	*p = recentEvent{seq: seq, ds: ds}
+	r.held += len(ds)
+}
+
+func (r *recents) forget(seq uint64) {
+	if p := &r.places[seq%recentPlaces]; p.seq == seq {
+		r.empty(p)
+	}
+}
+
+func (r *recents) empty(p *recentEvent) {
+	r.held -= len(p.ds)
+	*p = recentEvent{}
 }

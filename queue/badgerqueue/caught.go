@@ -39,7 +39,7 @@ func (s *Store) KeepCaught(ctx context.Context, c queue.Caught) error {
 		return err
 	}
 	err := s.commit(ctx, 2, 256+len(c.Body), func(b *batch) error {
-		place, err := b.c.caughtPlace(b.txn)
+		place, err := b.caughtPlace()
 		if err != nil {
 			return err
 		}
@@ -48,7 +48,7 @@ func (s *Store) KeepCaught(ctx context.Context, c queue.Caught) error {
 		if err := b.setFor(queue.CaughtFor, key, seal(key, append(rec, c.Body...))); err != nil {
 			return err
 		}
-		b.c.caught = &place
+		b.caught = &place
 		return nil
 	})
 	if err != nil {
@@ -59,12 +59,12 @@ func (s *Store) KeepCaught(ctx context.Context, c queue.Caught) error {
 
 // caughtPlace is the place after the last one taken. The first time it is behind
 // the newest record.
-func (c *committer) caughtPlace(txn *badger.Txn) (place uint16, err error) {
-	if c.caught != nil {
-		return (*c.caught + 1) % queue.MaxCaught, nil
+func (b *batch) caughtPlace() (place uint16, err error) {
+	if b.caught != nil {
+		return (*b.caught + 1) % queue.MaxCaught, nil
 	}
 	var newest time.Time
-	err = scan(txn, []byte{prefixCaught}, nil, func(key, rec []byte) (bool, error) {
+	err = scan(b.txn, []byte{prefixCaught}, nil, func(key, rec []byte) (bool, error) {
 		// One that is damaged is overwritten in its turn.
 		if kept, err := decodeCaught(key, rec); err == nil && !kept.At.Before(newest) {
 			newest, place = kept.At, (binary.BigEndian.Uint16(key[1:])+1)%queue.MaxCaught

@@ -1,6 +1,7 @@
 package badgerqueue
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"runtime"
@@ -9,7 +10,6 @@ import (
 	"github.com/dgraph-io/badger/v4"
 
 	"github.com/userhero/relay/queue"
-	"github.com/userhero/relay/queue/badgerqueue/badgercompat"
 	"github.com/userhero/relay/queue/badgerqueue/storefile"
 )
 
@@ -29,48 +29,19 @@ const (
 	stallPoll = 200 * time.Millisecond
 )
 
-// operation is one thing to commit.
-type operation interface {
-	// cost is about how many entries and bytes it writes, and rather more.
-	cost() (entries, bytes int)
-	// lazy reports whether nobody waits for it.
-	lazy() bool
-	// apply writes into the batch, and changes nothing else: a batch that is given
-	// up is as if it had never been, and apply may be called again, in another.
-	apply(b *batch) error
-	// done hands over the outcome: nil after the commit, when the effects on lanes
-	// can be seen.
-	done(err error)
-}
-
 // committer is the store's only writer. Its fields belong to its goroutine.
 type committer struct {
-	s      *Store
-	state  state
-	recent *recents
-	batch  batch
-	log    *badgercompat.CommitLog // nil: Badger syncs, or nobody
-	// outdated reports that the store on disk has an older format: the next commit
-	// gives it this one.
-	outdated bool
-	errs     []error // of the batch's operations
-
-	caught               *uint16 // the place in which a honeypot's catch was kept last; nil: not known yet
-	maxEntries, maxBytes int     // of one Badger transaction
-	timer                *time.Timer
+	s     *Store
+	batch batch
+	errs  []error // of the batch's operations
+	timer *time.Timer
 }
 
-func (c *committer) init(s *Store) {
-	c.s = s
-	c.state = *s.shown.Load()
-	c.outdated = s.outdated
-	c.recent = new(recents)
-	// Some room is kept for what a batch adds of its own: the state record and
-	// a lane record per webhook.
-	c.maxEntries = int(s.db.MaxBatchCount()) * 3 / 4
-	c.maxBytes = int(s.db.MaxBatchSize()) * 3 / 4
-	c.timer = time.NewTimer(time.Hour)
+func newCommitter(s *Store) *committer {
+	c := &committer{s: s, batch: batch{s: s, committed: *s.shown.Load(), outdated: s.outdated}, timer: time.NewTimer(time.Hour)}
+	c.batch.maxEntries, c.batch.maxBytes = transactionRoom(s.db)
 	c.timer.Stop()
+	return c
 }
 
 // run commits until the store stops and nothing waits any more.
@@ -80,7 +51,7 @@ func (c *committer) run() {
 		batch = c.gather(batch[:0])
 		if len(batch) == 0 {
 			c.keepTime()
-			c.log.Close()
+			c.s.commitLog.Close()
 			return
 		}
 		c.commit(batch)
@@ -89,7 +60,7 @@ func (c *committer) run() {
 
 // keepTime writes how far the time of day was set since the last commit.
 func (c *committer) keepTime() {
-	if c.s.clock.MovedFrom(c.state.shift) && c.s.failure() == nil && c.s.disk.RoomToWrite() {
+	if c.s.clock.MovedFrom(c.batch.committed.shift) && c.s.failure() == nil && c.s.disk.RoomToWrite() {
 		c.commit([]operation{&waitedOp{do: func(*batch) error { return nil }, result: make(chan error, 1)}})
 	}
 }
@@ -239,7 +210,7 @@ func (c *committer) commitSome(ops []operation) int {
 // reserved reports whether the batch has its place in the log on the disk. What is
 // wrong with the disk otherwise is reported when the batch is written.
 func (c *committer) reserved() bool {
-	err := c.log.Reserve(c.batch.logged())
+	err := c.s.commitLog.Reserve(c.batch.logged())
 	if storefile.NoRoom(err) {
 		c.s.disk.Filled()
 		return false
@@ -255,7 +226,7 @@ func (c *committer) reserved() bool {
 // was too much.
 func (c *committer) fill(ops []operation) (n int, err error) {
 	b := &c.batch
-	b.begin(c)
+	b.begin()
 	c.errs = c.errs[:0]
 	for i, op := range ops {
 		if i > 0 && !b.takes(op) {
@@ -324,9 +295,9 @@ func (c *committer) commitBatch(b *batch, ops []operation) {
 	for _, f := range b.fresh {
 		f.webhook.wake()
 	}
-	if c.log.Short() {
+	if c.s.commitLog.Short() {
 		runtime.Gosched() // who was told something does not wait for this
-		if err := c.log.Extend(); err != nil && !storefile.NoRoom(err) {
+		if err := c.s.commitLog.Extend(); err != nil && !storefile.NoRoom(err) {
 			_ = c.s.latch(fmt.Errorf("writing ahead in %s: %w", c.s.o.Path, err))
 		}
 	}
@@ -334,25 +305,15 @@ func (c *committer) commitBatch(b *batch, ops []operation) {
 
 // write commits the batch's transaction, which is on the disk when it returns.
 func (c *committer) write(b *batch) error {
-	if err := b.txn.Commit(); err != nil || c.log == nil {
+	if err := b.txn.Commit(); err != nil || c.s.commitLog == nil {
 		return err
 	}
-	return c.log.Sync(b.logged()) // Promise 1: every commit is synced.
+	return c.s.commitLog.Sync(b.logged()) // Promise 1: every commit is synced.
 }
 
 // fail refuses the operations of a batch that could not be written.
 func (c *committer) fail(ops []operation, err error) {
 	finish(ops, c.s.latch(err))
-}
-
-// latch makes the store take nothing more: after a failed write nobody knows
-// what the disk holds, so nothing is acknowledged until it has been opened anew.
-func (s *Store) latch(err error) error {
-	err = fmt.Errorf("%w: %w; restart to read what the disk holds", queue.ErrFailed, badgercompat.WithoutStack(err))
-	if !s.o.trusting && s.failed.CompareAndSwap(nil, &err) { // Promise 1: after a failed write nothing is acknowledged.
-		s.log.Error("the store takes no more events", "error", err)
-	}
-	return err
 }
 
 // applied makes the committed batch visible to lanes and readers.
@@ -361,17 +322,17 @@ func (c *committer) applied(b *batch) {
 	c.s.visible.Lock()
 	defer c.s.visible.Unlock()
 	c.s.show(newest)
-	c.state, c.outdated = b.stateOf, false
-	shown := c.state
+	b.committed, b.outdated = b.stateOf, false
+	shown := b.committed
 	c.s.shown.Store(&shown)
 	for seq := range b.retired {
-		c.recent.forget(seq)
+		b.recent.forget(seq)
 	}
 	for seq, t := range b.touched {
 		if t.ds.wait() {
-			c.recent.remember(seq, t.ds)
+			b.recent.remember(seq, t.ds)
 		} else {
-			c.recent.forget(seq)
+			b.recent.forget(seq)
 		}
 	}
 	for h, c := range b.lanes {
@@ -394,27 +355,6 @@ func (c *committer) applied(b *batch) {
 	for _, effect := range b.effects {
 		effect()
 	}
-}
-
-// waits reports whether any delivery has attempts to come. One whose webhook was
-// deleted has none; one whose webhook is parked has, unless parked is to count
-// as ended.
-func (s *Store) waits(ds deliveries, parkedEnded bool) bool {
-	for _, d := range ds {
-		if !d.state.Waiting() {
-			continue
-		}
-		if h := s.webhook(d.webhook); h != nil && !(parkedEnded && h.parked()) {
-			return true
-		}
-	}
-	return false
-}
-
-func (h *webhookState) parked() bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.expires
 }
 
 // highWaterEvery bounds how often the high-water mark is synced.
@@ -445,5 +385,40 @@ func (s *Store) keepHighWater() {
 		case <-pause.C:
 		case <-s.stop:
 		}
+	}
+}
+
+// waitedOp is the part of the operations that somebody waits for.
+type waitedOp struct {
+	entries, bytes int
+	do             func(b *batch) error
+	result         chan error
+}
+
+func (o *waitedOp) cost() (entries, bytes int) { return o.entries, o.bytes }
+
+func (o *waitedOp) lazy() bool { return false }
+
+func (o *waitedOp) apply(b *batch) error { return o.do(b) }
+
+func (o *waitedOp) done(err error) { o.result <- err }
+
+// commit runs do in the next batch and waits until it is on disk.
+func (s *Store) commit(ctx context.Context, entries, bytes int, do func(b *batch) error) error {
+	if err := s.begin(); err != nil {
+		return err
+	}
+	defer s.end()
+	op := &waitedOp{entries: entries, bytes: bytes, do: do, result: make(chan error, 1)}
+	select {
+	case s.ops <- op:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	select {
+	case err := <-op.result:
+		return err
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
 }

@@ -36,7 +36,7 @@ func TestCommitLogIsTheMemtables(t *testing.T) {
 		}
 		newest := logs[len(logs)-1]
 		seen[newest] = true
-		name, end := s.committer.log.Place()
+		name, end := s.commitLog.Place()
 		if name != newest {
 			t.Fatalf("%s is synced, and event %d is in %s", name, i, newest)
 		}
@@ -89,14 +89,14 @@ func TestLogIsWrittenAheadOfItsCommits(t *testing.T) {
 			if err := s.commit(context.Background(), 1, 1, func(*batch) error { return nil }); err != nil {
 				t.Fatal(err)
 			}
-			log, _ = s.committer.log.Place()
+			log, _ = s.commitLog.Place()
 		}
 		found, err := filepath.Glob(filepath.Join(dir, "*.mem"))
 		if err != nil || len(found) == 0 {
 			t.Fatalf("no log: %v", err)
 		}
 		newest := found[len(found)-1]
-		_, end := s.committer.log.Place()
+		_, end := s.commitLog.Place()
 		logs[newest] = true
 		if hole := holeIn(t, newest, end); hole < min(end+badgercompat.ReadyLeast, memtable) {
 			t.Errorf("%s ends at %d and has a hole at %d", newest, end, hole)

@@ -11,6 +11,9 @@ import (
 	"github.com/userhero/relay/queue"
 )
 
+// keyWindow is how long an idempotency key is kept.
+const keyWindow = 24 * time.Hour
+
 // enqueueOp stores one event with its deliveries.
 type enqueueOp struct {
 	entry   queue.Entry
@@ -209,27 +212,6 @@ func (s *Store) repeat(txn *badger.Txn, k queue.Key) (queue.Receipt, error) {
 		return queue.Receipt{}, err
 	}
 	return r, nil
-}
-
-// heldFeedback is what the store knows of a feedback.
-type heldFeedback struct {
-	feedback
-	is     bool // it is there
-	former bool // its key is one of format 2
-}
-
-// lookUp finds a feedback; one that is unknown is no error.
-func (s *Store) lookUp(txn *badger.Txn, id queue.FeedbackID) (h heldFeedback, err error) {
-	h.feedback, err = getRecord(txn, feedbackKey(id), decodeFeedback)
-	if errors.Is(err, badger.ErrKeyNotFound) {
-		h.former = true
-		h.feedback, err = s.formerFeedback(txn, id)
-	}
-	if errors.Is(err, badger.ErrKeyNotFound) {
-		return heldFeedback{}, nil
-	}
-	h.is = err == nil
-	return h, err
 }
 
 // held finds the feedback of an entry and compares it with what the entry says of

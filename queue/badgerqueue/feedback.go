@@ -1,10 +1,8 @@
 package badgerqueue
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"encoding/base64"
-	"encoding/json"
 	"errors"
 
 	"github.com/dgraph-io/badger/v4"
@@ -12,54 +10,30 @@ import (
 	"github.com/userhero/relay/queue"
 )
 
-// Format 2 knew a feedback by its id alone: one F key for each id, whatever the
-// project. What follows reads its records. An F key counts for the project of its
-// event only; the next change of that feedback replaces it by a G key.
-
-// projectOf reads the project from the document of an event. Documents have their
-// members in order: data begins with id and projectId, as far as it has them.
-func projectOf(document []byte) string {
-	d := json.NewDecoder(bytes.NewReader(document))
-	if !descend(d, "data") {
-		return ""
-	}
-	for d.More() {
-		name, err := d.Token()
-		if err != nil || name != "id" && name != "projectId" {
-			return ""
-		}
-		value, err := d.Token()
-		if err != nil {
-			return ""
-		}
-		if project, ok := value.(string); ok && name == "projectId" {
-			return project
-		}
-	}
-	return ""
+// heldFeedback is what the store knows about a feedback.
+type heldFeedback struct {
+	feedback
+	is     bool // the store has it
+	former bool // under a key of format 2
 }
 
-// descend enters the object that a member of the next object holds.
-func descend(d *json.Decoder, member string) bool {
-	if t, err := d.Token(); err != nil || t != json.Delim('{') {
-		return false
+// lookUp finds a feedback. If the store has none, h.is is false and err is nil.
+func (s *Store) lookUp(txn *badger.Txn, id queue.FeedbackID) (h heldFeedback, err error) {
+	h.feedback, err = getRecord(txn, feedbackKey(id), decodeFeedback)
+	if errors.Is(err, badger.ErrKeyNotFound) {
+		h.former = true
+		h.feedback, err = s.formerFeedback(txn, id)
 	}
-	for d.More() {
-		name, err := d.Token()
-		if err != nil {
-			return false
-		}
-		if name == member {
-			t, err := d.Token()
-			return err == nil && t == json.Delim('{')
-		}
-		var passed json.RawMessage
-		if d.Decode(&passed) != nil {
-			return false
-		}
+	if errors.Is(err, badger.ErrKeyNotFound) {
+		return heldFeedback{}, nil
 	}
-	return false
+	h.is = err == nil
+	return h, err
 }
+
+// Format 2 knew a feedback by its id alone: one F key for each id in any project. The
+// functions below read its records. An F key counts only for the project of its
+// event, and the next change of that feedback replaces it by a G key.
 
 // formerFeedback finds a feedback by its F key; badger.ErrKeyNotFound if there is
 // none, or if it is another project's.

@@ -17,32 +17,6 @@ const (
 	markEvery = 64
 )
 
-// lane implements queue.Lane. Its windows belong to the goroutine that calls
-// Next; what others tell it comes through the webhook's inbox.
-//
-// What the lane knows is exact: every waiting delivery of the webhook is either
-// in a window, out on lease, in the inbox, or on disk behind the window's end,
-// and never in two of these.
-type lane struct {
-	s      *Store
-	h      *webhookState
-	o      queue.LaneOptions
-	wake   chan struct{} // of capacity 1
-	closed chan struct{}
-	out    int // unsettled leases; guarded by h.mu
-
-	returned []ticket
-	// fresh is the window of deliveries never attempted; those from next on
-	// come through the inbox when tail, else they are read from disk.
-	fresh []ticket
-	next  uint64
-	tail  bool
-	rungs map[uint8]*rung
-	turn  bool // whose turn it is, where both are due: fresh when false
-	calls int
-	timer *time.Timer
-}
-
 // Lane implements queue.Queue.
 func (s *Store) Lane(w queue.WebhookID, o queue.LaneOptions) (queue.Lane, error) {
 	if err := s.begin(); err != nil {
@@ -58,10 +32,9 @@ func (s *Store) Lane(w queue.WebhookID, o queue.LaneOptions) (queue.Lane, error)
 	}
 	l := &lane{
 		s: s, h: h, o: o,
-		wake:   make(chan struct{}, 1),
-		closed: make(chan struct{}),
-		rungs:  make(map[uint8]*rung),
-		timer:  time.NewTimer(time.Hour),
+		laneSignals: laneSignals{wake: make(chan struct{}, 1), closed: make(chan struct{})},
+		rungs:       make(map[uint8]*rung),
+		timer:       time.NewTimer(time.Hour),
 	}
 	l.timer.Stop()
 	h.mu.Lock()
@@ -69,7 +42,7 @@ func (s *Store) Lane(w queue.WebhookID, o queue.LaneOptions) (queue.Lane, error)
 	if h.lane != nil {
 		return nil, fmt.Errorf("webhook %d has an open lane: %w", w, queue.ErrConflict)
 	}
-	h.lane = l
+	h.lane = &l.laneSignals
 	l.resetLocked()
 	return l, nil
 }
@@ -78,18 +51,10 @@ func (s *Store) Lane(w queue.WebhookID, o queue.LaneOptions) (queue.Lane, error)
 func (l *lane) Close() error {
 	l.h.mu.Lock()
 	defer l.h.mu.Unlock()
-	if l.h.lane == l {
+	if l.isOpenLocked() {
 		l.h.closeLaneLocked()
 	}
 	return nil
-}
-
-// signal wakes Next.
-func (l *lane) signal() {
-	select {
-	case l.wake <- struct{}{}:
-	default:
-	}
 }
 
 // Next implements queue.Lane.
@@ -185,7 +150,7 @@ func (v *view) close() {
 func (l *lane) drain() (room int, ok bool) {
 	l.h.mu.Lock()
 	defer l.h.mu.Unlock()
-	if l.h.lane != l {
+	if !l.isOpenLocked() {
 		return 0, false
 	}
 	l.drainLocked()
@@ -215,7 +180,7 @@ func (l *lane) lease(tickets []ticket, v *view) []*queue.Lease {
 		}
 		if lease != nil {
 			leases = append(leases, lease)
-			out = append(out, leased{lease: lease, lane: l, ticket: tickets[i]})
+			out = append(out, leased{lease: lease, ticket: tickets[i]})
 			if t.event == nil {
 				read += len(lease.Event.Body)
 			}
@@ -259,7 +224,7 @@ func (l *lane) open(v *view, t *ticket) (*queue.Lease, error) {
 func (l *lane) register(leases []*queue.Lease, out []leased) []*queue.Lease {
 	l.h.mu.Lock()
 	defer l.h.mu.Unlock()
-	if l.h.lane != l || l.h.inbox.lost {
+	if !l.isOpenLocked() || l.h.inbox.lost {
 		return nil // closed meanwhile, or about to read everything anew
 	}
 	went := leases[:0]

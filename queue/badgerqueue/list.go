@@ -56,21 +56,6 @@ func (s *Store) publicDelivery(e *queue.Event, d delivery) queue.Delivery {
 	return shownDelivery(s.clock, e, d)
 }
 
-// view runs fn with a snapshot of what is on the disk and has been told to lanes
-// and counters. It never waits for a commit. fn must not change the transaction.
-func (s *Store) view(ctx context.Context, fn func(txn *badger.Txn) error) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	if err := s.begin(); err != nil {
-		return err
-	}
-	defer s.end()
-	snapshot := s.newest()
-	defer snapshot.release()
-	return fn(snapshot.txn)
-}
-
 // eventByID reads an event and checks that it is the one the whole id names.
 func (s *Store) eventByID(txn *badger.Txn, id queue.EventID) (queue.Event, error) {
 	e, err := s.getEvent(txn, id.Seq())

@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
+	"io/fs"
 	"path/filepath"
 	"strings"
 	"time"
@@ -26,64 +26,7 @@ const (
 	blockSize            = 16 << 10 // a dozen events: a table's index, read at every start, stays small
 	blockCache           = 32 << 20 // with encryption only: else blocks are mapped
 	indexCache           = 16 << 20 // likewise
-	maxValue             = 1 << 20  // of a record, in bytes: see bounds.maxValue
-	maxKeyName           = 512      // bytes of an idempotency key
-	maxDeliveries        = 10_000   // of one event: to remove it takes two entries each in one transaction
-	keyWindow            = 24 * time.Hour
-	closeDeadline        = 20 * time.Second
-	// closeFull is how long closing may take on a full disk, where a commit may wait
-	// for a merge of tables, and that for room.
-	closeFull = 2 * time.Second
-	// closePoll is how often a store that waits for room to close looks for it:
-	// less than lockPatience, within which another may open it.
-	closePoll = 50 * time.Millisecond
 )
-
-// defaultRetention is how long an event is kept if nothing is said.
-const defaultRetention = 30 * 24 * time.Hour
-
-// Options say where the store is and what it may use.
-type Options struct {
-	// Path is the store's folder. It is made if it is missing, and closed to other
-	// users (mode 0700). If it belongs to another user and is open to others, the
-	// store goes into a folder "store" in it.
-	Path string
-	// EncryptionKey, of 16, 24 or 32 bytes, encrypts everything at rest with
-	// AES. A store keeps the key it was made with.
-	EncryptionKey []byte
-	// PreviousKey is the key a store may still have: then Open changes it to
-	// EncryptionKey first. See RotateKey.
-	PreviousKey []byte
-	// Retention is how long an event is kept after its last delivery ended.
-	// Default 30 days.
-	Retention time.Duration
-	// MaxDisk bounds the store's files in bytes: near it finished events go
-	// early, at it Enqueue answers queue.ErrFull. 0 is no bound.
-	MaxDisk int64
-	// MinFree is the free disk space in bytes below which Enqueue answers
-	// queue.ErrFull. Default: 15 % of the file system, but at least 64 MiB
-	// (four memtables) and at most 256 MiB. -1 takes the guard away, for file
-	// systems that do not tell their free space truly; on a disk that is really
-	// full the process then dies by SIGBUS.
-	MinFree int64
-	// FileSystem reads the size and the free space, in bytes, of the file system
-	// that path is on; free is -1 if the system does not say. Default: the
-	// machine's. Tests fill a disk with it.
-	FileSystem func(path string) (size, free int64, err error)
-	// Clock tells the time of day and what the machine slept. Default: the
-	// machine's. Everything else is timed by the runtime's clock.
-	Clock queue.Clock
-	// Logger gets the store's and Badger's messages. Default: none.
-	Logger *slog.Logger
-	// OnCommit, unless nil, is called after every durable commit with the time
-	// it took and the number of operations in it.
-	OnCommit func(took time.Duration, operations int)
-
-	// Tests show with these what their opposites are for: trusting opens a damaged
-	// store as Badger would and goes on after a failed write, unsynced acknowledges
-	// what is not on the disk.
-	trusting, unsynced bool
-}
 
 // Open opens the store at o.Path or makes a new one. Errors wrap queue.ErrFull
 // when the disk has no room to open safely, and say what to do.
@@ -149,51 +92,80 @@ func open(ctx context.Context, o Options, b bounds) (*Store, error) {
 	s.disk.Measure()
 	s.snapshot.release()
 	s.snapshot = newSnapshot(s.db) // with what load has written
-	s.committer.init(s)
 	if badgercompat.SyncsCommits && !o.unsynced {
-		newest, err := newestLog(o.Path)
+		newest, err := storefile.NewestLog(o.Path)
 		if err == nil {
-			s.committer.log, err = badgercompat.OpenCommitLog(o.Path, newest, int(b.memtable))
+			s.commitLog, err = badgercompat.OpenCommitLog(o.Path, newest, int(b.memtable))
 		}
 		if err != nil {
 			return nil, errors.Join(err, s.db.Close())
 		}
 	}
-	s.committed.Go(s.committer.run)
+	s.committed.Go(newCommitter(s).run)
 	s.stopped.Go(s.sweep)
 	s.stopped.Go(s.keepHighWater)
 	s.stopped.Go(func() { s.verifyBehind(found) })
 	return s, nil
 }
 
-func (o *Options) complete() error {
-	if o.Path == "" {
-		return errors.New("the store needs a path")
+// preflight looks at the files before Badger does, which would cut, delete and
+// die, and says what it found.
+func (s *Store) preflight(ctx context.Context) (storefile.Inspection, error) {
+	in, err := inspectLocked(ctx, s.o, s.bounds.verify)
+	if err != nil {
+		return in, err
 	}
-	switch len(o.EncryptionKey) {
-	case 0, 16, 24, 32:
-	default:
-		return fmt.Errorf("the encryption key has %d bytes; it must have 16, 24 or 32", len(o.EncryptionKey))
+	for _, f := range in.Notes {
+		s.log.Warn("the store was not closed in order", "path", s.o.Path, "file", f.Where, "found", f.What)
 	}
-	if len(o.PreviousKey) > 0 && len(o.EncryptionKey) == 0 {
-		return errors.New("a previous encryption key needs a new one")
+	if len(in.Damage) > 0 && !s.o.trusting {
+		return in, &storefile.DamageError{Path: s.o.Path, Findings: in.Damage}
 	}
-	if o.Retention < 0 || o.MaxDisk < 0 || o.MinFree < -1 {
-		return errors.New("retention, max_disk and the free space to keep cannot be negative")
+	return in, nil
+}
+
+// inspectLocked inspects a store while nobody can open it.
+func inspectLocked(ctx context.Context, o Options, most int64) (storefile.Inspection, error) {
+	unlock, err := lockFolder(o.Path)
+	if err != nil {
+		return storefile.Inspection{}, err
 	}
-	if o.Retention == 0 {
-		o.Retention = defaultRetention
+	defer unlock()
+	in, err := storefile.Inspect(ctx, o.Path, o.EncryptionKey, most)
+	if err != nil {
+		return in, fmt.Errorf("looking at the store at %s: %w", o.Path, err)
 	}
-	if o.FileSystem == nil {
-		o.FileSystem = badgercompat.FileSystemOf
+	return in, nil
+}
+
+// verifyBehind reads the tables that were not read before the store opened, until
+// it stops. Damage latches the store: what it holds cannot be trusted. Until a
+// table's turn has come its records are checked by their own checksums alone. It
+// leaves half of one core to others.
+func (s *Store) verifyBehind(in storefile.Inspection) {
+	begun := time.Now()
+	pause := time.NewTimer(0)
+	defer pause.Stop()
+	for _, id := range in.Unverified {
+		select {
+		case <-pause.C:
+		case <-s.stop:
+			return
+		}
+		start := time.Now()
+		err := in.VerifyTable(s.o.Path, id)
+		switch {
+		case errors.Is(err, fs.ErrNotExist): // it was merged into others
+		case err != nil: // Promise 5: damage behind the start is found.
+			_ = s.latch(&storefile.DamageError{Path: s.o.Path, Findings: []storefile.Finding{{Where: storefile.TableName(id), What: err.Error()}}})
+			s.wakeLanes()
+			return
+		}
+		pause.Reset(time.Since(start))
 	}
-	if o.Clock == nil {
-		o.Clock = storeclock.System{}
+	if n := len(in.Unverified); n > 0 {
+		s.log.Info("every table of the store is verified", "path", s.o.Path, "tables", n, "took", time.Since(begun).Round(time.Second).String())
 	}
-	if o.Logger == nil {
-		o.Logger = slog.New(slog.DiscardHandler)
-	}
-	return nil
 }
 
 func (s *Store) badgerOptions() badger.Options {
@@ -411,4 +383,12 @@ func (s *Store) rotate() error {
 	}
 	s.log.Info("the store has the new encryption key; the previous one is not needed any more", "path", s.o.Path)
 	return nil
+}
+
+// lockFolder keeps a store from being opened until unlock.
+func lockFolder(path string) (unlock func(), err error) {
+	if unlock, err = storefile.Lock(path); errors.Is(err, storefile.ErrLocked) {
+		err = inUse(path)
+	}
+	return unlock, err
 }

@@ -6,8 +6,6 @@ import (
 	"sync/atomic"
 
 	"github.com/dgraph-io/badger/v4"
-
-	"github.com/userhero/relay/queue"
 )
 
 // getRecord reads and decodes one record. The record is valid only within
@@ -24,18 +22,6 @@ func getRecord[T any](txn *badger.Txn, key []byte, decode func(key, rec []byte) 
 		return err
 	})
 	return v, err
-}
-
-// getEvent reads one event; its Body is a copy. queue.ErrNotFound where there
-// is none.
-func (s *Store) getEvent(txn *badger.Txn, seq uint64) (queue.Event, error) {
-	e, err := getRecord(txn, eventKey(seq), func(key, rec []byte) (queue.Event, error) {
-		return decodeEvent(key, bytes.Clone(rec), s.tags)
-	})
-	if errors.Is(err, badger.ErrKeyNotFound) {
-		return e, queue.ErrNotFound
-	}
-	return e, err
 }
 
 // getDeliveries reads an event's deliveries; none is an empty list.
@@ -154,30 +140,4 @@ func (s *snapshot) release() {
 	if s.uses.Add(-1) == 0 {
 		s.txn.Discard()
 	}
-}
-
-// show makes a snapshot the newest; visible is held.
-func (s *Store) show(newest *snapshot) {
-	s.snapshot.release()
-	s.snapshot = newest
-}
-
-// newestLocked is the newest snapshot, to be released; visible is held.
-func (s *Store) newestLocked() *snapshot {
-	s.snapshot.uses.Add(1)
-	return s.snapshot
-}
-
-// newest is the newest snapshot, to be released.
-func (s *Store) newest() *snapshot {
-	s.visible.Lock()
-	defer s.visible.Unlock()
-	return s.newestLocked()
-}
-
-// reading returns the transaction of the newest snapshot, until release. It never
-// waits for a commit.
-func (s *Store) reading() (txn *badger.Txn, release func()) {
-	newest := s.newest()
-	return newest.txn, newest.release
 }

@@ -15,8 +15,6 @@ const (
 	nearMax = 0.9
 	// reclaimFrom is how many removed bytes are worth rewriting the tree for.
 	reclaimFrom = 32 << 20
-	// reclaimEvery is the least time between two rewrites.
-	reclaimEvery = 5 * time.Minute
 	// reclaimRate is how many bytes a second may be written while the tree is
 	// rewritten: its ordinary compaction rests meanwhile, and who writes more waits
 	// for it in the end.
@@ -175,7 +173,7 @@ func (r *reclaimer) reclaim(ctx context.Context, removed int64) error {
 // and ends when Badger has begun another log.
 func (r *reclaimer) flush(ctx context.Context) error {
 	filler := make([]byte, fillerSize)
-	first, err := newestLog(r.s.o.Path)
+	first, err := storefile.NewestLog(r.s.o.Path)
 	if err != nil {
 		return err
 	}
@@ -190,18 +188,9 @@ func (r *reclaimer) flush(ctx context.Context) error {
 			return err
 		}
 		r.s.disk.Rewritten(fillerSize) // it is gone with the rewrite
-		if log, err := newestLog(r.s.o.Path); err != nil || log != first {
+		if log, err := storefile.NewestLog(r.s.o.Path); err != nil || log != first {
 			return err
 		}
 	}
 	return nil
-}
-
-// newestLog is the name of the log that Badger writes to.
-func newestLog(path string) (string, error) {
-	files, err := storefile.List(path)
-	if err != nil || len(files.Logs) == 0 {
-		return "", err
-	}
-	return files.Logs[len(files.Logs)-1], nil
 }

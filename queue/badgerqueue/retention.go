@@ -16,9 +16,8 @@ import (
 )
 
 const (
-	// sweepMost and sweepLeast bound how often the sweep looks.
-	sweepMost  = 10 * time.Second
-	sweepLeast = 50 * time.Millisecond
+	// sweepMost is the longest time between two looks of the sweep.
+	sweepMost = 10 * time.Second
 	// filesEvery is how often new files are closed to other users.
 	filesEvery = time.Second
 	// sweepBatch bounds the events of one transaction, so that accepting waits
@@ -134,15 +133,6 @@ func (s *Store) lookAtClock(ctx context.Context) {
 	err := s.commit(ctx, 2, 256, func(*batch) error { return nil }) // every batch keeps it
 	if err != nil && ctx.Err() == nil {
 		s.log.Warn("keeping the time", "error", err)
-	}
-}
-
-// wakeLanes has every lane look at what is due.
-func (s *Store) wakeLanes() {
-	s.webhooksMu.RLock()
-	defer s.webhooksMu.RUnlock()
-	for _, h := range s.webhooks {
-		h.wake()
 	}
 }
 
@@ -398,16 +388,6 @@ type storedAttempt struct {
 	size int
 }
 
-// eventSize is about how many bytes an event takes in the files, without its
-// deliveries and attempts. It depends on the event alone.
-func eventSize(e *queue.Event) int {
-	const header = 64 // of the record and the keys
-	return header + 2*entryOverhead + len(e.Body) + 2*len(e.Feedback.ID) + 2*len(e.Feedback.Project) + len(e.Trace.State)
-}
-
-// attemptSize is about how many bytes the record of an attempt takes in the files.
-func attemptSize(key, rec []byte) int { return len(key) + len(rec) + entryOverhead }
-
 // measured adds what an event takes.
 func (s *Store) measured(txn *badger.Txn, f finished, e *queue.Event) finished {
 	f.feedback, f.size = e.Feedback, int64(eventSize(e))
@@ -427,7 +407,8 @@ func (s *Store) remove(ctx context.Context, st *step, then func(b *batch) error)
 		entries += 6 + len(f.attempts)
 		bytes += 256 + 40*len(f.attempts) + len(f.feedback.ID) + len(f.feedback.Project)
 	}
-	if len(st.gone) > 1 && (entries > s.committer.maxEntries/2 || bytes > s.committer.maxBytes/2) {
+	maxEntries, maxBytes := transactionRoom(s.db)
+	if len(st.gone) > 1 && (entries > maxEntries/2 || bytes > maxBytes/2) {
 		return s.removeHalves(ctx, st, then)
 	}
 	if len(st.gone) == 1 && len(st.gone[0].attempts) > attemptsAtOnce {
@@ -526,12 +507,6 @@ func (b *batch) keep(f finished, ds deliveries) error {
 		return nil
 	}
 	return b.find(waiting{due: endedAt(f.created, ds).UnixNano(), seq: f.seq})
-}
-
-// find writes an X key.
-func (b *batch) find(at waiting) error {
-	b.stateOf.ended = min(b.stateOf.ended, at.due)
-	return b.set(endedKey(at), nil)
 }
 
 // remove takes one event out. It is kept if it waits again, or was delivered again

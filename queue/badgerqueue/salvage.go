@@ -110,7 +110,7 @@ type salvage struct {
 // transaction.
 func (s *salvage) collect() (err error) {
 	s.wrong, err = storefile.ReadAll(s.o.From, s.o.EncryptionKey, func(e storefile.Entry) error {
-		if !wellFormed(e.Key) || len(e.Value) > maxValue || e.Version > mostTransactions {
+		if !wellFormed(e.Key) || len(e.Value) > defaultBounds.maxValue() || e.Version > mostTransactions {
 			return nil // Badger's own, or decrypted with a key that is none
 		}
 		if err := s.ctx.Err(); err != nil {

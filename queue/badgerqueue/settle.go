@@ -2,7 +2,6 @@ package badgerqueue
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -147,44 +146,10 @@ func (b *batch) ended(seq uint64, ds deliveries) error {
 	return b.find(waiting{due: b.now.UnixNano(), seq: seq})
 }
 
-// report logs a record that cannot be read, once for all who meet it.
-func (s *Store) report(doing string, err error) error {
-	if errors.Is(err, errDamaged) {
-		s.log.Error("a record of the store is damaged", "doing", doing, "error", err)
-	}
-	return fmt.Errorf("%s: %w", doing, err)
-}
-
-// waitedOp is the part of the operations that somebody waits for.
-type waitedOp struct {
-	entries, bytes int
-	do             func(b *batch) error
-	result         chan error
-}
-
-func (o *waitedOp) cost() (entries, bytes int) { return o.entries, o.bytes }
-func (o *waitedOp) lazy() bool                 { return false }
-func (o *waitedOp) apply(b *batch) error       { return o.do(b) }
-func (o *waitedOp) done(err error)             { o.result <- err }
-
-// commit runs do in the next batch and waits until it is on disk.
-func (s *Store) commit(ctx context.Context, entries, bytes int, do func(b *batch) error) error {
-	if err := s.begin(); err != nil {
-		return err
-	}
-	defer s.end()
-	op := &waitedOp{entries: entries, bytes: bytes, do: do, result: make(chan error, 1)}
-	select {
-	case s.ops <- op:
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-	select {
-	case err := <-op.result:
-		return err
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
+// find writes an X key.
+func (b *batch) find(at waiting) error {
+	b.stateOf.ended = min(b.stateOf.ended, at.due)
+	return b.set(endedKey(at), nil)
 }
 
 // Requeue implements queue.Queue.

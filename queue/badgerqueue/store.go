@@ -16,6 +16,7 @@
 package badgerqueue
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -48,7 +49,9 @@ type Store struct {
 	clock    *storeclock.Clock
 	disk     *badgercompat.Disk
 	high     *storefile.HighWaterWriter
-	// compactions is nil where nobody watches them.
+	// commitLog is nil if Badger syncs its log itself, or nothing does.
+	commitLog *badgercompat.CommitLog
+	// compactions is nil if nobody watches them.
 	compactions *badgercompat.Compactions
 
 	// calls counts the methods under way, so that nothing touches a closed Badger.
@@ -59,34 +62,39 @@ type Store struct {
 	closed   chan struct{} // closed when the store is; closeErr is set before
 	closeErr error
 
-	ops     chan operation
-	pending atomic.Int64  // bytes of entries that wait for their commit
-	ending  chan struct{} // closed when Close begins: nothing waits for room or reads on
-	stop    chan struct{}
-	stopped sync.WaitGroup
-	// committed waits for the committer alone; moved reports that it has moved the
-	// mark.
-	committed sync.WaitGroup
-	moved     chan struct{}         // of capacity 1
+	ops       chan operation
+	pending   atomic.Int64  // bytes of entries that wait for their commit
+	ending    chan struct{} // closed when Close begins: nothing waits for room or reads on
+	stop      chan struct{}
+	stopped   sync.WaitGroup
+	committed sync.WaitGroup        // waits for the committer alone
+	moved     chan struct{}         // of capacity 1: the committer has moved the high-water mark
 	failed    atomic.Pointer[error] // the first error of a commit, for good
 
-	// visible guards snapshot. It is held while a commit becomes visible and its
-	// effects are told to the lanes, and never while the disk works. Who holds it
-	// and empties a lane's inbox has a snapshot that agrees with it: what was told
-	// is in the snapshot, what comes later is not.
+	// The locks are taken in this order, and any of them may be left out:
+	//
+	//	the lock of badgercompat.Compactions, which reads a snapshot
+	//	visible
+	//	webhooksMu
+	//	webhookState.mu, of one webhook at a time
+	//
+	// None of the store's own is held while the disk works or a channel is waited for.
+
+	// visible guards snapshot. The committer holds it while it makes a commit visible
+	// and passes the commit's effects to the lanes. Whoever empties a lane's inbox
+	// under visible has a snapshot that agrees with the inbox: the snapshot has
+	// everything that was in it, and nothing that comes later.
 	visible  sync.Mutex
 	snapshot *snapshot
 
-	webhooksMu sync.RWMutex
+	webhooksMu sync.RWMutex // guards webhooks
 	webhooks   map[queue.WebhookID]*webhookState
 
-	// enqueueOps are those of before: their channels are empty.
-	enqueueOps sync.Pool
-	committer  committer
+	enqueueOps sync.Pool             // of *enqueueOp, for reuse: their channels are empty
 	orphans    atomic.Bool           // R keys of a deleted webhook may be left
 	retention  atomic.Int64          // nanoseconds
-	limited    chan struct{}         // of capacity 1: the limits are others
-	logged     []byte                // the sweep's: no older activity is left
+	limited    chan struct{}         // of capacity 1: the limits have changed
+	logged     []byte                // the sweep's: the key of the last activity it removed
 	sweeping   atomic.Uint64         // events below it may be passed by the sweep under way
 	shown      atomic.Pointer[state] // of the last commit
 	latency    atomic.Int64          // moving average of a commit, nanoseconds
@@ -95,6 +103,16 @@ type Store struct {
 var (
 	_ queue.Queue   = (*Store)(nil)
 	_ queue.Limited = (*Store)(nil)
+)
+
+const (
+	closeDeadline = 20 * time.Second
+	// closeFull is how long closing may take on a full disk: a commit may wait for a
+	// merge of tables, and the merge for room.
+	closeFull = 2 * time.Second
+	// closePoll is how often a store that waits for room to close looks for it. It is
+	// shorter than the time for which Open waits for the lock of the folder.
+	closePoll = 50 * time.Millisecond
 )
 
 // shut is less than any number of calls is high.
@@ -119,11 +137,45 @@ func (s *Store) end() {
 	}
 }
 
+// going is nil until the context ends or the store is about to close.
+func (s *Store) going(ctx context.Context) error {
+	select {
+	case <-s.ending:
+		return queue.ErrClosed
+	default:
+		return ctx.Err()
+	}
+}
+
 // webhook returns a webhook's state in memory, or nil for one that is unknown.
 func (s *Store) webhook(id queue.WebhookID) *webhookState {
 	s.webhooksMu.RLock()
 	defer s.webhooksMu.RUnlock()
 	return s.webhooks[id]
+}
+
+// wakeLanes makes every lane look at what is due.
+func (s *Store) wakeLanes() {
+	s.webhooksMu.RLock()
+	defer s.webhooksMu.RUnlock()
+	for _, h := range s.webhooks {
+		h.wake()
+	}
+}
+
+// waits reports whether any delivery has attempts to come. A delivery whose webhook
+// was deleted has none. A delivery whose webhook is parked has, unless parkedEnded
+// is set.
+func (s *Store) waits(ds deliveries, parkedEnded bool) bool {
+	for _, d := range ds {
+		if !d.state.Waiting() {
+			continue
+		}
+		if h := s.webhook(d.webhook); h != nil && !(parkedEnded && h.parked()) {
+			return true
+		}
+	}
+	return false
 }
 
 // Health implements queue.Queue.
@@ -144,6 +196,25 @@ func (s *Store) failure() error {
 		return *err
 	}
 	return nil
+}
+
+// latch makes the store take nothing more: after a failed write nobody knows what
+// the disk holds, so nothing is acknowledged until the store is opened again.
+func (s *Store) latch(err error) error {
+	err = fmt.Errorf("%w: %w; restart to read what the disk holds", queue.ErrFailed, badgercompat.WithoutStack(err))
+	if !s.o.trusting && s.failed.CompareAndSwap(nil, &err) { // Promise 1: after a failed write nothing is acknowledged.
+		s.log.Error("the store takes no more events", "error", err)
+	}
+	return err
+}
+
+// report logs a record that cannot be read, and returns the error with what was
+// being done.
+func (s *Store) report(doing string, err error) error {
+	if errors.Is(err, errDamaged) {
+		s.log.Error("a record of the store is damaged", "doing", doing, "error", err)
+	}
+	return fmt.Errorf("%s: %w", doing, err)
 }
 
 // Stats implements queue.Queue.
@@ -211,8 +282,8 @@ func (s *Store) closeFilesLeft() error {
 	return storefile.CloseFiles(s.o.Path)
 }
 
-// leftOpen are the paths of the stores of this process that are closed but for
-// Badger.
+// leftOpen has the paths of this process's stores that are closed while their Badger
+// stays open: see closeBadger.
 var leftOpen sync.Map
 
 // closeBadger has Badger flush its memtables to tables, for which it needs room:
@@ -243,4 +314,57 @@ func (s *Store) closeBadger() error {
 		}
 	}()
 	return nil
+}
+
+// show makes a snapshot the newest; visible is held.
+func (s *Store) show(newest *snapshot) {
+	s.snapshot.release()
+	s.snapshot = newest
+}
+
+// newestLocked is the newest snapshot, to be released; visible is held.
+func (s *Store) newestLocked() *snapshot {
+	s.snapshot.uses.Add(1)
+	return s.snapshot
+}
+
+// newest is the newest snapshot, to be released.
+func (s *Store) newest() *snapshot {
+	s.visible.Lock()
+	defer s.visible.Unlock()
+	return s.newestLocked()
+}
+
+// reading returns the transaction of the newest snapshot, until release. It never
+// waits for a commit.
+func (s *Store) reading() (txn *badger.Txn, release func()) {
+	newest := s.newest()
+	return newest.txn, newest.release
+}
+
+// getEvent reads one event; its Body is a copy. queue.ErrNotFound where there
+// is none.
+func (s *Store) getEvent(txn *badger.Txn, seq uint64) (queue.Event, error) {
+	e, err := getRecord(txn, eventKey(seq), func(key, rec []byte) (queue.Event, error) {
+		return decodeEvent(key, bytes.Clone(rec), s.tags)
+	})
+	if errors.Is(err, badger.ErrKeyNotFound) {
+		return e, queue.ErrNotFound
+	}
+	return e, err
+}
+
+// view runs fn with a snapshot of what is on the disk and has been told to lanes
+// and counters. It never waits for a commit. fn must not change the transaction.
+func (s *Store) view(ctx context.Context, fn func(txn *badger.Txn) error) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if err := s.begin(); err != nil {
+		return err
+	}
+	defer s.end()
+	snapshot := s.newest()
+	defer snapshot.release()
+	return fn(snapshot.txn)
 }

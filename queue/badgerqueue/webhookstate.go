@@ -6,36 +6,8 @@ import (
 	"time"
 
 	"github.com/userhero/relay/queue"
-	"github.com/userhero/relay/queue/badgerqueue/badgercompat"
 	"github.com/userhero/relay/queue/badgerqueue/storeclock"
 )
-
-// bounds say what a lane may hold in memory. Tests make them tiny, so that every
-// way between memory and disk is walked.
-type bounds struct {
-	fresh      int // events in an inbox
-	freshBytes int // of their bodies
-	window     int // deliveries in a window read from disk
-	told       int // new R keys a lane is told of one by one
-	scan       int // B records one call reads in search of fresh deliveries
-	// memtable is the size of Badger's memtables in bytes, from which its other sizes
-	// follow.
-	memtable int64
-	// verify is how many bytes of tables are verified before the store opens.
-	verify int64
-	// The sweep looks no more often than sweep, and gives the disk back what it has
-	// removed no more often than reclaim.
-	sweep, reclaim time.Duration
-}
-
-var defaultBounds = bounds{
-	fresh: 512, freshBytes: 1 << 20, window: 256, told: 4096, scan: 16384,
-	memtable: badgercompat.MemTableSize, verify: verifyAtOnce, sweep: sweepLeast, reclaim: reclaimEvery,
-}
-
-// maxValue is the size in bytes from which Badger puts a value into its value log,
-// which nobody syncs; ours are shorter. 1 MiB but in tests.
-func (b *bounds) maxValue() int { return int(b.memtable / 16) }
 
 // webhookState holds a webhook's counters, cursors and leases in memory, and what
 // the committer has to tell its open lane.
@@ -45,12 +17,12 @@ type webhookState struct {
 
 	counts queue.Counts // as of the last commit; owned by the committer
 
-	mu sync.Mutex // guards everything below
+	mu sync.Mutex // guards everything below; its place in the order of the locks: see Store
 	// shown is counts as of the last commit.
 	shown   queue.Counts
 	marks   marks
 	expires bool
-	lane    *lane
+	lane    *laneSignals // nil: no lane is open
 	// leased are the deliveries that are out, by sequence number, until the
 	// commit that settles them: a lane never hands one out twice.
 	leased map[uint64]*leased
@@ -67,9 +39,22 @@ type webhookState struct {
 // leased is one delivery that is out.
 type leased struct {
 	lease    *queue.Lease
-	lane     *lane
 	ticket   ticket
 	settling bool // its settlement is on its way to the disk
+}
+
+// laneSignals are how others reach an open lane: they wake it or close it.
+type laneSignals struct {
+	wake   chan struct{} // of capacity 1
+	closed chan struct{}
+}
+
+// signal wakes Next.
+func (s *laneSignals) signal() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
 }
 
 // ticket is a lane's claim on one delivery.
@@ -209,6 +194,12 @@ func (h *webhookState) stays(seq uint64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	delete(h.moving, seq)
+}
+
+func (h *webhookState) parked() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.expires
 }
 
 // wake has an open lane look again.

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/dgraph-io/badger/v4"
+	"github.com/userhero/relay/queue"
 )
 
 // rung is the window of the deliveries that wait on one rung, by due time.
@@ -18,6 +19,33 @@ type rung struct {
 	// low-water mark.
 	taken waiting
 }
+
+// lane implements queue.Lane. Its windows belong to the goroutine that calls Next;
+// other goroutines reach it through the webhook's inbox.
+//
+// Every waiting delivery of the webhook is in exactly one place: in a window, out on
+// lease, in the inbox, or on disk behind the window's end.
+type lane struct {
+	laneSignals
+	s   *Store
+	h   *webhookState
+	o   queue.LaneOptions
+	out int // unsettled leases; guarded by h.mu
+
+	returned []ticket
+	// fresh is the window of deliveries never attempted; those from next on
+	// come through the inbox when tail, else they are read from disk.
+	fresh []ticket
+	next  uint64
+	tail  bool
+	rungs map[uint8]*rung
+	turn  bool // if both a retry and a fresh delivery are due, the retry goes first
+	calls int
+	timer *time.Timer
+}
+
+// isOpenLocked reports whether the lane is the webhook's open one.
+func (l *lane) isOpenLocked() bool { return l.h.lane == &l.laneSignals }
 
 // resetLocked forgets the windows: everything is read anew from the marks.
 func (l *lane) resetLocked() {
@@ -117,7 +145,7 @@ func (l *lane) snapshot() (newest *snapshot, out map[uint64]bool, ok bool) {
 	newest = l.s.newestLocked()
 	l.h.mu.Lock()
 	defer l.h.mu.Unlock()
-	if l.h.lane != l {
+	if !l.isOpenLocked() {
 		return newest, nil, false
 	}
 	l.drainLocked()
@@ -160,7 +188,7 @@ func (l *lane) refill(txn *badger.Txn, out map[uint64]bool) error {
 func (l *lane) fallBehind() {
 	l.h.mu.Lock()
 	defer l.h.mu.Unlock()
-	if l.h.lane != l {
+	if !l.isOpenLocked() {
 		return
 	}
 	l.h.inbox.behind = true

@@ -28,6 +28,15 @@ type Files struct {
 	valueLogs []string
 }
 
+// NewestLog is the name of the log that Badger writes to; empty if there is none.
+func NewestLog(dir string) (string, error) {
+	files, err := List(dir)
+	if err != nil || len(files.Logs) == 0 {
+		return "", err
+	}
+	return files.Logs[len(files.Logs)-1], nil
+}
+
 // List returns the files of a store; no folder is no error.
 func List(dir string) (f Files, err error) {
 	entries, err := os.ReadDir(dir)

@@ -1,0 +1,342 @@
+package badgerqueue
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/queue/badgerqueue/codec"
+	"github.com/userhero/relay/queue/badgerqueue/storefile"
+)
+
+// eventFormat begins the payload of an event. Those of format 2 begin with the
+// length of their type instead, which is never zero; their project is in their
+// document.
+const eventFormat = 0
+
+// appendEvent appends an event's payload; the ID is not stored, for it follows
+// from the time, the store's tag and the key.
+func appendEvent(b []byte, e *queue.Event) []byte {
+	b = append(b, eventFormat)
+	b = codec.AppendString(b, e.Type)
+	b = codec.AppendString(b, e.Feedback.ID)
+	b = codec.AppendString(b, e.Feedback.Project)
+	b = binary.AppendVarint(b, e.Created.UnixMilli())
+	b = appendTrace(b, e.Trace)
+	b = codec.AppendBool(b, !e.Replaces.IsZero())
+	if !e.Replaces.IsZero() {
+		b = append(b, e.Replaces[:]...)
+	}
+	return append(b, e.Body...)
+}
+
+// decodeEvent reads an event. Its Body is a slice of rec.
+func decodeEvent(key, rec []byte, t storefile.Tags) (queue.Event, error) {
+	p, err := unseal(key, rec)
+	if err != nil {
+		return queue.Event{}, err
+	}
+	r := codec.Reader{B: p}
+	former := len(p) == 0 || p[0] != eventFormat
+	if !former {
+		r.B = p[1:]
+	}
+	e := queue.Event{Type: r.String()}
+	e.Feedback.ID = r.String()
+	if !former {
+		e.Feedback.Project = r.String()
+	}
+	e.Created = time.UnixMilli(r.Varint()).UTC()
+	e.Trace = readTrace(&r)
+	if r.Bool() {
+		copy(e.Replaces[:], r.Take(len(e.Replaces)))
+	}
+	if r.Bad {
+		return queue.Event{}, fmt.Errorf("%w %q: short event header", errDamaged, key)
+	}
+	e.ID = queue.NewEventID(e.Created, t.Of(seqOf(key)), seqOf(key))
+	e.Body = r.B[:len(r.B):len(r.B)]
+	if former && !e.Feedback.IsZero() {
+		e.Feedback.Project = projectOf(e.Body)
+	}
+	return e, nil
+}
+
+// projectOf reads the project from the document of an event. Documents have their
+// members in order: data begins with id and projectId, as far as it has them.
+func projectOf(document []byte) string {
+	d := json.NewDecoder(bytes.NewReader(document))
+	if !descend(d, "data") {
+		return ""
+	}
+	for d.More() {
+		name, err := d.Token()
+		if err != nil || name != "id" && name != "projectId" {
+			return ""
+		}
+		value, err := d.Token()
+		if err != nil {
+			return ""
+		}
+		if project, ok := value.(string); ok && name == "projectId" {
+			return project
+		}
+	}
+	return ""
+}
+
+// descend enters the object that a member of the next object holds.
+func descend(d *json.Decoder, member string) bool {
+	if t, err := d.Token(); err != nil || t != json.Delim('{') {
+		return false
+	}
+	for d.More() {
+		name, err := d.Token()
+		if err != nil {
+			return false
+		}
+		if name == member {
+			t, err := d.Token()
+			return err == nil && t == json.Delim('{')
+		}
+		var passed json.RawMessage
+		if d.Decode(&passed) != nil {
+			return false
+		}
+	}
+	return false
+}
+
+func appendTrace(b []byte, t queue.TraceContext) []byte {
+	if t.TraceID == ([16]byte{}) {
+		return append(b, 0)
+	}
+	b = append(b, 1)
+	b = append(b, t.TraceID[:]...)
+	b = append(b, t.SpanID[:]...)
+	b = append(b, t.Flags)
+	return codec.AppendString(b, t.State)
+}
+
+func readTrace(r *codec.Reader) (t queue.TraceContext) {
+	if !r.Bool() {
+		return t
+	}
+	copy(t.TraceID[:], r.Take(16))
+	copy(t.SpanID[:], r.Take(8))
+	if f := r.Take(1); f != nil {
+		t.Flags = f[0]
+	}
+	t.State = r.String()
+	if t.TraceID == ([16]byte{}) { // appendTrace writes no such
+		return queue.TraceContext{}
+	}
+	return t
+}
+
+// delivery is one webhook's entry in a B record: 16 bytes, and the log of its
+// attempt where there is one.
+type delivery struct {
+	webhook  queue.WebhookID
+	state    queue.State
+	rung     uint8
+	attempts uint16
+	// at is, in unix nanoseconds, when it is due while it waits, and when it
+	// ended once it has. A pending delivery with at 0 is fresh: it has no R
+	// key, its lane finds it by its place in the sequence.
+	at int64
+	// log is its first attempt, where that delivered it and is kept here; all
+	// others have attempt records. Nil: none.
+	log []byte
+}
+
+func (d delivery) fresh() bool { return d.state == queue.Pending && d.at == 0 }
+
+// waitsAt tells the R key of a delivery that has one.
+func (d delivery) waitsAt(seq uint64) (waiting, bool) {
+	return waiting{due: d.at, seq: seq}, d.state.Waiting() && d.at != 0
+}
+
+const (
+	deliverySize = 16
+	// hasLog, in the byte of the state, says that the log follows, with its length.
+	hasLog = 0x80
+	// What is settled at the first attempt, as nearly everything is, costs one
+	// record less where its log is kept with its state. But the record is written
+	// anew for each of the event's webhooks: logs are kept there only where they
+	// are short, and of events with few webhooks.
+	maxLog, maxLogged = 1 << 10, 8
+)
+
+// maxDeliveries bounds those of one event: to remove it takes two entries for each in
+// one transaction.
+const maxDeliveries = 10_000
+
+// deliveries is a B record: what became of one event at each webhook.
+type deliveries []delivery
+
+func (ds deliveries) find(w queue.WebhookID) *delivery {
+	for i := range ds {
+		if ds[i].webhook == w {
+			return &ds[i]
+		}
+	}
+	return nil
+}
+
+// wait reports whether any of them has attempts to come.
+func (ds deliveries) wait() bool {
+	return slices.ContainsFunc(ds, func(d delivery) bool { return d.state.Waiting() })
+}
+
+// sort puts the entries into the order they are stored and listed in.
+func (ds deliveries) sort() {
+	slices.SortFunc(ds, func(a, b delivery) int { return cmp.Compare(a.webhook, b.webhook) })
+}
+
+// size is a bound on the bytes of the record.
+func (ds deliveries) size() int {
+	n := recordHeader + len(ds)*deliverySize
+	for i := range ds {
+		if ds[i].log != nil {
+			n += binary.MaxVarintLen16 + len(ds[i].log)
+		}
+	}
+	return n
+}
+
+// encode makes the record, begun by record.
+func (ds deliveries) encode(key, rec []byte) []byte { return seal(key, ds.appendTo(rec)) }
+
+// appendTo appends the payload.
+func (ds deliveries) appendTo(b []byte) []byte {
+	for i := range ds {
+		d := &ds[i]
+		state := byte(d.state)
+		if d.log != nil {
+			state |= hasLog
+		}
+		b = binary.BigEndian.AppendUint32(b, uint32(d.webhook))
+		b = append(b, state, d.rung)
+		b = binary.BigEndian.AppendUint16(b, d.attempts)
+		b = binary.BigEndian.AppendUint64(b, uint64(d.at))
+		if d.log != nil {
+			b = codec.AppendString(b, d.log)
+		}
+	}
+	return b
+}
+
+// decodeDeliveries appends the entries of a B record to ds. Their logs are slices
+// of rec.
+func decodeDeliveries(ds deliveries, key, rec []byte) (deliveries, error) {
+	p, err := unseal(key, rec)
+	if err != nil {
+		return nil, err
+	}
+	r := codec.Reader{B: p}
+	for len(r.B) > 0 {
+		e := r.Take(deliverySize)
+		if e == nil {
+			break
+		}
+		d := delivery{
+			webhook:  queue.WebhookID(binary.BigEndian.Uint32(e)),
+			state:    queue.State(e[4] &^ hasLog),
+			rung:     e[5],
+			attempts: binary.BigEndian.Uint16(e[6:]),
+			at:       int64(binary.BigEndian.Uint64(e[8:])),
+		}
+		if e[4]&hasLog != 0 {
+			d.log = r.Bytes()
+		}
+		ds = append(ds, d)
+	}
+	if r.Bad {
+		return nil, fmt.Errorf("%w %q: %d bytes of deliveries", errDamaged, key, len(p))
+	}
+	return ds, nil
+}
+
+// attemptFormat begins the payload of an attempt.
+const attemptFormat = 2
+
+func appendAttempt(b []byte, a *queue.Attempt) []byte {
+	b = append(b, attemptFormat)
+	b = binary.AppendVarint(b, unixNano(a.At))
+	b = binary.AppendVarint(b, int64(a.Duration))
+	b = binary.AppendUvarint(b, uint64(max(a.Status, 0)))
+	b = codec.AppendString(b, a.Error)
+	b = codec.AppendString(b, a.ErrorClass)
+	b = append(b, a.TraceID[:]...)
+	b = append(b, a.SpanID[:]...)
+	b = append(b, a.TraceFlags)
+	b = binary.AppendVarint(b, unixNano(a.Next))
+	b = codec.AppendHeaders(b, a.RequestHeaders)
+	b = codec.AppendHeaders(b, a.ResponseHeaders)
+	return append(b, a.ResponseBody...)
+}
+
+func decodeAttempt(key, rec []byte) (queue.Attempt, error) {
+	p, err := unseal(key, rec)
+	if err != nil {
+		return queue.Attempt{}, err
+	}
+	return parseAttempt(key, p, int(binary.BigEndian.Uint16(key[13:])))
+}
+
+// parseAttempt reads the payload of an attempt that stands under a key.
+func parseAttempt(key, p []byte, number int) (queue.Attempt, error) {
+	r := codec.Reader{B: p}
+	if f := r.Take(1); f == nil || f[0] != attemptFormat {
+		return queue.Attempt{}, fmt.Errorf("%w %q: an attempt of an unknown format", errDamaged, key)
+	}
+	a := queue.Attempt{
+		Number: number, At: fromUnixNano(r.Varint()), Duration: time.Duration(r.Varint()), Status: int(r.Uvarint()),
+		Error: r.String(), ErrorClass: r.String(),
+	}
+	copy(a.TraceID[:], r.Take(16))
+	copy(a.SpanID[:], r.Take(8))
+	if f := r.Take(1); f != nil {
+		a.TraceFlags = f[0]
+	}
+	a.Next = fromUnixNano(r.Varint())
+	a.RequestHeaders, a.ResponseHeaders = r.Headers(), r.Headers()
+	a.ResponseBody = append([]byte(nil), r.B...)
+	if r.Bad {
+		return queue.Attempt{}, fmt.Errorf("%w %q: short attempt", errDamaged, key)
+	}
+	return a, nil
+}
+
+// entryOverhead is about what Badger adds to each entry, in bytes.
+const entryOverhead = 24
+
+// eventSize is about how many bytes an event takes in the files, without its
+// deliveries and attempts. It depends on the event alone.
+func eventSize(e *queue.Event) int {
+	const header = 64 // of the record and the keys
+	return header + 2*entryOverhead + len(e.Body) + 2*len(e.Feedback.ID) + 2*len(e.Feedback.Project) + len(e.Trace.State)
+}
+
+// attemptSize is about how many bytes the record of an attempt takes in the files.
+func attemptSize(key, rec []byte) int { return len(key) + len(rec) + entryOverhead }
+
+func unixNano(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixNano()
+}
+
+func fromUnixNano(n int64) time.Time {
+	if n == 0 {
+		return time.Time{}
+	}
+	return time.Unix(0, n).UTC()
+}
