@@ -18,11 +18,11 @@ import (
 // build is a store that is being written, in a folder of its own, by whoever
 // has its records already. Nothing of it counts until it is finished.
 type build struct {
-	path  string
-	db    *badger.DB
-	batch *badger.WriteBatch
-	store *Store // for its options, its log and its disk
-	bytes int    // written since the free space was looked at
+	path   string
+	db     *badger.DB
+	writes *badger.WriteBatch
+	store  *Store // for its options, its log and its disk
+	bytes  int    // written since the free space was looked at
 }
 
 const (
@@ -50,13 +50,13 @@ func newBuild(path string, key []byte, versions bool) (*build, error) {
 		return nil, fmt.Errorf("making a new store: %w", err)
 	}
 	b := &build{path: path, store: &Store{bounds: defaultBounds, o: Options{Path: path, EncryptionKey: key}, log: slog.New(slog.DiscardHandler), disk: disk}}
-	if err := b.open(versions); err != nil {
+	if err := b.openBadger(versions); err != nil {
 		return nil, errors.Join(err, b.discard())
 	}
 	return b, nil
 }
 
-func (b *build) open(versions bool) (err error) {
+func (b *build) openBadger(versions bool) (err error) {
 	b.store.compactions = badgercompat.NewCompactions(b.store.disk, b.store.latch, func(string) error { return nil }) // nothing of it counts yet
 	o := b.store.badgerOptions().WithSyncWrites(false)                                                                // all of it is synced at the end, or thrown away
 	if versions {
@@ -70,9 +70,9 @@ func (b *build) open(versions bool) (err error) {
 	txn := b.read(versions)
 	b.store.compactions.Watch(b.db, func() (*badger.Txn, func()) { return txn, func() {} })
 	if versions {
-		b.batch = b.db.NewManagedWriteBatch()
+		b.writes = b.db.NewManagedWriteBatch()
 	} else {
-		b.batch = b.db.NewWriteBatch()
+		b.writes = b.db.NewWriteBatch()
 	}
 	return nil
 }
@@ -115,7 +115,7 @@ func (b *build) set(key, rec []byte, expires uint64) error {
 	}
 	e := badger.NewEntry(append([]byte(nil), key...), append([]byte(nil), rec...))
 	e.ExpiresAt = expires
-	if err := b.batch.SetEntry(e); err != nil {
+	if err := b.writes.SetEntry(e); err != nil {
 		return fmt.Errorf("writing the new store: %w", err)
 	}
 	return nil
@@ -128,11 +128,11 @@ func (b *build) setAt(key, rec []byte, expires, version uint64, deleted bool) (e
 	}
 	key = append([]byte(nil), key...)
 	if deleted {
-		err = b.batch.DeleteAt(key, version)
+		err = b.writes.DeleteAt(key, version)
 	} else {
 		e := badger.NewEntry(key, append([]byte(nil), rec...))
 		e.ExpiresAt = expires
-		err = b.batch.SetEntryAt(e, version)
+		err = b.writes.SetEntryAt(e, version)
 	}
 	if err != nil {
 		return fmt.Errorf("writing the new store: %w", err)
@@ -142,7 +142,7 @@ func (b *build) setAt(key, rec []byte, expires, version uint64, deleted bool) (e
 
 // delete removes a record.
 func (b *build) delete(key []byte) error {
-	if err := b.batch.Delete(append([]byte(nil), key...)); err != nil {
+	if err := b.writes.Delete(append([]byte(nil), key...)); err != nil {
 		return fmt.Errorf("writing the new store: %w", err)
 	}
 	return nil
@@ -151,19 +151,19 @@ func (b *build) delete(key []byte) error {
 // reopen closes the store and opens it without versions: from here on what is
 // written is newer than all before.
 func (b *build) reopen() error {
-	err := b.batch.Flush()
+	err := b.writes.Flush()
 	if err == nil {
 		err = b.close()
 	}
 	if err != nil {
 		return fmt.Errorf("writing the new store: %w", err)
 	}
-	return b.open(false)
+	return b.openBadger(false)
 }
 
 // finish closes the store and leaves its mark: seq is the newest event.
 func (b *build) finish(seq uint64, t storefile.Tags) error {
-	if err := b.batch.Flush(); err != nil {
+	if err := b.writes.Flush(); err != nil {
 		return fmt.Errorf("writing the new store: %w", err)
 	}
 	m := storefile.Mark{Seq: seq, Commit: b.db.MaxVersion()}
@@ -193,8 +193,8 @@ func (b *build) discard() error {
 		return nil
 	}
 	if b.db != nil && b.store.disk.RoomToClose() { // else Badger stays open, without its files
-		if b.batch != nil {
-			b.batch.Cancel()
+		if b.writes != nil {
+			b.writes.Cancel()
 		}
 		_ = b.db.Close()
 	}

@@ -139,7 +139,7 @@ func (c *committer) stall(ops []operation) []operation {
 			held = c.refuse(held[:0], held)
 		case <-c.s.ending:
 			// What is not written is attempted again at the next start.
-			finish(held, c.s.disk.Full())
+			refuseAll(held, c.s.disk.Full())
 			return nil
 		}
 	}
@@ -160,8 +160,8 @@ func (c *committer) refuse(held, ops []operation) []operation {
 	return held
 }
 
-// finish answers operations that were not committed; err is never nil.
-func finish(ops []operation, err error) {
+// refuseAll answers operations that were not committed; err is never nil.
+func refuseAll(ops []operation, err error) {
 	for _, op := range ops {
 		op.done(err)
 	}
@@ -172,7 +172,7 @@ func finish(ops []operation, err error) {
 func (c *committer) commit(ops []operation) {
 	for len(ops) > 0 {
 		if err := c.s.failure(); err != nil {
-			finish(ops, err)
+			refuseAll(ops, err)
 			return
 		}
 		if !c.s.disk.RoomToWrite() {
@@ -273,7 +273,7 @@ func (c *committer) commitBatch(b *batch, ops []operation) {
 			" what it holds since is lost with it: put the folder back, or restore a backup", c.s.o.Path))
 	}
 	if err := c.s.failure(); err != nil { // Promise 1: Badger itself goes on after some of its failures.
-		finish(ops, err)
+		refuseAll(ops, err)
 		return
 	}
 	c.applied(b)
@@ -313,7 +313,7 @@ func (c *committer) write(b *batch) error {
 
 // fail refuses the operations of a batch that could not be written.
 func (c *committer) fail(ops []operation, err error) {
-	finish(ops, c.s.latch(err))
+	refuseAll(ops, c.s.latch(err))
 }
 
 // applied makes the committed batch visible to lanes and readers.

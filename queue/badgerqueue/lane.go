@@ -33,7 +33,7 @@ func (s *Store) Lane(w queue.WebhookID, o queue.LaneOptions) (queue.Lane, error)
 	l := &lane{
 		s: s, h: h, o: o,
 		laneSignals: laneSignals{wake: make(chan struct{}, 1), closed: make(chan struct{})},
-		rungs:       make(map[uint8]*rung),
+		rungs:       make(map[uint8]*rungWindow),
 		timer:       time.NewTimer(time.Hour),
 	}
 	l.timer.Stop()
@@ -104,7 +104,7 @@ func (l *lane) poll(ctx context.Context, max int) ([]*queue.Lease, time.Duration
 	if room <= 0 {
 		return nil, 0, nil
 	}
-	view := view{s: l.s}
+	view := lazySnapshot{s: l.s}
 	defer view.close()
 	if l.needsDisk() {
 		snapshot, out, ok := l.snapshot()
@@ -124,21 +124,21 @@ func (l *lane) poll(ctx context.Context, max int) ([]*queue.Lease, time.Duration
 	return l.lease(tickets, &view), time.Microsecond, nil
 }
 
-// view is a snapshot that is taken when it is needed: deliveries handed over in
+// lazySnapshot is a snapshot that is taken when it is needed: deliveries handed over in
 // memory need none.
-type view struct {
+type lazySnapshot struct {
 	s        *Store
 	snapshot *snapshot
 }
 
-func (v *view) get() *badger.Txn {
+func (v *lazySnapshot) get() *badger.Txn {
 	if v.snapshot == nil {
 		v.snapshot = v.s.newest()
 	}
 	return v.snapshot.txn
 }
 
-func (v *view) close() {
+func (v *lazySnapshot) close() {
 	if v.snapshot != nil {
 		v.snapshot.release()
 	}
@@ -162,7 +162,7 @@ func (l *lane) drain() (room int, ok bool) {
 }
 
 // lease turns tickets into leases.
-func (l *lane) lease(tickets []ticket, v *view) []*queue.Lease {
+func (l *lane) lease(tickets []ticket, v *lazySnapshot) []*queue.Lease {
 	leases := make([]*queue.Lease, 0, len(tickets))
 	out := make([]leased, 0, len(tickets)) // theirs, one for one
 	read := 0
@@ -197,7 +197,7 @@ func (l *lane) lease(tickets []ticket, v *view) []*queue.Lease {
 
 // open reads what a ticket needs. No lease and no error means that the ticket
 // is stale.
-func (l *lane) open(v *view, t *ticket) (*queue.Lease, error) {
+func (l *lane) open(v *lazySnapshot, t *ticket) (*queue.Lease, error) {
 	d := delivery{webhook: l.h.id, state: queue.Pending}
 	if t.event == nil {
 		e, err := l.s.getEvent(v.get(), t.seq)

@@ -8,8 +8,8 @@ import (
 	"github.com/userhero/relay/queue"
 )
 
-// rung is the window of the deliveries that wait on one rung, by due time.
-type rung struct {
+// rungWindow is the window of the deliveries that wait on one rung, by due time.
+type rungWindow struct {
 	window []waiting
 	// more says that there are keys behind end on disk; else the window has
 	// them all.
@@ -38,7 +38,7 @@ type lane struct {
 	fresh []ticket
 	next  uint64
 	tail  bool
-	rungs map[uint8]*rung
+	rungs map[uint8]*rungWindow
 	turn  bool // if both a retry and a fresh delivery are due, the retry goes first
 	calls int
 	timer *time.Timer
@@ -52,7 +52,7 @@ func (l *lane) resetLocked() {
 	l.next, l.fresh, l.tail, l.returned = l.h.marks.fresh, nil, false, nil
 	clear(l.rungs)
 	for r, due := range l.h.marks.due {
-		l.rungs[r] = &rung{more: true, end: waiting{due: due}, taken: waiting{due: due}}
+		l.rungs[r] = &rungWindow{more: true, end: waiting{due: due}, taken: waiting{due: due}}
 	}
 	l.h.inbox = inbox{behind: true}
 }
@@ -91,7 +91,7 @@ func (l *lane) drainLocked() {
 func (l *lane) insert(t ticket) {
 	r := l.rungs[t.rung]
 	if r == nil {
-		r = &rung{}
+		r = &rungWindow{}
 		l.rungs[t.rung] = r
 	}
 	at := t.at()
@@ -224,7 +224,7 @@ func (l *lane) refillFresh(txn *badger.Txn, out map[uint64]bool) (atEnd bool, er
 }
 
 // refillRung reads on in R from the window's end.
-func (l *lane) refillRung(txn *badger.Txn, out map[uint64]bool, n uint8, r *rung) {
+func (l *lane) refillRung(txn *badger.Txn, out map[uint64]bool, n uint8, r *rungWindow) {
 	r.more = false
 	prefix := append(waitingPrefix(l.h.id), n)
 	scanKeys(txn, prefix, waitingKey(l.h.id, n, r.end), func(key []byte) bool {
@@ -277,7 +277,7 @@ func (l *lane) pick(n int, now int64) []ticket {
 }
 
 // firstDue is the rung whose head is due first, if any is due.
-func (l *lane) firstDue(now int64) (first *rung, n uint8) {
+func (l *lane) firstDue(now int64) (first *rungWindow, n uint8) {
 	for i, r := range l.rungs {
 		if len(r.window) == 0 || r.window[0].due > now {
 			continue
