@@ -310,18 +310,15 @@ func getLane(txn *badger.Txn, id queue.WebhookID) (c queue.Counts, m marks, err 
 }
 
 // newestSeq is the highest sequence number of an event in the store; 0 is none.
-func newestSeq(txn *badger.Txn) (uint64, error) {
-	it := txn.NewIterator(badger.IteratorOptions{Reverse: true})
-	defer it.Close()
-	it.Seek(after([]byte{prefixEvent}))
-	for ; it.Valid(); it.Next() {
-		if k := it.Item().Key(); len(k) == 9 && k[0] == prefixEvent {
-			return seqOf(k), nil
-		} else if k[0] < prefixEvent {
-			break
+func newestSeq(txn *badger.Txn) (newest uint64, err error) {
+	err = scanBack(txn, []byte{prefixEvent}, nil, func(key, _ []byte) (bool, error) {
+		if len(key) != 9 {
+			return true, nil
 		}
-	}
-	return 0, nil
+		newest = seqOf(key)
+		return false, nil
+	})
+	return newest, err
 }
 
 // RotateKey gives an encrypted store that no process has open another key. The

@@ -39,10 +39,10 @@ func getDeliveries(txn *badger.Txn, seq uint64) (deliveries, error) {
 	return ds, err
 }
 
-// scan calls visit with every key of a prefix and its value, from start on, or
-// from the prefix's begin where start is nil, until visit says false. Key and
-// value are valid only within visit.
-func scan(txn *badger.Txn, prefix, start []byte, visit func(key, rec []byte) (bool, error)) error {
+// scanItems calls visit with the item of every key of a prefix, from start on, or from
+// the first key of the prefix if start is nil, until visit returns false or an error.
+// The item is valid only within visit.
+func scanItems(txn *badger.Txn, prefix, start []byte, visit func(item *badger.Item) (bool, error)) error {
 	o := badger.DefaultIteratorOptions
 	o.Prefix, o.PrefetchValues = prefix, false
 	it := txn.NewIterator(o)
@@ -51,12 +51,22 @@ func scan(txn *badger.Txn, prefix, start []byte, visit func(key, rec []byte) (bo
 		start = prefix
 	}
 	for it.Seek(start); it.ValidForPrefix(prefix); it.Next() {
-		on, err := visitItem(it.Item(), visit)
+		on, err := visit(it.Item())
 		if err != nil || !on {
 			return err
 		}
 	}
 	return nil
+}
+
+// scan is scanItems with keys and values. Both are valid only within visit.
+func scan(txn *badger.Txn, prefix, start []byte, visit func(key, rec []byte) (bool, error)) error {
+	return scanItems(txn, prefix, start, func(item *badger.Item) (bool, error) { return visitItem(item, visit) })
+}
+
+// scanKeys is scanItems with keys.
+func scanKeys(txn *badger.Txn, prefix, start []byte, visit func(key []byte) bool) {
+	_ = scanItems(txn, prefix, start, func(item *badger.Item) (bool, error) { return visit(item.Key()), nil })
 }
 
 // scanBack is scan downwards: from the last key that is not above start.
@@ -90,33 +100,6 @@ func visitItem(item *badger.Item, visit func(key, rec []byte) (bool, error)) (on
 		return err
 	})
 	return on, err
-}
-
-// scanKeys is scan without values.
-func scanKeys(txn *badger.Txn, prefix, start []byte, visit func(key []byte) bool) {
-	o := badger.DefaultIteratorOptions
-	o.Prefix, o.PrefetchValues = prefix, false
-	it := txn.NewIterator(o)
-	defer it.Close()
-	if start == nil {
-		start = prefix
-	}
-	for it.Seek(start); it.ValidForPrefix(prefix); it.Next() {
-		if !visit(it.Item().Key()) {
-			return
-		}
-	}
-}
-
-// scanItems calls visit with the item of every key of a prefix, without its value.
-func scanItems(txn *badger.Txn, prefix []byte, visit func(item *badger.Item)) {
-	o := badger.DefaultIteratorOptions
-	o.Prefix, o.PrefetchValues = prefix, false
-	it := txn.NewIterator(o)
-	defer it.Close()
-	for it.Seek(prefix); it.ValidForPrefix(prefix); it.Next() {
-		visit(it.Item())
-	}
 }
 
 // snapshot is the store as one commit left it. Readers share it: a transaction of

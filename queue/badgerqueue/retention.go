@@ -391,10 +391,11 @@ type storedAttempt struct {
 // measured adds what an event takes.
 func (s *Store) measured(txn *badger.Txn, f finished, e *queue.Event) finished {
 	f.feedback, f.size = e.Feedback, int64(eventSize(e))
-	scanItems(txn, seqKey(prefixAttempt, f.seq), func(item *badger.Item) {
+	_ = scanItems(txn, seqKey(prefixAttempt, f.seq), nil, func(item *badger.Item) (bool, error) {
 		a := storedAttempt{key: item.KeyCopy(nil), size: int(item.KeySize()+item.ValueSize()) + entryOverhead}
 		f.attempts = append(f.attempts, a)
 		f.size += int64(a.size)
+		return true, nil
 	})
 	return f
 }
