@@ -21,23 +21,27 @@ import (
 type Acceptance struct {
 	Type     event.Type
 	Feedback queue.FeedbackID
-	// Body is the finished document; it must not be changed afterwards. Nil stores
-	// no event: see queue.Entry.
+	// Body is the event document. The caller must not change it afterwards. If it is
+	// nil, no event is stored: see queue.Entry.
 	Body []byte
-	// Client is the trace context that came with the submission, where nobody
-	// has checked it: it is linked. The request's own span is in Accept's context.
+	// Client is the trace context that an unauthenticated client sent. The send span
+	// links to it. The context of Accept carries the request's own span, which becomes
+	// the parent.
 	Client trace.SpanContext
-	// Replaces must be the feedback's latest event; zero creates the feedback.
+	// Replaces must be the feedback's latest event. If it is zero, Accept creates the
+	// feedback.
 	Replaces queue.EventID
-	// Key, Origin and Answer say what a repeat is and what it gets: see queue.Entry.
+	// Key and Origin identify a repeated submission. A repeat gets the first one's
+	// Answer. See queue.Entry.
 	Key    queue.Key
 	Origin [32]byte
 	Answer []byte
 }
 
-// Accept stores an event with a delivery for each webhook that wants it; when it
-// returns, both are on disk, and with them the context of the span that did it,
-// or of the span in ctx if no span is made. Errors are the queue's.
+// Accept stores an event with a delivery for each webhook that wants it. When it
+// returns, both are on disk. The event is stored with the trace context of its send
+// span, or with that of the span in ctx if tracing is off. Accept returns the queue's
+// errors.
 func (r *Relay) Accept(ctx context.Context, a Acceptance) (queue.Receipt, error) {
 	entry := queue.Entry{
 		Type:     string(a.Type),
@@ -70,9 +74,9 @@ func (r *Relay) Accept(ctx context.Context, a Acceptance) (queue.Receipt, error)
 	return receipt, err
 }
 
-// wanting returns the webhooks that get a delivery of an event. A filter that
-// cannot judge the event does not want it; that is counted. No lock is held
-// while filters are evaluated.
+// wanting returns the webhooks that get a delivery of the event. If a filter cannot
+// judge the event, its webhook gets none, and the failure is counted. Filters run
+// without a lock.
 func (r *Relay) wanting(a Acceptance) []queue.WebhookID {
 	r.mu.RLock()
 	webhooks := slices.AppendSeq(make([]*webhook, 0, len(r.webhooks)), maps.Values(r.webhooks))
@@ -94,7 +98,7 @@ func (r *Relay) wanting(a Acceptance) []queue.WebhookID {
 	return ids
 }
 
-// classOfStore names why an event was not stored.
+// classOfStore returns the error class for an event that was not stored.
 func classOfStore(err error) string {
 	switch {
 	case errors.Is(err, queue.ErrFull):
@@ -113,10 +117,10 @@ func classOfStore(err error) string {
 	return "error"
 }
 
-// startSend starts the span of an acceptance: a child of the request's span
-// where the context has one. Otherwise whoever submitted is linked and no more:
-// anybody can send a traceparent, and thousands of submissions must not end up
-// in one trace because somebody copied a header.
+// startSend starts the span of an acceptance. If the context has a request span, the
+// new span is its child. Otherwise the span only links to the client's trace context:
+// anybody can send a traceparent header, and a header that was copied must not put
+// thousands of submissions into one trace.
 //
 // Without a tracer the span is nil and nothing is allocated.
 func (r *Relay) startSend(ctx context.Context, a *Acceptance) (context.Context, trace.Span) {
@@ -130,7 +134,7 @@ func (r *Relay) startSend(ctx context.Context, a *Acceptance) (context.Context, 
 	return r.tracer.Start(ctx, spanSend, options...)
 }
 
-// endSend ends it with what was submitted and what became of it.
+// endSend ends the span and records the submission and its result on it.
 func endSend(span trace.Span, a *Acceptance, receipt *queue.Receipt, webhooks int, err error) {
 	if span == nil {
 		return

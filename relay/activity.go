@@ -10,7 +10,7 @@ import (
 	"github.com/userhero/relay/queue"
 )
 
-// activity is one line of the activity log, as JSON.
+// activity is one entry of the activity log, as stored in JSON.
 type activity struct {
 	What    string `json:"what"` // "webhook failing", "webhook recovered", …
 	Who     string `json:"who"`  // a user's id, "admin", "caddyfile" or "relay"
@@ -18,15 +18,15 @@ type activity struct {
 	Detail  string `json:"detail,omitempty"`
 }
 
-// Activity is one line of the activity log: who did what, or what happened.
+// Activity is one entry of the activity log: what happened, and who did it.
 type Activity struct {
 	ID                         string
 	At                         time.Time
 	What, Who, Webhook, Detail string
 }
 
-// note writes a line of the activity log. If that fails, it only logs the failure: what
-// the line says has happened all the same.
+// note adds an entry to the activity log. If that fails, it only logs the error,
+// because the change itself has already been made.
 func (r *Relay) note(a activity) {
 	ctx, cancel := context.WithTimeout(context.Background(), storeTime)
 	defer cancel()
@@ -56,7 +56,7 @@ func (r *Relay) Activities(ctx context.Context, limit int, cursor string) (queue
 	return page, err
 }
 
-// stateChanged reports a new state to the observer and the feed.
+// stateChanged reports a new state to the observer and to the feed.
 func (r *Relay) stateChanged(webhook, from, to, reason string) {
 	r.observer.StateChanged(webhook, from, to)
 	if r.feed.hasListeners() {
@@ -64,7 +64,7 @@ func (r *Relay) stateChanged(webhook, from, to, reason string) {
 	}
 }
 
-// Subscribe begins to listen. Whoever subscribes closes the subscription.
+// Subscribe opens a subscription. The caller must close it.
 func (r *Relay) Subscribe() *Subscription {
 	f := &r.feed
 	s := &Subscription{feed: f, done: r.lanes.Done(), ready: make(chan struct{}, 1)}

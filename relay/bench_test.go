@@ -23,9 +23,8 @@ import (
 	"github.com/userhero/relay/relay/deliver"
 )
 
-// BenchmarkAcceptToDelivered measures events from Accept to the receiver's 2xx,
-// over real sockets and a real store: b.N events of 1 KiB, 64 at once, one
-// signed webhook.
+// BenchmarkAcceptToDelivered measures events from Accept to the receiver's 2xx over
+// real sockets and a real store: b.N events of 1 KiB, 64 at a time, one signed webhook.
 func BenchmarkAcceptToDelivered(b *testing.B) {
 	var got atomic.Int64
 	all := make(chan struct{})
@@ -77,9 +76,9 @@ func BenchmarkAcceptToDelivered(b *testing.B) {
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "events/s")
 }
 
-// BenchmarkDeliver measures what a delivery costs from its lease to its
-// settlement, over a real socket, one after the other: user-µs/op is the
-// processor's time outside of the kernel, that of the receiver included.
+// BenchmarkDeliver measures a delivery from its lease to its settlement over a real
+// socket, one after another. user-µs/op is the CPU time outside the kernel, including
+// the receiver's.
 func BenchmarkDeliver(b *testing.B) {
 	b.Run("untraced", func(b *testing.B) { benchmarkDeliver(b, nil) })
 	b.Run("traced", func(b *testing.B) { benchmarkDeliver(b, blank{}) })
@@ -116,22 +115,21 @@ func benchmarkDeliver(b *testing.B, tracer trace.Tracer) {
 		w.deliver(t)
 	}
 	b.ReportMetric(float64((userTime(b)-before).Microseconds())/float64(b.N), "user-µs/op")
-	counted, cancel := context.WithTimeout(b.Context(), 10*time.Second) // the receiver counts after it has answered
+	counted, cancel := context.WithTimeout(b.Context(), 10*time.Second) // the receiver counts after it answers
 	defer cancel()
 	if err := receiver.Await(counted, uint64(b.N)); err != nil {
 		b.Error(err)
 	}
 }
 
-// settled is a queue that takes every settlement.
+// settled is a queue that accepts every settlement.
 type settled struct{}
 
 func (settled) Lost(*queue.Lease) bool { return false }
 
 func (settled) Settle(*queue.Lease, queue.Settlement) error { return nil }
 
-// userTime is the processor's time that this process has had outside of the
-// kernel.
+// userTime returns the CPU time of this process outside the kernel.
 func userTime(b *testing.B) time.Duration {
 	b.Helper()
 	var u syscall.Rusage
@@ -141,8 +139,8 @@ func userTime(b *testing.B) time.Duration {
 	return time.Duration(u.Utime.Nano())
 }
 
-// blank makes spans that want to know everything and keep nothing: what is left
-// is what it costs to tell them.
+// blank makes spans that accept all data and record nothing. The benchmark then
+// measures only what it costs to produce the data.
 type blank struct{ noop.Tracer }
 
 func (blank) Start(ctx context.Context, _ string, _ ...trace.SpanStartOption) (context.Context, trace.Span) {

@@ -9,15 +9,15 @@ const (
 	connectionFailures = 10
 	// maxProbeDelay bounds the time between two probes.
 	maxProbeDelay = 5 * time.Minute
-	// defaultProbeDelay is the first if a webhook has no ladder.
+	// defaultProbeDelay is the first delay for a webhook without retries.
 	defaultProbeDelay = time.Second
 	// maxHold bounds how long Retry-After holds a webhook off (CONTRACT §2).
 	maxHold = time.Hour
 )
 
-// breaker keeps a webhook that does not answer from using up the rungs of
-// everything that waits for it. While it is open one attempt, a probe, goes out
-// at a time; the first success closes it.
+// breaker stops a webhook whose receiver does not answer from using up the retries of
+// all its waiting deliveries. While the breaker is open, only one attempt at a time
+// goes out, a probe. The first success closes it.
 //
 //	        ladder ran out, 10 connection failures
 //	closed ───────────────────────────────────────► open ──► probing
@@ -25,23 +25,22 @@ const (
 //	   │                                             └──failure─┘ │
 //	   └────────────────────────success───────────────────────────┘
 //
-// A receiver that answers 429 or 503 with Retry-After also holds deliveries until then,
-// even those that a person asks for. The first attempt after that goes out alone, like
-// a probe. Its result ends the hold, unless the receiver asks for time again.
+// If a receiver answers 429 or 503 with Retry-After, its deliveries are held until
+// then, redeliveries included. The first attempt after the hold goes out alone, like a
+// probe. The hold ends when that attempt succeeds, or fails without a new Retry-After.
 //
-// It is a value with explicit time: its owner serialises the calls.
+// The caller passes the time and serialises the calls.
 type breaker struct {
 	open     bool
 	probing  bool
 	refused  int           // connection failures in a row
 	delay    time.Duration // before the next probe after a failure
-	probe    time.Time     // not before then
+	probe    time.Time     // earliest time of the next probe
 	lastTime time.Time     // when the last attempt ended
-	hold     time.Time     // the receiver asked to be left alone until then; zero: it did not, or has been tried since
+	hold     time.Time     // do not send before this time (Retry-After); zero if no hold is in force
 }
 
-// holdOff holds deliveries for as long as the receiver asks, and never for less than it
-// asked before.
+// holdOff holds deliveries for as long as the receiver asks. It never shortens a hold.
 func (b *breaker) holdOff(now time.Time, asked time.Duration) {
 	if until := now.Add(min(asked, maxHold)); until.After(b.hold) {
 		b.hold = until
@@ -51,12 +50,12 @@ func (b *breaker) holdOff(now time.Time, asked time.Duration) {
 // oneAtATime reports whether only one attempt at a time may go out.
 func (b *breaker) oneAtATime() bool { return b.open || !b.hold.IsZero() }
 
-// reset closes the breaker at a person's request. A hold that the receiver asked for
-// stays.
+// reset closes the breaker at a person's request. It keeps a hold that the receiver
+// asked for.
 func (b *breaker) reset() { *b = breaker{lastTime: b.lastTime, hold: b.hold} }
 
-// probeDelays are the bounds of the time between probes: the first rung, then
-// twice as long each time, up to the longest rung or five minutes.
+// probeDelays returns the bounds of the delay between probes. The first delay is the
+// first rung. Each next one is twice as long, up to the longest rung or five minutes.
 func probeDelays(ladder []time.Duration) (first, most time.Duration) {
 	if len(ladder) == 0 {
 		return defaultProbeDelay, maxProbeDelay
@@ -69,8 +68,8 @@ func probeDelays(ladder []time.Duration) (first, most time.Duration) {
 	return first, most
 }
 
-// trip opens the breaker. A probe may go at once if the last attempt ended at least a
-// first rung ago.
+// trip opens the breaker. If the last attempt ended at least one first rung ago, a
+// probe may go out at once.
 func (b *breaker) trip(ladder []time.Duration) {
 	if b.open {
 		return
@@ -80,8 +79,8 @@ func (b *breaker) trip(ladder []time.Duration) {
 	b.probe = b.lastTime.Add(first)
 }
 
-// admits reports whether an attempt may go out now, or how long to wait for that; 0
-// is until the probe under way has ended.
+// admits reports whether an attempt may go out now. If not, wait is how long to wait; 0
+// means until the probe in flight ends.
 func (b *breaker) admits(now time.Time) (ok bool, wait time.Duration) {
 	switch {
 	case now.Before(b.hold):
@@ -96,18 +95,18 @@ func (b *breaker) admits(now time.Time) (ok bool, wait time.Duration) {
 	return true, 0
 }
 
-// begin notes that an attempt goes out.
+// begin records that an attempt starts.
 func (b *breaker) begin() {
 	if b.open {
 		b.probing = true
 	}
 }
 
-// notAttempted notes that a delivery was given back without an attempt.
+// notAttempted records that a delivery was given back without an attempt.
 func (b *breaker) notAttempted() { b.probing = false }
 
-// succeeded closes the breaker. An attempt that was under way when the receiver
-// asked for time does not end the hold.
+// succeeded closes the breaker. An attempt that started before the receiver sent
+// Retry-After does not end the hold.
 func (b *breaker) succeeded(now time.Time) {
 	hold := b.hold
 	if !now.Before(hold) {
@@ -116,7 +115,7 @@ func (b *breaker) succeeded(now time.Time) {
 	*b = breaker{lastTime: now, hold: hold}
 }
 
-// failed counts a failure; connection says that no connection was made.
+// failed counts a failure. If no connection was made, connection is true.
 func (b *breaker) failed(now time.Time, connection bool, ladder []time.Duration) {
 	b.lastTime = now
 	if !now.Before(b.hold) {

@@ -26,7 +26,7 @@ func TestChangesOfTheConfigurationAreActivities(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		reload(a, b) // the same says nothing
+		reload(a, b) // unchanged settings add no entry
 		reload(a)
 		a.Secret, a.Header, a.Retry = "canary-2", http.Header{"X-A": {"canary-3"}}, []time.Duration{time.Minute}
 		reload(a, b)

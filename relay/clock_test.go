@@ -8,8 +8,8 @@ import (
 	"github.com/userhero/relay/relay/deliver"
 )
 
-// TestClockSetBackPutsNoProbeOff: a webhook that was failing when the clock was
-// ahead by a year is probed as soon as any other.
+// TestClockSetBackPutsNoProbeOff: the clock is set back by a year while a webhook
+// fails. The next probe is not delayed.
 func TestClockSetBackPutsNoProbeOff(t *testing.T) {
 	t.Parallel()
 	for name, last := range map[string]time.Time{
@@ -23,8 +23,8 @@ func TestClockSetBackPutsNoProbeOff(t *testing.T) {
 	}
 }
 
-// TestLadderDoesNotKnowDaylightSaving: a rung of 24 hours lasts 24 hours, also
-// through a night of 23 or 25.
+// TestLadderDoesNotKnowDaylightSaving: a rung of 24 hours lasts 24 hours, also on a day
+// of 23 or 25 hours.
 func TestLadderDoesNotKnowDaylightSaving(t *testing.T) {
 	t.Parallel()
 	berlin, err := time.LoadLocation("Europe/Berlin")

@@ -30,68 +30,72 @@ func DefaultLadder() []time.Duration {
 	return []time.Duration{time.Minute, 5 * time.Minute, 30 * time.Minute, 2 * time.Hour, 24 * time.Hour}
 }
 
-// Config is one generation of settings. It is not changed once attached.
+// Config holds one generation of settings. It must not change after Attach.
 type Config struct {
 	Webhooks []WebhookConfig
-	// Retry is the ladder of webhooks without their own. Nil is DefaultLadder,
-	// empty is no retries.
+	// Retry is the ladder of webhooks that set none. Nil means DefaultLadder; empty
+	// means no retries.
 	Retry []time.Duration
-	// Timeout is that of webhooks without their own; 0 is DefaultTimeout.
+	// Timeout applies to webhooks that set none. 0 means DefaultTimeout.
 	Timeout time.Duration
 	Egress  deliver.Egress
-	// Notifiers are told when a webhook fails, recovers or is disabled. Each is
-	// told by itself: what one of them refuses is still tried with the others.
+	// Notifiers send notices when a webhook fails, recovers or is disabled. They work
+	// independently: if one refuses a notice, the relay still sends it through the
+	// rest.
 	Notifiers []notify.Notifier
-	// ConsoleURL is the address of the console, for notices; empty is none.
+	// ConsoleURL is the console's address for links in notices. If it is empty, notices
+	// have no link.
 	ConsoleURL string
-	// GroupNotices is how long a notice waits for others that go out with it; 0
-	// is one minute.
+	// GroupNotices is how long the relay collects notices before it sends them
+	// together. 0 means one minute.
 	GroupNotices time.Duration
-	// WarnAfter is that of webhooks without their own; 0 gives no warnings.
+	// WarnAfter applies to webhooks that set none. 0 means no warnings.
 	WarnAfter time.Duration
 }
 
-// WebhookConfig is one webhook as configured. As JSON, with its secrets, the store keeps
-// webhooks that were added through the API.
+// WebhookConfig is the configuration of one webhook. The store keeps it as JSON,
+// secrets included, for webhooks that were added through the API.
 type WebhookConfig struct {
 	// Name identifies the webhook: letters, digits, - and _, at most 63.
 	Name string `json:"-"`
-	// URL is where events go: absolute, http or https.
+	// URL is the receiver's address: absolute, http or https.
 	URL string `json:"url"`
-	// Secret keys the signatures; empty sends none.
+	// Secret signs the requests. If it is empty, requests are not signed.
 	Secret string `json:"secret,omitempty"`
-	// PreviousSecret, while a secret is being rotated, also signs.
+	// PreviousSecret also signs requests while the secret is being rotated.
 	PreviousSecret string `json:"previous_secret,omitempty"`
-	// PreviousUntil is when the previous secret stops signing; zero: not while
-	// it is configured.
+	// PreviousUntil is when the previous secret stops signing. If it is zero, the
+	// previous secret signs for as long as it is configured.
 	PreviousUntil time.Time `json:"previous_until,omitzero"`
-	// Events are the types it wants; empty is all.
+	// Events are the event types the webhook wants. Empty means all.
 	Events []event.Type `json:"events,omitempty"`
-	// Filter is a CEL expression over `event` and `data`; empty is all.
+	// Filter is a CEL expression over `event` and `data`. Empty means all events.
 	Filter string `json:"filter,omitempty"`
 	// Header is sent with every attempt.
 	Header http.Header `json:"header,omitempty"`
-	// TLS is for receivers that ask for a client certificate, or whose own is not
-	// of a public authority.
+	// TLS holds a client certificate if the receiver asks for one, and the authorities
+	// that sign the receiver's certificate if they are not public.
 	TLS deliver.TLS `json:"tls,omitzero"`
-	// Retry is its ladder; nil is the generation's, empty is no retries.
+	// Retry is the webhook's ladder. Nil means the generation's; empty means no
+	// retries.
 	Retry []time.Duration `json:"retry,omitzero"`
-	// Timeout bounds one attempt; 0 is the generation's.
+	// Timeout bounds one attempt. 0 means the generation's.
 	Timeout time.Duration `json:"timeout,omitempty"`
-	// Concurrency bounds attempts at one time; 0 is DefaultConcurrency.
+	// Concurrency bounds the attempts in flight. 0 means DefaultConcurrency.
 	Concurrency int `json:"concurrency,omitempty"`
-	// Rate bounds attempts per time; zero is no bound.
+	// Rate bounds how often attempts start. Zero means no bound.
 	Rate Rate `json:"rate,omitzero"`
-	// Ordered keeps events of one feedback in order.
+	// Ordered keeps the events of each feedback in order.
 	Ordered bool `json:"ordered,omitempty"`
-	// WarnAfter is how long every attempt may fail before a warning is sent; 0 is
+	// WarnAfter is how long every attempt must fail before a warning is sent. 0 means
 	// the generation's.
 	WarnAfter time.Duration `json:"-"`
-	// Disabled webhooks get no new events and hold those that wait.
+	// Disabled means that the webhook gets no new events and that its waiting
+	// deliveries are held.
 	Disabled bool `json:"-"`
 }
 
-// Rate is a number of attempts in a time.
+// Rate is a number of attempts per period.
 type Rate struct {
 	Events int
 	Per    time.Duration
@@ -114,7 +118,7 @@ func ParseRate(s string) (Rate, error) {
 	return Rate{Events: events, Per: d}, nil
 }
 
-// ParseDuration is time.ParseDuration with days: "30d", "1d12h".
+// ParseDuration is time.ParseDuration with a unit for days: "30d", "1d12h".
 func ParseDuration(s string) (time.Duration, error) {
 	var days time.Duration
 	rest := s
@@ -135,7 +139,7 @@ func ParseDuration(s string) (time.Duration, error) {
 	return days + d, nil
 }
 
-// String is what ParseRate reads; empty for no bound.
+// String returns the rate in the form that ParseRate reads, or "" if there is no bound.
 func (r Rate) String() string {
 	switch {
 	case r.Events == 0:
@@ -150,8 +154,7 @@ func (r Rate) String() string {
 	return fmt.Sprintf("%d/%s", r.Events, r.Per)
 }
 
-// Validate says what is wrong with the settings, touching neither store nor
-// network.
+// Validate checks the settings. It uses neither the store nor the network.
 func (c Config) Validate() error {
 	var errs []error
 	if err := validateLadder(c.Retry); err != nil {
@@ -181,8 +184,8 @@ func (c Config) Validate() error {
 
 var validName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$`)
 
-// Validate says what is wrong with a webhook's settings. It joins a
-// deliver.SettingError for each that is wrong.
+// Validate checks a webhook's settings. It returns a deliver.SettingError for each
+// wrong setting, joined.
 func (w WebhookConfig) Validate() error {
 	var errs []error
 	wrong := func(option, format string, args ...any) {
@@ -235,12 +238,12 @@ func validateTimeout(d time.Duration) error {
 	return nil
 }
 
-// notices is what the settings say about notices.
+// notices returns the settings for notices.
 func (c Config) notices() notify.Config {
 	return notify.Config{Notifiers: c.Notifiers, ConsoleURL: c.ConsoleURL, GroupWithin: c.GroupNotices}
 }
 
-// delivery is how the webhook's receiver is reached.
+// delivery returns the settings that deliver needs to reach the receiver.
 func (w WebhookConfig) delivery(userAgent string) deliver.Config {
 	return deliver.Config{
 		URL: w.URL, Secret: w.Secret, PreviousSecret: w.PreviousSecret, PreviousUntil: w.PreviousUntil,
@@ -271,12 +274,12 @@ func (w WebhookConfig) complete(c Config) WebhookConfig {
 	return w
 }
 
-// target is one webhook's settings in force: compiled once, never changed. An
-// attempt under way keeps the target it began with.
+// target holds one webhook's settings in force. It is compiled once and never changes.
+// An attempt keeps the target it started with.
 type target struct {
 	*deliver.Receiver
-	config WebhookConfig         // complete
-	filter *expression.Condition // nil: everything
+	config WebhookConfig         // with all defaults filled in
+	filter *expression.Condition // nil means every event
 }
 
 // newTarget compiles complete settings.

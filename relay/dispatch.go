@@ -9,7 +9,7 @@ import (
 	"github.com/userhero/relay/relay/deliver"
 )
 
-// run is the webhook's goroutine. The end of l.lanes stops it; it returns when the
+// run is the webhook's goroutine. It stops when l.lanes ends, and returns when the
 // attempts in flight are settled.
 func (w *webhook) run(l lifetime) {
 	defer close(l.ended)
@@ -19,7 +19,7 @@ func (w *webhook) run(l lifetime) {
 		if lane == nil {
 			return
 		}
-		workers.close() // a lane that closes earlier would hand their deliveries out again
+		workers.close() // before the lane closes: a closed lane hands unsettled deliveries out again
 		_ = lane.Close()
 		lane = nil
 	}
@@ -39,7 +39,7 @@ func (w *webhook) run(l lifetime) {
 			var err error
 			if lane, err = w.relay.queue.Lane(w.id, queue.LaneOptions{MaxInFlight: deliver.MaxConcurrency}); err != nil {
 				if errors.Is(err, queue.ErrNotFound) {
-					w.relay.forget(w) // its deletion was given up, and made after all
+					w.relay.forget(w) // an earlier deletion timed out here but succeeded in the store
 					return
 				}
 				w.laneFailed(ctx, timer, err)
@@ -53,7 +53,7 @@ func (w *webhook) run(l lifetime) {
 				continue
 			}
 			if errors.Is(err, queue.ErrClosed) {
-				closeLane() // opening another says why
+				closeLane() // the next call to open it returns the reason
 				continue
 			}
 			w.laneFailed(ctx, timer, err)
@@ -69,16 +69,16 @@ func (w *webhook) run(l lifetime) {
 	}
 }
 
-// idle reports whether the webhook is not enabled and no attempt is in flight. Until
-// then its lane stays open: closing the lane waits for attempts in flight, and a webhook
-// that is enabled meanwhile would wait too.
+// idle reports whether the webhook is not enabled and has no attempt in flight. Until
+// then its lane stays open: closing a lane waits for attempts in flight, and a webhook
+// that is enabled again would wait with it.
 func (w *webhook) idle() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return !w.enabledLocked() && w.underWay == 0
 }
 
-// sleep waits until something changes, or for a time.
+// sleep waits until something changes or the time has passed.
 func (w *webhook) sleep(ctx context.Context, timer *time.Timer, wait time.Duration) {
 	var due <-chan time.Time
 	if wait > 0 {
@@ -107,8 +107,8 @@ func (w *webhook) laneFailed(ctx context.Context, timer *time.Timer, err error) 
 	w.sleep(ctx, timer, laneRetry)
 }
 
-// free is how many deliveries may be taken now. If none, wait is how long to wait; 0 is
-// until something changes.
+// free returns how many deliveries the webhook may lease now. If n is 0, wait is how
+// long to wait; a wait of 0 means until something changes.
 func (w *webhook) free(now time.Time) (n int, wait time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -139,7 +139,7 @@ func (w *webhook) free(now time.Time) (n int, wait time.Duration) {
 }
 
 // next waits for deliveries of the lane. A change of settings or state interrupts it,
-// and also one since the last call.
+// even if the change came before this call.
 func (w *webhook) next(ctx context.Context, lane queue.Lane, free int) ([]*queue.Lease, error) {
 	w.mu.Lock()
 	if w.listening == nil {
@@ -154,13 +154,13 @@ func (w *webhook) next(ctx context.Context, lane queue.Lane, free int) ([]*queue
 		w.failure = nil
 	}
 	if listening.Err() != nil {
-		w.listening = nil // for another
+		w.listening = nil // the next call makes a new context
 	}
 	return leases, err
 }
 
-// dispatch hands a lease to a worker, or gives it back if the webhook's state has changed
-// since the lane was asked.
+// dispatch hands a lease to a worker. If the webhook's state changed after the lease
+// was taken, dispatch gives the lease back.
 func (w *webhook) dispatch(workers *workerPool, t task) {
 	now := time.Now()
 	w.mu.Lock()
@@ -186,7 +186,7 @@ func (w *webhook) dispatch(workers *workerPool, t task) {
 	workers.deliverTask(t)
 }
 
-// giveBack defers a lease without an attempt.
+// giveBack defers a lease. No attempt is counted.
 func (w *webhook) giveBack(lease *queue.Lease, at time.Time) {
 	if err := lease.Defer(at); err != nil && !errors.Is(err, queue.ErrClosed) {
 		w.logUnsettled("a delivery was not given back; it will be attempted again", lease, err)
@@ -202,7 +202,7 @@ func (w *webhook) deliver(t task) {
 			return
 		}
 	}
-	if t.lease.Lost() { // another relay has the delivery
+	if t.lease.Lost() { // another relay may have the delivery
 		w.notAttempted()
 		return
 	}
@@ -229,9 +229,9 @@ func (w *webhook) deliver(t task) {
 	w.relay.observer.Attempted(w.name, o.Class, attempt.Duration,
 		queue.TraceContext{TraceID: attempt.TraceID, SpanID: attempt.SpanID, Flags: attempt.TraceFlags})
 	ended := time.Now()
-	held := o.RetryAfter > 0 && w.holdOff(ended, o.RetryAfter) // before anything else: what waits must not use up a rung meanwhile
+	held := o.RetryAfter > 0 && w.holdOff(ended, o.RetryAfter) // first, so that no waiting delivery uses up a rung in between
 	if held {
-		defer w.saveRecord() // so that a restart leaves the receiver alone too
+		defer w.saveRecord() // so that the hold survives a restart
 	}
 	if d.Attempts == 0 {
 		w.relay.tally.first(ended, ended.Sub(d.Created))
@@ -266,7 +266,7 @@ func (w *webhook) deliver(t task) {
 	}
 }
 
-// publishAttempt publishes an attempt to the feed, after it was settled.
+// publishAttempt publishes a settled attempt to the feed.
 func (w *webhook) publishAttempt(d *queue.Delivery, a *queue.Attempt, class string, state queue.State) {
 	if !w.relay.feed.hasListeners() {
 		return
@@ -284,8 +284,8 @@ func (w *webhook) settle(lease *queue.Lease, err error) {
 	}
 }
 
-// holdOff sends nothing to the receiver for as long as it asks. It reports whether the
-// hold begins now.
+// holdOff holds the webhook's deliveries for as long as the receiver asks. It reports
+// whether a new hold began.
 func (w *webhook) holdOff(now time.Time, asked time.Duration) (begun bool) {
 	w.mu.Lock()
 	begun = !now.Before(w.breaker.hold)
@@ -298,7 +298,7 @@ func (w *webhook) holdOff(now time.Time, asked time.Duration) (begun bool) {
 	return begun
 }
 
-// notAttempted ends a delivery in flight without an attempt.
+// notAttempted releases the place of a delivery that was not attempted.
 func (w *webhook) notAttempted() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -306,7 +306,7 @@ func (w *webhook) notAttempted() {
 	w.breaker.notAttempted()
 }
 
-// noteAnswer notes what came of an attempt; w.mu is held.
+// noteAnswer records the result of an attempt. The caller holds w.mu.
 func (w *webhook) noteAnswer(at time.Time, a queue.Attempt) {
 	w.record.LastAttempt = at.UTC()
 	w.record.LastAnswer = Answer{Status: a.Status, Error: a.Error, Class: a.ErrorClass, Duration: a.Duration}

@@ -8,26 +8,26 @@ import (
 	"github.com/userhero/relay/queue"
 )
 
-// The kinds of happenings.
+// Kinds of happenings.
 const (
-	// HappenedAccepted: an event and its deliveries are on disk. Event, Type and
-	// Feedback say which; Deliveries how many webhooks get it.
+	// HappenedAccepted: an event and its deliveries are on disk. It sets Event, Type,
+	// Feedback, and Deliveries, the number of webhooks that get the event.
 	HappenedAccepted = "accepted"
-	// HappenedAttempt: an attempt ended. Delivery, Webhook, Number, Status, Class,
-	// Error and Duration say of what and how, State what the delivery is now, and
-	// Next when it is tried again.
+	// HappenedAttempt: an attempt ended. It sets Delivery, Webhook, Number, Status,
+	// Class, Error and Duration. State is the delivery's new state, and Next is when it
+	// is tried again.
 	HappenedAttempt = "attempt"
-	// HappenedState: the state of a webhook is another. Webhook, From, To, Reason.
+	// HappenedState: a webhook's state changed. It sets Webhook, From, To and Reason.
 	HappenedState = "state"
-	// HappenedActivity: the activity log has another line. What, Who, Webhook,
-	// Detail.
+	// HappenedActivity: an entry was added to the activity log. It sets What, Who,
+	// Webhook and Detail.
 	HappenedActivity = "activity"
 )
 
-// Happening is one thing that happened, as subscriptions get it. It has no
-// payload and no secret. Which fields are set depends on Kind.
+// Happening is one thing that happened. It holds no payload and no secret. Kind
+// determines which fields are set.
 type Happening struct {
-	// ID counts what was published since the relay was made, from 1; it grows only while a
+	// ID is the number of the happening, from 1. Happenings are numbered only while a
 	// subscription is open.
 	ID   uint64
 	Kind string
@@ -40,9 +40,9 @@ type Happening struct {
 
 	Delivery queue.DeliveryID
 	Webhook  string // by name
-	Number   int    // of the attempt, from 1, over all ladders
-	Status   int    // 0 if no answer came
-	Class    string // "ok", or what went wrong
+	Number   int    // of the attempt, from 1, across requeues
+	Status   int    // 0 if there was no response
+	Class    string // "ok", or the class of the error
 	Error    string
 	Duration time.Duration
 	State    queue.State
@@ -53,40 +53,39 @@ type Happening struct {
 	What, Who, Detail string
 }
 
-// maxUntaken is how many happenings a subscription keeps for one who does not
-// take them. With fewer, a page would lose some at each burst; each is some
-// 400 bytes.
+// maxUntaken is how many happenings a subscription buffers, at about 400 bytes each.
+// With a smaller buffer, a page would lose some at each burst.
 const maxUntaken = 512
 
-// feed publishes what happens to open subscriptions. It keeps nothing for others: what
-// they missed is in the store.
+// feed publishes happenings to open subscriptions. It keeps none for later: the store
+// has the records.
 type feed struct {
-	listened atomic.Bool // any subscription is open; what publishers look at first
+	listened atomic.Bool // whether any subscription is open; publishers check it first
 
-	mu   sync.Mutex // guards everything below, and what subscriptions hold
+	mu   sync.Mutex // guards everything below, and the buffers of subscriptions
 	last uint64
 	open map[*Subscription]struct{}
 }
 
-// Subscription gets what happens from its beginning on, in one order. It holds
-// a bounded number of happenings; if Take is called too seldom the oldest are lost, and
-// Take returns how many.
+// Subscription receives what happens after it was opened, in order. Its buffer is
+// bounded: if Take is called too seldom, the oldest happenings are lost, and Take
+// returns how many.
 type Subscription struct {
 	feed  *feed
 	done  <-chan struct{}
 	ready chan struct{}
-	kept  []Happening // guarded by feed.mu, as all below
+	kept  []Happening // guarded by feed.mu, like everything below
 	lost  int
 }
 
-// Ready can be received from when Take has something to return.
+// Ready returns a channel that receives a value when Take has something to return.
 func (s *Subscription) Ready() <-chan struct{} { return s.ready }
 
-// Done is closed when the relay stops: little will happen after that.
+// Done returns a channel that is closed when the relay stops.
 func (s *Subscription) Done() <-chan struct{} { return s.done }
 
-// Take returns what has happened since it was last called, oldest first, and
-// how many happenings before those were lost. It does not wait.
+// Take returns the happenings since the last call, oldest first, and the number lost
+// before them. It does not wait.
 func (s *Subscription) Take() (happened []Happening, lost int) {
 	s.feed.mu.Lock()
 	defer s.feed.mu.Unlock()
@@ -95,7 +94,7 @@ func (s *Subscription) Take() (happened []Happening, lost int) {
 	return happened, lost
 }
 
-// Close ends the subscription; twice is fine.
+// Close ends the subscription. It may be called twice.
 func (s *Subscription) Close() {
 	f := s.feed
 	f.mu.Lock()
@@ -104,11 +103,11 @@ func (s *Subscription) Close() {
 	f.listened.Store(len(f.open) > 0)
 }
 
-// hasListeners reports whether a subscription is open. Publishers ask before they make a
-// Happening, so that without subscriptions they pay for one atomic load.
+// hasListeners reports whether a subscription is open. Publishers call it before they
+// build a Happening, so that without subscriptions they pay only for one atomic load.
 func (f *feed) hasListeners() bool { return f.listened.Load() }
 
-// publish hands a happening to every subscription. It never waits for them.
+// publish gives a happening to every subscription. It never waits for them.
 func (f *feed) publish(h Happening) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -116,7 +115,8 @@ func (f *feed) publish(h Happening) {
 	h.ID, h.At = f.last, time.Now().UTC()
 	for s := range f.open {
 		if len(s.kept) == maxUntaken {
-			// Half of it goes at once, lest a burst move everything for each.
+			// Drop half of the buffer at once, so that a burst does not move all
+			// entries for each happening.
 			const gone = maxUntaken / 2
 			s.kept = append(s.kept[:0], s.kept[gone:]...)
 			s.lost += gone
@@ -129,28 +129,27 @@ func (f *feed) publish(h Happening) {
 	}
 }
 
-// Observer hears what happens, for metrics. Its methods are called from any
-// goroutine and must return at once.
+// Observer receives what happens, for metrics. Any goroutine may call its methods; they
+// must not block.
 type Observer interface {
 	// Accepted: an event of this type is on disk.
 	Accepted(eventType string)
 	// Rejected: an event was refused; reason is one of a fixed list.
 	Rejected(reason string)
-	// Attempted: an attempt ended; outcome is "ok" or the class of the failure,
-	// and span is where it is traced.
+	// Attempted: an attempt ended. The outcome is "ok" or the error class, and span is
+	// the attempt's span.
 	Attempted(webhook, outcome string, took time.Duration, span queue.TraceContext)
-	// Delivered: an event reached its webhook, this long after it was accepted in
-	// the span creation.
+	// Delivered: an event reached its webhook. endToEnd is the time since its
+	// acceptance, and creation is the span of the acceptance.
 	Delivered(webhook string, endToEnd time.Duration, creation queue.TraceContext)
-	// StateChanged: a webhook's state is another.
+	// StateChanged: a webhook's state changed.
 	StateChanged(webhook, from, to string)
-	// FilterFailed: the webhook's filter could not judge an event, which is not
+	// FilterFailed: the webhook's filter could not judge an event, so the event is not
 	// sent.
 	FilterFailed(webhook string)
-	// Deleted: there is no such webhook any more, and nothing more will be said
-	// of it.
+	// Deleted: the webhook was deleted. No further call names it.
 	Deleted(webhook string)
-	// Mailed: a notice of this kind was sent; outcome is "ok", "retry" or
+	// Mailed: a notice of this kind was tried. The outcome is "ok", "retry" or
 	// "failed".
 	Mailed(kind, outcome string)
 }

@@ -56,7 +56,7 @@ func TestListenersAreToldWhatHappens(t *testing.T) {
 		if len(states) != 2 || states[0] != queue.Retrying || states[1] != queue.Failed {
 			t.Errorf("the event went through %v, want retrying, then failed", states)
 		}
-		// To failing, and to disabled; each is a line of the activity log as well.
+		// The webhook became failing, then disabled. Each change also adds an activity.
 		if count[HappenedAccepted] != 1 || count[HappenedState] != 2 || count[HappenedActivity] != 2 {
 			t.Errorf("happened: %v", count)
 		}

@@ -13,7 +13,7 @@ import (
 	"github.com/userhero/relay/relay/deliver"
 )
 
-// filterFailures is an observer that counts what filters could not judge.
+// filterFailures is an observer that counts events that a filter could not judge.
 type filterFailures struct {
 	nobody
 	mu sync.Mutex
@@ -70,7 +70,7 @@ func TestFilterThatCannotJudgeAnEventIsCountedAndShown(t *testing.T) {
 		if observer.of["text"] != 3 || len(observer.of) != 1 {
 			t.Errorf("counted are %v", observer.of)
 		}
-		// Another filter begins without errors.
+		// A changed filter starts without errors.
 		if _, err := r.Attach(settings(`data.rating <= 2`)); err != nil {
 			t.Fatal(err)
 		}
@@ -80,8 +80,9 @@ func TestFilterThatCannotJudgeAnEventIsCountedAndShown(t *testing.T) {
 	})
 }
 
-// An event is judged outside of the relay's lock: an add, a delete or a reload
-// that waits does not hold up submissions, and none waits for a slow filter.
+// TestFiltersHoldNoLock: filters run outside the relay's lock. An add, a delete or a
+// reload that waits for the lock does not block submissions, and a slow filter blocks
+// none of them.
 func TestFiltersHoldNoLock(t *testing.T) {
 	t.Parallel()
 	observer := &lockWatch{}
@@ -104,7 +105,7 @@ func TestFiltersHoldNoLock(t *testing.T) {
 	}
 }
 
-// lockWatch looks whether the relay is locked when a filter has failed.
+// lockWatch checks whether the relay is locked when a filter fails.
 type lockWatch struct {
 	nobody
 	relay          *Relay

@@ -17,9 +17,9 @@ import (
 	"github.com/userhero/relay/relay/deliver"
 )
 
-// Attach puts settings in force. Webhooks are known by their names: one that
-// is missing is parked, one that returns finds its deliveries. Attempts under
-// way end with the settings they began with.
+// Attach puts settings in force. It matches webhooks by name: a webhook that is missing
+// from the settings is parked, and a webhook that returns gets its waiting deliveries
+// back. Attempts in flight end with the settings they started with.
 func (r *Relay) Attach(c Config) (*Generation, error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
@@ -44,8 +44,8 @@ func (r *Relay) Attach(c Config) (*Generation, error) {
 	return g, nil
 }
 
-// sameClient is the client of a generation with the same egress settings: its
-// connections are worth keeping.
+// sameClient returns the client of a generation with the same egress settings, so that
+// its connections stay in use. It returns nil if there is none.
 func (r *Relay) sameClient(e deliver.Egress) *deliver.Client {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
@@ -57,8 +57,9 @@ func (r *Relay) sameClient(e deliver.Egress) *deliver.Client {
 	return nil
 }
 
-// Detach takes the settings out of force; twice is fine. When none is left,
-// the last ones stay, for a moment, until the relay stops or others come.
+// Detach takes the settings out of force. It may be called twice. If no other
+// generation is attached, the last settings stay in force until the relay stops or
+// Attach is called.
 func (g *Generation) Detach() error {
 	r := g.relay
 	r.attachMu.Lock()
@@ -77,8 +78,8 @@ func (g *Generation) Detach() error {
 	return r.apply(newest)
 }
 
-// apply makes a generation the one that counts, or changes nothing that is in
-// force; r.attachMu is held.
+// apply puts a generation in force. If it fails, the settings in force do not change.
+// The caller holds r.attachMu.
 func (r *Relay) apply(g *Generation) error {
 	ctx, cancel := context.WithTimeout(context.Background(), storeTime)
 	defer cancel()
@@ -120,8 +121,8 @@ func (r *Relay) apply(g *Generation) error {
 	return nil
 }
 
-// targets are those of a generation, by the names of their webhooks: of the
-// file's and of those that were added through the API.
+// targets compiles a generation's webhooks and those that were added through the API.
+// It returns them by name.
 func (r *Relay) targets(g *Generation) (map[string]*target, error) {
 	targets := make(map[string]*target)
 	compile := func(c WebhookConfig) error {
@@ -150,9 +151,9 @@ func (r *Relay) targets(g *Generation) (map[string]*target, error) {
 	return targets, nil
 }
 
-// configure puts targets in force. A webhook without one has left the
-// configuration, and is parked. When the store refuses that, all get back what
-// they had.
+// configure puts targets in force. A webhook without a target has left the
+// configuration and is parked. If the store refuses a change, every webhook gets its
+// earlier target back.
 func (r *Relay) configure(ctx context.Context, targets map[string]*target) ([]reconfiguration, error) {
 	var changed []reconfiguration
 	for _, w := range r.all() {
@@ -165,7 +166,7 @@ func (r *Relay) configure(ctx context.Context, targets map[string]*target) ([]re
 			back, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTime)
 			defer cancel()
 			for _, c := range changed {
-				_ = c.webhook.configure(back, c.before) // in force again, whatever the store says
+				_ = c.webhook.configure(back, c.before) // the old target is in force again even if the store returns an error
 			}
 			return nil, fmt.Errorf("webhook %s: %w", w.name, err)
 		}
@@ -173,12 +174,13 @@ func (r *Relay) configure(ctx context.Context, targets map[string]*target) ([]re
 	return changed, nil
 }
 
-// create makes a webhook that the store does not know yet.
+// create creates a webhook that is not in the store yet.
 func (r *Relay) create(ctx context.Context, name string, rec record) (*webhook, error) {
 	put := queue.Webhook{Name: name, Data: rec.encode()}
 	stored, err := r.queue.PutWebhook(ctx, put)
 	if errors.Is(err, queue.ErrConflict) {
-		// One that was given up was made after all.
+		// An earlier create may have timed out here and still have succeeded in the
+		// store.
 		if stored, err = r.storedWebhook(ctx, name); err == nil {
 			put.ID, put.Revision = stored.ID, stored.Revision
 			stored, err = r.queue.PutWebhook(ctx, put)
@@ -197,7 +199,7 @@ func (r *Relay) create(ctx context.Context, name string, rec record) (*webhook, 
 	return w, nil
 }
 
-// configure puts a target in force; nil parks the webhook.
+// configure puts a target in force. If t is nil, it parks the webhook.
 func (w *webhook) configure(ctx context.Context, t *target) error {
 	if err := w.storeLock.lock(ctx); err != nil {
 		return err
@@ -213,7 +215,7 @@ func (w *webhook) configure(ctx context.Context, t *target) error {
 	if t != nil && previous != nil {
 		t.Inherit(previous.Receiver)
 		if t.config.URL != previous.config.URL {
-			w.breaker.hold = time.Time{} // another receiver has not asked for it
+			w.breaker.hold = time.Time{} // the hold belongs to the old receiver
 		}
 	}
 	if t != nil {
@@ -238,14 +240,14 @@ func (w *webhook) configure(ctx context.Context, t *target) error {
 	}
 	err := w.writeRecord(ctx)
 	if err != nil {
-		// Stored as parked, what waits could expire.
+		// Waiting deliveries could expire if the store kept the webhook as parked.
 		w.parked = parked
 		w.rewriteRecord(err)
 	}
 	return err
 }
 
-// newLimiter keeps the old limiter if the rate is the same.
+// newLimiter returns the old limiter if the rate is the same.
 func newLimiter(r Rate, old *rate.Limiter) *rate.Limiter {
 	if r.Events == 0 {
 		return nil
@@ -254,24 +256,23 @@ func newLimiter(r Rate, old *rate.Limiter) *rate.Limiter {
 	if old != nil && old.Limit() == limit {
 		return old
 	}
-	// A tenth of a second's worth may go at once.
+	// The burst is what the rate allows in a tenth of a second.
 	return rate.NewLimiter(limit, max(1, int(limit/10)))
 }
 
-// reconfiguration is what a generation of settings did to one webhook.
+// reconfiguration records how a generation of settings changed one webhook.
 type reconfiguration struct {
 	webhook *webhook
-	before  *target // nil: it was parked, or nothing was in force yet
-	parked  bool    // before
+	before  *target // nil: the webhook was parked, or no settings were in force
+	parked  bool    // whether it was parked before
 	created bool
 }
 
-// noteReconfigured writes what a generation of settings changed into the
-// activity log. What the file said before a restart is not known, so changes
-// that were made while the relay was down show only if a webhook came or
-// went.
+// noteReconfigured adds what a generation of settings changed to the activity log. The
+// settings of the configuration file are not stored, so a change made while the relay
+// was down appears only if a webhook was added or removed.
 func (r *Relay) noteReconfigured(all []reconfiguration) {
-	var notes sync.WaitGroup // a thousand webhooks share a few commits
+	var notes sync.WaitGroup // with a thousand webhooks, the entries share a few commits
 	for _, c := range all {
 		after := c.webhook.currentTarget()
 		a := activity{Who: FromCaddyfile, Webhook: c.webhook.name}
@@ -296,8 +297,8 @@ func (r *Relay) noteReconfigured(all []reconfiguration) {
 
 var wordEnd = regexp.MustCompile(`([a-z])([A-Z])`)
 
-// changedSettings names the settings that differ, without their values, which
-// may be secrets.
+// changedSettings returns the names of the settings that differ. It leaves out their
+// values, which may be secrets.
 func changedSettings(a, b WebhookConfig) string {
 	var names []string
 	before, after := reflect.ValueOf(a), reflect.ValueOf(b)

@@ -11,7 +11,7 @@ import (
 	"github.com/userhero/relay/queue/memqueue"
 )
 
-// refusing is a queue that refuses to park webhooks while it says so.
+// refusing is a queue that refuses to park webhooks while it is set.
 type refusing struct {
 	queue.Queue
 	refuses bool
@@ -26,8 +26,8 @@ func (q *refusing) PutWebhook(ctx context.Context, w queue.Webhook) (queue.Webho
 	return q.Queue.PutWebhook(ctx, w)
 }
 
-// TestSettingsThatCannotBeAppliedChangeNothing: neither the webhooks before the
-// one that is wrong, nor those after it.
+// TestSettingsThatCannotBeAppliedChangeNothing: if one webhook's settings fail, no
+// webhook changes, neither before nor after it.
 func TestSettingsThatCannotBeAppliedChangeNothing(t *testing.T) {
 	t.Parallel()
 	for name, attach := range map[string]func(r *Relay, q *refusing) error{

@@ -25,11 +25,10 @@ import (
 	"github.com/userhero/relay/relay/deliver"
 )
 
-// TestThousandHangingReceiversDelayNobody: beside a thousand webhooks whose
-// receivers take the request and say nothing, the healthy one's p99 from
-// acceptance to arrival is that of a relay which has only this webhook, measured
-// in the same moments; and in the end no goroutine is left.
-// RELAY_HANGING sets another number; `make soak` runs ten thousand.
+// TestThousandHangingReceiversDelayNobody: a thousand receivers accept requests and
+// never answer. The p99 of a healthy webhook, from acceptance to arrival, stays that of
+// a relay with only this webhook, measured at the same time. In the end no goroutine is
+// left. RELAY_HANGING sets another number; `make soak` runs ten thousand.
 func TestThousandHangingReceiversDelayNobody(t *testing.T) {
 	hanging, events := 1000, 300
 	if s := os.Getenv("RELAY_HANGING"); s != "" {
@@ -63,7 +62,7 @@ func TestThousandHangingReceiversDelayNobody(t *testing.T) {
 	if most := 3*alone99 + 50*time.Millisecond; p99 > most {
 		t.Errorf("p99 %s, want at most %s", p99, most)
 	}
-	stopping, cancel := context.WithTimeout(t.Context(), time.Millisecond) // they are cut off
+	stopping, cancel := context.WithTimeout(t.Context(), time.Millisecond) // cancels the attempts in flight
 	defer cancel()
 	if err := beside.relay.Stop(stopping); err == nil {
 		t.Error("nothing was under way: the receivers did not hang")
@@ -76,17 +75,17 @@ func TestThousandHangingReceiversDelayNobody(t *testing.T) {
 	awaitNoAttempts(t)
 }
 
-// healthyRelay is a relay with a webhook that answers at once, and tells how
-// long its events take.
+// healthyRelay is a relay with a webhook that answers at once. It measures how long its
+// events take.
 type healthyRelay struct {
 	relay    *Relay
 	receiver *httptest.Server
 	webhook  queue.WebhookID
-	came     chan struct{} // one for each event that arrived
+	came     chan struct{} // one value for each event that arrived
 
 	mu        sync.Mutex
 	arrived   map[string]time.Time
-	submitted map[string]time.Time // the test's
+	submitted map[string]time.Time // used only by the test's goroutine
 }
 
 func newHealthyRelay(t *testing.T, others []WebhookConfig) *healthyRelay {
@@ -124,7 +123,7 @@ func (h *healthyRelay) submit(t *testing.T) {
 	h.submitted[queue.DeliveryID{Event: receipt.Event.ID, Webhook: h.webhook}.String()] = at
 }
 
-// quantiles waits for all that was submitted and tells how long it took.
+// quantiles waits for all submitted events and returns how long they took.
 func (h *healthyRelay) quantiles(t *testing.T) (p50, p99 time.Duration) {
 	t.Helper()
 	late := time.After(30 * time.Second)
@@ -145,9 +144,9 @@ func (h *healthyRelay) quantiles(t *testing.T) (p50, p99 time.Duration) {
 	return took[len(took)/2], took[len(took)*99/100]
 }
 
-// silentEnv makes the test binary a receiver that takes connections and says
-// nothing, until its standard input ends. As a process of its own it does not
-// share the relay's descriptors.
+// silentEnv makes the test binary a receiver that accepts connections and never
+// answers, until its standard input ends. It is a process of its own so that it does
+// not use up the relay's file descriptors.
 const silentEnv = "RELAY_TEST_SILENT"
 
 func TestMain(m *testing.M) {
@@ -160,7 +159,7 @@ func TestMain(m *testing.M) {
 	}
 	fmt.Println(l.Addr())
 	go func() {
-		var held []net.Conn // lest the collector close them
+		var held []net.Conn // so that the garbage collector does not close them
 		for {
 			c, err := l.Accept()
 			if err != nil {
@@ -173,7 +172,7 @@ func TestMain(m *testing.M) {
 	_, _ = io.Copy(io.Discard, os.Stdin)
 }
 
-// silentReceiver is such a process.
+// silentReceiver is a process started with silentEnv.
 type silentReceiver struct {
 	url         string
 	connections atomic.Int64
@@ -223,7 +222,7 @@ func startSilent(t *testing.T) *silentReceiver {
 	return s
 }
 
-// attempting counts goroutines that an attempt or its connection has started.
+// attempting counts the goroutines that attempts and their connections have started.
 func attempting() (n int, stacks string) {
 	buf := make([]byte, 8<<20)
 	buf = buf[:runtime.Stack(buf, true)]

@@ -13,7 +13,8 @@ import (
 	"github.com/userhero/relay/queue/memqueue"
 )
 
-// limited is a receiver that takes so many requests and then asks for time.
+// limited is a receiver that accepts a number of requests and then answers with
+// Retry-After.
 type limited struct {
 	takes int
 	asks  string // Retry-After
@@ -43,15 +44,16 @@ func holding(t *testing.T, q queue.Queue, l *limited, change func(*WebhookConfig
 	return r, rs, stop
 }
 
-// set changes what the receiver does from now on.
+// set changes how the receivers answer.
 func (rs *receivers) set(change func()) {
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
 	change()
 }
 
-// TestRetryAfterHoldsTheWholeWebhookOff: a receiver that asks for 30 seconds gets
-// them. What waits uses up no rung; then one delivery probes, and the rest follows.
+// TestRetryAfterHoldsTheWholeWebhookOff: a receiver asks for 30 seconds, and nothing is
+// sent until then. Waiting deliveries use up no rung. Then one delivery probes, and the
+// rest follows.
 func TestRetryAfterHoldsTheWholeWebhookOff(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -85,7 +87,7 @@ func TestRetryAfterHoldsTheWholeWebhookOff(t *testing.T) {
 		if n := len(rs.all()); n != 10 {
 			t.Fatalf("%d requests before the 30 s were over, want nine and the test", n)
 		}
-		time.Sleep(2 * time.Second) // the probe is told to wait too
+		time.Sleep(2 * time.Second) // the probe also gets a Retry-After
 		if n, waiting := len(rs.all()), len(deliveries(t, r, queue.Pending)); n != 11 || waiting != 491 {
 			t.Fatalf("%d requests, %d wait without having used up a rung; want one probe", n, waiting)
 		}
@@ -106,8 +108,8 @@ func deliveries(t *testing.T, r *Relay, s queue.State) []queue.Delivery {
 	return page.Items
 }
 
-// TestAHoldLastsAtMostAnHour: a rung may become a day, for one delivery; a webhook
-// is tried again after an hour.
+// TestAHoldLastsAtMostAnHour: a Retry-After of a day moves one delivery's next attempt
+// by a day, but the webhook is tried again after an hour.
 func TestAHoldLastsAtMostAnHour(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -132,7 +134,8 @@ func TestAHoldLastsAtMostAnHour(t *testing.T) {
 	})
 }
 
-// TestAHoldOutlivesARestart, and another receiver has not asked for it.
+// TestAHoldOutlivesARestart: a hold survives a restart. It ends if the webhook gets
+// another URL.
 func TestAHoldOutlivesARestart(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -169,8 +172,8 @@ func TestAHoldOutlivesARestart(t *testing.T) {
 	})
 }
 
-// TestWhatIsUnderWayDoesNotEndAHold: a success of an attempt that began before the
-// receiver asked for time says nothing about now.
+// TestWhatIsUnderWayDoesNotEndAHold: a success does not end the hold if its attempt
+// began before the receiver sent Retry-After.
 func TestWhatIsUnderWayDoesNotEndAHold(t *testing.T) {
 	t.Parallel()
 	now := time.Now()
@@ -192,8 +195,8 @@ func TestWhatIsUnderWayDoesNotEndAHold(t *testing.T) {
 	}
 }
 
-// TestABlackHoleOpensTheBreaker, whatever the time limit is: a connect that hangs
-// until then is a connection that was not made.
+// TestABlackHoleOpensTheBreaker: if connecting hangs until the timeout, it counts as a
+// failed connection, whatever the timeout is.
 func TestABlackHoleOpensTheBreaker(t *testing.T) {
 	t.Parallel()
 	for _, timeout := range []time.Duration{time.Second, 10 * time.Second, DefaultTimeout} {

@@ -9,17 +9,17 @@ import (
 	"github.com/userhero/relay/queue"
 )
 
-// logDelivered writes a line about a delivery that arrived.
+// logDelivered logs a delivery that succeeded.
 func (w *webhook) logDelivered(d *queue.Delivery, a *queue.Attempt) {
 	if !w.relay.log.Enabled(context.Background(), slog.LevelDebug) {
-		return // what a line is made of costs more than an attempt should
+		return // building the attributes costs too much if the line is not logged
 	}
 	w.relay.log.LogAttrs(context.Background(), slog.LevelDebug, "delivered", append(w.logged(d, a),
 		slog.Int("status", a.Status), slog.Duration("duration", a.Duration))...)
 }
 
-// logFailed writes a line about an attempt that failed: the first of a webhook
-// in a while as a warning, the others for who wants to see all.
+// logFailed logs a failed attempt: at WARN at most once in repeatAfter for each
+// webhook, else at DEBUG.
 func (w *webhook) logFailed(d *queue.Delivery, a *queue.Attempt) {
 	what, spare := "an attempt failed", &w.warnedAttempt
 	if a.Next.IsZero() {
@@ -45,8 +45,8 @@ func (w *webhook) logFailed(d *queue.Delivery, a *queue.Attempt) {
 	w.relay.log.LogAttrs(context.Background(), level, what, attrs...)
 }
 
-// logUnsettled writes a line about a settlement that the store refused. A store
-// that has failed refuses all of them, so one in a while is enough.
+// logUnsettled logs a settlement that the store refused. A store that failed refuses
+// every settlement, so at most one line a minute is logged.
 func (w *webhook) logUnsettled(what string, lease *queue.Lease, err error) {
 	w.mu.Lock()
 	others, tell := w.warnedStore.allow(time.Now())
@@ -57,8 +57,8 @@ func (w *webhook) logUnsettled(what string, lease *queue.Lease, err error) {
 	}
 }
 
-// logged says which attempt a line is about, with Caddy's own keys for its
-// trace. Neither the URL nor the body is part of it.
+// logged returns the attributes of a line about an attempt, with Caddy's keys for its
+// trace. They include neither the URL nor the body.
 func (w *webhook) logged(d *queue.Delivery, a *queue.Attempt) []slog.Attr {
 	return append(make([]slog.Attr, 0, 10),
 		slog.String("webhook", w.name),

@@ -19,7 +19,7 @@ import (
 	"github.com/userhero/relay/relay/deliver"
 )
 
-// lockedBuffer is a log that many goroutines write.
+// lockedBuffer is a log buffer that goroutines can write at the same time.
 type lockedBuffer struct {
 	mu  sync.Mutex
 	buf bytes.Buffer
@@ -37,9 +37,9 @@ func (b *lockedBuffer) String() string {
 	return b.buf.String()
 }
 
-// TestLogsHoldNoSecretAndNoPayload: whatever goes wrong with a delivery, no line
-// of the log, down to the debug level, has a secret, a header's value, the query
-// of a URL, what people wrote or what a receiver answered; and no line is forged.
+// TestLogsHoldNoSecretAndNoPayload: whatever goes wrong with a delivery, no log line at
+// any level has a secret, a header's value, a URL's query, an event's content or a
+// receiver's response. No input can forge a line.
 func TestLogsHoldNoSecretAndNoPayload(t *testing.T) {
 	t.Parallel()
 	const canary = "canary"
@@ -54,7 +54,7 @@ func TestLogsHoldNoSecretAndNoPayload(t *testing.T) {
 			w.Header().Set("Location", "/"+canary+"-location")
 			w.WriteHeader(http.StatusFound)
 		case "/slow":
-			_, _ = io.Copy(io.Discard, r.Body) // else the server does not see the client go
+			_, _ = io.Copy(io.Discard, r.Body) // otherwise the server does not notice that the client disconnected
 			<-r.Context().Done()
 		}
 		_, _ = w.Write([]byte(canary + "-answer\n{\"level\":\"error\",\"msg\":\"forged\"}"))
@@ -134,8 +134,8 @@ func TestLogsHoldNoSecretAndNoPayload(t *testing.T) {
 	lines := 0
 	for line := range strings.Lines(log.String()) {
 		lines++
-		// What is no HTTP is quoted by the error, so that people see what they
-		// reached; it is text of the receiver's first line, and bounded.
+		// If the response is not HTTP, the error quotes its first line, so that people
+		// see what they reached. The quote is bounded.
 		if strings.Contains(strings.ReplaceAll(line, canary+"-greeting", ""), canary) {
 			t.Errorf("the log holds what it must not: %s", line)
 		}

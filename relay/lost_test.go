@@ -13,13 +13,13 @@ import (
 	"github.com/userhero/relay/relay/deliver"
 )
 
-// lostLease is what a queue says of a lease whose lane another relay owns.
+// lostLease is a queue whose leases are lost: another relay owns the lane.
 type lostLease struct{ settled }
 
 func (lostLease) Lost(*queue.Lease) bool { return true }
 
-// TestLostLeaseIsNotAttempted: what another relay may be sending is not sent, and its
-// place in flight is free again.
+// TestLostLeaseIsNotAttempted: a delivery that another relay may be sending is not
+// sent, and its place in flight becomes free.
 func TestLostLeaseIsNotAttempted(t *testing.T) {
 	t.Parallel()
 	var requests atomic.Int64

@@ -14,8 +14,8 @@ import (
 	"github.com/userhero/relay/relay/signature"
 )
 
-// Add makes a webhook, which gets every event accepted from now on that it
-// wants. Who is noted in the activity log.
+// Add creates a webhook. It gets the events that are accepted from now on and that it
+// wants. The activity log records who added it.
 func (r *Relay) Add(ctx context.Context, c WebhookConfig, who string) error {
 	if err := c.Validate(); err != nil {
 		return fmt.Errorf("%w: %w", ErrInvalid, err)
@@ -40,8 +40,8 @@ func (r *Relay) Add(ctx context.Context, c WebhookConfig, who string) error {
 	return nil
 }
 
-// targetOf compiles settings with the defaults of the current generation. To put them
-// in force, hold r.attachMu.
+// targetOf compiles settings with the defaults of the current generation. The caller
+// must hold r.attachMu to put them in force.
 func (r *Relay) targetOf(c WebhookConfig) (*target, error) {
 	r.mu.RLock()
 	g := r.current
@@ -56,8 +56,8 @@ func (r *Relay) targetOf(c WebhookConfig) (*target, error) {
 	return t, nil
 }
 
-// Change changes the settings of a webhook that was added through the API.
-// The name stays.
+// Change changes the settings of a webhook that was added through the API. It keeps the
+// name.
 func (r *Relay) Change(ctx context.Context, name string, change func(*WebhookConfig) error, who string) error {
 	return r.change(ctx, name, change, activity{What: "webhook changed", Who: who, Webhook: name})
 }
@@ -100,7 +100,7 @@ func (r *Relay) change(ctx context.Context, name string, change func(*WebhookCon
 	return nil
 }
 
-// reconfigure stores other settings.
+// reconfigure stores the settings and puts them in force.
 func (w *webhook) reconfigure(ctx context.Context, c *WebhookConfig) error {
 	if err := w.storeLock.lock(ctx); err != nil {
 		return err
@@ -120,8 +120,8 @@ func (w *webhook) reconfigure(ctx context.Context, c *WebhookConfig) error {
 	return nil
 }
 
-// Rotate gives a webhook another secret and returns it. If none is given, it makes one.
-// During the overlap the old secret also signs.
+// Rotate replaces a webhook's secret and returns the new one. If secret is empty,
+// Rotate generates one. During the overlap the old secret also signs.
 func (r *Relay) Rotate(ctx context.Context, name, secret string, overlap time.Duration, who string) (string, error) {
 	if secret == "" {
 		secret = signature.NewSecret()
@@ -140,8 +140,8 @@ func (r *Relay) Rotate(ctx context.Context, name, secret string, overlap time.Du
 	return secret, nil
 }
 
-// Delete removes a webhook that was added through the API and ends its waiting
-// deliveries, which it counts.
+// Delete removes a webhook that was added through the API and cancels its waiting
+// deliveries. It returns how many it cancelled.
 func (r *Relay) Delete(ctx context.Context, name, who string) (ended int64, err error) {
 	r.attachMu.Lock()
 	defer r.attachMu.Unlock()
@@ -155,8 +155,8 @@ func (r *Relay) Delete(ctx context.Context, name, who string) (ended int64, err 
 	if readOnly {
 		return 0, fmt.Errorf("webhook %q: %w", name, ErrReadOnly)
 	}
-	// Attempts in flight end first: an attempt of a webhook that is gone could not be
-	// settled.
+	// End the attempts in flight first: they could not be settled after the webhook is
+	// deleted.
 	w.mu.Lock()
 	target := w.target
 	w.target = nil
@@ -178,7 +178,7 @@ func (r *Relay) Delete(ctx context.Context, name, who string) (ended int64, err 
 	return ended, nil
 }
 
-// remove takes the webhook's record out of the store.
+// remove deletes the webhook's record from the store.
 func (w *webhook) remove(ctx context.Context) (ended int64, err error) {
 	if err := w.storeLock.lock(ctx); err != nil {
 		return 0, err
@@ -191,7 +191,7 @@ func (w *webhook) remove(ctx context.Context) (ended int64, err error) {
 		}
 	}
 	if errors.Is(err, queue.ErrNotFound) {
-		return 0, nil // by an earlier try that was given up
+		return 0, nil // an earlier call timed out but deleted it
 	}
 	return ended, err
 }
@@ -215,7 +215,7 @@ func (r *Relay) Disable(ctx context.Context, name, who string) error {
 }
 
 // Redeliver gives one delivery a fresh ladder, due now. If the webhook's breaker is
-// open, the delivery is its next probe, at once.
+// open, the delivery goes out at once as the next probe.
 func (r *Relay) Redeliver(ctx context.Context, id queue.DeliveryID, who string) error {
 	if err := r.queue.Requeue(ctx, id, time.Now()); err != nil {
 		return err
@@ -232,7 +232,7 @@ func (r *Relay) Redeliver(ctx context.Context, id queue.DeliveryID, who string) 
 	return nil
 }
 
-// restart starts the webhook's goroutine again, after a stop; r.attachMu is held.
+// restart starts the webhook's goroutine again after stop. The caller holds r.attachMu.
 func (w *webhook) restart() {
 	before := w.ended
 	w.lifetime = w.relay.newLifetime()
@@ -242,13 +242,14 @@ func (w *webhook) restart() {
 	if runs {
 		now := w.lifetime
 		w.relay.running.Go(func() {
-			<-before // a webhook has one lane
+			<-before // the old goroutine closes its lane first; a webhook has only one
 			w.run(now)
 		})
 	}
 }
 
-// stop ends run and the attempts in flight, which do not count, and waits for them.
+// stop ends run and cancels the attempts in flight, which are not counted. It waits for
+// both.
 func (w *webhook) stop(ctx context.Context) error {
 	w.quit()
 	select {
@@ -259,9 +260,9 @@ func (w *webhook) stop(ctx context.Context) error {
 	}
 }
 
-// Test sends the documented sample to a webhook now, through the same signer,
-// client and egress guard as deliveries, marked X-UserHero-Test. It touches
-// neither the queue nor the webhook's state, and works on disabled webhooks.
+// Test sends the documented sample to a webhook now, marked X-UserHero-Test. It uses
+// the same signer, client and egress guard as deliveries. It changes neither the queue
+// nor the webhook's state, and works if the webhook is disabled.
 func (r *Relay) Test(ctx context.Context, name string) (TestResult, error) {
 	w, err := r.find(name)
 	if err != nil {
@@ -276,8 +277,8 @@ func (r *Relay) Test(ctx context.Context, name string) (TestResult, error) {
 	return t.test(ctx, w.id, r.tracer), nil
 }
 
-// Try is Test for a webhook that is not there yet, with the settings it would
-// have. Errors are those of Add.
+// Try does what Test does for a webhook that does not exist yet, with the given
+// settings. It returns the errors of Add.
 func (r *Relay) Try(ctx context.Context, c WebhookConfig) (TestResult, error) {
 	if err := c.Validate(); err != nil {
 		return TestResult{}, fmt.Errorf("%w: %w", ErrInvalid, err)
@@ -289,20 +290,20 @@ func (r *Relay) Try(ctx context.Context, c WebhookConfig) (TestResult, error) {
 	return t.test(ctx, 0, r.tracer), nil
 }
 
-// TestResult is what came of a test send.
+// TestResult is the result of a test send.
 type TestResult struct {
 	OK      bool
 	Attempt queue.Attempt
 }
 
-// Sample is the documented example of an event, as test sends carry it.
+// Sample is the documented example of an event. Test sends use it as their body.
 const Sample = `{"event":"feedback.created","timestamp":"2026-01-07T15:30:00Z","data":{"id":"fb_abc123","projectId":"proj_xyz",` +
 	`"widgetId":"w_default","message":"The export button does nothing when I click it.","category":"bug","rating":2,"status":"new",` +
 	`"screenshotUrl":"https://example.com/screenshots/fb_abc123.png","context":{"pageUrl":"/dashboard/reports","referrer":"/dashboard",` +
 	`"browser":"Chrome","browserVersion":"120","os":"macOS","deviceType":"desktop","viewport":{"width":1920,"height":1080},` +
 	`"timezone":"America/New_York","locale":"en-US","country":"US"},"metadata":{"userId":"user_123"},"createdAt":"2026-01-07T15:30:00Z"}}`
 
-// probeNow allows the next probe at once: a person who asks for a delivery may know
+// probeNow allows the next probe at once: a person who requests a delivery may know
 // that the receiver works again. A Retry-After still holds it back.
 func (w *webhook) probeNow() {
 	w.mu.Lock()
@@ -311,7 +312,7 @@ func (w *webhook) probeNow() {
 	w.wake(false)
 }
 
-// test sends the sample; the webhook's number becomes part of the delivery's id.
+// test sends the sample. The delivery's id contains the webhook's number.
 func (t *target) test(ctx context.Context, w queue.WebhookID, tracer trace.Tracer) TestResult {
 	now := time.Now()
 	id := queue.DeliveryID{Event: queue.NewEventID(now, 0, 0), Webhook: w}.String()

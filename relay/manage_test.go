@@ -15,9 +15,9 @@ import (
 	"github.com/userhero/relay/queue/memqueue"
 )
 
-// givesUp is a queue on a disk that stands still when asked to: whoever waits
-// for the next write to a webhook's record gives up, and it is made after all.
-// Where it fails, it is not.
+// givesUp is a queue on a disk that can stand still: the caller of the next write to a
+// webhook's record times out, but the store still makes the write. If fails is set, it
+// does not.
 type givesUp struct {
 	queue.Queue
 	next, fails bool
@@ -59,8 +59,8 @@ func (q *givesUp) DeleteWebhook(ctx context.Context, id queue.WebhookID, revisio
 	return ended, err
 }
 
-// TestWriteThatWasGivenUpStandsInNobodysWay: it was made after all, and the next
-// one is no conflict.
+// TestWriteThatWasGivenUpStandsInNobodysWay: the store makes a write that timed out,
+// and the next write does not conflict with it.
 func TestWriteThatWasGivenUpStandsInNobodysWay(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -99,7 +99,7 @@ func TestWriteThatWasGivenUpStandsInNobodysWay(t *testing.T) {
 		givenUp("deleting", func() error {
 			_, err := r.Delete(t.Context(), "added", "test")
 			if errors.Is(err, queue.ErrNotFound) {
-				return nil // it was noticed that the store has it no more
+				return nil // the relay noticed that the store no longer has it
 			}
 			return err
 		})
@@ -113,7 +113,8 @@ func TestWriteThatWasGivenUpStandsInNobodysWay(t *testing.T) {
 	})
 }
 
-// TestSecretOfARotationThatFailedIsNotFoundAfterACrash: nobody was told of it.
+// TestSecretOfARotationThatFailedIsNotFoundAfterACrash: a secret that no caller
+// received must not be in force after a crash.
 func TestSecretOfARotationThatFailedIsNotFoundAfterACrash(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -140,7 +141,7 @@ func TestSecretOfARotationThatFailedIsNotFoundAfterACrash(t *testing.T) {
 	})
 }
 
-// TestDeletingWaitsForNoReceiver: what is under way is cut off.
+// TestDeletingWaitsForNoReceiver: attempts in flight are cancelled.
 func TestDeletingWaitsForNoReceiver(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -167,7 +168,7 @@ func TestDeletingWaitsForNoReceiver(t *testing.T) {
 	})
 }
 
-// TestWebhookThatCouldNotBeDeletedGoesOn: it gets what comes afterwards.
+// TestWebhookThatCouldNotBeDeletedGoesOn: it gets the events that come afterwards.
 func TestWebhookThatCouldNotBeDeletedGoesOn(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -180,7 +181,7 @@ func TestWebhookThatCouldNotBeDeletedGoesOn(t *testing.T) {
 		}
 		accept(t, r, "fb_1")
 		synctest.Wait()
-		rs.answer = always(200) // what hangs was asked before
+		rs.answer = always(200) // the attempt that hangs has already been answered by the old function
 		q.fails = true
 		if _, err := r.Delete(t.Context(), "w", "test"); !errors.Is(err, errFailed) {
 			t.Fatalf("the store refuses, and deleting returns %v", err)
@@ -194,8 +195,8 @@ func TestWebhookThatCouldNotBeDeletedGoesOn(t *testing.T) {
 	})
 }
 
-// TestEnablingWaitsForNoReceiver: a webhook that was disabled for a moment,
-// while an attempt hangs, goes on with the others at once.
+// TestEnablingWaitsForNoReceiver: a webhook was disabled for a moment while an attempt
+// hangs. After it is enabled, its remaining deliveries go out at once.
 func TestEnablingWaitsForNoReceiver(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -227,8 +228,8 @@ func TestEnablingWaitsForNoReceiver(t *testing.T) {
 	})
 }
 
-// TestOrderIsKeptAcrossEventsForOthers: an update that the filter keeps from the
-// webhook is no way past the creation.
+// TestOrderIsKeptAcrossEventsForOthers: the filter rejects the second event of a
+// feedback. The third still waits for the first.
 func TestOrderIsKeptAcrossEventsForOthers(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -264,8 +265,8 @@ func TestOrderIsKeptAcrossEventsForOthers(t *testing.T) {
 	})
 }
 
-// TestDeletionThatIsMadeLateIsNoticed: it was given up while the disk stood
-// still, the webhook went on, and then the store removed it.
+// TestDeletionThatIsMadeLateIsNoticed: a deletion timed out and the webhook continued.
+// Then the store removed it.
 func TestDeletionThatIsMadeLateIsNoticed(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -294,8 +295,8 @@ func TestDeletionThatIsMadeLateIsNoticed(t *testing.T) {
 	})
 }
 
-// TestDisablingThatFailedHoldsNothing: what became due while the store thought
-// about it goes out afterwards.
+// TestDisablingThatFailedHoldsNothing: deliveries that became due while the store hung
+// go out afterwards.
 func TestDisablingThatFailedHoldsNothing(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -320,7 +321,8 @@ func TestDisablingThatFailedHoldsNothing(t *testing.T) {
 	})
 }
 
-// TestReloadThatWasGivenUpParksNothing: stored as parked, what waits would expire.
+// TestReloadThatWasGivenUpParksNothing: if the store kept the webhook as parked, its
+// waiting deliveries would expire.
 func TestReloadThatWasGivenUpParksNothing(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -337,8 +339,8 @@ func TestReloadThatWasGivenUpParksNothing(t *testing.T) {
 	})
 }
 
-// TestEnablingThatFailedLeavesTheBreakerOpen: a webhook that is still failing is
-// still probed, one attempt at a time.
+// TestEnablingThatFailedLeavesTheBreakerOpen: a webhook that is still failing is still
+// probed, one attempt at a time.
 func TestEnablingThatFailedLeavesTheBreakerOpen(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -16,11 +16,11 @@ import (
 	"github.com/userhero/relay/relay/notify"
 )
 
-// letters are what a notifier was asked to send.
+// letters is a notifier that records the notices it is given.
 type letters struct {
 	mu   sync.Mutex
 	sent [][]notify.Notice
-	err  func(n int) error // of the nth call, from 0
+	err  func(n int) error // returned by call n, from 0
 }
 
 func (l *letters) Notify(_ context.Context, notices []notify.Notice) error {
@@ -40,7 +40,7 @@ func (l *letters) all() [][]notify.Notice {
 	return append([][]notify.Notice(nil), l.sent...)
 }
 
-// later is an error that may pass.
+// later is a temporary error.
 type later struct{ error }
 
 func (later) Temporary() bool { return true }
@@ -60,7 +60,7 @@ func TestOneLetterPerChangeOfStateAlsoOverARestart(t *testing.T) {
 		if n := len(l.all()); n != 0 {
 			t.Fatalf("%d letters before the group was complete", n)
 		}
-		stop() // between the change of state and the letter
+		stop() // between the change of state and the notice
 		r, stop = startOn(t, q, rs, c)
 		time.Sleep(10 * time.Minute)
 		sent := l.all()
@@ -123,8 +123,7 @@ func TestLettersAreGroupedAndTriedAgain(t *testing.T) {
 	})
 }
 
-// forgetful is a queue that takes no notices, as if the process were killed
-// before each.
+// forgetful is a queue that refuses notices, as if the process were killed before each.
 type forgetful struct{ queue.Queue }
 
 func (q forgetful) Enqueue(ctx context.Context, e queue.Entry) (queue.Receipt, error) {
@@ -163,8 +162,8 @@ func TestNoticeThatACrashKeptBackIsPostedAtTheNextStart(t *testing.T) {
 	})
 }
 
-// What one notifier refuses for good is still tried with another, which gets it
-// once.
+// TestNotifiersDoNotEndEachOthersNotices: if one notifier rejects a notice for good, it
+// is still sent through the second, exactly once.
 func TestNotifiersDoNotEndEachOthersNotices(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -190,8 +189,9 @@ func TestNotifiersDoNotEndEachOthersNotices(t *testing.T) {
 	})
 }
 
-// A webhook that fails and recovers every minute is told of at its first failure,
-// at the recovery from that, and then once an hour, with the state it has then.
+// TestFlappingWebhookIsToldOfOnceAnHour: a webhook fails and recovers every minute. A
+// notice goes out for the first failure and the first recovery, then once an hour with
+// the state at that time.
 func TestFlappingWebhookIsToldOfOnceAnHour(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -241,8 +241,8 @@ func TestFlappingWebhookIsToldOfOnceAnHour(t *testing.T) {
 	})
 }
 
-// A notice that nobody could be told of for days is of no use when a notifier
-// comes back.
+// TestOldNoticesAreGivenUpWithoutANotifier: a notice that could not be sent for days is
+// dropped.
 func TestOldNoticesAreGivenUpWithoutANotifier(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -276,7 +276,8 @@ func TestOldNoticesAreGivenUpWithoutANotifier(t *testing.T) {
 	})
 }
 
-// TestMailboxesAreNoWebhooksAfterARestart: the store keeps them as such.
+// TestMailboxesAreNoWebhooksAfterARestart: after a restart the relay does not list them
+// as webhooks.
 func TestMailboxesAreNoWebhooksAfterARestart(t *testing.T) {
 	t.Parallel()
 	q := memqueue.New(memqueue.Options{})

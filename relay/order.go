@@ -9,10 +9,10 @@ import (
 )
 
 // eventBefore reports whether an earlier event of the same feedback still waits for the
-// same webhook, and when to look again. It follows the events that each event replaces.
-// Events that were not for this webhook are skipped; at the first that was, the search
-// ends, because that one waited for those before it. (Order is not kept for redelivered
-// events, or for those sent before the webhook kept order.)
+// same webhook, and when to check again. It follows the events that each event replaces
+// and skips those the webhook did not get. It stops at the first that the webhook got,
+// because that event waited for the earlier ones. Order is not kept for redelivered
+// events, or for events sent before the webhook was ordered.
 func (r *Relay) eventBefore(ctx context.Context, lease *queue.Lease) (until time.Time, before bool) {
 	ctx, cancel := context.WithTimeout(ctx, storeTime)
 	defer cancel()
@@ -28,7 +28,7 @@ func (r *Relay) eventBefore(ctx context.Context, lease *queue.Lease) (until time
 			}
 			return until, true
 		case !errors.Is(err, queue.ErrNotFound):
-			return time.Now().Add(laneRetry), true // unknown: keep the order
+			return time.Now().Add(laneRetry), true // if the state is unknown, keep the order
 		}
 		e, err := r.queue.Event(ctx, id)
 		if errors.Is(err, queue.ErrNotFound) {
@@ -45,7 +45,7 @@ func (r *Relay) eventBefore(ctx context.Context, lease *queue.Lease) (until time
 const (
 	// laneRetry is how long a webhook waits after its lane failed.
 	laneRetry = time.Second
-	// deferOrdered is how long an event waits at least for an earlier one, in a webhook
-	// that keeps order.
+	// deferOrdered is the shortest time an event waits for an earlier one if its
+	// webhook is ordered.
 	deferOrdered = 100 * time.Millisecond
 )

@@ -7,7 +7,7 @@ import (
 	"github.com/userhero/relay/queue"
 )
 
-// writeOnce writes the record; storeLock is held.
+// writeOnce writes the record. The caller holds storeLock.
 func (w *webhook) writeOnce(ctx context.Context) error {
 	w.mu.Lock()
 	w.record.Hours, w.record.HeldUntil = w.tally.stored(), w.breaker.hold.UTC()
@@ -23,20 +23,21 @@ func (w *webhook) writeOnce(ctx context.Context) error {
 	return nil
 }
 
-// writeRecord writes the record; storeLock is held.
+// writeRecord writes the record. The caller holds storeLock.
 func (w *webhook) writeRecord(ctx context.Context) error {
 	err := w.writeOnce(ctx)
 	if !errors.Is(err, queue.ErrConflict) {
 		return err
 	}
-	// Nobody else writes it: an earlier write was given up, and made after all.
+	// Only this process writes the record, so an earlier write that timed out must have
+	// succeeded.
 	if err := w.readRevision(ctx); err != nil {
 		return err
 	}
 	return w.writeOnce(ctx)
 }
 
-// readRevision reads the revision from the store; storeLock is held.
+// readRevision reads the revision from the store. The caller holds storeLock.
 func (w *webhook) readRevision(ctx context.Context) error {
 	stored, err := w.relay.storedWebhook(ctx, w.name)
 	if err == nil && stored.ID != w.id {
@@ -49,7 +50,7 @@ func (w *webhook) readRevision(ctx context.Context) error {
 }
 
 // rewriteRecord writes the record as it was before a change that failed with err,
-// because that change may still be written; storeLock is held.
+// because the store may still make that change. The caller holds storeLock.
 func (w *webhook) rewriteRecord(err error) {
 	if errors.Is(err, queue.ErrClosed) || errors.Is(err, queue.ErrFailed) || errors.Is(err, queue.ErrNotFound) {
 		return
@@ -66,7 +67,7 @@ func (w *webhook) saveRecord() {
 	ctx, cancel := context.WithTimeout(context.Background(), storeTime)
 	defer cancel()
 	if w.storeLock.lock(ctx) != nil {
-		return // the store has not answered for so long that nothing more is written
+		return // the store has not answered for too long; give up
 	}
 	defer w.storeLock.unlock()
 	if err := w.writeRecord(ctx); err != nil && !errors.Is(err, queue.ErrClosed) && !errors.Is(err, queue.ErrFailed) {
@@ -74,7 +75,7 @@ func (w *webhook) saveRecord() {
 	}
 }
 
-// writeRecordOrLog writes the record, or logs why it cannot; storeLock is held.
+// writeRecordOrLog writes the record and logs an error. The caller holds storeLock.
 func (w *webhook) writeRecordOrLog() {
 	ctx, cancel := context.WithTimeout(context.Background(), storeTime)
 	defer cancel()
@@ -83,7 +84,7 @@ func (w *webhook) writeRecordOrLog() {
 	}
 }
 
-// isParked reports whether the store has the webhook as parked.
+// isParked reports whether the store holds the webhook as parked.
 func (w *webhook) isParked(ctx context.Context) (bool, error) {
 	if err := w.storeLock.lock(ctx); err != nil {
 		return false, err

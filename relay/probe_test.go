@@ -9,7 +9,7 @@ import (
 	"github.com/userhero/relay/queue/memqueue"
 )
 
-// TestRedeliveryNeedsNotWaitForTheNextProbe: who has repaired a receiver sees at
+// TestRedeliveryNeedsNotWaitForTheNextProbe: a person who repaired a receiver sees at
 // once that it works.
 func TestRedeliveryNeedsNotWaitForTheNextProbe(t *testing.T) {
 	t.Parallel()

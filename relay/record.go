@@ -21,21 +21,22 @@ const (
 	FromAPI       = "api"
 )
 
-// record is what the store keeps of a webhook, as JSON: its state and, if it was added
-// through the API, its configuration. What the configuration file says is read from
-// there at every start.
+// record is what the store keeps for a webhook, as JSON: its state and, if it was added
+// through the API, its configuration. The settings of other webhooks are read from the
+// configuration file at every start.
 type record struct {
 	Source string         `json:"source"`
 	Config *WebhookConfig `json:"config,omitempty"`
 	State  string         `json:"state"`
-	// Reason says in words why it is failing or disabled.
+	// Reason says why the webhook is failing or disabled.
 	Reason       string    `json:"reason,omitempty"`
 	FailingSince time.Time `json:"failing_since,omitzero"`
-	// Episode is when the present outage began, if a notice was posted about it; zero once
-	// it is over.
+	// Episode is when the present outage began, if a notice was posted about it. It is
+	// zero after the outage.
 	Episode time.Time `json:"episode,omitzero"`
-	// LastNotice is the last notice. It is stored with the state that it reports and posted
-	// after that, so if a crash came in between, the next start posts it.
+	// LastNotice is the last notice. It is stored together with the state it reports
+	// and posted afterwards. If the process crashes in between, the next start posts
+	// it.
 	LastNotice  lastNotice `json:"told,omitzero"`
 	LastSuccess time.Time  `json:"last_success,omitzero"`
 	LastAttempt time.Time  `json:"last_attempt,omitzero"`

@@ -15,28 +15,30 @@ import (
 	"github.com/userhero/relay/relay/expression"
 )
 
-// Recovery selects what to deliver again to one webhook.
+// Recovery selects the events and deliveries that one webhook gets again.
 type Recovery struct {
-	// Failed takes deliveries whose ladder ran out, Missed events that it would
-	// have got, had it been enabled, and Waiting deliveries that wait on a rung.
+	// Failed selects deliveries whose ladder ran out. Missed selects events that the
+	// webhook would have got if it had been enabled. Waiting selects deliveries that
+	// wait for a retry.
 	Failed, Missed, Waiting bool
-	Since, Until            time.Time // of acceptance; zero is no bound
-	DryRun                  bool      // only count
+	Since, Until            time.Time // by time of acceptance; zero is no bound
+	DryRun                  bool // only count
 
-	atOnce int // instead of recoverAtOnce, in tests
+	atOnce int // replaces recoverAtOnce in tests
 }
 
 const (
-	// recoverAtOnce bounds the deliveries whose names are in memory.
+	// recoverAtOnce bounds the delivery ids held in memory.
 	recoverAtOnce = 100_000
-	// requeuers share commits.
+	// requeuers is how many goroutines requeue at the same time, so that they share
+	// commits.
 	requeuers = 32
 )
 
-// Recover delivers what a webhook has not got, oldest first, each with a fresh
-// ladder that is due now, and counts it. It goes out gently: the webhook's window
-// begins with one, and an open breaker lets out one probe. What was queued before
-// an error stays so; calling again goes on.
+// Recover requeues what a webhook did not get, oldest first, each with a fresh ladder
+// that is due now. It returns the count. Deliveries start slowly: the webhook's window
+// begins at one, and an open breaker lets out only one probe. After an error, the
+// deliveries already requeued stay so, and another call continues.
 func (r *Relay) Recover(ctx context.Context, name string, what Recovery, who string) (count int64, err error) {
 	w, err := r.find(name)
 	if err != nil {
@@ -68,13 +70,13 @@ func (r *Relay) Recover(ctx context.Context, name string, what Recovery, who str
 	return count, err
 }
 
-// section is a part of a list, from one cursor to another. Lists begin with the newest
-// delivery, and recovered deliveries go out oldest first, so that no update overtakes its
-// creation. So the list is read once to find its sections, and then the sections from
-// the last to the first.
+// section is a part of a list, between two cursors. Lists begin with the newest
+// delivery, but recovered deliveries go out oldest first, so that no update overtakes
+// its creation. Recover therefore reads the list once to find its sections, then reads
+// the sections from last to first.
 type section struct{ from, to string }
 
-// countAndSplit counts what is to be recovered, and splits the list into sections.
+// countAndSplit counts the deliveries to recover and splits the list into sections.
 func (r *Relay) countAndSplit(ctx context.Context, w *webhook, what Recovery) (all []section, count int64, err error) {
 	s, inSection, atOnce := section{}, 0, cmp.Or(what.atOnce, recoverAtOnce)
 	for cursor := ""; ; {
@@ -95,7 +97,7 @@ func (r *Relay) countAndSplit(ctx context.Context, w *webhook, what Recovery) (a
 	}
 }
 
-// requeueSection queues the deliveries of a section again, oldest first.
+// requeueSection requeues the deliveries of a section, oldest first.
 func (r *Relay) requeueSection(ctx context.Context, w *webhook, what Recovery, s section) (int64, error) {
 	var ids []queue.DeliveryID
 	for cursor := s.from; ; {
@@ -112,8 +114,8 @@ func (r *Relay) requeueSection(ctx context.Context, w *webhook, what Recovery, s
 	return r.requeue(ctx, ids, w.ordered())
 }
 
-// requeue queues deliveries again and counts them. Several at a time share
-// commits, unless they are to keep their order.
+// requeue requeues deliveries and counts them. It requeues several at a time, which
+// share commits, unless they must keep their order.
 func (r *Relay) requeue(ctx context.Context, ids []queue.DeliveryID, ordered bool) (int64, error) {
 	n := requeuers
 	if ordered {
@@ -130,7 +132,7 @@ func (r *Relay) requeue(ctx context.Context, ids []queue.DeliveryID, ordered boo
 				case err == nil:
 					count.Add(1)
 				case errors.Is(err, queue.ErrConflict), errors.Is(err, queue.ErrNotFound):
-					// under way, or gone meanwhile
+					// The delivery is leased or has been removed.
 				default:
 					fail(err)
 				}
@@ -141,7 +143,7 @@ func (r *Relay) requeue(ctx context.Context, ids []queue.DeliveryID, ordered boo
 	return count.Load(), context.Cause(ctx)
 }
 
-// recoverable is one page of what is to be recovered, newest first.
+// recoverable returns one page of the deliveries to recover, newest first.
 func (r *Relay) recoverable(ctx context.Context, w *webhook, what Recovery, cursor string) (ids []queue.DeliveryID, next string, err error) {
 	if !what.Missed {
 		page, err := r.queue.Deliveries(ctx, queue.DeliveryQuery{
@@ -173,7 +175,7 @@ func (r *Relay) recoverable(ctx context.Context, w *webhook, what Recovery, curs
 	return ids, page.Next, nil
 }
 
-// states are those of the deliveries to be sent; empty if only Missed is set.
+// states returns the delivery states that r selects. It is empty if only Missed is set.
 func (r Recovery) states() (states []queue.State) {
 	if r.Failed {
 		states = append(states, queue.Failed)

@@ -16,8 +16,7 @@ import (
 	"github.com/userhero/relay/queue/memqueue"
 )
 
-// slowQueue takes its time to queue again, so that each delivery is sent before
-// the next is queued.
+// slowQueue requeues slowly, so that each delivery is sent before the next is requeued.
 type slowQueue struct{ queue.Queue }
 
 func (q slowQueue) Requeue(ctx context.Context, id queue.DeliveryID, at time.Time) error {
@@ -25,8 +24,8 @@ func (q slowQueue) Requeue(ctx context.Context, id queue.DeliveryID, at time.Tim
 	return q.Queue.Requeue(ctx, id, at)
 }
 
-// TestRecoveryKeepsOrder: what an ordered webhook has missed and failed goes
-// out oldest first, each creation before its updates.
+// TestRecoveryKeepsOrder: the missed and failed events of an ordered webhook go out
+// oldest first, each creation before its updates.
 func TestRecoveryKeepsOrder(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -56,7 +55,7 @@ func TestRecoveryKeepsOrder(t *testing.T) {
 			return receipt.Event.ID
 		}
 		latest := make(map[string]queue.EventID)
-		// Some fail, some are missed.
+		// Some deliveries fail, some events are missed.
 		for step := range 4 {
 			if step == 2 {
 				if err := r.Disable(t.Context(), "w", "ada"); err != nil {
@@ -110,7 +109,8 @@ func TestRecoveryKeepsOrder(t *testing.T) {
 	})
 }
 
-// TestRecoveryOfManyComesInStretches, the oldest first, and each once.
+// TestRecoveryOfManyComesInStretches: recovered deliveries go out oldest first, each
+// once.
 func TestRecoveryOfManyComesInStretches(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -148,8 +148,8 @@ func TestRecoveryOfManyComesInStretches(t *testing.T) {
 	})
 }
 
-// TestWhatWaitedGoesOutGently: a webhook that was enabled, or gets again what
-// failed, gets one request at first, and more only as it answers.
+// TestWhatWaitedGoesOutGently: after a webhook is enabled or recovered, it gets one
+// request at first, and more only after it answers.
 func TestWhatWaitedGoesOutGently(t *testing.T) {
 	t.Parallel()
 	for _, how := range []string{"enable", "recover"} {
@@ -159,7 +159,7 @@ func TestWhatWaitedGoesOutGently(t *testing.T) {
 				healthy := false
 				var mu sync.Mutex
 				var underWay int
-				var seen []int // how many were under way as each began
+				var seen []int // attempts in flight when each request began
 				rs := &receivers{answer: func(request) (int, http.Header) {
 					mu.Lock()
 					defer mu.Unlock()
@@ -174,9 +174,9 @@ func TestWhatWaitedGoesOutGently(t *testing.T) {
 					underWay--
 					return http.StatusOK, nil
 				}}
-				ladder := []time.Duration{} // all fail at once
+				ladder := []time.Duration{} // every delivery fails at its first attempt
 				if how == "enable" {
-					ladder = []time.Duration{time.Hour} // all wait
+					ladder = []time.Duration{time.Hour} // every delivery waits
 				}
 				r, stop := startOn(t, memqueue.New(memqueue.Options{}), rs, Config{
 					Webhooks: []WebhookConfig{{Name: "w", URL: "https://r.example/", Retry: ladder, Concurrency: 8}},
@@ -210,7 +210,7 @@ func TestWhatWaitedGoesOutGently(t *testing.T) {
 				defer mu.Unlock()
 				most := 0
 				for i, n := range seen {
-					// Each answer allows one more: 1, 2, 4, 8.
+					// Each response allows one more attempt in flight: 1, 2, 4, 8.
 					if n > i+1 || i == 0 && n != 1 || i < 3 && n > 2 {
 						t.Errorf("request %d began with %d under way", i+1, n)
 					}
@@ -224,8 +224,8 @@ func TestWhatWaitedGoesOutGently(t *testing.T) {
 	}
 }
 
-// TestWhatWaitsOnARungIsSentNow: after an outage, what waits for its next retry
-// can be sent at once, gently and oldest first, and only when somebody asks.
+// TestWhatWaitsOnARungIsSentNow: after an outage, deliveries that wait for a retry can
+// be sent at once: slowly at first, oldest first, and only if somebody asks.
 func TestWhatWaitsOnARungIsSentNow(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -293,7 +293,7 @@ func TestWhatWaitsOnARungIsSentNow(t *testing.T) {
 			t.Errorf("%d were sent within a minute, want %d", len(got), all)
 		}
 		for i, s := range got {
-			near := got[max(i-8, 0):min(i+9, len(got))] // as many as are under way together
+			near := got[max(i-8, 0):min(i+9, len(got))] // at most as many as may be in flight together
 			if !slices.ContainsFunc(near, func(s request) bool { return strings.Contains(s.body, fmt.Sprintf("fb_%02d", i)) }) {
 				t.Errorf("request %d is %s, want the oldest first", i, s.body)
 			}
@@ -307,8 +307,8 @@ func TestWhatWaitsOnARungIsSentNow(t *testing.T) {
 	})
 }
 
-// TestSendingWhatWaitsSparesAReceiverThatIsStillAway: one probe goes out, and
-// nothing else uses a rung.
+// TestSendingWhatWaitsSparesAReceiverThatIsStillAway: one probe goes out, and no other
+// delivery uses up a rung.
 func TestSendingWhatWaitsSparesAReceiverThatIsStillAway(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -318,7 +318,7 @@ func TestSendingWhatWaitsSparesAReceiverThatIsStillAway(t *testing.T) {
 		})
 		defer stop()
 		accept(t, r, "fb_first")
-		time.Sleep(25 * time.Hour) // its ladder ran out: the webhook fails
+		time.Sleep(25 * time.Hour) // the ladder runs out and the webhook becomes failing
 		for i := range 20 {
 			accept(t, r, fmt.Sprintf("fb_%d", i))
 		}

@@ -1,15 +1,14 @@
-// Package relay takes events from a queue to the webhooks that want them:
-// signed, retried on a ladder, each webhook at its own pace.
+// Package relay delivers events from a queue to the webhooks that want them. It signs
+// them, retries on a ladder, and sends to each webhook at that webhook's own pace.
 //
-// It promises that one slow or dead receiver delays nobody else, that no rung
-// of a ladder is early, that a stored event is sent with the same bytes at every
-// attempt, and that stopping counts no attempt that did not end by itself. What
-// is durable is the queue's; the package knows no HTTP server, no Caddy and no
-// metrics library.
+// It promises that one slow or dead receiver delays nobody else, that no rung of a
+// ladder is early, that a stored event is sent with the same bytes at every attempt,
+// and that an attempt which a stop cuts off does not count. The queue is responsible
+// for durability. The package does not know HTTP servers, Caddy or metrics libraries.
 //
-// An event's way: Accept picks the webhooks and enqueues; each webhook's own
-// goroutine takes due deliveries from its lane, as many as its window and its
-// breaker let out; a worker makes the attempt and settles the lease.
+// Accept picks the webhooks of an event and enqueues it. Each webhook's goroutine takes
+// due deliveries from its lane, as many as its window and its breaker allow. A worker
+// makes the attempt and settles the lease.
 package relay
 
 import (
@@ -28,31 +27,31 @@ import (
 	"github.com/userhero/relay/relay/redact"
 )
 
-// Options are what a relay works with.
+// Options are the dependencies and settings of a relay.
 type Options struct {
-	// Queue is where events are; the caller closes it, after Stop.
+	// Queue holds the events. The caller closes it after Stop.
 	Queue queue.Queue
-	// Logger gets one line per thing an operator would act on. Default: none.
+	// Logger gets what an operator should act on or know. Default: no log.
 	Logger *slog.Logger
 	// Version is sent as User-Agent: UserHero-Relay/<version>.
 	Version string
-	// Observer hears what happens. Default: nobody.
+	// Observer receives what happens, for metrics. Default: none.
 	Observer Observer
-	// Dial, unless nil, is the network: receivers are dialled with it and not
-	// with the guarded dialer. It is for simulations, whose network is in memory.
+	// Dial, if not nil, replaces the guarded dialer for connections to receivers.
+	// Simulations set it: their network is in memory.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
-	// Own, unless nil, reports whether an address is one that could stop the process,
-	// such as Caddy's admin endpoint. Nothing is sent there, whatever is allowed.
+	// Own, if not nil, reports whether an address could be used to stop the process,
+	// such as Caddy's admin endpoint. Nothing is sent there, even if egress allows it.
 	Own func(netip.AddrPort) bool
-	// Tracer makes the spans. Nil makes none; receivers then get a traceparent
-	// that continues the request's trace, or begins one.
+	// Tracer creates the spans. If it is nil, there are none, and receivers get a
+	// traceparent that continues the request's trace or begins a new one.
 	Tracer trace.Tracer
 
-	// client replaces the way to receivers, in tests.
+	// client replaces the HTTP client in tests.
 	client *deliver.Client
 }
 
-// New makes a relay; nothing runs before Start.
+// New makes a relay. Nothing runs before Start.
 func New(o Options) *Relay {
 	r := &Relay{
 		queue: o.Queue, log: o.Logger, observer: o.Observer, tracer: o.Tracer, client: o.client, dial: o.Dial, own: o.Own,
@@ -80,8 +79,8 @@ func New(o Options) *Relay {
 	return r
 }
 
-// Start reads the webhooks the store knows and begins to deliver as soon as
-// settings are attached. Until then everything waits.
+// Start reads the webhooks from the store. Deliveries begin when settings are attached;
+// until then they wait.
 func (r *Relay) Start(ctx context.Context) error {
 	r.attachMu.Lock()
 	defer r.attachMu.Unlock()
@@ -99,7 +98,7 @@ func (r *Relay) Start(ctx context.Context) error {
 		case notify.IsMailbox(s.Name):
 			continue
 		case s.Name == tallyRecord:
-			// What is only looked at keeps nothing from starting.
+			// The tally is only for display, so an error in it does not stop the start.
 			if err := r.tally.decode(s.Data); err != nil {
 				r.log.Warn("the tally of the last hours begins anew", "error", err)
 			}
@@ -120,19 +119,19 @@ func (r *Relay) Start(ctx context.Context) error {
 	return nil
 }
 
-// hasNewerNotice reports whether a later change of the webhook has a notice of its
-// own.
+// hasNewerNotice reports whether a later change of the webhook's state has its own
+// notice.
 func (r *Relay) hasNewerNotice(n notify.Notice) bool {
 	w, err := r.find(n.Webhook)
 	if err != nil {
-		return false // it was deleted or renamed
+		return false // the webhook was deleted or renamed
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.record.LastNotice.At.After(n.At)
 }
 
-// noticeSent records what became of a notice.
+// noticeSent records the result of sending a notice.
 func (r *Relay) noticeSent(n notify.Notice, outcome string, err error) {
 	r.observer.Mailed(n.Kind, outcome)
 	detail := n.Kind
@@ -142,17 +141,16 @@ func (r *Relay) noticeSent(n notify.Notice, outcome string, err error) {
 	r.note(activity{What: "notice sent", Who: "relay", Webhook: n.Webhook, Detail: detail})
 }
 
-// Drain takes no more deliveries, and returns at once. Attempts in flight go on;
-// when the context ends the rest is cut off, and is not counted. Events are still
+// Drain stops taking deliveries and returns at once. Attempts in flight continue. When
+// ctx ends, the remaining ones are cancelled and not counted. Events are still
 // accepted. Stop waits for the attempts.
 func (r *Relay) Drain(ctx context.Context) {
 	r.stopLanes()
 	context.AfterFunc(ctx, r.cancelAttempts)
 }
 
-// Stop takes no more work, lets attempts under way end while the context
-// lasts, and cuts off the rest without counting them. It tolerates being called
-// twice and before Start.
+// Stop ends the relay. It lets attempts in flight end until ctx ends, then cancels the
+// rest without counting them. It may be called twice, and before Start.
 func (r *Relay) Stop(ctx context.Context) error {
 	r.attachMu.Lock()
 	defer r.attachMu.Unlock()
@@ -186,7 +184,7 @@ func (r *Relay) Stop(ctx context.Context) error {
 	return err
 }
 
-// Health is nil while the queue takes events and the webhooks' goroutines run.
+// Health returns nil while the queue takes events and the webhooks' goroutines run.
 func (r *Relay) Health() error {
 	r.mu.RLock()
 	started, stopped := r.started, r.stopped

@@ -22,7 +22,7 @@ import (
 	"github.com/userhero/relay/relay/signature"
 )
 
-// request is what a receiver saw.
+// request is what a receiver got.
 type request struct {
 	at     time.Time
 	host   string
@@ -30,11 +30,11 @@ type request struct {
 	body   string
 }
 
-// receivers answer in the place of the network, so that time can be faked.
+// receivers replaces the network, so that tests can run on fake time.
 type receivers struct {
 	mu   sync.Mutex
 	seen []request
-	// answer gives a status, or 0 to hang until the attempt ends.
+	// answer returns a status, or 0 to hang until the attempt ends.
 	answer func(r request) (status int, header http.Header)
 }
 
@@ -71,8 +71,8 @@ func always(status int) func(request) (int, http.Header) {
 	return func(request) (int, http.Header) { return status, nil }
 }
 
-// startOn starts a relay on a queue whose receivers are faked; it must be
-// called in a bubble, and stop before the bubble ends.
+// startOn starts a relay on a queue, with fake receivers. Call it in a synctest bubble,
+// and call stop before the bubble ends.
 func startOn(t *testing.T, q queue.Queue, rs *receivers, c Config) (r *Relay, stop func()) {
 	t.Helper()
 	client, err := deliver.NewClient(c.Egress, deliver.Options{Transport: rs})
@@ -186,7 +186,7 @@ func TestRequestsCarryTheDocumentedHeaders(t *testing.T) {
 				sg, _ := signature.NewSigner("s")
 				want["X-UserHero-Signature"] = string(sg.AppendPlain(nil, []byte(`{}`)))
 				want["webhook-signature"] = string(sg.AppendStandard(nil, id, s.at.Unix(), []byte(`{}`)))
-				want["authorization"] = "Bearer canary" // spelled as it was configured
+				want["authorization"] = "Bearer canary" // spelled as configured
 				want["X-UserHero-Delivery"] = id
 				attempts, err := r.Queue().Attempts(t.Context(), queue.DeliveryID{Event: receipt.Event.ID, Webhook: 1})
 				if err != nil || strings.Contains(fmt.Sprint(attempts), "canary") {
@@ -321,7 +321,7 @@ func TestStopCountsNoAttemptItCutsOff(t *testing.T) {
 		e := accept(t, r, "fb_1")
 		synctest.Wait()
 		stop()
-		stop() // twice is fine
+		stop() // may be called twice
 		d, err := q.Delivery(t.Context(), queue.DeliveryID{Event: e.ID, Webhook: 1})
 		if err != nil || d.State != queue.Pending || d.Attempts != 0 {
 			t.Fatalf("cut off, the delivery is %+v, %v", d, err)
@@ -398,7 +398,7 @@ func TestRotationServesReceiversOfEitherSecret(t *testing.T) {
 			}
 			synctest.Wait()
 			w, _ := r.Webhook("w")
-			want := map[string]int{"old": 5, "new": 6} // the new one is tried once with the old, and remembered
+			want := map[string]int{"old": 5, "new": 6} // the first attempt tries the old signature first; then the new one is remembered
 			if n := len(rs.all()); w.Counts.Delivered != 5 || n != want[known] {
 				t.Errorf("a receiver of the %s secret got %d of 5 in %d requests, want %d", known, w.Counts.Delivered, n, want[known])
 			}
@@ -430,7 +430,7 @@ func TestNewestSettingsWinAndFormerComeBack(t *testing.T) {
 		if err := second.Detach(); err != nil {
 			t.Fatal(err)
 		}
-		if err := second.Detach(); err != nil { // twice is fine
+		if err := second.Detach(); err != nil { // may be called twice
 			t.Fatal(err)
 		}
 		accept(t, r, "fb_2")

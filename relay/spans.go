@@ -12,10 +12,10 @@ import (
 	"github.com/userhero/relay/relay/deliver"
 )
 
-// startProcess starts the span of one attempt. The first of a delivery is a
-// child of the event's creation; each later one is a new root, linked to the
-// creation and to the attempt before, and kept by the sampler where one of the
-// two was. The id is the delivery's in words.
+// startProcess starts the span of one attempt. The span of a delivery's first attempt
+// is a child of the span that created the event. Each later attempt starts a new trace,
+// linked to the creation and to the attempt before; it is sampled if one of the two
+// was. The id is the delivery's, as text.
 func (w *webhook) startProcess(ctx context.Context, t task, id string) (context.Context, trace.Span) {
 	if w.relay.tracer == nil {
 		return ctx, nil
@@ -30,7 +30,7 @@ func (w *webhook) startProcess(ctx context.Context, t task, id string) (context.
 	}
 	ctx, span := w.relay.tracer.Start(ctx, spanProcess, options...)
 	if d.Attempts == 0 {
-		span.AddLink(trace.Link{SpanContext: creation}) // no sampler asks a child for it
+		span.AddLink(trace.Link{SpanContext: creation}) // a sampler is not called for a child
 	}
 	if span.IsRecording() {
 		room := attributeBuffers.Get().(*[8]attribute.KeyValue)
@@ -47,8 +47,8 @@ func (w *webhook) startProcess(ctx context.Context, t task, id string) (context.
 	return ctx, span
 }
 
-// startTest starts the span of a test send: nothing was created that it could
-// belong to but the request that asked for it.
+// startTest starts the span of a test send. Its only possible parent is the request
+// that asked for the test.
 func startTest(ctx context.Context, tracer trace.Tracer, webhook, id string) (context.Context, trace.Span) {
 	if tracer == nil {
 		return ctx, nil
@@ -61,8 +61,8 @@ func startTest(ctx context.Context, tracer trace.Tracer, webhook, id string) (co
 	return ctx, span
 }
 
-// attemptBefore is the span of a delivery's last attempt, or none: a log that
-// cannot be read costs a link and nothing else.
+// attemptBefore returns the span of the delivery's last attempt. If the log cannot be
+// read, it returns an invalid context, and only a link is missing.
 func (w *webhook) attemptBefore(ctx context.Context, id queue.DeliveryID) trace.SpanContext {
 	ctx, cancel := context.WithTimeout(ctx, storeTime)
 	defer cancel()
@@ -74,8 +74,8 @@ func (w *webhook) attemptBefore(ctx context.Context, id queue.DeliveryID) trace.
 	return spanContext(queue.TraceContext{TraceID: last.TraceID, SpanID: last.SpanID, Flags: last.TraceFlags})
 }
 
-// endProcess ends the span of an attempt with what came of it; state 0 is that
-// of a test, which leaves none.
+// endProcess ends the span of an attempt and records its result. If state is 0, the
+// attempt was a test, which has no state.
 func endProcess(span trace.Span, o deliver.Outcome, state queue.State, next time.Time) {
 	if span == nil {
 		return

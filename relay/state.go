@@ -21,8 +21,7 @@ import (
 	"github.com/userhero/relay/relay/notify"
 )
 
-// Relay is the engine above one queue. All methods may be called from any
-// goroutine.
+// Relay delivers the events of one queue. All methods may be called from any goroutine.
 //
 // The locks are taken in this order:
 //
@@ -31,26 +30,26 @@ import (
 //  3. Relay.mu, webhook.mu, and the locks inside feed, relayTally, workerPool and
 //     notify.Sender: short, and none is held while another lock is taken
 //
-// 1 and 2 are held while the store works, those of 3 never are.
+// Locks 1 and 2 are held during calls to the store. The locks of 3 never are.
 type Relay struct {
 	queue    queue.Queue
 	log      *slog.Logger
 	observer Observer
 	tracer   trace.Tracer // nil: no spans
-	// producing is what the spans of acceptances start with.
+	// producing holds the options that every acceptance span starts with.
 	producing []trace.SpanStartOption
 	agent     string
-	client    *deliver.Client // nil: each generation's own
+	client    *deliver.Client // nil: each generation has its own
 	dial      func(ctx context.Context, network, address string) (net.Conn, error)
 	own       func(netip.AddrPort) bool
 	feed      feed
 	notices   *notify.Sender
 
-	// lanes ends the webhooks' goroutines, attempts what they have under way.
+	// lanes ends the webhooks' goroutines. attempts cancels the attempts in flight.
 	lanes, attempts           context.Context
 	stopLanes, cancelAttempts context.CancelFunc
-	// Of the attempts in flight when the stop began: those that ended, and those
-	// that were cut off and put back.
+	// ended and putBack count the attempts that were in flight when the stop began:
+	// those that ended, and those that were cancelled and requeued.
 	ended, putBack   atomic.Int64
 	running          sync.WaitGroup // webhooks' goroutines
 	attachMu         sync.Mutex     // serialises Start, Stop, Attach, Detach, Add, Change, Rotate and Delete
@@ -62,37 +61,36 @@ type Relay struct {
 	current          *Generation   // the one that was applied last
 
 	tally       relayTally
-	tallyStored queue.Webhook // its record; see saveTally
+	tallyStored queue.Webhook // its record in the store; see saveTally
 }
 
-// Generation is one set of settings in force. The newest attached counts; when
-// it is detached, the newest one left does. So a configuration that fails to
-// start takes its settings with it, and what was before goes on.
+// Generation is one set of settings in force. The newest attached generation is in
+// force. When it is detached, the newest remaining one is in force again, so a
+// configuration that fails to start leaves the earlier settings active.
 type Generation struct {
 	relay  *Relay
 	config Config
 	client *deliver.Client
 }
 
-// errStopping is the cause of attempts that a stop cuts off.
+// errStopping is the cancellation cause of attempts when the relay stops.
 var errStopping = errors.New("the relay is stopping")
 
-// errDeleted is the cause of attempts that the deletion of their webhook cuts
-// off.
+// errDeleted is the cancellation cause of attempts when their webhook is deleted.
 var errDeleted = errors.New("the webhook is being deleted")
 
-// storeTime bounds what attaching and state changes ask of the store.
+// storeTime bounds calls to the store when settings are attached or a state changes.
 const storeTime = 10 * time.Second
 
-// slowLock is a lock that is held while the store works, which may take long: a
-// caller that waits for it can give up. Make it with a capacity of 1.
+// slowLock is a lock that may be held for a long time, during calls to the store. A
+// caller that waits for it can give up. It must have a capacity of 1.
 type slowLock chan struct{}
 
-// lock takes the lock, or returns why the context ended first.
+// lock takes the lock. If the context ends first, it returns the context's error.
 func (t slowLock) lock(ctx context.Context) error {
 	select {
 	case t <- struct{}{}:
-		return nil // whether or not the context has ended
+		return nil // even if the context has ended
 	default:
 	}
 	select {
@@ -111,7 +109,7 @@ var (
 	ErrReadOnly = errors.New("the webhook's settings are in the configuration file; change them there")
 	// ErrExists: the name is taken.
 	ErrExists = errors.New("there is a webhook of this name")
-	// ErrInvalid: the settings are wrong; the error says which.
+	// ErrInvalid: the settings are wrong; the error lists them.
 	ErrInvalid = errors.New("the settings are not valid")
 
 	errParked = fmt.Errorf("the webhook has left the configuration: %w", queue.ErrConflict)
@@ -127,20 +125,20 @@ func (r *Relay) find(name string) (*webhook, error) {
 	return nil, fmt.Errorf("webhook %q: %w", name, queue.ErrNotFound)
 }
 
-// all returns the webhooks, by name.
+// all returns the webhooks, sorted by name.
 func (r *Relay) all() []*webhook {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	return slices.SortedFunc(maps.Values(r.webhooks), func(a, b *webhook) int { return strings.Compare(a.name, b.name) })
 }
 
-// addLocked adds a webhook; r.mu is held.
+// addLocked adds a webhook. The caller holds r.mu.
 func (r *Relay) addLocked(w *webhook) {
 	r.webhooks[w.name] = w
 	r.byID[w.id] = w
 }
 
-// forget removes a webhook that is no longer in the store.
+// forget removes a webhook that the store no longer holds.
 func (r *Relay) forget(w *webhook) {
 	r.mu.Lock()
 	known := r.webhooks[w.name] == w
@@ -166,5 +164,5 @@ func (r *Relay) storedWebhook(ctx context.Context, name string) (queue.Webhook, 
 	return queue.Webhook{}, fmt.Errorf("webhook %q: %w", name, queue.ErrNotFound)
 }
 
-// Queue is the queue the relay works on.
+// Queue returns the relay's queue.
 func (r *Relay) Queue() queue.Queue { return r.queue }

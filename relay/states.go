@@ -8,12 +8,12 @@ import (
 	"github.com/userhero/relay/relay/notify"
 )
 
-// repostWithin is a little less than the time for which a notice's key keeps it
-// from being posted twice.
+// repostWithin is how long after a notice it can be posted again safely. It is a little
+// less than the 24 hours for which the notice's idempotency key prevents a duplicate.
 const repostWithin = 23 * time.Hour
 
 // setState moves the webhook to another state, stores it and posts a notice. It does
-// nothing if the webhook is in that state, or is disabled.
+// nothing if the webhook already has that state or is disabled.
 func (w *webhook) setState(to, reason string, at time.Time) {
 	_ = w.storeLock.lock(context.Background()) // its holder gives up after storeTime
 	defer w.storeLock.unlock()
@@ -25,7 +25,7 @@ func (w *webhook) setState(to, reason string, at time.Time) {
 	}
 	w.record.State, w.record.Reason = to, reason
 	w.record.FailingSince = time.Time{}
-	episode := w.record.Episode // a warning began it, or failing did
+	episode := w.record.Episode // it began with a warning or with the failing state
 	switch {
 	case !episode.IsZero():
 	case since.IsZero():
@@ -104,8 +104,8 @@ func (w *webhook) setByOwner(ctx context.Context, to, reason, who string) error 
 	return nil
 }
 
-// noticeLocked is the last notice. The notices of one episode share a thread, which
-// is named by the time the episode began.
+// noticeLocked returns the last notice. The notices of one episode share a thread,
+// which is named by the time the episode began.
 func (w *webhook) noticeLocked() notify.Notice {
 	t := w.record.LastNotice
 	n := notify.Notice{
@@ -118,8 +118,8 @@ func (w *webhook) noticeLocked() notify.Notice {
 	return n
 }
 
-// repostNotice posts the last notice again, in case a crash came between the change
-// of state and the notice. A notice that was posted is not posted twice.
+// repostNotice posts the last notice again, in case a crash came between the change of
+// state and the notice. It does not send a notice twice.
 func (w *webhook) repostNotice() {
 	w.mu.Lock()
 	last, notice := w.record.LastNotice.At, w.noticeLocked()
@@ -136,8 +136,8 @@ func (w *webhook) ladderLocked() []time.Duration {
 	return w.target.config.Retry
 }
 
-// noteFailureLocked notes a failed attempt, and starts the timer of the warning if one
-// is configured. A restart forgets it: the time starts again with the next failure.
+// noteFailureLocked records a failed attempt. If a warning is configured, it starts its
+// timer. The timer does not survive a restart: it starts again with the next failure.
 func (w *webhook) noteFailureLocked(at time.Time) {
 	if w.outage.since.IsZero() {
 		w.outage.since = at
@@ -148,7 +148,8 @@ func (w *webhook) noteFailureLocked(at time.Time) {
 	w.outage.warning = time.AfterFunc(w.target.config.WarnAfter-at.Sub(w.outage.since), w.warn)
 }
 
-// endOutageLocked notes that the webhook answers, or that its state has changed.
+// endOutageLocked records that the outage is over: an attempt succeeded, or the state
+// changed.
 func (w *webhook) endOutageLocked() {
 	if w.outage.warning != nil {
 		w.outage.warning.Stop()
@@ -156,8 +157,7 @@ func (w *webhook) endOutageLocked() {
 	w.outage = outage{}
 }
 
-// warn posts a warning: every attempt has failed for as long as WarnAfter says, and
-// retries are left.
+// warn posts a warning: every attempt has failed for WarnAfter, and retries are left.
 func (w *webhook) warn() {
 	now := time.Now()
 	if w.relay.lanes.Err() != nil {
@@ -185,8 +185,8 @@ func (w *webhook) warn() {
 	w.relay.notices.Post(notice)
 }
 
-// recoveredAfterWarning posts that a webhook answers again which a warning was about,
-// and which never became failing.
+// recoveredAfterWarning posts a notice that a webhook recovered. The webhook had a
+// warning but was never failing.
 func (w *webhook) recoveredAfterWarning(at time.Time) {
 	_ = w.storeLock.lock(context.Background()) // its holder gives up after storeTime
 	defer w.storeLock.unlock()

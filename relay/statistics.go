@@ -8,7 +8,7 @@ import (
 	"github.com/userhero/relay/queue"
 )
 
-// Day is the last day of all webhooks.
+// Day returns the counts of the last 24 hours, for all webhooks together.
 func (r *Relay) Day() Day {
 	now := time.Now()
 	d := newDay(now)
@@ -21,7 +21,8 @@ func (r *Relay) Day() Day {
 	return d
 }
 
-// WebhookDay is the last day of one webhook; false if there is none.
+// WebhookDay returns the counts of the last 24 hours for one webhook; false if it does
+// not exist.
 func (r *Relay) WebhookDay(name string) (Day, bool) {
 	w, err := r.find(name)
 	if err != nil {
@@ -35,7 +36,8 @@ func (r *Relay) WebhookDay(name string) (Day, bool) {
 	return d, true
 }
 
-// keepTallies stores them at the end of each hour, until the lanes end.
+// keepTallies stores the tallies at the end of each hour. It returns when the lanes
+// end.
 func (r *Relay) keepTallies() {
 	for {
 		now := time.Now()
@@ -53,8 +55,8 @@ func (r *Relay) keepTallies() {
 	}
 }
 
-// saveTally stores what no webhook's record holds. One goroutine calls it at a
-// time: keepTallies, and Stop after that.
+// saveTally stores the relay's own tally, which is in no webhook's record. One
+// goroutine at a time calls it: keepTallies, and afterwards Stop.
 func (r *Relay) saveTally() {
 	ctx, cancel := context.WithTimeout(context.Background(), storeTime)
 	defer cancel()

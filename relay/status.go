@@ -10,48 +10,48 @@ import (
 	"github.com/userhero/relay/relay/deliver"
 )
 
-// WebhookStatus is how a webhook is configured and how it fares.
+// WebhookStatus holds a webhook's configuration and its present state.
 type WebhookStatus struct {
 	ID          queue.WebhookID
 	Name        string
 	URL         string
-	Events      []event.Type // empty: all
+	Events      []event.Type // empty means all
 	Filter      string
 	Retry       []time.Duration
 	Timeout     time.Duration
 	Concurrency int
 	Rate        Rate
 	Ordered     bool
-	Headers     []string // the names of the configured ones
+	Headers     []string // names of the configured headers
 	HasSecret   bool
-	// PreviousUntil is when the previous secret stops signing; zero if there is
-	// none, or no such time.
+	// PreviousUntil is when the previous secret stops signing. It is zero if there is
+	// no previous secret or no end is set.
 	PreviousUntil time.Time
 	TLS           deliver.TLSStatus
 	Source        string // FromCaddyfile or FromAPI
 	State         string // Active, Failing or Disabled
-	// Parked says that the webhook has left the configuration: its deliveries
-	// are held until it comes back, or expire.
+	// Parked means that the webhook has left the configuration. Its deliveries are held
+	// until it returns or they expire.
 	Parked       bool
 	FailingSince time.Time
-	Reason       string // why it is failing or disabled
+	Reason       string // why the webhook is failing or disabled
 	FilterErrors FilterErrors
 	LastSuccess  time.Time
 	LastAttempt  time.Time
-	LastAnswer   Answer // to the last attempt; zero before the first
-	// Probing says that the breaker is open: one delivery at a time goes out, to try
-	// whether the receiver answers.
+	LastAnswer   Answer // to the last attempt; zero before the first attempt
+	// Probing means that the breaker is open: one delivery at a time goes out, to check
+	// whether the receiver works again.
 	Probing bool
-	// NextProbe is the earliest time of the next probe if the breaker is open; zero if it is
-	// closed, or a probe is in flight.
+	// NextProbe is the earliest time of the next probe. It is zero if the breaker is
+	// closed or a probe is in flight.
 	NextProbe time.Time
-	// HeldUntil is until when nothing is sent, because the receiver asked for that
-	// with Retry-After; zero if it did not.
+	// HeldUntil is the end of a hold that the receiver asked for with Retry-After. It
+	// is zero if there is none.
 	HeldUntil time.Time
 	Counts    Counts
 }
 
-// Counts are deliveries by the state people see.
+// Counts holds the number of deliveries in each state that people see.
 type Counts struct{ Pending, Retrying, Held, Failed, Delivered int64 }
 
 func (w *webhook) status(c queue.Counts) WebhookStatus {
@@ -85,7 +85,7 @@ func (w *webhook) status(c queue.Counts) WebhookStatus {
 	return s
 }
 
-// Webhooks returns every webhook, by name, parked ones included.
+// Webhooks returns every webhook, sorted by name, parked ones included.
 func (r *Relay) Webhooks() []WebhookStatus {
 	stats := r.queue.Stats()
 	all := r.all()
@@ -107,8 +107,8 @@ func (r *Relay) Webhook(name string) (WebhookStatus, bool) {
 	return w.status(r.queue.Stats().Webhooks[w.id].Counts), true
 }
 
-// Stats are the queue's counters without what the relay keeps for itself: mails
-// that wait or were sent are no events that people know of.
+// Stats returns the queue's counters without the relay's own records. Notices are not
+// events that users know of.
 func (r *Relay) Stats() queue.Stats {
 	stats := r.queue.Stats()
 	r.mu.RLock()
@@ -123,9 +123,9 @@ func (r *Relay) Stats() queue.Stats {
 	return stats
 }
 
-// OldestDueAge is how long the oldest due delivery has been waiting for its
-// attempt, out of the queue's counters; 0 if nothing is due. Notices count
-// once they should have been grouped and sent.
+// OldestDueAge returns how long the oldest due delivery has waited for its attempt, or
+// 0 if nothing is due. stats are the queue's counters. A notice counts only after its
+// grouping time has passed.
 func (r *Relay) OldestDueAge(stats queue.Stats) time.Duration {
 	oldest := time.Duration(0)
 	for id, s := range stats.Webhooks {
@@ -137,8 +137,8 @@ func (r *Relay) OldestDueAge(stats queue.Stats) time.Duration {
 	return oldest
 }
 
-// DeliveryState is the state people see: "held" for what waits while its
-// webhook takes nothing.
+// DeliveryState returns the state that people see. It is "held" if the delivery waits
+// and its webhook is disabled or parked.
 func (r *Relay) DeliveryState(d queue.Delivery) string {
 	r.mu.RLock()
 	w := r.byID[d.ID.Webhook]

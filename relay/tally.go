@@ -9,36 +9,36 @@ import (
 	"time"
 )
 
-// Tallies say what happened in each hour of the last day, for people to look
-// at. They are bounded, cost an attempt one addition, and are stored once an
-// hour and at the end: what a killed process had counted since is missing from
-// them, and from nothing else.
+// Tallies count what happened in each hour of the last day, for people to look at. They
+// are bounded and cost each attempt one addition. They are stored once an hour and when
+// the relay stops. If the process is killed, only the counts since the last store are
+// lost.
 
-// TallyHours is how many hours are counted separately, the present one included.
+// TallyHours is how many hours are counted separately, including the present one.
 const TallyHours = 24
 
-// Hour is what happened in one hour.
+// Hour holds the counts of one hour.
 type Hour struct {
-	From      time.Time // when it began, UTC
+	From      time.Time // start of the hour, UTC
 	Accepted  int64     // events; 0 in the tally of one webhook
-	Delivered int64     // deliveries that arrived
+	Delivered int64     // deliveries that succeeded
 	Failed    int64     // attempts that failed
 }
 
-// hourOf numbers the hours since 1970.
+// hourOf returns the number of hours since 1970.
 func hourOf(t time.Time) int64 { return t.Unix() / 3600 }
 
-// hourTally is one hour of one webhook, as it is stored.
+// hourTally is the stored form of one hour of one webhook.
 type hourTally struct {
 	Hour      int64 `json:"hour"`
 	Delivered int64 `json:"delivered,omitempty"`
 	Failed    int64 `json:"failed,omitempty"`
 }
 
-// tally is the last day of one webhook; the webhook's mutex guards it.
+// tally holds the last day of one webhook. The webhook's mutex guards it.
 type tally [TallyHours]hourTally
 
-// at is the tally of the hour that t is in.
+// at returns the tally of the hour that contains t.
 func (y *tally) at(t time.Time) *hourTally {
 	hour := hourOf(t)
 	h := &y[hour%TallyHours]
@@ -48,7 +48,7 @@ func (y *tally) at(t time.Time) *hourTally {
 	return h
 }
 
-// stored are the hours in which something happened.
+// stored returns the hours in which something happened.
 func (y *tally) stored() (hours []hourTally) {
 	for _, h := range y {
 		if h.Delivered > 0 || h.Failed > 0 {
@@ -58,7 +58,7 @@ func (y *tally) stored() (hours []hourTally) {
 	return hours
 }
 
-// restore takes in what was stored.
+// restore loads the stored hours.
 func (y *tally) restore(hours []hourTally) {
 	for _, h := range hours {
 		if h.Hour > 0 {
@@ -67,7 +67,7 @@ func (y *tally) restore(hours []hourTally) {
 	}
 }
 
-// addTo adds the hours to those of the day that ends now.
+// addTo adds the hours to the day that ends now.
 func (y *tally) addTo(day *Day, now time.Time) {
 	last := hourOf(now)
 	for _, h := range y {
@@ -79,12 +79,12 @@ func (y *tally) addTo(day *Day, now time.Time) {
 	}
 }
 
-// Day is the last day, hour by hour.
+// Day holds the last 24 hours, hour by hour.
 type Day struct {
 	Hours [TallyHours]Hour // oldest first; the last is the present one
-	// FirstAttempts counts the events' first attempts, delivered or not;
-	// P50 and P99 are within which time of the acceptance half of them and all
-	// but a hundredth had their answer, within 6 %. Of the whole relay only.
+	// FirstAttempts counts first attempts, successful or not. P50 and P99 are quantiles
+	// of the time from an event's acceptance to the end of its first attempt, accurate
+	// to 6 %. They are set only for the relay as a whole.
 	FirstAttempts int64
 	P50, P99      time.Duration
 }
@@ -97,7 +97,7 @@ func newDay(now time.Time) Day {
 	return d
 }
 
-// Sum is all hours together.
+// Sum returns the total of all hours.
 func (d Day) Sum() (sum Hour) {
 	sum.From = d.Hours[0].From
 	for _, h := range d.Hours {
@@ -108,8 +108,8 @@ func (d Day) Sum() (sum Hour) {
 	return sum
 }
 
-// A first attempt's time falls into one of these: eight for each power of two
-// of microseconds, so that a bucket is an eighth of its value wide at most.
+// The times of first attempts are counted in buckets, eight for each power of two of
+// microseconds. A bucket is at most an eighth of its value wide.
 const buckets = 8 * 33 // up to 2^35 µs, more than nine hours
 
 func bucketOf(d time.Duration) int {
@@ -121,7 +121,7 @@ func bucketOf(d time.Duration) int {
 	return min((power-2)*8+int(us>>(power-3))&7, buckets-1)
 }
 
-// middleOf is the middle of a bucket.
+// middleOf returns the middle of a bucket.
 func middleOf(bucket int) time.Duration {
 	if bucket < 8 {
 		return time.Duration(bucket) * time.Microsecond
@@ -131,10 +131,10 @@ func middleOf(bucket int) time.Duration {
 	return time.Duration((8+uint64(bucket%8))*width+width/2) * time.Microsecond
 }
 
-// wholeTally is the last day of the relay as a whole: what no webhook counts.
-// It may be added to from any goroutine, without a lock but once an hour.
+// relayTally counts the last day of the relay as a whole. Any goroutine may add to it.
+// It takes a lock only once an hour.
 type relayTally struct {
-	turning sync.Mutex // held to begin an hour
+	turning sync.Mutex // taken to begin an hour
 	hours   [TallyHours]relayHour
 }
 
@@ -144,7 +144,7 @@ type relayHour struct {
 	first    [buckets]atomic.Int64
 }
 
-// at is the present hour.
+// at returns the tally of the present hour.
 func (y *relayTally) at(t time.Time) *relayHour {
 	hour := hourOf(t)
 	h := &y.hours[hour%TallyHours]
@@ -165,7 +165,8 @@ func (y *relayTally) at(t time.Time) *relayHour {
 
 func (y *relayTally) accepted(t time.Time) { y.at(t).accepted.Add(1) }
 
-// first counts a first attempt that ended at t, this long after the acceptance.
+// first counts a first attempt that ended at t. took is the time since the event's
+// acceptance.
 func (y *relayTally) first(t time.Time, took time.Duration) { y.at(t).first[bucketOf(took)].Add(1) }
 
 func (y *relayTally) addTo(day *Day, now time.Time) {
@@ -187,9 +188,10 @@ func (y *relayTally) addTo(day *Day, now time.Time) {
 	day.P50, day.P99 = quantile(all[:], day.FirstAttempts, 50), quantile(all[:], day.FirstAttempts, 99)
 }
 
-// quantile is within which time so many of a hundred had their answer.
+// quantile returns the time within which the given percentage of the first attempts
+// ended.
 func quantile(counts []int64, total int64, percent int64) time.Duration {
-	rank := (total*percent + 99) / 100 // the smallest number that is so many of a hundred
+	rank := (total*percent + 99) / 100 // the smallest count that reaches the percentage
 	for b, n := range counts {
 		if rank -= n; n > 0 && rank <= 0 {
 			return middleOf(b)
@@ -205,8 +207,8 @@ type storedHour struct {
 	First    map[int]int64 `json:"first,omitempty"` // by bucket
 }
 
-// tallyRecord is the name of the record that holds the relay's own tally; no
-// webhook can take it.
+// tallyRecord is the name of the record that holds the relay's own tally. It is not a
+// valid webhook name.
 const tallyRecord = ".tally"
 
 func (y *relayTally) encode() []byte {

@@ -65,8 +65,8 @@ func TestDayTellsHoursApartAndSurvivesARestart(t *testing.T) {
 	})
 }
 
-// TestTalliesAreStoredEachHour: a process that is killed has told the store
-// about the hours that were over.
+// TestTalliesAreStoredEachHour: after a kill, the tallies of completed hours are in the
+// store.
 func TestTalliesAreStoredEachHour(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -90,7 +90,8 @@ func TestTalliesAreStoredEachHour(t *testing.T) {
 	})
 }
 
-// TestQuantilesAreCloseToTheSorted compares the buckets with sorting everything.
+// TestQuantilesAreCloseToTheSorted compares the quantiles with those of the sorted
+// values.
 func TestQuantilesAreCloseToTheSorted(t *testing.T) {
 	t.Parallel()
 	random := rand.New(rand.NewPCG(1, 2))

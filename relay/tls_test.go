@@ -20,8 +20,8 @@ import (
 	"github.com/userhero/relay/relay/deliver"
 )
 
-// TestTLSSettingsAreKept: those of a webhook of the API are in the store, and in
-// force again after a restart.
+// TestTLSSettingsAreKept: the TLS settings of an API webhook are stored and in force
+// after a restart.
 func TestTLSSettingsAreKept(t *testing.T) {
 	t.Parallel()
 	certificate, key := selfSigned(t, "sales")
@@ -62,8 +62,8 @@ func TestTLSSettingsAreKept(t *testing.T) {
 	}
 }
 
-// selfSigned makes a certificate that is its own authority, for the receiver at
-// 127.0.0.1 and for a client.
+// selfSigned creates a self-signed certificate for a receiver at 127.0.0.1 and for a
+// client.
 func selfSigned(t *testing.T, name string) (certificate, key string) {
 	t.Helper()
 	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

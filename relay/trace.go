@@ -10,9 +10,9 @@ import (
 	"github.com/userhero/relay/queue"
 )
 
-// The spans of one event. A retry comes minutes or days after the trace it
-// belongs to has been looked at and forgotten, so it is a trace of its own that
-// links back; an attempt that comes at once is a child.
+// The spans of one event. An attempt that comes at once is a child of the acceptance. A
+// retry comes minutes or days later, when nobody looks at that trace any more, so it
+// starts a trace of its own that links back.
 //
 //	request ──► send feedback ──► process feedback ──► POST ──► the receiver's
 //	(Caddy's)        ▲                   ▲
@@ -20,14 +20,15 @@ import (
 //	                 └╌╌╌╌╌╌╌╌╌╌╌╌╌ process feedback ──► POST
 //	                                (a retry, a new root)
 //
-// Names and attributes are those of OpenTelemetry's semantic conventions 1.43.0:
-// for messaging (in development) and for HTTP clients (stable). What has no name
-// there begins with "userhero.".
+// Names and attributes follow OpenTelemetry's semantic conventions 1.43.0, for
+// messaging (in development) and for HTTP clients (stable). An attribute that has no
+// name there begins with "userhero.".
 const (
 	spanSend    = "send feedback"
 	spanProcess = "process feedback"
 
-	// maxTraceState is what every vendor must carry on: W3C Trace Context §3.3.1.5.
+	// maxTraceState is the length that every vendor must propagate: W3C Trace Context
+	// §3.3.1.5.
 	maxTraceState = 512
 )
 
@@ -41,26 +42,27 @@ var (
 	consumer = trace.WithSpanKind(trace.SpanKindConsumer)
 )
 
-// startOptions are what spans of a kind start with that have attributes in common.
+// startOptions returns the options that all spans of one kind start with.
 func startOptions(kind trace.SpanStartOption, attributes []attribute.KeyValue) []trace.SpanStartOption {
 	return []trace.SpanStartOption{kind, trace.WithAttributes(attributes...)}
 }
 
-// describeProcess are the attributes that all spans of a webhook's attempts have.
+// describeProcess returns the attributes that all spans of a webhook's attempts share.
 func describeProcess(webhook string) []attribute.KeyValue {
 	return append(processing[:len(processing):len(processing)], semconv.MessagingDestinationSubscriptionName(webhook))
 }
 
-// rooms lend room for attributes that a span is given at once: it copies them.
+// attributeBuffers holds buffers for attributes. A span copies the attributes it is
+// given, so a buffer can be used again.
 var attributeBuffers = sync.Pool{New: func() any { return new([8]attribute.KeyValue) }}
 
-// linked links a span to another; to none if that is invalid.
+// linked returns a link to a span. If the span is invalid, it returns no link.
 func linked(sc trace.SpanContext) trace.SpanStartOption {
 	return trace.WithLinks(trace.Link{SpanContext: sc})
 }
 
-// traceContext is what the store keeps of a span's context. Baggage is not part
-// of it: what a visitor's page puts there is nobody's business days later.
+// traceContext returns the stored form of a span's context. It leaves out baggage,
+// which a visitor's page can set and which is of no use days later.
 func traceContext(sc trace.SpanContext) queue.TraceContext {
 	if !sc.IsValid() {
 		return queue.TraceContext{}
@@ -74,11 +76,12 @@ func traceContext(sc trace.SpanContext) queue.TraceContext {
 	return t
 }
 
-// spanContext is a stored context as a span's, invalid if nothing is stored.
+// spanContext returns a stored context as a span's context. It is invalid if nothing is
+// stored.
 func spanContext(t queue.TraceContext) trace.SpanContext {
 	state, err := trace.ParseTraceState(t.State)
 	if err != nil {
-		state = trace.TraceState{} // the ids are still worth something
+		state = trace.TraceState{} // keep the ids
 	}
 	return trace.NewSpanContext(trace.SpanContextConfig{
 		TraceID: t.TraceID, SpanID: t.SpanID, TraceFlags: trace.TraceFlags(t.Flags), TraceState: state, Remote: true,

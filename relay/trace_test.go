@@ -18,7 +18,7 @@ import (
 	"github.com/userhero/relay/queue/memqueue"
 )
 
-// recording is a tracer whose spans can be looked at as soon as they end.
+// recording returns a tracer and an exporter that has each span when it ends.
 func recording(t *testing.T) (trace.Tracer, *tracetest.InMemoryExporter) {
 	t.Helper()
 	spans := tracetest.NewInMemoryExporter()
@@ -40,7 +40,8 @@ func attributeOf(s tracetest.SpanStub, key attribute.Key) string {
 	return ""
 }
 
-// TestStoreErrorsAreClassesOfTheSendSpan: what was not accepted is told by class.
+// TestStoreErrorsAreClassesOfTheSendSpan: if an event is not stored, its span has the
+// error's class.
 func TestStoreErrorsAreClassesOfTheSendSpan(t *testing.T) {
 	t.Parallel()
 	tracer, spans := recording(t)
@@ -57,8 +58,8 @@ func TestStoreErrorsAreClassesOfTheSendSpan(t *testing.T) {
 	}
 }
 
-// TestTraceContextIsStoredWithTheEvent: ids, flags and a tracestate of bounded
-// length, also where no spans are made.
+// TestTraceContextIsStoredWithTheEvent: the ids, the flags and a bounded tracestate are
+// stored, also if tracing is off.
 func TestTraceContextIsStoredWithTheEvent(t *testing.T) {
 	t.Parallel()
 	r := New(Options{Queue: memqueue.New(memqueue.Options{})})
@@ -86,8 +87,8 @@ func TestTraceContextIsStoredWithTheEvent(t *testing.T) {
 	}
 }
 
-// TestTracingOffAllocatesNothing: on the way of a submission, beyond what it
-// takes to carry the request's own context.
+// TestTracingOffAllocatesNothing: a submission allocates nothing beyond the request's
+// own context.
 func TestTracingOffAllocatesNothing(t *testing.T) {
 	r := New(Options{Queue: memqueue.New(memqueue.Options{})})
 	sc := trace.NewSpanContext(trace.SpanContextConfig{TraceID: trace.TraceID{1}, SpanID: trace.SpanID{2}, TraceFlags: trace.FlagsSampled})
@@ -107,7 +108,7 @@ func TestTracingOffAllocatesNothing(t *testing.T) {
 			t.Errorf("%s: %+v is stored", what, stored)
 		}
 	}
-	// The control: with a tracer it does allocate, so the measure measures.
+	// Control: with a tracer it does allocate, so the measurement works.
 	r.tracer, _ = recording(t)
 	if n := testing.AllocsPerRun(100, func() {
 		_, span := r.startSend(t.Context(), &Acceptance{})

@@ -13,12 +13,12 @@ import (
 	"github.com/userhero/relay/relay/notify"
 )
 
-// TestWarningComesBeforeTheLadderRunsOut, once, and what follows belongs to its
-// thread: that the webhook fails or recovers.
+// TestWarningComesBeforeTheLadderRunsOut: a warning comes once. The notices that
+// follow, failing or recovered, belong to its thread.
 func TestWarningComesBeforeTheLadderRunsOut(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
-		recoversAfter time.Duration // 0: never
+		recoversAfter time.Duration // 0 means never
 		warnAfter     time.Duration
 		want          string
 	}{
@@ -47,7 +47,7 @@ func TestWarningComesBeforeTheLadderRunsOut(t *testing.T) {
 				began := time.Now()
 				accept(t, r, "fb_1")
 				time.Sleep(90 * time.Minute)
-				stop() // a restart repeats nothing
+				stop() // a restart does not repeat the notice
 				r, stop = startOn(t, q, rs, config)
 				defer stop()
 				time.Sleep(time.Until(began.Add(c.recoversAfter)))

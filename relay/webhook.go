@@ -16,8 +16,8 @@ import (
 )
 
 // webhook is one webhook at run time. Its goroutine, run, takes deliveries from the
-// lane and hands them to workers, which make the attempts. For the order of the locks
-// see Relay.
+// lane and hands them to workers, which make the attempts. See Relay for the lock
+// order.
 //
 //	          a ladder ran out
 //	active ─────────────────────► failing
@@ -29,9 +29,10 @@ type webhook struct {
 	relay *Relay
 	id    queue.WebhookID
 	name  string
-	// consuming is what the spans of its attempts start with.
+	// consuming holds the options that every attempt span starts with.
 	consuming []trace.SpanStartOption
-	// changed wakes run: settings, state, or a place that became free.
+	// changed wakes run when the settings, the state or the number of free places
+	// changed.
 	changed chan struct{}
 	lifetime
 
@@ -48,14 +49,14 @@ type webhook struct {
 	window    window
 	outage    outage
 	underWay  int
-	listening context.Context    // of the lane's Next, this one and those that come; nil before the first
+	listening context.Context    // context of the lane's Next calls; nil before the first call
 	interrupt context.CancelFunc // ends listening
 	failure   error              // why the lane cannot be read
 	tally     tally
-	// filterErrors are those of the filter in force.
+	// filterErrors counts the errors of the filter in force.
 	filterErrors FilterErrors
 
-	warnedAttempt, warnedDelivery, warnedStore, warnedFilter logLimit // of the log
+	warnedAttempt, warnedDelivery, warnedStore, warnedFilter logLimit // limits for repeated log lines
 }
 
 func newWebhook(r *Relay, s queue.Webhook, rec record) *webhook {
@@ -71,7 +72,7 @@ func newWebhook(r *Relay, s queue.Webhook, rec record) *webhook {
 		w.breaker.holdOff(now, rec.HeldUntil.Sub(now))
 	}
 	if rec.State == Failing {
-		// A clock that was set back since must not put the next probe off.
+		// If the clock was set back since, the next probe must not be delayed.
 		w.breaker.lastTime = rec.LastAttempt
 		if now := time.Now(); now.Before(rec.LastAttempt) {
 			w.breaker.lastTime = now
@@ -81,11 +82,11 @@ func newWebhook(r *Relay, s queue.Webhook, rec record) *webhook {
 	return w
 }
 
-// lifetime is that of the webhook's goroutine, run. Deleting a webhook ends it; if the
-// deletion fails, another one starts.
+// lifetime belongs to the webhook's goroutine, run. Deleting a webhook ends it. If the
+// deletion fails, a new one starts.
 type lifetime struct {
 	lanes    context.Context // ends run
-	attempts context.Context // ends what is under way, uncounted
+	attempts context.Context // cancels attempts in flight, which are not counted
 	quit     context.CancelFunc
 	ended    chan struct{} // closed when run has ended
 }
@@ -99,15 +100,15 @@ func (r *Relay) newLifetime() lifetime {
 	return l
 }
 
-// currentTarget is the target in force; nil if the webhook is parked.
+// currentTarget returns the target in force, or nil if the webhook is parked.
 func (w *webhook) currentTarget() *target {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.target
 }
 
-// stateLocked is the state people see: the stored one, unless the
-// configuration disables the webhook.
+// stateLocked returns the state that people see: Disabled if the configuration disables
+// the webhook, otherwise the stored state.
 func (w *webhook) stateLocked() string {
 	if w.target != nil && w.target.config.Disabled {
 		return Disabled
@@ -115,7 +116,7 @@ func (w *webhook) stateLocked() string {
 	return w.record.State
 }
 
-// enabledLocked reports whether the settings let deliveries go out.
+// enabledLocked reports whether deliveries may go out.
 func (w *webhook) enabledLocked() bool { return w.target != nil && w.stateLocked() != Disabled }
 
 func (w *webhook) enabled() bool {
@@ -124,16 +125,16 @@ func (w *webhook) enabled() bool {
 	return w.enabledLocked()
 }
 
-// apiConfig is the configuration of a webhook that was added through the API; nil for
-// others.
+// apiConfig returns the configuration of a webhook that was added through the API,
+// otherwise nil.
 func (w *webhook) apiConfig() *WebhookConfig {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.record.Config
 }
 
-// wants reports whether the webhook's event types and filter let an event through. The
-// error says why the filter could not judge the event.
+// wants reports whether the webhook gets an event of this type. The error says why the
+// filter could not judge the event.
 func (w *webhook) wants(t event.Type, doc *expression.Document) (bool, error) {
 	target := w.currentTarget()
 	if target == nil {
@@ -160,7 +161,7 @@ func (w *webhook) filterFailed(err error) {
 	}
 }
 
-// laneError is why the webhook's lane cannot be read; nil if it can.
+// laneError returns why the webhook's lane cannot be read, or nil if it can.
 func (w *webhook) laneError() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -170,7 +171,8 @@ func (w *webhook) laneError() error {
 	return nil
 }
 
-// wake makes run look again, with interrupting even while it waits for the lane.
+// wake makes run check its state again. If interrupting is set, it also ends a wait for
+// the lane.
 func (w *webhook) wake(interrupting bool) {
 	select {
 	case w.changed <- struct{}{}:
@@ -186,21 +188,22 @@ func (w *webhook) wake(interrupting bool) {
 	}
 }
 
-// outage is a time in which every attempt of a webhook has failed. The owner may want a
+// outage is a period in which every attempt of a webhook failed. The owner may want a
 // warning before the first ladder has run out.
 type outage struct {
-	since   time.Time // of the first failed attempt; zero: the last one succeeded
+	since   time.Time // start of the first failed attempt; zero if the last attempt succeeded
 	warning *time.Timer
 }
 
-// logLimit lets one of many similar lines into the log each minute. Its owner serialises
-// the calls.
+// logLimit allows one of many similar log lines per minute. The caller serialises the
+// calls.
 type logLimit struct {
-	until      time.Time // quiet till then
+	until      time.Time // no line is logged before this time
 	suppressed int       // lines since the last one logged
 }
 
-// allow reports whether to log this line, and how many were left out since the last.
+// allow reports whether to log this line, and how many lines were suppressed since the
+// last one.
 func (s *logLimit) allow(now time.Time) (others int, ok bool) {
 	if now.Before(s.until) {
 		s.suppressed++
@@ -210,18 +213,20 @@ func (s *logLimit) allow(now time.Time) (others int, ok bool) {
 	return others, true
 }
 
-// Levels are chosen so that at 1,000 events a second the log still reads as a
-// story: ERROR is what somebody must repair, WARN what somebody should know of
-// today, INFO what changed. What happens to each delivery is DEBUG.
+// Log levels are chosen so that the log stays readable at 1,000 events a second. ERROR
+// is something to repair, WARN is something to know today, and INFO is a change. Single
+// deliveries are logged at DEBUG.
 
-// repeatAfter is how long a webhook's failures stay at DEBUG after one was logged at a
-// higher level: the next such line says how many it stands for.
+// repeatAfter is how long a webhook's failures are logged at DEBUG after one was logged
+// at a higher level. The next line at the higher level reports how many were
+// suppressed.
 const repeatAfter = time.Minute
 
-// FilterErrors are the events that a webhook's filter could not judge, and that
-// were not sent for it, since the process began or the filter was changed.
+// FilterErrors counts the events that a webhook's filter could not judge and that were
+// therefore not sent to it. It counts from the start of the process or the last change
+// of the filter.
 type FilterErrors struct {
 	Count int64
-	Last  string // why, of the last
+	Last  string // the last error
 	At    time.Time
 }

@@ -9,20 +9,19 @@ import (
 	"github.com/userhero/relay/queue"
 )
 
-// idleWorker is how long a worker waits for another delivery, and at most twice
-// that.
+// idleWorker is the shortest time a worker waits for another delivery. The longest is
+// twice as much.
 const idleWorker = 5 * time.Second
 
-// workerPool holds the workers of a lane: each makes one delivery after the other. The
-// worker that became idle last gets the next task, and workers that were idle for a
-// while end.
+// workerPool holds the workers of a lane. A worker makes one delivery after another.
+// The worker that became idle last gets the next task. Workers that stay idle end.
 type workerPool struct {
 	deliver func(task)
-	onIdle  func() // called when a worker has become idle
+	onIdle  func() // called when a worker becomes idle
 	running sync.WaitGroup
 
 	mu     sync.Mutex // guards everything below
-	idle   []*worker  // the longest idle first
+	idle   []*worker  // longest idle first
 	round  int        // counts calls of closeIdle
 	timer  *time.Timer
 	closed bool
@@ -31,14 +30,14 @@ type workerPool struct {
 // worker is one goroutine.
 type worker struct {
 	tasks chan task // of capacity 1; closed to end the worker
-	round int       // in which it became idle
+	round int       // the round in which it became idle
 }
 
 func newWorkerPool(deliver func(task), onIdle func()) *workerPool {
 	return &workerPool{deliver: deliver, onIdle: onIdle}
 }
 
-// deliverTask hands a task to a worker. One goroutine calls it, and close after that.
+// deliverTask hands a task to a worker. One goroutine calls it, and later close.
 func (c *workerPool) deliverTask(t task) {
 	c.mu.Lock()
 	last := len(c.idle) - 1
@@ -54,7 +53,7 @@ func (c *workerPool) deliverTask(t task) {
 	w.tasks <- t
 }
 
-// work is a worker's goroutine, from its first delivery on.
+// work runs a worker's goroutine, starting with task t.
 func (c *workerPool) work(t task) {
 	w := &worker{tasks: make(chan task, 1)}
 	for ok := true; ok; t, ok = <-w.tasks {
@@ -79,8 +78,8 @@ func (c *workerPool) addIdle(w *worker) {
 	}
 }
 
-// closeIdle ends workers that have been idle since the last call, and runs again later
-// while any worker is idle.
+// closeIdle ends workers that have been idle since its last call. It schedules itself
+// again while any worker is idle.
 func (c *workerPool) closeIdle() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -111,7 +110,7 @@ func (c *workerPool) close() {
 	c.running.Wait()
 }
 
-// task is a delivery with the target that was in force when it was taken.
+// task is a delivery with the target that was in force when it was leased.
 type task struct {
 	lease    *queue.Lease
 	target   *target

@@ -29,7 +29,7 @@ func TestWorkersStayWhileTheyAreNeeded(t *testing.T) {
 			c.deliverTask(task{})
 			c.deliverTask(task{})
 			time.Sleep(time.Second)
-			idle() // before the next come
+			idle() // wait before the next tasks come
 		}
 		if n := idle(); n != 2 {
 			t.Errorf("%d are left where two were needed", n)
