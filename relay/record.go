@@ -40,11 +40,11 @@ type record struct {
 	LastNotice  lastNotice `json:"told,omitzero"`
 	LastSuccess time.Time  `json:"last_success,omitzero"`
 	LastAttempt time.Time  `json:"last_attempt,omitzero"`
-	// HeldUntil is when the receiver may be asked again, by its Retry-After.
+	// HeldUntil is the end of the hold that the receiver's Retry-After asked for.
 	HeldUntil time.Time `json:"held_until,omitzero"`
-	// LastAnswer is what came of the attempt at LastAttempt.
+	// LastAnswer is the result of the attempt at LastAttempt.
 	LastAnswer Answer `json:"last_answer,omitzero"`
-	// Hours is the tally of the last day as it was when the record was stored.
+	// Hours is the tally of the last day at the time the record was stored.
 	Hours []hourTally `json:"hours,omitempty"`
 }
 
@@ -59,9 +59,9 @@ type lastNotice struct {
 
 // Answer is what came of an attempt, in short.
 type Answer struct {
-	Status   int           `json:"status,omitempty"` // 0 if no answer came
+	Status   int           `json:"status,omitempty"` // 0 if there was no response
 	Error    string        `json:"error,omitempty"`  // empty on success
-	Class    string        `json:"class,omitempty"`  // of the error
+	Class    string        `json:"class,omitempty"`  // class of the error
 	Duration time.Duration `json:"duration,omitempty"`
 }
 
