@@ -2,21 +2,21 @@ package notify
 
 import "time"
 
-// dampWithin is how far apart messages about a webhook are that fails and recovers
-// over and over.
+// dampWithin is the shortest time between two messages about a webhook that fails and
+// recovers over and over.
 const dampWithin = time.Hour
 
-// damping is what one mailbox knows of the webhooks it has sent messages about, by
-// name. The mailbox's goroutine owns it; a restart forgets it.
+// damping holds, by webhook name, what one mailbox has sent. Only the mailbox's
+// goroutine uses it. It does not survive a restart.
 type damping map[string]*sentNotices
 
-// sentNotices is what is known of one webhook.
+// sentNotices is the state of one webhook in a mailbox.
 type sentNotices struct {
 	at      time.Time // of the last message about it
-	thread  string    // of that
+	thread  string    // thread of that message
 	seen    time.Time // the time of the last notice
-	damped  bool      // it fails and recovers over and over
-	changes int       // that no message said since
+	damped  bool      // the webhook fails and recovers over and over
+	changes int       // changes of state since, not in any message
 }
 
 func (d damping) of(webhook string) *sentNotices {
@@ -28,7 +28,7 @@ func (d damping) of(webhook string) *sentNotices {
 	return s
 }
 
-// skipped counts a notice that a later one has overtaken.
+// skipped counts a notice that a later one has replaced.
 func (d damping) skipped(n Notice) {
 	s := d.of(n.Webhook)
 	s.changes++
@@ -37,8 +37,8 @@ func (d damping) skipped(n Notice) {
 	}
 }
 
-// sent notes what a message has said, and forgets webhooks that have been quiet for
-// long.
+// sent records the notices of a message. It drops webhooks that have had no notice for
+// a long time.
 func (d damping) sent(notices []Notice) {
 	now := time.Now()
 	for webhook, s := range d {
@@ -52,11 +52,11 @@ func (d damping) sent(notices []Notice) {
 	}
 }
 
-// hold notes that a notice has come and returns until when it waits; a time that
-// has passed means that it does not wait.
+// hold records a notice and returns the time until which it must wait. A time in the
+// past means that it need not wait.
 //
-// Notices of one episode do not wait for each other: a recovery is sent at once. A
-// new episode within dampWithin of the last message waits.
+// Notices of the same episode do not wait: a recovery is sent at once. A new episode
+// waits if it begins within dampWithin of the last message.
 func (s *sentNotices) hold(n Notice, now time.Time) time.Time {
 	if n.At.Sub(s.seen) > dampWithin {
 		s.damped = false

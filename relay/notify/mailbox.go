@@ -12,26 +12,26 @@ import (
 
 const (
 	maxGroup = 100
-	// messageTimeout bounds one call of a notifier: a mail server may take 10 minutes
+	// messageTimeout bounds one call of a notifier. A mail server may take 10 minutes
 	// to accept a mail (RFC 5321 §4.5.3.2.6).
 	messageTimeout = 15 * time.Minute
-	// maxNoticeAge is when a notice is given up that nobody could be told of,
-	// because no notifier was configured.
+	// maxNoticeAge is the age at which a notice is dropped if its notifier is not
+	// configured.
 	maxNoticeAge = 48 * time.Hour
 )
 
 // ladder holds the delays before each retry of a message.
 var ladder = []time.Duration{time.Minute, 5 * time.Minute, 30 * time.Minute, 2 * time.Hour, 24 * time.Hour}
 
-// mailbox is the lane of one notifier, and the goroutine that sends what is in it.
+// mailbox holds the lane of one notifier and the goroutine that sends its notices.
 type mailbox struct {
 	sender  *Sender
 	id      queue.WebhookID
-	number  int     // the notifier's place in the configuration
-	damping damping // only run uses it
+	number  int     // the notifier's index in the configuration
+	damping damping // used only by run
 }
 
-// run sends what is in the mailbox, until the relay stops.
+// run sends the notices of the mailbox until the relay stops.
 func (m *mailbox) run() {
 	lane, err := m.sender.o.Queue.Lane(m.id, queue.LaneOptions{MaxInFlight: maxGroup})
 	if err != nil {
@@ -51,7 +51,7 @@ func (m *mailbox) run() {
 	}
 }
 
-// gather waits for a notice and then, as long as it may, for others.
+// gather waits for a notice, then for further ones until the grouping time is over.
 func (m *mailbox) gather(ctx context.Context, lane queue.Lane) ([]*queue.Lease, error) {
 	group, err := lane.Next(ctx, maxGroup)
 	if err != nil {
@@ -59,7 +59,7 @@ func (m *mailbox) gather(ctx context.Context, lane queue.Lane) ([]*queue.Lease, 
 	}
 	until := group[0].Event.Created.Add(m.sender.groupWithin())
 	if group[0].Delivery.Rung > 0 {
-		until = time.Now() // it has waited
+		until = time.Now() // it has waited long enough
 	}
 	waiting, cancel := context.WithDeadline(ctx, until)
 	defer cancel()
@@ -73,13 +73,13 @@ func (m *mailbox) gather(ctx context.Context, lane queue.Lane) ([]*queue.Lease, 
 	return group, nil
 }
 
-// send makes one message of a group and settles its leases.
+// send sends one message for a group of notices and settles their leases.
 func (m *mailbox) send(ctx context.Context, group []*queue.Lease) {
 	o := m.sender.o
 	notifier, console := m.sender.notifier(m.number)
 	if ctx.Err() != nil {
 		for _, l := range group {
-			_ = l.Defer(time.Now()) // lost with the lane otherwise, which is the same
+			_ = l.Defer(time.Now()) // an error means that the lane closed, which also gives the lease back
 		}
 		return
 	}
@@ -133,8 +133,8 @@ func (m *mailbox) send(ctx context.Context, group []*queue.Lease) {
 	}
 }
 
-// keep gives the leases of a mailbox back while its notifier is not configured,
-// and ends those that are too old to be of use when it comes back.
+// keep gives back a mailbox's leases while its notifier is not configured. It ends
+// notices that are too old to be useful later.
 func (m *mailbox) keep(group []*queue.Lease) {
 	now := time.Now()
 	for _, l := range group {
@@ -146,10 +146,10 @@ func (m *mailbox) keep(group []*queue.Lease) {
 	}
 }
 
-// choose returns the notices of a group that are to be sent now, with their
-// leases. Of each webhook that is at most one, its last: what a later change has
-// overtaken is settled unsent. A webhook that fails and recovers over and over
-// is reported once within dampWithin, with the state that it has then.
+// choose returns the notices of a group to send now, with their leases: at most the
+// last one of each webhook. Notices that a later change has replaced are settled
+// unsent. A webhook that fails and recovers over and over is reported once within
+// dampWithin, with its state at that time.
 func (m *mailbox) choose(group []*queue.Lease) ([]*queue.Lease, []Notice) {
 	now := time.Now()
 	last := make(map[string]*queue.Lease)
@@ -192,7 +192,7 @@ func (m *mailbox) choose(group []*queue.Lease) ([]*queue.Lease, []Notice) {
 	return chosen, sent
 }
 
-// skip settles a notice that a later one has overtaken.
+// skip settles a notice that a later one has replaced.
 func (m *mailbox) skip(l *queue.Lease, n Notice) {
 	m.damping.skipped(n)
 	m.logSettled(l.Ack(queue.Attempt{At: time.Now().UTC()}))

@@ -1,15 +1,14 @@
-// Package notify tells people that a webhook fails, works again, was disabled, or
-// is in trouble.
+// Package notify sends notices to people when a webhook fails, recovers, is disabled or
+// has problems.
 //
-// It promises that a notice survives a crash, because it is an event in the queue
-// like any other; that each notifier gets a notice once, tried again on a ladder of
-// its own if it cannot be sent, whatever other notifiers answer; that notices
-// which come close together go out as one message; and that a webhook which fails
-// and recovers over and over is reported once an hour.
+// It promises that a notice survives a crash, because it is an event in the queue. Each
+// notifier gets each notice once, retries on its own ladder, and is independent of the
+// other notifiers. Notices that come close together go out as one message. A webhook
+// that fails and recovers over and over is reported once an hour.
 //
-// It does not know when a webhook changes its state, nor what a message looks like:
-// package relay posts notices, and a Notifier sends them. Most of its tests are
-// package relay's, on fake time, with webhooks that really fail.
+// The package does not know when a webhook changes its state or what a message looks
+// like: package relay posts notices, and a Notifier sends them. Most of its tests are
+// in package relay, on fake time, with webhooks that really fail.
 package notify
 
 import (
@@ -19,10 +18,10 @@ import (
 	"time"
 )
 
-// Notifier sends messages to people. An error that has Temporary() true is tried
-// again on the notices' own ladder; others are final.
+// Notifier sends messages to people. If an error has a method Temporary that returns
+// true, the notice is retried on the ladder. Other errors are final.
 type Notifier interface {
-	// Notify sends one message about all notices, of one webhook each.
+	// Notify sends one message about all notices. Each is about a different webhook.
 	Notify(ctx context.Context, notices []Notice) error
 }
 
@@ -34,40 +33,39 @@ const (
 	Warning   = "warning"   // attempts fail, retries are left
 )
 
-// Notice is one change of a webhook's state that its owner should know of. It
-// has no payload and no secret.
+// Notice is one change of a webhook's state that its owner should know of. It contains
+// no payload and no secret.
 type Notice struct {
 	Kind    string    `json:"kind"`
 	Webhook string    `json:"webhook"` // its name
-	URL     string    `json:"url"`     // without its secrets, see package redact
+	URL     string    `json:"url"`     // without secrets, see package redact
 	At      time.Time `json:"at"`      // when the state changed
-	// Since is when it began to fail; zero: unknown.
+	// Since is when it began to fail; zero if unknown.
 	Since  time.Time `json:"since,omitzero"`
 	Reason string    `json:"reason,omitempty"`
-	// Thread is the same for the warning, the failure and the recovery of one
-	// episode.
+	// Thread is the same for all notices of one episode: warning, failure and recovery.
 	Thread string `json:"thread"`
-	// Changes counts the changes of state that nobody was told of, because others
-	// followed soon. It is not stored.
+	// Changes counts the earlier changes of state that no message reported, because
+	// another change followed soon. It is not stored.
 	Changes int `json:"-"`
-	// Console is the address of the console; empty if it is not configured. It is
-	// not stored.
+	// Console is the address of the console, or empty if none is configured. It is not
+	// stored.
 	Console string `json:"-"`
 }
 
-// Config is what a generation of settings says about notices.
+// Config holds a generation's settings for notices.
 type Config struct {
-	// Notifiers are told of every notice. Each is told by itself: what one of them
-	// refuses is still tried with the others.
+	// Notifiers send every notice. They work independently: if one refuses a notice, it
+	// is still sent through the rest.
 	Notifiers []Notifier
-	// ConsoleURL is the address of the console; empty is none.
+	// ConsoleURL is the console's address. Empty means none.
 	ConsoleURL string
-	// GroupWithin is how long a notice waits for others that go out with it; 0 is one
-	// minute.
+	// GroupWithin is how long notices are collected before they go out together. 0
+	// means one minute.
 	GroupWithin time.Duration
 }
 
-// Validate reports what is wrong with the address that messages link to.
+// Validate checks the address that messages link to.
 func (c Config) Validate() error {
 	if c.ConsoleURL == "" {
 		return nil

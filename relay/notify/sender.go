@@ -15,63 +15,62 @@ import (
 	"github.com/userhero/relay/queue"
 )
 
-// NoticeType is the type of the events that carry notices; the dot keeps them out
-// of every list.
+// NoticeType is the event type of notices. The dot keeps them out of every list.
 const NoticeType = ".notice"
 
 const (
-	// mailboxName is the name of the record that is the first notifier's webhook; no
-	// user can take it. Those of other notifiers have their number behind it.
+	// mailboxName is the name of the record for the first notifier's lane. It is not a
+	// valid webhook name. Further notifiers append their number.
 	mailboxName = ".mailbox"
-	// defaultGroupWithin is how long notices wait for others, to go out as one
+	// defaultGroupWithin is how long notices are collected before they go out as one
 	// message.
 	defaultGroupWithin = time.Minute
-	// storeTime bounds what posting asks of the store.
+	// storeTime bounds the calls to the store when a notice is posted.
 	storeTime = 10 * time.Second
 )
 
-// IsMailbox reports whether a webhook's name in the store is that of a mailbox.
+// IsMailbox reports whether a webhook's name in the store belongs to a mailbox.
 func IsMailbox(name string) bool { return strings.HasPrefix(name, mailboxName) }
 
-// Options are what a sender works with. All are required.
+// Options are what a sender needs. All are required.
 type Options struct {
 	Queue  queue.Queue
 	Logger *slog.Logger
-	// Lanes ends taking notices from the queue, Attempts ends messages under way.
+	// When Lanes ends, no more notices are taken from the queue. When Attempts ends,
+	// messages in flight are cancelled.
 	Lanes, Attempts context.Context //nolint:containedctx // both live as long as the sender
-	// Overtaken reports whether the webhook has a newer notice, which has been posted
-	// or will be.
+	// Overtaken reports whether the webhook has a newer notice, posted or about to be
+	// posted.
 	Overtaken func(Notice) bool
-	// Sent is called for each notice of a message. Outcome is "ok", "retry" or
-	// "failed"; err is why it was not sent.
+	// Sent is called for each notice of a message. The outcome is "ok", "retry" or
+	// "failed"; err is the reason it was not sent.
 	Sent func(n Notice, outcome string, err error)
 }
 
-// Sender is the durable way from a change of state to messages. Notices are events
-// in the queue, and each notifier has a lane of its own, so that what one refuses
-// keeps nothing from another. All methods may be called from any goroutine.
+// Sender sends notices durably. Notices are events in the queue. Each notifier has its
+// own lane, so a notifier that fails does not delay another. All methods may be called
+// from any goroutine.
 type Sender struct {
 	o       Options
 	running sync.WaitGroup // mailboxes' goroutines
 
-	mu        sync.RWMutex // guards everything below; no other lock is taken under it
-	config    Config       // in force
-	mailboxes []*mailbox   // by the number of their notifier
+	mu        sync.RWMutex // guards everything below; no other lock is taken while it is held
+	config    Config       // the settings in force
+	mailboxes []*mailbox   // index: the notifier's number
 }
 
-// New makes a sender. It sends nothing before Open and Use.
+// New makes a sender. It sends nothing before Open and Use are called.
 func New(o Options) *Sender { return &Sender{o: o} }
 
-// Use puts settings in force. Open made mailboxes for their notifiers.
+// Use puts settings in force. Open must have made the mailboxes for their notifiers.
 func (s *Sender) Use(c Config) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.config = c
 }
 
-// Open finds or makes the mailboxes of n notifiers, and begins to send what is in
-// them. One goroutine calls it at a time, and none after the lanes' end is waited
-// for.
+// Open finds or makes the mailboxes of n notifiers and starts to send their notices.
+// Only one goroutine at a time may call it, and none after Wait is called.
 func (s *Sender) Open(ctx context.Context, n int) error {
 	s.mu.RLock()
 	opened := len(s.mailboxes)
@@ -105,11 +104,11 @@ func (s *Sender) Open(ctx context.Context, n int) error {
 	return nil
 }
 
-// Wait waits until the mailboxes' goroutines have ended, after the lanes have.
+// Wait waits for the mailboxes' goroutines. They end after the Lanes context.
 func (s *Sender) Wait() { s.running.Wait() }
 
-// Post puts a notice into the mailbox of each notifier, once: a second notice of
-// the same thread and kind is not posted. A failure is logged.
+// Post puts a notice into the mailbox of each notifier. A notice with the same thread
+// and kind is posted only once. Post logs its errors.
 func (s *Sender) Post(n Notice) {
 	s.mu.RLock()
 	var to []queue.WebhookID
@@ -137,8 +136,8 @@ func (s *Sender) Post(n Notice) {
 	}
 }
 
-// MayWait is how long a delivery to this webhook of the store waits on purpose: a
-// notice waits for others that go out with it. It is 0 for other webhooks.
+// MayWait returns how long a delivery to this webhook may wait on purpose: notices are
+// collected before they go out. It is 0 for webhooks that are no mailbox.
 func (s *Sender) MayWait(id queue.WebhookID) time.Duration {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -155,15 +154,15 @@ func (s *Sender) groupWithinLocked() time.Duration {
 	return s.config.GroupWithin
 }
 
-// groupWithin is how long notices wait for others.
+// groupWithin returns how long notices are collected.
 func (s *Sender) groupWithin() time.Duration {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	return s.groupWithinLocked()
 }
 
-// notifier is the one of this number, with the address of the console; nil if it is
-// not configured.
+// notifier returns the notifier with this number and the console's address. It returns
+// nil if the notifier is not configured.
 func (s *Sender) notifier(number int) (n Notifier, console string) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()

@@ -19,56 +19,57 @@ import (
 	"golang.org/x/net/idna"
 )
 
-// The values of [Config.TLS].
+// Values of [Config.TLS].
 const (
-	StartTLS    = "starttls" // plain first, encrypted before anything is said (RFC 3207); required, never skipped
-	ImplicitTLS = "implicit" // encrypted from the first byte (RFC 8314), usually port 465
+	StartTLS    = "starttls" // starts in plain text, then requires TLS before any mail data (RFC 3207)
+	ImplicitTLS = "implicit" // TLS from the first byte (RFC 8314), usually port 465
 	NoTLS       = "none"     // never encrypted
 )
 
-// Bounds of one Send that are not configured.
+// Bounds of one Send, used if the configuration sets none.
 const (
-	// DefaultTimeout is from name resolution to the end of the mail.
+	// DefaultTimeout bounds the time from name resolution to the end of the mail.
 	DefaultTimeout = time.Minute
-	// DefaultAcceptTimeout is from there to the server's reply. Who gives up
-	// earlier gets the same mail several times (RFC 5321 §4.5.3.2.6).
+	// DefaultAcceptTimeout bounds the time from the end of the mail to the server's
+	// reply. A client that gives up earlier may send the same mail several times (RFC
+	// 5321 §4.5.3.2.6).
 	DefaultAcceptTimeout = 10 * time.Minute
 )
 
-// Config says which server takes the mails and who gets them.
+// Config sets the mail server, the sender and the recipients.
 type Config struct {
 	Host string   // host:port of the server, such as smtp.example.com:587
 	From string   // sender, "relay@example.com" or "Relay <relay@example.com>"
 	To   []string // recipients, written like From; at least one
 
-	// Username and Password log in at the server; both or none. They are sent
+	// Username and Password log in at the server. Set both or none. They are sent only
 	// over encrypted connections, or to this machine.
 	Username, Password string
 
 	TLS     string         // StartTLS (default), ImplicitTLS or NoTLS
-	RootCAs *x509.CertPool // who may sign the server's certificate; nil: whom the system trusts
-	// Timeout bounds one Send, besides its context, until the whole mail is sent; 0:
-	// DefaultTimeout. How long the server then takes to accept it is bounded by
-	// AcceptTimeout; 0: DefaultAcceptTimeout.
+	RootCAs *x509.CertPool // authorities for the server's certificate; nil means the system's
+	// Timeout bounds one Send, besides its context, until the whole mail is sent.
+	// AcceptTimeout bounds how long the server then takes to accept it. 0 means
+	// DefaultTimeout and DefaultAcceptTimeout.
 	Timeout, AcceptTimeout time.Duration
 
-	// Hello is the name that this machine introduces itself by (EHLO); empty: its
-	// own if that is fully qualified, else the domain of From.
+	// Hello is the name this machine gives in EHLO. If it is empty, the machine's own
+	// name is used if it is fully qualified, else the domain of From.
 	Hello string
 
-	Logger *slog.Logger     // nil: silent
-	Now    func() time.Time // the clock of the Date header; nil: time.Now
+	Logger *slog.Logger     // nil means no log
+	Now    func() time.Time // the clock of the Date header; nil means time.Now
 }
 
-// Notifier sends notices. It is safe for concurrent use and holds no connection
-// between calls, so there is nothing to close.
+// Notifier sends notices by mail. It is safe for concurrent use. It keeps no connection
+// between calls, so it need not be closed.
 type Notifier struct {
 	server   string // host:port
-	host     string // the name its certificate must have
+	host     string // the name in the server's certificate
 	from     *mail.Address
 	to       []*mail.Address
 	domain   string // of our Message-IDs
-	hello    string // how we introduce ourselves
+	hello    string // our name in EHLO
 	username string
 	password string
 	mode     string
@@ -79,8 +80,8 @@ type Notifier struct {
 	now      func() time.Time
 }
 
-// New makes a Notifier, or tells everything that is wrong with the
-// configuration. It uses no network.
+// New makes a Notifier. Its error lists everything that is wrong with the
+// configuration. It does not use the network.
 func New(c Config) (*Notifier, error) {
 	n := &Notifier{
 		server:   c.Host,
@@ -104,13 +105,13 @@ func New(c Config) (*Notifier, error) {
 	if n.host, err = hostOf(c.Host); err != nil {
 		wrong = append(wrong, err)
 	}
-	var domain string // of the sender
+	var domain string // domain of the sender
 	if n.from, err = address("from", c.From); err != nil {
 		wrong = append(wrong, err)
 	} else if domain = n.from.Address[strings.LastIndexByte(n.from.Address, '@')+1:]; ascii(n.from) {
 		n.domain = domain
 	} else {
-		n.domain = "userhero.invalid" // identities are ASCII (RFC 5322 §3.6.4)
+		n.domain = "userhero.invalid" // Message-IDs are ASCII (RFC 5322 §3.6.4)
 	}
 	if len(c.To) == 0 {
 		wrong = append(wrong, errors.New("to: nobody would get the mails; name at least one address"))
@@ -169,8 +170,8 @@ func hostOf(hostport string) (string, error) {
 	return host, nil
 }
 
-// address parses one address of RFC 5322. Line breaks are refused although
-// folded headers may have them: what comes from a configuration has no reason to.
+// address parses one address of RFC 5322. It rejects line breaks, although folded
+// headers may have them: a configuration does not need them.
 func address(option, raw string) (*mail.Address, error) {
 	parsed, err := mail.ParseAddress(raw)
 	switch {
@@ -185,8 +186,8 @@ func address(option, raw string) (*mail.Address, error) {
 	return parsed, nil
 }
 
-// mayBeThisMachine reports whether a host is this machine by its name; the
-// address that is dialled is checked again.
+// mayBeThisMachine reports whether a host's name may mean this machine. The address
+// that is dialled is checked again.
 func mayBeThisMachine(host string) bool {
 	if addr, err := netip.ParseAddr(host); err == nil {
 		return addr.Unmap().IsLoopback()
@@ -195,9 +196,9 @@ func mayBeThisMachine(host string) bool {
 	return name == "localhost" || strings.HasSuffix(name, ".localhost") // RFC 6761 §6.3
 }
 
-// helloName is the name in EHLO (RFC 5321 §4.1.1.1): the configured one, else
-// this machine's if it is fully qualified, else the domain of the sender. Mail
-// servers refuse mails of those that give no full name, as a container's is not.
+// helloName returns the name for EHLO (RFC 5321 §4.1.1.1): the configured name, else
+// this machine's if it is fully qualified, else the sender's domain. Mail servers
+// reject clients without a full name, and a container's name is not one.
 func helloName(configured, domain string) (string, error) {
 	if configured != "" {
 		if !hostName(configured) && !addressLiteral(configured) {
@@ -214,7 +215,7 @@ func helloName(configured, domain string) (string, error) {
 	return "localhost", nil
 }
 
-// hostName reports whether a name is made of letters, digits and hyphens.
+// hostName reports whether a name consists of letters, digits and hyphens.
 func hostName(name string) bool {
 	return name != "" && len(name) <= 255 && !strings.ContainsFunc(name, func(r rune) bool {
 		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' || r == '.')

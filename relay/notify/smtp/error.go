@@ -7,13 +7,13 @@ import (
 	"strconv"
 )
 
-// Error says why a mail was not sent, or not to everybody. Its text names the
-// server, the stage, and what to do, and never holds credentials.
+// Error is why a mail was not sent, or not to all recipients. Its text names the
+// server, the stage and the remedy. It never contains credentials.
 type Error struct {
-	// Code is the server's reply (RFC 5321 §4.2), or 0 when it gave none.
+	// Code is the server's reply (RFC 5321 §4.2), or 0 if there was none.
 	Code int
-	// Refused lists the addresses that the server turned away while it took the
-	// mail for the others. It is empty when nobody got the mail.
+	// Refused lists the addresses that the server rejected when it took the mail for
+	// others. It is empty if nobody got the mail.
 	Refused []string
 
 	temporary bool
@@ -26,18 +26,16 @@ func (e *Error) Error() string { return e.text }
 // Unwrap returns the cause, so that errors.Is finds a context's error.
 func (e *Error) Unwrap() error { return e.err }
 
-// Temporary reports whether the same mail may succeed later. It is true for
-// everything that can be otherwise next time: no connection, no answer in time,
-// a certificate that is not valid now, a connection that breaks, replies from
-// 400 to 499, greylisting among them, and those that refuse the name of this
-// machine, which the setting hello mends. It is false for other replies from 500
-// on (RFC 5321 §4.2.1), for notices that make no mail, for a server that does not
-// offer what the configuration asks for, and where others got the mail already
-// and would get it twice.
+// Temporary reports whether the same mail may succeed later. It is true if the cause
+// can change: no connection, no answer in time, a certificate that is not valid now, a
+// broken connection, replies from 400 to 499 (also greylisting), and replies that
+// reject this machine's name, which the setting hello fixes. It is false for other
+// replies from 500 on (RFC 5321 §4.2.1), for notices that make no mail, and for a
+// server that does not offer what the configuration requires. It is also false if some
+// recipients already got the mail, because they would get it twice.
 func (e *Error) Temporary() bool { return e.temporary }
 
-// failure is the [Error] for err, met at a stage of the conversation with a
-// server.
+// failure returns an [Error] for err at a stage of the conversation with a server.
 func failure(server, stage string, err error) *Error {
 	e := &Error{temporary: true, err: err}
 	reason := err.Error()
@@ -56,14 +54,14 @@ func failure(server, stage string, err error) *Error {
 	return e
 }
 
-// refusal is a reason of ours not to go on, which stays until somebody changes
-// the configuration of one side.
+// refusal is our reason to stop. It stays until somebody changes the configuration of
+// the client or the server.
 type refusal struct{ text string }
 
 func (r *refusal) Error() string { return r.text }
 
-// helloRefusal is a reply that refuses the name in EHLO: to EHLO itself, or to a
-// later command, as Postfix does.
+// helloRefusal is a reply that rejects the name in EHLO. It may answer EHLO or, with
+// Postfix, a later command.
 type helloRefusal struct {
 	name  string
 	reply *textproto.Error
@@ -78,7 +76,7 @@ func (h *helloRefusal) Unwrap() error { return h.reply }
 
 var namesHello = regexp.MustCompile(`(?i)\b(helo|ehlo|hostname)\b`)
 
-// judgeReply returns err, or a helloRefusal if that is what the reply says.
+// judgeReply returns err, or a helloRefusal if the reply rejects our name.
 func (c *conversation) judgeReply(err error) error {
 	var reply *textproto.Error
 	if errors.As(err, &reply) && reply.Code >= 500 && (reply.Code == 504 || namesHello.MatchString(reply.Msg)) {

@@ -14,10 +14,10 @@ const (
 	maxURL    = 300 // characters of a URL
 )
 
-// oneLine makes any text one printable line of at most limit characters. Line
-// breaks and other controls become spaces, which is what makes headers safe;
-// characters of format go too, because those that turn the direction of writing
-// make a text read as something else (Unicode TR 36 §2.2).
+// oneLine makes any text one printable line of at most limit characters. Line breaks
+// and other control characters become spaces, so the text is safe in headers. Format
+// characters are removed, because those that change the writing direction can make a
+// text read as something else (Unicode TR 36 §2.2).
 func oneLine(text string, limit int) string {
 	var b strings.Builder
 	count, space := 0, false
@@ -42,16 +42,16 @@ func oneLine(text string, limit int) string {
 	return b.String()
 }
 
-// publicURL is a URL without its secrets, as one line.
+// publicURL returns a URL without its secrets, as one line.
 func publicURL(raw string) string { return oneLine(redact.URL(raw), maxURL) }
 
 var urlInText = regexp.MustCompile(`(?i)[a-z][a-z0-9+.-]*://[^\s"'<>]+`)
 
-// reasonLine is a reason as one line in which URLs have lost their secrets:
-// errors of HTTP clients like to quote the whole address.
+// reasonLine returns a reason as one line and removes the secrets of the URLs in it.
+// Errors of HTTP clients often quote the whole address.
 func reasonLine(reason string) string {
 	cleaned := urlInText.ReplaceAllStringFunc(reason, func(raw string) string {
-		// Punctuation after a URL belongs to the sentence.
+		// Punctuation after a URL is not part of it.
 		trimmed := strings.TrimRight(raw, ".,:;)]}")
 		shown := publicURL(trimmed)
 		if shown == "" {

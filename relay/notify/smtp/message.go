@@ -13,8 +13,8 @@ import (
 	"github.com/userhero/relay/relay/notify"
 )
 
-// compose makes the one mail that carries all notices, as plain text with an
-// HTML alternative that says the same.
+// compose makes one mail about all notices, as plain text with an HTML alternative of
+// the same content.
 func (n *Notifier) compose(notices []notify.Notice) (*mail.Msg, error) {
 	entries := make([]entry, len(notices))
 	for i, notice := range notices {
@@ -36,7 +36,7 @@ func (n *Notifier) compose(notices []notify.Notice) (*mail.Msg, error) {
 	m.Subject(page.Title)
 	m.SetDateWithValue(n.now())
 	m.SetMessageIDWithValue(id)
-	m.SetGenHeader("Auto-Submitted", "auto-generated") // RFC 3834 §5: nobody's holiday message answers it
+	m.SetGenHeader("Auto-Submitted", "auto-generated") // RFC 3834 §5: no auto-responder answers it
 	m.SetGenHeader(mail.HeaderXAutoResponseSuppress, "All")
 	inReplyTo, references := threadHeaders(notices, id, n.domain)
 	if inReplyTo != "" {
@@ -50,7 +50,7 @@ func (n *Notifier) compose(notices []notify.Notice) (*mail.Msg, error) {
 	return m, nil
 }
 
-// states say in plain words what is the matter, one webhook and several.
+// states describes each kind of notice in plain words, for one webhook and for several.
 var states = map[string]struct{ one, many string }{
 	notify.Failing:   {"is failing", "are failing"},
 	notify.Recovered: {"works again", "work again"},
@@ -58,8 +58,8 @@ var states = map[string]struct{ one, many string }{
 	notify.Warning:   {"has trouble", "have trouble"},
 }
 
-// subject tells it all where that fits: `Webhook "crm" is failing`,
-// `3 webhooks work again: crm, mail, wiki`, `2 webhooks are failing, 1 works again`.
+// subject names all webhooks if they fit: `Webhook "crm" is failing`, `3 webhooks work
+// again: crm, mail, wiki`, `2 webhooks are failing, 1 works again`.
 func subject(notices []notify.Notice) string {
 	const product = "UserHero Relay: "
 	if len(notices) == 1 {
@@ -94,7 +94,7 @@ func subject(notices []notify.Notice) string {
 	return product + oneLine(strings.Join(parts, ", "), 150)
 }
 
-// page is a mail's content before it has a form. All texts in it are lines.
+// page is the content of a mail, for both forms. Each text in it is one line.
 type page struct {
 	Title   string
 	Entries []entry
@@ -199,7 +199,7 @@ var htmlPage = template.Must(template.New("mail").Parse(`<!DOCTYPE html>
 </body></html>
 `))
 
-// moment writes a time as people in different places read it alike.
+// moment writes a time in a form that is the same in every time zone.
 func moment(t time.Time) string {
 	if t.IsZero() {
 		return ""
@@ -207,7 +207,7 @@ func moment(t time.Time) string {
 	return t.UTC().Format("2006-01-02 15:04:05 UTC")
 }
 
-// earlier is since, or at where since is unknown.
+// earlier returns since, or at if since is unknown.
 func earlier(since, at time.Time) time.Time {
 	if since.IsZero() {
 		return at

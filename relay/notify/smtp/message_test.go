@@ -15,13 +15,13 @@ import (
 	"github.com/userhero/relay/relay/notify"
 )
 
-// sent is a mail as its readers get it.
+// sent is a mail as its recipients get it.
 type sent struct {
 	mail.Header
 	Subject, Text, HTML, Raw string
 }
 
-// deliver sends notices through a real server and reads the mail that arrives.
+// deliver sends notices through a real server and returns the mail that arrives.
 func deliver(t *testing.T, console string, notices ...notify.Notice) sent {
 	t.Helper()
 	server := serve(t)

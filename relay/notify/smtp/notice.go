@@ -1,15 +1,14 @@
-// Package smtp tells people by e-mail what became of their webhooks.
+// Package smtp sends notices about webhooks by e-mail.
 //
-// It promises that one call of Notify is one connection and at most one mail,
-// that it ends with its context at every stage of the conversation, that the
-// mail of a notice has the same Message-ID however often it is sent, and that
-// neither credentials over an unencrypted connection nor the secret parts of a
-// URL ever leave the machine. What cannot be trusted to be one clean line, such
-// as an answer quoted as the reason, can add no header and no markup.
+// It promises that one call of Notify makes one connection and sends at most one mail;
+// that the call ends with its context at every stage; that the mail of a notice has the
+// same Message-ID however often it is sent; and that credentials never go over an
+// unencrypted connection, and secret parts of URLs are never sent. Text from elsewhere,
+// such as a quoted response, cannot add a header or markup.
 //
-// It does not know when a webhook fails, which notices belong into one mail, or
-// when to try again: the caller decides that, and asks an [Error] whether trying
-// again can help. Its tests talk to a real mail server in the process.
+// The package does not know when a webhook fails, which notices belong in one mail, or
+// when to retry. The caller decides that and calls [Error.Temporary] to find out
+// whether a retry can help. Its tests talk to a real mail server in the process.
 package smtp
 
 import (
@@ -18,8 +17,8 @@ import (
 	"github.com/userhero/relay/relay/notify"
 )
 
-// validate reports what is wrong with a notice. Its texts may come from anywhere:
-// they are reduced to one printable line each before they enter a mail.
+// validate checks a notice. The notice's texts may come from anywhere: they are reduced
+// to one printable line each before they enter a mail.
 func validate(n notify.Notice) error {
 	switch n.Kind {
 	case notify.Failing, notify.Recovered, notify.Disabled, notify.Warning:

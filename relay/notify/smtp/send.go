@@ -19,21 +19,21 @@ import (
 	"github.com/userhero/relay/relay/notify"
 )
 
-// goodbye is how long the reply to QUIT is waited for: the mail is accepted by
-// then, so that nothing depends on it.
+// goodbye is how long to wait for the reply to QUIT. The mail has been accepted by
+// then, so nothing depends on the reply.
 const goodbye = 2 * time.Second
 
 // hangingUp is the reply of a server that closes the connection (RFC 5321 §3.8).
 const hangingUp = 421
 
-// Notify tells all notices in one mail to all recipients, over a connection of its
-// own; no notices make no mail. It returns nil once the server has taken the
-// mail for everybody, else an *[Error]. It ends when ctx does, or after
-// [Config.Timeout] and [Config.AcceptTimeout].
+// Notify sends all notices in one mail to all recipients, over its own connection.
+// Without notices it sends no mail. It returns nil if the server took the mail for all
+// recipients, else an *[Error]. It ends when ctx ends, or after [Config.Timeout] and
+// [Config.AcceptTimeout].
 //
-// When the connection breaks after the mail was sent and before the server
-// confirmed it, the mail may have arrived: the error is temporary and the mail
-// of the next try has the same Message-ID.
+// If the connection breaks after the mail was sent and before the server confirmed it,
+// the mail may have arrived. The error is then temporary, and the mail of the next try
+// has the same Message-ID.
 func (n *Notifier) Notify(ctx context.Context, notices []notify.Notice) error {
 	if len(notices) == 0 {
 		return nil
@@ -50,7 +50,7 @@ func (n *Notifier) Notify(ctx context.Context, notices []notify.Notice) error {
 	defer func() { c.limit.Stop() }()
 	err = c.hold(ctx, message)
 	if c.mechanism == scram && c.loginRefused(err) {
-		// Some servers offer SCRAM for accounts that have no password in that form.
+		// Some servers offer SCRAM for accounts that have no SCRAM password.
 		c.withoutSCRAM = true
 		err = c.hold(ctx, message)
 	}
@@ -62,29 +62,29 @@ func (n *Notifier) Notify(ctx context.Context, notices []notify.Notice) error {
 	case errors.As(err, &sent):
 		return sent
 	case ctx.Err() != nil:
-		// The connection was closed under the conversation; what that made of
-		// the stage says nothing.
+		// The context closed the connection. An error of the stage itself then means
+		// nothing.
 		return failure(n.server, c.stage+c.silence(), context.Cause(ctx))
 	}
 	return failure(n.server, c.stage, err)
 }
 
-// conversation is one connection's worth of SMTP (RFC 5321).
+// conversation is one SMTP connection (RFC 5321).
 type conversation struct {
 	*Notifier
 
-	stage     string // what is being done, for errors
+	stage     string // current stage, for errors
 	encrypted bool
-	loopback  bool   // the other end is this machine
-	mechanism string // of the login; empty before it
+	loopback  bool   // the peer is this machine
+	mechanism string // login mechanism; empty before the login
 
-	withoutSCRAM bool // it was tried and refused
+	withoutSCRAM bool // SCRAM was tried and rejected
 
 	end   context.CancelCauseFunc // ends the conversation
-	limit *time.Timer             // calls end
+	limit *time.Timer             // calls end when time is up
 }
 
-// allow gives the conversation so much time from now on.
+// allow sets how much time the conversation has from now on.
 func (c *conversation) allow(d time.Duration) {
 	if c.limit != nil {
 		c.limit.Stop()
@@ -94,7 +94,7 @@ func (c *conversation) allow(d time.Duration) {
 	})
 }
 
-// silence explains the timeouts that have a usual cause.
+// silence explains timeouts that have a common cause.
 func (c *conversation) silence() string {
 	if c.stage == stageGreeting && c.mode != ImplicitTLS {
 		return " (a server that expects TLS from the first byte, usually on port 465, stays silent: then set tls implicit)"
@@ -116,9 +116,8 @@ func (c *conversation) hold(ctx context.Context, message *mail.Msg) error {
 	if err != nil {
 		return err
 	}
-	// Closing the connection is what ends every read and write below it, at any
-	// stage. It is closed here and not by the client, which forgets connections
-	// that fail early.
+	// Closing the connection ends every read and write, at any stage. It is closed here
+	// because the client does not close connections that fail early.
 	defer func() { _ = conn.Close() }()
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	defer stop()
@@ -134,8 +133,8 @@ func (c *conversation) hold(ctx context.Context, message *mail.Msg) error {
 		}
 	}
 	err = c.hand(client, message)
-	// A conversation that broke is not taken up again, lest a QUIT in the middle
-	// of a mail ends it, and the server takes half a mail for a whole one.
+	// Do not continue after a broken conversation: a QUIT in the middle of a mail would
+	// end the mail, and the server could take half a mail as complete.
 	var reply *textproto.Error
 	if err == nil || errors.As(err, &reply) && reply.Code != hangingUp {
 		c.leave(conn, client)
@@ -143,14 +142,14 @@ func (c *conversation) hold(ctx context.Context, message *mail.Msg) error {
 	return err
 }
 
-// leave says QUIT and waits a little for the reply, as RFC 5321 §4.1.1.10 asks.
+// leave sends QUIT and waits a little for the reply, as RFC 5321 §4.1.1.10 requires.
 func (c *conversation) leave(conn net.Conn, client *smtp.Client) {
 	_ = conn.SetDeadline(time.Now().Add(goodbye))
 	_ = client.Quit()
 }
 
-// greet brings the connection to where mails can be handed over: introduced,
-// and encrypted unless it shall not be.
+// greet prepares the connection for mails: it says EHLO and starts TLS unless the
+// configuration forbids it.
 func (c *conversation) greet(ctx context.Context, conn net.Conn) (*smtp.Client, error) {
 	if tcp, ok := conn.RemoteAddr().(*net.TCPAddr); ok {
 		c.loopback = tcp.IP.IsLoopback()
@@ -188,7 +187,7 @@ func (c *conversation) greet(ctx context.Context, conn net.Conn) (*smtp.Client, 
 	return client, nil
 }
 
-// explain says what to do about a handshake that failed.
+// explain adds advice to a failed TLS handshake.
 func (c *conversation) explain(err error) error {
 	var (
 		name    x509.HostnameError
@@ -210,8 +209,8 @@ func (c *conversation) explain(err error) error {
 	return err
 }
 
-// login authenticates (RFC 4954). Its errors hold the code of the server's reply
-// and not its text: a server that did not understand may quote the password.
+// login authenticates (RFC 4954). Its errors contain the code of the server's reply but
+// not its text, because a server that did not understand may quote the password.
 func (c *conversation) login(client *smtp.Client) error {
 	if !c.encrypted && !c.loopback {
 		return &refusal{c.host + " is not this machine, and the password would cross the network in the clear; set tls starttls or implicit"}
@@ -237,11 +236,11 @@ func (c *conversation) login(client *smtp.Client) error {
 	return errLoginBroke
 }
 
-// errLoginBroke has no text of the server's.
+// errLoginBroke contains no text from the server.
 var errLoginBroke = errors.New("the connection broke, or the server did not follow the protocol")
 
-// loginRefused reports whether err is the end of a login that another mechanism
-// may do.
+// loginRefused reports whether the login failed in a way that another mechanism may
+// avoid.
 func (c *conversation) loginRefused(err error) bool {
 	var reply *textproto.Error
 	return c.stage == stageLogin && (errors.Is(err, errLoginBroke) || errors.As(err, &reply) && reply.Code >= 500)
@@ -249,14 +248,14 @@ func (c *conversation) loginRefused(err error) bool {
 
 const scram = "SCRAM-SHA-256"
 
-// chooseMechanism picks the way that gives away least.
+// chooseMechanism picks the mechanism that reveals least of the password.
 func (c *conversation) chooseMechanism(offered []string) smtp.Auth {
 	for _, known := range []struct {
 		name string
 		auth smtp.Auth
 	}{
 		{scram, smtp.ScramSHA256Auth(c.username, c.password)},
-		// That these may use this unencrypted connection was decided above.
+		// The checks above allow these over this connection even without encryption.
 		{"PLAIN", smtp.PlainAuth("", c.username, c.password, c.host, true)},
 		{"LOGIN", smtp.LoginAuth(c.username, c.password, c.host, true)},
 	} {
@@ -268,9 +267,9 @@ func (c *conversation) chooseMechanism(offered []string) smtp.Auth {
 	return nil
 }
 
-// hand gives the mail to the server. One dead address among many must not keep
-// an alarm from the others: who is accepted gets the mail, and the error names
-// the rest. Only when nobody is accepted is the mail not sent.
+// hand gives the mail to the server. One bad address among many must not keep an alarm
+// from the rest: accepted recipients get the mail, and the error names the rejected
+// ones. If no recipient is accepted, the mail is not sent.
 func (c *conversation) hand(client *smtp.Client, message *mail.Msg) error {
 	c.stage = "naming the sender " + c.from.Address
 	if err := client.Mail(path(c.from)); err != nil {
@@ -318,8 +317,8 @@ func (c *conversation) hand(client *smtp.Client, message *mail.Msg) error {
 	return e
 }
 
-// mostHopeful joins the refusals of all recipients so that the first, which
-// decides whether trying again can help, is a temporary one if there is one.
+// mostHopeful joins the rejections of all recipients. It puts a temporary one first if
+// there is one: the first decides whether a retry can help.
 func mostHopeful(refusals []error) error {
 	var later, never []error
 	for _, err := range refusals {
@@ -333,8 +332,8 @@ func mostHopeful(refusals []error) error {
 	return errors.Join(append(later, never...)...)
 }
 
-// path is an address as commands have it (RFC 5321 §4.1.2): without the display
-// name, and with quotes where the local part needs them.
+// path returns an address for SMTP commands (RFC 5321 §4.1.2): without the display
+// name, and with quotes if the local part needs them.
 func path(a *netmail.Address) string {
 	return (&netmail.Address{Address: a.Address}).String()
 }

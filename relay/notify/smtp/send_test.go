@@ -35,7 +35,7 @@ func notifier(t *testing.T, config smtpnotify.Config) *smtpnotify.Notifier {
 	return n
 }
 
-// failed is the *Error that Send returned.
+// failed returns the *Error that Notify returned.
 func failed(t *testing.T, err error) *smtpnotify.Error {
 	t.Helper()
 	var e *smtpnotify.Error
@@ -73,7 +73,7 @@ func TestMailArrivesEncryptedOverOneConnectionWithLogin(t *testing.T) {
 			if !slices.Equal(server.logins, []string{user}) {
 				t.Errorf("logins %q, want one", server.logins)
 			}
-			// With STARTTLS the server begins a session anew after the handshake.
+			// With STARTTLS the server starts a second session after the handshake.
 			if want := map[string]int{smtpnotify.StartTLS: 2, smtpnotify.ImplicitTLS: 1}[mode]; server.connections != want {
 				t.Errorf("%d sessions, want %d", server.connections, want)
 			}
@@ -261,7 +261,8 @@ func plain(address string) smtpnotify.Config {
 
 func TestMailThatWasTakenIsSentEvenIfTheServerNeverSaysGoodbye(t *testing.T) {
 	t.Parallel()
-	// The mail ends with a line of one dot; the lines before it get no reply.
+	// The mail ends with a line that contains only a dot. The lines before it get no
+	// reply.
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -441,8 +442,8 @@ func TestCredentialsCrossNoNetworkInTheClear(t *testing.T) {
 	}
 }
 
-// RFC 5321 §4.5.3.2.6: a server may take 10 minutes to accept a mail. Who gives
-// up earlier sends it again, and its readers get both.
+// A server may take 10 minutes to accept a mail (RFC 5321 §4.5.3.2.6). A client that
+// gives up earlier sends it again, and its recipients get it twice.
 func TestServerThatIsSlowToAcceptGetsOneMail(t *testing.T) {
 	t.Parallel()
 	m := serve(t)
@@ -500,7 +501,8 @@ func TestMachineIntroducesItselfByAFullName(t *testing.T) {
 	}
 }
 
-// What a setting mends is tried again, and the error names the setting.
+// TestRefusedHelloIsTemporaryAndNamesTheOption: if a setting fixes the error, the mail
+// is retried and the error names the setting.
 func TestRefusedHelloIsTemporaryAndNamesTheOption(t *testing.T) {
 	t.Parallel()
 	refused := &smtp.SMTPError{Code: 504, EnhancedCode: smtp.EnhancedCode{5, 5, 2}, Message: "<relay>: Helo command rejected: need fully-qualified hostname"}
@@ -529,8 +531,8 @@ func TestRefusedHelloIsTemporaryAndNamesTheOption(t *testing.T) {
 	}
 }
 
-// A server may offer SCRAM for an account that it knows only a hash of. Over TLS
-// the next mechanism is tried, once.
+// TestLoginFallsBackFromSCRAM: a server may offer SCRAM for an account of which it has
+// only a hash. Over TLS the next mechanism is tried, once.
 func TestLoginFallsBackFromSCRAM(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {

@@ -31,17 +31,17 @@ const (
 	password = "canary-password-7f3a"
 )
 
-// mailServer is an SMTP server whose hooks decide what it accepts.
+// mailServer is an SMTP server. Its hooks decide what it accepts.
 type mailServer struct {
 	address string
 	roots   *x509.CertPool
-	gone    chan struct{} // closed when the test ends: what a hook that hangs waits for
+	gone    chan struct{} // closed when the test ends; hooks that hang wait for it
 
 	onMail, onData func() error
 	onRcpt         func(to string) error
 	onLogout       func()
 
-	mechanisms []string // of the login; PLAIN if there are none
+	mechanisms []string // login mechanisms; empty means PLAIN
 
 	mu          sync.Mutex // guards everything below
 	tried       []string   // mechanisms
@@ -119,7 +119,7 @@ func (m *mailServer) received() []received {
 	return append([]received(nil), m.mails...)
 }
 
-// only returns the one mail that arrived, parsed.
+// only returns the only mail that arrived, parsed.
 func (m *mailServer) only(t *testing.T) (received, *mail.Message) {
 	t.Helper()
 	mails := m.received()
@@ -207,7 +207,7 @@ func (s *session) AuthMechanisms() []string {
 	return []string{sasl.Plain}
 }
 
-// loginServer is the server's side of LOGIN.
+// loginServer is the server side of LOGIN.
 type loginServer struct {
 	session *session
 	said    []string
@@ -226,8 +226,8 @@ func (l *loginServer) Next(response []byte) ([]byte, bool, error) {
 	return nil, true, l.session.check(l.said[0], l.said[1])
 }
 
-// refusingServer challenges once and then refuses, as a server does that has no
-// SCRAM password of an account.
+// refusingServer sends one challenge and then rejects the login, like a server that has
+// no SCRAM password for an account.
 type refusingServer struct{}
 
 func (refusingServer) Next([]byte) ([]byte, bool, error) {
@@ -249,7 +249,7 @@ func (s *session) Auth(mechanism string) (sasl.Server, error) {
 
 func (s *session) check(username, given string) error {
 	if username != user || given != password {
-		// Some servers repeat what they did not like.
+		// Some servers quote the input they reject.
 		return &smtp.SMTPError{Code: 535, EnhancedCode: smtp.EnhancedCode{5, 7, 8}, Message: "no such login: " + username + " " + given}
 	}
 	s.server.mu.Lock()
@@ -258,14 +258,15 @@ func (s *session) check(username, given string) error {
 	return nil
 }
 
-// script is a server that says its lines, one whenever it has read a line, the
-// first at once, and then says nothing more.
+// script is a server that sends its first line at once and each further line after it
+// reads a line. Then it sends nothing more.
 func script(t *testing.T, lines ...string) string {
 	t.Helper()
 	return scripted(t, false, lines...)
 }
 
-// scripted hangs up after the last line if hangUp is set.
+// scripted does the same as script. If hangUp is set, it closes the connection after
+// the last line.
 func scripted(t *testing.T, hangUp bool, lines ...string) string {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -303,12 +304,12 @@ func scripted(t *testing.T, hangUp bool, lines ...string) string {
 	t.Cleanup(func() {
 		_ = listener.Close()
 		<-done
-		connections.Wait() // the client closed every connection, or this never ends
+		connections.Wait() // hangs if the client left a connection open
 	})
 	return listener.Addr().String()
 }
 
-// certificateFor makes a certificate that signs itself, for names and addresses.
+// certificateFor makes a self-signed certificate for names and addresses.
 func certificateFor(t *testing.T, valid time.Duration, names ...string) (*x509.CertPool, tls.Certificate) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -341,8 +342,8 @@ func certificateFor(t *testing.T, valid time.Duration, names ...string) (*x509.C
 	return pool, tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}
 }
 
-// takeMailThenFallSilent takes one mail of one connection and answers nothing
-// from then on.
+// takeMailThenFallSilent reads one mail from one connection and answers nothing after
+// that.
 func takeMailThenFallSilent(listener net.Listener) error {
 	conn, err := listener.Accept()
 	if err != nil {

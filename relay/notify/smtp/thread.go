@@ -10,11 +10,10 @@ import (
 	"github.com/userhero/relay/relay/notify"
 )
 
-// messageID identifies the mail that carries these notices, without the angle
-// brackets of RFC 5322 §3.6.4. It depends on what the notices are about and not
-// on when or how often they are sent, nor on their order: a mail that was sent
-// again, because a crash came before its success was written down, carries the
-// identity of the first, and mail systems that look at it show one.
+// messageID returns the Message-ID of the mail with these notices, without the angle
+// brackets of RFC 5322 §3.6.4. It depends on what the notices are about, not on their
+// order or on when or how often they are sent. If a crash causes a mail to be sent
+// again, it has the same Message-ID, and mail systems can show it once.
 func messageID(notices []notify.Notice, domain string) string {
 	if len(notices) == 1 {
 		return noticeID(notices[0], notices[0].Kind, domain)
@@ -27,7 +26,8 @@ func messageID(notices []notify.Notice, domain string) string {
 	return digest("group", ids...) + "@" + domain
 }
 
-// noticeID is the identity of the mail about one notice, had it the given kind.
+// noticeID returns the Message-ID of a mail about this notice alone, with the given
+// kind.
 func noticeID(n notify.Notice, kind, domain string) string {
 	thread := n.Thread
 	if thread == "" {
@@ -36,8 +36,8 @@ func noticeID(n notify.Notice, kind, domain string) string {
 	return digest(kind, n.Webhook, thread) + "@" + domain
 }
 
-// digest hashes the parts, each ended so that no two lists of parts run
-// together. Message-IDs go to strangers: a hash tells them nothing about ids.
+// digest hashes the parts, each with a terminator, so that different lists give
+// different input. Strangers see Message-IDs: a hash does not reveal ids.
 func digest(kind string, parts ...string) string {
 	h := sha256.New()
 	for _, part := range append([]string{kind}, parts...) {
@@ -47,14 +47,14 @@ func digest(kind string, parts ...string) string {
 	return "userhero." + base64.RawURLEncoding.EncodeToString(h.Sum(nil)[:18])
 }
 
-// threadHeaders are the In-Reply-To and the References of the mail with the
-// identity self (RFC 5322 §3.6.4), as lists in angle brackets; empty if there
-// is none.
+// threadHeaders returns In-Reply-To and References for the mail with the Message-ID
+// self (RFC 5322 §3.6.4), as lists in angle brackets. They are empty if there is
+// nothing to refer to.
 //
-// An episode's root is the mail that says that it fails. A recovery answers it.
-// A mail about several webhooks belongs to several conversations, so it names
-// the roots of all of them; whether or not a mail with such an identity was ever
-// sent by itself, mail programs gather what names the same root.
+// The root of an episode is the mail about the failure. A recovery replies to it. A
+// mail about several webhooks belongs to several threads and names the roots of all of
+// them. Mail programs group mails that name the same root, even if no mail with that
+// Message-ID was ever sent.
 func threadHeaders(notices []notify.Notice, self, domain string) (inReplyTo, references string) {
 	var answered, named []string
 	for _, n := range notices {
