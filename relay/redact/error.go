@@ -7,8 +7,8 @@ import (
 	"unicode"
 )
 
-// maxErrorText bounds what is kept of an error: a receiver can write its own
-// text into some, such as the names of its certificate.
+// maxErrorText bounds the length of a stored error. A receiver can put its own text
+// into some errors, for example as the names in its certificate.
 const maxErrorText = 1 << 10
 
 // WithoutURL returns the error without the URL that net/http puts before it.
@@ -20,8 +20,8 @@ func WithoutURL(err error) error {
 	return err
 }
 
-// Error returns an error's text without the URL that net/http puts before it, as
-// one line of at most 1 KiB that steers no terminal.
+// Error returns an error's text as one line of at most 1 KiB, without control
+// characters and without the URL that net/http puts first.
 func Error(err error) string {
 	text := strings.Map(func(r rune) rune {
 		if r == '\n' || r == '\r' || r == '\t' {

@@ -1,8 +1,8 @@
 // Package redact writes URLs without the secrets in them.
 //
-// It promises that what it returns opens nothing: user information, query and
-// fragment are left out, and so is the path where services put the secret into
-// it. It knows nothing of webhooks.
+// It promises that nobody can use what it returns to gain access: it leaves out user
+// information, query and fragment. It leaves out the path too if the service keeps its
+// secret there. It does not know webhooks.
 package redact
 
 import (
@@ -10,11 +10,11 @@ import (
 	"strings"
 )
 
-// Hidden stands for what is left out of a URL.
+// Hidden replaces the secret part of a URL.
 const Hidden = "..."
 
-// secretPaths are the domains of services whose URLs grant access by their path.
-// Subdomains belong to them.
+// secretPaths lists the domains of services whose URLs hold a secret in the path. Their
+// subdomains are included.
 var secretPaths = []string{
 	"slack.com", "slack-gov.com",
 	"discord.com", "discordapp.com",
@@ -38,9 +38,9 @@ var secretPaths = []string{
 	"pagerduty.com", "opsgenie.com", "hc-ping.com", "ntfy.sh",
 }
 
-// URL returns a URL for people to see, such as https://crm.example.com/hooks, or
-// https://hooks.slack.com/... if the path is the secret. It returns an empty text
-// for what is no absolute URL, because it cannot say which part of that is secret.
+// URL returns a URL that is safe to show, such as https://crm.example.com/hooks, or
+// https://hooks.slack.com/... if the path is secret. If the text is not an absolute
+// URL, it returns "", because any part of it could be secret.
 func URL(raw string) string {
 	u, err := url.Parse(raw)
 	if err != nil || u.Scheme == "" || u.Host == "" {
@@ -49,8 +49,8 @@ func URL(raw string) string {
 	return Parsed(u)
 }
 
-// Marked is URL, with ?... if there is a query: for where the URL can be edited,
-// and somebody may miss it.
+// Marked returns what URL returns, followed by ?... if the URL has a query. Use it
+// where people edit the URL, so that they know that a query exists.
 func Marked(raw string) string {
 	shown := URL(raw)
 	if u, err := url.Parse(raw); shown != "" && err == nil && u.RawQuery != "" {
@@ -59,7 +59,7 @@ func Marked(raw string) string {
 	return shown
 }
 
-// Parsed is URL for a URL that has been parsed.
+// Parsed does what URL does for a parsed URL.
 func Parsed(u *url.URL) string {
 	shown := url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path, RawPath: u.RawPath}
 	if strings.Trim(u.Path, "/") != "" && secretPath(u.Hostname()) {
@@ -68,7 +68,7 @@ func Parsed(u *url.URL) string {
 	return shown.String()
 }
 
-// secretPath reports whether the path of the host's URLs is a secret.
+// secretPath reports whether URLs of this host have a secret path.
 func secretPath(host string) bool {
 	host = strings.TrimSuffix(strings.ToLower(host), ".")
 	for _, domain := range secretPaths {
