@@ -17,38 +17,38 @@ import (
 	"cel.dev/cel-go/interpreter"
 )
 
-// What one evaluation may cost. A unit is one step of CEL, below a microsecond.
-// TestDearExpressionsEnd prints what the bounds come to.
+// Bounds of one evaluation. A cost unit is one step of CEL, which takes less than a
+// microsecond. TestDearExpressionsEnd prints the resulting times.
 const (
-	// maxCost bounds an evaluation. CEL's own counting gets slower with each step
-	// of a comprehension, so five times as much would take twenty times as long.
+	// maxCost bounds an evaluation. CEL's cost counting gets slower with each step of a
+	// comprehension: five times this bound would take twenty times as long.
 	maxCost = 10_000
-	// bytesPerUnit is how much of a new text costs one unit: all that an
-	// evaluation makes is below maxCost times this, 320 kB.
+	// bytesPerUnit is how many bytes of new text cost one unit. An evaluation makes
+	// less than maxCost times this, 320 kB.
 	bytesPerUnit = 32
-	// readPerUnit is how much of a text that is only read costs one unit.
+	// readPerUnit is how many bytes of text cost one unit if they are only read.
 	readPerUnit = 256
-	// zoneCost is that of a function that is given a time zone: it reads a file.
+	// zoneCost is the cost of a function with a time zone, which reads a file.
 	zoneCost = 500
-	// maxNesting bounds comprehensions within comprehensions.
+	// maxNesting bounds how deep comprehensions are nested.
 	maxNesting = 3
 	// maxInstructions bounds the program of one regular expression.
 	maxInstructions = 1000
 	// maxMatching bounds one match: instructions times bytes read.
 	maxMatching = 1 << 20
-	// matchingPerUnit is how much of that costs one unit.
+	// matchingPerUnit is how many of these cost one unit.
 	matchingPerUnit = 64
 )
 
-// pattern is a regular expression and the number of its instructions.
+// pattern is a regular expression and its number of instructions.
 type pattern struct {
 	compiled     *regexp.Regexp
 	instructions int
 }
 
-// checkCost refuses what could be dear by its form: regular expressions that are
-// no constants or are large, and comprehensions that are nested deeply. It
-// returns the regular expressions by their source.
+// checkCost rejects expressions whose form alone can be expensive: regular expressions
+// that are large or not constant, and deeply nested comprehensions. It returns the
+// compiled regular expressions by source.
 func checkCost(a *cel.Ast) (map[string]pattern, error) {
 	patterns := make(map[string]pattern)
 	var problems []string
@@ -84,7 +84,7 @@ func checkCost(a *cel.Ast) (map[string]pattern, error) {
 	return patterns, nil
 }
 
-// nesting counts the comprehensions that e is in, itself included.
+// nesting returns how many comprehensions contain e, including e itself.
 func nesting(e ast.NavigableExpr) int {
 	n := 1
 	for parent, ok := e.Parent(); ok; parent, ok = parent.Parent() {
@@ -112,8 +112,8 @@ func compilePattern(source string) (pattern, error) {
 	return pattern{compiled, n}, err
 }
 
-// match is text.matches(p). A text that is too long for p is an error, before it
-// is read.
+// match returns text.matches(p). If the text is too long for p, it returns an error
+// before it reads the text.
 func match(patterns map[string]pattern, text, p ref.Val) ref.Val {
 	s, ok := text.(types.String)
 	if !ok {
@@ -126,7 +126,7 @@ func match(patterns map[string]pattern, text, p ref.Val) ref.Val {
 	return types.Bool(known.compiled.MatchString(string(s)))
 }
 
-// costs counts what a call has cost; all other steps cost one unit each.
+// costs returns the cost of a call. All other steps cost one unit each.
 type costs struct{ patterns map[string]pattern }
 
 var _ interpreter.ActualCostEstimator = costs{}
@@ -136,7 +136,7 @@ func (c costs) CallCost(function, _ string, args []ref.Val, result ref.Val) *uin
 	cost := 1
 	switch function {
 	case memberFunction, presentFunction, overloads.Size, overloads.TypeConvertType:
-		// These look at one place.
+		// These operations read one element only.
 	case matchesFunction:
 		text, _ := args[0].(types.String)
 		p, _ := args[1].(types.String)
@@ -154,7 +154,7 @@ func (c costs) CallCost(function, _ string, args []ref.Val, result ref.Val) *uin
 	return &n
 }
 
-// read is the cost of reading a value whole.
+// read returns the cost of reading all of a value.
 func read(v ref.Val) int {
 	switch v := v.(type) {
 	case types.String:
@@ -162,7 +162,7 @@ func read(v ref.Val) int {
 	case types.Bytes:
 		return len(v) / readPerUnit
 	case traits.MutableLister:
-		return 0 // the list that a comprehension appends to: it is not read
+		return 0 // a comprehension appends to this list and does not read it
 	case traits.Mapper:
 		n := 0
 		for it := v.Iterator(); it.HasNext() == types.True && n <= maxCost; {
@@ -179,7 +179,7 @@ func read(v ref.Val) int {
 	return 0
 }
 
-// made is the cost of the text that a call made.
+// made returns the cost of the text that a call created.
 func made(function string, result ref.Val) int {
 	if function == operators.Conditional {
 		return 0
@@ -193,8 +193,8 @@ func made(function string, result ref.Val) int {
 	return 0
 }
 
-// readable returns ErrTooDear for each of the ways in which CEL gives up, and other
-// errors as they are.
+// readable returns ErrTooDear if CEL stopped because of cost. It returns other errors
+// unchanged.
 func readable(err error) error {
 	var cancelled interpreter.EvalCancelledError
 	if errors.Is(err, ErrTooDear) || errors.As(err, &cancelled) {

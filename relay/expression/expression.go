@@ -1,13 +1,13 @@
-// Package expression evaluates the CEL expressions that webhooks are configured
-// with, over the document of an event.
+// Package expression evaluates the CEL expressions of webhooks over an event's
+// document.
 //
-// It promises three things. A member that is absent reads as null, and so does
-// everything below it: null equals null alone, and each ordering with it is
-// false, without an error. An expression that is wrong, or that is dear whatever
-// the event, is refused by Compile, with its position. One that becomes dear with
-// an event ends with ErrTooDear after some milliseconds and some hundred
-// kilobytes: its cost is counted in steps and bytes, never in time, so the same
-// event gives the same result on a slow machine.
+// It promises three things. First, an absent member reads as null, and so does
+// everything below it. Null equals only null, and every ordering with it is false,
+// without an error. Second, Compile rejects an expression that is wrong, or expensive
+// with every event, and reports the position. Third, an expression that becomes
+// expensive with a particular event ends with ErrTooDear after some milliseconds and
+// some hundred kilobytes. Its cost is counted in steps and bytes, never in time, so the
+// same event gives the same result on a slow machine.
 //
 // The package does not know webhooks, HTTP or the queue.
 package expression
@@ -22,21 +22,21 @@ import (
 	"cel.dev/cel-go/common/types"
 )
 
-// ErrTooDear says that evaluating an expression would cost too much.
+// ErrTooDear reports that evaluating an expression would cost too much.
 var ErrTooDear = errors.New("it costs too much; make the expression simpler")
 
 // maxLength bounds an expression's source, in characters.
 const maxLength = 4096
 
-// Document is the document of one event, parsed once for all expressions. One
-// goroutine at a time may use it.
+// Document is the document of one event. It is parsed once for all expressions. Only
+// one goroutine at a time may use it.
 type Document struct {
 	body []byte
 	vars map[string]any
 }
 
-// NewDocument keeps body, which is an event's document; it is parsed when the
-// first expression asks for it.
+// NewDocument returns the document in body. It is parsed when the first expression
+// reads it.
 func NewDocument(body []byte) *Document { return &Document{body: body} }
 
 func (d *Document) variables() (map[string]any, error) {
@@ -53,11 +53,11 @@ func (d *Document) variables() (map[string]any, error) {
 	return d.vars, nil
 }
 
-// Condition is an expression that gives true or false.
+// Condition is a compiled expression whose value is true or false.
 type Condition struct{ program cel.Program }
 
-// CompileCondition compiles a condition over `event`, the event's type, and
-// `data`, the feedback. An error names line and column.
+// CompileCondition compiles a condition. The expression may use `event`, the event's
+// type, and `data`, the feedback. An error includes line and column.
 func CompileCondition(source string) (*Condition, error) {
 	program, output, err := compile(source)
 	if err != nil {
@@ -67,16 +67,17 @@ func CompileCondition(source string) (*Condition, error) {
 		return nil, fmt.Errorf("gives a %s; it must give true or false", output)
 	}
 	c := &Condition{program: program}
-	// What is dear with an event that says nothing is dear with every event.
+	// An expression that is expensive with an empty event is expensive with every
+	// event.
 	if _, err := c.Match(NewDocument([]byte(`{"event":"feedback.created","data":{}}`))); errors.Is(err, ErrTooDear) {
 		return nil, err
 	}
 	return c, nil
 }
 
-// Match reports whether the condition holds for the document. An error says why
-// it cannot be judged: a type that does not fit, or ErrTooDear. A nil Condition
-// holds for every document.
+// Match reports whether the condition is true for the document. It returns an error if
+// the condition cannot be judged: a type does not fit, or ErrTooDear. A nil Condition
+// matches every document.
 func (c *Condition) Match(d *Document) (bool, error) {
 	if c == nil {
 		return true, nil
@@ -96,8 +97,8 @@ func (c *Condition) Match(d *Document) (bool, error) {
 	return holds, nil
 }
 
-// compile checks source as its author wrote it, then plans it with the rules of
-// this package; the type is that of its value.
+// compile checks source as its author wrote it and plans it with the rules of this
+// package. It also returns the type of the expression's value.
 func compile(source string) (cel.Program, *cel.Type, error) {
 	env, err := cel.NewEnv(
 		cel.Variable("event", cel.StringType),
@@ -123,7 +124,8 @@ func compile(source string) (cel.Program, *cel.Type, error) {
 	return planned, ast.OutputType(), nil
 }
 
-// positions is one line for each of the first problems that CEL found.
+// positions returns an error with one line for each of the first problems that CEL
+// found.
 func positions(issues *cel.Issues) error {
 	const most = 3
 	var lines []string
@@ -131,14 +133,14 @@ func positions(issues *cel.Issues) error {
 		if len(lines) == most {
 			break
 		}
-		// CEL repeats the source below some messages: the position is enough.
+		// Drop the source that CEL repeats below some messages; the position is enough.
 		message, _, _ := strings.Cut(e.Message, "\n")
 		lines = append(lines, at(e.Location.Line(), e.Location.Column(), "%s", message).Error())
 	}
 	return errors.New(strings.Join(lines, "; "))
 }
 
-// at is an error at a position of the source, line:column, both from 1.
+// at returns an error at a position line:column of the source, both from 1.
 func at(line, column int, format string, args ...any) error {
 	return fmt.Errorf("%d:%d: %s", line, column+1, fmt.Sprintf(format, args...))
 }

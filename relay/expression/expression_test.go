@@ -29,7 +29,7 @@ func TestAbsentMembersReadAsNull(t *testing.T) {
 		`data.category.matches("^b")`:                       true,
 		`has(data.absent) || data.category.startsWith("b")`: true,
 
-		// Equal to null, and to nothing else.
+		// An absent member equals null and nothing else.
 		`data.absent == "x"`:                                     false,
 		`data.absent != "spam"`:                                  true,
 		`data.absent == null`:                                    true,
@@ -42,7 +42,7 @@ func TestAbsentMembersReadAsNull(t *testing.T) {
 		`data.metadata.tags[7] == null`:                          true,
 		`(data.absent == null ? "none" : data.absent) == "none"`: true,
 
-		// Every ordering is false.
+		// Every ordering with null is false.
 		`data.absent <= 2`:                   false,
 		`data.absent < 2`:                    false,
 		`data.absent > 2`:                    false,
@@ -54,14 +54,14 @@ func TestAbsentMembersReadAsNull(t *testing.T) {
 		`data.metadata.nothing <= 2`:         false,
 		`data.absent <= 2 || data.rating==2`: true,
 
-		// Below what is absent.
+		// Members below an absent member.
 		`data.absent.deeper.still == null`:     true,
 		`data.absent.deeper <= 1`:              false,
 		`data.absent["x"][0] == null`:          true,
 		`data.context.viewport.height == null`: true,
 		`data.context.viewport.width >= 1000`:  true,
 
-		// has() does not change.
+		// has() works as usual.
 		`has(data.absent)`:                 false,
 		`has(data.absent.deeper)`:          false,
 		`has(data.category)`:               true,
@@ -127,13 +127,13 @@ func TestWrongExpressionsAreRefusedWithTheirPosition(t *testing.T) {
 	}
 }
 
-// manyOf is a list of n numbers.
+// manyOf returns a list of n numbers.
 func manyOf(n int) string {
 	return "[" + strings.TrimSuffix(strings.Repeat("1,", n), ",") + "]"
 }
 
-// hostile are expressions that cost much on a document that somebody made for
-// it, and would take seconds and gigabytes without bounds.
+// hostile holds expressions that are expensive on a document made for them. Without
+// bounds they would take seconds and gigabytes.
 var hostile = []string{
 	`data.message.matches("(\\pL|\\pN){40}!")`,
 	`data.list.all(x, data.message.matches("a.*b.*c!"))`,
@@ -154,7 +154,8 @@ var hostile = []string{
 	`{"a": data.list.map(x, {x: data.message + x})}.size() > 5`,
 }
 
-// large is a document of 64 kB text, a list of 5,000 entries and one of 1,000 maps.
+// large returns a document with a text of 64 kB, a list of 5,000 entries and a list of
+// 1,000 maps.
 func large(tb testing.TB) []byte {
 	tb.Helper()
 	list := make([]string, 5000)
@@ -175,8 +176,9 @@ func large(tb testing.TB) []byte {
 	return body
 }
 
-// Each ends by itself: bounds on time are generous, for machines that are busy;
-// without the package's own costs most take seconds.
+// TestDearExpressionsEnd: each expression ends by itself. The time limits are generous
+// because machines may be busy. Without the package's own costs most expressions take
+// seconds.
 func TestDearExpressionsEnd(t *testing.T) {
 	d := NewDocument(large(t))
 	if _, err := d.variables(); err != nil {
@@ -196,7 +198,8 @@ func TestDearExpressionsEnd(t *testing.T) {
 		runtime.ReadMemStats(&after)
 		made := (after.TotalAlloc - before.TotalAlloc) >> 10
 		t.Logf("%-90s %8s %6d KiB  %v", source, took.Round(10*time.Microsecond), made, err)
-		// The longest takes 50 ms on a machine with nothing else to do. Without a limit some take minutes.
+		// The slowest takes 50 ms on an idle machine. Without a limit some take
+		// minutes.
 		if took > 5*time.Second || made > 32<<10 {
 			t.Errorf("%s took %v and made %d KiB", source, took, made)
 		}

@@ -10,15 +10,14 @@ import (
 	"cel.dev/cel-go/common/types/traits"
 )
 
-// The functions that take the place of CEL's own. Their names cannot be written
-// in an expression.
+// Functions that replace CEL's own. Their names cannot be written in an expression.
 const (
 	memberFunction  = "@member"
 	presentFunction = "@present"
 	matchesFunction = "@matches"
 )
 
-// orderings are CEL's operators that compare, and what takes their place.
+// orderings maps CEL's comparison operators to their replacements.
 var orderings = map[string]struct {
 	function string
 	holds    func(compared types.Int) bool
@@ -29,8 +28,8 @@ var orderings = map[string]struct {
 	operators.GreaterEquals: {"@greater_equals", func(c types.Int) bool { return c >= 0 }},
 }
 
-// rewrite plans a checked expression with absent members read as null, and with
-// its regular expressions compiled and bounded.
+// rewrite plans a checked expression so that absent members read as null and its
+// regular expressions are the compiled, bounded ones.
 func rewrite(env *cel.Env, checked *cel.Ast, patterns map[string]pattern) (cel.Program, error) {
 	options := []cel.EnvOption{
 		binary(memberFunction, cel.DynType, member),
@@ -60,7 +59,7 @@ func binary(name string, result *cel.Type, f func(a, b ref.Val) ref.Val) cel.Env
 	return cel.Function(name, cel.Overload(name, []*cel.Type{cel.DynType, cel.DynType}, result, cel.BinaryBinding(f)))
 }
 
-// nullReader replaces what reads members and what compares.
+// nullReader replaces the operations that read members and the comparisons.
 type nullReader struct{}
 
 // Optimize implements cel.ASTOptimizer.
@@ -94,7 +93,7 @@ func (nullReader) Optimize(ctx *cel.OptimizerContext, a *ast.AST) *ast.AST {
 	return a
 }
 
-// member is of[key]: null if there is none, and if of is null.
+// member returns of[key], or null if there is no such member or of is null.
 func member(of, key ref.Val) ref.Val {
 	switch of := of.(type) {
 	case types.Null:
@@ -117,7 +116,7 @@ func member(of, key ref.Val) ref.Val {
 	return types.MaybeNoSuchOverloadErr(of)
 }
 
-// present is has(of.key).
+// present returns has(of.key).
 func present(of, key ref.Val) ref.Val {
 	switch of := of.(type) {
 	case types.Null:
@@ -132,7 +131,8 @@ func present(of, key ref.Val) ref.Val {
 	return types.MaybeNoSuchOverloadErr(of)
 }
 
-// compare is an ordering of a and b; false if one of them is null.
+// compare returns the result of an ordering of a and b. It is false if one of them is
+// null.
 func compare(a, b ref.Val, holds func(types.Int) bool) ref.Val {
 	if a == types.NullValue || b == types.NullValue {
 		return types.False
@@ -149,7 +149,7 @@ func compare(a, b ref.Val, holds func(types.Int) bool) ref.Val {
 	}
 }
 
-// typeName is a value's type as the author of an expression knows it.
+// typeName returns the name of a value's type for an error message.
 func typeName(v ref.Val) string {
 	if v == types.NullValue {
 		return "null"
