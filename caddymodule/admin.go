@@ -12,11 +12,11 @@ import (
 
 func init() { caddy.RegisterModule(AdminAPI{}) }
 
-// AdminAPI mounts the relay's API on Caddy's admin endpoint, below /userhero/,
+// AdminAPI serves the relay's API on Caddy's admin endpoint, below /userhero/,
 // for scripts and for the command line.
 //
-// It holds nothing: Caddy changes the admin endpoint before it provisions apps
-// and does not change it back when they fail, so each request asks for the
+// It has no state. Caddy replaces the admin endpoint before it provisions apps,
+// and does not restore the old one if they fail. So each request looks up the
 // engine that runs at that moment.
 type AdminAPI struct{}
 
@@ -28,7 +28,7 @@ func (AdminAPI) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-// Routes returns one route for everything: the pattern is a metrics label.
+// Routes returns a single route, because Caddy uses the pattern as a metrics label.
 func (AdminAPI) Routes() []caddy.AdminRoute {
 	return []caddy.AdminRoute{{Pattern: api.AdminPath + "/", Handler: caddy.AdminHandlerFunc(serveAdmin)}}
 }

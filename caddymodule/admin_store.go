@@ -12,8 +12,8 @@ import (
 	"github.com/userhero/relay/queue/badgerqueue"
 )
 
-// What is on the admin endpoint alone, and on no console: a backup has the
-// webhooks' secrets in it.
+// Paths that only the admin endpoint serves. The console does not serve them,
+// because a backup contains the webhooks' secrets.
 const (
 	pathBackup = api.AdminPath + "/backup"
 	pathCheck  = api.AdminPath + "/check"
@@ -56,7 +56,8 @@ func (e *engine) serveStore(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "application/octet-stream")
 	if _, err := store.Backup(r.Context(), w); err != nil {
 		e.options.Logger.Error("backing up the store", "error", err)
-		// The answer has begun. To cut it off is what tells the client.
+		// The status 200 is sent already. Only a broken connection can tell the
+		// client that the backup is incomplete.
 		panic(http.ErrAbortHandler)
 	}
 }

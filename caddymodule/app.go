@@ -1,12 +1,14 @@
 // Package caddymodule makes UserHero Relay a part of Caddy: the app, the
 // handlers, the admin routes, the Caddyfile syntax and the metrics.
 //
-// It promises that Caddy's life cycle costs no event: validating a
-// configuration touches no disk and no network, a reload keeps the store open
-// and the deliveries going, a failed reload leaves everything as it was, and a
-// request that comes before the start or after the stop gets an answer. It is
-// the only package that knows Caddy; what an event is, when an attempt is due
-// and how it is kept are decided elsewhere.
+// It promises that Caddy's life cycle loses no event. Validating a configuration
+// opens no store and uses no network. A reload keeps the store open, and
+// deliveries go on. A failed reload changes nothing. A request that comes before
+// Start or after Stop gets an answer.
+//
+// Of the relay's packages, only those in this folder know Caddy. This one does not
+// know what an event contains, when an attempt is due or how the store works. Its
+// tests run Caddy in the test's process; those of e2e run the built binary.
 package caddymodule
 
 import (
@@ -33,81 +35,84 @@ import (
 
 func init() { caddy.RegisterModule(new(App)) }
 
-// defaultRetention is how long what has ended is kept where nothing is said.
+// defaultRetention is the default of App.Retention.
 const defaultRetention = 30 * 24 * time.Hour
 
 // App relays feedback to webhooks: it keeps events in a durable queue and
 // delivers them with signatures and retries. Submissions come in through the
 // `userhero` HTTP handler.
 type App struct {
-	// The store of events and deliveries. Default: `{"engine": "badger"}`,
-	// a folder below Caddy's data directory.
+	// The queue engine, which stores events and deliveries. Default:
+	// `{"engine": "badger"}`, in the folder `userhero` of Caddy's data directory.
 	QueueRaw json.RawMessage `json:"queue,omitempty" caddy:"namespace=userhero.queues inline_key=engine"`
 
-	// The webhooks: each gets every event it has chosen, signed, at least once.
-	// A webhook that leaves this list keeps its deliveries, which wait until
-	// it comes back or they expire.
+	// The webhooks. Each gets every event of its types and filter at least once,
+	// signed with its secret. If a webhook is removed from this list, its
+	// deliveries wait until a webhook of that name is added again, or until they
+	// expire. Default: none; more can be added through the API and the console.
 	Webhooks []*Webhook `json:"webhooks,omitempty"`
 
-	// The delays before each retry, for webhooks without their own. An empty
-	// list means no retries. Default: 1m, 5m, 30m, 2h, 24h.
+	// The delays before each retry, for webhooks that set none. At most 100, each
+	// above 0 and at most 30 days. An empty list means no retries.
+	// Default: 1m, 5m, 30m, 2h, 24h.
 	Retry Ladder `json:"retry,omitzero"`
 
-	// How long one attempt may take, for webhooks without their own.
-	// Default: 30s.
+	// The longest duration of one attempt, for webhooks that set none; at most
+	// 10 minutes. Default: 30s.
 	Timeout caddy.Duration `json:"timeout,omitempty"`
 
-	// How long events, deliveries and attempts are kept after the last
-	// delivery of the event has ended. What still waits is kept. Default: 30d.
+	// How long an event, its deliveries and their attempts are kept after its last
+	// delivery has ended. An event with a waiting delivery is kept. Default: 30d.
 	Retention caddy.Duration `json:"retention,omitempty"`
 
-	// How many bytes the store may take on disk. Near it finished events go
-	// early, oldest first; at it submissions are answered 503. Default: no
-	// bound but the free space of the disk.
+	// The largest size of the store on disk, in bytes. From 90 % of it, finished
+	// events are removed early, the oldest first. At the limit, submissions are
+	// answered 503. Default: 0, limited only by the free space of the disk.
 	MaxDisk int64 `json:"max_disk,omitempty"`
 
-	// Where webhooks may be besides public addresses, and through which proxy
-	// they are reached.
+	// The addresses that are allowed for webhooks besides public ones, and the
+	// proxy to use. Default: public addresses only, no proxy.
 	Egress *Egress `json:"egress,omitempty"`
 
-	// Who is told when a webhook fails and recovers.
+	// The notifiers, which report to people when a webhook fails, recovers or is
+	// disabled. Default: none.
 	NotifiersRaw []json.RawMessage `json:"notifiers,omitempty" caddy:"namespace=userhero.notifiers inline_key=notifier"`
 
-	// How long e-mails and other notices about webhooks wait for others, to go
-	// out as one. Default: 1m.
+	// How long a notice about a webhook waits for further notices, to be sent
+	// together with them in one message. Default: 1m.
 	GroupNotices caddy.Duration `json:"group_notices,omitempty"`
 
-	// How long every attempt at a webhook may fail before a warning is sent,
-	// though retries are left. Default: no warnings; what is told of is a webhook
-	// whose retries have run out.
+	// Sends a warning when every attempt at a webhook has failed for this long,
+	// even if retries are left; for webhooks that set none. Default: no warning
+	// before the retries of a delivery have run out.
 	WarnAfter caddy.Duration `json:"warn_after,omitempty"`
 
-	// The address of the console, such as `https://feedback.example.com/relay`.
-	// Mails link to it.
+	// The URL of the console, such as `https://feedback.example.com/relay`, for
+	// links in e-mails. Default: no links.
 	ConsoleURL string `json:"console_url,omitempty"`
 
 	config  relay.Config
-	engine  *engine  // a reference, given back by Cleanup
+	engine  *engine  // a reference, which Cleanup releases
 	running *running // nil before Start
 	log     *slog.Logger
-	ctx     caddy.Context // of the configuration, for its events
+	ctx     caddy.Context // of the configuration, to emit its events
 
-	intakeLog *intake.Log // of all handlers
+	intakeLog *intake.Log // shared by all handlers
 
 	attaching  sync.Once
-	attachment *attachment // nil where attaching failed
+	attachment *attachment // nil if attaching failed
 	attachErr  error
 }
 
-// Egress bounds where deliveries may go. Without it only public addresses are
-// dialled, whatever a webhook's name resolves to at that moment.
+// Egress allows deliveries to addresses that are not public. The relay checks the
+// address it connects to, after it has resolved the webhook's host name.
 type Egress struct {
-	// Addresses, networks in CIDR notation and host names that may be dialled
-	// though they are not public.
+	// IP addresses, networks in CIDR notation and host names to which deliveries
+	// are allowed although they are not public. Default: none.
 	Allow []string `json:"allow,omitempty"`
 
-	// The URL of an HTTP proxy that deliveries go through. Placeholders are
-	// replaced when the configuration is loaded.
+	// The URL of an HTTP proxy for all deliveries. Placeholders are replaced when
+	// the configuration is loaded. Default: no proxy.
 	Proxy string `json:"proxy,omitempty"`
 }
 
@@ -119,9 +124,8 @@ func (*App) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-// Provision resolves the placeholders and takes a reference to the engine of
-// the store. It opens nothing: `caddy validate` runs beside the server that
-// holds the store.
+// Provision resolves the placeholders and acquires the store's engine. It does
+// not open the store, because `caddy validate` may run while a server has it open.
 func (a *App) Provision(ctx caddy.Context) error {
 	a.ctx, a.log = ctx, ctx.Slogger()
 	a.intakeLog = intake.NewLog(a.log)
@@ -161,8 +165,9 @@ func (a *App) Provision(ctx caddy.Context) error {
 	return nil
 }
 
-// resolve returns the relay's configuration with every placeholder replaced.
-// What it returns holds secrets; what it reads keeps the placeholders.
+// resolve returns the relay's configuration with every placeholder replaced. The
+// result contains secrets. The app itself keeps the placeholders, so that Caddy
+// never shows a secret with its configuration.
 func (a *App) resolve(repl *caddy.Replacer) (relay.Config, error) {
 	c := relay.Config{
 		Retry:   a.Retry.durations(),
@@ -200,8 +205,7 @@ func (a *App) Validate() error {
 	return a.config.Validate()
 }
 
-// Start opens the store unless it is open, and makes these settings the ones
-// that count.
+// Start opens the store if it is not open, and puts this configuration into effect.
 func (a *App) Start() error {
 	if err := a.attach(); err != nil {
 		return err
@@ -211,9 +215,9 @@ func (a *App) Start() error {
 	return nil
 }
 
-// attach opens the engine and attaches the app's generation, once. Caddy
-// starts apps in no certain order, so a request may come before Start: it
-// attaches too, lest its event find no webhooks.
+// attach opens the engine and puts the app's settings into effect, once. Caddy
+// starts apps in any order, so a request may come before Start. Such a request
+// calls attach too; otherwise its event would find no webhooks.
 func (a *App) attach() error {
 	a.attaching.Do(func() {
 		a.engine.config.Store(&a.ctx)
@@ -222,15 +226,16 @@ func (a *App) attach() error {
 	return a.attachErr
 }
 
-// Stop takes these settings back. The engine lives on while a configuration
-// refers to it; the newest settings still attached count.
+// Stop withdraws this configuration; the newest one that is still attached takes
+// effect. The engine runs as long as any configuration refers to it.
 func (a *App) Stop() error {
 	engines.stopped(a.running)
-	a.intakeLog.Flush() // Caddy closes the logs before it calls Cleanup
+	a.intakeLog.Flush() // now, because Caddy closes the logs before it calls Cleanup
 	return a.detach()
 }
 
-// detach also keeps a later attach from doing anything.
+// detach withdraws the app's settings if they are attached. A later attach fails
+// with queue.ErrClosed.
 func (a *App) detach() error {
 	a.attaching.Do(func() { a.attachErr = fmt.Errorf("the configuration was stopped: %w", queue.ErrClosed) })
 	if a.attachment == nil {
@@ -239,8 +244,8 @@ func (a *App) detach() error {
 	return a.engine.detach(a.attachment)
 }
 
-// Accept implements intake.Relay. Whatever the moment, also before Start and after
-// Cleanup, there is an answer: a receipt or an error that wraps one of the queue's.
+// Accept implements intake.Relay. It may be called at any time, even before Start
+// and after Cleanup. Its error wraps one of package queue.
 func (a *App) Accept(ctx context.Context, e queue.Entry, submission http.Header) (queue.Receipt, error) {
 	if err := a.attach(); err != nil {
 		return queue.Receipt{}, err
@@ -264,8 +269,8 @@ func (a *App) WithStore(f func(intake.Store) error) error {
 	return a.engine.withQueue(func(q queue.Queue) error { return f(q) })
 }
 
-// Cleanup gives the engine back. Caddy calls it also where Provision failed
-// half-way, and without Stop where Start was never called.
+// Cleanup releases the engine. Caddy also calls it after a Provision that failed,
+// and without Stop if Start was never called.
 func (a *App) Cleanup() error {
 	if a.engine == nil {
 		return nil

@@ -20,20 +20,21 @@ import (
 
 func init() { caddy.RegisterModule(BadgerQueue{}) }
 
-// BadgerQueue keeps events and deliveries in a folder on the local disk. One
-// process at a time can hold it.
+// BadgerQueue stores events and deliveries in a folder on the local disk. Only one
+// process can have the folder open.
 type BadgerQueue struct {
-	// The folder; it is made where it is missing. Placeholders are replaced.
-	// Default: `userhero` in Caddy's data directory.
+	// The folder. It is created if it does not exist. Placeholders are replaced
+	// when the configuration is loaded. Default: `userhero` in Caddy's data
+	// directory.
 	Path string `json:"path,omitempty"`
 
-	// Encrypts everything at rest with AES. 16, 24 or 32 bytes, as they are, in
-	// hexadecimal or in base64. Write it as a placeholder, such as
+	// The key that encrypts the store with AES: 16, 24 or 32 bytes, as plain
+	// text, in hexadecimal or in base64. Write it as a placeholder, such as
 	// `{file./run/secrets/data_key}`. Default: no encryption.
 	EncryptionKey string `json:"encryption_key,omitempty"`
 
-	// The key that the store may still have: it is changed to `encryption_key`
-	// when the store is opened.
+	// The old key, to change the key of a store. A store that still has this key
+	// is changed to `encryption_key` when it is opened. Default: none.
 	PreviousEncryptionKey string `json:"previous_encryption_key,omitempty"`
 
 	path          string
@@ -48,7 +49,7 @@ func (BadgerQueue) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-// Provision resolves the path and the key.
+// Provision resolves the path and the keys.
 func (b *BadgerQueue) Provision(caddy.Context) error {
 	repl := caddy.NewReplacer()
 	path, err := repl.ReplaceOrErr(b.Path, true, true)
@@ -98,16 +99,16 @@ func (b *BadgerQueue) unmarshalKey(d *caddyfile.Dispenser) error {
 	return nil
 }
 
-// StoreKey is the absolute path.
+// StoreKey returns the absolute path of the folder.
 func (b *BadgerQueue) StoreKey() string { return b.path }
 
-// StoreSettings are the options that count when the store is opened.
+// StoreSettings implements QueueOpener. The key appears as a digest.
 func (b *BadgerQueue) StoreSettings() map[string]string {
 	digest := sha256.Sum256(b.key)
 	return map[string]string{"queue": "badger", "encryption_key": hex.EncodeToString(digest[:])}
 }
 
-// OpenQueue opens the folder.
+// OpenQueue opens the store in the folder.
 func (b *BadgerQueue) OpenQueue(ctx context.Context, o QueueOptions) (queue.Queue, error) {
 	store, err := badgerqueue.Open(ctx, badgerqueue.Options{
 		Path:          b.path,

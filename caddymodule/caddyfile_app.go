@@ -90,8 +90,8 @@ func (a *App) unmarshalNotify(d *caddyfile.Dispenser) error {
 	return err
 }
 
-// unmarshalModule reads a guest module, whose name is the option's argument; key is
-// the member that holds the name in JSON.
+// unmarshalModule reads a guest module and its block. The option's argument is the
+// module's name, which the member key has in JSON.
 func unmarshalModule(d *caddyfile.Dispenser, namespace, key string) (json.RawMessage, error) {
 	if !d.NextArg() {
 		return nil, d.ArgErr()

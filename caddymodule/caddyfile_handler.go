@@ -13,7 +13,7 @@ import (
 
 func init() {
 	httpcaddyfile.RegisterHandlerDirective("userhero", parseHandler)
-	// After authentication and encode, before everything that answers.
+	// After authentication and encode, before every directive that answers.
 	httpcaddyfile.RegisterDirectiveOrder("userhero", httpcaddyfile.Before, "invoke")
 }
 

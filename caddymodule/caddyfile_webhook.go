@@ -56,7 +56,7 @@ func (w *Webhook) unmarshalHeader(d *caddyfile.Dispenser) error {
 	if w.Headers == nil {
 		w.Headers = make(http.Header)
 	}
-	w.Headers[name] = append(w.Headers[name], value) // not Add: it goes out spelled as it is
+	w.Headers[name] = append(w.Headers[name], value) // not Add, which would change the spelling of the name
 	return nil
 }
 
@@ -83,7 +83,7 @@ func (w *Webhook) unmarshalRate(d *caddyfile.Dispenser) error {
 	return nil
 }
 
-// option is `retry <delay…>|none`.
+// option returns the Caddyfile option `retry <delay…>|none`.
 func (l *Ladder) option() option.Option {
 	return option.Option{Name: "retry", Read: func(d *caddyfile.Dispenser) error {
 		delays := d.RemainingArgs()

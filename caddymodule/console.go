@@ -25,23 +25,24 @@ import (
 func init() {
 	caddy.RegisterModule(Console{})
 	httpcaddyfile.RegisterHandlerDirective("userhero_console", parseConsole)
-	// After authentication and encode, beside what answers.
+	// After authentication and encode, with the directives that answer.
 	httpcaddyfile.RegisterDirectiveOrder("userhero_console", httpcaddyfile.Before, "respond")
 }
 
-// Console shows what the relay does and has done, and lets people manage its
-// webhooks: pages for people, and the API for scripts below api/.
+// Console serves the pages on which people watch the relay and manage its
+// webhooks, and below `api/` the JSON API for scripts.
 //
-// It is closed unless one of these holds: Caddy has authenticated the user
-// (basic_auth and its like), the header field of user_header is there, the
-// client has shown a certificate that Caddy verified, or no_auth is written.
+// It answers 403 unless one of these holds: Caddy has authenticated the user, for
+// example by `basic_auth`; the request has the field of `user_header`; Caddy has
+// verified a client certificate; or `no_auth` is set.
 type Console struct {
-	// The request header field that names the user, set by whoever asked for
-	// the password, such as the server behind forward_auth. Set it only where
-	// clients cannot: whoever sends the field is let in.
+	// The request header field that names the user. A login server, such as the
+	// one that `forward_auth` asks, sets this field. Whoever sends the field is let
+	// in, so use it only if clients cannot set it themselves. Default: none.
 	UserHeader string `json:"user_header,omitempty"`
 
-	// Let everybody in who can reach it.
+	// Lets everybody in who can reach the console. Cannot be combined with
+	// `user_header`. Default: false.
 	NoAuth bool `json:"no_auth,omitempty"`
 
 	app *App
@@ -56,8 +57,8 @@ func (Console) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-// Provision finds the app, made with its defaults where the configuration has
-// none.
+// Provision finds the app. If the configuration has none, Caddy makes one with its
+// defaults.
 func (c *Console) Provision(ctx caddy.Context) error {
 	app, err := ctx.App("userhero")
 	if err != nil {
@@ -75,10 +76,11 @@ func (c *Console) Validate() error {
 	return nil
 }
 
-// anybody is who is noted in the activity log where no_auth lets everybody in.
+// anybody is the user's name in the activity log if no_auth let the user in.
 const anybody = "somebody"
 
-// user is who sends the request; it is false for whom nobody has let in.
+// user returns the name of the user who sends the request, and whether that user
+// may use the console.
 func (c *Console) user(r *http.Request) (string, bool) {
 	if user := authenticated(r); user != "" {
 		return user, true
@@ -98,7 +100,8 @@ func (c *Console) user(r *http.Request) (string, bool) {
 	return anybody, c.NoAuth
 }
 
-// authenticated is the id of the user that Caddy has authenticated, or empty.
+// authenticated returns the id of the user that Caddy has authenticated, or an empty
+// string.
 func authenticated(r *http.Request) string {
 	repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
 	if !ok {
@@ -108,13 +111,12 @@ func authenticated(r *http.Request) string {
 	return user
 }
 
-// consolePolicy lets pages use what the console itself serves, and no code or
-// style that is written into them: text that got there as markup would do
-// nothing.
+// consolePolicy allows pages only the scripts and styles that the console serves.
+// Inline code does not run, even if somebody's text got into a page unescaped.
 const consolePolicy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; " +
 	"form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 
-// ServeHTTP answers the request.
+// ServeHTTP answers every request that reaches it; it never calls the next handler.
 func (c *Console) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Handler) error {
 	h := w.Header()
 	h.Set("Content-Security-Policy", consolePolicy)
@@ -126,13 +128,13 @@ func (c *Console) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.
 
 	path, ok := consolePath(r)
 	if !ok {
-		// The links of a page are relative to its folder, so a page needs the slash.
+		// The links of the pages are relative, so the address must end with a slash.
 		h.Set("Location", (&url.URL{Path: "./" + pathpkg.Base(requestedPath(r)) + "/", RawQuery: r.URL.RawQuery}).String())
 		w.WriteHeader(http.StatusTemporaryRedirect)
 		return nil
 	}
 	if strings.HasPrefix(path, console.AssetsPath) {
-		console.ServeAsset(w, r, path) // no secrets: they are in the repository
+		console.ServeAsset(w, r, path) // without authentication: assets are public
 		return nil
 	}
 	user, ok := c.user(r)
@@ -149,7 +151,8 @@ func (c *Console) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.
 		return nil
 	}
 	if path == streamPath {
-		// Whoever was let in by a configuration that is gone asks to come in again.
+		// End the stream with this configuration: the client connects again, and the
+		// new configuration checks whether it may.
 		ctx, end := context.WithCancel(r.Context())
 		defer end()
 		defer context.AfterFunc(c.ctx, end)()
@@ -161,12 +164,13 @@ func (c *Console) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.
 	return nil
 }
 
-// streamPath is the one request that lasts, below the console's mount point.
+// streamPath is the path of the event stream, below the console's mount point. It
+// is the only request that lasts.
 const streamPath = "/api/stream"
 
-// consolePath is the request's path below the console's mount point, whether
-// or not that was cut off. It is false where the path is the mount point
-// itself, without a slash.
+// consolePath returns the request's path below the console's mount point. It works
+// whether or not the site has stripped the mount point, as handle_path does. It
+// reports false if the path is the mount point without a slash at its end.
 func consolePath(r *http.Request) (inside string, ok bool) {
 	requested := requestedPath(r)
 	if requested == r.URL.Path {
@@ -176,7 +180,7 @@ func consolePath(r *http.Request) (inside string, ok bool) {
 	return inside, inside != "/" || strings.HasSuffix(requested, "/")
 }
 
-// requestedPath is the path as it was before the site changed it.
+// requestedPath returns the path that the client sent, before the site rewrote it.
 func requestedPath(r *http.Request) string {
 	if original, ok := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request); ok {
 		return original.URL.Path
@@ -184,7 +188,7 @@ func requestedPath(r *http.Request) string {
 	return r.URL.Path
 }
 
-// refuse says what opens the console.
+// refuse answers 403 and explains how to open the console.
 func refuse(w http.ResponseWriter, r *http.Request, path string) {
 	if !intake.WantsHTML(r.Header) {
 		intake.WriteProblem(w, event.NewProblem(http.StatusForbidden, "The console is closed: "+
@@ -202,7 +206,7 @@ func refuse(w http.ResponseWriter, r *http.Request, path string) {
 	})
 }
 
-// stopped says that there is nothing to show at this moment.
+// stopped answers that the relay is not available at this moment.
 func stopped(w http.ResponseWriter, r *http.Request, path string, err error) {
 	w.Header().Set("Retry-After", intake.RetryAfter(err))
 	problem := intake.Unavailable(err)

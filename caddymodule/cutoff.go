@@ -12,7 +12,7 @@ import (
 
 var errEngineClosed = fmt.Errorf("the relay has stopped: %w", queue.ErrClosed)
 
-// cutOffBody makes reading of the request's body end when the cutoff does, with an
+// cutOffBody makes reads of the request's body fail once cutoff is done, with an
 // error that wraps queue.ErrClosed. The caller calls release when it has answered.
 func cutOffBody(cutoff context.Context, w http.ResponseWriter, r *http.Request) (release func()) {
 	if r.Body == nil || r.Body == http.NoBody {
@@ -22,11 +22,11 @@ func cutOffBody(cutoff context.Context, w http.ResponseWriter, r *http.Request) 
 	return onEnd(cutoff, func() { _ = http.NewResponseController(w).SetReadDeadline(longAgo) })
 }
 
-// boundBody checks the cutoff before each read too: others may set a deadline after
-// the cutoff has.
+// boundBody fails once cutoff is done. It checks that before each read too, because
+// another handler may replace the read deadline that cutOffBody has set.
 type boundBody struct {
 	io.ReadCloser
-	cutoff context.Context //nolint:containedctx // its end ends the body
+	cutoff context.Context //nolint:containedctx // ends the body
 }
 
 // Read implements io.Reader.
@@ -41,24 +41,24 @@ func (b boundBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// cutOffRequest returns a request that ends when the cutoff does: its context ends,
-// and reading and writing fail. The caller calls release when it has answered.
+// cutOffRequest returns a request that ends once cutoff is done: its context is
+// cancelled, and reads and writes fail. The caller calls release when it has answered.
 func cutOffRequest(cutoff context.Context, w http.ResponseWriter, r *http.Request) (bound *http.Request, release func()) {
 	ctx, end := context.WithCancel(r.Context())
 	released := onEnd(cutoff, func() {
 		end()
 		connection := http.NewResponseController(w)
-		_ = connection.SetReadDeadline(longAgo) // a writer that knows no deadlines has the context
+		_ = connection.SetReadDeadline(longAgo) // not every writer has deadlines; the context remains
 		_ = connection.SetWriteDeadline(longAgo)
 	})
 	return r.WithContext(ctx), func() { released(); end() }
 }
 
-// longAgo is a deadline that has passed.
+// longAgo is a deadline in the past.
 var longAgo = time.Unix(1, 0)
 
-// onEnd calls f when the context ends, unless release is called before. After
-// release has returned, f does not run.
+// onEnd calls f when ctx is done, unless release is called before. f does not run
+// after release has returned.
 func onEnd(ctx context.Context, f func()) (release func()) {
 	ran := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {

@@ -25,17 +25,16 @@ import (
 	"github.com/userhero/relay/relay"
 )
 
-// Bounds of an engine's end.
+// Time limits for ending an engine.
 const (
-	// answerGrace is how long requests that were cut off have to answer.
+	// answerGrace is the time that requests have to answer after they were cut off.
 	answerGrace = 2 * time.Second
-	// closeGrace is how long the store has to close.
+	// closeGrace is the time that the store has to close.
 	closeGrace = 20 * time.Second
 )
 
-// engine is one store and the relay that works on it. It belongs to no single
-// configuration: those that name the same store share it, so a reload finds
-// everything running.
+// engine is one store and the relay that works on it. All configurations that name
+// the same store share its engine, so deliveries go on during a reload.
 //
 //	           acquire          attach, accept        last release
 //	(nothing) ────────► unopened ───────────► open ─────────────► closed
@@ -48,46 +47,48 @@ type engine struct {
 	options  QueueOptions
 	settings map[string]string
 	metrics  *telemetry.Metrics
-	observer observer // metrics, and who is told of changes of state
+	observer observer // counts, and reports changes of state to the owner
 	log      *switchLogger
 
 	// config is the configuration that was attached last.
 	config atomic.Pointer[caddy.Context]
 
 	opening sync.Once
-	users   sync.WaitGroup // of the relay; added to only while not closed
-	before  *engine        // had the store and is ending; nil: none
-	ended   chan struct{}  // closed when the store is
+	users   sync.WaitGroup // calls that use the relay; added to only while not closed
+	before  *engine        // an engine of the same store that is still ending, or nil
+	ended   chan struct{}  // closed after the store was closed
 
-	// cutoff ends at the deadline of the stop: what is in flight then is cut off.
+	// cutoff is done at the deadline of the stop. Requests and attempts that are in
+	// flight then are cut off.
 	cutoff context.Context
 	cutOff context.CancelFunc
 
 	limiting sync.Mutex    // guards attached; held before mu
 	attached []*attachment // oldest first
 
-	mu      sync.RWMutex // guards everything below; never held while the disk works
+	mu      sync.RWMutex // guards everything below; never held during disk access
 	closed  bool
-	failure error // why it could not be opened
+	failure error // why the store could not be opened
 	queue   queue.Queue
 	relay   *relay.Relay
-	tracing *telemetry.Tracing // nil: no spans
+	tracing *telemetry.Tracing // nil if no spans are made
 	api     http.Handler
 	console http.Handler
-	// The deadline of the stop; zero and nil before it begins.
+	// The deadline of the stop and its timer; zero and nil before the stop begins.
 	deadline time.Time
 	timer    *time.Timer
 }
 
-// engineOwner is what holds an engine.
+// engineOwner is what an engine calls in the list that it belongs to.
 type engineOwner interface {
-	// endLater calls the engine's end, and does not wait for it.
+	// endLater starts the engine's end method and does not wait for it.
 	endLater(*engine)
-	// stateChanged reports a webhook's change of state, under locks of the relay.
+	// stateChanged reports a webhook's change of state. The caller holds locks of
+	// the relay.
 	stateChanged(e *engine, webhook, from, to string)
 }
 
-// attachment is one configuration's hold on the engine.
+// attachment is one configuration's settings in an engine.
 type attachment struct {
 	generation *relay.Generation
 	limits     queue.Limits
@@ -96,8 +97,8 @@ type attachment struct {
 	err        error
 }
 
-// newEngine opens nothing. If the engine before, which has the store, is ending, the
-// new one opens the store after that.
+// newEngine returns an engine whose store is not open. If before is not nil, it still
+// has the store open, and the new engine waits for its end before it opens the store.
 func newEngine(owner engineOwner, opener QueueOpener, o QueueOptions, log *slog.Logger, before *engine) *engine {
 	e := &engine{
 		owner:    owner,
@@ -119,8 +120,8 @@ func newEngine(owner engineOwner, opener QueueOpener, o QueueOptions, log *slog.
 	return e
 }
 
-// warnDiffering logs which options of a configuration differ from those that the
-// store was opened with: they do not change while it is open.
+// warnDiffering logs which options of a new configuration differ from those that the
+// store was opened with. They take effect only when the store is opened again.
 func (e *engine) warnDiffering(opener QueueOpener, log *slog.Logger) {
 	var names []string
 	for name, value := range opener.StoreSettings() {
@@ -136,9 +137,9 @@ func (e *engine) warnDiffering(opener QueueOpener, log *slog.Logger) {
 		"store", e.key, "options", strings.Join(names, ", "))
 }
 
-// open opens the store and starts the relay, once; every caller gets the same
-// error. It does not end with the caller: the first may be a request whose
-// client goes away.
+// open opens the store and starts the relay, once. Every caller gets the same error.
+// Opening does not use the caller's context, because the first caller may be a
+// request whose client disconnects.
 func (e *engine) open() error {
 	e.opening.Do(func() {
 		if e.before != nil {
@@ -166,7 +167,7 @@ func (e *engine) open() error {
 	return e.failure
 }
 
-// logOpen says what the store came up with.
+// logOpen logs what the store contains and how long it took to open.
 func (e *engine) logOpen(s queue.Stats, took time.Duration) {
 	var waiting int64
 	for _, w := range s.Webhooks {
@@ -198,8 +199,7 @@ func (e *engine) build(ctx context.Context, tracer trace.Tracer) (queue.Queue, *
 	return q, r, nil
 }
 
-// attach makes the settings those that count, opening the engine where nobody
-// has yet.
+// attach puts settings into effect. It opens the engine if it is not open.
 func (e *engine) attach(c relay.Config, limits queue.Limits, log *slog.Logger) (*attachment, error) {
 	if err := e.open(); err != nil {
 		return nil, err
@@ -220,8 +220,8 @@ func (e *engine) attach(c relay.Config, limits queue.Limits, log *slog.Logger) (
 	return a, nil
 }
 
-// limit changes which configurations are attached, and has the store keep to the
-// limits of the newest one that is left.
+// limit calls change, which edits e.attached, and then sets the store's limits to
+// those of the newest configuration that is attached.
 func (e *engine) limit(change func()) {
 	e.limiting.Lock()
 	defer e.limiting.Unlock()
@@ -237,7 +237,7 @@ func (e *engine) limit(change func()) {
 	}
 }
 
-// detach takes settings back; detaching twice is fine.
+// detach withdraws settings. Detaching twice is allowed.
 func (e *engine) detach(a *attachment) error {
 	a.once.Do(func() {
 		a.err = a.generation.Detach()
@@ -247,9 +247,8 @@ func (e *engine) detach(a *attachment) error {
 	return a.err
 }
 
-// use returns the relay and keeps the engine from closing until the caller
-// calls users.Done. Where the engine is closed or was never opened, the error
-// wraps queue.ErrClosed.
+// use returns the relay and keeps the engine open until the caller calls users.Done.
+// If the engine is closed or was never opened, the error wraps queue.ErrClosed.
 func (e *engine) use() (*relay.Relay, error) {
 	e.mu.RLock()
 	defer e.mu.RUnlock()
@@ -265,7 +264,7 @@ func (e *engine) use() (*relay.Relay, error) {
 	return e.relay, nil
 }
 
-// current is the relay for a reading of its counters, or nil.
+// current returns the relay, to read its counters, or nil if it is not running.
 func (e *engine) current() *relay.Relay {
 	e.mu.RLock()
 	defer e.mu.RUnlock()
@@ -275,18 +274,18 @@ func (e *engine) current() *relay.Relay {
 	return e.relay
 }
 
-// lostSpans counts the spans that nobody will see, by reason.
+// lostSpans returns the number of spans that were not exported, by reason.
 func (e *engine) lostSpans() map[string]int64 {
 	e.mu.RLock()
 	defer e.mu.RUnlock()
 	return e.tracing.Lost()
 }
 
-// ending tells that requests under way should end: Caddy waits for them before
-// it stops anything else, and the engine before it stops the relay.
+// ending reports whether lasting requests should end. At a stop, Caddy waits for
+// requests before it stops apps, and the engine waits before it stops the relay.
 func (e *engine) ending() bool { return caddy.Exiting() || e.current() == nil }
 
-// accept hands a submission to the relay. The header is that of the request.
+// accept passes a submission to the relay; submission is the request's header.
 func (e *engine) accept(ctx context.Context, a relay.Acceptance, submission http.Header) (queue.Receipt, error) {
 	r, err := e.use()
 	if err != nil {
@@ -297,7 +296,7 @@ func (e *engine) accept(ctx context.Context, a relay.Acceptance, submission http
 	return r.Accept(ctx, a)
 }
 
-// withQueue has the queue looked into.
+// withQueue calls look with the queue. The engine stays open during the call.
 func (e *engine) withQueue(look func(queue.Queue) error) error {
 	r, err := e.use()
 	if err != nil {
@@ -307,14 +306,13 @@ func (e *engine) withQueue(look func(queue.Queue) error) error {
 	return look(r.Queue())
 }
 
-// serveAPI answers a request to the API. The error wraps queue.ErrClosed, or says
-// why the store could not be opened; then nothing is answered.
+// serveAPI answers a request to the API. If it returns an error, it has not answered.
+// The error wraps queue.ErrClosed or the error of opening the store.
 func (e *engine) serveAPI(w http.ResponseWriter, r *http.Request) error {
 	return e.serve(w, r, &e.api)
 }
 
-// serveConsole answers a request to the console, or returns an error as serveAPI
-// does.
+// serveConsole answers a request to the console. Its errors are those of serveAPI.
 func (e *engine) serveConsole(w http.ResponseWriter, r *http.Request) error {
 	return e.serve(w, r, &e.console)
 }
@@ -330,8 +328,9 @@ func (e *engine) serve(w http.ResponseWriter, r *http.Request, with *http.Handle
 	return nil
 }
 
-// stopBy begins the stop: no more deliveries are taken, and what is in flight at
-// the deadline is cut off. It returns at once. The earliest deadline counts.
+// stopBy begins the stop and returns at once. The relay begins no more attempts.
+// Requests and attempts in flight at the deadline are cut off. If stopBy is called
+// again, the earliest deadline counts.
 func (e *engine) stopBy(deadline time.Time) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -347,11 +346,11 @@ func (e *engine) stopBy(deadline time.Time) {
 	e.deadline, e.timer = deadline, time.AfterFunc(time.Until(deadline), e.cutOff)
 }
 
-// Destruct closes the engine: requests that come later get an error at once. The
-// pool calls it, after the last configuration gave the engine back. When the
-// process exits it waits for the end; a reload does not.
+// Destruct closes the engine; later requests get an error at once. The pool calls it
+// after the last configuration has released the engine. It waits for the engine's end
+// if the process exits, and does not wait if Caddy reloads.
 func (e *engine) Destruct() error {
-	e.opening.Do(func() {}) // waits for an opening under way, prevents a later one
+	e.opening.Do(func() {}) // waits for a call of open that runs, and prevents later ones
 	e.mu.Lock()
 	e.closed = true
 	opened, spans := e.relay != nil, e.tracing
@@ -367,12 +366,12 @@ func (e *engine) Destruct() error {
 	return nil
 }
 
-// end ends the engine within bounded time: requests in flight are answered,
-// attempts in flight end or are cut off uncounted, what was settled is committed.
+// end ends the engine within bounded time. Requests in flight are answered. Attempts
+// in flight end, or are cut off and not counted. All settlements are committed.
 func (e *engine) end() error {
 	defer close(e.ended)
 	e.stopBy(time.Now().Add(stopGrace))
-	defer e.cutOff() // frees its timer and those who wait for it
+	defer e.cutOff() // frees everything that waits for cutoff
 
 	idle := make(chan struct{})
 	go func() { e.users.Wait(); close(idle) }()
@@ -382,14 +381,14 @@ func (e *engine) end() error {
 		select {
 		case <-idle:
 		case <-time.After(answerGrace):
-			// The store answers them ErrClosed.
+			// The store will answer the rest with queue.ErrClosed.
 		}
 	}
 	var errs []error
 	if err := e.relay.Stop(e.cutoff); err != nil && e.cutoff.Err() == nil {
 		errs = append(errs, fmt.Errorf("stopping the relay: %w", err))
 	}
-	// The last spans go out while the store closes: neither waits for the other.
+	// Export the last spans while the store closes.
 	flushed := make(chan error, 1)
 	go func() { flushed <- releaseTracing(e.tracing) }()
 	closing, cancel := context.WithTimeout(context.Background(), closeGrace)

@@ -10,43 +10,43 @@ import (
 	"github.com/caddyserver/caddy/v2"
 )
 
-// Locks of this package, in the order in which they are taken. A sync.Once counts as
-// one: others wait while it runs.
+// The lock order of this package: each lock may be taken while those before it are
+// held. A sync.Once counts as a lock, because its callers wait while it runs.
 //
 //	App.attaching > engine.opening > engine.limiting > the relay's > engineList.mu > engine.mu
 //
-// The relay reports changes of state under its locks. switchLogger.mu and geoip.mu
-// are taken last. Only the first three are held while a disk works.
+// The relay reports changes of state while it holds its locks. switchLogger.mu and
+// geoip.mu come last. Only the first three may be held during disk access.
 
-// engines are this process's engines. There is one list per process: a store can be
-// open once in a process, configurations come and go above it, and Caddy's admin
-// routes belong to no configuration.
+// engines are all engines of this process. There is one list, because configurations
+// come and go while a store stays open, and because Caddy's admin routes belong to
+// no configuration.
 var engines = engineList{pool: caddy.NewUsagePool(), ending: make(map[string]*engine)}
 
-// Wait for what is ending when the process exits: each engine has a deadline.
+// When the process exits, wait for the engines that are ending. Each has a deadline.
 func init() { caddy.OnExit(func(context.Context) { engines.ends.Wait() }) }
 
-// engineList shares engines among configurations, and knows which configuration's
-// engine the admin endpoint serves.
+// engineList shares engines among configurations, and knows which engine the admin
+// endpoint serves.
 type engineList struct {
 	pool *caddy.UsagePool // by StoreKey
 
 	mu sync.Mutex
 	// mu guards everything declared below.
 	running []*running         // oldest first
-	ending  map[string]*engine // given back and not ended, by StoreKey
-	ends    sync.WaitGroup     // of those
+	ending  map[string]*engine // released and not yet ended, by StoreKey
+	ends    sync.WaitGroup     // the calls of end for engines in ending
 }
 
-// running is an app that was started and not stopped.
+// running is an app between Start and Stop.
 type running struct {
 	engine *engine
 	// emit reports a webhook's change of state to the app's configuration.
 	emit func(webhook, from, to string)
 }
 
-// acquire returns the engine of the opener's store and counts a reference to it. A
-// new engine is not opened.
+// acquire returns the engine of the opener's store and counts a reference to it. It
+// does not open a new engine.
 func (l *engineList) acquire(opener QueueOpener, o QueueOptions, log *slog.Logger) (*engine, error) {
 	value, loaded, err := l.pool.LoadOrNew(opener.StoreKey(), func() (caddy.Destructor, error) {
 		l.mu.Lock()
@@ -63,7 +63,7 @@ func (l *engineList) acquire(opener QueueOpener, o QueueOptions, log *slog.Logge
 	return e, nil
 }
 
-// release gives a reference back; the last one ends the engine.
+// release gives up a reference. The engine ends when nothing refers to it.
 func (l *engineList) release(e *engine) error {
 	_, err := l.pool.Delete(e.key)
 	return err
@@ -86,8 +86,8 @@ func (l *engineList) endLater(e *engine) {
 	})
 }
 
-// stateChanged implements engineOwner: the newest running configuration of the
-// engine's store reports it.
+// stateChanged implements engineOwner. The newest running configuration that uses the
+// engine emits the Caddy event.
 func (l *engineList) stateChanged(e *engine, webhook, from, to string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -99,7 +99,7 @@ func (l *engineList) stateChanged(e *engine, webhook, from, to string) {
 	}
 }
 
-// exiting begins the stop of an engine and of those that are ending.
+// exiting begins the stop of e and of all engines that are ending.
 func (l *engineList) exiting(e *engine, deadline time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -116,15 +116,15 @@ func (l *engineList) started(r *running) {
 	l.running = append(l.running, r)
 }
 
-// stopped ends that; the newest app still running takes its place. An app that
-// was not started may be stopped.
+// stopped removes the app. The admin endpoint then serves the engine of the newest app
+// that still runs. stopped may be called for an app that was not started.
 func (l *engineList) stopped(r *running) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.running = slices.DeleteFunc(l.running, func(other *running) bool { return r == other })
 }
 
-// current is the engine of the newest running app, or nil.
+// current returns the engine of the newest running app, or nil.
 func (l *engineList) current() *engine {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -7,16 +7,16 @@ import (
 	"github.com/userhero/relay/relay"
 )
 
-// eventNames are the Caddy events of a webhook's changes of state, by the state
-// it comes to: `events { on webhook_failing … }` runs whatever it names.
+// eventNames are the names of the Caddy events about webhooks, by the webhook's new
+// state. A Caddyfile subscribes with `events { on webhook_failing … }`.
 var eventNames = map[string]string{
 	relay.Active:   "webhook_active",
 	relay.Failing:  "webhook_failing",
 	relay.Disabled: "webhook_disabled",
 }
 
-// emit reports a change of state to the configuration's events app, if there is
-// one. It does not wait for the handlers: one may run a command.
+// emit emits the Caddy event of a change of state, if the configuration has an events
+// app. It does not wait for the handlers, because one may run a command.
 func emit(config caddy.Context, webhook, from, to string) {
 	name, ok := eventNames[to]
 	if !ok || config.Err() != nil {

@@ -10,13 +10,13 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// stopGrace is how long attempts and requests in flight may go on if the
+// stopGrace is how long attempts and requests in flight may take at a stop if the
 // configuration has no grace_period.
 const stopGrace = 30 * time.Second
 
-// onExit calls stop when the process exits, before Caddy stops the configuration.
-// The app's Stop would come too late: Caddy stops apps one after another, and the
-// http app waits for requests. A reload does not call stop: the engine goes on.
+// onExit calls stop when the process exits, before Caddy stops any app. The app's own
+// Stop would be too late: Caddy stops apps one after another, and the http app first
+// waits for requests. A reload does not call stop.
 func onExit(config caddy.Context, stop func(deadline time.Time)) error {
 	events, err := config.App("events")
 	if err != nil {
@@ -25,13 +25,13 @@ func onExit(config caddy.Context, stop func(deadline time.Time)) error {
 	return events.(*caddyevents.App).On("stopping", stopping{config, stop})
 }
 
-// stopping handles Caddy's event of that name.
+// stopping handles Caddy's event "stopping".
 type stopping struct {
 	config caddy.Context
 	stop   func(deadline time.Time)
 }
 
-// Handle sets the one deadline of attempts and submissions in flight.
+// Handle sets the deadline for all attempts and requests in flight.
 func (s stopping) Handle(context.Context, caddy.Event) error {
 	if caddy.Exiting() {
 		s.stop(time.Now().Add(gracePeriod(s.config)))
@@ -39,8 +39,8 @@ func (s stopping) Handle(context.Context, caddy.Event) error {
 	return nil
 }
 
-// gracePeriod is how long the configuration lets requests go on when it stops:
-// Caddy's shutdown_delay, in which requests still come, and grace_period.
+// gracePeriod returns how long requests may take when the configuration stops: Caddy's
+// shutdown_delay, during which new requests still come, plus its grace_period.
 func gracePeriod(config caddy.Context) time.Duration {
 	app, err := config.AppIfConfigured("http")
 	if err != nil {

@@ -13,10 +13,11 @@ import (
 	"github.com/oschwald/maxminddb-golang/v2"
 )
 
-// geoipCheck is how often a lookup checks whether the file has changed.
+// geoipCheck is the least time between two checks whether the file has changed.
 const geoipCheck = time.Minute
 
-// geoips are the databases in use, by file. A reload shares them.
+// geoips are the databases in use, by file name. Configurations share them, so a reload
+// does not read them again.
 var geoips = caddy.NewUsagePool()
 
 // geoip looks up the country of an address in a MaxMind database, such as
@@ -34,7 +35,8 @@ type geoip struct {
 	read    os.FileInfo  // of the file when db was read
 }
 
-// openGeoIP returns the database in a file, or nil if file is empty. The caller closes it.
+// openGeoIP returns the database in a file, or nil if the file's name is empty. The caller
+// closes it.
 func openGeoIP(file string) (*geoip, error) {
 	if file == "" {
 		return nil, nil
@@ -76,7 +78,7 @@ func (g *geoip) refresh() error {
 	return nil
 }
 
-// refreshIfDue refreshes once in geoipCheck.
+// refreshIfDue calls refresh if the last check was longer ago than geoipCheck.
 func (g *geoip) refreshIfDue(log *slog.Logger) {
 	last, now := g.checked.Load(), time.Now().UnixNano()
 	if now-last < int64(geoipCheck) || !g.checked.CompareAndSwap(last, now) {
@@ -87,7 +89,8 @@ func (g *geoip) refreshIfDue(log *slog.Logger) {
 	}
 }
 
-// countryOf returns the country of an address; empty if it is unknown.
+// countryOf returns the country of an address as two letters, or an empty string if it is
+// unknown.
 func (g *geoip) countryOf(addr netip.Addr, log *slog.Logger) string {
 	g.refreshIfDue(log)
 	var code string
@@ -97,7 +100,7 @@ func (g *geoip) countryOf(addr netip.Addr, log *slog.Logger) string {
 	return code
 }
 
-// close gives the database back. Requests in flight may still use it.
+// close releases the database. Requests in flight may still use it.
 func (g *geoip) close() error {
 	if g == nil {
 		return nil
@@ -106,5 +109,6 @@ func (g *geoip) close() error {
 	return err
 }
 
-// Destruct implements caddy.Destructor. There is nothing to close: see geoip.
+// Destruct implements caddy.Destructor. It does nothing, because the garbage collector
+// frees the database.
 func (*geoip) Destruct() error { return nil }

@@ -14,63 +14,67 @@ import (
 
 func init() { caddy.RegisterModule(Handler{}) }
 
-// Handler takes feedback in: POST creates it, PATCH and PUT on …/{id} change it. The
-// answer 202 says that the event and its deliveries are on disk. Refusals are in the
-// format of RFC 9457.
+// Handler accepts feedback: POST creates it, PATCH and PUT on `…/{id}` change it. When
+// the client gets 202, the event and its deliveries are on disk. Errors are answered in
+// the format of RFC 9457.
 type Handler struct {
-	// The project whose feedback this handler creates, reads and changes. It is the
-	// projectId of submissions that have none, and submissions that name another are
-	// refused. It may hold placeholders of the request, such as
-	// `{http.request.host.labels.2}`: a request for which one is empty is refused.
-	// Default: submissions name their own project.
+	// The project whose feedback this handler creates, reads and changes. A submission
+	// without projectId gets this one, and a submission with another projectId is
+	// refused. The value may contain placeholders of the request, such as
+	// `{http.request.host.labels.2}`. If one of them is empty for a request, the request
+	// is refused. Default: each submission names its project.
 	Project string `json:"project,omitempty"`
 
-	// The widgetId of submissions that have none. It may hold the same placeholders as
-	// project.
+	// The widgetId of submissions that have none. It may contain the same placeholders as
+	// `project`. Default: none.
 	Widget string `json:"widget,omitempty"`
 
-	// The origins whose pages may submit and read the answer, such as
-	// `https://app.example.com`, or `*` for all. Default: only pages of the site itself.
-	// Only browsers enforce this, and not for forms and beacons: it does not protect
-	// against unwanted submissions.
+	// The origins whose pages may submit feedback and read the answer, such as
+	// `https://app.example.com`, or `*` for all. Only browsers enforce this, and not for
+	// forms and beacons, so it does not protect against unwanted submissions.
+	// Default: only pages of the site itself.
 	AllowOrigins []string `json:"allow_origins,omitempty"`
 
-	// The largest body in bytes, at most 1 MiB; above it the answer is 413.
-	// Default: 64 KiB.
+	// The largest request body in bytes, from 1 to 1048576 (1 MiB). A larger body is
+	// answered 413. Default: 65536 (64 KiB).
 	MaxBody int64 `json:"max_body,omitempty"`
 
-	// Let the next handler answer. Its 2xx makes the event, and reaches the client when
-	// the event is on disk. The next handler also decides who may update. Requests that
-	// are not feedback pass unchanged.
+	// Lets the next handler answer. If its answer is 2xx, the submission becomes an
+	// event, and the client gets the answer when the event is on disk. The next handler
+	// also decides who may update. Other requests pass unchanged. Default: false.
 	Passthrough bool `json:"passthrough,omitempty"`
 
-	// The request header field that holds the visitor's country as two letters, such as
-	// `CF-IPCountry`, for submissions without context.country. Set this only if a proxy
-	// before Caddy sets the field.
+	// The request header field that contains the visitor's country as two letters, such
+	// as `CF-IPCountry`. It is used for submissions without context.country. Set this only
+	// if a proxy before Caddy sets the field. Default: none.
 	CountryHeader string `json:"country_header,omitempty"`
 
 	// The bearer token that allows PATCH and PUT. Write it as a placeholder, such as
-	// `{env.UPDATE_TOKEN}`. If project holds a placeholder of the request, the token must
-	// hold one too, or one project's token could change the feedback of all. Default: only
-	// users whom Caddy has authenticated may update. Not used with passthrough.
+	// `{env.UPDATE_TOKEN}`. If `project` contains a placeholder of the request, the token
+	// must contain one too; otherwise the token of one project could change the feedback
+	// of all. Not used with `passthrough`. Default: none, so only users whom Caddy has
+	// authenticated may update.
 	UpdateAuth string `json:"update_auth,omitempty"`
 
-	// A MaxMind database, such as GeoLite2-Country.mmdb. It gives the visitor's
-	// country by the address if neither context.country nor country_header does.
-	// It is read into memory, and again within a minute after the file has changed.
+	// The file of a MaxMind database, such as GeoLite2-Country.mmdb. The visitor's country
+	// is looked up there by address if neither context.country nor `country_header` gives
+	// it. The file is read into memory. If it changes, it is read again at a submission, at
+	// most once a minute. Default: none.
 	GeoIP string `json:"geoip,omitempty"`
 
-	// How much one client address may submit. Above it the answer is 429. Default: no
-	// limit.
+	// The most submissions from one client address. Above the limit the answer is 429.
+	// Default: no limit.
 	RateLimit *Limit `json:"rate_limit,omitempty"`
 
-	// How much may be submitted for one project.
+	// The most submissions for one project. Above the limit the answer is 429.
+	// Default: no limit.
 	ProjectRateLimit *Limit `json:"project_rate_limit,omitempty"`
 
-	// A member that people do not see and robots fill in. A submission in which it is not
-	// empty gets the usual answer, and makes no event. The last 1,000 of these are kept for
-	// 24 hours and shown in the console. Choose a name that browsers do not fill in, such
-	// as `hp_topic`, not `website` or `phone`.
+	// The name of a form field that people do not see and robots fill in. A submission in
+	// which it is not empty gets the usual answer, but makes no event. The last 1,000 of
+	// these submissions are kept for 24 hours and shown in the console. Choose a name that
+	// browsers do not fill in, such as `hp_topic`, not `website` or `phone`.
+	// Default: none.
 	Honeypot string `json:"honeypot,omitempty"`
 
 	app     *App
@@ -151,7 +155,7 @@ func (h *Handler) Validate() error {
 	return nil
 }
 
-// provisionSettings reads the options that may hold placeholders.
+// provisionSettings reads the options that may contain placeholders.
 func (h *Handler) provisionSettings() (err error) {
 	for _, option := range []struct {
 		name, text string
@@ -168,7 +172,7 @@ func (h *Handler) provisionSettings() (err error) {
 	return nil
 }
 
-// Cleanup gives the GeoIP database back.
+// Cleanup releases the GeoIP database.
 func (h *Handler) Cleanup() error { return h.geo.close() }
 
 // ServeHTTP answers the request, or lets the next handler answer.
@@ -181,8 +185,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	return nil
 }
 
-// clientAddr returns the address of the client, as Caddy finds it behind trusted proxies. It
-// is zero if that is no address.
+// clientAddr returns the client's address, which Caddy has found behind trusted proxies. It
+// returns the zero value if there is no valid address.
 func clientAddr(r *http.Request) netip.Addr {
 	ip, _ := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
 	addr, err := netip.ParseAddr(ip)

@@ -18,12 +18,13 @@ func init() {
 	httpcaddyfile.RegisterDirectiveOrder("userhero_health", httpcaddyfile.Before, "basic_auth")
 }
 
-// Health answers load balancers and orchestrators: 200 or 503, and nothing about
-// what the relay holds. It asks for no authentication.
+// Health answers the checks of load balancers and orchestrators with 200 or 503. The
+// answer contains nothing of the relay's data and needs no authentication.
 type Health struct {
-	// Answer 200 while the process answers at all: for the check that restarts it.
-	// Otherwise 200 means that the store takes events, deliveries go out, and the
-	// process is not stopping: for the check that sends it requests.
+	// If true, the answer is always 200, for a check that restarts a process that does
+	// not answer. If false, the answer is 200 only if the store accepts events,
+	// deliveries are sent and Caddy is not stopping, for a check that decides whether
+	// requests are sent here. Default: false.
 	Live bool `json:"live,omitempty"`
 
 	app *App
@@ -37,7 +38,8 @@ func (Health) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-// Provision finds the app, made with its defaults if the configuration has none.
+// Provision finds the app. If the configuration has none, Caddy makes one with its
+// defaults.
 func (h *Health) Provision(ctx caddy.Context) error {
 	app, err := ctx.App("userhero")
 	if err != nil {

@@ -9,10 +9,10 @@ import (
 
 // Limit is a rate with a burst.
 type Limit struct {
-	// How many submissions in which time, such as `10/s` or `100/m`.
+	// The number of submissions per time, such as `10/s`, `100/m` or `5/10s`. Required.
 	Rate string `json:"rate"`
 
-	// How many may come at once. Default: as many as in one time unit.
+	// How many submissions may come at once. Default: the number in `rate`.
 	Burst int `json:"burst,omitempty"`
 }
 

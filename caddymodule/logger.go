@@ -8,9 +8,9 @@ import (
 	"sync/atomic"
 )
 
-// switchLogger writes to the logger of the newest configuration that is
-// attached. An engine outlives configurations, and a configuration's log files
-// are closed with it.
+// switchLogger writes to the logger of the newest attached configuration. An engine
+// needs it, because it outlives configurations, and Caddy closes the log files of a
+// configuration that has stopped.
 type switchLogger struct {
 	target atomic.Pointer[slog.Logger]
 
@@ -24,7 +24,7 @@ func newSwitchLogger(first *slog.Logger) *switchLogger {
 	return s
 }
 
-// push makes l the target.
+// push makes l the newest logger.
 func (s *switchLogger) push(l *slog.Logger) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -32,7 +32,7 @@ func (s *switchLogger) push(l *slog.Logger) {
 	s.target.Store(l)
 }
 
-// remove makes the newest one left the target; the last stays it.
+// remove removes l. If no logger is left, the target does not change.
 func (s *switchLogger) remove(l *slog.Logger) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -44,17 +44,17 @@ func (s *switchLogger) remove(l *slog.Logger) {
 	}
 }
 
-// logger returns what an engine logs to.
+// logger returns a logger that always writes to the current target.
 func (s *switchLogger) logger() *slog.Logger { return slog.New(switchHandler{s: s}) }
 
-// switchHandler derives its attributes and groups anew for each record: logs
-// are few, and the target may have changed.
+// switchHandler adds its attributes and groups to the target for each record, because
+// the target may have changed. That is fast enough: the relay logs few records.
 type switchHandler struct {
 	s      *switchLogger
 	derive []func(slog.Handler) slog.Handler
 }
 
-// Enabled asks the current target.
+// Enabled reports whether the current target handles the level.
 func (h switchHandler) Enabled(ctx context.Context, level slog.Level) bool {
 	return h.s.target.Load().Handler().Enabled(ctx, level)
 }

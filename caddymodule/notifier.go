@@ -8,7 +8,7 @@ import (
 	"github.com/userhero/relay/relay/notify"
 )
 
-// loadNotifiers returns the notifiers of the app's NotifiersRaw, in their order.
+// loadNotifiers loads the modules in the app's NotifiersRaw and returns them in order.
 func loadNotifiers(ctx caddy.Context, app any) ([]notify.Notifier, error) {
 	modules, err := ctx.LoadModule(app, "NotifiersRaw")
 	if err != nil {

@@ -15,31 +15,34 @@ import (
 
 func init() { caddy.RegisterModule(SMTPNotifier{}) }
 
-// SMTPNotifier tells people by e-mail when a webhook fails, recovers or is
-// disabled by its receiver: one mail per change of state, grouped within a
-// minute, tried again for more than a day, with no feedback and no secret in it.
+// SMTPNotifier sends an e-mail when a webhook fails, recovers or is disabled by its
+// receiver. Changes within a minute (`group_notices`) go out in one mail. A mail that the
+// server does not take is tried again for more than a day. No mail contains feedback or
+// secrets.
 type SMTPNotifier struct {
-	// The mail server, host:port.
+	// The mail server as `host:port`. Placeholders are replaced when the configuration
+	// is loaded. Required.
 	Host string `json:"host,omitempty"`
 
-	// The sender's address.
+	// The sender's e-mail address. Required.
 	From string `json:"from,omitempty"`
 
-	// The recipients' addresses.
+	// The recipients' e-mail addresses. Required.
 	To []string `json:"to,omitempty"`
 
-	// The login, where the server asks for one.
+	// The user name, if the server needs a login. Default: no login.
 	Username string `json:"username,omitempty"`
 
-	// The password; write it as a placeholder, such as `{env.SMTP_PASSWORD}`.
+	// The password of `username`. Write it as a placeholder, such as
+	// `{env.SMTP_PASSWORD}`.
 	Password string `json:"password,omitempty"`
 
-	// How the connection is encrypted: `starttls` (default), `implicit` or
-	// `none`.
+	// How the connection is encrypted: `starttls`, `implicit` or `none`.
+	// Default: `starttls`.
 	TLS string `json:"tls,omitempty"`
 
-	// The name that this machine introduces itself by to the mail server.
-	// Default: its own if that is fully qualified, else the domain of `from`.
+	// The name that the relay sends to the mail server in EHLO. Default: the machine's
+	// host name if it is fully qualified, otherwise the domain of `from`.
 	Hello string `json:"hello,omitempty"`
 
 	smtp *smtpnotify.Notifier

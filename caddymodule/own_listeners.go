@@ -10,15 +10,15 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// isOwn reports whether Caddy itself listens at an address and no site of the
-// configuration is there: that is its admin endpoint, which stops Caddy for anybody
-// who can reach it. Caddy does not say where the endpoint is, but it counts who
-// listens where; a listener of another app counts as the endpoint too.
+// isOwn reports whether Caddy listens at an address that no site of the configuration
+// uses. Such an address may be Caddy's admin endpoint, where everybody who reaches it
+// can stop Caddy. Modules cannot read the endpoint's address, but they can ask whether
+// Caddy listens at an address. So isOwn is also true for listeners of other apps.
 func isOwn(to netip.AddrPort, config *caddy.Context) bool {
 	return isLocal(to.Addr()) && listensAt(to) && !servesSite(to.Port(), config)
 }
 
-// isLocal reports whether an address is one of this machine.
+// isLocal reports whether an address belongs to this machine.
 func isLocal(addr netip.Addr) bool {
 	addr = addr.Unmap()
 	if addr.IsLoopback() || addr.IsUnspecified() {
@@ -36,8 +36,8 @@ func isLocal(addr netip.Addr) bool {
 	return false
 }
 
-// listensAt reports whether Caddy listens at an address, however its configuration
-// spells it.
+// listensAt reports whether Caddy listens at an address. It tries every way in which a
+// configuration may write the address.
 func listensAt(to netip.AddrPort) bool {
 	addr := to.Addr().Unmap()
 	hosts := []string{addr.String(), "", "0.0.0.0", "::"}
@@ -58,7 +58,8 @@ func listensAt(to netip.AddrPort) bool {
 	return false
 }
 
-// servesSite reports whether a site of the configuration is at a port; nil has none.
+// servesSite reports whether a site of the configuration listens at a port. A nil
+// configuration has no sites.
 func servesSite(port uint16, config *caddy.Context) bool {
 	if config == nil {
 		return false

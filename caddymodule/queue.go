@@ -11,36 +11,36 @@ import (
 	"github.com/userhero/relay/queue"
 )
 
-// QueueOpener is what a module in the namespace userhero.queues provides: a
-// store that is described when the configuration is loaded and opened when it
-// starts to count.
+// QueueOpener is what every module in the namespace userhero.queues implements. Caddy
+// loads the module with the configuration. The store is opened later, when the
+// configuration starts or its first request comes.
 type QueueOpener interface {
-	// StoreKey names the store within the process: two configurations with the
-	// same key share one open store. For a store in a folder it is the cleaned
+	// StoreKey identifies the store within the process. Two configurations with the
+	// same key share one open store. For a store in a folder it is the cleaned,
 	// absolute path.
 	StoreKey() string
-	// StoreSettings are the options that count only when the store is opened,
-	// by name. They are compared, to tell the user which of them a reload has
-	// not applied, and never shown; a secret among them appears as a digest.
+	// StoreSettings returns, by name, the options that take effect only when the
+	// store is opened. They are compared, to log the names of those that a reload
+	// has not applied. A secret must be given as a digest.
 	StoreSettings() map[string]string
-	// OpenQueue opens the store. It is called once per key at a time.
+	// OpenQueue opens the store. Calls for the same key do not overlap.
 	OpenQueue(ctx context.Context, o QueueOptions) (queue.Queue, error)
 }
 
 // QueueOptions are the app's settings that a store needs.
 type QueueOptions struct {
-	// Retention is how long an event is kept after its last delivery ended.
+	// Retention is how long an event is kept after its last delivery has ended.
 	Retention time.Duration
-	// MaxDisk bounds the store's size in bytes; 0 is no bound.
+	// MaxDisk is the largest size of the store in bytes; 0 means no limit.
 	MaxDisk int64
 	// Logger gets the store's messages.
 	Logger *slog.Logger
-	// OnCommit is called after every durable commit with the time it took and
-	// the number of operations in it.
+	// OnCommit is called after every durable commit, with its duration and the
+	// number of operations in it.
 	OnCommit func(took time.Duration, operations int)
 }
 
-// loadQueue returns the engine of the app's QueueRaw.
+// loadQueue loads the module in the app's QueueRaw.
 func loadQueue(ctx caddy.Context, app any) (QueueOpener, error) {
 	module, err := ctx.LoadModule(app, "QueueRaw")
 	if err != nil {

@@ -11,15 +11,14 @@ import (
 	"github.com/userhero/relay/caddymodule/secret"
 )
 
-// setting is an option that may hold placeholders. If all of them are known when the
-// configuration is loaded, it has its value from then on. Otherwise it has a value for each
-// request.
+// setting is an option that may contain placeholders. If all of them are known when the
+// configuration is loaded, the value is fixed then. Otherwise each request has its own value.
 type setting struct {
 	text       string
 	perRequest bool
 }
 
-// newSetting reads an option. It is an error if a placeholder that is known now is empty.
+// newSetting reads an option. It returns an error if a placeholder that is known now is empty.
 func newSetting(text string) (setting, error) {
 	repl := caddy.NewReplacer()
 	perRequest := false
@@ -42,7 +41,7 @@ func newSetting(text string) (setting, error) {
 	return setting{text: value}, err
 }
 
-// of returns the value for a request. It is an error if a placeholder has none.
+// of returns the value for a request. It returns an error if a placeholder has no value.
 func (s setting) of(r *http.Request) (string, error) {
 	if !s.perRequest {
 		return s.text, nil

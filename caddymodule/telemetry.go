@@ -11,8 +11,8 @@ import (
 	"github.com/userhero/relay/relay"
 )
 
-// observer counts what the relay and the intake report, and passes on a webhook's
-// changes of state.
+// observer counts what the relay and the intake report. It also passes a webhook's
+// changes of state to stateChanged.
 type observer struct {
 	*telemetry.Metrics
 	stateChanged func(webhook, from, to string)
@@ -21,21 +21,21 @@ type observer struct {
 // StateChanged implements relay.Observer.
 func (o observer) StateChanged(webhook, from, to string) { o.stateChanged(webhook, from, to) }
 
-// tracings holds the one tracing of this process while an engine uses it. The
-// environment turns it on, which no configuration changes, and a span may end long
-// after the configuration that began it. Caddy's own tracer provider cannot be used:
-// modules do not reach it, and it ends with a configuration.
+// tracings holds the process's Tracing while an engine uses it. There is one for the
+// process, because the environment configures it, and because a span may end long after
+// the configuration in which it began. Caddy's own tracer provider cannot be used:
+// modules have no access to it, and it ends with a configuration.
 var tracings = caddy.NewUsagePool()
 
-// pooledTracing ends with the last reference to it.
+// pooledTracing is a Tracing that the pool shuts down after its last release.
 type pooledTracing struct{ *telemetry.Tracing }
 
 // Destruct implements caddy.Destructor.
 func (t pooledTracing) Destruct() error { return t.Shutdown() }
 
-// acquireTracing returns the process's tracing and counts a reference to it. It
-// returns nil if no spans are wanted, or if the environment asks for an exporter that
-// cannot be made; then it logs why, because feedback goes on without spans.
+// acquireTracing returns the process's Tracing and counts a reference to it. It returns
+// nil if the environment does not ask for spans. It also returns nil, and logs the
+// error, if the exporter cannot be made: the relay works without spans.
 func acquireTracing(log *slog.Logger) *telemetry.Tracing {
 	if !telemetry.Wanted() {
 		return nil
@@ -55,7 +55,7 @@ func acquireTracing(log *slog.Logger) *telemetry.Tracing {
 	return t
 }
 
-// releaseTracing gives a reference back; the last one exports what is left.
+// releaseTracing gives up a reference. The last release exports the remaining spans.
 func releaseTracing(t *telemetry.Tracing) error {
 	if t == nil {
 		return nil

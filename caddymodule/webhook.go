@@ -14,12 +14,13 @@ import (
 
 // Webhook is a named receiver of events.
 type Webhook struct {
-	// The name, unique among all webhooks; it keeps the deliveries together
-	// when the other settings change.
+	// The name, unique among all webhooks: 1 to 63 letters, digits, `-` and `_`,
+	// beginning with a letter or digit. Deliveries belong to the name; all other
+	// settings may change. Required.
 	Name string `json:"name"`
 
-	// Where events are sent. Placeholders are replaced when the configuration
-	// is loaded.
+	// The http or https URL to which events are sent. Placeholders are replaced when
+	// the configuration is loaded. Required.
 	URL string `json:"url"`
 
 	// The secret that signs the body. A secret that begins with `whsec_` is
@@ -27,55 +28,60 @@ type Webhook struct {
 	// `{env.CRM_SECRET}` or `{file./run/secrets/crm}`. Default: no signature.
 	Secret string `json:"secret,omitempty"`
 
-	// The secret before, which signs too while receivers change over.
+	// The old secret. While it is set, both secrets sign, so that receivers can change
+	// to the new one at any time. Default: none.
 	PreviousSecret string `json:"previous_secret,omitempty"`
 
-	// The event types it gets. Default: all.
+	// The event types that are sent: `feedback.created`, `feedback.updated` or both.
+	// Default: all.
 	Events []string `json:"events,omitempty"`
 
-	// A CEL expression over the event document, such as `data.rating <= 2`;
-	// events for which it is false are not sent. Default: all are sent.
+	// A CEL expression over the event document, such as `data.rating <= 2`. Events for
+	// which it is false are not sent. Default: all events are sent.
 	Filter string `json:"filter,omitempty"`
 
-	// Header fields added to each request. Placeholders in values are replaced
-	// when the configuration is loaded. The relay's own fields cannot be set.
+	// Header fields that are added to each request, spelled as written. Placeholders in
+	// values are replaced when the configuration is loaded. The fields that the relay
+	// itself sets cannot be set here. Default: none.
 	Headers http.Header `json:"headers,omitempty"`
 
-	// For receivers that ask for a client certificate, or whose own certificate
-	// is not of a public authority.
+	// TLS settings for receivers that ask for a client certificate, or whose own
+	// certificate is not from a public authority. Default: none.
 	TLS *TLS `json:"tls,omitempty"`
 
-	// The delays before each retry; an empty list means no retries. Default:
-	// the app's.
+	// The delays before each retry. At most 100, each above 0 and at most 30 days. An
+	// empty list means no retries. Default: the app's `retry`.
 	Retry Ladder `json:"retry,omitzero"`
 
-	// How long one attempt may take, from connecting to the end of the answer.
-	// Default: the app's.
+	// The longest duration of one attempt, from connecting to the end of the answer; at
+	// most 10 minutes. Default: the app's `timeout`.
 	Timeout caddy.Duration `json:"timeout,omitempty"`
 
-	// How many requests may be under way at once. Default: 8.
+	// The most attempts at the same time, from 1 to 1024. Default: 8.
 	Concurrency int `json:"concurrency,omitempty"`
 
-	// The most requests per time, such as `50/s` or `1000/m`. Default: no bound.
+	// The most attempts per time, such as `50/s`, `1000/m` or `5/10s`. Default: no
+	// limit.
 	Rate string `json:"rate,omitempty"`
 
-	// How long every attempt may fail before a warning is sent, though retries
-	// are left. Default: the app's.
+	// Sends a warning when every attempt has failed for this long, even if retries are
+	// left. Default: the app's `warn_after`.
 	WarnAfter caddy.Duration `json:"warn_after,omitempty"`
 
-	// Deliver the events of one feedback in order: an update never overtakes
-	// its creation.
+	// Delivers the events of one feedback in order, so that an update never arrives
+	// before its creation. Default: false.
 	Ordered bool `json:"ordered,omitempty"`
 
-	// Take no new events and hold those that wait.
+	// If true, the webhook gets no new events, and its waiting deliveries are held.
+	// Default: false.
 	Disabled bool `json:"disabled,omitempty"`
 }
 
-// Ladder is the delays before each retry. Nil means not set; empty means no
+// Ladder holds the delays before each retry. Nil means not set; empty means no
 // retries.
 type Ladder []caddy.Duration
 
-// durations keeps nil and empty apart.
+// durations returns nil for a nil ladder, and an empty slice for an empty one.
 func (l Ladder) durations() []time.Duration {
 	if l == nil {
 		return nil
@@ -87,7 +93,7 @@ func (l Ladder) durations() []time.Duration {
 	return d
 }
 
-// resolve returns the webhook as the relay knows it, placeholders replaced.
+// resolve returns the webhook's settings for the relay, with every placeholder replaced.
 func (w *Webhook) resolve(repl *caddy.Replacer) (relay.WebhookConfig, error) {
 	c := relay.WebhookConfig{
 		Name:        w.Name,
@@ -125,7 +131,7 @@ func (w *Webhook) resolve(repl *caddy.Replacer) (relay.WebhookConfig, error) {
 			if c.Header == nil {
 				c.Header = make(http.Header, len(w.Headers))
 			}
-			c.Header[name] = append(c.Header[name], v) // goes out spelled as it is
+			c.Header[name] = append(c.Header[name], v) // not Add, which would change the spelling of the name
 		}
 	}
 	var err error

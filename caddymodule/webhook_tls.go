@@ -13,23 +13,25 @@ import (
 	"github.com/userhero/relay/relay/deliver"
 )
 
-// TLS are the files of a webhook's TLS settings, named as in Caddy's
-// reverse_proxy. They are read when the configuration is loaded; a reload reads
-// them again. TLS 1.2 is the least whatever they say.
+// TLS names the files of a webhook's TLS settings; the names are those of Caddy's
+// `reverse_proxy`. The files are read whenever a configuration is loaded. The lowest
+// TLS version is always 1.2.
 type TLS struct {
-	// The file of the certificate the relay shows to a receiver that asks for
-	// one, followed by those that lead to its authority, in PEM.
+	// The PEM file of the client certificate, followed by its intermediate
+	// certificates. At most 1 MiB. Default: no client certificate.
 	ClientCertificateFile string `json:"client_certificate_file,omitempty"`
 
-	// The file of that certificate's private key, in PEM, without a passphrase.
+	// The PEM file of the client certificate's private key, without a passphrase. At
+	// most 1 MiB. Required with a client certificate.
 	ClientCertificateKeyFile string `json:"client_certificate_key_file,omitempty"`
 
-	// The files of the authorities the receiver's certificate may come from, in
-	// PEM. Where they are given, no others count. Default: the system's.
+	// The PEM files of the authorities that may have issued the receiver's certificate.
+	// If any are given, only these are trusted. At most 1 MiB each. Default: the
+	// system's authorities.
 	RootCAFiles []string `json:"root_ca_pem_files,omitempty"`
 }
 
-// resolve reads the files; nil has none.
+// resolve reads and checks the files. A nil TLS has none.
 func (t *TLS) resolve(repl *caddy.Replacer) (deliver.TLS, error) {
 	var c deliver.TLS
 	if t == nil {
@@ -65,8 +67,8 @@ func (t *TLS) resolve(repl *caddy.Replacer) (deliver.TLS, error) {
 	return c, nil
 }
 
-// maxPEM bounds a file: the largest bundles of public authorities are a third of
-// this.
+// maxPEM is the largest size of a file in bytes. The largest bundles of public
+// authorities have a third of it.
 const maxPEM = 1 << 20
 
 func readPEM(repl *caddy.Replacer, file string) (string, error) {
