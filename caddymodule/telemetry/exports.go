@@ -8,22 +8,21 @@ import (
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 )
 
-// exports counts the spans that are lost on their way through the SDK's batches,
-// which keep no such count that can be read, and logs when exporting begins to fail
-// and when it works again: not every batch, because a collector may be away for
-// days.
+// exports counts the spans that are not exported, because the SDK has no such count
+// that can be read. It logs when exporting begins to fail and when it works again. It
+// does not log each failed batch, because a collector may be down for days.
 type exports struct {
-	limit   int64        // of waiting
+	limit   int64        // the largest value of waiting
 	waiting atomic.Int64 // spans that ended and whose export has not begun
-	dropped atomic.Int64 // spans that ended while limit others waited
+	dropped atomic.Int64 // spans that were dropped because limit spans were waiting
 	lost    atomic.Int64 // spans whose export failed
-	// unlogged is how many were lost since the log said that exporting fails.
+	// unlogged counts the spans lost since exporting began to fail; 0 while it works.
 	unlogged atomic.Int64
 
 	log atomic.Pointer[slog.Logger]
 
-	// end ends every export, also those that begin later.
-	end    context.Context //nolint:containedctx // its end ends the exports
+	// end is done when all exports must end, including those that begin later.
+	end    context.Context //nolint:containedctx // ends the exports
 	cutOff context.CancelFunc
 }
 
@@ -34,8 +33,8 @@ func newExports(limit int, log *slog.Logger) *exports {
 	return e
 }
 
-// countedProcessor passes on the spans that find room in the batch processor's
-// queue.
+// countedProcessor passes spans to the batch processor. It drops and counts the spans
+// for which the processor's queue has no room.
 type countedProcessor struct {
 	sdktrace.SpanProcessor
 	exports *exports
@@ -51,14 +50,14 @@ func (p countedProcessor) OnEnd(s sdktrace.ReadOnlySpan) {
 	p.SpanProcessor.OnEnd(s)
 }
 
-// countedExporter counts and logs what cannot be exported.
+// countedExporter counts and logs the spans that cannot be exported.
 type countedExporter struct {
 	sdktrace.SpanExporter
 	exports *exports
 }
 
 // ExportSpans exports a batch. The batch processor calls it with one batch at a
-// time. It returns no error: the SDK would write each one to the standard
+// time. It always returns nil, because the SDK would write each error to the standard
 // library's log.
 func (c countedExporter) ExportSpans(ctx context.Context, batch []sdktrace.ReadOnlySpan) error {
 	e, n := c.exports, int64(len(batch))

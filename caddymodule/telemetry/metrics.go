@@ -2,11 +2,11 @@
 // collectors, and OpenTelemetry's SDK with the sampler and the exporters that the
 // environment asks for.
 //
-// It promises that nothing is lost by watching: what a collector cannot take is
-// dropped and counted, and nobody waits for it. It knows nothing of Caddy: the
-// registry, the logger and the time of the end are handed in. Its tests scrape a
-// registry and receive spans of their own; caddymodule's and e2e's see both from
-// outside.
+// It promises that observing never delays or loses an event: spans that a collector
+// does not take are dropped and counted, and nothing waits for them. It does not know
+// Caddy: the caller passes the registry and the logger, and calls Shutdown. Its tests
+// scrape a registry and receive spans themselves. The tests of caddymodule and e2e
+// check metrics and spans from outside.
 package telemetry
 
 import (
@@ -25,16 +25,15 @@ import (
 	"github.com/userhero/relay/relay"
 )
 
-// Metrics are the collectors of one relay. They live as long as it does, so
-// counters go on over reloads; each configuration brings a new registry, in
-// which they are registered again.
+// Metrics are the collectors of one relay. They live as long as the relay, so a
+// reload does not reset counters. Each configuration has a new registry, and Register
+// is called for each.
 //
-// Gauges are read from counters in memory when they are scraped. Labels take
-// their values from the configuration or from a fixed list, never from what a
-// client sends.
+// A scrape reads the gauges from counters in memory. Label values come from the
+// configuration or from a fixed list, never from a client.
 type Metrics struct {
 	accepted     *prometheus.CounterVec
-	acceptedOf   map[string]prometheus.Counter // the counters of accepted, looked up once
+	acceptedOf   map[string]prometheus.Counter // the counters of accepted, by event type
 	rejected     *prometheus.CounterVec
 	missed       *prometheus.CounterVec
 	ingest       prometheus.Histogram
@@ -52,36 +51,38 @@ type Metrics struct {
 
 	exemplars struct{ ingest, attempt, endToEnd exemplars }
 
-	// labels are those of webhooks; users may add as many as they like.
+	// labels bounds the values of the label "webhook", because users may add any
+	// number of webhooks.
 	labels webhookLabels
-	// looked has what an attempt of a webhook counts, looked up once: *perWebhook
-	// by name, of those that have a label to themselves.
+	// looked caches the series of a webhook, as *perWebhook by the webhook's name. It
+	// has only webhooks with a label of their own.
 	looked sync.Map
 
 	options MetricsOptions
 }
 
-// MetricsOptions are what metrics are read from. All are needed.
+// MetricsOptions are the sources of metrics. All are required.
 type MetricsOptions struct {
-	// Relay returns the relay, or nil while there is none.
+	// Relay returns the relay, or nil if none is running.
 	Relay func() *relay.Relay
-	// SpansLost counts the spans that were not exported, by reason; it returns nil
-	// if no spans are made.
+	// SpansLost returns the number of spans that were not exported, by reason, or
+	// nil if no spans are made.
 	SpansLost func() map[string]int64
-	// MissedReasons are the values that Missed takes.
+	// MissedReasons are all reasons that Missed may be called with.
 	MissedReasons []string
 }
 
-// Buckets in seconds. An fsync takes 0.1–10 ms on a good disk and a second on
-// a bad one; an attempt ends within its timeout, 30 s unless set; end to end
-// reaches from a millisecond to the end of a ladder of days.
+// Buckets in seconds. An fsync takes 0.1–10 ms on a good disk and up to a second on
+// a bad one. An attempt ends within its timeout, by default 30 s. The time from
+// acceptance to delivery is between a millisecond and the length of a ladder, which
+// may be days.
 var (
 	ingestBuckets   = []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5}
 	attemptBuckets  = []float64{.001, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60}
 	endToEndBuckets = []float64{.001, .005, .01, .05, .1, .5, 1, 5, 30, 60, 300, 1800, 7200, 21600, 86400, 259200}
 )
 
-// NewMetrics makes the collectors; none is registered.
+// NewMetrics returns metrics that are not registered yet.
 func NewMetrics(o MetricsOptions) *Metrics {
 	webhook := []string{"webhook"}
 	m := &Metrics{
@@ -143,15 +144,16 @@ func NewMetrics(o MetricsOptions) *Metrics {
 	}
 	m.acceptedOf = make(map[string]prometheus.Counter)
 	for _, t := range event.Types() {
-		m.acceptedOf[string(t)] = m.accepted.WithLabelValues(string(t)) // from the start, at 0
+		m.acceptedOf[string(t)] = m.accepted.WithLabelValues(string(t)) // export 0 from the start
 	}
 	for _, reason := range o.MissedReasons {
-		m.missed.WithLabelValues(reason) // from the start, at 0
+		m.missed.WithLabelValues(reason) // export 0 from the start
 	}
 	return m
 }
 
-// Register adds the collectors to a configuration's registry.
+// Register adds the collectors to a configuration's registry. Registering them in the
+// same registry again is not an error.
 func (m *Metrics) Register(r prometheus.Registerer) error {
 	err := r.Register(m)
 	if are := (prometheus.AlreadyRegisteredError{}); errors.As(err, &are) && are.ExistingCollector == m {
@@ -183,7 +185,7 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 	if r != nil {
 		webhooks = r.Webhooks()
 		for _, w := range webhooks {
-			m.filterErrors.WithLabelValues(m.labels.of(w.Name)) // from the start, at 0
+			m.filterErrors.WithLabelValues(m.labels.of(w.Name)) // export 0 from the start
 		}
 	}
 	for _, v := range m.vectors() {
@@ -201,8 +203,8 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 	ch <- prometheus.MustNewConstMetric(m.oldestDue, prometheus.GaugeValue, r.OldestDueAge(stats).Seconds())
 }
 
-// collectWebhooks reads the gauges that webhooks have. Those beyond the bound of
-// the label are added up.
+// collectWebhooks collects the gauges of webhooks. Webhooks that share the label
+// otherWebhooks are added up.
 func (m *Metrics) collectWebhooks(ch chan<- prometheus.Metric, webhooks []relay.WebhookStatus) {
 	type reading struct {
 		deliveries [5]float64 // by countedStates
@@ -237,23 +239,23 @@ var (
 	webhookStates = []string{relay.Active, relay.Failing, relay.Disabled}
 )
 
-// Committed is the store's report of a commit.
+// Committed records the duration of a durable commit of the store.
 func (m *Metrics) Committed(took time.Duration, _ int) { m.commit.Observe(took.Seconds()) }
 
-// Ingested is the handler's report of an acceptance.
+// Ingested implements intake.Observer.
 func (m *Metrics) Ingested(took time.Duration, creation queue.TraceContext) {
 	m.exemplars.ingest.observe(m.ingest, took, creation)
 }
 
-// exemplarLabel is what leads from an exemplar to its trace: Caddy's key in logs.
-// Under the customary name, trace_id, the bridge that carries this registry's
-// metrics over OTLP (contrib/bridges/prometheus v0.71.0) gives the digits out
-// for the id's bytes, and whoever receives them refuses the whole export.
+// exemplarLabel is the label of an exemplar that holds the trace id. It is the name
+// that Caddy uses in logs. The customary name, trace_id, does not work: the bridge that
+// exports this registry over OTLP (contrib/bridges/prometheus v0.71.0) then sends the
+// hexadecimal digits as the id's bytes, and collectors refuse the whole export.
 const exemplarLabel = "traceID"
 
-// exemplars choose which observations of a histogram get one: whatever took long,
-// and of the rest a hundred a second. A bucket keeps only the last, and an
-// exemplar costs more than the observation.
+// exemplars chooses which observations of a histogram get an exemplar: all that took
+// at least longEnough, and of the others one per exemplarPause. A bucket keeps only its
+// last exemplar, and an exemplar costs more time than the observation.
 type exemplars struct{ last atomic.Int64 } // nanoseconds since 1970
 
 const (
@@ -269,8 +271,7 @@ func (e *exemplars) wants(d time.Duration) bool {
 	return now-last >= int64(exemplarPause) && e.last.CompareAndSwap(last, now)
 }
 
-// observe adds an observation, with its trace as exemplar where there is one to
-// look at.
+// observe adds an observation. Its exemplar is the trace t, if t is sampled.
 func (e *exemplars) observe(h prometheus.Observer, d time.Duration, t queue.TraceContext) {
 	if t.Flags&byte(trace.FlagsSampled) != 0 && e.wants(d) {
 		h.(prometheus.ExemplarObserver).ObserveWithExemplar(d.Seconds(), prometheus.Labels{exemplarLabel: hex.EncodeToString(t.TraceID[:])})
@@ -282,18 +283,17 @@ func (e *exemplars) observe(h prometheus.Observer, d time.Duration, t queue.Trac
 // Accepted implements relay.Observer; t is one of event.Types.
 func (m *Metrics) Accepted(t string) { m.acceptedOf[t].Inc() }
 
-// Rejected implements relay.Observer; reason is one of a fixed list.
+// Rejected implements intake.Observer; reason is one of a fixed list.
 func (m *Metrics) Rejected(reason string) { m.rejected.WithLabelValues(reason).Inc() }
 
-// perWebhook are the series of one webhook that a delivery adds to.
+// perWebhook holds the series of one webhook that attempts and deliveries update.
 type perWebhook struct {
 	label             string
 	ok                prometheus.Counter // of attempts, with the outcome "ok"
 	attempt, endToEnd prometheus.Observer
 }
 
-// Missed counts a submission that the handler behind passthrough accepted and that
-// made no event. The reason is one of a fixed list.
+// Missed implements intake.Observer; reason is one of MetricsOptions.MissedReasons.
 func (m *Metrics) Missed(reason string) { m.missed.WithLabelValues(reason).Inc() }
 
 func (m *Metrics) of(webhook string) *perWebhook {
@@ -327,10 +327,10 @@ func (m *Metrics) Delivered(webhook string, endToEnd time.Duration, creation que
 	m.exemplars.endToEnd.observe(m.of(webhook).endToEnd, endToEnd, creation)
 }
 
-// Deleted implements relay.Observer: a webhook's series go with it.
+// Deleted implements relay.Observer. It deletes the webhook's series.
 func (m *Metrics) Deleted(webhook string) {
 	if !m.labels.forget(webhook) {
-		return // it was one of the others
+		return // it had no series of its own
 	}
 	m.looked.Delete(webhook)
 	gone := prometheus.Labels{"webhook": webhook}
@@ -345,7 +345,8 @@ func (m *Metrics) FilterFailed(webhook string) {
 	m.filterErrors.WithLabelValues(m.labels.of(webhook)).Inc()
 }
 
-// StateChanged implements relay.Observer; the gauge is read when it is scraped.
+// StateChanged implements relay.Observer. It does nothing, because a scrape reads the
+// state of each webhook.
 func (*Metrics) StateChanged(string, string, string) {}
 
 // Mailed implements relay.Observer.

@@ -10,10 +10,9 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// linkedSampler keeps a root span that is linked to a sampled one, whatever the
-// sampler below it says of the new trace: the fifth retry of an event belongs to
-// a decision that was taken two days ago. A span with a parent is the sampler's
-// below.
+// linkedSampler samples a root span that links to a sampled span, even if base does
+// not sample the new trace. So the fifth retry of a sampled event is sampled too, days
+// later. For a span with a parent, base decides.
 type linkedSampler struct{ base sdktrace.Sampler }
 
 // ShouldSample implements sdktrace.Sampler.
@@ -34,9 +33,11 @@ func (s linkedSampler) ShouldSample(p sdktrace.SamplingParameters) sdktrace.Samp
 // Description implements sdktrace.Sampler.
 func (s linkedSampler) Description() string { return "LinkedOr{" + s.base.Description() + "}" }
 
-// samplerFromEnvironment is the sampler of OTEL_TRACES_SAMPLER and
-// OTEL_TRACES_SAMPLER_ARG, which the SDK reads for itself and lends to nobody.
-// With an error it is the default, as the specification asks.
+// samplerFromEnvironment returns the sampler that OTEL_TRACES_SAMPLER and
+// OTEL_TRACES_SAMPLER_ARG name. The SDK reads them too, but has no function that returns
+// the sampler. If there is an error, the sampler is usable: an unknown name gives
+// parentbased_always_on, and an unreadable ratio counts as 1, as the OpenTelemetry
+// specification demands.
 func samplerFromEnvironment() (sdktrace.Sampler, error) {
 	fallback := linkedSampler{sdktrace.ParentBased(sdktrace.AlwaysSample())}
 	ratio, err := samplingRatio(os.Getenv("OTEL_TRACES_SAMPLER_ARG"))
@@ -58,7 +59,8 @@ func samplerFromEnvironment() (sdktrace.Sampler, error) {
 	}
 }
 
-// samplingRatio reads a share between 0 and 1; where it cannot, it is 1.
+// samplingRatio reads a ratio between 0 and 1. An empty text gives 1. If there is an
+// error, the ratio is 1.
 func samplingRatio(text string) (float64, error) {
 	text = strings.TrimSpace(text)
 	if text == "" {

@@ -19,29 +19,30 @@ import (
 )
 
 const (
-	// Scope is the name of the instrumentation scope of the relay's spans.
+	// Scope is the instrumentation scope of the relay's spans.
 	Scope = "github.com/userhero/relay"
-	// serviceName is the service's name unless OTEL_SERVICE_NAME sets another.
+	// serviceName is the default of OTEL_SERVICE_NAME.
 	serviceName = "userhero-relay"
-	// flushGrace bounds how long Shutdown exports what is left.
+	// flushGrace is the longest time that Shutdown exports the remaining spans.
 	flushGrace = 3 * time.Second
-	// defaultQueue is how many ended spans may wait for export unless
-	// OTEL_BSP_MAX_QUEUE_SIZE sets another number. The SDK's default of 2,048 is
-	// what the relay makes in 50 ms at full speed.
+	// defaultQueue is the default of OTEL_BSP_MAX_QUEUE_SIZE: how many ended spans may
+	// wait for export. The SDK's default of 2,048 is too small: at full speed the
+	// relay makes that many in 50 ms.
 	defaultQueue = 16384
 )
 
-// Tracing exports spans as the standard OTEL_* variables ask. The methods of a nil
-// Tracing do nothing: it is what a relay without spans has.
+// Tracing makes and exports spans. The standard OTEL_* variables configure it. A relay
+// without spans has a nil Tracing, on which Tracer, Lost and ClientTrace return zero
+// values.
 type Tracing struct {
 	tracer   trace.Tracer
 	shutdown func(context.Context) error
 	exports  *exports
 }
 
-// Wanted reports whether the environment asks for spans: it names an exporter, or
-// an OTLP endpoint for traces. The OTLP exporter has a default endpoint; the relay
-// does not use it unless it is asked to export.
+// Wanted reports whether the environment asks for spans: it must name an exporter or
+// an OTLP endpoint for traces. Without either, nothing is exported, although the OTLP
+// exporter has a default endpoint.
 func Wanted() bool {
 	if strings.EqualFold(os.Getenv("OTEL_SDK_DISABLED"), "true") {
 		return false
@@ -55,9 +56,9 @@ func Wanted() bool {
 	return true
 }
 
-// NewTracing starts the export of spans; version is the relay's. The error says
-// which exporter or protocol of the environment is unknown. Variables that only
-// describe or sample are logged if they cannot be read, and have their defaults.
+// NewTracing starts the export of spans; version is the relay's. It returns an error if
+// the environment names an unknown exporter or protocol. If a variable for sampling or
+// for the resource cannot be read, it logs that and uses the default.
 func NewTracing(version string, log *slog.Logger) (*Tracing, error) {
 	ctx := context.Background()
 	exporter, err := autoexport.NewSpanExporter(ctx)
@@ -80,7 +81,7 @@ func NewTracing(version string, log *slog.Logger) (*Tracing, error) {
 	return export(exporter, batchesFromEnvironment(), version, log, sdktrace.WithSampler(sampler), sdktrace.WithResource(described)), nil
 }
 
-// export makes spans that leave through an exporter.
+// export returns a Tracing whose spans go to exporter.
 func export(exporter sdktrace.SpanExporter, batches sdktrace.BatchSpanProcessorOptions, version string, log *slog.Logger, options ...sdktrace.TracerProviderOption) *Tracing {
 	e := newExports(batches.MaxQueueSize, log)
 	batcher := sdktrace.NewBatchSpanProcessor(countedExporter{exporter, e}, func(o *sdktrace.BatchSpanProcessorOptions) { *o = batches })
@@ -92,8 +93,8 @@ func export(exporter sdktrace.SpanExporter, batches sdktrace.BatchSpanProcessorO
 	}
 }
 
-// batchesFromEnvironment reads OTEL_BSP_*. A value that is not a positive number
-// is ignored; the SDK would take it.
+// batchesFromEnvironment reads the OTEL_BSP_* variables. It ignores a value that is not
+// a positive number; the SDK would use it.
 func batchesFromEnvironment() sdktrace.BatchSpanProcessorOptions {
 	number := func(name string, otherwise int) int {
 		if n, err := strconv.Atoi(os.Getenv("OTEL_BSP_" + name)); err == nil && n > 0 {
@@ -110,7 +111,7 @@ func batchesFromEnvironment() sdktrace.BatchSpanProcessorOptions {
 	}
 }
 
-// Tracer returns what a relay makes its spans with, or nil.
+// Tracer returns the tracer for the relay's spans, or nil if no spans are made.
 func (t *Tracing) Tracer() trace.Tracer {
 	if t == nil {
 		return nil
@@ -118,8 +119,8 @@ func (t *Tracing) Tracer() trace.Tracer {
 	return t.tracer
 }
 
-// Lost counts the spans that ended and were not exported, by reason, or returns
-// nil if no spans are made.
+// Lost returns the number of spans that ended and were not exported, by reason
+// ("queue_full" or "not_exported"), or nil if no spans are made.
 func (t *Tracing) Lost() map[string]int64 {
 	if t == nil {
 		return nil
@@ -127,11 +128,11 @@ func (t *Tracing) Lost() map[string]int64 {
 	return map[string]int64{"queue_full": t.exports.dropped.Load(), "not_exported": t.exports.lost.Load()}
 }
 
-// SetLogger changes where it is logged that exporting fails and works again.
+// SetLogger sets the logger for messages about failed exports.
 func (t *Tracing) SetLogger(log *slog.Logger) { t.exports.log.Store(log) }
 
-// Shutdown exports what is left. It ends after three seconds, with an error if
-// spans are lost; so does an export that is under way then.
+// Shutdown exports the remaining spans. After three seconds it stops every export, and
+// returns an error if spans were lost.
 func (t *Tracing) Shutdown() error {
 	ctx, cancel := context.WithTimeout(context.Background(), flushGrace)
 	defer cancel()
@@ -142,8 +143,8 @@ func (t *Tracing) Shutdown() error {
 	return nil
 }
 
-// ClientTrace returns the trace context that a client sent along. It names a span
-// that nobody here has seen.
+// ClientTrace returns the trace context in the header of a client's request, or the
+// zero value if there is none. Its span is not one of the relay's.
 func (t *Tracing) ClientTrace(header http.Header) trace.SpanContext {
 	if t == nil || header.Get("Traceparent") == "" {
 		return trace.SpanContext{}

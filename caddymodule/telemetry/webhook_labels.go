@@ -3,21 +3,23 @@ package telemetry
 import "sync"
 
 const (
-	// maxWebhookLabels bounds the series that webhooks make: each has about 50,
-	// most of them buckets.
+	// maxWebhookLabels is the largest number of webhooks with a label of their own.
+	// It bounds the number of series: a webhook has about 50, most of them buckets.
 	maxWebhookLabels = 200
-	// otherWebhooks is the label of those beyond; no webhook can have that name.
+	// otherWebhooks is the label of all other webhooks. No webhook can have this
+	// name.
 	otherWebhooks = "_other"
 )
 
-// webhookLabels gives each webhook its value of the label "webhook": its name
-// while there is a place, and it keeps the place until it is deleted.
+// webhookLabels gives each webhook its value of the label "webhook": the first
+// maxWebhookLabels webhooks get their name, the others get otherWebhooks. A webhook
+// keeps its label until it is forgotten.
 type webhookLabels struct {
 	mu    sync.RWMutex // guards names
 	names map[string]bool
 }
 
-// of is a webhook's label.
+// of returns a webhook's label.
 func (l *webhookLabels) of(webhook string) string {
 	l.mu.RLock()
 	known, full := l.names[webhook], len(l.names) >= maxWebhookLabels
@@ -40,7 +42,8 @@ func (l *webhookLabels) of(webhook string) string {
 	return webhook
 }
 
-// forget frees the place of a webhook, and tells whether it had one.
+// forget frees a webhook's label for another webhook. It reports whether the webhook
+// had a label of its own.
 func (l *webhookLabels) forget(webhook string) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
