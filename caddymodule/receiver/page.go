@@ -10,11 +10,11 @@ import (
 //go:embed page.html
 var pageHTML string
 
-// page shows a []receivedRequest, newest first. html/template escapes
-// whatever a sender has put into a body or a header.
+// page shows a []receivedRequest. html/template escapes everything that a sender has
+// written into a body or a header.
 var page = template.Must(template.New("receiver").Funcs(template.FuncMap{"pretty": pretty}).Parse(pageHTML))
 
-// pretty indents JSON for reading; anything else stays as it is.
+// pretty returns JSON with indentation, and any other text unchanged.
 func pretty(body string) string {
 	var b bytes.Buffer
 	if json.Indent(&b, []byte(body), "", "  ") != nil {

@@ -1,8 +1,8 @@
-// Package receiver is the demonstration receiver: the directive userhero_receiver.
+// Package receiver is the demonstration receiver, the directive userhero_receiver.
 //
-// It promises to verify signatures as a receiver in Go would, with package
-// relay/signature, and to keep a bounded number of requests in memory. It knows
-// neither the app nor its store. The tests of caddymodule and e2e deliver to it.
+// It promises to verify signatures with package relay/signature, like any receiver in
+// Go, and to keep a bounded number of requests in memory. It does not know the app or
+// its store. The tests of caddymodule and e2e deliver to it.
 package receiver
 
 import (
@@ -34,24 +34,24 @@ func init() {
 	httpcaddyfile.RegisterDirectiveOrder("userhero_receiver", httpcaddyfile.Before, "respond")
 }
 
-// Bounds of what a receiver keeps in memory.
+// The limits of what a receiver keeps in memory.
 const (
 	keptRequests    = 100
 	keptRequestBody = 128 << 10 // bytes; an event document has at most 100 KiB
 )
 
-// Receiver is a webhook to try the relay with. It verifies the signature of
-// each POST the way a receiver of your own would, keeps the last 100 in memory
-// until the next reload, and shows them: as a page, or as JSON to who asks for
+// Receiver is a receiver of webhooks, to try the relay with. It verifies the signature
+// of each POST as your own receiver would. It keeps the last 100 requests in memory
+// until the next reload. GET shows them as a page, or as JSON if the request accepts
 // application/json.
 type Receiver struct {
-	// The secret of the webhook. Placeholders are replaced when the
-	// configuration is loaded. Without it nothing can be verified, and
-	// everything is accepted.
+	// The secret of the webhook. Placeholders are replaced when the configuration is
+	// loaded. Default: none; then no signature is verified, and every POST is
+	// accepted.
 	Secret string `json:"secret,omitempty"`
 
-	// A status to answer every POST with, such as 500, to see retries. It is
-	// verified and shown all the same. Default: 204, or 401 where the
+	// The status of the answer to every POST, from 200 to 599, such as 500 to see
+	// retries. The request is still verified and shown. Default: 204, or 401 if the
 	// signature is wrong.
 	Reject int `json:"reject,omitempty"`
 
@@ -61,11 +61,11 @@ type Receiver struct {
 	received []receivedRequest
 }
 
-// receivedRequest is one POST as it arrived.
+// receivedRequest is one POST and how it was answered.
 type receivedRequest struct {
 	At       time.Time `json:"at"`
 	Verified bool      `json:"verified"`
-	Reason   string    `json:"reason,omitempty"` // why it is not verified
+	Reason   string    `json:"reason,omitempty"` // why Verified is false
 	Answered int       `json:"answered"`
 	Event    string    `json:"event"`
 	Delivery string    `json:"delivery"`
@@ -89,7 +89,7 @@ func (rc *Receiver) Provision(caddy.Context) (err error) {
 	return nil
 }
 
-// Validate checks the status.
+// Validate checks Reject.
 func (rc *Receiver) Validate() error {
 	if rc.Reject != 0 && (rc.Reject < 200 || rc.Reject > 599) {
 		return fmt.Errorf("reject: %d is no final status; write one from 200 to 599", rc.Reject)
@@ -97,7 +97,7 @@ func (rc *Receiver) Validate() error {
 	return nil
 }
 
-// ServeHTTP takes a POST and shows what came on GET.
+// ServeHTTP verifies and keeps a POST, and answers GET with the requests it has kept.
 func (rc *Receiver) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Handler) error {
 	switch r.Method {
 	case http.MethodPost:
@@ -153,7 +153,7 @@ func (rc *Receiver) verify(h http.Header, body []byte) error {
 	return signature.Verify(rc.secret, h, body)
 }
 
-// show answers with what came, newest first.
+// show answers with the requests that are kept, newest first.
 func (rc *Receiver) show(w http.ResponseWriter, r *http.Request) error {
 	rc.mu.Lock()
 	newest := make([]receivedRequest, len(rc.received))
