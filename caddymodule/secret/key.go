@@ -9,8 +9,9 @@ import (
 	"github.com/caddyserver/caddy/v2"
 )
 
-// Key reads an encryption key, whose placeholders are replaced. An empty text is
-// nil. The error does not hold the key.
+// Key replaces the placeholders in text and decodes the encryption key: 16, 24 or 32
+// bytes, as plain text, in hexadecimal or in base64. It returns nil for an empty text.
+// The error does not contain the key.
 func Key(repl *caddy.Replacer, text string) ([]byte, error) {
 	if text == "" {
 		return nil, nil
@@ -22,10 +23,10 @@ func Key(repl *caddy.Replacer, text string) ([]byte, error) {
 	return decodeKey(text)
 }
 
-// decodeKey reads 16, 24 or 32 bytes written in hexadecimal, in base64 or as
-// they are. Where a text can be read in two ways the narrower alphabet wins:
-// 32 hexadecimal digits are 16 bytes, 24 characters that end in == are 16
-// bytes, any other 16, 24 or 32 characters are the key itself.
+// decodeKey decodes 16, 24 or 32 bytes that are written in hexadecimal, in base64 or as
+// plain text. If a text can be read in two ways, the encoding with fewer characters
+// wins: 32 hexadecimal digits are 16 bytes, and 24 base64 characters that end in == are
+// 16 bytes. Any other 16, 24 or 32 characters are the key itself.
 func decodeKey(text string) ([]byte, error) {
 	fits := func(n int) bool { return n == 16 || n == 24 || n == 32 }
 	if key, err := hex.DecodeString(text); err == nil && fits(len(key)) {

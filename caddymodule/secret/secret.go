@@ -1,6 +1,7 @@
-// Package secret reads secrets from a configuration or from flags: it replaces
-// Caddy's placeholders and decodes encryption keys. No error of it holds a
-// secret. It is tested by itself.
+// Package secret reads the secrets of a configuration or of command-line flags: it
+// replaces Caddy's placeholders and decodes encryption keys. It promises that no error
+// contains a secret. It does not know what a secret is used for. It has tests of its
+// own.
 package secret
 
 import (
@@ -14,10 +15,10 @@ import (
 )
 
 // Resolve replaces the placeholders in s, such as {env.TOKEN} and
-// {file./run/secrets/token}, and removes the newline at the end of a secret file.
-// A placeholder that is unknown or empty is an error: no webhook is better than
-// one that does not sign. The error names the placeholder, never its value, and
-// says whether a file is missing, unreadable or empty.
+// {file./run/secrets/token}, and removes newlines at the end. It returns an error if a
+// placeholder is unknown or empty, because an empty secret would turn signing off. The
+// error names the placeholder, never its value, and says whether a file is missing,
+// unreadable or empty.
 func Resolve(repl *caddy.Replacer, s string) (string, error) {
 	if err := checkFiles(s); err != nil {
 		return "", err
@@ -31,13 +32,14 @@ func Resolve(repl *caddy.Replacer, s string) (string, error) {
 
 var filePlaceholder = regexp.MustCompile(`\{file\.([^{}]+)\}`)
 
-// checkFiles reports the first file that a {file.…} placeholder names and that
-// has no content. To Caddy's replacer a file that cannot be read is an empty one.
+// checkFiles returns an error for the first {file.…} placeholder whose file cannot be
+// read or is empty. Caddy's replacer does not distinguish these: it replaces both with
+// an empty text.
 func checkFiles(s string) error {
 	for _, match := range filePlaceholder.FindAllStringSubmatch(s, -1) {
 		content, err := os.ReadFile(match[1])
 		if err != nil {
-			return fmt.Errorf("reading the secret: %w", err) // it names the file
+			return fmt.Errorf("reading the secret: %w", err) // err names the file
 		}
 		if len(bytes.TrimRight(content, "\r\n")) == 0 {
 			return fmt.Errorf("reading the secret: the file %s is empty", match[1])
