@@ -10,11 +10,11 @@ import (
 
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 
-	_ "github.com/caddyserver/caddy/v2/modules/standard" // the directives beside ours
+	_ "github.com/caddyserver/caddy/v2/modules/standard" // Caddy's own directives
 )
 
-// TestCaddyfileAdapts holds every testdata/*.caddyfiletest: a Caddyfile, a line
-// of dashes, and the JSON it becomes or the error it is.
+// TestCaddyfileAdapts adapts every testdata/*.caddyfiletest. Such a file has a
+// Caddyfile, a line of dashes, and the expected JSON or error.
 func TestCaddyfileAdapts(t *testing.T) {
 	t.Parallel()
 	files, err := filepath.Glob("testdata/*.caddyfiletest")

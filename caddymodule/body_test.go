@@ -14,7 +14,8 @@ import (
 	"github.com/userhero/relay/intake"
 )
 
-// TestTricklingBodyEndsAtTheCutoff: the client gets its answer, and its connection is closed though more of the body is to come.
+// TestTricklingBodyEndsAtTheCutoff: the client gets an answer at the cutoff, and its
+// connection is closed although the body is incomplete.
 func TestTricklingBodyEndsAtTheCutoff(t *testing.T) {
 	t.Parallel()
 	e := newEngine(nil, new(BadgerQueue), QueueOptions{}, slog.New(slog.DiscardHandler), nil)

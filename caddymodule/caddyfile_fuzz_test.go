@@ -10,9 +10,9 @@ import (
 	"github.com/caddyserver/caddy/v2"
 )
 
-// FuzzCaddyfile: whatever stands in the blocks of userhero, adapting gives JSON
-// or an error, and the JSON can be provisioned or is refused, without a panic,
-// a file written, or anything sent.
+// FuzzCaddyfile: adapting any text in the blocks of userhero gives JSON or an error.
+// Provisioning that JSON succeeds or gives an error. Neither panics, writes a file or
+// sends anything.
 func FuzzCaddyfile(f *testing.F) {
 	files, err := filepath.Glob("testdata/*.caddyfiletest")
 	if err != nil || len(files) == 0 {
@@ -36,7 +36,7 @@ func FuzzCaddyfile(f *testing.F) {
 	folder := f.TempDir()
 	f.Fuzz(func(t *testing.T, source string) {
 		if strings.Contains(source, "import") || strings.Contains(source, "{file") {
-			return // Caddy's own, and it reads files
+			return // these are Caddy's features, and they read files
 		}
 		adapted, _, err := adapt(source)
 		if err != nil {
@@ -57,7 +57,8 @@ func FuzzCaddyfile(f *testing.F) {
 		if err := caddy.StrictUnmarshalJSON(config.Apps.UserHero, app); err != nil {
 			t.Fatalf("the JSON of the Caddyfile is not the app's: %v", err)
 		}
-		// Each has a store of its own, lest they share the first one's settings.
+		// Each input has a store of its own. Otherwise all would share the settings
+		// of the first one.
 		var engine map[string]any
 		if app.QueueRaw != nil && json.Unmarshal(app.QueueRaw, &engine) == nil && engine["engine"] == "badger" {
 			engine["path"] = filepath.Join(folder, "store")
@@ -72,7 +73,7 @@ func FuzzCaddyfile(f *testing.F) {
 		ctx, cancel := caddyContext(t)
 		defer cancel()
 		if err := app.Provision(ctx); err == nil {
-			_ = app.Validate() // right or wrong, but not a panic
+			_ = app.Validate() // an error is allowed, a panic is not
 		}
 		if err := app.Cleanup(); err != nil {
 			t.Errorf("cleaning up: %v", err)

@@ -18,7 +18,7 @@ import (
 	"github.com/userhero/relay/relay/signature"
 )
 
-// ran is what came of a command.
+// ran is the result of a command.
 type ran struct {
 	out, err string
 	failed   error
@@ -37,9 +37,9 @@ func command(ctx context.Context, args ...string) ran {
 }
 
 // TestBackupOfARunningRelayRestoresAndDelivers backs up a relay over the admin
-// endpoint, restores into another folder, reloads with that one, and delivers
-// what was waiting, under its old id. Then the same with the folder of the stopped
-// store, and with damage, and with keys.
+// endpoint, restores into another folder, and reloads with that folder. The waiting
+// delivery is made under its old id. Then it backs up the folder of the closed store,
+// uses encryption keys, and salvages a damaged store.
 func TestBackupOfARunningRelayRestoresAndDelivers(t *testing.T) {
 	s, h := newSite(t), newHook(t)
 	h.mu.Lock()
@@ -96,7 +96,7 @@ func TestBackupOfARunningRelayRestoresAndDelivers(t *testing.T) {
 		t.Errorf("delivered %v, want what was waiting in the backup", arrived[1])
 	}
 
-	// The first store is closed now: the same with its folder.
+	// The first store is closed now. Back up its folder.
 	run("nothing is wrong", "check", s.store())
 	run("is complete", "backup", file("third"), s.store())
 	const key, other = "0123456789abcdef", "fedcba9876543210"
@@ -119,7 +119,7 @@ func TestBackupOfARunningRelayRestoresAndDelivers(t *testing.T) {
 	run("nothing is wrong", "check", file("saved"))
 }
 
-// TestBackupIsOnNoConsole: who may look at deliveries may not have the secrets.
+// TestBackupIsOnNoConsole: a user who may see deliveries must not get the secrets.
 func TestBackupIsOnNoConsole(t *testing.T) {
 	s := newSite(t)
 	s.load("", "handle_path /relay/* {\nuserhero_console {\nno_auth\n}\n}")

@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-// The hash of "secret", by caddy hash-password, as cheap as bcrypt gets.
+// The hash of "secret", made by caddy hash-password with bcrypt's lowest cost.
 const basicAuth = "basic_auth {\nada $2a$04$BQxS9uQ4U8b.xioVgfcUMu6OWrWg3iWqpujI.qaoE2G9sujoTVTGy\n}\n"
 
 func TestConsoleIsClosedUnlessSomethingOpensIt(t *testing.T) {
@@ -96,8 +96,8 @@ func TestVerifiedClientCertificateOpensTheConsole(t *testing.T) {
 	}
 }
 
-// TestConsoleFindsItsMountPoint: the same console, whether or not the site cuts
-// off where it is mounted.
+// TestConsoleFindsItsMountPoint: the console works whether or not the site strips
+// the mount point from the path.
 func TestConsoleFindsItsMountPoint(t *testing.T) {
 	s := newSite(t)
 	console := "{\nuserhero_console {\nno_auth\n}\n}\n"

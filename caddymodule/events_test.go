@@ -10,7 +10,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 )
 
-// recorder is an events handler that keeps what it is told.
+// recorder is an events handler that keeps the events it gets.
 type recorder struct{}
 
 var recorded = make(chan string, 16)

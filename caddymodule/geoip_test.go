@@ -15,7 +15,7 @@ import (
 	"github.com/maxmind/mmdbwriter/mmdbtype"
 )
 
-// countryDatabase writes a database in which loopback addresses are in a country.
+// countryDatabase writes a database that has one country for loopback addresses.
 func countryDatabase(t *testing.T, country string) []byte {
 	t.Helper()
 	db, err := mmdbwriter.New(mmdbwriter.Options{DatabaseType: "Test-Country", IncludeReservedNetworks: true})
@@ -36,7 +36,7 @@ func countryDatabase(t *testing.T, country string) []byte {
 	return file.Bytes()
 }
 
-// writeOver writes over a file in place, as cp does.
+// writeOver replaces the content of a file in place, as cp does.
 func writeOver(t *testing.T, path string, content []byte) {
 	t.Helper()
 	if err := os.WriteFile(path, content, 0o600); err != nil {
@@ -44,8 +44,8 @@ func writeOver(t *testing.T, path string, content []byte) {
 	}
 }
 
-// TestDatabaseMayBeWrittenOver: a lookup reads memory, whatever happens to the
-// file, and a changed file counts.
+// TestDatabaseMayBeWrittenOver: lookups work while the file is being overwritten,
+// and use the new content later.
 func TestDatabaseMayBeWrittenOver(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "country.mmdb")
@@ -59,7 +59,7 @@ func TestDatabaseMayBeWrittenOver(t *testing.T) {
 	country := func() string { return g.countryOf(netip.MustParseAddr("127.0.0.1"), log) }
 	aMinuteLater := func() { g.checked.Store(0) }
 
-	writeOver(t, path, nil) // its pages are gone
+	writeOver(t, path, nil) // a memory map of it would crash now
 	if got := country(); got != "CH" {
 		t.Errorf("while the file is empty: %q", got)
 	}
@@ -89,7 +89,8 @@ func TestDatabaseMayBeWrittenOver(t *testing.T) {
 	}
 }
 
-// TestReloadsShareTheDatabase: a reload reads it again only if it has changed.
+// TestReloadsShareTheDatabase: a reload reads the database again only if its file
+// has changed.
 func TestReloadsShareTheDatabase(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "country.mmdb")

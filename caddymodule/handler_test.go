@@ -98,8 +98,8 @@ func TestReceiverShowsWhatArrived(t *testing.T) {
 	}
 }
 
-// TestClientBehindProxiesIsOne: proxies write the address with or without a
-// port. Limits and the country go by the address alone.
+// TestClientBehindProxiesIsOne: a proxy may write the client's address with or
+// without a port. Limits and the country depend only on the address.
 func TestClientBehindProxiesIsOne(t *testing.T) {
 	s := newSite(t)
 	config := s.serverConfig("trusted_proxies static 127.0.0.1", "", "userhero /feedback* {\nrate_limit 1/h burst 4\n}\n")
@@ -124,8 +124,8 @@ func TestClientBehindProxiesIsOne(t *testing.T) {
 	}
 }
 
-// TestHoneypotCatchesRobotsUnnoticed, and what it caught can be found: a browser
-// may have filled the field in for a person.
+// TestHoneypotCatchesRobotsUnnoticed: a robot gets the usual answer. The submission is
+// shown in the console, because a browser may have filled in the field for a person.
 func TestHoneypotCatchesRobotsUnnoticed(t *testing.T) {
 	s, h := newSite(t), newHook(t)
 	block := "userhero /feedback* {\nproject p\nhoneypot hp_topic\n}\nhandle_path /relay* {\nuserhero_console {\nno_auth\n}\n}\n"
@@ -146,7 +146,7 @@ func TestHoneypotCatchesRobotsUnnoticed(t *testing.T) {
 	if n := len(s.api("/events").json(t)["items"].([]any)); n != 1 {
 		t.Errorf("%d events, want 1", n)
 	}
-	if err := caddy.Stop(); err != nil { // what is kept is on disk
+	if err := caddy.Stop(); err != nil { // the submissions must survive a restart
 		t.Fatal(err)
 	}
 	s.load(webhookTo(h), block)

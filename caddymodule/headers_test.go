@@ -11,9 +11,9 @@ import (
 	"github.com/userhero/relay/queue"
 )
 
-// edits is a site's every way to edit the header of an answer. One edits each
-// value of each field in place, after the handler has set it. Server is deleted
-// before: Caddy v2.11.9 shares its value among all answers.
+// edits are all ways in which a site can edit the header of an answer. One of them
+// edits each value of each field in place, after the handler has set it. Server is
+// deleted first, because Caddy v2.11.9 shares its value among all answers.
 const edits = `
 	header +Vary X-Added
 	header ?X-Default yes
@@ -22,8 +22,8 @@ const edits = `
 	header -Server
 `
 
-// TestHeaderDirectiveEditsOneAnswerOnly sends each request twice: what the header
-// directive does to the first answer must not be seen in the second.
+// TestHeaderDirectiveEditsOneAnswerOnly sends each request twice. The header
+// directive's edits of the first answer must not appear in the second.
 func TestHeaderDirectiveEditsOneAnswerOnly(t *testing.T) {
 	s, h := newSite(t), newHook(t)
 	s.load(webhookTo(h), edits+`
@@ -95,7 +95,7 @@ func TestHeaderDirectiveEditsOneAnswerOnly(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := &site{t: t, dir: s.dir, address: s.address, admin: s.admin}
-			s.do(c.method, c.path, c.body, c.header...) // a key is bound, an update is made
+			s.do(c.method, c.path, c.body, c.header...) // stores the key, makes the update
 			first := s.do(c.method, c.path, c.body, c.header...)
 			second := s.do(c.method, c.path, c.body, c.header...)
 			if first.Status != c.status {
@@ -113,8 +113,8 @@ func TestHeaderDirectiveEditsOneAnswerOnly(t *testing.T) {
 	}
 }
 
-// TestProblemsEditedOnceStayAsTheyWere does the same for answers of a relay that
-// is not there, which a running site does not give.
+// TestProblemsEditedOnceStayAsTheyWere does the same for the answers of a relay that
+// has stopped. A running site does not give them.
 func TestProblemsEditedOnceStayAsTheyWere(t *testing.T) {
 	t.Parallel()
 	for _, err := range []error{queue.ErrFull, queue.ErrFailed, queue.ErrClosed} {

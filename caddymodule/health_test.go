@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// TestHealthIsAliveAndNotReadyAtAFullDisk: only ready follows the store, and
-// neither says anything about it.
+// TestHealthIsAliveAndNotReadyAtAFullDisk: only ready depends on the store. Neither
+// answer contains anything about the store.
 func TestHealthIsAliveAndNotReadyAtAFullDisk(t *testing.T) {
 	s, h := newSite(t), newHook(t)
 	checks := directive + `

@@ -77,8 +77,8 @@ func TestReloadsUnderLoadLoseNothing(t *testing.T) {
 }
 
 // TestReloadsUnderLoadKeepAnswersAsTheyAre reloads with everything that edits
-// headers and with a geoip database that is written over: nothing crashes, and
-// answers stay as the first one was. RELAY_RELOADS says how often.
+// headers, and overwrites a geoip database meanwhile. Nothing crashes, and all answers
+// equal the first one. RELAY_RELOADS is the number of reloads.
 func TestReloadsUnderLoadKeepAnswersAsTheyAre(t *testing.T) {
 	reloads := 15
 	if n, err := strconv.Atoi(os.Getenv("RELAY_RELOADS")); err == nil {
@@ -136,7 +136,7 @@ func TestReloadsUnderLoadKeepAnswersAsTheyAre(t *testing.T) {
 				}
 				a, err := submit(fmt.Sprintf("client-%d-%d", c, n))
 				if err != nil {
-					n-- // with the same key again: see submitUntilAnswered
+					n-- // use the same key again, see submitUntilAnswered
 					continue
 				}
 				sent.Add(1)
@@ -153,11 +153,11 @@ func TestReloadsUnderLoadKeepAnswersAsTheyAre(t *testing.T) {
 		})
 	}
 	for i := range reloads {
-		writeOver(t, database, nil) // as programs do that update it in place
+		writeOver(t, database, nil) // like programs that update the file in place
 		writeOver(t, database, countryDatabase(t, []string{"CH", "AT"}[i%2]))
 		s.load(webhookTo(h)+fmt.Sprintf("timeout %ds\n", 10+i), block)
 		a, err := request(http.MethodGet, "http://"+s.address+"/relay/api/status", "")
-		for err != nil && t.Context().Err() == nil { // the connection was one to the server before
+		for err != nil && t.Context().Err() == nil { // the connection belonged to the old server
 			a, err = request(http.MethodGet, "http://"+s.address+"/relay/api/status", "")
 		}
 		if a.Status != http.StatusOK || a.Header.Get("Content-Type") != "application/json; charset=utf-8" {
@@ -172,9 +172,10 @@ func TestReloadsUnderLoadKeepAnswersAsTheyAre(t *testing.T) {
 	}
 }
 
-// submitUntilAnswered repeats a submission whose connection broke: where a
-// listener changes hands the kernel resets what it had not accepted yet, and an
-// idle connection may close as a request goes out. An answer must be 202.
+// submitUntilAnswered repeats a submission until it is answered. A connection may
+// break during a reload: the kernel resets connections that the old listener had not
+// accepted, and an idle connection may be closed when a request is sent on it. The
+// answer must be 202.
 func submitUntilAnswered(t *testing.T, s *site, key string) {
 	t.Helper()
 	header := append([]string{"Idempotency-Key", key}, jsonBody...)
@@ -306,8 +307,8 @@ func TestChangedPathOpensOtherStore(t *testing.T) {
 	}
 }
 
-// TestReloadDoesNotWaitForAttempts: one that moves the store ends the engine
-// before, and does not wait for what it has in flight; that ends, and is counted.
+// TestReloadDoesNotWaitForAttempts: a reload with another store ends the old engine,
+// but does not wait for its attempts in flight. These end later and are counted.
 func TestReloadDoesNotWaitForAttempts(t *testing.T) {
 	s := newSite(t)
 	arrived, release := make(chan struct{}, 8), make(chan struct{})
@@ -329,7 +330,7 @@ func TestReloadDoesNotWaitForAttempts(t *testing.T) {
 		t.Errorf("two reloads took %s", took)
 	}
 	time.AfterFunc(5*time.Second-time.Since(began), func() { close(release) })
-	s.load(in("one"), directive) // waits until the engine before has ended
+	s.load(in("one"), directive) // waits until the engine of this store has ended
 	eventually(t, func() bool {
 		counts, _ := s.api("/webhooks/crm").json(t)["counts"].(map[string]any)
 		return counts["delivered"] == 1.0
@@ -342,8 +343,8 @@ func TestReloadDoesNotWaitForAttempts(t *testing.T) {
 	}
 }
 
-// TestLimitsTakeEffectOnReload, and those of the configuration before count again
-// when they are loaded.
+// TestLimitsTakeEffectOnReload: retention and max_disk change with a reload, and
+// change back if the old configuration is loaded again.
 func TestLimitsTakeEffectOnReload(t *testing.T) {
 	s, h := newSite(t), newHook(t)
 	s.load(webhookTo(h), directive)
@@ -384,11 +385,11 @@ func TestWebhookThatLeftKeepsItsDeliveries(t *testing.T) {
 	}
 }
 
-// provisioning lets one test at a time make a context: Caddy sets process-wide
-// defaults then.
+// provisioning lets only one test at a time make a context, because Caddy then sets
+// defaults of the whole process.
 var provisioning sync.Mutex
 
-// caddyContext is a context of an empty configuration.
+// caddyContext returns the context of an empty configuration.
 func caddyContext(t testing.TB) (caddy.Context, context.CancelFunc) {
 	t.Helper()
 	provisioning.Lock()
@@ -400,10 +401,10 @@ func caddyContext(t testing.TB) (caddy.Context, context.CancelFunc) {
 	return caddy.NewContext(empty)
 }
 
-// provisionedApp is an app as Caddy has it after Provision, without Caddy.
+// provisionedApp returns an app after Provision. Caddy does not run.
 func provisionedApp(t testing.TB) *App {
 	t.Helper()
-	store := filepath.Join(t.TempDir(), "store") // its removal waits for the engine's end
+	store := filepath.Join(t.TempDir(), "store") // t removes it after the engine has ended
 	ctx, cancel := caddyContext(t)
 	t.Cleanup(engines.ends.Wait)
 	t.Cleanup(cancel)

@@ -35,7 +35,7 @@ func TestEngineLogsToNewestConfiguration(t *testing.T) {
 	}
 }
 
-// TestRefusalsAreLoggedWithoutStackTrace: Caddy adds one to errors that are
+// TestRefusalsAreLoggedWithoutStackTrace: Caddy adds a stack trace to errors that are
 // logged with a request's context.
 func TestRefusalsAreLoggedWithoutStackTrace(t *testing.T) {
 	s, h := newSite(t), newHook(t)

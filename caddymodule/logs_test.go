@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// lines are the relay's lines of a log, decoded.
+// lines returns the relay's lines of a log, decoded.
 func lines(t *testing.T, s *site) (all []map[string]any) {
 	t.Helper()
 	for line := range strings.Lines(s.log()) {
@@ -26,9 +26,9 @@ func lines(t *testing.T, s *site) (all []map[string]any) {
 	return all
 }
 
-// TestLogTellsWhatToActOnAndNoMore: a receiver that refuses hundreds of events
-// makes a handful of lines above DEBUG, each with what it is about, and none
-// with a payload, a secret or a query.
+// TestLogTellsWhatToActOnAndNoMore: a receiver that refuses hundreds of events causes
+// only a few lines above DEBUG. Each line names its webhook and delivery. None
+// contains a payload, a secret or a query.
 func TestLogTellsWhatToActOnAndNoMore(t *testing.T) {
 	s, h := newSite(t), newHook(t)
 	h.status = http.StatusInternalServerError
@@ -87,7 +87,8 @@ func TestLogTellsWhatToActOnAndNoMore(t *testing.T) {
 	}
 }
 
-// TestUnreachableWebhookIsToldOnce: going away and coming back are a line each.
+// TestUnreachableWebhookIsToldOnce: there is one line when a webhook becomes
+// unreachable, and one when it can be reached again.
 func TestUnreachableWebhookIsToldOnce(t *testing.T) {
 	s, h := newSite(t), newHook(t)
 	address := h.Listener.Addr().String()
@@ -112,8 +113,8 @@ func TestUnreachableWebhookIsToldOnce(t *testing.T) {
 	}
 }
 
-// TestWebhookThatLeavesTheConfigurationIsTold: its deliveries wait, and somebody
-// may have mistyped a name.
+// TestWebhookThatLeavesTheConfigurationIsTold: the log reports it, because the
+// webhook's deliveries wait, and the name may be mistyped.
 func TestWebhookThatLeavesTheConfigurationIsTold(t *testing.T) {
 	s, h := newSite(t), newHook(t)
 	h.status = http.StatusInternalServerError

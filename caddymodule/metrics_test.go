@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// TestNoticesThatWaitForOthersAreNotLate: what is grouped for a minute is not
-// late; what has waited for its attempt is.
+// TestNoticesThatWaitForOthersAreNotLate: a notice that waits a minute to be grouped
+// does not count as late. A delivery that waits for its attempt does.
 func TestNoticesThatWaitForOthersAreNotLate(t *testing.T) {
 	s, h := newSite(t), newHook(t)
 	h.status = http.StatusInternalServerError

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// TestSingleValuedOptionGivenTwiceIsAnError asks each block for the options it
-// knows, by an unknown one, and gives each of them twice.
+// TestSingleValuedOptionGivenTwiceIsAnError gives each block an unknown option. The
+// error lists the known options. Then it gives each of these twice.
 func TestSingleValuedOptionGivenTwiceIsAnError(t *testing.T) {
 	t.Parallel()
 	app := func(option string) string { return "{\nuserhero {\n" + option + "\n}\n}\n" }

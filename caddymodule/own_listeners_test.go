@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// TestAWebhookCannotReachTheAdminEndpoint, even if loopback is allowed: there it
-// could stop Caddy. A webhook to one of Caddy's own sites is fine.
+// TestAWebhookCannotReachTheAdminEndpoint: not even if loopback is allowed, because a
+// POST to it can stop Caddy. A webhook may reach Caddy's own sites.
 func TestAWebhookCannotReachTheAdminEndpoint(t *testing.T) {
 	s := newSite(t)
 	_, port, err := net.SplitHostPort(s.admin)
@@ -44,7 +44,7 @@ func TestAWebhookCannotReachTheAdminEndpoint(t *testing.T) {
 			t.Errorf("%s: %+v", url, result)
 		}
 	}
-	time.Sleep(300 * time.Millisecond) // a stop would come a moment later
+	time.Sleep(300 * time.Millisecond) // Caddy would stop a moment later
 	if a, err := request(http.MethodGet, "http://"+s.admin+"/userhero/status", ""); err != nil || a.Status != http.StatusOK {
 		t.Errorf("Caddy does not run any more: %+v, %v", a, err)
 	}

@@ -8,7 +8,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 )
 
-// twoProjects are two directives with a project each, and one without.
+// twoProjects has two directives with a project each, and one without a project.
 const twoProjects = `
 userhero /a* {
 	project proj_a
@@ -39,7 +39,7 @@ func (s *site) update(method, path, token, body string, header ...string) answer
 	return s.do(method, path, body, append(header, append([]string{"Authorization", "Bearer " + token}, jsonBody...)...)...)
 }
 
-// is checks an answer's status, and that its body contains a text.
+// is checks an answer's status and that its body contains a text.
 func (a answer) is(t *testing.T, what string, status int, contains string) {
 	t.Helper()
 	if a.Status != status || !strings.Contains(a.Body, contains) {
@@ -47,7 +47,7 @@ func (a answer) is(t *testing.T, what string, status int, contains string) {
 	}
 }
 
-// repeats checks that an answer is the first one again.
+// repeats checks that an answer equals the first one.
 func (a answer) repeats(t *testing.T, what string, first answer) {
 	t.Helper()
 	if a.Status != first.Status || a.Body != first.Body || a.Header.Get("Idempotency-Replayed") != "true" {
@@ -55,21 +55,22 @@ func (a answer) repeats(t *testing.T, what string, first answer) {
 	}
 }
 
-// events is how many events are stored.
+// events returns the number of stored events.
 func (s *site) events() int {
 	s.t.Helper()
 	return int(s.api("/status").json(s.t)["events"].(float64))
 }
 
-// latest is the newest event's data, as stored.
+// latest returns the stored data of the newest event.
 func (s *site) latest() map[string]any {
 	s.t.Helper()
 	newest := s.api("/events?limit=1").json(s.t)["items"].([]any)[0].(map[string]any)
 	return s.api("/events/" + newest["id"].(string)).json(s.t)["body"].(map[string]any)["data"].(map[string]any)
 }
 
-// TestPostNeverReplaces: whoever knows an id must not become the one that updates
-// go to.
+// TestPostNeverReplaces: a POST with the id of an existing feedback does not replace
+// it. Otherwise a client that knows the id could make later updates change its own
+// submission.
 func TestPostNeverReplaces(t *testing.T) {
 	s := newSite(t)
 	s.load("", twoProjects)

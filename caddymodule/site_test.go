@@ -75,18 +75,18 @@ func freeAddress(t *testing.T) string {
 	return address
 }
 
-// store is the default folder of the store.
+// store returns the default folder of the store.
 func (s *site) store() string { return filepath.Join(s.dir, "store") }
 
-// config is the JSON of a Caddyfile around the two parts: options of the
-// userhero app, and what stands in the site block. A queue is added where the
-// options name none.
+// config returns the JSON of a Caddyfile that has the given options of the userhero
+// app and the given directives in the site block. It adds a queue if the options have
+// none.
 func (s *site) config(options, block string) []byte {
 	s.t.Helper()
 	return s.serverConfig("", options, block)
 }
 
-// serverConfig is config with options of Caddy's servers.
+// serverConfig is config with additional options of Caddy's servers.
 func (s *site) serverConfig(servers, options, block string) []byte {
 	s.t.Helper()
 	if !strings.Contains(options, "queue ") {
@@ -131,7 +131,7 @@ func (s *site) serverConfig(servers, options, block string) []byte {
 
 func (s *site) logFile() string { return filepath.Join(s.dir, "caddy.log") }
 
-// log is what was logged up to now.
+// log returns everything logged so far.
 func (s *site) log() string {
 	s.t.Helper()
 	b, err := os.ReadFile(s.logFile())
@@ -141,16 +141,16 @@ func (s *site) log() string {
 	return string(b)
 }
 
-// load makes it the running configuration.
+// load makes Caddy run the configuration.
 func (s *site) load(options, block string) {
 	s.t.Helper()
 	if err := caddy.Load(s.config(options, block), true); err != nil {
 		s.t.Fatal(err)
 	}
-	client.CloseIdleConnections() // those to the server before are closed, perhaps while a request is on its way
+	client.CloseIdleConnections() // the old server closes its connections, perhaps while a request is being sent
 }
 
-// answer is a whole HTTP answer.
+// answer is an HTTP answer with its body.
 type answer struct {
 	Status int
 	Header http.Header
@@ -184,13 +184,13 @@ var client2 = func() *http.Client {
 	}
 }()
 
-// do sends a request to the site; header fields are name, value, name, value.
+// do sends a request to the site. The header's names and values alternate.
 func (s *site) do(method, path, body string, header ...string) answer {
 	s.t.Helper()
 	return s.doOver(client, method, path, body, header...)
 }
 
-// doOver is do with a client of one's own.
+// doOver is do with another client.
 func (s *site) doOver(c *http.Client, method, path, body string, header ...string) answer {
 	s.t.Helper()
 	a, err := requestOver(c, method, "http://"+s.address+path, body, header...)
@@ -217,8 +217,8 @@ func request(method, url, body string, header ...string) (answer, error) {
 func requestOver(c *http.Client, method, url, body string, header ...string) (answer, error) {
 	for tries := 0; ; tries++ {
 		a, err := requestOnce(c, method, url, body, header...)
-		// Where a listener changes hands, the kernel resets connections that
-		// Caddy had not accepted yet. Nothing of the request has been sent then.
+		// At a reload, the kernel resets connections that the old listener has not
+		// accepted. Nothing of the request was sent, so send it again.
 		var op *net.OpError
 		if errors.As(err, &op) && op.Op == "dial" && errors.Is(err, syscall.ECONNRESET) && tries < 100 {
 			continue
@@ -271,10 +271,10 @@ type hook struct {
 	mu      sync.Mutex // guards arrived and status
 	arrived []arrival
 	status  int
-	signal  chan struct{} // closed at the next arrival, then made anew
+	signal  chan struct{} // closed at the next arrival, then replaced
 }
 
-// arrival is one delivery attempt as it came.
+// arrival is a delivery attempt that the receiver has got.
 type arrival struct {
 	Header http.Header
 	Body   []byte
@@ -288,7 +288,7 @@ func newHook(t *testing.T) *hook {
 	return h
 }
 
-// ServeHTTP keeps what comes.
+// ServeHTTP keeps the request.
 func (h *hook) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
@@ -304,7 +304,7 @@ func (h *hook) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(status)
 }
 
-// await returns what arrived once that is at least n.
+// await waits for at least n arrivals and returns all.
 func (h *hook) await(t *testing.T, n int) []arrival {
 	t.Helper()
 	deadline := time.After(20 * time.Second)
@@ -323,14 +323,14 @@ func (h *hook) await(t *testing.T, n int) []arrival {
 	}
 }
 
-// count is how much has arrived.
+// count returns the number of arrivals.
 func (h *hook) count() int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return len(h.arrived)
 }
 
-// document is the event document of an arrival.
+// document returns the event document of an arrival.
 func (a arrival) document(t *testing.T) (doc struct {
 	Event string
 	Data  map[string]any
@@ -342,8 +342,8 @@ func (a arrival) document(t *testing.T) (doc struct {
 	return doc
 }
 
-// eventually waits until the condition holds; for what gives no signal, such
-// as a state that another goroutine writes after an answer has gone out.
+// eventually waits until the condition holds. It is for conditions without a signal,
+// such as a state that another goroutine writes after an answer was sent.
 func eventually(t *testing.T, condition func() bool) {
 	t.Helper()
 	deadline, tick := time.After(20*time.Second), time.NewTicker(5*time.Millisecond)

@@ -13,8 +13,8 @@ import (
 	"github.com/userhero/relay/e2e/otlpsink"
 )
 
-// traced sets what an operator would set to have spans exported to a collector,
-// and returns that. Spans leave soon after they end.
+// traced sets the variables with which an operator exports spans to a collector, and
+// returns the collector. Spans are exported soon after they end.
 func traced(t *testing.T, protocol string) *otlpsink.Receiver {
 	t.Helper()
 	r, err := otlpsink.Start(t.Context())
@@ -32,7 +32,7 @@ func traced(t *testing.T, protocol string) *otlpsink.Receiver {
 	return r
 }
 
-// named waits for n spans of a name and returns them by the time they started.
+// named waits for n spans with a name and returns them in order of their start.
 func named(t *testing.T, r *otlpsink.Receiver, name string, n int) []otlpsink.Span {
 	t.Helper()
 	var found []otlpsink.Span
@@ -90,7 +90,7 @@ func TestOneTraceFromTheRequestToTheReceiver(t *testing.T) {
 				t.Errorf("the receiver got traceparent %q, tracestate %q; want %q", arrived.Header.Get("Traceparent"), arrived.Header.Get("Tracestate"), want)
 			}
 			delivery := s.api("/deliveries").json(t)["items"].([]any)[0].(map[string]any)["id"].(string)
-			// The settlement rides in a commit of its own.
+			// The settlement is in a later commit.
 			logged := s.api("/deliveries/" + delivery).Body
 			for deadline := time.Now().Add(20 * time.Second); !strings.Contains(logged, `"state":"delivered"`) && time.Now().Before(deadline); {
 				time.Sleep(10 * time.Millisecond)
@@ -149,7 +149,7 @@ func TestRetriesAreTracesOfTheirOwnThatLinkBack(t *testing.T) {
 	s.post(`{"message":"not sampled"}`)
 	h.await(t, 4)
 	s.post(`{"message":"sampled"}`, "traceparent", "00-"+clientTraceID+"-"+clientSpanID+"-01")
-	// The webhook fails and is probed: one attempt after the other, all the same.
+	// The webhook is failing and is probed, so attempts come one after another.
 	attempts := named(t, r, "process feedback", 4)
 	send := named(t, r, "send feedback", 1)[0]
 	if len(send.Links) != 1 || send.Links[0] != (otlpsink.Link{TraceID: clientTraceID, SpanID: clientSpanID}) || send.ParentID != "" || send.TraceID == clientTraceID {
@@ -187,7 +187,7 @@ func TestTheLastSpansAreExportedAtTheEnd(t *testing.T) {
 		s.load(webhookTo(h), directive)
 		s.post(`{"message":"just before the end"}`)
 		h.await(t, 1)
-		s.load(webhookTo(h)+"timeout 10s\n", directive) // a reload is no end
+		s.load(webhookTo(h)+"timeout 10s\n", directive) // a reload must not end the attempt
 		if all := r.All(); len(all) != 0 {
 			t.Errorf("a reload has exported %+v", all)
 		}
@@ -226,8 +226,8 @@ func TestACollectorThatIsAwayIsLoggedOnce(t *testing.T) {
 	}
 }
 
-// TestLostSpansAreNoMetricWithoutSpans: a series that is always 0 would look as if
-// there were some.
+// TestLostSpansAreNoMetricWithoutSpans: a series that is always 0 would suggest that
+// spans are made.
 func TestLostSpansAreNoMetricWithoutSpans(t *testing.T) {
 	s, h := newSite(t), newHook(t)
 	s.load(webhookTo(h), directive)
@@ -249,8 +249,8 @@ func awaitLog(t *testing.T, s *site, text string) {
 	}
 }
 
-// TestCompressedSpansArrive: what is encoded here is compressed and framed by the
-// clients of either protocol.
+// TestCompressedSpansArrive: a collector can read compressed spans over both
+// protocols.
 func TestCompressedSpansArrive(t *testing.T) {
 	for _, protocol := range []string{"http/protobuf", "grpc"} {
 		t.Run(protocol, func(t *testing.T) {

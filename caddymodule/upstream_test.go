@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// ordinaryApp is an upstream with what applications do.
+// ordinaryApp is an upstream that does what applications usually do.
 func ordinaryApp(t *testing.T) *httptest.Server {
 	t.Helper()
 	large := strings.Repeat("0123456789abcdef", 1<<16) // 1 MiB
@@ -61,7 +61,7 @@ func ordinaryApp(t *testing.T) *httptest.Server {
 	return app
 }
 
-// seen is what a client sees of an answer.
+// seen holds the parts of an answer that a client sees.
 type seen struct {
 	Status          int
 	Header, Trailer string
@@ -74,7 +74,7 @@ func see(t *testing.T, c *http.Client, method, url, body string, header ...strin
 	var hints []string
 	ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{
 		Got1xxResponse: func(code int, h textproto.MIMEHeader) error {
-			if code != http.StatusContinue { // a proxy may add that one
+			if code != http.StatusContinue { // a proxy may add this one
 				hints = append(hints, fmt.Sprint(code, h.Get("Link")))
 			}
 			return nil
@@ -97,12 +97,12 @@ func see(t *testing.T, c *http.Client, method, url, body string, header ...strin
 		t.Fatalf("%s %s: %v", method, url, err)
 	}
 	res.Header.Del("Date")
-	// Whether an answer announces its length is the server's to choose.
+	// The server may choose whether an answer has a Content-Length.
 	if method != http.MethodHead {
 		res.Header.Del("Content-Length")
 	}
 	what := seen{res.StatusCode, fmt.Sprint(res.Header), fmt.Sprint(res.Trailer), string(text), strings.Join(hints, " ")}
-	if _, boundary, ok := strings.Cut(res.Header.Get("Content-Type"), "boundary="); ok { // chosen anew each time
+	if _, boundary, ok := strings.Cut(res.Header.Get("Content-Type"), "boundary="); ok { // random in each answer
 		what.Header = strings.ReplaceAll(what.Header, boundary, "xyz")
 		what.Body = strings.ReplaceAll(what.Body, boundary, "xyz")
 	}
@@ -110,7 +110,7 @@ func see(t *testing.T, c *http.Client, method, url, body string, header ...strin
 }
 
 // TestOrdinaryApplicationsBehaveTheSameBehindIt sends the same requests to an
-// application with the directive before it and without.
+// application with and without the directive before it.
 func TestOrdinaryApplicationsBehaveTheSameBehindIt(t *testing.T) {
 	app := ordinaryApp(t)
 	upstream := strings.TrimPrefix(app.URL, "http://")
@@ -165,8 +165,8 @@ func TestOrdinaryApplicationsBehaveTheSameBehindIt(t *testing.T) {
 	}
 }
 
-// TestEventStreamsFlowBehindIt: what an application sends bit by bit arrives bit
-// by bit, in answer to a GET and, once the event is stored, to a POST.
+// TestEventStreamsFlowBehindIt: a client gets each part of an answer when the
+// application sends it, in answer to a GET and, after the event is stored, to a POST.
 func TestEventStreamsFlowBehindIt(t *testing.T) {
 	next := make(chan struct{})
 	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -206,7 +206,7 @@ func TestEventStreamsFlowBehindIt(t *testing.T) {
 			if _, err := lines.ReadString('\n'); err != nil {
 				t.Fatal(err)
 			}
-			next <- struct{}{} // only now the application goes on
+			next <- struct{}{} // now the application sends the next part
 		}
 		_ = res.Body.Close()
 	}
@@ -250,7 +250,7 @@ func TestContinueIsSentBeforeTheBody(t *testing.T) {
 			t.Fatal(err)
 		}
 		if res.StatusCode == http.StatusContinue {
-			continue // the application's own, which the proxy hands on
+			continue // sent by the application and passed on by the proxy
 		}
 		if res.StatusCode != http.StatusCreated {
 			t.Fatalf("status %d", res.StatusCode)

@@ -17,8 +17,8 @@ import (
 	"github.com/caddyserver/caddy/v2"
 )
 
-// TestTLSFilesAreReadWithTheConfiguration: `caddy validate` tells of a file that
-// is missing or wrong, and every load reads them anew.
+// TestTLSFilesAreReadWithTheConfiguration: `caddy validate` reports a file that is
+// missing or invalid, and every load reads the files again.
 func TestTLSFilesAreReadWithTheConfiguration(t *testing.T) {
 	authority, _, _ := strings.Cut(selfSigned(t), "-----BEGIN PRIVATE KEY")
 	t.Setenv("RELAY_TEST_CA", writeFile(t, "ca.pem", authority))
@@ -71,7 +71,7 @@ func writeFile(t *testing.T, name, text string) string {
 	return file
 }
 
-// selfSigned is a certificate and its key, in PEM.
+// selfSigned returns a certificate and its key, in PEM.
 func selfSigned(t *testing.T) string {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

@@ -11,7 +11,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 )
 
-// TestSecretFilesThatGiveNoSecret: the error says what is wrong with which file.
+// TestSecretFilesThatGiveNoSecret: the error names the file and what is wrong with it.
 func TestSecretFilesThatGiveNoSecret(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

@@ -24,10 +24,10 @@ import (
 	"github.com/userhero/relay/relay/deliver"
 )
 
-// BenchmarkTracedDelivery measures what an event costs from its acceptance to the
-// receiver's answer, over real sockets and a real store, without spans
-// and with every span exported. user-µs/op is the processor's time outside of the
-// kernel, that of the receiver and the collector included.
+// BenchmarkTracedDelivery measures an event from its acceptance to the receiver's
+// answer, over real sockets and a real store, without spans and with every span
+// exported. user-µs/op is the processor time outside of the kernel. It includes that
+// of the receiver and the collector.
 func BenchmarkTracedDelivery(b *testing.B) {
 	b.Run("untraced", func(b *testing.B) { benchmarkDelivery(b, nil) })
 	b.Run("traced", func(b *testing.B) {
@@ -105,8 +105,7 @@ func benchmarkDelivery(b *testing.B, tracer trace.Tracer) {
 	b.ReportMetric(float64((userTime(b)-before).Microseconds())/float64(b.N), "user-µs/op")
 }
 
-// userTime is the processor's time that this process has had outside of the
-// kernel.
+// userTime returns the processor time of this process outside of the kernel.
 func userTime(b *testing.B) time.Duration {
 	b.Helper()
 	var u syscall.Rusage

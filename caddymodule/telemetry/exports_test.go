@@ -54,7 +54,7 @@ func (f *fakeExporter) taken() (sizes []int, tries int) {
 	return slices.Clone(f.sizes), f.tries
 }
 
-// exporting makes spans that leave through an exporter, in batches of 10.
+// exporting returns a Tracing that exports spans to an exporter in batches of 10.
 func exporting(f *fakeExporter, queue int) *Tracing {
 	return export(f, sdktrace.BatchSpanProcessorOptions{
 		MaxQueueSize: queue, MaxExportBatchSize: 10, BatchTimeout: 5 * time.Second, ExportTimeout: 30 * time.Second,
@@ -69,8 +69,8 @@ func endSome(t *Tracing, n int) {
 	}
 }
 
-// TestSpansLeaveWhenABatchIsFullOrTheDelayIsOver: full batches at once, what is
-// left in time, and the last at the end.
+// TestSpansLeaveWhenABatchIsFullOrTheDelayIsOver: a full batch is exported at once,
+// a smaller one after the delay, and the last one at Shutdown.
 func TestSpansLeaveWhenABatchIsFullOrTheDelayIsOver(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -103,15 +103,15 @@ func TestSpansLeaveWhenABatchIsFullOrTheDelayIsOver(t *testing.T) {
 	})
 }
 
-// TestACollectorThatHangsCostsSpansAndNothingElse: what has no room is dropped
-// and counted, an export ends with its time, and so does the end.
+// TestACollectorThatHangsCostsSpansAndNothingElse: spans without room are dropped and
+// counted. An export ends after its timeout, and Shutdown after its own.
 func TestACollectorThatHangsCostsSpansAndNothingElse(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		f := &fakeExporter{hangs: true}
 		made := exporting(f, 25)
 		endSome(made, 10)
-		synctest.Wait() // the first ten are under way
+		synctest.Wait() // the export of the first ten has begun
 		endSome(made, 30)
 		if n := made.Lost()["queue_full"]; n != 5 {
 			t.Errorf("%d of 30 spans were dropped, want those beyond 25", n)
@@ -136,8 +136,8 @@ func TestACollectorThatHangsCostsSpansAndNothingElse(t *testing.T) {
 	})
 }
 
-// TestFailedExportsAreCounted: each batch with its number, and the next one may
-// succeed.
+// TestFailedExportsAreCounted: the spans of each failed batch are counted, and later
+// batches are still exported.
 func TestFailedExportsAreCounted(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -16,8 +16,8 @@ import (
 	"github.com/userhero/relay/relay"
 )
 
-// metricsOf makes the metrics of a relay on a queue in memory, in a registry of
-// their own.
+// metricsOf returns the metrics of a relay on a queue in memory. They have a registry
+// of their own.
 func metricsOf(t *testing.T) (*Metrics, *relay.Relay, *prometheus.Registry) {
 	t.Helper()
 	var r *relay.Relay
@@ -56,7 +56,7 @@ func add(t *testing.T, r *relay.Relay, name string) {
 	}
 }
 
-// samples are the series of a scrape that contain a text.
+// samples returns the series of a scrape that contain a text.
 func samples(t *testing.T, registry *prometheus.Registry, text string) string {
 	t.Helper()
 	families, err := registry.Gather()
@@ -74,7 +74,7 @@ func samples(t *testing.T, registry *prometheus.Registry, text string) string {
 	return b.String()
 }
 
-// count is how many series a metric has.
+// count returns the number of series of a metric.
 func count(t *testing.T, registry *prometheus.Registry, name string) int {
 	t.Helper()
 	families, err := registry.Gather()
@@ -132,7 +132,7 @@ func TestSeriesGoWithTheirWebhook(t *testing.T) {
 	if s := samples(t, registry, `"w007"`); s != "" {
 		t.Errorf("the deleted webhook still has\n%s", s)
 	}
-	// Its place is free for the one that had none.
+	// Its label is free for the webhook that had none.
 	last := fmt.Sprintf("w%03d", maxWebhookLabels)
 	m.Attempted(last, "ok", time.Second, queue.TraceContext{})
 	if samples(t, registry, `"`+last+`"`) == "" {
@@ -204,8 +204,8 @@ func TestMetricsPassPromlint(t *testing.T) {
 	}
 }
 
-// TestEveryReasonMissedBeginsAtZero: an alert on a counter that is not there yet
-// sees nothing of its first increase.
+// TestEveryReasonMissedBeginsAtZero: an alert on a counter that does not exist yet
+// misses its first increase.
 func TestEveryReasonMissedBeginsAtZero(t *testing.T) {
 	m, _, registry := metricsOf(t)
 	all := intake.MissedReasons()

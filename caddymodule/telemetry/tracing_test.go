@@ -11,7 +11,7 @@ import (
 	"github.com/userhero/relay/e2e/otlpsink"
 )
 
-// TestOtherExportersGetTheSpansOfTheSDK: the console's, for one.
+// TestOtherExportersGetTheSpansOfTheSDK: for example the console exporter.
 func TestOtherExportersGetTheSpansOfTheSDK(t *testing.T) {
 	t.Setenv("OTEL_TRACES_EXPORTER", "console")
 	made, err := NewTracing("test", slog.New(slog.DiscardHandler))
@@ -27,8 +27,8 @@ func TestOtherExportersGetTheSpansOfTheSDK(t *testing.T) {
 	}
 }
 
-// TestTheEnvironmentChoosesTheProtocol: the variable for traces counts before that
-// for everything; what nobody knows is refused and exports nothing.
+// TestTheEnvironmentChoosesTheProtocol: the variable for traces takes precedence over
+// the general one. An unknown protocol is an error, and nothing is exported.
 func TestTheEnvironmentChoosesTheProtocol(t *testing.T) {
 	sink, err := otlpsink.Start(t.Context())
 	if err != nil {
@@ -84,7 +84,7 @@ func TestBatchesAreAsTheEnvironmentSays(t *testing.T) {
 	}
 }
 
-// setAll sets variables that are written as a shell would have them.
+// setAll sets variables that are written as in a shell: NAME=value NAME=value.
 func setAll(t *testing.T, environment string) {
 	t.Helper()
 	for pair := range strings.FieldsSeq(environment) {
@@ -107,7 +107,7 @@ func TestSpansAreMadeOnlyWhereTheEnvironmentAsks(t *testing.T) {
 		{"OTEL_TRACES_EXPORTER=console", true},
 		{"OTEL_TRACES_EXPORTER=none OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:1", false},
 		{"OTEL_SDK_DISABLED=TRUE OTEL_TRACES_EXPORTER=otlp", false},
-		{"OTEL_SDK_DISABLED=1 OTEL_TRACES_EXPORTER=otlp", true}, // only "true" is true, says the specification
+		{"OTEL_SDK_DISABLED=1 OTEL_TRACES_EXPORTER=otlp", true}, // the specification allows only "true"
 	} {
 		t.Run(c.environment, func(t *testing.T) {
 			setAll(t, c.environment)
