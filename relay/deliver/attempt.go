@@ -1,18 +1,18 @@
 // Package deliver makes one delivery attempt: a signed POST to one receiver.
 //
-// It promises that an attempt ends within its time limit whatever the receiver
-// does, that the address which is really dialled is judged first, that of an answer
-// at most 16 KiB of head and 64 KiB of body are read, that redirects are answers and
-// never followed, and that it tries again within the attempt only if no connection
-// was made. One attempt leaves nothing behind for the next but idle connections and,
-// while a secret is rotated, which of the two signatures worked last.
+// It promises that an attempt ends within its time limit, whatever the receiver does;
+// that the address to be dialled is checked right before the connection; that at most
+// 16 KiB of a response's head and 64 KiB of its body are read; that redirects are
+// responses and are never followed; and that a request is sent again within the attempt
+// only if no connection was made. An attempt leaves only two things for the next one:
+// idle connections and, while a secret is rotated, which signature worked last.
 //
-// It knows no webhook, queue or ladder position: the caller says what to send and
-// settles what came of it. It writes its result as a queue.Attempt, the record that
-// the attempt log keeps.
+// It does not know webhooks, queues or positions on a ladder: the caller says what to
+// send and settles the result. The result is a queue.Attempt, the record that the
+// attempt log keeps.
 //
-// Its tests run real receivers on 127.0.0.1: honest, broken and hostile ones,
-// openssl, proxies and name servers that lie.
+// Its tests run real receivers on 127.0.0.1, some of them broken or hostile, and also
+// openssl, proxies and name servers with false answers.
 package deliver
 
 import (
@@ -34,19 +34,19 @@ import (
 	"github.com/userhero/relay/relay/redact"
 )
 
-// Outcome is what an attempt means for its delivery and its webhook.
+// Outcome says what the result of an attempt means for its delivery and its webhook.
 type Outcome struct {
-	Class        string        // "ok", or the class of the failure
-	OK           bool          // a 2xx came in time
+	Class        string        // "ok", or the class of the error
+	OK           bool          // a 2xx came within the time limit
 	Canceled     bool          // the context ended the attempt: it does not count
 	NoConnection bool          // no connection was made
 	Busy         bool          // the receiver cannot keep up
-	Gone         bool          // 410: the receiver wants no more
-	RetryAfter   time.Duration // what the receiver asked for with 429 or 503; 0: nothing
+	Gone         bool          // 410: the receiver wants no more events
+	RetryAfter   time.Duration // from Retry-After on 429 or 503; 0 if there was none
 }
 
-// Attempt makes one attempt and returns what came of it. If the context ends
-// first, the attempt does not count. Its time limit is the webhook's.
+// Attempt makes one attempt and returns its result. The attempt ends at the configured
+// time limit. If ctx ends first, the attempt does not count.
 func (t *Receiver) Attempt(ctx context.Context, m Message) (queue.Attempt, Outcome) {
 	a := queue.Attempt{At: m.Started.UTC()}
 	if m.Tracer != nil {
@@ -67,8 +67,8 @@ func (t *Receiver) Attempt(ctx context.Context, m Message) (queue.Attempt, Outco
 	present := !rotating || t.usePresent.Load()
 	o := t.try(timed, m, present, &a)
 	if rotating && mayBlameSignature(a.Status) {
-		// The receiver knows one of the two secrets, and only one signature fits
-		// the header. The other is tried at once, and remembered if it is right.
+		// The receiver knows one of the two secrets, and the header has room for only
+		// one signature. Try the second at once, and remember it if it works.
 		if o = t.try(timed, m, !present, &a); o.OK {
 			t.usePresent.Store(!present)
 		}
@@ -83,8 +83,8 @@ func (t *Receiver) Attempt(ctx context.Context, m Message) (queue.Attempt, Outco
 	return a, o
 }
 
-// mayBlameSignature reports whether an answer may mean that the signature is wrong.
-// Receivers say that with many statuses; those left out have another meaning.
+// mayBlameSignature reports whether a status may mean that the signature is wrong.
+// Receivers use many statuses for that. The statuses left out have another meaning.
 func mayBlameSignature(status int) bool {
 	switch status {
 	case http.StatusRequestTimeout, http.StatusGone, http.StatusRequestEntityTooLarge, http.StatusTooManyRequests:
@@ -102,7 +102,7 @@ func (t *Receiver) try(ctx context.Context, m Message, present bool, a *queue.At
 	}
 	s := newSending(t, m, present, a)
 	response, err := s.do(ctx)
-	a.RequestHeaders = s.logged() // as the last request carried them
+	a.RequestHeaders = s.logged() // of the last request
 	if err != nil {
 		err = redact.WithoutURL(causeOf(ctx, err))
 		o := Outcome{Class: classify(err)}
@@ -122,7 +122,7 @@ func (t *Receiver) try(ctx context.Context, m Message, present bool, a *queue.At
 	a.Status = response.StatusCode
 	a.ResponseHeaders = headerList(response.Header)
 	if response.StatusCode >= 200 { // an upgraded connection's body would never end
-		// The status stands, whatever happens to the body behind it (CONTRACT §2).
+		// The status counts, whatever happens to the body after it (CONTRACT §2).
 		a.ResponseBody = readBody(response.Body)
 	}
 	if response.StatusCode/100 == 2 {
@@ -137,12 +137,12 @@ func (t *Receiver) try(ctx context.Context, m Message, present bool, a *queue.At
 	}
 }
 
-// kept has room for what is kept of answers.
+// kept holds buffers for the stored part of response bodies.
 var kept = sync.Pool{New: func() any { return new([keptResponseBody]byte) }}
 
-// readBody returns the beginning of an answer's body and reads on, within bounds,
-// so that the connection can serve again. A body that breaks off, or does not end
-// in time, is kept as far as it came.
+// readBody returns the beginning of a response's body. It reads on, within bounds, so
+// that the connection can be used again. If a body breaks off or does not end in time,
+// readBody returns what came.
 func readBody(body io.Reader) []byte {
 	if body == http.NoBody {
 		return nil
@@ -156,7 +156,7 @@ func readBody(body io.Reader) []byte {
 	return bytes.Clone(room[:n])
 }
 
-// headerList is a header as the attempt log keeps it, by name.
+// headerList returns a header in the form of the attempt log, sorted by name.
 func headerList(h http.Header) []queue.Header {
 	if len(h) == 0 {
 		return nil

@@ -17,14 +17,14 @@ import (
 	"github.com/userhero/relay/relay/deliver/lean"
 )
 
-// attemptAt makes one attempt at a real URL.
+// attemptAt makes one attempt to a real URL.
 func attemptAt(t *testing.T, url string, timeout time.Duration, allow ...string) (queue.Attempt, Outcome) {
 	t.Helper()
 	to := targetFor(t, Config{URL: url, Timeout: timeout, Secret: "s"}, Egress{Allow: allow})
 	return to.Attempt(t.Context(), sample())
 }
 
-// rawServer answers each connection with whatever serve writes.
+// rawServer answers each connection with the bytes that serve writes.
 func rawServer(t *testing.T, serve func(net.Conn)) (url string, connections *atomic.Int64) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -50,7 +50,7 @@ func rawServer(t *testing.T, serve func(net.Conn)) (url string, connections *ato
 	return "http://" + l.Addr().String() + "/", connections
 }
 
-// writeForever writes until the other side has had enough.
+// writeForever writes until the peer closes the connection.
 func writeForever(c net.Conn, s string) {
 	for {
 		if _, err := io.WriteString(c, s); err != nil {
@@ -190,7 +190,7 @@ func TestAllowedAddressesAndHostsAreDialled(t *testing.T) {
 		{"127.0.0.1", "127.0.0.1", true},
 		{"127.0.0.1", "127.0.0.0/8", true},
 		{"localhost", "LocalHost", true},
-		{"127.0.0.1", "localhost", false}, // the name is allowed, the address is not
+		{"127.0.0.1", "localhost", false}, // allows the name, not the address
 		{"127.0.0.1", "127.0.0.2", false},
 	} {
 		if a, o := attemptAt(t, "http://"+c.host+":"+port+"/", 5*time.Second, c.allow); o.OK != c.ok {

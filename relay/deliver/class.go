@@ -15,8 +15,8 @@ import (
 	"github.com/userhero/relay/relay/deliver/lean"
 )
 
-// The classes of what an attempt can come to, in logs, metrics and the API.
-// Besides these there is "http_" and the status.
+// Classes of an attempt's result, in logs, metrics and the API. There are also classes
+// of the form "http_" and the status.
 const (
 	classTimeout  = "timeout"
 	classCanceled = "canceled"
@@ -25,14 +25,14 @@ const (
 	classReset    = "reset"
 	classTLS      = "tls"
 	classEgress   = "egress"
-	classProtocol = "protocol" // what came back is no HTTP, or too much of it
-	classConnect  = "connect"  // unreachable, and other ways not to connect
+	classProtocol = "protocol" // the response is not HTTP, or is too large
+	classConnect  = "connect"  // unreachable, or another failure to connect
 	classRequest  = "request"  // the request could not be made
 )
 
 func classOfStatus(status int) string { return "http_" + strconv.Itoa(status) }
 
-// classify names what went wrong on the wire.
+// classify returns the class of a network error.
 func classify(err error) (class string) {
 	var (
 		dns       *net.DNSError
@@ -56,7 +56,7 @@ func classify(err error) (class string) {
 		return classRefused
 	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return classReset
-	case errors.As(err, &handshake), strings.Contains(err.Error(), "tls: "): // behind the handshake too: an alert, another handshake
+	case errors.As(err, &handshake), strings.Contains(err.Error(), "tls: "): // also after the handshake: an alert, or a second handshake
 		return classTLS
 	case errors.As(err, &op) && op.Op == "dial":
 		return classConnect
@@ -66,13 +66,13 @@ func classify(err error) (class string) {
 	return classProtocol
 }
 
-// helloAdvice is what helps if the start of TLS is what goes wrong. Go's first
-// message offers a post-quantum key (ML-KEM), and does not fit into one packet.
+// helloAdvice is the remedy if the start of TLS fails. Go's first message offers a
+// post-quantum key (ML-KEM) and does not fit into one packet.
 const helloAdvice = "some middleboxes cannot read a first TLS message of two packets; " +
 	"start Caddy with the environment variable GODEBUG=tlsmlkem=0,tlssecpmlkem=0 to make it one"
 
-// explanations say what to do about errors of TLS whose own words do not. The
-// texts are those of crypto/tls, whose alerts have no exported type.
+// explanations adds the remedy to TLS errors that do not give one. The texts are those
+// of crypto/tls, whose alerts have no exported type.
 var explanations = []struct{ text, means string }{
 	{"tls: no renegotiation", "the receiver wants to negotiate TLS again after it has seen the request, as IIS and Azure do to ask for a client certificate, " +
 		"and the relay does not; have it ask for the certificate at the start (IIS: clientcertnegotiation=enable; Azure: no excluded paths)"},
@@ -93,7 +93,7 @@ const (
 	needsCertificate = "the receiver wants a client certificate; give the webhook one (tls_client_auth)"
 )
 
-// explained adds to an error of TLS what it means and what to do.
+// explained adds the meaning and the remedy to a TLS error.
 func explained(err error) error {
 	text := err.Error()
 	for _, e := range explanations {
@@ -108,13 +108,13 @@ func explained(err error) error {
 	return err
 }
 
-// temporary reports whether a failed look-up of a name may work the next time.
+// temporary reports whether a failed name lookup may work next time.
 func temporary(err error) bool {
 	var dns *net.DNSError
 	return errors.As(err, &dns) && (dns.IsTemporary || dns.IsTimeout)
 }
 
-// errTimeout is the cause of an attempt's end by its own time limit.
+// errTimeout is the cancellation cause of an attempt that reached its time limit.
 var errTimeout = errors.New("no answer within the time limit")
 
 // errEgress marks an address that the guard refuses.

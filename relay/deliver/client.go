@@ -11,44 +11,45 @@ import (
 	"github.com/userhero/relay/relay/deliver/lean"
 )
 
-// Bounds of one attempt on the wire.
+// Network bounds of one attempt.
 const (
 	maxResponseHeader = 16 << 10
 	maxResponseBody   = 64 << 10 // read, so that the connection can be used again
 	keptResponseBody  = 16 << 10
-	// wireRetries within one attempt, and the time between them: only for
-	// connections that were never made.
+	// wireRetries bounds the retries within one attempt. They are made only if no
+	// connection was made. The wait before each is between wireRetryMin and
+	// wireRetryMax.
 	wireRetries  = 2
 	wireRetryMin = 100 * time.Millisecond
 	wireRetryMax = time.Second
 	idleTimeout  = 90 * time.Second
 )
 
-// MaxConcurrency bounds the attempts that one receiver gets at a time, and so the
-// idle connections that are kept open to it.
+// MaxConcurrency bounds the attempts in flight to one receiver, and thereby its idle
+// connections.
 const MaxConcurrency = 1024
 
-// Options are what a client works with, besides the egress settings.
+// Options are the settings of a client besides egress.
 type Options struct {
-	// Dial, unless nil, is the network: receivers are dialled with it and not
-	// with the guarded dialer. It is for simulations, whose network is in memory.
+	// Dial, if not nil, replaces the guarded dialer for connections to receivers.
+	// Simulations set it: their network is in memory.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
-	// Own, unless nil, reports whether an address is one that could stop the process,
-	// such as Caddy's admin endpoint. Nothing is sent there, whatever is allowed.
+	// Own, if not nil, reports whether an address could be used to stop the process,
+	// such as Caddy's admin endpoint. Nothing is sent there, even if egress allows it.
 	Own func(netip.AddrPort) bool
-	// Transport, unless nil, replaces the transport to receivers without TLS
-	// settings of their own; in tests.
+	// Transport, if not nil, replaces the transport for receivers without their own TLS
+	// settings. Tests set it.
 	Transport http.RoundTripper
 }
 
-// Client reaches receivers, with one set of egress settings and one pool of
-// connections. All methods may be called from any goroutine.
+// Client sends to receivers, with one set of egress settings and one connection pool.
+// All methods may be called from any goroutine.
 type Client struct {
 	transport http.RoundTripper
 	egress    *egress
 }
 
-// NewClient makes a client. Its errors are those of Egress.Validate.
+// NewClient makes a client. It returns the errors of Egress.Validate.
 func NewClient(c Egress, o Options) (*Client, error) {
 	e, err := newEgress(c)
 	if err != nil {
@@ -61,9 +62,9 @@ func NewClient(c Egress, o Options) (*Client, error) {
 	return &Client{transport: o.Transport, egress: e}, nil
 }
 
-// withTLS returns the client for a webhook's own TLS settings. It has a
-// transport to itself: a connection made with one webhook's certificate, or to
-// a receiver that only its authorities vouch for, never carries another's events.
+// withTLS returns a client for a webhook's own TLS settings. The client has its own
+// transport, so a connection made with one webhook's certificate or authorities never
+// carries another webhook's events.
 func (c *Client) withTLS(t TLS) (*Client, TLSStatus, error) {
 	if t == (TLS{}) {
 		return c, TLSStatus{}, nil
@@ -75,7 +76,7 @@ func (c *Client) withTLS(t TLS) (*Client, TLSStatus, error) {
 	return &Client{transport: newTransport(c.egress, config), egress: c.egress}, status, nil // Guard: each webhook's TLS identity is its own.
 }
 
-// newTransport is the transport to receivers.
+// newTransport returns the transport for receivers.
 func newTransport(e *egress, c *tls.Config) *lean.Transport {
 	return lean.New(lean.Options{
 		Dial:           e.dial,

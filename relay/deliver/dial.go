@@ -8,23 +8,23 @@ import (
 )
 
 const (
-	// dialTimeout bounds the look-up of a name and connecting to its addresses.
+	// dialTimeout bounds the name lookup plus the connection to an address.
 	dialTimeout = 10 * time.Second
-	// nextAddress is how long one address may keep silent before the next is tried
-	// beside it (RFC 8305, §5, which recommends 250 ms).
+	// nextAddress is how long to wait for one address before the next is tried in
+	// parallel (RFC 8305, §5, recommends 250 ms).
 	nextAddress = 250 * time.Millisecond
 )
 
-// dialFirst connects to the first of a host's addresses that answers. net.Dialer
-// would wait for one silent address until a share of the time is over before it
-// tries another of the same kind; an attempt may have no more time than that.
+// dialFirst connects to the first of a host's addresses that answers. net.Dialer would
+// wait for a silent address for a share of the time limit before it tries the next one
+// of the same family, and an attempt may not have that much time.
 func dialFirst(ctx context.Context, d *net.Dialer, network, address string) (net.Conn, error) {
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, d.Timeout)
-	defer cancel() // ends the dials that lose
+	defer cancel() // ends the slower dials
 	resolver := d.Resolver
 	if resolver == nil {
 		resolver = net.DefaultResolver
@@ -37,7 +37,7 @@ func dialFirst(ctx context.Context, d *net.Dialer, network, address string) (net
 		conn net.Conn
 		err  error
 	}
-	// It has room for every result, so that a dial never waits and none is lost.
+	// The channel has room for every result, so that no dial blocks on it.
 	results := make(chan result, len(addresses))
 	begin := func(address string) {
 		conn, err := d.DialContext(ctx, network, address)
@@ -58,7 +58,7 @@ func dialFirst(ctx context.Context, d *net.Dialer, network, address string) (net
 		case r := <-results:
 			underWay--
 			if r.err == nil {
-				go func() { // until the dials that lose have ended
+				go func() { // closes the connections of slower dials
 					for range underWay {
 						if loser := <-results; loser.err == nil {
 							_ = loser.conn.Close()
@@ -67,7 +67,7 @@ func dialFirst(ctx context.Context, d *net.Dialer, network, address string) (net
 				}()
 				return r.conn, nil
 			}
-			if failure == nil || errors.Is(failure, errEgress) && !errors.Is(r.err, errEgress) { // what was dialled says more
+			if failure == nil || errors.Is(failure, errEgress) && !errors.Is(r.err, errEgress) { // prefer the error of an address that was dialled
 				failure = r.err
 			}
 			next.Reset(0)

@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// deadAddress takes no connection, and does not say so: the queue of its socket is
-// full.
+// deadAddress makes an address that neither accepts nor refuses connections: its
+// socket's queue is full.
 func deadAddress(t *testing.T, address string, port int) {
 	t.Helper()
 	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
@@ -37,7 +37,8 @@ func deadAddress(t *testing.T, address string, port int) {
 	}
 }
 
-// TestOneOfTwoAddressesMayBeDead: the other is delivered to in the same attempt.
+// TestOneOfTwoAddressesMayBeDead: the event is delivered to the second address in the
+// same attempt.
 func TestOneOfTwoAddressesMayBeDead(t *testing.T) {
 	t.Parallel()
 	receiver := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// TestDiallingEndsWithItsContext: a dial that ends because its context has ended is
-// noticed, however often.
+// TestDiallingEndsWithItsContext: a dial reports the end of its context, however often
+// it is repeated.
 func TestDiallingEndsWithItsContext(t *testing.T) {
 	t.Parallel()
 	silent := &net.Dialer{Timeout: dialTimeout, ControlContext: func(ctx context.Context, _, _ string, _ syscall.RawConn) error {

@@ -17,29 +17,29 @@ import (
 	"code.dny.dev/ssrf"
 )
 
-// NAT64 writes an IPv4 address into the last four bytes of an IPv6 address of these
-// networks: the well-known one (RFC 6052), whose traffic goes to that IPv4 address,
-// and the one for local use (RFC 8215), as far as its prefixes of 96 bits go.
+// NAT64 puts an IPv4 address into the last four bytes of an IPv6 address of these
+// networks: the well-known one (RFC 6052), whose traffic goes to that IPv4 address, and
+// the one for local use (RFC 8215), for its prefixes of 96 bits.
 var (
 	nat64      = netip.MustParsePrefix("64:ff9b::/96")
 	nat64Local = netip.MustParsePrefix("64:ff9b:1::/48")
 )
 
-// wireServer is Azure's metadata service, at a public address.
+// wireServer is Azure's metadata service, which has a public address.
 var wireServer = netip.MustParseAddr("168.63.129.16")
 
-// Egress says where deliveries may go besides public addresses.
+// Egress lists where deliveries may go besides public addresses.
 type Egress struct {
-	// Allow are addresses, networks in CIDR notation and host names. A host name
-	// is allowed whatever it resolves to, when it is dialled by that name.
+	// Allow holds addresses, networks in CIDR notation and host names. A delivery to an
+	// allowed host name may go to any address the name resolves to.
 	Allow []string
-	// Proxy is the URL of an HTTP proxy; empty is none. Names are then resolved
-	// by the proxy, which must keep inner addresses to itself; addresses given
-	// as such are still checked here.
+	// Proxy is the URL of an HTTP proxy; empty means none. With a proxy, the proxy
+	// resolves names and must itself protect internal addresses. URLs with an address
+	// are still checked here.
 	Proxy string
 }
 
-// Validate says what is wrong with the egress settings.
+// Validate checks the egress settings.
 func (e Egress) Validate() error {
 	for _, a := range e.Allow {
 		if _, err := parseAllowed(a); err != nil {
@@ -77,19 +77,19 @@ func parseAllowed(s string) (allowed, error) {
 	return allowed{host: strings.ToLower(s)}, nil
 }
 
-// egress dials public addresses, and others only where the settings allow them.
-// It judges the address that is really dialled, after the name was resolved, so
-// a name that resolves to something else the second time gains nothing.
+// egress dials public addresses, and other addresses only if the settings allow them.
+// It checks the resolved address right before the connection, so a name that later
+// resolves to another address cannot bypass the check.
 type egress struct {
 	guardian  *ssrf.Guardian
 	networks  []netip.Prefix
 	hosts     map[string]bool
-	guarded   net.Dialer // judges every address
-	named     net.Dialer // of a host that is allowed by name: judges whether it is Caddy's own
-	unguarded net.Dialer // of the proxy
+	guarded   net.Dialer // checks every address
+	named     net.Dialer // for hosts allowed by name: only refuses Caddy's own addresses
+	unguarded net.Dialer // for the proxy
 	proxy     *url.URL
-	own       func(netip.AddrPort) bool // nil: nothing is Caddy's own
-	network   dialFunc                  // in place of the network, in simulations
+	own       func(netip.AddrPort) bool // nil: no address is Caddy's own
+	network   dialFunc                  // replaces the network in simulations
 }
 
 type dialFunc = func(ctx context.Context, network, address string) (net.Conn, error)
@@ -129,7 +129,7 @@ func newEgress(c Egress) (*egress, error) {
 	return e, nil
 }
 
-// dial connects to a receiver, or to the proxy if there is one.
+// dial connects to a receiver, or to the proxy if one is configured.
 func (e *egress) dial(ctx context.Context, network, address string) (net.Conn, error) {
 	if e.network != nil {
 		return e.network(ctx, network, address)
@@ -147,8 +147,9 @@ func (e *egress) dial(ctx context.Context, network, address string) (net.Conn, e
 	return dialFirst(ctx, &e.guarded, network, address)
 }
 
-// dialProxy connects to the proxy, the only thing that is dialled if there is one:
-// by TLS if its URL says so. Webhooks' TLS settings are for receivers.
+// dialProxy connects to the proxy, with TLS if its URL is https. If a proxy is
+// configured, only the proxy is dialled. The TLS settings of webhooks do not apply to
+// it.
 func (e *egress) dialProxy(ctx context.Context, network, address, host string) (net.Conn, error) {
 	raw, err := dialFirst(ctx, &e.unguarded, network, address)
 	if err != nil || e.proxy.Scheme != "https" {
@@ -165,7 +166,7 @@ func (e *egress) dialProxy(ctx context.Context, network, address, host string) (
 	return over, nil
 }
 
-// control judges an address right before it is dialled.
+// control checks an address right before it is dialled.
 func (e *egress) control(_, address string, _ syscall.RawConn) error {
 	to, err := netip.ParseAddrPort(address)
 	if err != nil {
@@ -174,9 +175,9 @@ func (e *egress) control(_, address string, _ syscall.RawConn) error {
 	return e.judge(to)
 }
 
-// judge refuses addresses that are not public, unless they are allowed. Behind
-// NAT64 it is the IPv4 address inside that is reached, so that is judged: allowing
-// the IPv6 form of a private address would allow no more than its IPv4 form does.
+// judge refuses addresses that are not public, unless they are allowed. A NAT64 address
+// is checked as the IPv4 address inside it, because that address is reached. So
+// allowing the IPv6 form of a private address does not allow its IPv4 address.
 func (e *egress) judge(to netip.AddrPort) error {
 	if e.own != nil && e.own(to) { // Guard: what can stop Caddy is no receiver.
 		return fmt.Errorf("%w: %s is Caddy's own admin endpoint, which could stop Caddy", errEgress, to)
@@ -200,13 +201,14 @@ func (e *egress) allowed(addr netip.Addr) bool {
 	return slices.ContainsFunc(e.networks, func(n netip.Prefix) bool { return n.Contains(addr.WithZone("")) })
 }
 
-// public reports whether the guardian lets an address pass. Networks never contain
-// an address with a zone, so it would let every such address pass.
+// public reports whether the guardian accepts an address. An address with a zone is
+// never public: no network contains it, so the guardian's list would not block it.
 func (e *egress) public(addr netip.Addr, port uint16) bool {
 	return addr.Zone() == "" && addr != wireServer && e.guardian.Safe(networkOf(addr), netip.AddrPortFrom(addr, port).String(), nil) == nil
 }
 
-// notPublic says what to allow: the address that is reached.
+// notPublic returns an error that names the address to allow, which is the address
+// reached.
 func notPublic(addr, reached netip.Addr) error {
 	behind := ""
 	if addr != reached {
@@ -215,8 +217,8 @@ func notPublic(addr, reached netip.Addr) error {
 	return fmt.Errorf("%w: %s%s is not a public address; if it is meant, add \"allow %s\" to the egress block", errEgress, reached, behind, reached.WithZone(""))
 }
 
-// target judges a host that is written as an address, before a proxy is asked.
-// Names are the proxy's to resolve and judge.
+// target checks a URL whose host is an address before the request goes to a proxy. The
+// proxy resolves and checks names.
 func (e *egress) target(u *url.URL) error {
 	addr, err := netip.ParseAddr(u.Hostname())
 	if err != nil || e.proxy == nil {

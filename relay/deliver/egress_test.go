@@ -14,8 +14,8 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 )
 
-// TestAddressesInOtherSpellingsAreRefused: what some programs read as an address
-// and others as a name is never asked of a resolver or a proxy.
+// TestAddressesInOtherSpellingsAreRefused: if some programs read a host as an address
+// and others as a name, neither a resolver nor a proxy gets it.
 func TestAddressesInOtherSpellingsAreRefused(t *testing.T) {
 	t.Parallel()
 	for _, host := range []string{
@@ -34,9 +34,9 @@ func TestAddressesInOtherSpellingsAreRefused(t *testing.T) {
 	}
 }
 
-// TestNamesAreJudgedByTheAddressDialled: a name that is public when it is looked
-// at and private when it is dialled gains nothing, for every answer is judged,
-// each time, right before the connection.
+// TestNamesAreJudgedByTheAddressDialled: a name is public at its first lookup and
+// private at the next. The check cannot be bypassed, because every address is checked
+// right before the connection.
 func TestNamesAreJudgedByTheAddressDialled(t *testing.T) {
 	t.Parallel()
 	var reached atomic.Int64
@@ -48,13 +48,13 @@ func TestNamesAreJudgedByTheAddressDialled(t *testing.T) {
 	}
 	for _, c := range []struct {
 		name, allow string
-		answers     [][]string // of one look-up after the other, the last for ever
+		answers     [][]string // one per lookup; the last repeats
 		class       string
 	}{
 		{"always inside", "", [][]string{{"127.0.0.1"}}, classEgress},
 		{"mapped", "", [][]string{{"::ffff:127.0.0.1"}}, classEgress},
-		// 192.0.2.0/24 is nobody's; allowed here, it stands for a public address
-		// that does not answer.
+		// 192.0.2.0/24 belongs to nobody. It is allowed here and stands for a public
+		// address that does not answer.
 		{"public first, then inside", "192.0.2.0/24", [][]string{{"192.0.2.1"}, {"127.0.0.1"}}, ""},
 		{"both at once", "192.0.2.0/24", [][]string{{"192.0.2.1", "127.0.0.1"}}, ""},
 		{"another name is allowed", "inside.test", [][]string{{"127.0.0.1"}}, classEgress},
@@ -94,7 +94,7 @@ func TestNamesAreJudgedByTheAddressDialled(t *testing.T) {
 	})
 }
 
-// dnsServer is a resolver whose answers change; they may not be kept.
+// dnsServer is a resolver whose answers change. Its answers must not be cached.
 func dnsServer(t *testing.T, answers [][]string) (*net.Resolver, *atomic.Int64) {
 	t.Helper()
 	server, err := net.ListenPacket("udp", "127.0.0.1:0")
@@ -139,8 +139,8 @@ func dnsServer(t *testing.T, answers [][]string) (*net.Resolver, *atomic.Int64) 
 	}}, asked
 }
 
-// TestAProxyIsNoWayAroundTheGuard: addresses are judged before the proxy is
-// asked, and a receiver at the proxy's own address is nothing special.
+// TestAProxyIsNoWayAroundTheGuard: addresses are checked before the proxy gets them. A
+// receiver at the proxy's own address is checked too.
 func TestAProxyIsNoWayAroundTheGuard(t *testing.T) {
 	t.Parallel()
 	var asked atomic.Value
@@ -171,7 +171,7 @@ func TestAProxyIsNoWayAroundTheGuard(t *testing.T) {
 			t.Errorf("%s: the proxy was asked %q, class %q", inside, request, class)
 		}
 	}
-	// The control: what may go goes, and through the proxy.
+	// Control: allowed requests go through the proxy.
 	for to, want := range map[string]string{
 		"http://hooks.example/x": "POST http://hooks.example/x", "http://10.0.0.1/": "POST http://10.0.0.1/", "http://93.184.216.34/": "POST http://93.184.216.34/",
 	} {
@@ -181,8 +181,8 @@ func TestAProxyIsNoWayAroundTheGuard(t *testing.T) {
 	}
 }
 
-// TestLinkLocalReceiversCanBeAllowed: the guard's error says to allow the
-// address, and that has to help.
+// TestLinkLocalReceiversCanBeAllowed: the guard's error says to allow the address, and
+// doing so works.
 func TestLinkLocalReceiversCanBeAllowed(t *testing.T) {
 	t.Parallel()
 	e, err := newEgress(Egress{Allow: []string{"fe80::1"}})

@@ -8,14 +8,14 @@ import (
 	"time"
 )
 
-// maxHandshake is how much a receiver may send before TLS is agreed. Chains have
-// 3 to 20 KiB; crypto/tls would take 256 KiB of certificate and make megabytes
-// of its names.
+// maxHandshake bounds what a receiver may send before TLS is established. Certificate
+// chains take 3 to 20 KiB. crypto/tls accepts 256 KiB of certificates, whose names can
+// take megabytes of memory.
 const maxHandshake = 64 << 10
 
 var errHandshake = errors.New("tls: the receiver's handshake has more than 64 KiB; give it a shorter chain of certificates")
 
-// secure puts TLS on a connection to an address.
+// secure starts TLS on a connection to an address.
 func secure(raw net.Conn, c *tls.Config, address string) (*tls.Conn, error) {
 	c = c.Clone()
 	if c.ServerName == "" {
@@ -28,12 +28,12 @@ func secure(raw net.Conn, c *tls.Config, address string) (*tls.Conn, error) {
 	return tls.Client(boundHandshake(raw, c), c), nil
 }
 
-// boundHandshake bounds the handshake that the configuration is used for. The
-// configuration is the connection's own.
+// boundHandshake bounds the handshake. It changes c, which must belong to this
+// connection alone.
 func boundHandshake(raw net.Conn, c *tls.Config) net.Conn {
 	bounded := &handshakeConn{Conn: raw}
 	bounded.left.Store(maxHandshake)
-	_ = raw.SetDeadline(time.Now().Add(dialTimeout)) // where it fails, reading does too
+	_ = raw.SetDeadline(time.Now().Add(dialTimeout)) // if this fails, reading fails too
 	c.VerifyConnection = func(tls.ConnectionState) error {
 		bounded.agreed.Store(true)
 		return raw.SetDeadline(time.Time{})
@@ -41,7 +41,7 @@ func boundHandshake(raw net.Conn, c *tls.Config) net.Conn {
 	return bounded
 }
 
-// handshakeConn bounds what is read until the handshake is over.
+// handshakeConn bounds the bytes read until the handshake is over.
 type handshakeConn struct {
 	net.Conn
 	agreed atomic.Bool

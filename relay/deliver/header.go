@@ -9,8 +9,8 @@ import (
 	"github.com/userhero/relay/queue"
 )
 
-// isOwnHeader reports whether a canonical name is one that the relay sends itself, or
-// that would break a request.
+// isOwnHeader reports whether the relay sends a header of this canonical name itself,
+// or the header would break a request.
 func isOwnHeader(canonical string) bool {
 	return slices.Contains(ownHeaders, canonical) || strings.HasPrefix(canonical, "X-Userhero-")
 }
@@ -18,10 +18,10 @@ func isOwnHeader(canonical string) bool {
 var ownHeaders = []string{
 	"Content-Type", "Content-Length", "Transfer-Encoding", "Connection", "Host", "Te", "Trailer", "Upgrade", "Expect",
 	"User-Agent", "Accept-Encoding", "Traceparent", "Tracestate", "Webhook-Id", "Webhook-Timestamp", "Webhook-Signature",
-	"Idempotency-Key", "X-Idempotency-Key", // net/http replays requests that carry one
+	"Idempotency-Key", "X-Idempotency-Key", // net/http repeats requests that have one
 }
 
-// The fields whose values each attempt has of its own.
+// Fields whose values differ for each attempt.
 const (
 	ownEvent = iota
 	ownDelivery
@@ -34,7 +34,7 @@ const (
 	ownFields
 )
 
-// ownNames are spelled as they are documented, and go out so.
+// ownNames spells the fields as documented. They are sent in this spelling.
 var ownNames = [ownFields]string{
 	ownEvent:       "X-UserHero-Event",
 	ownDelivery:    "X-UserHero-Delivery",
@@ -46,12 +46,12 @@ var ownNames = [ownFields]string{
 	ownTraceparent: headerTraceparent,
 }
 
-// templateHeader is the header of a webhook's requests, by name: attempts fill in the
-// values of their own fields.
+// templateHeader is the header of a webhook's requests, sorted by name. Attempts fill
+// in the values of their own fields.
 type templateHeader struct {
 	fields     []queue.Header
-	own        [ownFields]int // where an attempt's own are
-	configured []bool         // of each field: it was configured, and may be a secret
+	own        [ownFields]int // index of each field that an attempt fills in
+	configured []bool         // for each field: it was configured and may be a secret
 }
 
 func newTemplate(w Config) (t templateHeader) {
@@ -64,7 +64,7 @@ func newTemplate(w Config) (t templateHeader) {
 		{Header: queue.Header{Name: "Content-Type", Value: "application/json"}, own: -1},
 		{Header: queue.Header{Name: "User-Agent", Value: w.UserAgent}, own: -1},
 	}
-	accept := queue.Header{Name: "Accept", Value: "*/*"} // some firewalls answer 403 to requests without one
+	accept := queue.Header{Name: "Accept", Value: "*/*"} // some firewalls reject requests without it with 403
 	for name, values := range w.Header {
 		if strings.EqualFold(name, accept.Name) {
 			accept.Name = ""
@@ -96,7 +96,7 @@ func (t *Receiver) fill(m Message, present bool, a *queue.Attempt) []queue.Heade
 	fields := make([]queue.Header, len(t.template.fields), len(t.template.fields)+2)
 	copy(fields, t.template.fields)
 	own := &t.template.own
-	var text strings.Builder // of all values: they are kept and let go together
+	var text strings.Builder // holds all values, so that they take one allocation
 	text.Grow(192)
 	var room [128]byte
 	set := func(i int, value []byte) {
@@ -131,18 +131,18 @@ func (t *Receiver) fill(m Message, present bool, a *queue.Attempt) []queue.Heade
 	return fields
 }
 
-// propagate has the request carry the context of its span.
+// propagate adds the trace context of the request's span to its header.
 func (s *sending) propagate(traceparent, tracestate string) {
 	s.fields[s.target.template.own[ownTraceparent]].Value = traceparent
 	if last := len(s.fields) - 1; s.fields[last].Name == headerTracestate {
-		s.fields = s.fields[:last] // of the request before
+		s.fields = s.fields[:last] // drop those of the request before
 	}
 	if tracestate != "" {
 		s.fields = append(s.fields, queue.Header{Name: headerTracestate, Value: tracestate})
 	}
 }
 
-// header is the fields as net/http has them, with the names spelled as they are.
+// header returns the fields as an http.Header, with their spelling unchanged.
 func (s *sending) header() http.Header {
 	h := make(http.Header, len(s.fields))
 	values := make([]string, len(s.fields))
@@ -157,11 +157,11 @@ func (s *sending) header() http.Header {
 	return h
 }
 
-// RedactedValue stands for the value of a configured header in the attempt log.
+// RedactedValue replaces the value of a configured header in the attempt log.
 const RedactedValue = "[redacted]"
 
-// logged is the header of the last request as the attempt log keeps it. Nothing is
-// sent after it.
+// logged returns the header of the last request in the form of the attempt log. It
+// changes the fields, so no request may be sent afterwards.
 func (s *sending) logged() []queue.Header {
 	for i, configured := range s.target.template.configured {
 		if configured {

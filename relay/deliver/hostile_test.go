@@ -23,16 +23,16 @@ import (
 // maxAllocated is what one attempt may allocate, whatever the receiver does.
 const maxAllocated = 1 << 20
 
-// hostileAnswer is what a receiver does with a connection once it has read the
+// hostileAnswer is what a receiver does with a connection after it has read the
 // request.
 type hostileAnswer struct {
 	name  string
 	serve func(net.Conn)
-	class string // what the attempt comes to; empty is success
+	class string // expected class; empty means success
 }
 
-// flood writes the prefix once and then the same again until the other side
-// has had enough. It allocates nothing, so what is measured is the relay's.
+// flood writes the prefix once and then repeats a text until the peer closes the
+// connection. It allocates nothing, so the test measures only the relay's allocations.
 func flood(prefix, again string) func(net.Conn) {
 	first, repeated := []byte(prefix), bytes.Repeat([]byte(again), max(1, 32<<10/len(again)))
 	return func(c net.Conn) {
@@ -47,7 +47,7 @@ func flood(prefix, again string) func(net.Conn) {
 	}
 }
 
-// say writes once, and waits until the other side hangs up.
+// say writes once and waits until the peer closes the connection.
 func say(text string) func(net.Conn) {
 	return func(c net.Conn) {
 		_, _ = io.WriteString(c, text)
@@ -55,7 +55,7 @@ func say(text string) func(net.Conn) {
 	}
 }
 
-// trickle writes a byte at a time, for as long as the other side listens.
+// trickle writes one byte at a time until the peer closes the connection.
 func trickle(at, then string) func(net.Conn) {
 	return func(c net.Conn) {
 		_, _ = io.WriteString(c, at)
@@ -104,10 +104,10 @@ func hostileAnswers() []hostileAnswer {
 	}
 }
 
-// TestHostileReceiversCostLittle: whatever a receiver sends, an attempt ends by
-// its deadline, allocates at most 1 MiB, keeps at most 16 KiB of the answer and a
-// short error without control characters, makes one connection, and leaves no
-// goroutine. It runs alone, for it measures the whole process.
+// TestHostileReceiversCostLittle: whatever a receiver sends, an attempt ends by its
+// deadline and allocates at most 1 MiB. It keeps at most 16 KiB of the response and a
+// short error without control characters. It makes one connection and leaves no
+// goroutine. The test runs alone because it measures the whole process.
 func TestHostileReceiversCostLittle(t *testing.T) {
 	const deadline = 500 * time.Millisecond
 	for _, answer := range hostileAnswers() {
@@ -140,7 +140,7 @@ func TestHostileReceiversCostLittle(t *testing.T) {
 	awaitNoAttempts(t)
 }
 
-// checkKept holds what is kept of an attempt to its bounds.
+// checkKept checks the bounds of what an attempt stores.
 func checkKept(t *testing.T, a queue.Attempt) {
 	t.Helper()
 	if len(a.ResponseBody) > keptResponseBody {
@@ -161,7 +161,7 @@ func checkKept(t *testing.T, a queue.Attempt) {
 	}
 }
 
-// hostile is a receiver that does harm, and how to reach it.
+// hostile is a hostile receiver and how to reach it.
 type hostile struct {
 	*rawReceiver
 	client *Client
@@ -193,7 +193,7 @@ func newHostile(t *testing.T, serve func(net.Conn), encrypted bool) hostile {
 	return hostile{rawReceiver: r, client: c, tls: trust}
 }
 
-// receiverTLS is a certificate for a receiver, and what trusts it.
+// receiverTLS returns a certificate for a receiver and settings that trust it.
 func receiverTLS(t *testing.T) (*tls.Config, TLS) {
 	t.Helper()
 	ca := newAuthority(t, "authority")
@@ -220,10 +220,10 @@ func readRequest(c net.Conn) bool {
 	}
 }
 
-// measured makes an attempt and tells how long it took and what was allocated
-// in the process meanwhile. One that allocated too much is made again, twice at
-// the most: with the race detector pools forget things at random, those of the
-// receiver's side of TLS too, while what the attempt needs it needs every time.
+// measured makes an attempt and returns how long it took and what the process
+// allocated. If it allocated too much, the attempt is repeated, at most twice: with the
+// race detector, pools drop buffers at random, also those of the receiver's TLS, but
+// what the attempt itself allocates it allocates every time.
 func measured(to *Receiver) (a queue.Attempt, o Outcome, took time.Duration, allocated uint64, attempts int) {
 	for attempts < 3 && (attempts == 0 || allocated > maxAllocated) {
 		attempts++
@@ -241,14 +241,14 @@ func totalAllocated() uint64 {
 	return s[0].Value.Uint64()
 }
 
-// TestHandshakesThatAttackEnd: what a receiver may do before there is HTTP. What
-// needs work on its side is prepared, so that only the relay's is measured.
+// TestHandshakesThatAttackEnd: receivers attack before there is HTTP. Their part is
+// prepared in advance, so that the test measures only the relay's work.
 func TestHandshakesThatAttackEnd(t *testing.T) {
 	const deadline = 500 * time.Millisecond
 	config, trust := receiverTLS(t)
 	right := config.Certificates[0]
 	long := tls.Certificate{PrivateKey: right.PrivateKey, Certificate: [][]byte{right.Certificate[0]}}
-	for range 300 { // some 100 KiB
+	for range 300 { // about 100 KiB
 		long.Certificate = append(long.Certificate, right.Certificate[0])
 	}
 	broken := tls.Certificate{PrivateKey: right.PrivateKey, Certificate: [][]byte{right.Certificate[0], bytes.Repeat([]byte{0x30}, 30<<10)}}
@@ -297,7 +297,7 @@ func TestHandshakesThatAttackEnd(t *testing.T) {
 	}
 }
 
-// manyNames is a certificate for so many other hosts.
+// manyNames returns a certificate for n other hosts.
 func manyNames(t *testing.T, n int) tls.Certificate {
 	t.Helper()
 	certificate, key := newAuthority(t, "another").issue(t, "receiver", func(c *x509.Certificate) {
@@ -313,8 +313,8 @@ func manyNames(t *testing.T, n int) tls.Certificate {
 	return pair
 }
 
-// recordedFlight is what a server of TLS 1.2 answers to the first message: hello,
-// certificates and a key, good or bad.
+// recordedFlight returns what a TLS 1.2 server answers to the first message: hello,
+// certificates and a key, valid or not.
 func recordedFlight(t *testing.T, certificate tls.Certificate) []byte {
 	t.Helper()
 	client, server := net.Pipe()
@@ -323,7 +323,7 @@ func recordedFlight(t *testing.T, certificate tls.Certificate) []byte {
 	recorded := make(chan struct{})
 	go func() {
 		defer close(recorded)
-		// It answers at once, and waits for what never comes.
+		// The server answers at once, then waits for a message that never comes.
 		_ = tls.Server(recordingConn{server, &flight}, &tls.Config{
 			Certificates: []tls.Certificate{certificate}, MaxVersion: tls.VersionTLS12, MinVersion: tls.VersionTLS12,
 		}).Handshake()
@@ -336,7 +336,7 @@ func recordedFlight(t *testing.T, certificate tls.Certificate) []byte {
 	return flight.Bytes()
 }
 
-// recordingConn keeps what is written.
+// recordingConn records what is written.
 type recordingConn struct {
 	net.Conn
 	written io.Writer

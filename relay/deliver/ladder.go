@@ -7,13 +7,13 @@ import (
 	"time"
 )
 
-// maxRetryAfter bounds how much a receiver may lengthen a rung.
+// maxRetryAfter bounds how long Retry-After may delay a retry.
 const maxRetryAfter = 24 * time.Hour
 
-// NextDue says when to try again after an attempt that ended at `ended`, having
-// failed as the (failed+1)th of its ladder. Retry n comes no earlier than rung n
-// after attempt n ended; what the receiver asked for can only lengthen that. No
-// due time means that the ladder has run out: 1 + len(ladder) attempts were made.
+// NextDue returns when to try again after an attempt that ended at `ended`. failed is
+// the number of failed attempts before it on this ladder. Retry n comes no earlier than
+// rung n after attempt n ended; Retry-After (asked) can only make it later. If the
+// ladder has run out, after 1 + len(ladder) attempts, there is no due time.
 func NextDue(ladder []time.Duration, failed int, ended time.Time, asked time.Duration) (due time.Time, ok bool) {
 	if failed >= len(ladder) {
 		return time.Time{}, false
@@ -21,8 +21,8 @@ func NextDue(ladder []time.Duration, failed int, ended time.Time, asked time.Dur
 	return ended.Add(max(ladder[failed], min(asked, maxRetryAfter))), true
 }
 
-// retryAfter reads how long a 429 or 503 answer asks to wait: seconds or a date
-// (RFC 9110 §10.2.3). 0 is no wish.
+// retryAfter returns how long a 429 or 503 response asks to wait, given in seconds or
+// as a date (RFC 9110 §10.2.3). 0 means that it does not ask.
 func retryAfter(status int, h http.Header, now time.Time) time.Duration {
 	if status != http.StatusTooManyRequests && status != http.StatusServiceUnavailable {
 		return 0
@@ -32,7 +32,7 @@ func retryAfter(status int, h http.Header, now time.Time) time.Duration {
 		return time.Duration(min(seconds, uint64(maxRetryAfter/time.Second))) * time.Second
 	}
 	if v != "" && strings.Trim(v, "0123456789") == "" {
-		return maxRetryAfter // more digits than fit
+		return maxRetryAfter // the number does not fit
 	}
 	if at, err := http.ParseTime(v); err == nil {
 		return min(max(at.Sub(now), 0), maxRetryAfter)

@@ -23,8 +23,8 @@ func TestNextDueClimbsTheLadder(t *testing.T) {
 		t.Error("an empty ladder has a rung")
 	}
 	for _, c := range []struct{ asked, want time.Duration }{
-		{time.Second, time.Minute},           // shorter than the rung: the rung
-		{10 * time.Minute, 10 * time.Minute}, // longer: what was asked
+		{time.Second, time.Minute},           // shorter than the rung: the rung counts
+		{10 * time.Minute, 10 * time.Minute}, // longer: Retry-After counts
 		{48 * time.Hour, 24 * time.Hour},     // capped
 		{-time.Hour, time.Minute},
 	} {
@@ -44,7 +44,7 @@ func TestRetryAfterIsReadWithinBounds(t *testing.T) {
 	}{
 		{503, "120", 2 * time.Minute},
 		{429, " 5 ", 5 * time.Second},
-		{500, "120", 0}, // only 429 and 503 have a say
+		{500, "120", 0}, // Retry-After counts only with 429 and 503
 		{503, "", 0},
 		{503, "soon", 0},
 		{503, "-5", 0},

@@ -20,8 +20,8 @@ import (
 	"github.com/userhero/relay/relay/deliver/lean"
 )
 
-// openssl runs `openssl s_server` with a certificate of an authority that the
-// returned settings trust. What is written to in are its commands.
+// openssl runs `openssl s_server` with a certificate that the returned settings trust.
+// Its commands are written to in.
 func openssl(t *testing.T, arguments ...string) (url string, trust TLS, in io.Writer, out *bufio.Reader) {
 	t.Helper()
 	ca := newAuthority(t, "authority")
@@ -59,8 +59,8 @@ func openssl(t *testing.T, arguments ...string) (url string, trust TLS, in io.Wr
 	}
 }
 
-// TestErrorsOfTLSSayWhatToDo: receivers with which the relay cannot agree on TLS,
-// and what an operator reads then.
+// TestErrorsOfTLSSayWhatToDo checks the error that an operator reads if the relay and a
+// receiver cannot agree on TLS.
 func TestErrorsOfTLSSayWhatToDo(t *testing.T) {
 	t.Parallel()
 	attempt := func(t *testing.T, url string, trust TLS, timeout time.Duration) (class, text string) {
@@ -97,7 +97,7 @@ func TestErrorsOfTLSSayWhatToDo(t *testing.T) {
 				if err != nil {
 					return
 				}
-				if strings.HasPrefix(line, "POST ") { // as IIS does: it has seen the path
+				if strings.HasPrefix(line, "POST ") { // like IIS: it has seen the path
 					_, _ = io.WriteString(in, "R\n")
 				}
 			}
@@ -131,8 +131,8 @@ func TestErrorsOfTLSSayWhatToDo(t *testing.T) {
 	}
 }
 
-// TestTheAdviceMakesTheFirstTLSMessageSmall: with it, the message fits into one
-// packet; without it, it does not, so the error is right to speak of it.
+// TestTheAdviceMakesTheFirstTLSMessageSmall: the message fits into one packet only if
+// the advice of the error is followed.
 func TestTheAdviceMakesTheFirstTLSMessageSmall(t *testing.T) {
 	const packet = 1400
 	size := func() int {
@@ -156,8 +156,8 @@ func TestTheAdviceMakesTheFirstTLSMessageSmall(t *testing.T) {
 	}
 }
 
-// TestTunnelsThroughAProxy: https goes through CONNECT, with the proxy's password,
-// and the receiver sees no more of the proxy than a connection.
+// TestTunnelsThroughAProxy: https requests use CONNECT with the proxy's password. The
+// receiver does not see the password.
 func TestTunnelsThroughAProxy(t *testing.T) {
 	t.Parallel()
 	ca := newAuthority(t, "authority")

@@ -10,9 +10,8 @@ import (
 	"time"
 )
 
-// rawReceiver answers each connection with whatever serve does to it. When the
-// test ends it hangs up everything, waits for serve, and checks that nothing of
-// an attempt is left running.
+// rawReceiver runs serve on each connection. When the test ends, it closes all
+// connections, waits for serve, and checks that no goroutine of an attempt is left.
 type rawReceiver struct {
 	url         string
 	connections atomic.Int64
@@ -62,7 +61,7 @@ func newRawReceiver(t *testing.T, serve func(net.Conn)) *rawReceiver {
 	return r
 }
 
-// attempting counts goroutines that an attempt or its connection has started.
+// attempting counts the goroutines that attempts and their connections have started.
 func attempting() (n int, stacks string) {
 	buf := make([]byte, 8<<20)
 	buf = buf[:runtime.Stack(buf, true)]

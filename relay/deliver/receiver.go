@@ -17,41 +17,41 @@ import (
 	"github.com/userhero/relay/relay/signature"
 )
 
-// Config says how one webhook's receiver is reached.
+// Config holds the settings for one webhook's receiver.
 type Config struct {
-	// URL is where events go: absolute, http or https.
+	// URL is the receiver's address: absolute, http or https.
 	URL string
-	// Secret keys the signatures; empty sends none.
+	// Secret signs the requests. If it is empty, requests are not signed.
 	Secret string
-	// PreviousSecret, while a secret is being rotated, also signs.
+	// PreviousSecret also signs requests while the secret is being rotated.
 	PreviousSecret string
-	// PreviousUntil is when the previous secret stops signing; zero: when it is no
-	// longer configured.
+	// PreviousUntil is when the previous secret stops signing. If it is zero, it signs
+	// for as long as it is configured.
 	PreviousUntil time.Time
-	// Header is sent with every attempt, spelled as it is here.
+	// Header is sent with every attempt, in this spelling.
 	Header http.Header
-	// TLS is for receivers that ask for a client certificate, or whose own is not
-	// of a public authority.
+	// TLS holds a client certificate if the receiver asks for one, and the authorities
+	// that sign the receiver's certificate if they are not public.
 	TLS TLS
 	// Timeout bounds one attempt.
 	Timeout time.Duration
-	// UserAgent is sent as such.
+	// UserAgent is the value of the User-Agent header.
 	UserAgent string
 }
 
-// SettingError says what is wrong with one setting of a webhook.
+// SettingError reports what is wrong with one setting of a webhook.
 type SettingError struct {
-	Setting string // as in the Caddyfile: url, header, …
+	Setting string // its name in the Caddyfile: url, header, …
 	Err     error
 }
 
 func (e *SettingError) Error() string { return e.Setting + ": " + e.Err.Error() }
 
-// Unwrap returns the error without the setting's name.
+// Unwrap returns the error without the name of the setting.
 func (e *SettingError) Unwrap() error { return e.Err }
 
-// Validate reports what is wrong with URL, secrets, header and TLS. It joins a
-// SettingError for each that is wrong.
+// Validate checks URL, secrets, header and TLS. It returns a SettingError for each
+// wrong setting, joined.
 func (c Config) Validate() error {
 	var errs []error
 	wrong := func(setting, format string, args ...any) {
@@ -100,30 +100,30 @@ func (c Config) Validate() error {
 	return errors.Join(errs...)
 }
 
-// Receiver is one webhook's receiver: settings that are compiled once and never
-// change. All methods may be called from any goroutine.
+// Receiver is one webhook's receiver. Its settings are compiled once and never change.
+// All methods may be called from any goroutine.
 type Receiver struct {
 	config   Config
-	url      *url.URL // as it goes out
+	url      *url.URL // in the form that is sent
 	client   *Client
-	secret   *signature.Signer // nil: nothing is signed
+	secret   *signature.Signer // nil: requests are not signed
 	previous *signature.Signer // nil: no rotation
 	tls      TLSStatus
-	// refused is why nothing may go to the URL, whatever it resolves to.
+	// refused is why nothing may be sent to the URL, whatever its host resolves to.
 	refused error
-	// request is what every request is a copy of.
+	// request is the template of every request.
 	request  *http.Request
 	template templateHeader
-	// spanOptions are what the spans of its requests start with.
+	// spanOptions holds the options that every request span starts with.
 	spanOptions []trace.SpanStartOption
 
-	// usePresent says, during a rotation, that X-UserHero-Signature is made with
-	// the present secret: that signature worked last.
+	// usePresent reports whether, during a rotation, X-UserHero-Signature is made with
+	// the present secret, because that signature worked last.
 	usePresent atomic.Bool
 }
 
-// Receiver compiles the settings of a receiver. They need not be valid in all:
-// what an older version accepted is refused at each attempt.
+// Receiver compiles the settings of a receiver. A URL that an older version accepted
+// may be invalid now: each attempt then fails with the reason.
 func (c *Client) Receiver(config Config) (*Receiver, error) {
 	u, err := parseURL(config.URL)
 	if errors.Is(err, errNoURL) {
@@ -148,7 +148,7 @@ func (c *Client) Receiver(config Config) (*Receiver, error) {
 	return r, nil
 }
 
-// newSigner is nil for an empty secret: nothing is signed.
+// newSigner returns nil if the secret is empty: requests are not signed.
 func newSigner(secret string) (*signature.Signer, error) {
 	if secret == "" {
 		return nil, nil
@@ -156,8 +156,7 @@ func newSigner(secret string) (*signature.Signer, error) {
 	return signature.NewSigner(secret)
 }
 
-// Inherit takes over from a receiver with the same secrets which signature worked
-// last.
+// Inherit copies from a receiver with the same secrets which signature worked last.
 func (t *Receiver) Inherit(former *Receiver) {
 	if t.config.Secret == former.config.Secret && t.config.PreviousSecret == former.config.PreviousSecret {
 		t.usePresent.Store(former.usePresent.Load())
@@ -169,16 +168,16 @@ func (t *Receiver) Rotating(now time.Time) bool {
 	return t.previous != nil && (t.config.PreviousUntil.IsZero() || now.Before(t.config.PreviousUntil))
 }
 
-// Host is the host of the URL, with its port.
+// Host returns the URL's host and port.
 func (t *Receiver) Host() string { return t.url.Host }
 
-// ShownURL is the URL without its secrets, see package redact.
+// ShownURL returns the URL without its secrets, see package redact.
 func (t *Receiver) ShownURL() string { return redact.Parsed(t.url) }
 
-// TLS is what may be shown of the TLS settings.
+// TLS returns the parts of the TLS settings that may be shown.
 func (t *Receiver) TLS() TLSStatus { return t.tls }
 
-// Message is what an attempt sends.
+// Message is the content of an attempt.
 type Message struct {
 	ID      string // of the delivery
 	Type    string // of the event
@@ -186,6 +185,6 @@ type Message struct {
 	Body    []byte
 	Trace   queue.TraceContext // of the event
 	Tracer  trace.Tracer       // nil: no spans
-	Test    bool               // marked X-UserHero-Test
-	Started time.Time          // the attempt's time limit counts from here
+	Test    bool               // sent with X-UserHero-Test
+	Started time.Time          // start of the attempt's time limit
 }

@@ -38,8 +38,8 @@ func sample() Message {
 
 var local = Egress{Allow: []string{"127.0.0.1"}}
 
-// TestAReceiverMayBeAwayForAMoment: the quick retries of one attempt do not depend
-// on what the attempt before has met.
+// TestAReceiverMayBeAwayForAMoment: the quick retries of an attempt do not depend on
+// the attempt before.
 func TestAReceiverMayBeAwayForAMoment(t *testing.T) {
 	t.Parallel()
 	for name, used := range map[string]bool{"after a connection was used": true, "the first time": false} {
@@ -87,8 +87,8 @@ func TestAReceiverMayBeAwayForAMoment(t *testing.T) {
 	}
 }
 
-// TestAWhole2xxHeadIsASuccess: the receiver has the event. What is wrong behind the
-// status line closes the connection and does not make it come again.
+// TestAWhole2xxHeadIsASuccess: the receiver has the event. A malformed response after
+// the status line closes the connection, but the event is not sent again.
 func TestAWhole2xxHeadIsASuccess(t *testing.T) {
 	t.Parallel()
 	const ok = "HTTP/1.1 200 OK\r\n"
@@ -110,7 +110,7 @@ func TestAWhole2xxHeadIsASuccess(t *testing.T) {
 				if strings.Contains(name, "break") {
 					return
 				}
-				_, _ = io.Copy(io.Discard, c) // the sender is to hang up
+				_, _ = io.Copy(io.Discard, c) // the sender must close the connection
 			})
 			to := targetFor(t, Config{URL: url}, local)
 			for i := range 2 {
@@ -124,14 +124,14 @@ func TestAWhole2xxHeadIsASuccess(t *testing.T) {
 			}
 		})
 	}
-	// The control: a head that breaks off is none.
+	// Control: an incomplete head is not a success.
 	url, _ := rawServer(t, func(c net.Conn) { _, _ = io.WriteString(c, ok+"Content-Le") })
 	if _, o := targetFor(t, Config{URL: url}, local).Attempt(t.Context(), sample()); o.OK {
 		t.Error("a head that breaks off is a success")
 	}
 }
 
-// requestHead is a receiver that takes down the head of a request as it came.
+// requestHead is a receiver that records the head of a request, byte for byte.
 func requestHead(t *testing.T) (url string, head <-chan string) {
 	t.Helper()
 	heads := make(chan string, 8)
@@ -223,8 +223,9 @@ func TestURLsGoOutEncodedOnce(t *testing.T) {
 	}
 }
 
-// TestRotationFindsTheSecretThatTheReceiverKnows: whichever 4xx a receiver answers
-// to a wrong signature, the other is tried within the attempt, and then remembered.
+// TestRotationFindsTheSecretThatTheReceiverKnows: if a receiver answers a wrong
+// signature with any 4xx, the second signature is tried within the attempt and then
+// remembered.
 func TestRotationFindsTheSecretThatTheReceiverKnows(t *testing.T) {
 	t.Parallel()
 	for _, refusal := range []int{400, 401, 403, 404, 409, 422, 451, 498} {
@@ -276,8 +277,9 @@ func TestRotationTriesOnceForWhatIsNoSignature(t *testing.T) {
 	}
 }
 
-// TestAClientCertificateIsShownWhateverTheReceiverLists: lists of authorities are
-// often incomplete; what the receiver then thinks of the certificate is its matter.
+// TestAClientCertificateIsShownWhateverTheReceiverLists: lists of authorities are often
+// incomplete. The relay sends the certificate, and the receiver decides whether to
+// accept it.
 func TestAClientCertificateIsShownWhateverTheReceiverLists(t *testing.T) {
 	t.Parallel()
 	ca, other := newAuthority(t, "authority"), newAuthority(t, "another")
@@ -296,9 +298,8 @@ func TestAClientCertificateIsShownWhateverTheReceiverLists(t *testing.T) {
 	}
 }
 
-// TestNAT64IsJudgedByTheAddressInside: in a network that reaches IPv4 by NAT64,
-// public receivers are reached, and allowing a form of an address in IPv6 opens no
-// private one.
+// TestNAT64IsJudgedByTheAddressInside: in a network with NAT64, public receivers can be
+// reached. Allowing an IPv6 form of a private address does not allow the address.
 func TestNAT64IsJudgedByTheAddressInside(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -332,7 +333,8 @@ func TestNAT64IsJudgedByTheAddressInside(t *testing.T) {
 	}
 }
 
-// TestHostsAreJudgedAsTheyGoOut: what becomes an address on the way is one.
+// TestHostsAreJudgedAsTheyGoOut: a host that is converted to an address is checked as
+// an address.
 func TestHostsAreJudgedAsTheyGoOut(t *testing.T) {
 	t.Parallel()
 	var asked atomic.Int64
@@ -346,7 +348,7 @@ func TestHostsAreJudgedAsTheyGoOut(t *testing.T) {
 			if err := w.Validate(); err == nil || !strings.Contains(err.Error(), "url: ") {
 				t.Errorf("%s is valid: %v", host, err)
 			}
-			// One that an older version has stored.
+			// A URL that an older version has stored.
 			for name, e := range map[string]Egress{"direct": {}, "proxied": {Proxy: proxy.URL}} {
 				if a, o := targetFor(t, w, e).Attempt(context.Background(), sample()); o.OK || a.ErrorClass != classEgress {
 					t.Errorf("%s, %s: %s %s", host, name, a.ErrorClass, a.Error)

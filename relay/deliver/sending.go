@@ -15,33 +15,35 @@ import (
 	"github.com/userhero/relay/queue"
 )
 
-// sending is one request of an attempt, with its quick retries. It lives as long
-// as they do and is the http.RoundTripper of its own client, so that what it learns
-// of one request never counts for another.
+// sending is one request of an attempt, with its quick retries. It is used for this
+// request only and is the http.RoundTripper of its own client, so its state never
+// affects another request.
 //
-// The header is put on the request here, below http.Client, which would copy it
-// for redirects that are never followed.
+// RoundTrip sets the header, below http.Client, because http.Client would copy it for
+// redirects, which are never followed.
 type sending struct {
 	target *Receiver
 	tracer trace.Tracer // nil: no spans
 	body   []byte
-	fields []queue.Header // of its requests' header
+	fields []queue.Header // header of its requests
 
-	// What go-retryablehttp works with, here so that a sending is one allocation.
+	// The values that go-retryablehttp needs are here so that a sending is one
+	// allocation.
 	client  http.Client
 	retries retryablehttp.Client
 	request retryablehttp.Request
 	trace   httptrace.ClientTrace
 
-	// connected says that the request under way has a connection: from then on the
+	// connected reports whether the present request has a connection. From then on the
 	// receiver may have seen it.
 	connected bool
-	// handshaking says that it has a connection, and that the TLS handshake has begun.
+	// handshaking reports whether the present request has a connection whose TLS
+	// handshake has begun.
 	handshaking bool
-	requests    int // requests so far
+	requests    int // requests sent so far
 
-	// span is that of the request under way. learnt are attributes that it gets at
-	// its end, all at once.
+	// span is the span of the present request. It gets the attributes when it ends, all
+	// at once.
 	span       trace.Span
 	attributes []attribute.KeyValue
 }
@@ -71,8 +73,8 @@ func keepRedirect(*http.Request, []*http.Request) error {
 	return http.ErrUseLastResponse // Guard: redirects are answers.
 }
 
-// mayRetry allows another request within the attempt only if this one surely never
-// reached the receiver, for it had no connection, and if trying again may help.
+// mayRetry allows another request within the attempt only if this one had no
+// connection, so that the receiver cannot have seen it, and if a retry may help.
 func (s *sending) mayRetry(ctx context.Context, _ *http.Response, err error) (bool, error) {
 	if err == nil || ctx.Err() != nil || s.connected {
 		return false, nil //nolint:nilerr // whether to retry; the error itself is passed on unchanged
@@ -80,7 +82,7 @@ func (s *sending) mayRetry(ctx context.Context, _ *http.Response, err error) (bo
 	switch classify(err) {
 	case classRefused:
 		return true, nil
-	case classReset: // of a connection that was about to be made
+	case classReset: // of a connection that was not yet established
 		var op *net.OpError
 		return errors.As(err, &op) && op.Op == "dial", nil
 	case classDNS:
@@ -89,9 +91,9 @@ func (s *sending) mayRetry(ctx context.Context, _ *http.Response, err error) (bo
 	return false, nil
 }
 
-// RoundTrip implements http.RoundTripper. It has no CloseIdleConnections:
-// go-retryablehttp calls that after every failure, and would close connections to
-// receivers that are well.
+// RoundTrip implements http.RoundTripper. There is no CloseIdleConnections:
+// go-retryablehttp would call it after every failure and close connections to working
+// receivers.
 func (s *sending) RoundTrip(r *http.Request) (*http.Response, error) {
 	s.connected, s.handshaking = false, false
 	if s.tracer != nil {
@@ -106,14 +108,14 @@ func (s *sending) RoundTrip(r *http.Request) (*http.Response, error) {
 
 // roundTrip sends the request with the sending's header and trace.
 func (s *sending) roundTrip(r *http.Request) (*http.Response, error) {
-	own := r.Header // http.Client's: the user and password of a URL
+	own := r.Header // set by http.Client from the URL's user and password
 	r = r.WithContext(httptrace.WithClientTrace(r.Context(), &s.trace))
 	r.Header = s.header()
 	maps.Copy(r.Header, own)
 	return s.target.client.transport.RoundTrip(r)
 }
 
-// progress says how far a request came that has no connection.
+// progress describes how far a request came that has no connection.
 func (s *sending) progress() string {
 	if s.handshaking {
 		return ": the receiver does not answer the start of TLS; " + helloAdvice

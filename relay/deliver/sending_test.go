@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// TestAttemptsDoNotMixWhatTheySend: many attempts at once, some of which are cut
-// off, each send their own header and body and keep their own.
+// TestAttemptsDoNotMixWhatTheySend: many attempts run at once, and some are cancelled.
+// Each sends and records its own header and body.
 func TestAttemptsDoNotMixWhatTheySend(t *testing.T) {
 	t.Parallel()
 	sg, err := newSigner("s")
@@ -70,8 +70,8 @@ func TestAttemptsDoNotMixWhatTheySend(t *testing.T) {
 	sending.Wait()
 }
 
-// TestValuesOfConfiguredHeadersAreNotKept: they are sent, and the attempt log has
-// their names alone, for they may be passwords.
+// TestValuesOfConfiguredHeadersAreNotKept: the values are sent, but the attempt log has
+// only the names, because values may be passwords.
 func TestValuesOfConfiguredHeadersAreNotKept(t *testing.T) {
 	t.Parallel()
 	sent := make(chan string, 1)

@@ -21,13 +21,13 @@ import (
 	"github.com/userhero/relay/relay/redact"
 )
 
-// The header fields of W3C Trace Context, as it spells them.
+// Header fields of W3C Trace Context, in its spelling.
 const (
 	headerTraceparent = "traceparent"
 	headerTracestate  = "tracestate"
 )
 
-// appendTraceparent appends that of §3.2.
+// appendTraceparent appends a traceparent (W3C Trace Context §3.2).
 func appendTraceparent(b []byte, traceID [16]byte, spanID [8]byte, flags byte) []byte {
 	b = append(b, "00-"...)
 	b = hex.AppendEncode(b, traceID[:])
@@ -38,8 +38,8 @@ func appendTraceparent(b []byte, traceID [16]byte, spanID [8]byte, flags byte) [
 
 const hexDigits = "0123456789abcdef"
 
-// traced sends the request in a span of its own: go-retryablehttp may send it
-// again, and while a secret is rotated a second one may follow.
+// traced sends the request in its own span. go-retryablehttp may send the request
+// again, and a rotation may send a second one.
 func (s *sending) traced(r *http.Request) (*http.Response, error) {
 	_, span := s.tracer.Start(r.Context(), http.MethodPost, s.target.spanOptions...)
 	s.span, s.attributes = span, make([]attribute.KeyValue, 0, 8)
@@ -62,7 +62,7 @@ func (s *sending) traced(r *http.Request) (*http.Response, error) {
 	s.attributes = append(s.attributes, semconv.HTTPResponseStatusCode(response.StatusCode), protocolVersion(response))
 	class := ""
 	if response.StatusCode/100 != 2 {
-		// A redirect too: it is not followed, and the delivery has failed.
+		// A redirect is also an error, because it is not followed.
 		class = strconv.Itoa(response.StatusCode)
 	}
 	if response.Body == http.NoBody {
@@ -73,8 +73,7 @@ func (s *sending) traced(r *http.Request) (*http.Response, error) {
 	return response, nil
 }
 
-// endRequest ends the span of the request under way; without a class it has
-// succeeded.
+// endRequest ends the span of the present request. An empty class means success.
 func (s *sending) endRequest(class string) {
 	if s.span.IsRecording() {
 		if class != "" {
@@ -85,15 +84,15 @@ func (s *sending) endRequest(class string) {
 	s.span.End()
 }
 
-// FailSpan marks a span as failed, by class: what an error says in words is in the
-// attempt log and the service's log, where its length and content are bounded.
+// FailSpan marks a span as failed with a class. The error's text is only in the attempt
+// log and in the service's log, which bound its length and content.
 func FailSpan(span trace.Span, class string) {
 	span.SetStatus(codes.Error, "")
 	span.SetAttributes(semconv.ErrorTypeKey.String(class))
 }
 
-// causeOf is why a request ended: what ended its context, unless the address
-// was refused, or else the error itself.
+// causeOf returns why a request ended. If its context has ended, that is the cause of
+// the context, unless the address was refused. Otherwise it is err.
 func causeOf(ctx context.Context, err error) error {
 	if cause := context.Cause(ctx); cause != nil && !errors.Is(err, errEgress) {
 		return cause
@@ -101,7 +100,7 @@ func causeOf(ctx context.Context, err error) error {
 	return err
 }
 
-// describe returns the attributes of requests to a URL, without its secrets.
+// describe returns the span attributes for requests to a URL, without its secrets.
 func describe(to *url.URL) []attribute.KeyValue {
 	port := 443
 	if to.Scheme == "http" {
@@ -122,7 +121,7 @@ func protocolVersion(r *http.Response) attribute.KeyValue {
 	return semconv.NetworkProtocolVersion(strconv.Itoa(r.ProtoMajor))
 }
 
-// addStep notes how far a request came, as an event of its span.
+// addStep adds a step of the request to its span, as an event.
 func addStep(span trace.Span, name string, err error) {
 	if err == nil {
 		span.AddEvent(name)
@@ -131,8 +130,8 @@ func addStep(span trace.Span, name string, err error) {
 	span.AddEvent(name, trace.WithAttributes(semconv.ErrorTypeKey.String(classify(err))))
 }
 
-// traceSteps notes the request's steps in its span. A dial that lost to a faster one may
-// end after the span, which then ignores it.
+// traceSteps adds the request's steps to its span. A slower dial may end after the
+// span, which then ignores it.
 func (s *sending) traceSteps(span trace.Span) {
 	t := &s.trace
 	t.DNSStart = func(httptrace.DNSStartInfo) { span.AddEvent("dns start") }
@@ -147,8 +146,8 @@ func (s *sending) traceSteps(span trace.Span) {
 	t.GotFirstResponseByte = func() { span.AddEvent("first byte") }
 }
 
-// gotConn notes who is at the other end of the connection, the receiver or a
-// proxy, and whether it has served before.
+// gotConn records the peer of the connection, a receiver or a proxy, and whether the
+// connection was used before.
 func (s *sending) gotConn(i httptrace.GotConnInfo) {
 	s.connected = true
 	s.attributes = append(s.attributes, attribute.Bool("userhero.connection.reused", i.Reused))
@@ -161,12 +160,12 @@ func (s *sending) gotConn(i httptrace.GotConnInfo) {
 	}
 }
 
-// tracedBody ends a request's span when its answer has been read.
+// tracedBody ends a request's span after the response has been read.
 type tracedBody struct {
 	io.ReadCloser
 	sending *sending
 	ctx     context.Context //nolint:containedctx // the request's; it names why reading failed
-	class   string          // of what went wrong; empty: nothing
+	class   string          // class of the error; empty means success
 	closed  bool
 }
 
@@ -178,7 +177,7 @@ func (b *tracedBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Close implements io.Closer; the span ends once.
+// Close implements io.Closer. The span ends once.
 func (b *tracedBody) Close() error {
 	err := b.ReadCloser.Close()
 	if !b.closed {

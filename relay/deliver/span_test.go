@@ -20,7 +20,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// recording is a tracer whose spans can be looked at as soon as they end.
+// recording returns a tracer and an exporter that has each span when it ends.
 func recording(t *testing.T) (trace.Tracer, *tracetest.InMemoryExporter) {
 	t.Helper()
 	spans := tracetest.NewInMemoryExporter()
@@ -33,7 +33,7 @@ func recording(t *testing.T) (trace.Tracer, *tracetest.InMemoryExporter) {
 	return provider.Tracer("test"), spans
 }
 
-// requests are the `POST` spans in the order they began.
+// requests returns the `POST` spans in the order they began.
 func requests(spans *tracetest.InMemoryExporter) []tracetest.SpanStub {
 	var posts []tracetest.SpanStub
 	for _, s := range spans.GetSpans() {
@@ -53,8 +53,8 @@ func attributeOf(s tracetest.SpanStub, key attribute.Key) string {
 	return ""
 }
 
-// TestRequestSpansTellFailuresApart: one span per try on the wire, with a class
-// that says where it went wrong.
+// TestRequestSpansTellFailuresApart: each request of an attempt has a span, with a
+// class that shows where it failed.
 func TestRequestSpansTellFailuresApart(t *testing.T) {
 	t.Parallel()
 	const quick = 300 * time.Millisecond
@@ -81,8 +81,8 @@ func TestRequestSpansTellFailuresApart(t *testing.T) {
 
 	for _, c := range []struct {
 		name, url string
-		transport http.RoundTripper // nil: the real one
-		class     string            // error.type; empty: none
+		transport http.RoundTripper // nil means the real one
+		class     string            // error.type; empty means none
 		status    string
 		tries     int
 		events    string
@@ -158,8 +158,8 @@ func TestRequestSpansTellFailuresApart(t *testing.T) {
 	}
 }
 
-// TestRequestSpansDoNotMix: attempts in numbers, over connections that stay open,
-// each have a span of their own, and that is the one the receiver is told of.
+// TestRequestSpansDoNotMix: with many attempts over open connections, each has its own
+// span, and its receiver gets the id of that span.
 func TestRequestSpansDoNotMix(t *testing.T) {
 	t.Parallel()
 	var mu sync.Mutex

@@ -10,46 +10,45 @@ import (
 	"time"
 )
 
-// TLS says how a webhook's receiver and the relay know each other, where that
-// is not as on the public web. Its zero value is: the relay shows nothing, and
-// trusts the system's authorities. All fields are PEM.
+// TLS holds a webhook's TLS settings if they differ from the public web's. The zero
+// value means that the relay sends no client certificate and trusts the system's
+// authorities. All fields are PEM.
 type TLS struct {
-	// Certificate is what the relay shows to a receiver that asks for a client
-	// certificate, then those that lead to its authority; Key is its private
-	// key, which nothing shows again. Both or none.
+	// Certificate is the client certificate, followed by the chain to its authority.
+	// The relay sends it if a receiver asks. Key is its private key, which is never
+	// shown again. Set both or none.
 	Certificate string `json:"certificate,omitempty"`
 	Key         string `json:"key,omitempty"`
-	// CA are the authorities the receiver's certificate may come from. Where
-	// they are given, no others count.
+	// CA holds the authorities that may sign the receiver's certificate. If it is set,
+	// no other authority is trusted.
 	CA string `json:"ca,omitempty"`
 }
 
-// Validate says what is wrong with the settings.
+// Validate checks the settings.
 func (t TLS) Validate() error {
 	_, _, err := t.compile()
 	return err
 }
 
-// TLSStatus is what may be shown of a webhook's TLS settings.
+// TLSStatus holds what may be shown of a webhook's TLS settings.
 type TLSStatus struct {
-	Certificate CertificateStatus   // of the client; zero if there is none
-	CA          []CertificateStatus // empty: the system's
+	Certificate CertificateStatus   // client certificate; zero if there is none
+	CA          []CertificateStatus // empty means the system's
 }
 
-// CertificateStatus names a certificate.
+// CertificateStatus describes a certificate.
 type CertificateStatus struct {
 	Subject string
 	Expires time.Time
 }
 
-// defaultTLS is how receivers without TLS settings of their own are reached.
-// HTTP/1.1 alone is offered: nothing in net/http's client bounds what the control
-// frames of HTTP/2 cost.
+// defaultTLS returns the TLS settings for receivers without their own. It offers only
+// HTTP/1.1, because net/http's client does not bound the cost of HTTP/2 control frames.
 func defaultTLS() *tls.Config {
 	return &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}} // Guard: HTTP/2 is not offered.
 }
 
-// compile reads the PEM. Its errors say nothing of what is in the key.
+// compile reads the PEM. Its errors reveal nothing of the key.
 func (t TLS) compile() (*tls.Config, TLSStatus, error) {
 	c, s := defaultTLS(), TLSStatus{}
 	if (t.Certificate == "") != (t.Key == "") {
@@ -60,8 +59,8 @@ func (t TLS) compile() (*tls.Config, TLSStatus, error) {
 		if err != nil {
 			return nil, s, fmt.Errorf("client certificate: %w", err)
 		}
-		// Shown whatever authorities the receiver lists: many lists are incomplete, and
-		// crypto/tls would then show none.
+		// Send the certificate whatever authorities the receiver lists. Many lists are
+		// incomplete, and crypto/tls would then send none.
 		c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &pair, nil }
 		s.Certificate = certificateStatus(pair.Leaf)
 	}
@@ -94,8 +93,8 @@ func clientCertificate(certificate, key string) (tls.Certificate, error) {
 	return pair, nil
 }
 
-// certificates reads all of a PEM text, which must be certificates and nothing
-// else: a key among them is surely a mistake.
+// certificates reads all of a PEM text. The text must contain only certificates: a key
+// in it must be a mistake.
 func certificates(text string) ([]*x509.Certificate, error) {
 	var all []*x509.Certificate
 	for rest := []byte(text); ; {

@@ -19,7 +19,7 @@ import (
 	"time"
 )
 
-// authority is a certificate authority of a test.
+// authority is a certificate authority for tests.
 type authority struct {
 	certificate *x509.Certificate
 	key         *ecdsa.PrivateKey
@@ -44,7 +44,7 @@ func newAuthority(t *testing.T, name string) authority {
 	return a
 }
 
-// issue makes a certificate; change may make it a wrong one.
+// issue makes a certificate. change may make it invalid.
 func (a authority) issue(t *testing.T, name string, change func(*x509.Certificate)) (certificate, key string) {
 	t.Helper()
 	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -71,7 +71,7 @@ func (a authority) issue(t *testing.T, name string, change func(*x509.Certificat
 		string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}))
 }
 
-// tlsReceiver answers over TLS with the name of the client's certificate.
+// tlsReceiver is a TLS server that answers with the name of the client's certificate.
 func tlsReceiver(t *testing.T, certificate, key string, change func(*tls.Config)) *httptest.Server {
 	t.Helper()
 	pair, err := tls.X509KeyPair([]byte(certificate), []byte(key))
@@ -107,9 +107,9 @@ func tlsTarget(t *testing.T, c *Client, url string, settings TLS) *Receiver {
 	return to
 }
 
-// TestEachWebhookHasItsOwnTLSIdentity: a receiver that asks for certificates
-// sees each webhook's own, however the attempts are mixed, and no connection of
-// one carries what belongs to another.
+// TestEachWebhookHasItsOwnTLSIdentity: a receiver that asks for certificates sees each
+// webhook's own, in whatever order attempts come. No connection carries requests of two
+// webhooks.
 func TestEachWebhookHasItsOwnTLSIdentity(t *testing.T) {
 	t.Parallel()
 	ca := newAuthority(t, "authority")
@@ -136,7 +136,7 @@ func TestEachWebhookHasItsOwnTLSIdentity(t *testing.T) {
 			}
 		}
 	}
-	// The authority is the webhook's alone.
+	// Only this webhook trusts the authority.
 	to := tlsTarget(t, c, s.URL, TLS{})
 	if a, o := to.Attempt(t.Context(), Message{Body: []byte(`{}`), Started: time.Now()}); o.OK || a.ErrorClass != classTLS {
 		t.Errorf("a webhook without the authority: %+v", a)
@@ -171,8 +171,8 @@ func TestReceiversWithoutProofAreNotTrusted(t *testing.T) {
 				t.Fatal(err)
 			}
 			a, o := tlsTarget(t, relay, s.URL, TLS{CA: ca.pem}).Attempt(t.Context(), Message{Body: []byte(`{}`), Started: time.Now()})
-			// In TLS 1.3 a receiver that asks in vain hangs up after the handshake, and
-			// its reason may be lost on the way.
+			// In TLS 1.3 a receiver that got no certificate closes the connection after
+			// the handshake, and its reason may be lost.
 			late := c.name == "who asks for a certificate" && a.ErrorClass == classReset
 			if o.OK != c.ok || !c.ok && a.ErrorClass != classTLS && !late {
 				t.Errorf("%+v, class %q, error %q", o, a.ErrorClass, a.Error)

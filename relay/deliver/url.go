@@ -13,10 +13,10 @@ import (
 
 var errNoURL = errors.New("give an absolute http or https URL")
 
-// parseURL reads a webhook's URL as it goes out. Its host is in ASCII; what RFC
-// 3986 forbids raw in the path and the query is percent-encoded, and what is
-// encoded already stays, byte for byte. The error is errNoURL, or why the host is
-// refused: then the URL is returned too.
+// parseURL returns a webhook's URL in the form that is sent. Its host is in ASCII.
+// Characters that RFC 3986 forbids in the path and the query are percent-encoded; what
+// is already encoded does not change. The error is errNoURL, or the reason why the host
+// is refused; in that case parseURL also returns the URL.
 func parseURL(s string) (*url.URL, error) {
 	u, err := url.Parse(encodeURL(s))
 	if err != nil || u.Host == "" {
@@ -29,7 +29,7 @@ func parseURL(s string) (*url.URL, error) {
 	return u, err
 }
 
-// encodeURL encodes what may not stand raw behind the host.
+// encodeURL encodes the characters after the host that must not appear raw.
 func encodeURL(s string) string {
 	_, rest, ok := strings.Cut(s, "://")
 	if !ok {
@@ -60,11 +60,11 @@ func isHex(c byte) bool {
 	return '0' <= c && c <= '9' || 'a' <= c && c <= 'f' || 'A' <= c && c <= 'F'
 }
 
-// asciiHost is a URL's host in ASCII, as it is looked up and goes out (UTS 46), or
-// why it is none. It refuses hosts that some programs read as another address than
-// others do: 2130706433, 0x7f.1, 0177.0.0.1 and 127.1 are 127.0.0.1 to many, and
-// ①②⑦.0.0.1 becomes it on the way. No host name ends with a label that is a number
-// (RFC 1123 §2.1; WHATWG URL, "ends in a number").
+// asciiHost returns a URL's host in ASCII, as it is looked up and sent (UTS 46). It
+// returns an error for hosts that programs read as different addresses: 2130706433,
+// 0x7f.1, 0177.0.0.1 and 127.1 mean 127.0.0.1 to many, and ①②⑦.0.0.1 is converted to
+// it. No host name ends with a label that is a number (RFC 1123 §2.1; WHATWG URL, "ends
+// in a number").
 func asciiHost(u *url.URL) (string, error) {
 	host, ascii := u.Hostname(), u.Hostname()
 	if _, err := netip.ParseAddr(host); err == nil {
@@ -90,7 +90,7 @@ func asciiHost(u *url.URL) (string, error) {
 		return "", fmt.Errorf("%q is an address in a spelling that is read in several ways; write four decimal numbers, such as 192.0.2.1", host)
 	}
 	if port := u.Port(); port != "" {
-		return ascii + ":" + port, nil // an empty port is none
+		return ascii + ":" + port, nil // an empty port means none
 	}
 	return ascii, nil
 }
