@@ -17,33 +17,33 @@ import (
 	"golang.org/x/net/http/httpguts"
 )
 
-// ErrAnswer marks what came back and is no answer of HTTP/1.1 with a whole head, or
-// a body that is not framed as it says.
+// ErrAnswer reports a response that is not HTTP/1.1 with a complete head, or a body
+// that does not match its framing.
 var ErrAnswer = errors.New("not a proper HTTP answer")
 
 func badAnswer(format string, a ...any) error {
 	return fmt.Errorf("%w: "+format, append([]any{ErrAnswer}, a...)...)
 }
 
-// maxInterim bounds the interim answers (1xx) before the answer.
+// maxInterim bounds the interim responses (1xx) before the final one.
 const maxInterim = 5
 
-// answer is the head of one, and how its body is framed (RFC 9112, §6.3).
+// answer is the head of a response and the framing of its body (RFC 9112, §6.3).
 type answer struct {
 	status string // "200 OK"
 	code   int
-	minor  int // of HTTP/1.x
+	minor  int // the x of HTTP/1.x
 	header http.Header
-	// proper is false if readers may disagree about the head, or about where the body
-	// ends. Then header has those fields that are some, and the connection does not
-	// serve again.
+	// wellFormed is false if readers may disagree about the head or about the end of
+	// the body. Then header has only the lines that are fields, and the connection is
+	// not used again.
 	wellFormed bool
-	// length is the body's; 0 if there is none, -1 where its end is told by
-	// chunks or by the end of the connection.
+	// length is the body's length. It is 0 if there is no body, and -1 if chunks or the
+	// end of the connection mark its end.
 	length    int64
 	chunked   bool
 	keepAlive bool
-	left      int // of the head's budget: what trailers may take
+	left      int // unused part of the head's budget, left for trailers
 }
 
 func (a *answer) proto() string {
@@ -53,7 +53,7 @@ func (a *answer) proto() string {
 	return "HTTP/1.1"
 }
 
-// readHead reads interim answers and the head of the answer.
+// readHead reads interim responses and the head of the final one.
 func (c *conn) readHead(trace *httptrace.ClientTrace, budget int) (answer, error) {
 	if _, err := c.r.Peek(1); err != nil {
 		err = endedEarly(err)
@@ -81,7 +81,7 @@ func readAnswer(r *bufio.Reader, budget int) (answer, error) {
 			return answer{}, err
 		}
 		proper = proper && a.wellFormed
-		// 101 is final: what follows is no HTTP any more.
+		// 101 is final: the bytes after it are not HTTP.
 		if a.code >= 200 || a.code == http.StatusSwitchingProtocols {
 			a.left, a.wellFormed = lines.budget, proper
 			a.frame()
@@ -91,15 +91,15 @@ func readAnswer(r *bufio.Reader, budget int) (answer, error) {
 	return answer{}, badAnswer("more than %d interim answers", maxInterim)
 }
 
-// lineReader reads the lines of heads, within what is left of a budget.
+// lineReader reads the lines of heads, within the rest of a budget.
 type lineReader struct {
 	r      *bufio.Reader
 	budget int
-	crlf   bool // lines end so, and not with LF alone
+	crlf   bool // lines must end with CRLF, not with LF alone
 }
 
-// line reads one line without its end, which in heads may be LF alone (RFC
-// 9112, §2.2). It is valid until the next read.
+// line reads one line and returns it without its end, which in heads may be a single LF
+// (RFC 9112, §2.2). The line is valid until the next read.
 func (l *lineReader) line() ([]byte, error) {
 	line, err := l.r.ReadSlice('\n')
 	if errors.Is(err, bufio.ErrBufferFull) {
@@ -126,7 +126,7 @@ func (l *lineReader) line() ([]byte, error) {
 	return line, nil
 }
 
-// answer reads a status line and the fields behind it.
+// answer reads a status line and the fields after it.
 func (l *lineReader) answer() (a answer, err error) {
 	line, err := l.line()
 	if err != nil {
@@ -139,7 +139,7 @@ func (l *lineReader) answer() (a answer, err error) {
 	return a, err
 }
 
-// parseStatusLine takes "HTTP/1.1 200 OK" apart (RFC 9112, §4).
+// parseStatusLine parses a line such as "HTTP/1.1 200 OK" (RFC 9112, §4).
 func parseStatusLine(line []byte) (code, minor int, status string, err error) {
 	const shape = "HTTP/1.1 200"
 	wrong := func() (int, int, string, error) {
@@ -169,13 +169,13 @@ func parseStatusLine(line []byte) (code, minor int, status string, err error) {
 	return code, int(line[7] - '0'), string(rest), nil
 }
 
-// fields reads header fields up to the empty line (RFC 9112, §5). A line that is no
-// field is left out, and then not all is proper: readers may disagree about the
-// line, and about a field that goes on in it.
+// fields reads header fields up to the empty line (RFC 9112, §5). It drops lines that
+// are not fields and then returns proper as false: readers may disagree about such a
+// line, and about a field that continues in it.
 func (l *lineReader) fields() (h http.Header, proper bool, err error) {
 	const usual = 8
 	h, proper = make(http.Header, usual), true
-	var text strings.Builder // of all values: they are kept and let go together
+	var text strings.Builder // holds all values, so that they take one allocation
 	values := make([]string, 0, usual)
 	for {
 		line, err := l.line()
@@ -205,8 +205,8 @@ func (l *lineReader) fields() (h http.Header, proper bool, err error) {
 	}
 }
 
-// parseField takes a field apart; ok is false if the line is none. It makes no
-// error: a head may have thousands of such lines.
+// parseField parses a field. If the line is not a field, ok is false. It returns no
+// error value because a head may have thousands of such lines.
 func parseField(line []byte) (name string, value []byte, ok bool) {
 	colon := bytes.IndexByte(line, ':')
 	if colon < 0 {
@@ -228,7 +228,7 @@ func parseField(line []byte) (name string, value []byte, ok bool) {
 	return name, value, true
 }
 
-// usualFields are the names that need not be made anew for each answer.
+// usualFields holds common names, which then need no allocation.
 var usualFields = func() map[string]string {
 	usual := make(map[string]string)
 	for _, name := range []string{"Cache-Control", "Connection", "Content-Length", "Content-Type", "Date", "Keep-Alive", "Server", "Vary"} {
@@ -237,17 +237,17 @@ var usualFields = func() map[string]string {
 	return usual
 }()
 
-// frame finds out where the answer ends, and whether its connection may serve
-// again. If the head says it in two ways that agree, or has chunks beside a length,
-// it is read as RFC 9112, §6.3 says. If nobody can know, there is no body.
+// frame determines where the response ends and whether its connection may be used
+// again. If the head gives equal lengths twice, or chunks and a length, RFC 9112, §6.3
+// applies. If the length cannot be known, there is no body.
 func (a *answer) frame() {
 	lengths, codings := a.header["Content-Length"], a.header["Transfer-Encoding"]
 	a.length = -1
 	framed := true
 	switch {
 	case a.code < 200 || a.code == http.StatusNoContent || a.code == http.StatusNotModified:
-		// Without a body, whatever its head says. If it announces one for 204, what
-		// follows could be taken for the next answer.
+		// These have no body, whatever the head says. If a 204 announces one, the bytes
+		// after it could be taken for the next response.
 		a.length = 0
 		announced := len(codings) > 0 || len(lengths) > 0 && lengths[0] != "0" && a.code != http.StatusNotModified
 		framed = a.code >= 200 && !announced && len(lengths) <= 1
@@ -265,7 +265,7 @@ func (a *answer) frame() {
 		a.length = n
 		a.wellFormed = a.wellFormed && len(lengths) == 1
 	default:
-		framed = false // its end is that of the connection
+		framed = false // the end of the connection ends the body
 	}
 	a.keepAlive = a.wellFormed && framed && a.minor == 1 && !httpguts.HeaderValuesContainsToken(a.header["Connection"], "close")
 }
@@ -283,8 +283,9 @@ func parseLength(s string) (int64, error) {
 	return n, nil
 }
 
-// idle is how long the connection may wait for the next request: a second less
-// than the server says, lest one cross its closing.
+// idle returns how long the connection may wait for the next request. It is a second
+// less than the server announces, so that no request meets a connection that is being
+// closed.
 func (a *answer) idle(most time.Duration) time.Duration {
 	for _, field := range a.header["Keep-Alive"] {
 		for parameter := range strings.SplitSeq(field, ",") {
@@ -297,7 +298,7 @@ func (a *answer) idle(most time.Duration) time.Duration {
 	return most
 }
 
-// endedEarly is the error of a connection that ended within an answer.
+// endedEarly returns the error for a connection that ended within a response.
 func endedEarly(err error) error {
 	if errors.Is(err, io.EOF) {
 		err = io.ErrUnexpectedEOF

@@ -12,7 +12,7 @@ import (
 	"testing"
 )
 
-// read reads one answer and its body as a connection would.
+// read reads one response and its body as a connection does.
 func read(text string) (a *answer, body []byte, err error) {
 	r := bufio.NewReaderSize(strings.NewReader(text), 4<<10)
 	x := &exchange{c: &conn{r: r}}
@@ -52,8 +52,9 @@ func TestAnswersWithoutAWholeHeadAreRefused(t *testing.T) {
 	}
 }
 
-// TestAnswersThatCanBeReadInTwoWaysEndTheirConnection: the status stands, for the
-// receiver has the request; where the answer ends is nobody's guess.
+// TestAnswersThatCanBeReadInTwoWaysEndTheirConnection: the status counts, because the
+// receiver has the request. The end of the response is not certain, so the connection
+// is closed.
 func TestAnswersThatCanBeReadInTwoWaysEndTheirConnection(t *testing.T) {
 	t.Parallel()
 	const ok = "HTTP/1.1 200 OK\r\n"
@@ -186,8 +187,8 @@ func TestAnswersThatBreakOffAreErrors(t *testing.T) {
 	}
 }
 
-// FuzzAnswer: what is accepted here, net/http accepts with the same meaning:
-// status, fields, body and where it ends.
+// FuzzAnswer: net/http accepts each response that this package accepts, with the same
+// status, fields, body and end.
 func FuzzAnswer(f *testing.F) {
 	for _, seed := range []string{
 		"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nab",
@@ -202,7 +203,7 @@ func FuzzAnswer(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text string) {
 		a, body, err := read(text)
 		if a == nil || !a.wellFormed {
-			return // net/http refuses these, or reads them in one of two ways
+			return // net/http rejects these, or its reading is one of two
 		}
 		r := bufio.NewReaderSize(strings.NewReader(text), 4<<10)
 		var want *http.Response
@@ -225,7 +226,7 @@ func FuzzAnswer(f *testing.F) {
 			t.Fatalf("%q: fields %q, net/http has %q", text, got, want)
 		}
 		if a.code == http.StatusSwitchingProtocols {
-			return // what follows is no HTTP
+			return // the bytes that follow are not HTTP
 		}
 		theirs, theirErr := io.ReadAll(want.Body)
 		if err == nil && (theirErr != nil || !bytes.Equal(body, theirs)) {
@@ -237,8 +238,7 @@ func FuzzAnswer(f *testing.F) {
 	})
 }
 
-// fieldsOf leaves out what net/http takes out of a header, having understood
-// it, or puts in.
+// fieldsOf leaves out the fields that net/http removes from a header or adds to it.
 func fieldsOf(h http.Header) http.Header {
 	h = h.Clone()
 	for _, name := range []string{"Transfer-Encoding", "Content-Length", "Trailer", "Connection"} {

@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// BenchmarkRoundTrip compares one request of 1 KiB and its answer with net/http's
-// transport, with the same requests to the same receiver.
+// BenchmarkRoundTrip compares this transport with net/http's: one request of 1 KiB and
+// its response, to the same receiver.
 func BenchmarkRoundTrip(b *testing.B) {
 	body := []byte(strings.Repeat("x", 1<<10))
 	general := &http.Transport{MaxIdleConnsPerHost: 64}
@@ -49,8 +49,7 @@ func benchExchange(b *testing.B, by http.RoundTripper, r *http.Request) {
 	_ = response.Body.Close()
 }
 
-// benchReceiver answers what begins with a head and has 1 KiB of body, with as
-// little work as can be.
+// benchReceiver answers requests with a body of 1 KiB, with as little work as possible.
 func benchReceiver(b *testing.B) *url.URL {
 	b.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")

@@ -6,9 +6,9 @@ import (
 	"net/http"
 )
 
-// Read implements io.Reader for an answer's body. Its end, told by length,
-// chunks or the end of the connection, ends the exchange; so does Close. A body
-// that breaks off is io.ErrUnexpectedEOF.
+// Read implements io.Reader for the response's body. The end of the body ends the
+// exchange, and so does Close. If the body breaks off, Read returns
+// io.ErrUnexpectedEOF.
 func (x *exchange) Read(p []byte) (int, error) {
 	if x.err != nil {
 		return 0, x.err
@@ -24,8 +24,8 @@ func (x *exchange) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Close implements io.Closer. Where the body was not read to its end, the
-// connection is closed.
+// Close implements io.Closer. If the body was not read to its end, Close closes the
+// connection.
 func (x *exchange) Close() error {
 	if x.err == nil {
 		x.err = http.ErrBodyReadAfterClose
@@ -34,7 +34,7 @@ func (x *exchange) Close() error {
 	return nil
 }
 
-// source reads the body's bytes; nil if there is none.
+// source returns the reader of the body's bytes, or nil if there is no body.
 func (x *exchange) source() io.Reader {
 	switch a := &x.answer; {
 	case a.length == 0:
@@ -48,7 +48,8 @@ func (x *exchange) source() io.Reader {
 	return x.c.r
 }
 
-// fixedBody reads a body of known length; its end comes with its last byte.
+// fixedBody reads a body of known length. It returns io.EOF together with the last
+// byte.
 type fixedBody struct {
 	r    io.Reader
 	left int64

@@ -7,17 +7,17 @@ import (
 	"io"
 )
 
-// maxExcess bounds what of a chunked body is not body, in bytes, beyond 16 per
-// chunk and twice its data: as much as net/http puts up with.
+// maxExcess bounds the bytes of a chunked body that are not data, beyond 16 per chunk
+// and twice the data. net/http has the same bound.
 const maxExcess = 16 << 10
 
-// chunkedBody reads a chunked body (RFC 9112, §7.1), its trailers included, which
-// it drops. It is strict where readers have disagreed: lines end with CRLF, and
+// chunkedBody reads a chunked body (RFC 9112, §7.1). It reads trailers and drops them.
+// It is strict in points on which readers have disagreed: lines end with CRLF, and
 // sizes are hexadecimal digits.
 type chunkedBody struct {
 	lines  lineReader // for the trailers
-	left   uint64     // of the chunk
-	inside bool       // a chunk was begun: its CRLF is to come
+	left   uint64     // bytes left in the chunk
+	inside bool       // a chunk has begun, and its CRLF must follow
 	excess int
 	err    error
 }
@@ -29,7 +29,7 @@ func (c *chunkedBody) Read(p []byte) (n int, err error) {
 			ready = len("\r\nffffffff\r\n")
 		}
 		if n > 0 && c.lines.r.Buffered() < ready {
-			break // what there is first: the rest may not have come
+			break // return what is there: the rest may not have come
 		}
 		if c.left == 0 {
 			if c.err = c.next(); c.err != nil {
@@ -48,11 +48,11 @@ func (c *chunkedBody) Read(p []byte) (n int, err error) {
 	return n, c.err
 }
 
-// next begins the next chunk; after the last it is io.EOF.
+// next begins the next chunk. After the last one it returns io.EOF.
 func (c *chunkedBody) next() error {
 	if c.inside {
-		// Looked at where it lies: a receiver can make each byte a chunk, and what is
-		// allocated for one is allocated 64 Ki times.
+		// Peek does not allocate. A receiver can make each byte a chunk, so an
+		// allocation here could happen 64 Ki times.
 		end, err := c.lines.r.Peek(2)
 		if err != nil {
 			return endedEarly(err)
@@ -60,7 +60,7 @@ func (c *chunkedBody) next() error {
 		if string(end) != "\r\n" {
 			return badAnswer("a chunk does not end where it says")
 		}
-		_, _ = c.lines.r.Discard(2) // they are there
+		_, _ = c.lines.r.Discard(2) // they are in the buffer
 	}
 	line, err := c.lines.r.ReadSlice('\n')
 	if errors.Is(err, bufio.ErrBufferFull) {
@@ -89,8 +89,8 @@ func (c *chunkedBody) next() error {
 	return io.EOF
 }
 
-// parseChunkSize reads the line before a chunk: its size, and extensions, which
-// mean nothing to anybody.
+// parseChunkSize parses the line before a chunk: its size, and extensions, which are
+// ignored.
 func parseChunkSize(line []byte) (size uint64, err error) {
 	digits, ok := bytes.CutSuffix(line, []byte("\r\n"))
 	if !ok {

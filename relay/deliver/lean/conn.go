@@ -11,17 +11,17 @@ import (
 	"time"
 )
 
-// conn is one connection to a receiver. One goroutine at a time has it.
+// conn is one connection to a receiver. Only one goroutine at a time uses it.
 type conn struct {
-	net    net.Conn // what is read and written
-	socket *socket  // below it; nil if there is none
+	net    net.Conn // TLS if the connection uses it, else the plain connection
+	socket *socket  // the socket below net; nil if it cannot be inspected
 	r      *bufio.Reader
-	key    key // of its place in the pool
-	// interrupt ends the reads and writes under way, and those to come.
+	key    key // key in the pool
+	// interrupt ends present and later reads and writes.
 	interrupt func()
-	// used says that it has served before.
+	// used reports whether the connection has carried a request before.
 	used bool
-	// since and until are when it began to wait and how long it may.
+	// since is when the connection became idle, and until is when it must be closed.
 	since, until time.Time
 }
 
@@ -36,22 +36,23 @@ func newConn(over, below net.Conn, k key) *conn {
 	return c
 }
 
-// past is a deadline that has been.
+// past is a deadline that has passed.
 var past = time.Unix(1, 0)
 
 // usable reports whether an idle connection is open and has nothing to read: bytes that
-// come without a request answer nothing. If it is usable, its reads and writes end at the
-// deadline from now on; zero is none.
+// arrive without a request are not a response. If it is usable, reads and writes end at
+// the deadline from now on; zero means none.
 func (c *conn) usable(deadline time.Time) bool {
-	// The deadline it has is that of the exchange before, and may be over.
+	// The connection still has the deadline of its last exchange, which may have
+	// passed.
 	if c.socket == nil || c.r.Buffered() > 0 || c.net.SetDeadline(deadline) != nil || !c.socket.silent() {
 		return false
 	}
 	if _, ok := c.net.(*tls.Conn); !ok {
 		return true
 	}
-	// TLS may hold bytes that it took from the socket. A read that may not wait
-	// tells.
+	// TLS may have buffered bytes from the socket. A read that cannot block shows
+	// whether it has.
 	if c.net.SetReadDeadline(past) != nil {
 		return false
 	}
@@ -59,20 +60,19 @@ func (c *conn) usable(deadline time.Time) bool {
 	return errors.Is(err, os.ErrDeadlineExceeded) && c.net.SetReadDeadline(deadline) == nil
 }
 
-// errHungUp is the end of a connection before the first byte of an answer.
+// errHungUp: the connection ended before the first byte of a response.
 var errHungUp = errors.New("the receiver hung up before it answered")
 
-// missed reports whether the receiver surely did not get a request of so many
-// bytes, that was written to a connection which had served before and failed with
-// err.
+// missed reports whether the receiver certainly did not process a request of that many
+// bytes. The request was written to a connection that had been used before, and failed
+// with err.
 //
-// It is sure of this in one case: the receiver closed the idle connection while
-// the request was on its way. Then the end of its data came, the acknowledgement
-// that comes with every segment leaves out some of the request, and the request
-// itself was answered by a reset. A server that has closed a connection processes
-// nothing more from it (RFC 9112, §9.6), so RFC 9110, §9.2.2 allows a POST to be
-// sent again. A reset alone proves nothing: it may follow a request that was read
-// and not acknowledged yet.
+// This is certain in one case: the receiver closed the idle connection while the
+// request was on its way. Then the receiver's FIN arrived, its acknowledgements do not
+// cover the whole request, and it answered the request with a reset. A server that has
+// closed a connection processes nothing more from it (RFC 9112, §9.6), so RFC 9110,
+// §9.2.2 allows a POST to be sent again. A reset alone proves nothing: the receiver may
+// have read the request and not yet acknowledged it.
 func (c *conn) missed(ctx context.Context, request int, err error) bool {
 	if c.socket == nil || !errors.Is(err, errHungUp) {
 		return false
@@ -83,7 +83,7 @@ func (c *conn) missed(ctx context.Context, request int, err error) bool {
 			return unacked >= uint64(request)
 		}
 		select {
-		case <-time.After(resetWait): // the reset is on its way
+		case <-time.After(resetWait): // the reset is still on its way
 		case <-ctx.Done():
 			return false
 		}
@@ -91,7 +91,7 @@ func (c *conn) missed(ctx context.Context, request int, err error) bool {
 	return false
 }
 
-// The reset comes within a round trip.
+// The reset arrives within one round trip.
 const (
 	resetWaits = 25
 	resetWait  = 10 * time.Millisecond

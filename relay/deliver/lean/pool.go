@@ -5,25 +5,25 @@ import (
 	"time"
 )
 
-// maxIdle bounds the connections that wait, over all hosts.
+// maxIdle bounds the idle connections of all hosts together.
 const maxIdle = 4096
 
-// pool holds the connections that wait for another request. They have neither a
-// goroutine nor a timer each: one timer for all runs while any waits, and
-// whether the other side has closed one is seen when it is taken, or swept.
+// pool holds the idle connections. They have no goroutine and no timer of their own:
+// one timer runs while any connection is idle. A connection that the peer closed is
+// noticed when it is taken or swept.
 type pool struct {
 	perHost int
 
 	mu    sync.Mutex      // guards everything below
-	hosts map[key][]*conn // the one that came last serves next
+	hosts map[key][]*conn // the last one is used next
 	count int
-	timer *time.Timer // nil while none waits
+	timer *time.Timer // nil if no connection is idle
 }
 
 func newPool(perHost int) *pool { return &pool{perHost: perHost, hosts: make(map[key][]*conn)} }
 
-// take returns a connection that can serve, until the deadline, and how long it
-// has waited; or nil.
+// take returns a usable connection, with the deadline set, and how long it was idle. It
+// returns nil if there is none.
 func (p *pool) take(k key, now, deadline time.Time) (*conn, time.Duration) {
 	for {
 		c := p.pop(k)
@@ -52,7 +52,8 @@ func (p *pool) pop(k key) *conn {
 	return c
 }
 
-// put lets a connection wait, unless it may not or there are enough.
+// put adds a connection, unless it must not be used again or the pool is full. It
+// reports whether it did.
 func (p *pool) put(c *conn, wait time.Duration) bool {
 	if wait <= 0 || c.socket == nil || c.r.Buffered() > 0 {
 		return false
@@ -73,8 +74,8 @@ func (p *pool) put(c *conn, wait time.Duration) bool {
 	return true
 }
 
-// sweep closes what has waited long enough or was closed by the other side, and
-// comes again when the next has.
+// sweep closes connections that were idle long enough or were closed by the peer. It
+// schedules itself for the next one that will be due.
 func (p *pool) sweep() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -102,7 +103,7 @@ func (p *pool) sweep() {
 	}
 }
 
-// close closes all that wait.
+// close closes all idle connections.
 func (p *pool) close() {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -10,10 +10,10 @@ import (
 	"net/url"
 )
 
-// ErrProxy marks a tunnel that the proxy refused.
+// ErrProxy reports that the proxy refused a tunnel.
 var ErrProxy = errors.New("the proxy makes no connection")
 
-// tunnel has the proxy connect to the receiver's address (RFC 9110, §9.3.6).
+// tunnel requests a tunnel to the receiver's address from the proxy (RFC 9110, §9.3.6).
 func (t *Transport) tunnel(ctx context.Context, raw net.Conn, address string) error {
 	deadline, _ := ctx.Deadline()
 	if err := raw.SetDeadline(deadline); err != nil {
@@ -40,8 +40,8 @@ func (t *Transport) tunnel(ctx context.Context, raw net.Conn, address string) er
 	return nil
 }
 
-// appendProxyAuthorization appends the user and password of a proxy's URL, if it
-// has them (RFC 7617).
+// appendProxyAuthorization appends the user and password of a proxy's URL if there are
+// any (RFC 7617).
 func appendProxyAuthorization(b []byte, proxy *url.URL) []byte {
 	if proxy.User == nil {
 		return b

@@ -15,17 +15,17 @@ import (
 	"golang.org/x/net/http/httpguts"
 )
 
-// ErrRequest marks what cannot be sent as it is.
+// ErrRequest reports a request that cannot be sent unchanged.
 var ErrRequest = errors.New("not a proper HTTP request")
 
 func badRequest(format string, a ...any) error {
 	return fmt.Errorf("%w: "+format, append([]any{ErrRequest}, a...)...)
 }
 
-// requests holds buffers for requests: head and body go out in one write.
+// requests holds buffers for requests: head and body are sent in one write.
 var requests = sync.Pool{New: func() any { b := make([]byte, 0, 4<<10); return &b }}
 
-// maxKeptBuffer bounds the buffers that are kept.
+// maxKeptBuffer bounds the size of the buffers in the pool.
 const maxKeptBuffer = 1 << 20
 
 func keepBuffer(b *[]byte) {
@@ -34,22 +34,22 @@ func keepBuffer(b *[]byte) {
 	}
 }
 
-// key names the connections that may serve the same requests.
+// key identifies connections that may carry the same requests.
 type key struct {
 	secure bool // TLS, to this address
 	dial   string
-	tunnel string // the receiver's address, if a proxy leads there
+	tunnel string // the receiver's address if a proxy is used as a tunnel
 }
 
-// destination is where a request goes.
+// destination is the target of a request.
 type destination struct {
 	key
-	host    string // as the Host field has it
-	address string // the receiver's: host and port
+	host    string // value of the Host field
+	address string // the receiver's host and port
 	proxy   *url.URL
 }
 
-// destinationOf finds where a request goes, and refuses what cannot be sent there.
+// destinationOf returns where a request goes. It rejects requests that cannot be sent.
 func (t *Transport) destinationOf(r *http.Request) (destination, error) {
 	u := r.URL
 	if u.Scheme != "http" && u.Scheme != "https" {
@@ -75,7 +75,7 @@ func (t *Transport) destinationOf(r *http.Request) (destination, error) {
 	return p, nil
 }
 
-// withoutZone leaves out the zone of an address, which means nothing elsewhere
+// withoutZone removes the zone of an address, which has a meaning only on this machine
 // (RFC 6874, §3).
 func withoutZone(host string) string {
 	before, zone, ok := strings.Cut(host, "%")
@@ -85,8 +85,8 @@ func withoutZone(host string) string {
 	return before + zone[strings.IndexByte(zone+"]", ']'):]
 }
 
-// isPlainHost reports whether a host can stand in a Host field as it is: a name or
-// an address without a zone, in ASCII.
+// isPlainHost reports whether a host may be the value of a Host field: a name, or an
+// address without a zone, in ASCII.
 func isPlainHost(host string) bool {
 	for i := range len(host) {
 		switch c := host[i]; {
@@ -99,7 +99,7 @@ func isPlainHost(host string) bool {
 	return host != ""
 }
 
-// hostPort is what to dial.
+// hostPort returns the address to dial.
 func hostPort(u *url.URL) string {
 	port := u.Port()
 	switch {
@@ -113,7 +113,7 @@ func hostPort(u *url.URL) string {
 	return net.JoinHostPort(u.Hostname(), "80")
 }
 
-// appendRequest appends a request as it goes out: head and body.
+// appendRequest appends the bytes of a request: head and body.
 func (p destination) appendRequest(b []byte, r *http.Request) ([]byte, error) {
 	if r.Method == http.MethodHead || r.Method == http.MethodConnect || !httpguts.ValidHeaderFieldName(r.Method) {
 		return b, badRequest("the method %q", r.Method)
@@ -154,15 +154,15 @@ func (p destination) appendRequest(b []byte, r *http.Request) ([]byte, error) {
 	}
 	end := len(b) + int(length)
 	b = slices.Grow(b, int(length)+1)
-	n, err := io.ReadFull(r.Body, b[len(b):end+1]) // one more than there should be
+	n, err := io.ReadFull(r.Body, b[len(b):end+1]) // one byte more than announced
 	if int64(n) != length || !errors.Is(err, io.ErrUnexpectedEOF) {
 		return b, badRequest("its body is not the %d bytes that were announced: %w", length, err)
 	}
 	return b[:end], nil
 }
 
-// appendHeader appends the fields, by name and spelled as they are, and the empty
-// line.
+// appendHeader appends the fields, sorted by name and with their spelling unchanged,
+// and the empty line.
 func appendHeader(b []byte, h http.Header) ([]byte, error) {
 	var few [24]string
 	names := few[:0]
@@ -188,7 +188,7 @@ func appendHeader(b []byte, h http.Header) ([]byte, error) {
 	return append(b, "\r\n"...), nil
 }
 
-// changeConnection are fields that the transport writes itself or cannot honour.
+// changeConnection lists fields that the transport writes itself or does not support.
 var changeConnection = []string{
 	"Connection", "Content-Length", "Expect", "Host", "Keep-Alive", "Proxy-Authorization", "Proxy-Connection", "TE", "Trailer",
 	"Transfer-Encoding", "Upgrade",

@@ -4,7 +4,8 @@ package lean
 
 import "syscall"
 
-// socket does not exist here: no idle connection is used again.
+// socket cannot inspect a connection on this system, so no idle connection is used
+// again.
 type socket struct{}
 
 func newSocket(syscall.RawConn) *socket { return nil }

@@ -9,11 +9,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// socket is a connection's socket, which can be looked at without waiting.
+// socket inspects a connection's socket without blocking.
 type socket struct {
 	raw  syscall.RawConn
 	poll func(fd uintptr) bool
-	come bool // something has, its end too
+	come bool // something has arrived, or the peer closed
 }
 
 func newSocket(raw syscall.RawConn) *socket {

@@ -1,22 +1,22 @@
-// Package lean is an http.RoundTripper for short requests and their answers: one
-// at a time on each of a few connections that stay open.
+// Package lean is an http.RoundTripper for short requests and responses, one at a time
+// on each connection. It keeps a few connections open.
 //
-// net/http's transport runs two goroutines for every connection, and a request
-// passes through both. That costs more than all the rest of a delivery. Here the
-// goroutine that sends also reads: one write, one read, no hand-over.
+// net/http's transport runs two goroutines for every connection, and each request
+// passes through both. That costs more than the rest of a delivery. In this package the
+// goroutine that sends also reads: one write, one read, and no handover.
 //
-// The package takes ordinary requests and contexts. It sends bodies of known
-// length, speaks HTTP/1.1 only, and refuses what would change how a connection is
-// used (ErrRequest). The head of an answer, with interim answers and trailers, is
-// bounded, and the end of the context ends every phase.
+// The package accepts ordinary requests and contexts. It sends bodies of known length,
+// uses HTTP/1.1 only, and rejects requests that would change how a connection is used
+// (ErrRequest). It bounds the head of a response, including interim responses and
+// trailers. The end of the context ends every phase.
 //
-// An answer counts once its head is whole. If something is wrong with the head or
-// with the body behind it, the connection is closed. So a connection is used again
-// only after an answer that every reader reads the same way, to its end.
+// A response counts once its head is complete. If the head or the body after it is
+// malformed, the connection is closed. So a connection is used again only after a
+// response that every reader reads the same way to its end.
 //
-// A request is sent a second time, on another connection, only if the receiver
-// surely did not get it: no byte was written, or the receiver had closed the idle
-// connection before it got the whole request (see conn.missed).
+// A request is sent again on another connection only if the receiver certainly did not
+// get it: no byte was written, or the receiver closed the idle connection before it got
+// the whole request (see conn.missed).
 package lean
 
 import (
@@ -35,23 +35,23 @@ import (
 
 // Options are the settings of a transport.
 type Options struct {
-	// Dial connects. It gets the request's context, and the address of the proxy
-	// if there is one.
+	// Dial connects. It gets the request's context, and the proxy's address if there is
+	// a proxy.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
-	// Secure puts TLS, without HTTP/2, on a connection to a receiver's address. The
-	// transport starts the handshake. The returned connection bounds its time and
-	// size.
+	// Secure starts TLS, without HTTP/2, on a connection to a receiver's address. The
+	// transport runs the handshake. The returned connection must bound the handshake's
+	// time and size.
 	Secure func(dialled net.Conn, address string) (*tls.Conn, error)
-	// Proxy, unless nil, is an HTTP proxy. It is asked for http URLs, and for
-	// tunnels to the hosts of https URLs.
+	// Proxy, if not nil, is an HTTP proxy. It gets requests for http URLs and makes
+	// tunnels for https URLs.
 	Proxy *url.URL
-	// MaxHeader bounds an answer's head in bytes: status line and fields, with those
-	// of interim answers and trailers.
+	// MaxHeader bounds a response's head in bytes: status line and fields, including
+	// interim responses and trailers.
 	MaxHeader int
-	// MaxIdlePerHost bounds the open connections that wait for another request.
+	// MaxIdlePerHost bounds the idle connections of one host.
 	MaxIdlePerHost int
-	// IdleTimeout is how long a connection waits; less if the server says so
-	// (Keep-Alive: timeout=N).
+	// IdleTimeout is how long a connection may be idle. A shorter timeout from the
+	// server applies (Keep-Alive: timeout=N).
 	IdleTimeout time.Duration
 }
 
@@ -61,14 +61,13 @@ type Transport struct {
 	pool *pool
 }
 
-// New makes a transport. On systems that cannot tell whether the other side has
-// closed an idle connection, each connection serves one request.
+// New makes a transport. On systems where it cannot check whether the peer has closed
+// an idle connection, each connection carries one request.
 func New(o Options) *Transport { return &Transport{o: o, pool: newPool(o.MaxIdlePerHost)} }
 
-// RoundTrip implements http.RoundTripper. Its errors are those of dialling, of
-// TLS and of reading, ErrRequest for what cannot be sent, ErrAnswer for what is no
-// HTTP answer, ErrProxy for a tunnel that the proxy refused, and the context's
-// cause if that has ended.
+// RoundTrip implements http.RoundTripper. It returns errors of dialling, TLS and
+// reading, ErrRequest, ErrAnswer and ErrProxy, or the context's cause if the context
+// has ended.
 func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	buffer := requests.Get().(*[]byte)
 	defer keepBuffer(buffer)
@@ -77,7 +76,7 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 		*buffer, err = to.appendRequest((*buffer)[:0], r)
 	}
 	if r.Body != nil {
-		_ = r.Body.Close() // it was read to its end, or is not sent
+		_ = r.Body.Close() // the body was read to its end, or is not sent
 	}
 	if err != nil {
 		return nil, err
@@ -104,21 +103,21 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 		missed := written == 0 || c.missed(ctx, len(*buffer), err)
 		_ = c.net.Close()
 		if c.used && missed && ctx.Err() == nil {
-			continue // with another connection; the pool holds only so many
+			continue // try another connection; the pool has a bounded number
 		}
 		return nil, ended(ctx, err)
 	}
 }
 
-// CloseIdleConnections closes the connections that wait for another request.
+// CloseIdleConnections closes the idle connections.
 func (t *Transport) CloseIdleConnections() { t.pool.close() }
 
-// ended returns the cause of the context's end if that is why something failed,
-// and else the error.
+// ended returns the context's cause if the context's end made something fail, else the
+// error.
 func ended(ctx context.Context, err error) error {
 	late := errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded)
 	if deadline, ok := ctx.Deadline(); ok && late && !time.Now().Before(deadline) {
-		<-ctx.Done() // the connection has the same deadline, and may be a moment ahead
+		<-ctx.Done() // the connection has the same deadline and may be slightly ahead
 	}
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
@@ -126,7 +125,7 @@ func ended(ctx context.Context, err error) error {
 	return err
 }
 
-// connect takes a waiting connection, or makes one. Its deadline is the context's.
+// connect returns an idle or a new connection. Its deadline is the context's.
 func (t *Transport) connect(ctx context.Context, trace *httptrace.ClientTrace, to destination) (*conn, error) {
 	deadline, _ := ctx.Deadline()
 	c, idle := t.pool.take(to.key, time.Now(), deadline)
@@ -186,7 +185,7 @@ func (t *Transport) handshake(ctx context.Context, trace *httptrace.ClientTrace,
 	return over, err
 }
 
-// HandshakeError is why TLS was not agreed on.
+// HandshakeError is why a TLS handshake failed.
 type HandshakeError struct{ Err error }
 
 func (e *HandshakeError) Error() string { return "TLS handshake: " + e.Err.Error() }
@@ -194,26 +193,26 @@ func (e *HandshakeError) Error() string { return "TLS handshake: " + e.Err.Error
 // Unwrap returns the error of crypto/tls or of the network.
 func (e *HandshakeError) Unwrap() error { return e.Err }
 
-// exchange is one request with its answer, on its connection. It is also the
-// answer's body.
+// exchange is one request and its response on a connection. It is also the response's
+// body.
 type exchange struct {
 	t    *Transport
 	c    *conn
 	ctx  context.Context //nolint:containedctx // the request's; it names why reading the body failed
-	stop func() bool     // ends the context's hold on the connection; false if that has interrupted it
+	stop func() bool     // ends the context's hold on the connection; false if the context already interrupted it
 
 	answer    answer
 	response  http.Response
 	body      io.Reader // reads the answer's body; nil if there is none
-	fixedBody fixedBody // what body is, if the length is known
+	fixedBody fixedBody // the value of body if the length is known
 	err       error     // of reading the body; io.EOF at the end
 
 	reuse    bool
 	finished bool
 }
 
-// do sends the request and reads the answer's head. written is how much of the
-// request may have left. If do fails, the caller closes the connection.
+// do sends the request and reads the response's head. written is how many bytes of the
+// request may have been sent. If do fails, the caller closes the connection.
 func (x *exchange) do(trace *httptrace.ClientTrace, request []byte) (written int, err error) {
 	x.stop = context.AfterFunc(x.ctx, x.c.interrupt)
 	written, err = x.c.net.Write(request)
@@ -227,7 +226,7 @@ func (x *exchange) do(trace *httptrace.ClientTrace, request []byte) (written int
 		x.stop()
 		return 0, fmt.Errorf("sending the request: %w", err)
 	}
-	// A receiver may refuse a request that it has not read to the end: its answer
+	// A receiver may reject a request before it has read all of it. That response
 	// counts.
 	var readErr error
 	if x.answer, readErr = x.c.readHead(trace, x.t.o.MaxHeader); readErr != nil {
@@ -241,8 +240,8 @@ func (x *exchange) do(trace *httptrace.ClientTrace, request []byte) (written int
 	return written, nil
 }
 
-// respond is the answer as net/http has it. The connection belongs to the body
-// until that has been read or closed.
+// respond returns the response as an http.Response. The body owns the connection until
+// it is read to its end or closed.
 func (x *exchange) respond(r *http.Request) *http.Response {
 	a := &x.answer
 	x.response = http.Response{
@@ -260,15 +259,15 @@ func (x *exchange) respond(r *http.Request) *http.Response {
 	return &x.response
 }
 
-// finish ends the exchange. If the answer was read to its end (complete) and the
-// connection may serve again, the pool keeps it; else it is closed. Calling finish twice
-// is fine.
+// finish ends the exchange. If the response was read to its end (complete) and the
+// connection may be used again, the pool keeps it; else it is closed. finish may be
+// called twice.
 func (x *exchange) finish(complete bool) {
 	if x.finished {
 		return
 	}
 	x.finished = true
-	// The context's interruption, if it came, leaves its deadline on the connection.
+	// If the context interrupted the connection, the connection keeps that deadline.
 	if interrupted := !x.stop(); interrupted || !complete || !x.reuse || !x.t.pool.put(x.c, x.answer.idle(x.t.o.IdleTimeout)) {
 		_ = x.c.net.Close()
 	}

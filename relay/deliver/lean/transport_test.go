@@ -37,7 +37,8 @@ func newLean(t *testing.T, idle time.Duration) *Transport {
 	return l
 }
 
-// post is a request; header is names and values in turns, spelled as they go out.
+// post returns a request. header holds names and values in turns, in the spelling that
+// is sent.
 func post(t *testing.T, ctx context.Context, to, body string, header ...string) *http.Request { //nolint:revive // the test comes first
 	t.Helper()
 	r, err := http.NewRequestWithContext(ctx, http.MethodPost, to, strings.NewReader(body))
@@ -50,7 +51,7 @@ func post(t *testing.T, ctx context.Context, to, body string, header ...string) 
 	return r
 }
 
-// send makes one request and reads its answer to the end.
+// send makes one request and reads its response to the end.
 func send(t *testing.T, l http.RoundTripper, url string) (status int, body string, err error) {
 	t.Helper()
 	response, err := l.RoundTrip(post(t, t.Context(), url, "{}"))
@@ -62,13 +63,13 @@ func send(t *testing.T, l http.RoundTripper, url string) (status int, body strin
 	return response.StatusCode, string(b), err
 }
 
-// scripted is a receiver that does to each connection what the script says,
-// having read one request at a time.
+// scripted is a receiver. It reads one request at a time and runs the script on each
+// connection.
 type scripted struct {
 	url         string
 	connections atomic.Int64
 	requests    atomic.Int64
-	closed      chan struct{} // gets one for each connection that the sender closed
+	closed      chan struct{} // gets a value for each connection that the sender closed
 }
 
 func newScripted(t *testing.T, answer func(s *scripted, c net.Conn, nth int) (goOn bool)) *scripted {
@@ -134,7 +135,7 @@ func TestConnectionsServeAgainOnlyAfterAWholeAnswer(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		name, answer string
-		connections  int64 // for three requests
+		connections  int64 // connections used by three requests
 	}{
 		{"no body", okEmpty, 1},
 		{"a length", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", 1},
@@ -188,7 +189,7 @@ func TestAConnectionThatTheReceiverClosedIsNotUsed(t *testing.T) {
 	t.Parallel()
 	s := newScripted(t, func(_ *scripted, c net.Conn, _ int) bool {
 		_, _ = io.WriteString(c, okEmpty)
-		return false // and hangs up, without a word in the head
+		return false // closes without a Connection field in the head
 	})
 	l := newLean(t, time.Minute)
 	for i := range 50 {
@@ -202,8 +203,8 @@ func TestAConnectionThatTheReceiverClosedIsNotUsed(t *testing.T) {
 	}
 }
 
-// awaitHangUp waits until the connection that waits in the pool, if one does,
-// has been hung up by the other side.
+// awaitHangUp waits until the peer has closed the idle connection in the pool, if there
+// is one.
 func awaitHangUp(t *testing.T, l *Transport) {
 	t.Helper()
 	for range 1000 {
@@ -223,8 +224,8 @@ func awaitHangUp(t *testing.T, l *Transport) {
 
 func TestNoRequestIsSentTwice(t *testing.T) {
 	t.Parallel()
-	// The second request on a connection is read, and answered by hanging up: it
-	// may have been worked on.
+	// The receiver reads the second request on a connection and then closes it. It may
+	// have processed the request.
 	s := newScripted(t, func(_ *scripted, c net.Conn, nth int) bool {
 		if nth > 0 {
 			return false
@@ -325,7 +326,7 @@ func TestIdleConnectionsAreFewAndEnd(t *testing.T) {
 	waiting.Add(at)
 	s := newScripted(t, func(_ *scripted, c net.Conn, _ int) bool {
 		waiting.Done()
-		waiting.Wait() // all at once
+		waiting.Wait() // all at the same time
 		_, _ = io.WriteString(c, okEmpty)
 		return true
 	})
@@ -373,7 +374,7 @@ func TestRequestsGoOutAsTheyAreSpelled(t *testing.T) {
 	}
 }
 
-// newRaw is a receiver that handles one connection by itself.
+// newRaw is a receiver that handles one connection with its own function.
 func newRaw(t *testing.T, handle func(net.Conn)) (url string) {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -466,8 +467,8 @@ func TestWhatChangesTheConnectionIsRefused(t *testing.T) {
 	}
 }
 
-// TestTheEndOfTheContextSpoilsOnlyItsOwnConnection: an exchange that was left
-// alone has its connection used again, one that was cut off has not.
+// TestTheEndOfTheContextSpoilsOnlyItsOwnConnection: the connection of an exchange that
+// ended normally is used again. The connection of an interrupted one is not.
 func TestTheEndOfTheContextSpoilsOnlyItsOwnConnection(t *testing.T) {
 	t.Parallel()
 	errCause := errors.New("enough")
@@ -592,7 +593,7 @@ func TestTracesSeeEveryPhase(t *testing.T) {
 		GetConn:              func(string) { note("get") },
 		DNSStart:             func(httptrace.DNSStartInfo) { note("dns") },
 		DNSDone:              func(httptrace.DNSDoneInfo) { note("dns done") },
-		ConnectStart:         func(string, string) {}, // one for each address
+		ConnectStart:         func(string, string) {}, // one call for each address
 		ConnectDone:          func(_, _ string, err error) { note(fmt.Sprintf("connected %t", err == nil)) },
 		TLSHandshakeStart:    func() { note("tls") },
 		TLSHandshakeDone:     func(s tls.ConnectionState, err error) { note(fmt.Sprintf("tls done %t %v", s.HandshakeComplete, err)) },
@@ -620,8 +621,8 @@ func TestTracesSeeEveryPhase(t *testing.T) {
 	}
 }
 
-// FuzzRequest: whatever is put into a request, what goes out is read by
-// net/http as that one request and nothing more.
+// FuzzRequest: whatever a request contains, net/http reads the sent bytes as that one
+// request and nothing more.
 func FuzzRequest(f *testing.F) {
 	f.Add("/hook?a=b", "X-UserHero-Event", "feedback.created", `{"a":1}`)
 	f.Add("/\r\n", "X\r\nY", "a\r\n\r\nPOST / HTTP/1.1", "0\r\n\r\n")
@@ -660,8 +661,8 @@ func FuzzRequest(f *testing.F) {
 	})
 }
 
-// closingConn is a connection whose receiver hangs up when the request under way
-// has been written and has not arrived.
+// closingConn is a connection whose receiver closes it after the request was written
+// and before it arrives.
 type closingConn struct {
 	*net.TCPConn
 	hangUp *atomic.Pointer[func()] // once
@@ -674,8 +675,8 @@ func (c *closingConn) Write(b []byte) (int, error) {
 	return c.TCPConn.Write(b)
 }
 
-// TestARequestThatCrossesTheEndOfAnIdleConnectionIsSentAgain, for the receiver
-// surely did not get it; one that the receiver may have read is not.
+// TestARequestThatCrossesTheEndOfAnIdleConnectionIsSentAgain: the receiver cannot have
+// processed it. A request that the receiver may have read is not sent again.
 func TestARequestThatCrossesTheEndOfAnIdleConnectionIsSentAgain(t *testing.T) {
 	t.Parallel()
 	if runtime.GOOS != "linux" {
@@ -736,7 +737,7 @@ func TestARequestThatCrossesTheEndOfAnIdleConnectionIsSentAgain(t *testing.T) {
 				}
 			}()
 			l := newLean(t, time.Minute)
-			var far *net.TCPConn // of the connection that was made last
+			var far *net.TCPConn // the receiver's side of the last connection
 			hangUp := new(atomic.Pointer[func()])
 			l.o.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
 				near, err := new(net.Dialer).DialContext(ctx, network, address)
@@ -756,7 +757,7 @@ func TestARequestThatCrossesTheEndOfAnIdleConnectionIsSentAgain(t *testing.T) {
 			if c.hangUp != nil {
 				hang := func() {
 					c.hangUp(far)
-					time.Sleep(50 * time.Millisecond) // it arrives
+					time.Sleep(50 * time.Millisecond) // wait for the request to arrive
 				}
 				hangUp.Store(&hang)
 			}

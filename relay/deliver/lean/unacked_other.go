@@ -2,5 +2,5 @@
 
 package lean
 
-// unacknowledged is not known here.
+// unacknowledged returns 0: the number is unknown on this system.
 func (*socket) unacknowledged() (unacked uint64, over bool) { return 0, true }
