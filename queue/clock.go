@@ -2,15 +2,15 @@ package queue
 
 import "time"
 
-// Clock is what an engine asks about time beyond what the Go runtime tells.
-// The runtime's own clock runs forwards only and stands still while the machine
-// sleeps: it times what happens within a process. What outlives the process
-// needs the time of day, which somebody may set.
+// Clock gives an engine the time information that Go's runtime does not have. The
+// runtime's clock only runs forwards and stands still while the machine sleeps; it is
+// right for durations within one process. Times that outlive the process need the time
+// of day, which somebody may change.
 type Clock interface {
-	// Wall is the time of day. It may have been set since it was read last, by
+	// Wall returns the time of day. It may have been changed since the last call, by
 	// any amount, in either direction.
 	Wall() time.Time
-	// Slept is for how long the machine was suspended, in all, since some
-	// moment before the process began. It never shrinks.
+	// Slept returns how long the machine has been suspended in total, since some moment
+	// before the process began. It never decreases.
 	Slept() time.Duration
 }

@@ -11,7 +11,7 @@ import (
 )
 
 // An event is stored with a delivery for each webhook. The webhook's lane hands the
-// delivery out, and whoever gets it makes the attempt and settles the lease.
+// delivery out. The receiver of the lease makes the attempt and settles the lease.
 func Example() {
 	ctx := context.Background()
 	var q queue.Queue = memqueue.New(memqueue.Options{}) // or badgerqueue.Open
@@ -27,7 +27,7 @@ func Example() {
 		Webhooks: []queue.WebhookID{webhook.ID},
 	})
 	if err != nil {
-		log.Fatal(err) // nothing is stored; without an error, both are on disk
+		log.Fatal(err) // nothing is stored; if err is nil, event and delivery are on disk
 	}
 
 	lane, err := q.Lane(webhook.ID, queue.LaneOptions{})

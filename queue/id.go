@@ -9,24 +9,24 @@ import (
 	"time"
 )
 
-// EventID names an event, sorts by time, and is never given twice, not even by
-// a store that was wiped or restored from a backup: 48 bits of milliseconds
-// since 1970, 32 bits of the store's random tag, 48 bits of sequence number.
+// EventID identifies an event. IDs sort by time and are unique, even after a store was
+// wiped or restored from a backup: 48 bits of milliseconds since 1970, 32 bits of the
+// store's random tag, 48 bits of sequence number.
 type EventID [16]byte
 
 // WebhookID numbers webhooks within a store, from 1; it is never reused.
 type WebhookID uint32
 
-// DeliveryID names one event on its way to one webhook.
+// DeliveryID identifies the delivery of one event to one webhook.
 type DeliveryID struct {
 	Event   EventID
 	Webhook WebhookID
 }
 
-// crockford is the alphabet of ULIDs, in lower case: it sorts as the bytes do.
+// crockford is the alphabet of ULIDs in lower case. It sorts in the order of the bytes.
 var crockford = base32.NewEncoding("0123456789abcdefghjkmnpqrstvwxyz").WithPadding(base32.NoPadding)
 
-// NewEventID puts an id together; seq must be below 2^48.
+// NewEventID makes an id from its parts. seq must be below 2^48.
 func NewEventID(created time.Time, tag uint32, seq uint64) (id EventID) {
 	var ms [8]byte
 	binary.BigEndian.PutUint64(ms[:], uint64(created.UnixMilli()))
@@ -38,27 +38,27 @@ func NewEventID(created time.Time, tag uint32, seq uint64) (id EventID) {
 	return id
 }
 
-// IsZero reports whether the id names nothing.
+// IsZero reports whether the id is zero.
 func (id EventID) IsZero() bool { return id == EventID{} }
 
-// Created is the time in the id, to the millisecond.
+// Created returns the time in the id, to the millisecond.
 func (id EventID) Created() time.Time {
 	var ms [8]byte
 	copy(ms[2:], id[:6])
 	return time.UnixMilli(int64(binary.BigEndian.Uint64(ms[:]))).UTC()
 }
 
-// Tag is the tag of the store that gave the id.
+// Tag returns the tag of the store that made the id.
 func (id EventID) Tag() uint32 { return binary.BigEndian.Uint32(id[6:10]) }
 
-// Seq is the sequence number in the id.
+// Seq returns the sequence number in the id.
 func (id EventID) Seq() uint64 {
 	var s [8]byte
 	copy(s[2:], id[10:])
 	return binary.BigEndian.Uint64(s[:])
 }
 
-// String is "evt_" and 26 characters.
+// String returns "evt_" and 26 characters.
 func (id EventID) String() string {
 	var b [30]byte
 	copy(b[:], "evt_")
@@ -66,7 +66,7 @@ func (id EventID) String() string {
 	return string(b[:])
 }
 
-// ParseEventID reads what EventID.String wrote.
+// ParseEventID parses the form that EventID.String returns.
 func ParseEventID(s string) (id EventID, err error) {
 	enc, ok := strings.CutPrefix(s, "evt_")
 	if !ok || len(enc) != 26 {
@@ -80,7 +80,7 @@ func ParseEventID(s string) (id EventID, err error) {
 	return id, nil
 }
 
-// String is "dlv_", the event's 26 characters, "_" and the webhook's number.
+// String returns "dlv_", the event's 26 characters, "_" and the webhook's number.
 func (id DeliveryID) String() string {
 	b := make([]byte, 31, 41) // with the longest number
 	copy(b, "dlv_")
@@ -89,7 +89,7 @@ func (id DeliveryID) String() string {
 	return string(strconv.AppendUint(b, uint64(id.Webhook), 10))
 }
 
-// ParseDeliveryID reads what DeliveryID.String wrote.
+// ParseDeliveryID parses the form that DeliveryID.String returns.
 func ParseDeliveryID(s string) (id DeliveryID, err error) {
 	bad := func() (DeliveryID, error) {
 		return DeliveryID{}, fmt.Errorf("%q is no delivery id (dlv_…_N): %w", s, ErrNotFound)

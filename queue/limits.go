@@ -2,21 +2,21 @@ package queue
 
 import "time"
 
-// Limits bound what a queue keeps. The zero value is the engine's default.
+// Limits bound what a queue keeps. The zero value means the engine's defaults.
 type Limits struct {
-	// Retention is how long an event is kept after its last delivery ended, or, if
-	// none was delivered or failed, after it was accepted. A delivery that was
-	// cancelled with its webhook does not count.
+	// Retention is how long an event is kept after its last delivery ended. If none was
+	// delivered or failed, it counts from the event's acceptance. Deliveries that were
+	// cancelled with their webhook do not count.
 	Retention time.Duration
-	// MaxDisk bounds the store in bytes: near it finished events go early, the
-	// oldest first and no more than brings the store below; at it Enqueue answers
-	// ErrFull. What waits is never dropped. 0 is no bound.
+	// MaxDisk bounds the store in bytes; 0 means no bound. Near the bound, finished
+	// events are removed early, oldest first and no more than necessary. At the bound,
+	// Enqueue returns ErrFull. Waiting deliveries are never dropped.
 	MaxDisk int64
 }
 
 // Limited is a Queue whose limits can change while it is open.
 type Limited interface {
 	Queue
-	// SetLimits has other limits count from now on.
+	// SetLimits replaces the limits.
 	SetLimits(l Limits)
 }

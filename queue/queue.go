@@ -1,10 +1,10 @@
-// Package queue says what a durable queue of webhook deliveries is: its
-// records, its errors, and the one interface every engine implements.
+// Package queue defines a durable queue of webhook deliveries: its records, its errors,
+// and the one interface that every engine implements.
 //
-// The promise: what Enqueue acknowledged survives a killed process and a power
-// loss, is handed out at least once to every webhook it was enqueued for, and
-// keeps its bytes. The package knows nothing of HTTP, ladders or settings; it
-// is told when a delivery is due and what became of an attempt.
+// It promises that an event which Enqueue acknowledged survives a killed process and a
+// power loss, is handed out at least once to every webhook it was enqueued for, and
+// keeps its bytes. The package does not know HTTP, ladders or settings: the caller says
+// when a delivery is due and what an attempt resulted in.
 //
 // The life of one delivery:
 //
@@ -24,9 +24,8 @@
 //	                      │ failed │ ────────────┘
 //	                      └────────┘
 //
-// "leased" is never stored: a process that dies loses its leases, and the
-// deliveries are handed out again. That is where duplicates come from, and the
-// only place.
+// "leased" is never stored: a process that dies loses its leases, and the deliveries
+// are handed out again. This is the only cause of duplicates.
 package queue
 
 import (
@@ -36,153 +35,160 @@ import (
 	"time"
 )
 
-// Errors that callers switch on, with errors.Is. An engine wraps them with
-// what it was doing and, if there is one, the remedy.
+// Errors for errors.Is. An engine wraps them with what it was doing and, if there is
+// one, the remedy.
 var (
-	// ErrFull: the engine takes no new events now: too many wait for a commit,
-	// the disk is near full or max_disk is reached. What is stored still flows.
+	// ErrFull: the engine takes no new events now, because too many wait for a commit,
+	// the disk is almost full, or max_disk is reached. Stored events are still
+	// delivered.
 	ErrFull = errors.New("queue full")
-	// ErrTooLarge: one event with its deliveries, or one change, is more than the
-	// engine stores at once. It is refused whenever it comes.
+	// ErrTooLarge: one event with its deliveries, or one change, is larger than the
+	// engine can store at once. A retry fails too.
 	ErrTooLarge = errors.New("too large for the store")
-	// ErrConflict: Entry.Replaces is not the latest event of that feedback, or
-	// a webhook's revision has moved on. Read again and retry.
+	// ErrConflict: Entry.Replaces is not the latest event of its feedback, or a
+	// webhook's revision has changed. Read again and retry.
 	ErrConflict = errors.New("conflict")
-	// ErrExists: an entry creates a feedback that its project holds already, and
-	// is no repeat of the submission that created it.
+	// ErrExists: an entry creates a feedback that its project already has, and is not a
+	// repeat of the submission that created it.
 	ErrExists = errors.New("feedback exists")
-	// ErrMismatch: an idempotency key came again with another body.
+	// ErrMismatch: an idempotency key was used again with another body.
 	ErrMismatch = errors.New("idempotency key reused with another body")
-	// ErrNotFound: no such event, delivery, feedback or webhook.
+	// ErrNotFound: there is no such event, delivery, feedback or webhook.
 	ErrNotFound = errors.New("not found")
-	// ErrLeaseLost: the lease was settled before, or its lane was closed.
+	// ErrLeaseLost: the lease was already settled, or its lane was closed.
 	ErrLeaseLost = errors.New("lease lost")
-	// ErrClosed: the queue is closed, or was never opened.
+	// ErrClosed: the queue is closed or was never opened.
 	ErrClosed = errors.New("queue closed")
-	// ErrUnavailable: the engine's servers have not answered for longer than an election
-	// takes. Whether the call was carried out is not known; it can be made again.
+	// ErrUnavailable: the engine's servers have not answered for longer than an
+	// election takes. The call may or may not have been carried out. The caller can
+	// repeat it.
 	ErrUnavailable = errors.New("queue unavailable")
-	// ErrFailed: the disk reported an error on writing; nothing is accepted
-	// until the store has been reopened, because what the disk holds is unknown.
+	// ErrFailed: the disk reported a write error. Nothing is accepted until the store
+	// is reopened, because the contents of the disk are unknown.
 	ErrFailed = errors.New("store failed")
 )
 
-// Queue is one durable store. All methods may be called from any goroutine.
+// Queue is a durable store. All methods may be called from any goroutine.
 type Queue interface {
-	// Enqueue stores one event and its deliveries in one transaction, and
-	// returns when they are on disk. It creates a feedback, or replaces the latest
-	// event of one: see Entry.Replaces. A repeat, known by its Key or, if it
-	// creates a feedback, by its Origin, stores no event and returns the first
-	// receipt with Replayed set. A refused entry leaves nothing, not even its key.
-	// Errors: ErrFull, ErrTooLarge, ErrConflict, ErrExists, ErrMismatch, ErrUnavailable,
-	// ErrFailed, ErrClosed.
-	// After ErrUnavailable or a cancelled context the entry may or may not have been stored.
+	// Enqueue stores one event and its deliveries in one transaction and returns when
+	// they are on disk. It creates a feedback, or replaces the latest event of one: see
+	// Entry.Replaces. A repeat is recognised by its Key or, if it creates a feedback,
+	// by its Origin. It stores no event and gets the first receipt, with Replayed set.
+	// A rejected entry stores nothing, not even its key.
+	// Errors: ErrFull, ErrTooLarge, ErrConflict, ErrExists, ErrMismatch,
+	// ErrUnavailable, ErrFailed, ErrClosed. After ErrUnavailable or a cancelled
+	// context, the entry may or may not have been stored.
 	Enqueue(ctx context.Context, e Entry) (Receipt, error)
-	// Repeat returns the receipt that Enqueue gives to a repeat with this key:
-	// ErrNotFound if nobody holds the key, ErrMismatch if the hash is another one.
+	// Repeat returns the receipt that Enqueue gives to a repeat with this key. It
+	// returns ErrNotFound if the key is not bound, and ErrMismatch if it is bound to
+	// another hash.
 	Repeat(ctx context.Context, k Key) (Receipt, error)
 
-	// Lane opens the one lane of a webhook: its deliveries, and nobody else's.
-	// A lane that is not opened keeps its deliveries waiting. Opening a lane
-	// twice is ErrConflict.
+	// Lane opens the lane of a webhook, which hands out this webhook's deliveries.
+	// Without an open lane they wait. A webhook has at most one open lane: opening a
+	// second one is ErrConflict.
 	Lane(w WebhookID, o LaneOptions) (Lane, error)
 
-	// Requeue gives a delivery a fresh ladder, whatever its state, first due
-	// at `at`. Where the event has no delivery to that webhook, it makes one.
-	// A delivery that waits already becomes due at `at`; a leased one is left
-	// alone (ErrConflict).
+	// Requeue gives a delivery a fresh ladder, whatever its state, first due at `at`.
+	// If the event has no delivery to that webhook, Requeue creates one. If the
+	// delivery is waiting, it becomes due at `at`. If it is leased, it does not change,
+	// and Requeue returns ErrConflict.
 	Requeue(ctx context.Context, d DeliveryID, at time.Time) error
 
-	// Event returns one event; ErrNotFound also where retention took it.
+	// Event returns one event. It returns ErrNotFound also if retention has removed the
+	// event.
 	Event(ctx context.Context, id EventID) (Event, error)
 	// Latest returns the newest event of a feedback.
 	Latest(ctx context.Context, id FeedbackID) (Event, error)
-	// Projects returns projects that hold a feedback with this id, at most limit
-	// of them and in no order.
+	// Projects returns projects that have a feedback with this id, at most limit of
+	// them, in no particular order.
 	Projects(ctx context.Context, id string, limit int) ([]string, error)
-	// Events lists, newest first.
+	// Events lists events, newest first.
 	Events(ctx context.Context, q EventQuery) (Page[Event], error)
 	// Delivery returns one delivery.
 	Delivery(ctx context.Context, id DeliveryID) (Delivery, error)
-	// EventDeliveries returns every delivery of one event, by webhook id.
+	// EventDeliveries returns every delivery of one event, sorted by webhook id.
 	EventDeliveries(ctx context.Context, id EventID) ([]Delivery, error)
-	// Deliveries lists, newest event first.
+	// Deliveries lists deliveries, newest event first.
 	Deliveries(ctx context.Context, q DeliveryQuery) (Page[Delivery], error)
 	// Attempts returns the attempts of one delivery, oldest first.
 	Attempts(ctx context.Context, id DeliveryID) ([]Attempt, error)
 
-	// Webhooks returns every webhook record, by id.
+	// Webhooks returns every webhook record, sorted by id.
 	Webhooks(ctx context.Context) ([]Webhook, error)
-	// PutWebhook creates (Revision 0: the ID is assigned, never reused) or
-	// replaces a webhook record if its Revision is still the stored one.
+	// PutWebhook creates a webhook record if Revision is 0; the engine assigns an ID
+	// that is never reused. Otherwise it replaces the record if Revision is the stored
+	// one.
 	PutWebhook(ctx context.Context, w Webhook) (Webhook, error)
-	// DeleteWebhook removes the record if Revision is still the stored one,
-	// cancels its waiting deliveries and returns how many those were. They hold
-	// their events no longer: one that is older than the retention may go at once.
+	// DeleteWebhook removes the record if Revision is the stored one, cancels its
+	// waiting deliveries and returns how many it cancelled. Cancelled deliveries do not
+	// keep their events: an event older than the retention may be removed at once.
 	DeleteWebhook(ctx context.Context, id WebhookID, revision uint64) (int64, error)
 
-	// AppendActivity records one thing somebody or something did.
+	// AppendActivity adds an entry to the activity log.
 	AppendActivity(ctx context.Context, a Activity) error
-	// Activities lists, newest first.
+	// Activities lists the activity log, newest first.
 	Activities(ctx context.Context, limit int, cursor string) (Page[Activity], error)
 
-	// KeepCaught keeps a submission that a honeypot has caught, so that somebody can
-	// find what a person has sent. It returns when it is on disk. Errors are those of
-	// Enqueue.
+	// KeepCaught keeps a submission that a honeypot caught, so that an operator can
+	// find one that a person sent. It returns when the submission is on disk. It
+	// returns the errors of Enqueue.
 	KeepCaught(ctx context.Context, c Caught) error
-	// Caught returns what honeypots caught within the last CaughtFor, newest first:
-	// at most the newest MaxCaught.
+	// Caught returns the submissions that honeypots caught within the last CaughtFor,
+	// newest first, at most MaxCaught.
 	Caught(ctx context.Context) ([]Caught, error)
 
-	// Stats reads counters kept in memory; it never scans.
+	// Stats returns counters from memory. It never scans the store.
 	Stats() Stats
-	// Health is nil while the queue takes events, else the reason with its
-	// remedy; it wraps ErrFull, ErrUnavailable, ErrFailed or ErrClosed.
+	// Health returns nil while the queue takes events. Otherwise it returns the reason
+	// with its remedy, which wraps ErrFull, ErrUnavailable, ErrFailed or ErrClosed.
 	Health() error
-	// Close commits what was settled, then closes; leases are lost. It returns
+	// Close commits all settlements, then closes the store. Leases are lost. It returns
 	// when the store is closed or the context ends.
 	Close(ctx context.Context) error
 }
 
-// Entry is one event to store, with the webhooks that get a delivery of it.
+// Entry is one event to store, with the webhooks that get it.
 type Entry struct {
-	// Type is the event type, "feedback.created" or "feedback.updated". Types
-	// that begin with a dot are the relay's own (a mail to send): they are
-	// delivered like others and appear in no list.
+	// Type is the event type, "feedback.created" or "feedback.updated". Types that
+	// begin with a dot are the relay's own, such as notices: they are delivered but
+	// appear in no list.
 	Type string
-	// Feedback is what the event is about; zero for the relay's own events.
+	// Feedback is the feedback that the event is about; zero for the relay's own
+	// events.
 	Feedback FeedbackID
-	// Created is the time of acceptance; it becomes part of the EventID.
+	// Created is the time of acceptance. It becomes part of the EventID.
 	Created time.Time
-	// Body is the exact document. The queue keeps the slice: the caller must
-	// not change it afterwards. Nil stores no event: the entry only binds its Key,
-	// for a submission that changes nothing.
+	// Body is the document. The queue keeps the slice, so the caller must not change it
+	// afterwards. If Body is nil, no event is stored: the entry only binds its Key, for
+	// a submission that changes nothing.
 	Body []byte
 	// Trace is the context of the span that created the event.
 	Trace TraceContext
-	// Webhooks get one delivery each; duplicates are ignored.
+	// Webhooks get one delivery each. Duplicates are ignored.
 	Webhooks []WebhookID
-	// Replaces must be the latest event of Feedback, else ErrConflict. Zero
-	// creates the feedback: if there is one, ErrExists, except for a repeat.
+	// Replaces must be the latest event of Feedback, else Enqueue returns ErrConflict.
+	// If it is zero, the entry creates the feedback. If the feedback exists and the
+	// entry is no repeat, Enqueue returns ErrExists.
 	Replaces EventID
-	// Key, unless its name is empty, names the submission for 24 hours.
+	// Key identifies the submission for 24 hours. A key with an empty name is ignored.
 	Key Key
-	// Origin, unless zero, is a hash of the submission that creates Feedback. It
-	// is kept as long as the feedback: another entry that creates the same
-	// feedback with the same Origin is a repeat.
+	// Origin is a hash of the submission that creates Feedback. It is kept as long as
+	// the feedback. Another entry that creates the same feedback with the same Origin
+	// is a repeat. A zero Origin is ignored.
 	Origin [32]byte
-	// Answer is what the submitter is told, at most MaxAnswer bytes. It is kept
-	// with Key and with Origin, and given to repeats.
+	// Answer is the response to the submission, at most MaxAnswer bytes. It is kept
+	// with Key and with Origin and returned to repeats.
 	Answer []byte
 }
 
-// FeedbackID names a feedback. Two projects may use the same id.
+// FeedbackID identifies a feedback. Two projects may use the same ID.
 type FeedbackID struct {
-	Project string // empty for feedback without a project
-	ID      string // 1 to MaxFeedbackID bytes; empty names nothing
+	Project string // empty if the feedback has no project
+	ID      string // 1 to MaxFeedbackID bytes; empty for no feedback
 }
 
-// IsZero reports whether the id names nothing.
+// IsZero reports whether the id is empty.
 func (id FeedbackID) IsZero() bool { return id.ID == "" }
 
 func (id FeedbackID) String() string {
@@ -192,14 +198,14 @@ func (id FeedbackID) String() string {
 	return fmt.Sprintf("feedback %q of project %q", id.ID, id.Project)
 }
 
-// Bounds of an Entry, in bytes.
+// Bounds of an Entry in bytes.
 const (
 	MaxFeedbackID = 256
 	MaxKeyName    = 512
 	MaxAnswer     = 4 << 10
 )
 
-// Check returns an error for an entry that no engine takes.
+// Check returns an error for an entry that every engine rejects.
 func (e *Entry) Check() error {
 	switch {
 	case len(e.Key.Name) > MaxKeyName:
@@ -216,37 +222,36 @@ func (e *Entry) Check() error {
 	return nil
 }
 
-// Key makes a submission idempotent for 24 hours, even if its event is removed
-// before.
+// Key makes a submission idempotent for 24 hours, even if its event is removed earlier.
 type Key struct {
-	Name string   // scoped by the caller; at most MaxKeyName bytes
-	Hash [32]byte // of the request body; a key that comes with another hash is ErrMismatch
+	Name string   // the caller makes it unique; at most MaxKeyName bytes
+	Hash [32]byte // of the request body; a known key with another hash is ErrMismatch
 }
 
-// Receipt is what Enqueue acknowledges.
+// Receipt is the result of Enqueue.
 type Receipt struct {
-	// Event is the stored event. A repeat gets that of the first submission; it is
-	// zero if that one stored none, or if the event has been removed since.
+	// Event is the stored event. A repeat gets the event of the first submission. It is
+	// zero if that stored none, or if the event has been removed since.
 	Event Event
-	// Replayed reports that the entry is a repeat and has stored nothing.
+	// Replayed reports that the entry is a repeat and stored nothing.
 	Replayed bool
 	// Answer is the Entry.Answer of the first submission.
 	Answer []byte
 }
 
-// Event is one immutable stored document.
+// Event is one stored document. It never changes.
 type Event struct {
 	ID       EventID
 	Type     string
 	Feedback FeedbackID
 	Created  time.Time // UTC, to the millisecond
 	Trace    TraceContext
-	// Replaces is the event of the same feedback before this one; zero is none.
+	// Replaces is the previous event of the same feedback; zero if there is none.
 	Replaces EventID
 	Body     []byte // exact bytes; read-only
 }
 
-// TraceContext is a W3C trace context; the zero value is none.
+// TraceContext is a W3C trace context. The zero value means none.
 type TraceContext struct {
 	TraceID [16]byte
 	SpanID  [8]byte
@@ -254,57 +259,57 @@ type TraceContext struct {
 	State   string // tracestate, at most 512 bytes
 }
 
-// LaneOptions bound what a lane may have out at once.
+// LaneOptions bound the leases of a lane.
 type LaneOptions struct {
 	// MaxInFlight bounds unsettled leases. Default 8.
 	MaxInFlight int
-	// Lease is how long a lease holds before another process may have the
-	// delivery; longer than any attempt. Engines of one process ignore it.
+	// Lease is how long a lease lasts before another process may get the delivery. It
+	// must be longer than any attempt. Engines with a single process ignore it.
 	Lease time.Duration
 }
 
-// Lane hands out the due deliveries of one webhook: retries by due time, fresh
-// ones in order of acceptance, the two in turns.
+// Lane hands out the due deliveries of one webhook. Retries come by due time, fresh
+// deliveries in order of acceptance, and the two kinds take turns.
 type Lane interface {
-	// Next waits until a delivery is due and a place in flight is free, and
-	// returns between 1 and max leases. It returns the context's error, or
-	// ErrClosed. One goroutine at a time may call it.
+	// Next waits until a delivery is due and a place in flight is free, then returns
+	// between 1 and max leases. It returns the context's error, or ErrClosed. Only one
+	// goroutine at a time may call it.
 	Next(ctx context.Context, max int) ([]*Lease, error)
-	// Close ends the lane; unsettled leases are lost and their deliveries wait
-	// for the next lane. Closing twice is fine.
+	// Close ends the lane. Unsettled leases are lost, and their deliveries wait for the
+	// next lane. Close may be called twice.
 	Close() error
 }
 
-// Lease is the right to attempt one delivery. It is settled exactly once, by
-// one of its four methods; a second time is ErrLeaseLost. Settling does not
-// wait for the disk: it may ride in a later commit, and a crash before that
-// makes a duplicate, never a loss.
+// Lease is the right to attempt one delivery. Settle it exactly once, with one of its
+// four methods; a second call returns ErrLeaseLost. Settling does not wait for the
+// disk: it may become durable with a later commit. A crash before that causes a
+// duplicate, never a loss.
 type Lease struct {
 	Delivery Delivery
 	Event    Event
 	settler  Settler
 }
 
-// NewLease is for engines.
+// NewLease makes a lease. Only engines call it.
 func NewLease(d Delivery, e Event, s Settler) *Lease {
 	return &Lease{Delivery: d, Event: e, settler: s}
 }
 
-// Settler is the engine's side of a lease.
+// Settler is the part of an engine that settles leases.
 type Settler interface {
 	Settle(l *Lease, s Settlement) error
-	// Lost reports whether Settle would say ErrLeaseLost.
+	// Lost reports whether Settle would return ErrLeaseLost.
 	Lost(l *Lease) bool
 }
 
-// Settlement is what became of a lease.
+// Settlement is the result of a lease.
 type Settlement struct {
 	Kind    SettleKind
 	At      time.Time // when due again, for SettleRetry and SettleDefer
-	Attempt Attempt   // the attempt made; none for SettleDefer
+	Attempt Attempt   // the attempt; zero for SettleDefer
 }
 
-// SettleKind names the four ways to settle a lease.
+// SettleKind is one of the four ways to settle a lease.
 type SettleKind uint8
 
 // The ways to settle a lease.
@@ -315,35 +320,35 @@ const (
 	SettleDead
 )
 
-// Lost reports whether the lease is settled or lost: somebody else may have the
-// delivery. Ask right before an attempt. A lease may be lost at any moment after.
+// Lost reports whether the lease is settled or lost, so that another holder may have
+// the delivery. Call it right before an attempt. A lease can still be lost afterwards.
 func (l *Lease) Lost() bool { return l.settler.Lost(l) }
 
-// Ack says that the receiver has it.
+// Ack settles the lease: the receiver has the event.
 func (l *Lease) Ack(a Attempt) error {
 	return l.settler.Settle(l, Settlement{Kind: SettleAck, Attempt: a})
 }
 
-// Retry says that the attempt failed: the delivery takes the next rung and is
-// due at `at`.
+// Retry settles the lease after a failed attempt: the delivery takes the next rung and
+// is due at `at`.
 func (l *Lease) Retry(at time.Time, a Attempt) error {
 	return l.settler.Settle(l, Settlement{Kind: SettleRetry, At: at, Attempt: a})
 }
 
-// Defer gives the lease back unused (breaker, rate, order, shutdown): no
-// attempt is counted. A zero time means at once.
+// Defer gives the lease back without an attempt (breaker, rate, order, shutdown). No
+// attempt is counted. If `at` is zero, the delivery is due at once.
 func (l *Lease) Defer(at time.Time) error {
 	return l.settler.Settle(l, Settlement{Kind: SettleDefer, At: at})
 }
 
-// Dead says that the last attempt failed: the delivery is failed and kept.
+// Dead settles the lease after the last attempt failed: the delivery is failed and
+// kept.
 func (l *Lease) Dead(a Attempt) error {
 	return l.settler.Settle(l, Settlement{Kind: SettleDead, Attempt: a})
 }
 
-// State is a delivery's stored state. "held" is not among them: a delivery
-// that waits for a disabled or parked webhook reads as held, and the relay,
-// which knows webhooks, says so.
+// State is a delivery's stored state. "held" is not stored: the relay shows it for a
+// delivery that waits for a disabled or parked webhook.
 type State uint8
 
 // The stored states.
@@ -354,7 +359,7 @@ const (
 	Failed
 )
 
-// Waiting reports whether the delivery has attempts to come.
+// Waiting reports whether the delivery still has attempts to come.
 func (s State) Waiting() bool { return s == Pending || s == Retrying }
 
 func (s State) String() string {
@@ -374,29 +379,29 @@ func (s State) String() string {
 // Delivery is one event on its way to one webhook.
 type Delivery struct {
 	ID       DeliveryID
-	Type     string     // of the event
-	Feedback FeedbackID // of the event
+	Type     string     // the event's
+	Feedback FeedbackID // the event's
 	Created  time.Time
 	State    State
-	// Rung counts the failed attempts of the current ladder: 0 before the
-	// first attempt and after Requeue.
+	// Rung counts the failed attempts on the current ladder: 0 before the first attempt
+	// and after Requeue.
 	Rung int
-	// Attempts counts all attempts ever made, over all ladders.
+	// Attempts counts all attempts, across all ladders.
 	Attempts int
-	// Due is when the next attempt may be made; zero means at once, or never
-	// where the delivery has ended.
+	// Due is when the next attempt may be made. Zero means at once or, if the delivery
+	// has ended, never.
 	Due time.Time
-	// Ended is when it was delivered or failed; zero while it waits, and where it
-	// failed because its webhook was deleted.
+	// Ended is when it was delivered or failed. It is zero while the delivery waits,
+	// and if it failed because its webhook was deleted.
 	Ended time.Time
 }
 
-// Attempt is one signed POST and what came of it.
+// Attempt is one signed POST and its result.
 type Attempt struct {
-	Number          int // 1… over all ladders of the delivery; the engine sets it
+	Number          int // from 1, across all ladders of the delivery; set by the engine
 	At              time.Time
 	Duration        time.Duration
-	Status          int    // 0 if no answer came
+	Status          int    // 0 if there was no response
 	Error           string // empty on success; no URL query, no secret
 	ErrorClass      string // "timeout", "dns", "refused", …; empty on success
 	RequestHeaders  []Header
@@ -405,80 +410,79 @@ type Attempt struct {
 	TraceID         [16]byte
 	SpanID          [8]byte
 	TraceFlags      byte      // of W3C Trace Context; bit 0: sampled
-	Next            time.Time // when the next attempt is due; zero if none is
+	Next            time.Time // when the next attempt is due; zero if there is none
 }
 
 // Header is one header field.
 type Header struct{ Name, Value string }
 
-// Webhook is a stored webhook. The queue knows its id, name and revision; what
-// it is configured to do and how it fares are the relay's, kept as bytes.
+// Webhook is a stored webhook. The queue knows its id, name and revision. Its
+// configuration and state belong to the relay and are stored as bytes.
 type Webhook struct {
 	ID       WebhookID
 	Name     string // unique among records
-	Revision uint64 // moves on with each PutWebhook
-	// Expires says that the waiting deliveries of this webhook are parked: they
-	// may be taken by retention.
+	Revision uint64 // increases with each PutWebhook
+	// Expires reports that the webhook is parked: retention may remove its waiting
+	// deliveries.
 	Expires bool
 	Data    []byte
 }
 
-// Activity is one line of the activity log.
+// Activity is one entry of the activity log.
 type Activity struct {
 	ID   string // set by the engine; sorts by time
 	At   time.Time
-	Data []byte // the relay's
+	Data []byte // content, defined by the relay
 }
 
-// Bounds of what is kept of a honeypot's catch.
+// Bounds of the submissions kept from honeypots.
 const (
 	MaxCaught = 1000
 	CaughtFor = 24 * time.Hour
 )
 
-// Caught is a submission that a honeypot has caught. It is no event: it has no
+// Caught is a submission that a honeypot caught. It is not an event: it has no
 // deliveries and appears in no other list.
 type Caught struct {
 	At   time.Time // UTC, to the millisecond
-	Body []byte    // the document of the event that it did not become; read-only
+	Body []byte    // the document, which did not become an event; read-only
 }
 
 // EventQuery selects events. The zero value selects all.
 type EventQuery struct {
 	Type         string
 	FeedbackID   string    // in any project, unless ProjectID is set
-	ProjectID    string    // empty is all
-	Since, Until time.Time // of acceptance: Since ≤ created < Until
-	// Match reports whether an event with this body is wanted; nil is all. It is
+	ProjectID    string    // empty means all
+	Since, Until time.Time // by time of acceptance: Since ≤ created < Until
+	// Match reports whether to select an event with this body. Nil selects all. It is
 	// called from one goroutine and must not keep the slice.
 	Match  func(body []byte) bool
 	Limit  int    // 1–1,000; default 50
-	Cursor string // of the page before
+	Cursor string // Next of the previous page
 }
 
 // DeliveryQuery selects deliveries. The zero value selects all.
 type DeliveryQuery struct {
-	Webhook      WebhookID // 0 is all
-	States       []State   // none is all
-	Since, Until time.Time // of the event's acceptance
+	Webhook      WebhookID // 0 means all
+	States       []State   // empty means all
+	Since, Until time.Time // by time of the event's acceptance
 	Limit        int       // 1–1,000; default 50
 	Cursor       string
 }
 
-// Page is one page of a list. Next is empty at the end. A page may hold fewer
-// rows than asked for, or none, while Next is set: engines bound the work of
-// one call.
+// Page is one page of a list. Next is empty at the end. A page may have fewer rows than
+// requested, or none, while Next is set, because engines bound the work of one call.
 type Page[T any] struct {
 	Items []T
 	Next  string
 }
 
-// Counts are deliveries by stored state.
+// Counts holds the number of deliveries in each stored state.
 type Counts struct {
 	Pending, Retrying, Delivered, Failed int64
 }
 
-// Waiting is how many deliveries have attempts to come.
+// Waiting returns how many deliveries still have attempts to come.
 func (c Counts) Waiting() int64 { return c.Pending + c.Retrying }
 
 // Add returns the sum.
@@ -486,7 +490,7 @@ func (c Counts) Add(d Counts) Counts {
 	return Counts{c.Pending + d.Pending, c.Retrying + d.Retrying, c.Delivered + d.Delivered, c.Failed + d.Failed}
 }
 
-// Count adds n deliveries of a state.
+// Count adds n deliveries with state s.
 func (c *Counts) Count(s State, n int64) {
 	switch s {
 	case Pending:
@@ -500,19 +504,19 @@ func (c *Counts) Count(s State, n int64) {
 	}
 }
 
-// Stats is a reading of the engine's counters.
+// Stats are the engine's counters.
 type Stats struct {
 	Events    int64 // stored now
 	Webhooks  map[WebhookID]WebhookStats
-	DiskBytes int64         // the store's files
-	DiskFree  int64         // of their file system, for us; -1 if unknown
+	DiskBytes int64         // size of the store's files
+	DiskFree  int64         // free space of their file system for this process; -1 if unknown
 	Commit    time.Duration // a moving average of one durable commit
 }
 
-// WebhookStats are one webhook's counters.
+// WebhookStats are the counters of one webhook.
 type WebhookStats struct {
 	Counts
-	// OldestDue is since when its oldest due delivery has been waiting for its
-	// attempt; zero if nothing is due.
+	// OldestDue is since when the oldest due delivery has waited for its attempt. It is
+	// zero if nothing is due.
 	OldestDue time.Time
 }
