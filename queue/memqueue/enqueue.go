@@ -25,7 +25,7 @@ func (q *Queue) Enqueue(ctx context.Context, e queue.Entry) (queue.Receipt, erro
 	q.commit()
 	q.sweep()
 	d := q.data
-	// A repeat is answered even if the feedback has changed since.
+	// A repeat gets its receipt even if the feedback has changed since.
 	if r, err := d.repeat(e.Key); !errors.Is(err, queue.ErrNotFound) {
 		return r, err
 	}
@@ -84,7 +84,7 @@ func (q *Queue) Repeat(_ context.Context, k queue.Key) (queue.Receipt, error) {
 	return q.data.repeat(k)
 }
 
-// repeat is the receipt of the submission that bound a key.
+// repeat returns the receipt of the submission that bound a key.
 func (d *data) repeat(k queue.Key) (queue.Receipt, error) {
 	held, ok := d.keys[k.Name]
 	switch {
@@ -100,7 +100,8 @@ func (d *data) repeat(k queue.Key) (queue.Receipt, error) {
 	return r, nil
 }
 
-// bind has a key answer repeats; without a name it does nothing.
+// bind binds a key, so that repeats with it get a receipt. It ignores a key without a
+// name.
 func (d *data) bind(k queue.Key, e queue.EventID, answer []byte) {
 	if k.Name != "" {
 		d.keys[k.Name] = heldKey{event: e, answer: answer, hash: k.Hash, expires: time.Now().Add(keyWindow)}
@@ -115,12 +116,12 @@ func newDelivery(e *event, w queue.WebhookID) *delivery {
 	}}
 }
 
-// nearMax is the share of MaxDisk from which finished events go early.
+// nearMax is the share of MaxDisk above which finished events are removed early.
 const nearMax = 0.9
 
-// sweep removes keys whose window has passed, and events and activities that are
-// older than the retention; near MaxDisk also finished events, the oldest first and
-// as many as it takes.
+// sweep removes keys whose window has passed, and events and activities older than the
+// retention. Near MaxDisk it also removes finished events, oldest first and no more
+// than necessary.
 func (q *Queue) sweep() {
 	now, d := time.Now(), q.data
 	q.swept = now
@@ -145,7 +146,7 @@ func (q *Queue) sweep() {
 	}
 }
 
-// remove takes events out.
+// remove removes the events that gone selects.
 func (d *data) remove(gone func(*event) bool) {
 	d.events = slices.DeleteFunc(d.events, func(e *event) bool {
 		if !gone(e) {
@@ -158,7 +159,7 @@ func (d *data) remove(gone func(*event) bool) {
 	})
 }
 
-// size is how many bytes the events have.
+// size returns the total size of the events in bytes.
 func (d *data) size() (n int64) {
 	for _, e := range d.events {
 		n += int64(len(e.Body))
@@ -175,7 +176,7 @@ func (e *event) waits() bool {
 	return false
 }
 
-// room is queue.ErrFull at MaxDisk.
+// room returns queue.ErrFull if MaxDisk is reached.
 func (q *Queue) room() error {
 	if q.o.MaxDisk > 0 && q.data.size() >= q.o.MaxDisk {
 		return fmt.Errorf("%w: the events have %d bytes", queue.ErrFull, q.data.size())
@@ -183,8 +184,9 @@ func (q *Queue) room() error {
 	return nil
 }
 
-// expired reports whether retention takes an event: it counts from the end of the
-// last delivery, and never takes what waits, unless that is parked.
+// expired reports whether retention may remove an event. The retention counts from the
+// end of the last delivery. An event that waits is never removed, unless all webhooks
+// it waits for are parked.
 func (q *Queue) expired(e *event, now time.Time) bool {
 	end := e.Created
 	for w, d := range e.deliveries {

@@ -9,27 +9,27 @@ import (
 	"github.com/userhero/relay/queue"
 )
 
-// defaultInFlight is LaneOptions.MaxInFlight if none is given.
+// defaultInFlight is LaneOptions.MaxInFlight if it is 0.
 const defaultInFlight = 8
 
-// lookEvery is how often a lane that waits asks whether the machine has slept.
+// lookEvery is how often a waiting lane checks whether the machine has slept.
 const lookEvery = 10 * time.Millisecond
 
-// lane implements queue.Lane. It keeps no order of its own: what comes next is
-// looked up each time.
+// lane implements queue.Lane. It stores no order: it looks up the next delivery each
+// time.
 type lane struct {
 	q       *Queue
 	webhook queue.WebhookID
 	most    int
-	wake    chan struct{} // of capacity 1: something may be due, or free
-	ended   chan struct{} // closed with the lane
+	wake    chan struct{} // capacity 1: a delivery may be due, or a place free
+	ended   chan struct{} // closed when the lane ends
 
 	// Guarded by q.mu.
 	leased map[queue.EventID]*queue.Lease
-	// returned are deliveries that were given back for at once: they come
+	// returned holds deliveries that were deferred and are due at once. They come
 	// first, in this order.
 	returned []queue.EventID
-	retries  bool // whose turn it is, where both are due
+	retries  bool // which kind comes next if both are due
 }
 
 // Lane implements queue.Queue.
@@ -65,7 +65,7 @@ func (l *lane) Close() error {
 	return nil
 }
 
-// end loses the leases and wakes Next.
+// end drops the leases and wakes Next.
 func (l *lane) end() {
 	if l.q.lanes[l.webhook] == l {
 		delete(l.q.lanes, l.webhook)
@@ -73,7 +73,7 @@ func (l *lane) end() {
 	}
 }
 
-// signal wakes Next; there may be no lane.
+// signal wakes Next. The lane may be nil.
 func (l *lane) signal() {
 	if l == nil {
 		return
@@ -84,7 +84,7 @@ func (l *lane) signal() {
 	}
 }
 
-// forget takes a delivery from those that were given back; there may be no lane.
+// forget removes a delivery from the returned ones. The lane may be nil.
 func (l *lane) forget(id queue.EventID) {
 	if l != nil {
 		l.returned = slices.DeleteFunc(l.returned, func(r queue.EventID) bool { return r == id })
@@ -107,7 +107,8 @@ func (l *lane) Next(ctx context.Context, most int) ([]*queue.Lease, error) {
 	}
 }
 
-// sleep waits until something changes or until due; zero is never.
+// sleep waits until something changes or due is reached. If due is zero, there is no
+// time limit.
 func (l *lane) sleep(ctx context.Context, due time.Time) error {
 	var alarm <-chan time.Time
 	if !due.IsZero() {
@@ -122,14 +123,15 @@ func (l *lane) sleep(ctx context.Context, due time.Time) error {
 	select {
 	case <-l.wake:
 	case <-alarm:
-	case <-l.ended: // take says so
+	case <-l.ended: // take returns ErrClosed
 	case <-ctx.Done():
 		return ctx.Err()
 	}
 	return nil
 }
 
-// take leases what is due, or tells when something will be; zero is when woken.
+// take leases the due deliveries. If there are none, due is when the next one will be;
+// zero if none waits for a time.
 func (l *lane) take(most int) (leases []*queue.Lease, due time.Time, err error) {
 	q := l.q
 	q.mu.Lock()
@@ -150,8 +152,8 @@ func (l *lane) take(most int) (leases []*queue.Lease, due time.Time, err error) 
 	return leases, due, nil
 }
 
-// pick chooses the next delivery: what was given back, then fresh ones and
-// retries in turns. Without any it tells when the first retry is due.
+// pick returns the next delivery: first the returned ones, then fresh ones and retries
+// in turns. If there is none, due is when the first retry is due.
 func (l *lane) pick(now time.Time) (next *event, due time.Time) {
 	for len(l.returned) > 0 {
 		id := l.returned[0]
@@ -194,7 +196,7 @@ func (l *lane) Lost(lease *queue.Lease) bool {
 	return l.lost(lease)
 }
 
-// lost reports whether a lease is worth nothing any more; q.mu is held.
+// lost reports whether a lease is no longer valid. The caller holds q.mu.
 func (l *lane) lost(lease *queue.Lease) bool {
 	return l.q.lanes[l.webhook] != l || l.leased[lease.Delivery.ID.Event] != lease
 }
@@ -212,7 +214,7 @@ func (l *lane) Settle(lease *queue.Lease, s queue.Settlement) error {
 	defer l.signal()
 	d := q.data.delivery(id)
 	if s.Kind == queue.SettleDefer && !s.At.After(time.Now()) {
-		l.returned = append(l.returned, id.Event) // as it was
+		l.returned = append(l.returned, id.Event) // in its earlier place
 		return nil
 	}
 	if q.o.LazySettles {

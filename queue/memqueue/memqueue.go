@@ -1,12 +1,11 @@
-// Package memqueue keeps a queue in memory: the reference that other engines
-// are measured against, and a queue for tests of what is built on one.
+// Package memqueue is a queue in memory. It is the reference for other engines, and a
+// queue for the tests of code that uses one.
 //
-// It promises what package queue promises, except that nothing outlives the
-// process; Crash stands in for that. It is written to be read, not to be fast:
-// one mutex, plain maps and slices, and a look at everything where an engine
-// for production would keep an index. It starts no goroutine and uses nothing
-// of package time but Now and timers within a call, so it runs under
-// testing/synctest with days of ladder passing in no time.
+// It promises what package queue promises, except that nothing survives the process;
+// Crash simulates a killed process. It is written to be read, not to be fast: it has
+// one mutex, plain maps and slices, and scans where an engine for production would keep
+// an index. It starts no goroutine and uses only Now and timers within calls from
+// package time. So under testing/synctest, days of retries take no time.
 package memqueue
 
 import (
@@ -22,21 +21,22 @@ import (
 	"github.com/userhero/relay/queue"
 )
 
-// keyWindow is how long an idempotency key is held.
+// keyWindow is how long an idempotency key is kept.
 const keyWindow = 24 * time.Hour
 
-// Options say how the queue behaves.
+// Options are the settings of a queue.
 type Options struct {
-	// Limits bound what is kept; a Retention of 0 keeps everything. What may go goes
-	// when something is enqueued or read. The queue's size is that of its bodies.
+	// Limits bound what is kept. A Retention of 0 keeps everything. Events are removed
+	// when something is enqueued or read. The size of the queue is the size of its
+	// bodies.
 	queue.Limits
-	// LazySettles makes settlements durable only with the next operation that
-	// is, or with Sync: a crash before that loses them, and their deliveries are
-	// handed out again. So do engines whose settlements ride in a later commit.
+	// LazySettles makes settlements durable only with the next durable operation or
+	// with Sync. A crash before that loses them, and their deliveries are handed out
+	// again. Engines that write settlements with a later commit behave the same way.
 	LazySettles bool
-	// Clock tells what the machine slept; a lane then looks at it every so often.
-	// Default: none, as if it never did. Of the time of day the queue asks nothing:
-	// what it holds does not outlive the process.
+	// Clock reports how long the machine slept. A lane with a clock checks it
+	// periodically. Default: none, as if the machine never slept. The queue does not
+	// use the time of day, because its contents do not outlive the process.
 	Clock queue.Clock
 }
 
@@ -48,8 +48,9 @@ type Queue struct {
 	closed bool
 	data   *data
 	lanes  map[queue.WebhookID]*lane
-	swept  time.Time // when sweep ran last
-	// undo takes back, last first, the settlements that are not yet durable.
+	swept  time.Time // time of the last sweep
+	// undo holds functions that take back the settlements not yet durable, to be called
+	// last first.
 	undo []func(*data)
 }
 
@@ -65,17 +66,17 @@ func (q *Queue) SetLimits(l queue.Limits) {
 	q.o.Limits = l
 }
 
-// data is what a crash leaves.
+// data is what survives a crash.
 type data struct {
 	tag        uint32
 	events     []*event // in order of acceptance
-	seq        uint64   // of the newest event ever
+	seq        uint64   // of the newest event
 	feedbacks  map[queue.FeedbackID]feedback
 	keys       map[string]heldKey
 	webhooks   map[queue.WebhookID]queue.Webhook
-	webhook    queue.WebhookID // the highest ever given
+	webhook    queue.WebhookID // the highest assigned ID
 	activities []queue.Activity
-	activity   uint64 // how many were ever recorded
+	activity   uint64 // number of activities ever recorded
 	caught     []queue.Caught
 }
 
@@ -85,19 +86,19 @@ type event struct {
 	deliveries map[queue.WebhookID]*delivery
 }
 
-// delivery keeps its own due time, by Queue.now: that of queue.Delivery is for
-// readers and has no monotonic reading.
+// delivery has its own due time, on the clock of Queue.now. That of queue.Delivery is
+// for readers and has no monotonic reading.
 type delivery struct {
 	queue.Delivery
 	due      time.Time
 	attempts []queue.Attempt
 }
 
-// feedback is what is known of one feedback.
+// feedback is the state of one feedback.
 type feedback struct {
 	latest queue.EventID
-	origin [32]byte // of the submission that created it
-	answer []byte   // to that submission
+	origin [32]byte // hash of the submission that created it
+	answer []byte   // response to that submission
 }
 
 type heldKey struct {
@@ -123,10 +124,9 @@ func newQueue(o Options, d *data) *Queue {
 	return &Queue{o: o, data: d, lanes: make(map[queue.WebhookID]*lane)}
 }
 
-// Crash ends the queue as a killed process would, and returns a new one that
-// holds exactly what was durable: without leases, and without the settlements
-// that were not yet committed. After Close, which commits them, it is how a
-// queue is opened again.
+// Crash ends the queue like a killed process and returns a new one with exactly what
+// was durable: no leases, and no settlements that were not yet committed. After Close,
+// which commits all settlements, it opens the queue again.
 func (q *Queue) Crash() *Queue {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -145,10 +145,10 @@ func (q *Queue) Sync() {
 	q.commit()
 }
 
-// commit makes what was settled durable.
+// commit makes all settlements durable.
 func (q *Queue) commit() { q.undo = nil }
 
-// end closes the queue and wakes everybody who waits for it.
+// end closes the queue and wakes all callers that wait for it.
 func (q *Queue) end() {
 	q.closed = true
 	for _, l := range q.lanes {
@@ -156,8 +156,8 @@ func (q *Queue) end() {
 	}
 }
 
-// look is open for a method that shows what is kept: what has expired is gone, a
-// hundredth of the retention later at the latest.
+// look locks the queue for reading. It first removes expired events, unless it did so
+// within the last hundredth of the retention.
 func (q *Queue) look() error {
 	err := q.open()
 	if err == nil && q.o.Retention > 0 && time.Since(q.swept) >= q.o.Retention/100 {
@@ -196,10 +196,10 @@ func (q *Queue) Health() error {
 	return q.room()
 }
 
-// Stats implements queue.Queue. Nothing of it is on a disk.
+// Stats implements queue.Queue. The queue uses no disk.
 func (q *Queue) Stats() queue.Stats {
 	if q.look() != nil {
-		q.mu.Lock() // what a closed queue held can still be counted
+		q.mu.Lock() // a closed queue can still be counted
 	}
 	defer q.mu.Unlock()
 	st := queue.Stats{
@@ -215,7 +215,7 @@ func (q *Queue) Stats() queue.Stats {
 		for id, d := range e.deliveries {
 			w, ok := st.Webhooks[id]
 			if !ok {
-				continue // deleted since
+				continue // the webhook was deleted
 			}
 			w.Count(d.State, 1)
 			since := d.due
@@ -235,13 +235,13 @@ func (q *Queue) Stats() queue.Stats {
 	return st
 }
 
-// leased reports whether a delivery is out.
+// leased reports whether a delivery is leased.
 func (q *Queue) leased(w queue.WebhookID, id queue.EventID) bool {
 	l := q.lanes[w]
 	return l != nil && l.leased[id] != nil
 }
 
-// event finds an event by its whole id; nil is none.
+// event returns the event with this id, or nil.
 func (d *data) event(id queue.EventID) *event {
 	i, ok := slices.BinarySearchFunc(d.events, id.Seq(), func(e *event, seq uint64) int {
 		switch at := e.ID.Seq(); {
@@ -258,7 +258,7 @@ func (d *data) event(id queue.EventID) *event {
 	return d.events[i]
 }
 
-// delivery finds a delivery by its id; nil is none.
+// delivery returns the delivery with this id, or nil.
 func (d *data) delivery(id queue.DeliveryID) *delivery {
 	if e := d.event(id.Event); e != nil {
 		return e.deliveries[id.Webhook]
@@ -266,7 +266,7 @@ func (d *data) delivery(id queue.DeliveryID) *delivery {
 	return nil
 }
 
-// clone copies what may change. Bodies never do.
+// clone copies everything that may change. Bodies never change.
 func (d *data) clone() *data {
 	c := *d
 	c.events = make([]*event, len(d.events))
@@ -286,8 +286,8 @@ func (d *data) clone() *data {
 	return &c
 }
 
-// wait gives a waiting delivery its due time, by the runtime's clock; zero is at
-// once. Slept is what the machine has slept so far.
+// wait sets the due time of a waiting delivery, by the runtime's clock; zero means at
+// once. slept is how long the machine has slept so far.
 func (d *delivery) wait(due time.Time, slept time.Duration) {
 	d.due, d.Due = due, due
 	if !due.IsZero() {
@@ -295,7 +295,7 @@ func (d *delivery) wait(due time.Time, slept time.Duration) {
 	}
 }
 
-// slept is for how long the machine was suspended since the queue was made.
+// slept returns how long the machine was suspended since the queue was made.
 func (q *Queue) slept() time.Duration {
 	if q.o.Clock == nil {
 		return 0
@@ -303,7 +303,7 @@ func (q *Queue) slept() time.Duration {
 	return q.o.Clock.Slept()
 }
 
-// now is the runtime's clock and what it slept through.
+// now returns the runtime's time plus the time the machine slept.
 func (q *Queue) now() time.Time { return time.Now().Add(q.slept()) }
 
 // end ends a delivery now.

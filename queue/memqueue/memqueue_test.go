@@ -8,8 +8,8 @@ import (
 	"github.com/userhero/relay/queue/queuetest"
 )
 
-// TestKeepsEveryPromise runs the suite with settlements that are durable at
-// once, and with such as a crash can take back.
+// TestKeepsEveryPromise runs the suite twice: with settlements that are durable at
+// once, and with settlements that a crash can lose.
 func TestKeepsEveryPromise(t *testing.T) {
 	t.Parallel()
 	for name, o := range map[string]memqueue.Options{"settles at once": {}, "settles lazily": {LazySettles: true}} {

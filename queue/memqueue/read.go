@@ -13,7 +13,7 @@ import (
 	"github.com/userhero/relay/queue"
 )
 
-// The bounds of queue.EventQuery.Limit and its like.
+// Bounds of the Limit of queries.
 const (
 	defaultLimit = 50
 	maxLimit     = 1000
@@ -112,8 +112,8 @@ func (q *Queue) Attempts(_ context.Context, id queue.DeliveryID) ([]queue.Attemp
 	return slices.Clone(d.attempts), nil
 }
 
-// place is where a list goes on: at this delivery of this event, or, for lists
-// of events, at webhook 0. It does not move when newer rows come.
+// place is a position in a list: a delivery of an event or, in lists of events, webhook
+// 0. New rows do not move it.
 type place struct {
 	seq     uint64
 	webhook queue.WebhookID
@@ -123,7 +123,7 @@ func (p place) String() string {
 	return strconv.FormatUint(p.seq, 36) + "." + strconv.FormatUint(uint64(p.webhook), 36)
 }
 
-// parsePlace reads a cursor; the empty one is before everything.
+// parsePlace parses a cursor. An empty cursor is the start of the list.
 func parsePlace(cursor string) (place, error) {
 	if cursor == "" {
 		return place{seq: 1<<64 - 1}, nil
@@ -173,7 +173,8 @@ func (q *Queue) Events(_ context.Context, want queue.EventQuery) (page queue.Pag
 	return page, nil
 }
 
-// shown reports whether lists show the event: the relay's own are in none.
+// shown reports whether lists contain the event. They do not contain the relay's own
+// events.
 func (e *event) shown(since, until time.Time) bool {
 	return !strings.HasPrefix(e.Type, ".") &&
 		!e.Created.Before(since) &&
@@ -262,7 +263,7 @@ func (q *Queue) KeepCaught(_ context.Context, c queue.Caught) error {
 	d := q.data
 	c.At = c.At.Truncate(time.Millisecond).UTC()
 	i, _ := slices.BinarySearchFunc(d.caught, c, func(a, b queue.Caught) int { return a.At.Compare(b.At) })
-	d.caught = slices.Insert(d.caught, i, c) // by time, whichever goroutine comes first
+	d.caught = slices.Insert(d.caught, i, c) // keep the order by time, whichever goroutine is first
 	d.caught = d.caught[max(0, len(d.caught)-queue.MaxCaught):]
 	return nil
 }

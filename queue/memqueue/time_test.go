@@ -12,7 +12,7 @@ import (
 	"github.com/userhero/relay/queue/memqueue"
 )
 
-// onFakeTime runs a test in which days pass at once, on a queue with one
+// onFakeTime runs a test on fake time, in which days pass at once, with a queue, one
 // webhook and its lane.
 func onFakeTime(t *testing.T, o memqueue.Options, test func(t *testing.T, q *memqueue.Queue, w queue.Webhook, l queue.Lane)) {
 	t.Helper()
@@ -61,7 +61,7 @@ func gone(t *testing.T, q *memqueue.Queue, id queue.EventID) bool {
 	return err != nil
 }
 
-// TestLadderOfDaysComesExactlyInTime: on fake time no rung is late either.
+// TestLadderOfDaysComesExactlyInTime: on fake time no rung is late.
 func TestLadderOfDaysComesExactlyInTime(t *testing.T) {
 	t.Parallel()
 	onFakeTime(t, memqueue.Options{}, func(t *testing.T, q *memqueue.Queue, w queue.Webhook, l queue.Lane) {
@@ -98,9 +98,9 @@ func TestKeyIsHeldForADay(t *testing.T) {
 	})
 }
 
-// TestRetentionCountsFromTheEndAndSparesWhatWaits: an event goes a week after
-// its delivery ended, however old it was then; one that waits stays, unless it
-// waits for a parked webhook.
+// TestRetentionCountsFromTheEndAndSparesWhatWaits: an event is removed a week after its
+// delivery ended, however old it was then. An event that waits stays, unless it waits
+// for a parked webhook.
 func TestRetentionCountsFromTheEndAndSparesWhatWaits(t *testing.T) {
 	t.Parallel()
 	const week = 7 * 24 * time.Hour
@@ -147,8 +147,8 @@ func TestRetentionCountsFromTheEndAndSparesWhatWaits(t *testing.T) {
 	})
 }
 
-// TestCrashTakesBackWhatWasNotYetDurable: lazy settlements are lost unless
-// something durable followed.
+// TestCrashTakesBackWhatWasNotYetDurable: a crash loses lazy settlements unless a
+// durable operation followed.
 func TestCrashTakesBackWhatWasNotYetDurable(t *testing.T) {
 	t.Parallel()
 	for name, after := range map[string]struct {

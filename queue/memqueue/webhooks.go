@@ -84,7 +84,7 @@ func (q *Queue) DeleteWebhook(_ context.Context, id queue.WebhookID, revision ui
 	for _, e := range d.events {
 		if waits := e.deliveries[id]; waits != nil && waits.State.Waiting() {
 			waits.end(queue.Failed)
-			waits.Ended = time.Time{} // it was cancelled: no attempt ended it
+			waits.Ended = time.Time{} // it was cancelled; no attempt ended it
 			ended++
 		}
 	}
