@@ -8,11 +8,11 @@ import (
 	"github.com/userhero/relay/queue"
 )
 
-// caughtAreTheNewestForADay: what a honeypot caught survives a restart, is bounded
-// in number and time, and is in no other list.
+// caughtAreTheNewestForADay: submissions that a honeypot caught survive a restart, are
+// bounded in number and time, and appear in no other list.
 func caughtAreTheNewestForADay(t *trial) {
 	start := time.Now().Add(-time.Hour)
-	keep := func(from, to int) { // at once
+	keep := func(from, to int) { // concurrently
 		var kept sync.WaitGroup
 		for i := from; i < to; i++ {
 			kept.Go(func() {
@@ -32,7 +32,7 @@ func caughtAreTheNewestForADay(t *trial) {
 	keep(old+1, old+queue.MaxCaught-1)
 	keep(old+queue.MaxCaught-1, old+queue.MaxCaught)
 	t.reopen()
-	keep(old+queue.MaxCaught, old+queue.MaxCaught+1) // takes the place of number 10
+	keep(old+queue.MaxCaught, old+queue.MaxCaught+1) // replaces number 10
 	all, err = t.q.Caught(t.ctx)
 	t.ok("Caught", err)
 	equal(t, "how many are kept", len(all), queue.MaxCaught)

@@ -19,15 +19,16 @@ import (
 	"github.com/userhero/relay/queue/queuetest"
 )
 
-// faultEnv makes the test binary run the suite on an engine with that fault.
+// faultEnv names a fault. The test binary then runs the suite on an engine with this
+// fault.
 const faultEnv = "QUEUETEST_FAULT"
 
-// fault is a way to break an engine, and the promises that must then be found
-// broken.
+// fault is a way to break an engine, with the promises that the suite must find broken.
 type fault struct {
 	name   string
 	breaks []string
-	// breakIt wraps a sound queue; restarted notes that it was opened again.
+	// breakIt wraps a sound queue. restarted reports whether the queue was opened
+	// again.
 	breakIt func(q queue.Queue, restarted bool) queue.Queue
 }
 
@@ -92,9 +93,9 @@ var faults = []fault{
 	{"sleep is no time", []string{"SleepIsTimeThatPasses"}, unbroken},
 }
 
-// TestBrokenEngine is the suite on the engine that the environment names, where
-// it must fail. TestFaultsAreFound runs it so; where no engine is named there is
-// nothing to find.
+// TestBrokenEngine runs the suite on the engine with the fault in the environment,
+// where it must fail. TestFaultsAreFound starts it. Without a fault in the environment
+// it does nothing.
 func TestBrokenEngine(t *testing.T) {
 	name := os.Getenv(faultEnv)
 	i := slices.IndexFunc(faults, func(f fault) bool { return f.name == name })
@@ -105,8 +106,8 @@ func TestBrokenEngine(t *testing.T) {
 }
 
 func brokenHarness(f fault) queuetest.Harness {
-	var inner sync.Map  // of a broken queue: the sound one inside
-	var clocks sync.Map // of a sound queue: the suite's clock
+	var inner sync.Map  // from a broken queue to the sound one inside it
+	var clocks sync.Map // from a sound queue to the suite's clock
 	broken := func(m *memqueue.Queue, restarted bool) queue.Queue {
 		var q queue.Queue = m
 		if f.breakIt != nil {
@@ -135,7 +136,7 @@ func brokenHarness(f fault) queuetest.Harness {
 	if f.breakIt == nil {
 		crash = func(*testing.T, queue.Queue) queue.Queue { return broken(memqueue.New(o), true) }
 	}
-	patience := time.Second // what is found broken has been waited for
+	patience := time.Second // a broken promise may cost the whole wait
 	if f.breaks == nil {
 		patience = 0
 	}
@@ -156,8 +157,8 @@ func brokenHarness(f fault) queuetest.Harness {
 	}
 }
 
-// TestFaultsAreFound runs, for each fault, the subtests that must find it, in a
-// process of their own; and all of them on an engine that is sound.
+// TestFaultsAreFound runs, for each fault, the subtests that must find it, in their own
+// process. For a sound engine it runs all subtests.
 func TestFaultsAreFound(t *testing.T) {
 	t.Parallel()
 	for _, f := range faults {
@@ -184,7 +185,7 @@ func TestFaultsAreFound(t *testing.T) {
 // sound breaks nothing.
 type sound struct{ queue.Queue }
 
-// entries breaks what is enqueued.
+// entries changes the entries that are enqueued.
 func entries(change func(*queue.Entry)) func(queue.Queue, bool) queue.Queue {
 	return func(q queue.Queue, _ bool) queue.Queue { return &changesEntries{q, change} }
 }
@@ -199,7 +200,7 @@ func (q *changesEntries) Enqueue(ctx context.Context, e queue.Entry) (queue.Rece
 	return q.Queue.Enqueue(ctx, e)
 }
 
-// racesKeys looks a key up, and stores it later.
+// racesKeys looks a key up and stores it later.
 type racesKeys struct {
 	queue.Queue
 	held sync.Map
@@ -210,14 +211,14 @@ func (q *racesKeys) Enqueue(ctx context.Context, e queue.Entry) (queue.Receipt, 
 	if first, ok := q.held.Load(k); ok {
 		return queue.Receipt{Event: first.(queue.Event), Replayed: true}, nil
 	}
-	time.Sleep(time.Millisecond) // as a disk would take
+	time.Sleep(time.Millisecond) // the time a disk would take
 	e.Key = queue.Key{}
 	r, err := q.Queue.Enqueue(ctx, e)
 	q.held.Store(k, r.Event)
 	return r, err
 }
 
-// replacesAnything takes every event to replace for the latest.
+// replacesAnything ignores Replaces: it always replaces the latest event.
 type replacesAnything struct{ queue.Queue }
 
 func (q *replacesAnything) Enqueue(ctx context.Context, e queue.Entry) (queue.Receipt, error) {
@@ -233,7 +234,7 @@ func (q *replacesAnything) Enqueue(ctx context.Context, e queue.Entry) (queue.Re
 	return r, err
 }
 
-// createsOver makes a create that is refused an update.
+// createsOver turns a create of an existing feedback into an update.
 type createsOver struct{ queue.Queue }
 
 func (q *createsOver) Enqueue(ctx context.Context, e queue.Entry) (queue.Receipt, error) {
@@ -246,7 +247,7 @@ func (q *createsOver) Enqueue(ctx context.Context, e queue.Entry) (queue.Receipt
 	return r, err
 }
 
-// forgetsProjects takes all feedback for that of one project.
+// forgetsProjects ignores the project of a feedback.
 type forgetsProjects struct{ queue.Queue }
 
 func (q *forgetsProjects) Enqueue(ctx context.Context, e queue.Entry) (queue.Receipt, error) {
@@ -261,7 +262,7 @@ func (q *forgetsProjects) Latest(ctx context.Context, id queue.FeedbackID) (queu
 	return q.Queue.Latest(ctx, id)
 }
 
-// bindsEarly holds keys whatever becomes of their entries.
+// bindsEarly binds keys even if their entries are rejected.
 type bindsEarly struct {
 	queue.Queue
 	held sync.Map // hashes by name
@@ -274,7 +275,7 @@ func (q *bindsEarly) Enqueue(ctx context.Context, e queue.Entry) (queue.Receipt,
 	return q.Queue.Enqueue(ctx, e)
 }
 
-// losesAnEvent hides the newest event once the queue was restarted.
+// losesAnEvent hides the newest event after a restart.
 func losesAnEvent(q queue.Queue, restarted bool) queue.Queue {
 	if !restarted {
 		return &sound{q}
@@ -315,7 +316,7 @@ func (q *closesLikeACrash) Close(context.Context) error {
 	return nil
 }
 
-// lanes breaks lanes.
+// lanes wraps the lanes of a queue.
 func lanes(wrap func(queue.Lane) queue.Lane) func(queue.Queue, bool) queue.Queue {
 	return func(q queue.Queue, _ bool) queue.Queue { return &wrapsLanes{q, wrap} }
 }
@@ -333,7 +334,7 @@ func (q *wrapsLanes) Lane(w queue.WebhookID, o queue.LaneOptions) (queue.Lane, e
 	return q.wrap(l), nil
 }
 
-// dropsALease keeps the first lease after a restart to itself.
+// dropsALease does not hand out the first lease after a restart.
 func dropsALease(q queue.Queue, restarted bool) queue.Queue {
 	if !restarted {
 		return &sound{q}
@@ -356,7 +357,7 @@ func (l *drops) Next(ctx context.Context, most int) ([]*queue.Lease, error) {
 	return l.Lane.Next(ctx, most)
 }
 
-// neverCloses stays open.
+// neverCloses ignores Close.
 type neverCloses struct{ queue.Lane }
 
 func (neverCloses) Close() error { return nil }
@@ -372,7 +373,7 @@ func (l reverses) Next(ctx context.Context, most int) ([]*queue.Lease, error) {
 	return leases, err
 }
 
-// retriesFirst gives a fresh delivery back where a retry is due as well.
+// retriesFirst defers a fresh delivery if a retry is due too.
 func retriesFirst(l queue.Lane) queue.Lane { return prefersRetries{l} }
 
 type prefersRetries struct{ queue.Lane }
@@ -395,7 +396,7 @@ func (l prefersRetries) Next(ctx context.Context, _ int) ([]*queue.Lease, error)
 	return stays, back[0].Defer(time.Time{})
 }
 
-// oneLaneAtATime lets Next of one lane wait for Next of another.
+// oneLaneAtATime makes Next of one lane wait for Next of another.
 func oneLaneAtATime(q queue.Queue, _ bool) queue.Queue {
 	turn := make(chan struct{}, 1)
 	return &wrapsLanes{q, func(l queue.Lane) queue.Lane { return takesTurns{l, turn} }}
@@ -416,7 +417,7 @@ func (l takesTurns) Next(ctx context.Context, most int) ([]*queue.Lease, error) 
 	return l.Lane.Next(ctx, most)
 }
 
-// oneTooMany is off by one.
+// oneTooMany allows one lease too many.
 type oneTooMany struct{ queue.Queue }
 
 func (q *oneTooMany) Lane(w queue.WebhookID, o queue.LaneOptions) (queue.Lane, error) {
@@ -424,10 +425,10 @@ func (q *oneTooMany) Lane(w queue.WebhookID, o queue.LaneOptions) (queue.Lane, e
 	return q.Queue.Lane(w, o)
 }
 
-// settling passes a settlement on, changed or not.
+// settling changes a settlement, or not, and passes it on.
 type settling func(s queue.Settlement, pass func(queue.Settlement) error) error
 
-// settles breaks how leases are settled.
+// settles changes how leases are settled.
 func settles(how settling) func(queue.Queue, bool) queue.Queue {
 	return lanes(func(l queue.Lane) queue.Lane { return wrapsLeases{l, how} })
 }
@@ -456,7 +457,7 @@ func (s settler) Settle(_ *queue.Lease, what queue.Settlement) error {
 	return s.how(what, func(what queue.Settlement) error { return pass(s.inner, what) })
 }
 
-// pass settles a lease.
+// pass settles a lease with s.
 func pass(l *queue.Lease, s queue.Settlement) error {
 	switch s.Kind {
 	case queue.SettleAck:
@@ -476,9 +477,10 @@ func settlesAgain(s queue.Settlement, pass func(queue.Settlement) error) error {
 	return nil
 }
 
-// settlesByDelivery settles the lease that is out, whoever asks.
+// settlesByDelivery settles the newest lease of a delivery, even if an older lease is
+// settled.
 func settlesByDelivery(q queue.Queue, _ bool) queue.Queue {
-	var out sync.Map // of a delivery: its newest lease
+	var out sync.Map // from a delivery to its newest lease
 	return &wrapsLanes{q, func(l queue.Lane) queue.Lane { return remembers{l, &out} }}
 }
 
@@ -525,7 +527,7 @@ func deferLater(s queue.Settlement, pass func(queue.Settlement) error) error {
 	return pass(s)
 }
 
-// retryIsAckSometimes gets every 20th retry wrong.
+// retryIsAckSometimes turns every 20th retry into an Ack.
 func retryIsAckSometimes() func(queue.Queue, bool) queue.Queue {
 	var n atomic.Int64
 	return settles(func(s queue.Settlement, pass func(queue.Settlement) error) error {
@@ -536,19 +538,19 @@ func retryIsAckSometimes() func(queue.Queue, bool) queue.Queue {
 	})
 }
 
-// requeuesAtOnce forgets when.
+// requeuesAtOnce ignores the due time.
 type requeuesAtOnce struct{ queue.Queue }
 
 func (q *requeuesAtOnce) Requeue(ctx context.Context, d queue.DeliveryID, _ time.Time) error {
 	return q.Queue.Requeue(ctx, d, time.Now())
 }
 
-// requeuesNothing says yes and does nothing.
+// requeuesNothing returns nil and does nothing.
 type requeuesNothing struct{ queue.Queue }
 
 func (q *requeuesNothing) Requeue(context.Context, queue.DeliveryID, time.Time) error { return nil }
 
-// countsRows takes for a cursor how many rows were read.
+// countsRows uses the number of rows read as the cursor.
 type countsRows struct{ queue.Queue }
 
 func (q *countsRows) Events(ctx context.Context, want queue.EventQuery) (page queue.Page[queue.Event], err error) {
@@ -568,7 +570,7 @@ func (q *countsRows) Events(ctx context.Context, want queue.EventQuery) (page qu
 	return page, err
 }
 
-// lastAttempt keeps one attempt.
+// lastAttempt keeps only the last attempt.
 type lastAttempt struct{ queue.Queue }
 
 func (q *lastAttempt) Attempts(ctx context.Context, id queue.DeliveryID) ([]queue.Attempt, error) {
@@ -576,7 +578,7 @@ func (q *lastAttempt) Attempts(ctx context.Context, id queue.DeliveryID) ([]queu
 	return as[max(len(as)-1, 0):], err
 }
 
-// anyRevision takes every revision for the stored one.
+// anyRevision accepts every revision.
 type anyRevision struct{ queue.Queue }
 
 func (q *anyRevision) PutWebhook(ctx context.Context, w queue.Webhook) (queue.Webhook, error) {
@@ -592,7 +594,7 @@ func (q *anyRevision) PutWebhook(ctx context.Context, w queue.Webhook) (queue.We
 	return q.Queue.PutWebhook(ctx, w)
 }
 
-// countsNoneDeleted does not say what it ended.
+// countsNoneDeleted does not return how many deliveries it cancelled.
 type countsNoneDeleted struct{ queue.Queue }
 
 func (q *countsNoneDeleted) DeleteWebhook(ctx context.Context, id queue.WebhookID, revision uint64) (int64, error) {

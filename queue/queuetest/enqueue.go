@@ -165,7 +165,8 @@ func duplicateWebhooksMakeOneDelivery(t *trial) {
 	t.counts(w, queue.Counts{Pending: 1})
 }
 
-// deletedWebhooksGetNothing: who picks the webhooks may come a moment too late.
+// deletedWebhooksGetNothing: a webhook may be deleted just before the event is
+// enqueued.
 func deletedWebhooksGetNothing(t *trial) {
 	a, b := t.webhook("a"), t.webhook("b")
 	_, err := t.q.DeleteWebhook(t.ctx, b, 1)
@@ -177,10 +178,10 @@ func deletedWebhooksGetNothing(t *trial) {
 	equal(t, "what is handed out", t.one(t.lane(a, 1)).Event.ID, e.ID)
 }
 
-// key is an idempotency key.
+// key returns an idempotency key.
 func key(name string, hash byte) queue.Key { return queue.Key{Name: name, Hash: [32]byte{hash}} }
 
-// replays checks that an entry stores nothing and gets an event.
+// replays checks that an entry is a repeat: it stores nothing and gets the first event.
 func (t *trial) replays(when string, e queue.Entry, first queue.Event) {
 	t.Helper()
 	events := t.q.Stats().Events
@@ -338,8 +339,8 @@ func concurrentReplacesLetOneWin(t *trial) {
 	equal(t, "the number of events", t.q.Stats().Events, 6)
 }
 
-// replayWinsOverConflict: a repeat must be answered as the first was, though
-// the first itself has moved the latest event on.
+// replayWinsOverConflict: a repeat gets the first receipt, although the first
+// submission itself changed the latest event.
 func replayWinsOverConflict(t *trial) {
 	created := t.enqueue()
 	e := t.update(created)
@@ -369,7 +370,7 @@ func cancelledEnqueueIsWholeOrNothing(t *trial) {
 		})
 	}
 	wg.Wait()
-	t.reopen() // nothing is on its way any more
+	t.reopen() // so that nothing is in flight any more
 	events := t.allEvents(queue.EventQuery{})
 	for _, e := range events {
 		delete(stored, e.ID)

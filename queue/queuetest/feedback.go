@@ -8,7 +8,7 @@ import (
 	"github.com/userhero/relay/queue"
 )
 
-// projects reads which projects hold an id, sorted.
+// projects returns the projects that hold an id, sorted.
 func (t *trial) projects(id string, limit int) []string {
 	t.Helper()
 	projects, err := t.q.Projects(t.ctx, id, limit)
@@ -30,7 +30,7 @@ func (t *trial) gets(when string, e queue.Entry, answer string) {
 
 func feedbackIsKnownByProjectAndID(t *trial) {
 	ids := []queue.FeedbackID{{Project: "a", ID: "x"}, {Project: "b", ID: "x"}, {ID: "x"}, {Project: "a", ID: "y"}, {Project: "ax"}, {Project: "a\x00", ID: "x"}}
-	ids[4].ID = "x" // Project and id, one after the other, are those of another one.
+	ids[4].ID = "x" // project and id, joined, are the same as those of another id
 	latest := make(map[queue.FeedbackID]queue.Event)
 	for _, id := range ids {
 		e := t.entry()
@@ -81,8 +81,8 @@ func longProjectsAreToldApart(t *trial) {
 	sameIDs(t, "the projects", t.projects(id, 10), names)
 }
 
-// createNeverReplaces: who sends an id that is taken must not become the one that
-// updates go to.
+// createNeverReplaces: if a client sends an id that is taken, its event must not become
+// the one that updates replace.
 func createNeverReplaces(t *trial) {
 	first := t.enqueue()
 	again := t.entry()
@@ -91,7 +91,7 @@ func createNeverReplaces(t *trial) {
 		t.Helper()
 		_, err := t.q.Enqueue(t.ctx, again)
 		t.is(when+", Enqueue that creates a feedback that is there", err, queue.ErrExists)
-		again.Origin[0]++ // nor does any other origin make it a repeat
+		again.Origin[0]++ // with another origin it is no repeat either
 		equal(t, when+": the latest event", t.latest(first.Feedback).ID, latest.ID)
 	}
 	refused("at once", first)
@@ -194,8 +194,8 @@ func refusedEntryBindsNoKey(t *trial) {
 	}
 }
 
-// keyIsBoundWithoutEvent: a submission that changes nothing is a repeat too when it
-// comes again.
+// keyIsBoundWithoutEvent: a submission that changes nothing is also recognised as a
+// repeat.
 func keyIsBoundWithoutEvent(t *trial) {
 	w := t.webhook("w")
 	first := t.enqueue()

@@ -36,14 +36,14 @@ func unopenedLaneKeepsDeliveriesWaiting(t *trial) {
 		idsOf(t.leases(t.lane(b, 10), 10), leasedEvent), idsOf(events, eventID))
 }
 
-// waiting starts Next in a goroutine and returns where its answer comes.
+// waiting calls Next in a goroutine and returns a channel for its result.
 func (t *trial) waiting(ctx context.Context, l queue.Lane) <-chan answer {
 	answers := make(chan answer, 1)
 	go func() {
 		leases, err := l.Next(ctx, 4)
 		answers <- answer{leases, err}
 	}()
-	// That it waits cannot be seen; let it come so far.
+	// The test cannot see whether Next waits, so it gives Next some time.
 	time.Sleep(moment / 10)
 	return answers
 }
@@ -53,7 +53,7 @@ type answer struct {
 	err    error
 }
 
-// answered returns what comes, which must come soon.
+// answered returns the result, which must come soon.
 func (t *trial) answered(answers <-chan answer, after string) answer {
 	t.Helper()
 	select {
@@ -101,7 +101,7 @@ func nextHonoursMax(t *trial) {
 	t.several(10, w)
 	l := t.lane(w, 10)
 	for _, most := range []int{1, 3, 2} {
-		t.next(l, most) // checks
+		t.next(l, most) // checks the order
 	}
 }
 
@@ -119,7 +119,7 @@ func nextReturnsTheContextsError(t *trial) {
 func closeWakesNext(t *trial) {
 	a, b := t.webhook("a"), t.webhook("b")
 	la, lb := t.lane(a, 1), t.lane(b, 1)
-	// One of the two has something that comes much later.
+	// One of the two has a retry that is due much later.
 	t.enqueue(b)
 	t.ok("Retry", t.one(lb).Retry(time.Now().Add(time.Hour), made(500)))
 	fromLane, fromQueue := t.waiting(t.ctx, la), t.waiting(t.ctx, lb)
@@ -163,7 +163,7 @@ func maxInFlightIsEightByDefault(t *trial) {
 	t.nothing(l, "eight leases are out and eight is the default bound")
 }
 
-// freshComeInOrderOfAcceptance has more than engines keep in memory of a lane.
+// freshComeInOrderOfAcceptance enqueues more than an engine keeps in memory for a lane.
 func freshComeInOrderOfAcceptance(t *trial) {
 	const waiting, meanwhile = 1200, 600
 	w, other := t.webhook("w"), t.webhook("other")
@@ -171,7 +171,7 @@ func freshComeInOrderOfAcceptance(t *trial) {
 		t.Helper()
 		entries := make([]queue.Entry, n)
 		for i := range entries {
-			// Between those of this webhook lie others'.
+			// Events of other webhooks lie between.
 			if i%3 == 0 {
 				entries[i] = t.entry(other)
 			} else {
@@ -207,15 +207,15 @@ func freshComeInOrderOfAcceptance(t *trial) {
 	t.counts(w, queue.Counts{Delivered: int64(len(want))})
 }
 
-// retriesComeByDueTime: whatever rung they are on, in whatever order they were
-// settled.
+// retriesComeByDueTime: retries come by due time, whatever their rung and the order in
+// which they were settled.
 func retriesComeByDueTime(t *trial) {
 	w := t.webhook("w")
 	const n = 12
 	t.several(n, w)
 	l := t.lane(w, n)
 	leases := t.leases(l, n)
-	// A third of them climbs to the second rung first, another to the third.
+	// One third of them gets to the second rung first, another third to the third rung.
 	for climb := range 2 {
 		keep, up := leases[:n/3*(climb+1)], leases[n/3*(climb+1):]
 		for _, lease := range up {
@@ -244,7 +244,7 @@ func retriesComeByDueTime(t *trial) {
 	}
 }
 
-// clockFormat shows what differs between times of one test.
+// clockFormat shows the differences between times of one test.
 const clockFormat = "05.000000"
 
 // backlog makes n retries of a webhook that are all due.
@@ -269,8 +269,9 @@ func freshIsNotBehindBacklog(t *trial) {
 	l := t.lane(w, 64)
 	t.backlog(l, w, 40)
 	e := t.enqueue(w)
-	t.counts(w, queue.Counts{Pending: 1, Retrying: 40}) // an engine may learn of it late
-	// In turns: one of the first two, one more for a turn begun before.
+	t.counts(w, queue.Counts{Pending: 1, Retrying: 40}) // an engine may count it late
+	// Retries and fresh deliveries take turns: the fresh one is among the first two, or
+	// the third if a turn had begun before.
 	for _, lease := range t.leases(l, 3) {
 		if lease.Event.ID == e.ID {
 			return
@@ -322,10 +323,10 @@ func retryIsNeverEarly(t *trial) {
 			t.Errorf("a retry asked for at %s is due at %s", due[id].Format(clockFormat), d.Due.Format(clockFormat))
 		}
 	}
-	// Those that are left come in their time from the next lane as well.
+	// The remaining ones come in time from the next lane too.
 	for id, at := range due {
 		if time.Until(at) < 0 {
-			delete(due, id) // due already: says nothing
+			delete(due, id) // already due: nothing to check
 		}
 	}
 	t.ok("closing the lane", l.Close())
@@ -341,7 +342,7 @@ func slowWebhookDelaysNobody(t *trial) {
 	slow, fast, shut := t.webhook("slow"), t.webhook("fast"), t.webhook("shut")
 	ls, lf := t.lane(slow, 2), t.lane(fast, 2)
 	t.several(2, slow, fast, shut)
-	t.leases(ls, 2) // and never settled
+	t.leases(ls, 2) // never settled
 	waits := t.waiting(t.ctx, ls)
 	const n = 100
 	var wg sync.WaitGroup

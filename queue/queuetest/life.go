@@ -9,7 +9,7 @@ import (
 	"github.com/userhero/relay/queue"
 )
 
-// everything reads all that a queue shows, one line per row.
+// everything reads everything that a queue shows, one line per row.
 func (t *trial) everything() (lines []string) {
 	t.Helper()
 	line := func(format string, args ...any) { lines = append(lines, fmt.Sprintf(format, args...)) }
@@ -209,7 +209,8 @@ func closedQueueSaysSo(t *trial) {
 	}
 }
 
-// crashKeepsWhatWasAcknowledged: all that returned without an error is there.
+// crashKeepsWhatWasAcknowledged: everything that returned without an error is there
+// after a crash.
 func crashKeepsWhatWasAcknowledged(t *trial) {
 	w := t.webhook("w")
 	e := t.entry(w)
@@ -233,8 +234,8 @@ func crashKeepsWhatWasAcknowledged(t *trial) {
 	sameIDs(t, "what is handed out", idsOf(leases, leasedEvent), idsOf(out, leasedEvent))
 }
 
-// crashLosesNoDelivery: a settlement may be lost, and then its delivery comes
-// again. What comes neither again nor has ended is lost.
+// crashLosesNoDelivery: a crash may lose a settlement; its delivery then comes again. A
+// delivery that neither comes again nor has ended is lost.
 func crashLosesNoDelivery(t *trial) {
 	w := t.webhook("w")
 	const n = 60
@@ -246,7 +247,7 @@ func crashLosesNoDelivery(t *trial) {
 		for i, lease := range t.leases(l, n/3) {
 			s := settlements[i%len(settlements)]
 			if s.state.Waiting() && i%8 < 4 {
-				continue // out when the process dies
+				continue // leased when the process dies
 			}
 			t.ok(s.name, s.do(lease))
 			settled[lease.Delivery.ID] = s

@@ -16,36 +16,36 @@ import (
 	"github.com/userhero/relay/queue"
 )
 
-// seedEnv repeats a run of the random test.
+// seedEnv sets the seed, to repeat a run of the random test.
 const seedEnv = "QUEUETEST_SEED"
 
 // model is what a queue must hold after the operations so far.
 type model struct {
 	t   *trial
 	rnd *rand.Rand
-	log []string // of operations, the last ones
+	log []string // last operations
 
 	events     []queue.Event
 	deliveries map[queue.DeliveryID]*modelDelivery
 	webhooks   map[queue.WebhookID]queue.Webhook
 	lanes      map[queue.WebhookID]*modelLane
-	keys       []queue.Entry // accepted with one key each
+	keys       []queue.Entry // each accepted with its own key
 	keyed      []queue.Event
-	feedbacks  []queue.Entry // that created them
+	feedbacks  []queue.Entry // entries that created them
 	latest     map[queue.FeedbackID]queue.Event
 	names      int
 }
 
-// modelDelivery is one delivery, and all it has been.
+// modelDelivery is one delivery with its history.
 type modelDelivery struct {
 	queue.Delivery
 	lease *queue.Lease
-	// moved: it was given back, or requeued, and has left its place in the
-	// order of acceptance, or may have.
+	// moved: the delivery was deferred or requeued and has left its place in the order
+	// of acceptance, or may have left it.
 	moved    bool
-	statuses []int // of its attempts
-	// past are its states since the last one that was surely durable. A crash
-	// may bring back any of them.
+	statuses []int // status of each attempt
+	// past holds its states since the last one that was certainly durable. A crash may
+	// restore any of them.
 	past []modelDelivery
 }
 
@@ -54,8 +54,8 @@ type modelLane struct {
 	most, out int
 }
 
-// randomOperationsAgreeWithTheModel makes thousands of random operations on the
-// queue and on the model, and compares them again and again.
+// randomOperationsAgreeWithTheModel applies thousands of random operations to the queue
+// and to a model and compares the two again and again.
 func randomOperationsAgreeWithTheModel(t *trial) {
 	seed := rand.Uint64() //nolint:gosec // random, not secret
 	if s := os.Getenv(seedEnv); s != "" {
@@ -125,7 +125,7 @@ func (m *model) did(format string, args ...any) {
 	}
 }
 
-// one is a random one of a map, in an order that the seed determines.
+// one returns a random element of a map, chosen by the seed.
 func one[K cmp.Ordered, V any](m *model, from map[K]V) (k K, v V, ok bool) {
 	if len(from) == 0 {
 		return k, v, false
@@ -144,7 +144,7 @@ func (m *model) someWebhooks() (ws []queue.WebhookID) {
 	return ws
 }
 
-// accepted enters an event that was stored.
+// accepted adds a stored event to the model.
 func (m *model) accepted(e queue.Event, ws []queue.WebhookID) {
 	m.events = append(m.events, e)
 	m.latest[e.Feedback] = e
@@ -185,7 +185,7 @@ func (m *model) enqueue() {
 	m.feedbacks = append(m.feedbacks, e)
 }
 
-// createAgain creates a feedback that is there.
+// createAgain tries to create a feedback that exists.
 func (m *model) createAgain() {
 	if len(m.feedbacks) == 0 {
 		return
@@ -202,7 +202,7 @@ func (m *model) createAgain() {
 	m.did("created %s again", e.Feedback)
 }
 
-// repeat sends a key again, with its body or with another.
+// repeat uses a key again, with the same or another body.
 func (m *model) repeat() {
 	if len(m.keys) == 0 {
 		return
@@ -216,7 +216,7 @@ func (m *model) repeat() {
 	m.did("repeated %s", short(m.keyed[i].ID))
 }
 
-// replace updates a feedback, from its latest event or from some other.
+// replace updates a feedback, from its latest or from another event.
 func (m *model) replace() {
 	if len(m.feedbacks) == 0 {
 		return
@@ -232,7 +232,7 @@ func (m *model) replace() {
 	m.accepted(m.t.accept(e), e.Webhooks)
 }
 
-// lane is a random webhook's lane, opened where it is closed.
+// lane returns a random webhook's lane and opens it if it is closed.
 func (m *model) lane() (queue.WebhookID, *modelLane) {
 	w, _, ok := one(m, m.webhooks)
 	if !ok {
@@ -256,7 +256,7 @@ func (m *model) reopenLane() {
 	m.did("closed the lane of %d", w)
 }
 
-// loseLeases says that a webhook's lane is closed.
+// loseLeases drops the leases of a webhook whose lane was closed.
 func (m *model) loseLeases(w queue.WebhookID) {
 	delete(m.lanes, w)
 	for id, d := range m.deliveries {
@@ -284,7 +284,7 @@ func (m *model) next() {
 		}
 	}
 	if due == 0 || l.out == l.most {
-		return // nothing must come; other subtests see that nothing does
+		return // nothing must come; other subtests check that
 	}
 	ctx, cancel := context.WithTimeout(m.t.ctx, m.t.h.Patience)
 	defer cancel()
@@ -297,7 +297,7 @@ func (m *model) next() {
 	}
 }
 
-// leased checks a lease against the model and enters it.
+// leased checks a lease against the model and adds it.
 func (m *model) leased(w queue.WebhookID, l *modelLane, lease *queue.Lease) {
 	id := lease.Delivery.ID
 	d := m.deliveries[id]
@@ -334,7 +334,7 @@ func (m *model) leased(w queue.WebhookID, l *modelLane, lease *queue.Lease) {
 	d.lease = lease
 }
 
-// inPlace reports whether a delivery waits in the order of acceptance.
+// inPlace reports whether a delivery waits in its place in the order of acceptance.
 func (d *modelDelivery) inPlace() bool {
 	return d.State == queue.Pending && d.lease == nil && d.Rung == 0 && d.Due.IsZero() && !d.moved
 }
@@ -445,7 +445,7 @@ func (m *model) deleteWebhook() {
 	if !ok || len(m.webhooks) < 3 {
 		return
 	}
-	m.compare() // what was settled is counted
+	m.compare() // settlements are counted
 	var waiting int64
 	for _, d := range m.deliveries {
 		if d.ID.Webhook == id && d.State.Waiting() {
@@ -467,7 +467,7 @@ func (m *model) deleteWebhook() {
 	m.did("deleted webhook %d", id)
 }
 
-// compare waits until the queue shows what the model holds.
+// compare waits until the queue shows what the model contains.
 func (m *model) compare() {
 	m.t.Helper()
 	m.t.eventually("the queue agrees with the model", func() string {
@@ -506,7 +506,7 @@ func (m *model) deliveriesDiffer() string {
 		}
 		if i < len(want) {
 			wantLines = append(wantLines, describe(want[i].Delivery))
-			// Due at once may be written as zero or as a time that has passed.
+			// A delivery due at once may have a zero time or one that has passed.
 			if i < len(got) && sameDelivery(got[i], want[i].Delivery, now) {
 				wantLines[i] = gotLines[i]
 			}
@@ -535,14 +535,14 @@ func describe(d queue.Delivery) string {
 	return fmt.Sprintf("%s is %s, rung %d, attempts %d, due %s", d.ID, d.State, d.Rung, d.Attempts, due)
 }
 
-// sameDelivery compares what a queue shows with what it must.
+// sameDelivery compares a delivery of the queue with that of the model.
 func sameDelivery(got, want queue.Delivery, now time.Time) bool {
 	return got.ID == want.ID && got.Type == want.Type && got.Feedback == want.Feedback && got.Created.Equal(want.Created) &&
 		got.State == want.State && got.Rung == want.Rung && got.Attempts == want.Attempts &&
 		(got.Due.Sub(want.Due).Abs() < 5*time.Millisecond || got.State.Waiting() && !got.Due.After(now) && !want.Due.After(now))
 }
 
-// othersDiffer compares counters, webhooks and some of what is read one by one.
+// othersDiffer compares counters, webhooks and some single reads.
 func (m *model) othersDiffer() string {
 	var want, got []string
 	counts := make(map[queue.WebhookID]queue.Counts)
@@ -602,13 +602,13 @@ func statuses(as []queue.Attempt) []string {
 	return lines
 }
 
-// reopen closes the queue, which commits what was settled, and opens it again.
+// reopen closes the queue, which commits all settlements, and opens it again.
 func (m *model) reopen() {
 	m.t.reopen()
 	m.restarted("reopened")
 }
 
-// restarted says that all lanes and leases are gone.
+// restarted drops all lanes and leases.
 func (m *model) restarted(how string) {
 	clear(m.lanes)
 	for _, d := range m.deliveries {
@@ -622,7 +622,7 @@ func (m *model) restarted(how string) {
 	}
 	m.did("%s", how)
 	m.compare()
-	// What is due at once may be so by a time that has passed: then it has left
+	// A delivery may be due at once because its due time has passed. It has then left
 	// its place in the order of acceptance.
 	for _, shown := range m.t.allDeliveries(queue.DeliveryQuery{Limit: 1000}) {
 		d := m.deliveries[shown.ID]
@@ -630,8 +630,8 @@ func (m *model) restarted(how string) {
 	}
 }
 
-// crash kills the queue. What was settled may be lost; the model takes over what
-// the queue then says, if that is a state the delivery really had.
+// crash kills the queue. Settlements may be lost. The model takes each delivery's state
+// from the queue if the delivery was really in that state before.
 func (m *model) crash() {
 	m.t.crash()
 	now := time.Now()
@@ -654,7 +654,7 @@ func (m *model) crash() {
 	m.restarted("crashed")
 }
 
-// short is what tells events of one queue apart, as a rule.
+// short returns a part of an id that usually identifies an event within one queue.
 func short(id queue.EventID) string {
 	s := id.String()
 	return s[len(s)-6:]

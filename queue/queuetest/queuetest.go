@@ -1,10 +1,10 @@
-// Package queuetest holds every engine to what package queue promises.
+// Package queuetest checks that an engine keeps what package queue promises.
 //
-// Run runs one named subtest per promise, so a failure reads as the promise
-// that is broken. The suite knows an engine through its Harness only: it works
-// in real time, allows settlements to become visible late, as engines that
-// commit them lazily need, and waits for what must come with a deadline rather
-// than for a fixed time. Only "nothing comes" is judged by a moment of waiting.
+// Run runs one named subtest per promise, so a failure names the broken promise. The
+// suite knows an engine only through its Harness and works in real time. Settlements
+// may become visible late, because some engines commit them lazily. The suite waits for
+// expected results up to a deadline, not for a fixed time; only to see that nothing
+// comes, it waits for a moment.
 package queuetest
 
 import (
@@ -14,33 +14,33 @@ import (
 	"github.com/userhero/relay/queue"
 )
 
-// Harness is how the suite gets at an engine. Each function ends the test when
-// it cannot do its work. The suite closes every queue that it was given.
+// Harness gives the suite access to an engine. Each function must end the test if it
+// fails. The suite closes every queue it gets.
 type Harness struct {
-	// Open returns a new, empty queue. It is called by subtests in parallel.
+	// Open returns a new, empty queue. Subtests call it in parallel.
 	Open func(t *testing.T) queue.Queue
-	// OpenOn is Open on a clock of the suite's. Nil where the engine has a clock
-	// that is not its machine's: the subtests of time are then left out. Patience
-	// must cover what such a queue needs to see that the machine has slept.
+	// OpenOn does the same with a clock of the suite. If it is nil, because the engine
+	// does not use its machine's clock, the subtests of time are left out. Patience
+	// must be longer than such a queue needs to notice that the machine has slept.
 	OpenOn func(t *testing.T, c queue.Clock) queue.Queue
-	// OpenWithin is Open with limits. Nil if the engine keeps everything: the subtests
-	// of retention and of max_disk are then left out.
+	// OpenWithin opens a new, empty queue with limits. If it is nil, because the engine
+	// keeps everything, the subtests of retention and max_disk are left out.
 	OpenWithin func(t *testing.T, l queue.Limits) queue.Queue
-	// Reopen opens what q stored, once more. The suite has closed q.
+	// Reopen opens the store of q again. The suite has closed q.
 	Reopen func(t *testing.T, q queue.Queue) queue.Queue
-	// Crash ends q as a killed process would, without closing it, and opens
-	// what q had committed. Nil where the engine cannot show that within a
-	// process: the subtests that need it are then left out.
+	// Crash ends q like a killed process, without closing it, and opens what q had
+	// committed. If it is nil, because the engine cannot simulate this in one process,
+	// the subtests that need it are left out.
 	Crash func(t *testing.T, q queue.Queue) queue.Queue
-	// Retention is what the subtests of retention keep events for: longer than an engine
-	// needs to look and to answer, and short enough to wait for. Default 500 ms.
+	// Retention is the retention in the subtests. It must be longer than an engine
+	// needs to check and to answer, and short enough to wait for. Default 500 ms.
 	Retention time.Duration
-	// MaxDisk is what the subtests of max_disk fill, in bytes: much more than the engine
-	// keeps beside events. Default 48 MiB.
+	// MaxDisk is the bound in bytes in the subtests of max_disk. It must be much more
+	// than the engine stores besides events. Default 48 MiB.
 	MaxDisk int64
-	// Steps is how many operations the random test makes. Default 3,000.
+	// Steps is the number of operations in the random test. Default 3,000.
 	Steps int
-	// Patience is how long the suite waits for what must come. Default 15 s.
+	// Patience is how long the suite waits for an expected result. Default 15 s.
 	Patience time.Duration
 }
 
@@ -53,7 +53,7 @@ type promise struct {
 // Run checks every promise. Subtests run in parallel.
 func Run(t *testing.T, h Harness) {
 	promises := []promise{
-		// What Enqueue says.
+		// Enqueue.
 		{"EventBytesAreUnchanged", eventBytesAreUnchanged},
 		{"EventIsStoredWhole", eventIsStoredWhole},
 		{"EventIDsAreUniqueAndSorted", eventIDsAreUniqueAndSorted},
@@ -79,7 +79,7 @@ func Run(t *testing.T, h Harness) {
 		{"ReplayWinsOverConflict", replayWinsOverConflict},
 		{"CancelledEnqueueIsWholeOrNothing", cancelledEnqueueIsWholeOrNothing},
 
-		// What lanes hand out.
+		// Lanes.
 		{"LaneOpensOnce", laneOpensOnce},
 		{"UnopenedLaneKeepsDeliveriesWaiting", unopenedLaneKeepsDeliveriesWaiting},
 		{"NextWaitsForWork", nextWaitsForWork},
@@ -96,7 +96,7 @@ func Run(t *testing.T, h Harness) {
 		{"SlowWebhookDelaysNobody", slowWebhookDelaysNobody},
 		{"ClosedLaneLosesItsLeases", closedLaneLosesItsLeases},
 
-		// What settling does.
+		// Settling.
 		{"LeaseIsSettledOnce", leaseIsSettledOnce},
 		{"SettledLeaseHasNoPowerOverTheNext", settledLeaseHasNoPowerOverTheNext},
 		{"ConcurrentSettlesLetOneWin", concurrentSettlesLetOneWin},
@@ -108,7 +108,7 @@ func Run(t *testing.T, h Harness) {
 		{"DeferWaitsForItsTime", deferWaitsForItsTime},
 		{"AttemptsAreKeptWhole", attemptsAreKeptWhole},
 
-		// What Requeue says.
+		// Requeue.
 		{"RequeueGivesFreshLadder", requeueGivesFreshLadder},
 		{"RequeueIsNeverEarly", requeueIsNeverEarly},
 		{"RequeueMovesWhatWaits", requeueMovesWhatWaits},
@@ -117,7 +117,7 @@ func Run(t *testing.T, h Harness) {
 		{"RequeueMakesAMissingDelivery", requeueMakesAMissingDelivery},
 		{"RequeueOfUnknownIsNotFound", requeueOfUnknownIsNotFound},
 
-		// What reading shows.
+		// Reading.
 		{"UnknownIsNotFound", unknownIsNotFound},
 		{"LatestIsTheNewestOfItsFeedback", latestIsTheNewestOfItsFeedback},
 		{"CaughtAreTheNewestForADay", caughtAreTheNewestForADay},
@@ -132,7 +132,7 @@ func Run(t *testing.T, h Harness) {
 		{"StatsCountStates", statsCountStates},
 		{"OldestDueTellsSinceWhen", oldestDueTellsSinceWhen},
 
-		// What webhook records say.
+		// Webhook records.
 		{"WebhookRevisionsAreCompareAndSwap", webhookRevisionsAreCompareAndSwap},
 		{"ConcurrentPutsLetOneWin", concurrentPutsLetOneWin},
 		{"WebhookNamesAreUnique", webhookNamesAreUnique},
@@ -140,14 +140,14 @@ func Run(t *testing.T, h Harness) {
 		{"WebhooksComeByID", webhooksComeByID},
 		{"DeleteEndsWhatWaits", deleteEndsWhatWaits},
 
-		// What outlives a process.
+		// Restarts and crashes.
 		{"ReopenKeepsEverything", reopenKeepsEverything},
 		{"ReopenHandsLeasesOutAgain", reopenHandsLeasesOutAgain},
 		{"CloseCommitsWhatWasSettled", closeCommitsWhatWasSettled},
 		{"CloseUnderLoadLosesNothing", closeUnderLoadLosesNothing},
 		{"ClosedQueueSaysSo", closedQueueSaysSo},
 
-		// All of it at once.
+		// Everything at once.
 		{"RandomOperationsAgreeWithTheModel", randomOperationsAgreeWithTheModel},
 		{"ConcurrentUseKeepsEveryPromise", concurrentUseKeepsEveryPromise},
 	}

@@ -12,7 +12,7 @@ import (
 
 func unknownIsNotFound(t *trial) {
 	w := t.webhook("w")
-	e := t.enqueue() // for nobody
+	e := t.enqueue() // without webhooks
 	none := t.foreign()
 	_, err := t.q.Event(t.ctx, none)
 	t.is("Event", err, queue.ErrNotFound)
@@ -213,8 +213,7 @@ func limitsBoundPages(t *trial) {
 	}
 }
 
-// byWebhook sorts the deliveries within each event, where a list may have any
-// order.
+// byWebhook sorts the deliveries within each event, whose order a list may choose.
 func byWebhook(list []queue.Delivery) {
 	slices.SortStableFunc(list, func(x, y queue.Delivery) int {
 		if x.ID.Event == y.ID.Event {
@@ -224,8 +223,8 @@ func byWebhook(list []queue.Delivery) {
 	})
 }
 
-// cursorsStayRightWhileRowsCome: whoever walks a list sees every row that was
-// there when he began, once, in order, though rows come and change meanwhile.
+// cursorsStayRightWhileRowsCome: a walk through a list returns every row that existed
+// at its start, once and in order, although rows are added and changed meanwhile.
 func cursorsStayRightWhileRowsCome(t *trial) {
 	a, b := t.webhook("a"), t.webhook("b")
 	l := t.lane(a, 100)
@@ -272,7 +271,7 @@ func cursorsStayRightWhileRowsCome(t *trial) {
 	oldest := slices.Index(noted, wantActivities[0])
 	sameIDs(t, "the activities", noted[max(oldest, 0):], wantActivities)
 
-	// A cursor that somebody kept is good after a restart.
+	// A cursor that a client kept works after a restart.
 	page, err := t.q.Events(t.ctx, queue.EventQuery{Limit: 1})
 	t.ok("Events", err)
 	before := idsOf(t.allEvents(queue.EventQuery{}), eventID)
@@ -334,7 +333,7 @@ func activitiesAreNewestFirst(t *trial) {
 		t.Helper()
 		t.ok("AppendActivity", t.q.AppendActivity(t.ctx, queue.Activity{At: at, Data: []byte(data)}))
 	}
-	// Two in one instant, before and after a restart.
+	// Two at the same moment, before and after a restart.
 	note("1")
 	note("2")
 	t.reopen()
@@ -397,7 +396,7 @@ func oldestDueTellsSinceWhen(t *trial) {
 	l := t.lane(w, 1)
 	since := func(what string, want time.Time) {
 		t.Helper()
-		// Somebody waits in Next, as always while a relay runs.
+		// A call waits in Next, as it always does while a relay runs.
 		ctx, cancel := context.WithCancel(t.ctx)
 		answers := t.waiting(ctx, l)
 		defer func() {

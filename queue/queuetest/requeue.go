@@ -8,8 +8,7 @@ import (
 	"github.com/userhero/relay/queue"
 )
 
-// inEveryState makes one delivery of each stored state; the retry is due in an
-// hour.
+// inEveryState makes one delivery in each stored state. The retry is due in an hour.
 func (t *trial) inEveryState(l queue.Lane, w queue.WebhookID) map[queue.State]queue.DeliveryID {
 	t.Helper()
 	ids := make(map[queue.State]queue.DeliveryID)
@@ -74,12 +73,12 @@ func requeueIsNeverEarly(t *trial) {
 	t.counts(w, queue.Counts{Delivered: 4})
 }
 
-// requeueMovesWhatWaits moves deliveries that the lane already knows of.
+// requeueMovesWhatWaits requeues deliveries that the lane has already read.
 func requeueMovesWhatWaits(t *trial) {
 	w := t.webhook("w")
 	l := t.lane(w, 8)
 	t.enqueue(w)
-	first := t.one(l) // the lane is at work
+	first := t.one(l) // so that the lane has started
 	fresh := t.enqueue(w)
 	last := t.enqueue(w)
 	t.requeue(queue.DeliveryID{Event: fresh.ID, Webhook: w}, time.Now().Add(time.Hour))
@@ -103,8 +102,8 @@ func requeueMovesWhatWaits(t *trial) {
 	t.nothing(l, "all was delivered")
 }
 
-// zeroTimeIsAtOnce: a time that passed long ago, or none, or one that will never
-// come hides no other delivery of its rung, also from a lane that is opened later.
+// zeroTimeIsAtOnce: a due time that is zero, long past or never reached hides no other
+// delivery of its rung, also in a lane that is opened later.
 func zeroTimeIsAtOnce(t *trial) {
 	w := t.webhook("w")
 	l := t.lane(w, 8)
@@ -155,7 +154,7 @@ func requeueMakesAMissingDelivery(t *trial) {
 	lb := t.lane(b, 8)
 	e := t.enqueue(a)
 	silent := t.enqueue()
-	c := t.webhook("c") // younger than the events
+	c := t.webhook("c") // created after the events
 	for _, w := range []queue.WebhookID{c, b} {
 		t.requeue(queue.DeliveryID{Event: e.ID, Webhook: w}, time.Now())
 	}

@@ -11,7 +11,7 @@ import (
 	"github.com/userhero/relay/queue"
 )
 
-// within is a trial of the same promise on a queue with limits.
+// within returns a trial of the same promise on a queue with limits.
 func (t *trial) within(l queue.Limits) *trial {
 	t.Helper()
 	limited := *t
@@ -29,7 +29,7 @@ func (t *trial) isGone(id queue.EventID) bool {
 	return err != nil
 }
 
-// goesAfter waits until an event is gone, which may not be before a time.
+// goesAfter waits until an event is removed. It must not be removed before at.
 func (t *trial) goesAfter(at time.Time, what string, id queue.EventID) {
 	t.Helper()
 	t.eventually(what+" goes", func() string {
@@ -43,7 +43,7 @@ func (t *trial) goesAfter(at time.Time, what string, id queue.EventID) {
 	}
 }
 
-// stays fails if an event is gone.
+// stays fails if an event has been removed.
 func (t *trial) stays(what string, id queue.EventID) {
 	t.Helper()
 	if t.isGone(id) {
@@ -51,15 +51,15 @@ func (t *trial) stays(what string, id queue.EventID) {
 	}
 }
 
-// outlived checks that the key of an entry whose event is gone gives the first
-// answer again.
+// outlived checks that an entry whose event has been removed is still a repeat and gets
+// the first answer.
 func (t *trial) outlived(e queue.Entry) {
 	t.Helper()
 	events := t.q.Stats().Events
 	again := t.entry()
 	again.Key = e.Key
-	// While tables are merged the old and the new ones are both on disk, and near
-	// max_disk the queue is full until that is over: then it answers.
+	// While tables are merged, the old and the new ones are both on disk. Near max_disk
+	// the queue is full until the merge ends.
 	enqueue := func() (r queue.Receipt, err error) {
 		t.Helper()
 		t.eventually("a queue that was full takes entries", func() string {
@@ -74,7 +74,7 @@ func (t *trial) outlived(e queue.Entry) {
 	t.ok("Enqueue of a repeat whose event is gone", err)
 	equal(t, "Replayed of a repeat whose event is gone", r.Replayed, true)
 	equal(t, "its answer", string(r.Answer), string(e.Answer))
-	if n := t.q.Stats().Events; n > events { // others may go meanwhile
+	if n := t.q.Stats().Events; n > events { // others may have been removed meanwhile
 		t.Errorf("a repeat whose event is gone has stored %d events", n-events)
 	}
 	again.Key.Hash[0]++
@@ -82,7 +82,7 @@ func (t *trial) outlived(e queue.Entry) {
 	t.is("Enqueue of the same key with another hash", err, queue.ErrMismatch)
 }
 
-// keysOutliveTheirEvents: a key is held for its day, whatever the retention is.
+// keysOutliveTheirEvents: a key is kept for 24 hours, whatever the retention is.
 func keysOutliveTheirEvents(t *trial) {
 	retention := t.h.Retention
 	t = t.within(queue.Limits{Retention: retention})
@@ -95,8 +95,8 @@ func keysOutliveTheirEvents(t *trial) {
 	t.outlived(e)
 }
 
-// retentionCountsFromTheEnd: an event goes some time after its delivery ended; one
-// that waits stays, however old it is.
+// retentionCountsFromTheEnd: an event is removed some time after its delivery ended. An
+// event that waits stays, however old it is.
 func retentionCountsFromTheEnd(t *trial) {
 	retention := t.h.Retention
 	t = t.within(queue.Limits{Retention: retention})
@@ -120,8 +120,8 @@ func retentionCountsFromTheEnd(t *trial) {
 	t.counts(w, queue.Counts{})
 }
 
-// retentionCountsFromTheLastDelivery: also from a redelivery, after the event had
-// been taken note of for its first end.
+// retentionCountsFromTheLastDelivery: the retention counts from the end of a
+// redelivery, even if the event was already scheduled for removal after its first end.
 func retentionCountsFromTheLastDelivery(t *trial) {
 	retention := t.h.Retention
 	t = t.within(queue.Limits{Retention: retention})
@@ -129,7 +129,7 @@ func retentionCountsFromTheLastDelivery(t *trial) {
 	l, lo := t.lane(w, 8), t.lane(other, 8)
 	e := t.enqueue(w)
 	lease := t.one(l)
-	t.until(e.Created.Add(retention + retention/2)) // it is old when it ends
+	t.until(e.Created.Add(retention + retention/2)) // the event is old when it ends
 	t.ok("Ack", lease.Ack(made(200)))
 	t.becomes(lease.Delivery.ID, queue.Delivered)
 	ended := time.Now()
@@ -147,11 +147,11 @@ func retentionCountsFromTheLastDelivery(t *trial) {
 	t.goesAfter(ended.Add(retention), "an event that was delivered again", e.ID)
 }
 
-// cancelledDeliveriesHoldNothing: what waited for a webhook that was deleted has no
-// end that retention could count from. An event that is old goes at once, and one
-// that another webhook was given stays for the time since then.
+// cancelledDeliveriesHoldNothing: deliveries of a deleted webhook have no end from
+// which retention could count. An old event is removed at once. If the event also had a
+// delivery to another webhook, it stays for the retention after that ended.
 func cancelledDeliveriesHoldNothing(t *trial) {
-	retention := 2 * t.h.Patience // what would count from the deletion does not go within the patience
+	retention := 2 * t.h.Patience // long enough that a retention counted from the deletion would be noticed
 	t = t.within(queue.Limits{Retention: retention})
 	w, other := t.webhook("w"), t.webhook("other")
 	old := func(ws ...queue.WebhookID) queue.Event {
@@ -171,9 +171,9 @@ func cancelledDeliveriesHoldNothing(t *trial) {
 	equal(t, "the end of a cancelled delivery", t.delivery(queue.DeliveryID{Event: both.ID, Webhook: w}).Ended, time.Time{})
 }
 
-// parkedDeliveriesExpire: what waits for a parked webhook goes when the event is as
-// old as the retention, also if the webhook is parked after that; what waits for
-// another webhook too stays.
+// parkedDeliveriesExpire: events that wait only for a parked webhook are removed when
+// they are as old as the retention, even if the webhook is parked later. An event that
+// also waits for another webhook stays.
 func parkedDeliveriesExpire(t *trial) {
 	retention := t.h.Retention
 	t = t.within(queue.Limits{Retention: retention})
@@ -211,8 +211,8 @@ func parkedDeliveriesExpire(t *trial) {
 	t.counts(w.ID, queue.Counts{Pending: 2})
 }
 
-// parkedAndDeletedWebhooksLetGo while the queue is busy with removing: webhooks are
-// parked and deleted at random moments, and none of their events stays.
+// parkedAndDeletedWebhooksLetGo: webhooks are parked and deleted at random moments
+// while the queue removes events. None of their events stays.
 func parkedAndDeletedWebhooksLetGo(t *trial) {
 	retention := t.h.Retention
 	const rounds = 60
@@ -234,7 +234,7 @@ func parkedAndDeletedWebhooksLetGo(t *trial) {
 		w, err := t.q.PutWebhook(t.ctx, queue.Webhook{Name: fmt.Sprintf("webhook %d", i)})
 		t.ok("PutWebhook", err)
 		e := t.entry(w.ID)
-		e.Created = time.Now().Add(-2 * retention) // it is old, and waits
+		e.Created = time.Now().Add(-2 * retention) // it is old, and it waits
 		t.accept(e)
 		t.until(time.Now().Add(rand.N(20 * time.Millisecond))) //nolint:gosec // random, not secret
 		if i%2 == 0 {
@@ -255,7 +255,7 @@ func parkedAndDeletedWebhooksLetGo(t *trial) {
 	})
 }
 
-// activitiesGoAfterTheRetention: the activity log does not grow for ever.
+// activitiesGoAfterTheRetention: the activity log does not grow without bound.
 func activitiesGoAfterTheRetention(t *trial) {
 	retention := t.h.Retention
 	t = t.within(queue.Limits{Retention: retention})
@@ -282,7 +282,7 @@ func activitiesGoAfterTheRetention(t *trial) {
 	})
 }
 
-// limitsCanChange while the queue is open, if it says so.
+// limitsCanChange: an open queue that implements queue.Limited accepts new limits.
 func limitsCanChange(t *trial) {
 	retention := t.h.Retention
 	t = t.within(queue.Limits{Retention: time.Hour})
@@ -295,10 +295,10 @@ func limitsCanChange(t *trial) {
 	t.stays("an event younger than an hour", e.ID)
 	q.SetLimits(queue.Limits{Retention: retention})
 	t.goesAfter(time.Now(), "an event older than the new retention", e.ID)
-	t.enqueue() // the queue holds something
+	t.enqueue() // so that the queue is not empty
 	q.SetLimits(queue.Limits{Retention: time.Hour, MaxDisk: 1})
 	_, err := t.q.Enqueue(t.ctx, t.entry())
-	if err == nil { // the first one may have gone to make room
+	if err == nil { // the first event may have been removed to make room
 		_, err = t.q.Enqueue(t.ctx, t.entry())
 	}
 	t.is("Enqueue at the new max_disk", err, queue.ErrFull)
@@ -306,15 +306,15 @@ func limitsCanChange(t *trial) {
 	t.enqueue()
 }
 
-// What the subtests of max_disk store.
+// Sizes in the subtests of max_disk.
 const (
 	padBytes = 48 << 10
-	// leastKept is the share of max_disk that must be left of finished events once
-	// the engine has made room. What an engine keeps beside them is the rest.
+	// leastKept is the share of max_disk that finished events must still use after the
+	// engine made room. The rest is for what an engine stores besides events.
 	leastKept = 0.7
 )
 
-// padded is an entry that takes room and does not compress.
+// padded returns an entry that takes space and does not compress.
 func (t *trial) padded(rnd *rand.ChaCha8, ws ...queue.WebhookID) queue.Entry {
 	e := t.entry(ws...)
 	e.Body = make([]byte, padBytes)
@@ -322,19 +322,19 @@ func (t *trial) padded(rnd *rand.ChaCha8, ws ...queue.WebhookID) queue.Entry {
 	return e
 }
 
-// evictionTakesTheOldestAndNoMore: near max_disk finished events go before their
-// time, the oldest first, and no more than brings the store below it; what waits
-// stays. Also after the queue was opened again.
+// evictionTakesTheOldestAndNoMore: near max_disk, finished events are removed early,
+// oldest first and no more than necessary. Events that wait stay. The same holds after
+// the queue is opened again.
 func evictionTakesTheOldestAndNoMore(t *trial) {
 	diskBytes := t.h.MaxDisk
 	t = t.within(queue.Limits{Retention: time.Hour, MaxDisk: diskBytes})
 	rnd := rand.NewChaCha8([32]byte{1})
-	w := t.webhook("w") // its lane is never opened
+	w := t.webhook("w") // no lane is opened
 	waits := t.accept(t.padded(rnd, w))
 	keyed := t.padded(rnd)
 	keyed.Key, keyed.Answer = key("k", 1), []byte("the first answer")
 	first := t.accept(keyed)
-	order := []queue.EventID{waits.ID, first.ID} // of acceptance
+	order := []queue.EventID{waits.ID, first.ID} // in order of acceptance
 	fill := func(until func() bool) {
 		t.Helper()
 		for n := 0; !until(); n++ {
@@ -354,7 +354,8 @@ func evictionTakesTheOldestAndNoMore(t *trial) {
 	}
 	fill(func() bool { return t.isGone(first.ID) })
 	for range 2 {
-		// An engine that takes the same excess again and again has taken all by now.
+		// An engine that counts the same excess again and again has removed everything
+		// by now.
 		t.until(time.Now().Add(3 * time.Second))
 		left := t.allEvents(queue.EventQuery{Limit: 1000})
 		if n := len(left) * padBytes; float64(n) < leastKept*float64(diskBytes) {
@@ -366,7 +367,7 @@ func evictionTakesTheOldestAndNoMore(t *trial) {
 		sameIDs(t, "the finished events that are left", idsOf(kept, eventID), order[len(order)-len(kept):])
 		t.reopen()
 	}
-	// It goes on so when more comes.
+	// The same holds when more events come.
 	left := t.allEvents(queue.EventQuery{Limit: 1000})
 	fill(func() bool { return t.isGone(left[len(left)-2].ID) })
 	t.until(time.Now().Add(2 * time.Second))
@@ -376,8 +377,8 @@ func evictionTakesTheOldestAndNoMore(t *trial) {
 	t.stays("an event that waits", waits.ID)
 }
 
-// fullQueueKeepsWhatWaits: at max_disk Enqueue says so, and drops nothing that
-// waits.
+// fullQueueKeepsWhatWaits: at max_disk Enqueue returns ErrFull and no waiting delivery
+// is dropped.
 func fullQueueKeepsWhatWaits(t *trial) {
 	diskBytes := t.h.MaxDisk
 	t = t.within(queue.Limits{Retention: time.Hour, MaxDisk: diskBytes})

@@ -12,7 +12,7 @@ import (
 	"github.com/userhero/relay/queue"
 )
 
-// settlement is one way to settle, and what becomes of a fresh delivery.
+// settlement is one way to settle, with its effect on a fresh delivery.
 type settlement struct {
 	name     string
 	do       func(*queue.Lease) error
@@ -20,7 +20,7 @@ type settlement struct {
 	attempts int
 }
 
-// settlements are the four ways. Nothing comes again within the test.
+// settlements are the four ways. No delivery comes again during the test.
 var settlements = [...]settlement{
 	{"Ack", func(l *queue.Lease) error { return l.Ack(made(200)) }, queue.Delivered, 1},
 	{"Retry", func(l *queue.Lease) error { return l.Retry(time.Now().Add(time.Hour), made(500)) }, queue.Retrying, 1},
@@ -55,8 +55,8 @@ func leaseIsSettledOnce(t *trial) {
 	}
 }
 
-// settledLeaseHasNoPowerOverTheNext: a delivery that is out again under a new
-// lease cannot be settled by the old one.
+// settledLeaseHasNoPowerOverTheNext: if a delivery is leased again, the old lease
+// cannot settle it.
 func settledLeaseHasNoPowerOverTheNext(t *trial) {
 	w := t.webhook("w")
 	l := t.lane(w, 4)
@@ -128,7 +128,7 @@ func ackDelivers(t *trial) {
 // ended checks the times of a delivery that ended after before.
 func (t *trial) ended(d queue.Delivery, before time.Time) {
 	t.Helper()
-	const slack = 5 * time.Millisecond // of clocks that are read differently
+	const slack = 5 * time.Millisecond // for clocks that are read differently
 	if d.Ended.Before(before.Add(-slack)) || d.Ended.After(time.Now().Add(slack)) {
 		t.Errorf("a delivery that was %s between %v and now ended at %v", d.State, before, d.Ended)
 	}
@@ -228,7 +228,7 @@ func deferWaitsForItsTime(t *trial) {
 	t.ok("Defer", deferred.Defer(at))
 	for range events {
 		lease := t.one(l)
-		if lease.Event.ID == events[1].ID { // the first, where the machine is fast
+		if lease.Event.ID == events[1].ID { // the first event, if the machine is fast
 			t.ok("Ack", lease.Ack(made(200)))
 			continue
 		}
@@ -237,7 +237,7 @@ func deferWaitsForItsTime(t *trial) {
 			t.Errorf("a deferred delivery comes %v before its time", early)
 		}
 	}
-	// The time outlives lane and process.
+	// The time survives lane and process.
 	t.ok("Defer", deferred.Defer(time.Now().Add(time.Hour)))
 	t.reopen()
 	d := t.delivery(deferred.Delivery.ID)
@@ -255,7 +255,7 @@ func attemptsAreKeptWhole(t *trial) {
 	lease := t.one(l)
 	at := time.Date(2026, 1, 7, 15, 30, 0, 123_456_789, time.UTC)
 	want := queue.Attempt{
-		Number: 77, // the engine's business
+		Number: 77, // the engine sets it
 		At:     at, Duration: 1234567 * time.Microsecond,
 		Status: 503, Error: "status 503 \u2028\x00", ErrorClass: "status",
 		RequestHeaders:  []queue.Header{{Name: "A", Value: "1"}, {Name: "A", Value: ""}, {Name: "B", Value: "ü"}},
@@ -287,8 +287,8 @@ func attemptsAreKeptWhole(t *trial) {
 	check("after reopening")
 }
 
-// attemptsDiffer names the first member in which two attempts differ. Times are
-// kept to the microsecond at least.
+// attemptsDiffer returns the name of the first field in which two attempts differ.
+// Times are stored at least to the microsecond.
 func attemptsDiffer(got, want queue.Attempt) string {
 	sameTime := func(a, b time.Time) bool {
 		return a.IsZero() == b.IsZero() && a.Sub(b).Abs() < time.Microsecond

@@ -12,13 +12,13 @@ import (
 	"github.com/userhero/relay/queue"
 )
 
-// ledger is what really happened to deliveries, by those who made it happen.
+// ledger records what really happened to deliveries.
 type ledger struct {
 	t  *trial
 	mu sync.Mutex
-	// by delivery; one that was never handed out has no account.
+	// accounts holds an account for each delivery that was ever handed out.
 	accounts map[queue.DeliveryID]*account
-	// moving are deliveries being requeued: when they are due nobody knows.
+	// moving holds deliveries being requeued, whose due time is not known.
 	moving map[queue.DeliveryID]bool
 }
 
@@ -29,7 +29,7 @@ type account struct {
 	due      time.Time
 }
 
-// handedOut enters a lease.
+// handedOut records a lease and checks it.
 func (b *ledger) handedOut(lease *queue.Lease) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -50,8 +50,8 @@ func (b *ledger) handedOut(lease *queue.Lease) {
 	a.out, a.ended = true, false
 }
 
-// settle settles a lease at random and enters that. The entry comes first: the
-// delivery may be out again before settle returns.
+// settle settles a lease at random and records it. It records first, because the
+// delivery may be leased again before settle returns.
 func (b *ledger) settle(lease *queue.Lease, rnd *rand.Rand) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -75,16 +75,16 @@ func (b *ledger) settle(lease *queue.Lease, rnd *rand.Rand) error {
 	return lease.Ack(made(200))
 }
 
-// concurrentUseKeepsEveryPromise has everybody at work at once: some accept,
-// some deliver, some requeue, list, change webhooks, read counters. In the end
-// every delivery has ended and nothing happened that nobody did.
+// concurrentUseKeepsEveryPromise: goroutines enqueue, deliver, requeue, list, change
+// webhooks and read counters at the same time. In the end every delivery has ended, and
+// nothing happened that nobody did.
 func concurrentUseKeepsEveryPromise(t *trial) {
 	const writers, each = 8, 150
 	webhooks := []queue.WebhookID{t.webhook("a"), t.webhook("b"), t.webhook("c")}
 	book := &ledger{t: t, accounts: make(map[queue.DeliveryID]*account), moving: make(map[queue.DeliveryID]bool)}
 	ctx, stop := context.WithCancel(t.ctx)
 	var accepting, delivering sync.WaitGroup
-	defer func() { // also when the test fails on the way
+	defer func() { // also if the test fails early
 		stop()
 		accepting.Wait()
 		delivering.Wait()
@@ -154,8 +154,8 @@ func concurrentUseKeepsEveryPromise(t *trial) {
 	t.Logf("%d lists were walked meanwhile", listed.Load())
 }
 
-// deliver is one webhook's relay: it leases, settles, and now and then starts
-// anew with a lane of its own.
+// deliver is one webhook's relay: it leases and settles, and now and then opens a new
+// lane.
 func (b *ledger) deliver(ctx context.Context, w queue.WebhookID, rnd *rand.Rand) {
 	var lane queue.Lane
 	for round := 1; ctx.Err() == nil; round++ {
@@ -190,8 +190,8 @@ func (b *ledger) deliver(ctx context.Context, w queue.WebhookID, rnd *rand.Rand)
 	}
 }
 
-// move says that a delivery begins or ends to be requeued. A retry that was
-// settled meanwhile may have been moved or not.
+// move records that a requeue of a delivery begins or ends. A retry that was settled
+// meanwhile may have been moved or not.
 func (b *ledger) move(id queue.DeliveryID, begins bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -201,7 +201,7 @@ func (b *ledger) move(id queue.DeliveryID, begins bool) {
 	}
 }
 
-// check compares what the queue stores with what happened.
+// check compares the contents of the queue with what happened.
 func (b *ledger) check(webhooks []queue.WebhookID, events int) {
 	t := b.t
 	counted := make(map[queue.WebhookID]queue.Counts)
@@ -237,11 +237,11 @@ func (b *ledger) check(webhooks []queue.WebhookID, events int) {
 	equal(t, "how many events are counted", t.q.Stats().Events, int64(events))
 }
 
-// breath is how long those who only watch and disturb rest, so that the others
-// get on with their work.
+// breath is how long the watching and disturbing goroutines pause, so that the others
+// make progress.
 const breath = 5 * time.Millisecond
 
-// rest waits for a breath; it reports whether there is more to do.
+// rest pauses for a breath. It reports whether there is more to do.
 func rest(ctx context.Context) bool {
 	select {
 	case <-ctx.Done():
@@ -251,7 +251,7 @@ func rest(ctx context.Context) bool {
 	}
 }
 
-// listAgainAndAgain walks the list of deliveries: newest first, each once.
+// listAgainAndAgain lists deliveries and checks that they come newest first, each once.
 func (t *trial) listAgainAndAgain(ctx context.Context) (walks int64) {
 	for ; rest(ctx); walks++ {
 		var last queue.EventID
@@ -283,7 +283,7 @@ func (t *trial) listAgainAndAgain(ctx context.Context) (walks int64) {
 	return walks
 }
 
-// changeWebhooksAgainAndAgain makes, changes and deletes webhooks of its own.
+// changeWebhooksAgainAndAgain creates, changes and deletes its own webhooks.
 func (t *trial) changeWebhooksAgainAndAgain(ctx context.Context) {
 	for n := 0; rest(ctx); n++ {
 		w, err := t.q.PutWebhook(ctx, queue.Webhook{Name: fmt.Sprintf("passing %d", n)})

@@ -7,8 +7,8 @@ import (
 	"github.com/userhero/relay/queue"
 )
 
-// Clock is a machine's clock that can be set, and a machine that can be sent to
-// sleep; it implements queue.Clock. The zero value is the real one.
+// Clock simulates a machine's clock that can be set and a machine that can sleep. It
+// implements queue.Clock. The zero value shows the real time.
 type Clock struct{ set, slept atomic.Int64 }
 
 var _ queue.Clock = (*Clock)(nil)
@@ -19,10 +19,10 @@ func (c *Clock) Wall() time.Time { return time.Now().Round(0).Add(time.Duration(
 // Slept implements queue.Clock.
 func (c *Clock) Slept() time.Duration { return time.Duration(c.slept.Load()) }
 
-// Set moves the time of day, as an operator or a time server does.
+// Set changes the time of day, as an operator or a time server does.
 func (c *Clock) Set(by time.Duration) { c.set.Add(int64(by)) }
 
-// Sleep has the machine sleep: the time of day moves on, the runtime's clock
+// Sleep simulates a machine that sleeps: the time of day moves on, the runtime's clock
 // does not.
 func (c *Clock) Sleep(d time.Duration) {
 	c.slept.Add(int64(d))
@@ -31,10 +31,10 @@ func (c *Clock) Sleep(d time.Duration) {
 
 const year = 365 * 24 * time.Hour
 
-// steps are the ways in which a time of day is wrong and is put right.
+// steps are the amounts by which the time of day is changed and changed back.
 var steps = map[string]time.Duration{"an hour": time.Hour, "a year": year}
 
-// onClock is a trial of the same promise on a queue with a clock of its own.
+// onClock returns a trial of the same promise on a queue with its own clock.
 func (t *trial) onClock() (*trial, *Clock) {
 	t.Helper()
 	c := &Clock{}
@@ -43,7 +43,7 @@ func (t *trial) onClock() (*trial, *Clock) {
 	return &timed, c
 }
 
-// retrying makes a delivery that waits until due on its first rung.
+// retrying makes a delivery that waits on its first rung until due.
 func (t *trial) retrying(l queue.Lane, w queue.WebhookID, wait time.Duration) (id queue.DeliveryID, due time.Time) {
 	t.Helper()
 	e := t.enqueue(w)
@@ -55,7 +55,7 @@ func (t *trial) retrying(l queue.Lane, w queue.WebhookID, wait time.Duration) (i
 	return lease.Delivery.ID, due
 }
 
-// comesAt takes the next lease, which must be that delivery and not be early.
+// comesAt takes the next lease. It must be that delivery and must not be early.
 func (t *trial) comesAt(l queue.Lane, id queue.DeliveryID, due time.Time, after string) {
 	t.Helper()
 	lease := t.one(l)
@@ -66,9 +66,8 @@ func (t *trial) comesAt(l queue.Lane, id queue.DeliveryID, due time.Time, after 
 	t.ok("Ack", lease.Ack(made(200)))
 }
 
-// clockSetBackDelaysNothing: a delivery waits for as long as was asked for and
-// no longer, whether the time of day is set while the queue is open or while it
-// is closed.
+// clockSetBackDelaysNothing: a delivery waits exactly as long as requested, whether the
+// time of day is set back while the queue is open or while it is closed.
 func clockSetBackDelaysNothing(t *trial) {
 	for name, step := range steps {
 		timed, clock := t.onClock()
@@ -87,8 +86,8 @@ func clockSetBackDelaysNothing(t *trial) {
 	}
 }
 
-// clockSetForwardHastensNothing: where the queue was open it knows that no time
-// has passed, also after it was opened again.
+// clockSetForwardHastensNothing: if the queue was open, it knows that no time has
+// passed, also after it is opened again.
 func clockSetForwardHastensNothing(t *trial) {
 	for name, step := range steps {
 		timed, clock := t.onClock()
@@ -97,7 +96,7 @@ func clockSetForwardHastensNothing(t *trial) {
 		id, _ := timed.retrying(l, w, step/2)
 		clock.Set(step)
 		timed.nothing(l, "the clock was set forward by "+name)
-		other := timed.enqueue(w) // whatever is committed next tells of it
+		other := timed.enqueue(w) // the next commit records the clock's change
 		timed.ok("Ack", timed.one(l).Ack(made(200)))
 		timed.becomes(queue.DeliveryID{Event: other.ID, Webhook: w}, queue.Delivered)
 		timed.reopen()
@@ -106,8 +105,8 @@ func clockSetForwardHastensNothing(t *trial) {
 	}
 }
 
-// sleepIsTimeThatPasses: what became due while the machine slept comes when it
-// wakes.
+// sleepIsTimeThatPasses: deliveries that became due while the machine slept come when
+// it wakes.
 func sleepIsTimeThatPasses(t *trial) {
 	timed, clock := t.onClock()
 	w := timed.webhook("w")

@@ -8,24 +8,24 @@ import (
 	"github.com/userhero/relay/queue"
 )
 
-// timeFaults are the faults of engines that believe the wrong clock.
+// timeFaults are the faults of engines that use the wrong clock.
 var timeFaults = map[string]struct {
-	// breakIt wraps a queue that is opened on a clock.
+	// breakIt wraps a queue that was opened with a clock.
 	breakIt func(q queue.Queue, c queue.Clock) queue.Queue
-	// sleepless engines are not told what the machine slept.
+	// sleepless engines do not learn how long the machine slept.
 	sleepless bool
 }{
 	"due times are times of day": {breakIt: waitsByTheTimeOfDay()},
 	"sleep is no time":           {sleepless: true},
 }
 
-// unbroken leaves the queue to a fault of time.
+// unbroken leaves the queue unchanged: timeFaults holds the fault.
 func unbroken(q queue.Queue, _ bool) queue.Queue { return &sound{q} }
 
-// waitsByTheTimeOfDay holds a retry back until the time of day at which it was
-// due when it was settled.
+// waitsByTheTimeOfDay holds back a retry until the time of day that was its due time
+// when it was settled.
 func waitsByTheTimeOfDay() func(queue.Queue, queue.Clock) queue.Queue {
-	var due sync.Map // of a delivery
+	var due sync.Map // from a delivery to its due time
 	return func(q queue.Queue, c queue.Clock) queue.Queue {
 		return &wrapsLanes{q, func(l queue.Lane) queue.Lane { return &looksAtTheWall{l, c, &due} }}
 	}

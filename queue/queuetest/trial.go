@@ -13,20 +13,20 @@ import (
 )
 
 const (
-	// moment is how long it watches that nothing comes. A slow machine can hide
-	// a fault behind it, never make one up.
+	// moment is how long it watches that nothing comes. On a slow machine this can miss
+	// a fault, but it never reports a false one.
 	moment = 30 * time.Millisecond
-	// poll is how often it looks.
+	// poll is how often it checks.
 	poll = 2 * time.Millisecond
 )
 
-// trial is one subtest with a queue of its own.
+// trial is one subtest with its own queue.
 type trial struct {
 	*testing.T
 	h   Harness
 	q   queue.Queue
 	ctx context.Context //nolint:containedctx // the test's own, with a deadline
-	n   int             // events made, for distinct bodies
+	n   int             // number of events made, so that bodies differ
 }
 
 func newTrial(t *testing.T, h Harness) *trial {
@@ -37,7 +37,7 @@ func newTrial(t *testing.T, h Harness) *trial {
 	return r
 }
 
-// take makes q the trial's queue, to be closed with the test.
+// take makes q the trial's queue and closes it when the test ends.
 func (t *trial) take(q queue.Queue) {
 	t.q = q
 	t.Cleanup(func() {
@@ -70,7 +70,7 @@ func (t *trial) ok(doing string, err error) {
 	}
 }
 
-// is ends the test unless err is want.
+// is ends the test if err is not want.
 func (t *trial) is(doing string, err, want error) {
 	t.Helper()
 	if !errors.Is(err, want) {
@@ -78,7 +78,7 @@ func (t *trial) is(doing string, err, want error) {
 	}
 }
 
-// equal compares what can be compared with ==.
+// equal compares two values with ==.
 func equal[T comparable](t *trial, what string, got, want T) {
 	t.Helper()
 	if got != want {
@@ -86,8 +86,8 @@ func equal[T comparable](t *trial, what string, got, want T) {
 	}
 }
 
-// eventually waits until wrong finds nothing wrong; an empty answer is nothing. While
-// what it finds changes, the queue is at work, and a busy machine gets more time.
+// eventually waits until wrong returns an empty text. While the text changes, the queue
+// is working, and it gets more time, for busy machines.
 func (t *trial) eventually(promise string, wrong func() string) {
 	t.Helper()
 	const mostPatience = 20
@@ -107,7 +107,7 @@ func (t *trial) eventually(promise string, wrong func() string) {
 	}
 }
 
-// webhook makes a webhook.
+// webhook creates a webhook.
 func (t *trial) webhook(name string) queue.WebhookID {
 	t.Helper()
 	w, err := t.q.PutWebhook(t.ctx, queue.Webhook{Name: name})
@@ -115,7 +115,7 @@ func (t *trial) webhook(name string) queue.WebhookID {
 	return w.ID
 }
 
-// entry is a new event of a feedback of its own.
+// entry returns a new event of a new feedback.
 func (t *trial) entry(ws ...queue.WebhookID) queue.Entry {
 	t.n++
 	return queue.Entry{
@@ -127,21 +127,21 @@ func (t *trial) entry(ws ...queue.WebhookID) queue.Entry {
 	}
 }
 
-// update is the next event of a feedback, whose latest is given.
+// update returns the next event of a feedback, given its latest event.
 func (t *trial) update(latest queue.Event, ws ...queue.WebhookID) queue.Entry {
 	e := t.entry(ws...)
 	e.Type, e.Feedback, e.Replaces = "feedback.updated", latest.Feedback, latest.ID
 	return e
 }
 
-// own is a new event of the relay's own.
+// own returns a new event of the relay's own.
 func (t *trial) own(ws ...queue.WebhookID) queue.Entry {
 	e := t.entry(ws...)
 	e.Type, e.Feedback = ".mail", queue.FeedbackID{}
 	return e
 }
 
-// foreign is the id of an event that another store of the same engine holds.
+// foreign returns the id of an event in another store of the same engine.
 func (t *trial) foreign() queue.EventID {
 	t.Helper()
 	other := *t
@@ -157,7 +157,7 @@ func (t *trial) latest(id queue.FeedbackID) queue.Event {
 	return e
 }
 
-// accept stores an entry that must be stored.
+// accept stores an entry. It must succeed.
 func (t *trial) accept(e queue.Entry) queue.Event {
 	t.Helper()
 	r, err := t.q.Enqueue(t.ctx, e)
@@ -192,7 +192,7 @@ func (t *trial) lane(w queue.WebhookID, inFlight int) queue.Lane {
 	return l
 }
 
-// next returns what Next returns, which must be something.
+// next returns the leases of Next. There must be some.
 func (t *trial) next(l queue.Lane, most int) []*queue.Lease {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.ctx, t.h.Patience)
@@ -213,7 +213,7 @@ func (t *trial) one(l queue.Lane) *queue.Lease {
 	return t.next(l, 1)[0]
 }
 
-// leases returns the next n.
+// leases returns the next n leases.
 func (t *trial) leases(l queue.Lane, n int) []*queue.Lease {
 	t.Helper()
 	var all []*queue.Lease
@@ -223,7 +223,7 @@ func (t *trial) leases(l queue.Lane, n int) []*queue.Lease {
 	return all
 }
 
-// nothing watches for a moment that the lane hands nothing out.
+// nothing checks for a moment that the lane hands nothing out.
 func (t *trial) nothing(l queue.Lane, why string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.ctx, moment)
@@ -235,7 +235,7 @@ func (t *trial) nothing(l queue.Lane, why string) {
 	t.is("Next until a deadline", err, context.DeadlineExceeded)
 }
 
-// until waits for a time that the test itself has set.
+// until waits for a time that the test has set.
 func (t *trial) until(at time.Time) {
 	t.Helper()
 	select {
@@ -245,8 +245,8 @@ func (t *trial) until(at time.Time) {
 	}
 }
 
-// requeue requeues a delivery that is not leased; the settlement before may
-// still be on its way to the disk.
+// requeue requeues a delivery that is not leased. Its last settlement may still be on
+// its way to the disk.
 func (t *trial) requeue(id queue.DeliveryID, at time.Time) {
 	t.Helper()
 	t.eventually("Requeue of a delivery that is not leased", func() string {
@@ -273,7 +273,7 @@ func (t *trial) delivery(id queue.DeliveryID) queue.Delivery {
 	return d
 }
 
-// becomes waits until a delivery has a state and returns it.
+// becomes waits until a delivery has a state and returns the delivery.
 func (t *trial) becomes(id queue.DeliveryID, s queue.State) (d queue.Delivery) {
 	t.Helper()
 	t.eventually("the delivery becomes "+s.String(), func() string {
@@ -285,7 +285,7 @@ func (t *trial) becomes(id queue.DeliveryID, s queue.State) (d queue.Delivery) {
 	return d
 }
 
-// counts waits until a webhook's counters are these.
+// counts waits until a webhook's counters have these values.
 func (t *trial) counts(w queue.WebhookID, want queue.Counts) {
 	t.Helper()
 	t.eventually(fmt.Sprintf("Stats of webhook %d count %+v", w, want), func() string {
@@ -296,7 +296,7 @@ func (t *trial) counts(w queue.WebhookID, want queue.Counts) {
 	})
 }
 
-// attempts reads the attempts of a delivery.
+// attempts returns the attempts of a delivery.
 func (t *trial) attempts(id queue.DeliveryID) []queue.Attempt {
 	t.Helper()
 	as, err := t.q.Attempts(t.ctx, id)
@@ -304,7 +304,8 @@ func (t *trial) attempts(id queue.DeliveryID) []queue.Attempt {
 	return as
 }
 
-// pages walks a list to its end and calls between after every page but the last.
+// pages walks through a list to its end. It calls between after every page but the
+// last.
 func pages[T any](t *trial, list func(cursor string) (queue.Page[T], error), between func()) (all []T) {
 	t.Helper()
 	cursor := ""
@@ -348,7 +349,7 @@ func (t *trial) allActivities(limit int) []queue.Activity {
 	}, func() {})
 }
 
-// sameIDs compares two lists of ids, in order, and names the first difference.
+// sameIDs compares two lists of ids, in order, and reports the first difference.
 func sameIDs[T comparable](t *trial, what string, got, want []T) {
 	t.Helper()
 	for i := range min(len(got), len(want)) {
@@ -373,14 +374,14 @@ func eventID(e queue.Event) queue.EventID          { return e.ID }
 func deliveryID(d queue.Delivery) queue.DeliveryID { return d.ID }
 func leasedEvent(l *queue.Lease) queue.EventID     { return l.Event.ID }
 
-// reversed is a copy, back to front.
+// reversed returns a reversed copy.
 func reversed[T any](rows []T) []T {
 	rows = slices.Clone(rows)
 	slices.Reverse(rows)
 	return rows
 }
 
-// made is an attempt with a status.
+// made returns an attempt with a status.
 func made(status int) queue.Attempt {
 	a := queue.Attempt{At: time.Now(), Duration: time.Millisecond, Status: status}
 	if status/100 != 2 {
@@ -389,7 +390,7 @@ func made(status int) queue.Attempt {
 	return a
 }
 
-// differences lists the lines in which two texts differ, the first few.
+// differences returns the first few lines in which two texts differ.
 func differences(got, want []string) string {
 	const most = 8
 	var b strings.Builder

@@ -132,7 +132,7 @@ func deleteEndsWhatWaits(t *trial) {
 	waits := t.waiting(t.ctx, t.lane(other, 8))
 	t.answered(waits, "it had work from the start")
 
-	// Waiting are the deferred one, the retry, the leased one and a fresh one.
+	// Four are waiting: the deferred one, the retry, the leased one and a fresh one.
 	n, err := t.q.DeleteWebhook(t.ctx, w, 1)
 	t.ok("DeleteWebhook", err)
 	equal(t, "how many waiting deliveries it ended", n, 4)
