@@ -5,9 +5,8 @@ import (
 	"fmt"
 )
 
-// accepts compares durable acknowledgements, nobody to deliver to, with an
-// answer that Caddy makes up on the spot. What both allocate is read from the
-// processes themselves.
+// accepts compares durable acknowledgements, without webhooks, with a static response
+// of Caddy. Allocations are read from the processes.
 func accepts(connections int) scenario {
 	run := func(ctx context.Context, o options, c config) (outcome, error) {
 		s, err := startCaddy(ctx, o, c)
@@ -33,7 +32,7 @@ func accepts(connections int) scenario {
 		}, nil
 	}
 	smoke := 0.0
-	if connections == 64 { // one of them tells
+	if connections == 64 { // the smoke run includes only this one
 		smoke = 0.08
 	}
 	return scenario{

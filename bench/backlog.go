@@ -15,10 +15,10 @@ import (
 	"github.com/userhero/relay/queue/badgerqueue"
 )
 
-// backlog measures what waiting costs, by the built Caddy on one store that
-// grows: each size is piled up through the queue while no Caddy runs, with 30 of
-// a hundred deliveries on a rung due in hours, and the others due at once to a
-// receiver that refuses connections.
+// backlog measures the cost of waiting deliveries, with the built Caddy on one store
+// that grows. Each size is enqueued directly while no Caddy runs. 30 % of the
+// deliveries wait on a rung for hours. The others are due at once, to a receiver that
+// refuses connections.
 func backlog(sizes ...int) scenario {
 	var rows []row
 	for i, n := range sizes {
@@ -42,7 +42,7 @@ func backlog(sizes ...int) scenario {
 			if err != nil {
 				return outcome{}, err
 			}
-			s, err := startCaddy(ctx, o, c) // makes the store and its webhook
+			s, err := startCaddy(ctx, o, c) // creates the store and its webhook
 			if err != nil {
 				return outcome{}, err
 			}
@@ -73,7 +73,7 @@ func backlog(sizes ...int) scenario {
 	}
 }
 
-// pile takes the store of one webhook from some events to more.
+// pile adds events to the store of one webhook, from one number of events to another.
 func pile(ctx context.Context, path string, from, to int) error {
 	s, err := badgerqueue.Open(ctx, badgerqueue.Options{Path: path})
 	if err != nil {
@@ -116,7 +116,7 @@ func pileOn(ctx context.Context, s *badgerqueue.Store, from, to int) error {
 	return putOff(ctx, s, id, (to-from)*3/10)
 }
 
-// putOff has n deliveries fail once, and wait on the first rung.
+// putOff makes n deliveries fail once, so that they wait on the first rung.
 func putOff(ctx context.Context, s *badgerqueue.Store, id queue.WebhookID, n int) error {
 	l, err := s.Lane(id, queue.LaneOptions{MaxInFlight: 1 << 12})
 	if err != nil {
@@ -139,10 +139,10 @@ func putOff(ctx context.Context, s *badgerqueue.Store, id queue.WebhookID, n int
 	return nil
 }
 
-// weight is what a Caddy with a backlog takes.
+// weight is what a Caddy with a backlog uses.
 type weight struct {
 	anonymous, mapped float64       // MiB, some seconds after the start
-	healthy, cold     time.Duration // after its start, with the store in the page cache and without
+	healthy, cold     time.Duration // ready after the start, with the store in the page cache and without
 	disk              float64       // bytes
 }
 
@@ -178,8 +178,8 @@ func (s *server) waiting(ctx context.Context, o options, c config) (w weight, er
 	return w, again.end()
 }
 
-// memory is a process's anonymous memory and its mapped file pages, in MiB; 0
-// where the system does not tell it in the way of Linux.
+// memory returns a process's anonymous memory and its mapped file pages, in MiB. It
+// returns 0 on systems other than Linux.
 func memory(pid int) (anonymous, mapped float64, err error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if errors.Is(err, os.ErrNotExist) {

@@ -9,12 +9,12 @@ import (
 	"time"
 )
 
-// tick is the unit in which Linux counts a process's time: USER_HZ, which is
-// 100 on every architecture Go runs on.
+// tick is Linux's unit for a process's CPU time: USER_HZ, which is 100 on every
+// architecture that Go supports.
 const tick = time.Second / 100
 
-// cpuTime is what a process has used of the processors, in user and kernel
-// mode; 0 where the system does not tell it in the way of Linux.
+// cpuTime returns a process's CPU time in user and kernel mode. It returns 0 on systems
+// other than Linux.
 func cpuTime(pid int) (time.Duration, error) {
 	if runtime.GOOS != "linux" {
 		return 0, nil
@@ -23,8 +23,8 @@ func cpuTime(pid int) (time.Duration, error) {
 	if err != nil {
 		return 0, err
 	}
-	// proc(5): the name, in parentheses, may have anything in it; utime and
-	// stime are the 12th and 13th field behind it.
+	// proc(5): the name, in parentheses, may contain anything; utime and stime are the
+	// 12th and 13th field after it.
 	fields := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:])
 	if len(fields) < 13 {
 		return 0, fmt.Errorf("/proc/%d/stat has %d fields", pid, len(fields))
@@ -40,8 +40,8 @@ func cpuTime(pid int) (time.Duration, error) {
 	return time.Duration(ticks) * tick, nil
 }
 
-// cpuPer is the CPU time per event since the start, in microseconds; 0 where the
-// system does not tell.
+// cpuPer returns the CPU time per event since the start, in microseconds, or 0 if the
+// system does not report it.
 func (s *server) cpuPer(events uint64) float64 {
 	used, err := cpuTime(s.process.PID())
 	if err != nil {

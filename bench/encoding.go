@@ -8,7 +8,7 @@ import (
 	"github.com/userhero/relay/event"
 )
 
-// encoding measures how fast submissions become documents in their one form.
+// encoding measures how fast submissions are converted to event documents.
 func encoding() scenario {
 	return scenario{
 		rows: []row{{name: "canonical encoding", unit: "MB/s", least: 200}},

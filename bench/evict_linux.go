@@ -8,9 +8,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// evict has the system forget what it has in memory of a folder's files, which
-// nobody has open: the next to read them reads from the disk, as after the machine
-// was started. The device below may remember.
+// evict drops the files of a folder from the system's page cache. No process may have
+// them open. The next reader reads them from the disk, as after a boot. The disk itself
+// may still cache them.
 func evict(dir string) error {
 	files, err := os.ReadDir(dir)
 	for _, file := range files {
@@ -24,7 +24,7 @@ func evictFile(name string) error {
 	if err != nil {
 		return err
 	}
-	// What is not yet on the disk is not forgotten.
+	// Data that is not yet on the disk stays in the cache, so sync first.
 	err = errors.Join(f.Sync(), unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED))
 	return errors.Join(err, f.Close())
 }

@@ -9,9 +9,9 @@ import (
 	"github.com/userhero/relay/bench/sink"
 )
 
-// latency measures from submit to arrival at a modest rate, and how much of it
-// is above what the same way takes through Caddy's reverse_proxy: the price of
-// keeping the event first.
+// latency measures the time from submission to arrival at a modest rate, and how much
+// longer that is than through Caddy's reverse_proxy. The difference is the cost of
+// storing the event first.
 func latency(rate float64) scenario {
 	name := fmt.Sprintf("submit to delivered at %.0f/s, ", rate)
 	run := func(ctx context.Context, o options, c func(*sink.Sink) config) (outcome, error) {

@@ -1,7 +1,6 @@
-// Command bench measures the built Caddy against what the same Caddy does
-// without the relay, in one run and in pairs: each figure is the median of the
-// ratios of several pairs, so that a machine that is slow today is slow for
-// both. It prints a table and writes JSON.
+// Command bench compares the built Caddy with the same Caddy without the relay. Runs
+// come in pairs, and each figure is the median of the ratios of several pairs, so a
+// machine that is slow today is slow for both. It prints a table and writes JSON.
 //
 //	go run ./bench -caddy ./caddy
 //
@@ -53,7 +52,7 @@ func main() {
 	}
 }
 
-// options are what the flags say.
+// options are the values of the flags.
 type options struct {
 	caddy    string
 	out      string
@@ -64,12 +63,12 @@ type options struct {
 	traced   bool
 }
 
-// chosen tells whether the flags ask for a scenario: by any of its rows.
+// chosen reports whether the flags select any row of the scenario.
 func (s scenario) chosen(o options) bool {
 	return (o.long || !s.long) && slices.ContainsFunc(s.rows, func(r row) bool { return o.only.MatchString(r.name) })
 }
 
-// prepare makes the flags' paths usable.
+// prepare makes the paths in the flags usable.
 func (o *options) prepare() (err error) {
 	if o.caddy, err = filepath.Abs(o.caddy); err != nil {
 		return err
@@ -80,7 +79,7 @@ func (o *options) prepare() (err error) {
 	return os.MkdirAll(o.out, 0o750)
 }
 
-// run measures every chosen scenario, and tells whether all targets were met.
+// run measures every chosen scenario and reports whether all targets were met.
 func run(ctx context.Context, o options) (met bool, err error) {
 	r := newReport(o)
 	r.printHead(os.Stdout)

@@ -9,14 +9,14 @@ import (
 	"github.com/userhero/relay/bench/sink"
 )
 
-// outage is a relay whose one receiver is away while events come in.
+// outage is a relay whose only receiver is down while events come in.
 type outage struct {
 	*server
-	address string // where the receiver will be
+	address string // where the receiver will listen
 }
 
-// awayWith starts a relay, takes in n events, and returns when they all wait.
-// The ladder is that of the configuration's retry.
+// awayWith starts a relay, submits n events, and returns when they all wait. retry is
+// the ladder in the configuration.
 func awayWith(ctx context.Context, o options, n uint64, retry string) (*outage, error) {
 	c, address, err := awayConfig(ctx, retry)
 	if err != nil {
@@ -39,8 +39,8 @@ func awayWith(ctx context.Context, o options, n uint64, retry string) (*outage, 
 	return away, nil
 }
 
-// awayConfig is a relay with one webhook, whose receiver is away: the address of a
-// sink that has gone is refused until there is one again.
+// awayConfig returns a relay with one webhook whose receiver is down: the address of a
+// closed sink refuses connections until a new sink listens there.
 func awayConfig(ctx context.Context, retry string) (c config, address string, err error) {
 	k, err := sink.Start(ctx, nil)
 	if err != nil {
@@ -53,9 +53,9 @@ func awayConfig(ctx context.Context, retry string) (c config, address string, er
 	return c, address, nil
 }
 
-// drain measures how long what has waited takes, from its first delivery to its
-// last, and how many connections that takes at once: the bound of the webhook
-// holds also when everything is due.
+// drain measures how long the waiting events take from the first delivery to the last,
+// and how many connections are open at once: the webhook's bound also applies if
+// everything is due.
 func drain(events uint64) scenario {
 	name := fmt.Sprintf("drain of %d after an outage", events)
 	return scenario{
@@ -88,9 +88,9 @@ func drain(events uint64) scenario {
 	}
 }
 
-// starve submits as fast as is answered while a backlog drains, and measures
-// how much then waits, of what waited before: deliveries must not starve, nor
-// what is accepted pile up.
+// starve submits as fast as possible while a backlog drains. It measures how much waits
+// afterwards, relative to what waited before: neither deliveries nor submissions may
+// starve.
 func starve(backlog uint64) scenario {
 	return scenario{
 		once: true,
@@ -114,7 +114,7 @@ func starve(backlog uint64) scenario {
 			accepted, most, refused := backlog, uint64(0), uint64(0)
 			before := k.Count()
 			began := time.Now()
-			for range 10 { // looked at between runs of the load
+			for range 10 { // checked between runs of the load
 				piece := o
 				piece.duration = o.duration / 2
 				result, err := load.Run(ctx, load.Options{
@@ -137,8 +137,8 @@ func starve(backlog uint64) scenario {
 	}
 }
 
-// idle measures the CPU time of a relay that has nothing due, with deliveries
-// that wait for hours, against a Caddy without it.
+// idle measures the CPU time of a relay with deliveries that wait for hours, none of
+// them due, against a Caddy without the relay.
 func idle(waiting uint64) scenario {
 	const quiet = 5 * time.Second
 	measure := func(s *server) (outcome, error) {
@@ -154,8 +154,8 @@ func idle(waiting uint64) scenario {
 		once: true,
 		rows: []row{{
 			name: fmt.Sprintf("CPU while %d wait for hours", waiting), unit: "ms/s",
-			// Badger's two compactors look for work twenty times a second each; no
-			// timer is a delivery's.
+			// Badger's two compactors each check for work twenty times a second. No
+			// timer belongs to a delivery.
 			against: "idle Caddy", compare: above, most: 10,
 		}},
 		relay: func(ctx context.Context, o options) (outcome, error) {
@@ -164,7 +164,7 @@ func idle(waiting uint64) scenario {
 				return outcome{}, err
 			}
 			defer away.stop()
-			<-time.After(quiet) // what the load left to do is done
+			<-time.After(quiet) // wait for work that the load left behind
 			return measure(away.server)
 		},
 		baseline: func(ctx context.Context, o options) (outcome, error) {

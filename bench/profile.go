@@ -14,12 +14,12 @@ import (
 	"github.com/userhero/relay/bench/sink"
 )
 
-// profile loads one relay with one webhook and writes where its time and its
-// memory go, for `go tool pprof`: cpu.pprof and allocs.pprof. It returns how
-// many commits, each one fsync, the store made per event.
+// profile loads one relay with one webhook and writes CPU and allocation profiles for
+// `go tool pprof`: cpu.pprof and allocs.pprof. It returns how many commits, each one
+// fsync, the store made per event.
 //
-// What blocks is in the profiles of the Go benchmark that `make profile` runs
-// too: Caddy's endpoint records no blocking.
+// Blocking is in the profiles of the Go benchmark that `make profile` also runs:
+// Caddy's endpoint records no blocking.
 func profile(ctx context.Context, o options) (err error) {
 	const connections = 64
 	k, err := sink.Start(ctx, nil)
@@ -75,7 +75,7 @@ func profile(ctx context.Context, o options) (err error) {
 	return nil
 }
 
-// save writes what an admin path answers into a file.
+// save writes the response of an admin path to a file.
 func (s *server) save(ctx context.Context, path, file string) error {
 	body, err := s.get(ctx, path)
 	if err != nil {
@@ -84,7 +84,7 @@ func (s *server) save(ctx context.Context, path, file string) error {
 	return os.WriteFile(file, body, 0o600)
 }
 
-// get reads an admin path.
+// get returns the response of an admin path.
 func (s *server) get(ctx context.Context, path string) ([]byte, error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.admin+path, nil)
 	if err != nil {
@@ -102,7 +102,7 @@ func (s *server) get(ctx context.Context, path string) ([]byte, error) {
 	return body, err
 }
 
-// counter reads a metric without labels.
+// counter returns the value of a metric without labels.
 func (s *server) counter(ctx context.Context, name string) (float64, error) {
 	text, err := s.get(ctx, "/metrics")
 	if err != nil {

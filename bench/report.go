@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// report is what one run of the bench leaves behind.
+// report is the JSON result of the command.
 type report struct {
 	At       time.Time `json:"at"`
 	Machine  machine   `json:"machine"`
@@ -21,7 +21,7 @@ type report struct {
 	Figures  []figure  `json:"figures"`
 }
 
-// machine is what the figures depend on.
+// machine describes the machine, on which the figures depend.
 type machine struct {
 	System string `json:"system"`
 	CPU    string `json:"cpu"`
@@ -71,7 +71,7 @@ func (f figure) print(w io.Writer) {
 	fmt.Fprintln(w)
 }
 
-// number3 writes large numbers whole and small ones with three digits.
+// number3 formats large numbers without decimals and small ones with three digits.
 func number3(x float64) string {
 	if x >= 100 {
 		return fmt.Sprintf("%.0f", x)
@@ -88,7 +88,7 @@ func (r *report) write(folder string) (string, error) {
 	return path, os.WriteFile(path, append(text, '\n'), 0o600)
 }
 
-// cpu is the processor's name where the system tells it.
+// cpu returns the processor's name if the system reports it.
 func cpu() string {
 	f, err := os.Open("/proc/cpuinfo")
 	if err != nil {

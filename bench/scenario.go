@@ -9,20 +9,20 @@ import (
 	"github.com/userhero/relay/bench/load"
 )
 
-// scenario is one way of using the relay, and the rows of the table that come
-// of it. Each has a file of its own.
+// scenario is one way of using the relay, with its rows in the table. Each has its own
+// file.
 type scenario struct {
 	rows []row
-	// once: the runs are too long, or too alike, to be repeated.
+	// once: the runs are too long, or vary too little, to repeat them.
 	once bool
-	// long ones take minutes and gigabytes: they run once, and only with -long.
+	// long scenarios take minutes and gigabytes. They run once, and only with -long.
 	long bool
-	// relay and baseline each do one run on fresh processes. A scenario without
-	// a baseline has only rows that stand alone.
+	// relay and baseline each do one run with new processes. Without a baseline, all
+	// rows of the scenario stand alone.
 	relay, baseline func(ctx context.Context, o options) (outcome, error)
 }
 
-// scenarios are all there are, in the order of the table.
+// scenarios returns all scenarios, in the order of the table.
 func scenarios() []scenario {
 	return []scenario{
 		accepts(64),
@@ -41,8 +41,8 @@ func scenarios() []scenario {
 	}
 }
 
-// lasting is a scenario with ten times its load: what the store does later, when
-// its tables are merged, is then part of what an event costs.
+// lasting returns the scenario with ten times its load. The store then also merges its
+// tables, so an event's cost includes that.
 func lasting(s scenario) scenario {
 	longer := func(run func(context.Context, options) (outcome, error)) func(context.Context, options) (outcome, error) {
 		return func(ctx context.Context, o options) (outcome, error) {
@@ -58,8 +58,7 @@ func lasting(s scenario) scenario {
 	return scenario{rows: rows, once: true, relay: longer(s.relay), baseline: longer(s.baseline)}
 }
 
-// outcome is what one run came to: a figure for each row, in their order, and
-// what there is to say about it.
+// outcome is the result of one run: a figure for each row, in order, and a remark.
 type outcome struct {
 	figures []float64
 	note    string
@@ -68,21 +67,21 @@ type outcome struct {
 // row is one line of the table.
 type row struct {
 	name, unit string
-	// against names the baseline, and compare says how its figure is used.
+	// against names the baseline, and compare says how to use its figure.
 	against string
 	compare comparison
-	// least and most are wanted of what compare gives; 0 is no bound.
+	// least and most bound the result of compare; 0 means no bound.
 	least, most float64
-	// smoke is the least of one short run on a machine that does other things
-	// too: below it something is broken, not slow. 0 is no part of that run.
+	// smoke is the lower bound for one short run on a busy machine: below it something
+	// is broken, not just slow. 0 leaves the row out of that run.
 	smoke float64
 }
 
-// comparison is what becomes of the relay's figure and the baseline's.
+// comparison is how the relay's figure and the baseline's are combined.
 type comparison uint8
 
 const (
-	alone comparison = iota // the figure stands for itself
+	alone comparison = iota // the relay's figure alone
 	ratio                   // relay / baseline
 	above                   // relay - baseline
 )
@@ -97,7 +96,7 @@ func (c comparison) of(relay, baseline float64) float64 {
 	return relay
 }
 
-// met tells whether a result is within the row's bounds.
+// met reports whether a result is within the row's bounds.
 func (r row) met(result float64) bool {
 	return (r.least == 0 || result >= r.least) && (r.most == 0 || result <= r.most)
 }
@@ -107,8 +106,8 @@ type figure struct {
 	Row     string `json:"row"`
 	Unit    string `json:"unit"`
 	Against string `json:"against,omitempty"`
-	// Result is the median, over the runs, of the ratio or difference, or of
-	// the figure itself where it stands alone.
+	// Result is the median over the runs of the ratio, of the difference or of the
+	// relay's figure alone.
 	Result   float64   `json:"result"`
 	Least    float64   `json:"least,omitempty"`
 	Most     float64   `json:"most,omitempty"`
@@ -118,7 +117,7 @@ type figure struct {
 	Notes    []string  `json:"notes,omitempty"`
 }
 
-// measure does the runs, the two of a pair in turns.
+// measure does the runs. Relay and baseline take turns.
 func (s scenario) measure(ctx context.Context, o options) ([]figure, error) {
 	figures := make([]figure, len(s.rows))
 	results := make([][]float64, len(s.rows))
@@ -170,8 +169,8 @@ func median(of []float64) float64 {
 	return (sorted[middle-1] + sorted[middle]) / 2
 }
 
-// submitAll is the sustained load that scenarios share: every connection
-// submits as fast as it is answered, and every answer must be 2xx.
+// submitAll is the sustained load: every connection submits again as soon as it gets a
+// response, and every response must be 2xx.
 func submitAll(ctx context.Context, o options, site string, connections int) (*load.Result, error) {
 	result, err := load.Run(ctx, load.Options{
 		Address: site, Path: "/feedback", Body: submission,

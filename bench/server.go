@@ -14,15 +14,15 @@ import (
 	"github.com/userhero/relay/e2e/caddyproc"
 )
 
-// config is a Caddyfile in its two places: the global options and the site.
-// The app part may name the folder of the store as STORE.
+// config is a Caddyfile in two parts: the global options and the site. The app part may
+// refer to the store's folder as STORE.
 type config struct {
 	app, site string
 	ready     string // path on the admin endpoint
 	env       []string
 }
 
-// relayConfig is a relay with webhooks to the given URLs.
+// relayConfig returns a relay with webhooks to the given URLs.
 func relayConfig(urls []string) config {
 	var app strings.Builder
 	app.WriteString("userhero {\n queue badger {\n path STORE\n }\n egress {\n allow 127.0.0.1\n }\n")
@@ -33,21 +33,21 @@ func relayConfig(urls []string) config {
 	return config{app: app.String(), site: "userhero /feedback {\n project proj_bench\n}", ready: "/userhero/healthz"}
 }
 
-// plainConfig is a Caddy without the relay.
+// plainConfig returns a Caddy without the relay.
 func plainConfig(site string) config { return config{site: site, ready: "/config/"} }
 
-// proxyConfig is Caddy's reverse_proxy to a sink, tuned to keep its connections.
+// proxyConfig returns Caddy's reverse_proxy to a sink, tuned to keep its connections.
 func proxyConfig(k *sink.Sink) config {
 	return plainConfig(fmt.Sprintf("reverse_proxy %s {\n transport http {\n keepalive_idle_conns_per_host 128\n }\n}", k.Address()))
 }
 
-// server is one running Caddy with a folder of its own.
+// server is a running Caddy with its own folder.
 type server struct {
 	site    string // host:port
 	admin   string // host:port
 	process *caddyproc.Process
 	dir     string
-	started time.Duration // of CPU time that starting took
+	started time.Duration // CPU time of the start
 }
 
 func startCaddy(ctx context.Context, o options, c config) (*server, error) {
@@ -55,7 +55,7 @@ func startCaddy(ctx context.Context, o options, c config) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Not the system's folder for temporary files: that may be memory.
+	// Do not use the system's temporary folder: it may be in memory.
 	dir, err := os.MkdirTemp(out, "caddy-")
 	if err != nil {
 		return nil, err
@@ -67,7 +67,7 @@ func startCaddy(ctx context.Context, o options, c config) (*server, error) {
 	return s, err
 }
 
-// startCaddyIn starts one in a folder that may have a store already.
+// startCaddyIn starts Caddy in a folder that may already contain a store.
 func startCaddyIn(ctx context.Context, o options, c config, dir string) (*server, error) {
 	admin, err := caddyproc.FreeAddress()
 	if err != nil {
@@ -92,7 +92,7 @@ func startCaddyIn(ctx context.Context, o options, c config, dir string) (*server
 	return s, nil
 }
 
-// mallocs is how many objects the process has allocated since it began.
+// mallocs returns how many objects the process has allocated since its start.
 func (s *server) mallocs(ctx context.Context) (uint64, error) {
 	text, err := s.get(ctx, "/debug/vars")
 	if err != nil {
@@ -107,8 +107,7 @@ func (s *server) mallocs(ctx context.Context) (uint64, error) {
 	return vars.Memstats.Mallocs, nil
 }
 
-// stop ends the process and removes its folder; a process that does not stop
-// is killed.
+// stop ends the process and removes its folder. It kills a process that does not stop.
 func (s *server) stop() {
 	if err := s.end(); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -116,7 +115,7 @@ func (s *server) stop() {
 	s.remove()
 }
 
-// end ends the process; one that does not stop is killed.
+// end ends the process. It kills a process that does not stop.
 func (s *server) end() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Second)
 	defer cancel()

@@ -8,12 +8,12 @@ import (
 	"time"
 )
 
-// TestRatiosAreNotBroken runs the bench for moments, in pairs, and fails only on
-// ratios that no noise explains. RELAY names the built Caddy.
+// TestRatiosAreNotBroken runs the bench for a short time, in pairs. It fails only on
+// ratios that noise cannot explain. RELAY names the built Caddy.
 func TestRatiosAreNotBroken(t *testing.T) {
 	caddy := os.Getenv("RELAY_CADDY")
 	if caddy == "" {
-		return // `make unit` has none; `make e2e` has
+		return // `make unit` does not set it; `make e2e` does
 	}
 	caddy, err := filepath.Abs(caddy)
 	if err != nil {
@@ -38,7 +38,7 @@ func TestRatiosAreNotBroken(t *testing.T) {
 	}
 }
 
-// TestSmokeNotices: the comparison fails where the relay is slow.
+// TestSmokeNotices: the comparison fails if the relay is slow.
 func TestSmokeNotices(t *testing.T) {
 	t.Parallel()
 	for _, s := range scenarios() {

@@ -10,7 +10,7 @@ import (
 	"github.com/userhero/relay/bench/histogram"
 )
 
-// A submission is 1 KiB of ordinary feedback, the nth with its number in it.
+// A submission is 1 KiB of ordinary feedback that contains its number.
 const (
 	numberName  = `"n":"`
 	numberWidth = 12
@@ -31,7 +31,7 @@ func submission(into []byte, n uint64) []byte {
 	return append(into, submissionC...)
 }
 
-// number finds the number in an event document made from a submission.
+// number returns the number in an event document made from a submission.
 func number(document []byte) (uint64, bool) {
 	_, rest, ok := bytes.Cut(document, []byte(numberName))
 	if !ok || len(rest) < numberWidth {
@@ -41,7 +41,7 @@ func number(document []byte) (uint64, bool) {
 	return n, err == nil
 }
 
-// arrivals times submissions from being sent to being delivered.
+// arrivals measures the time from sending a submission to its delivery.
 type arrivals struct {
 	mu        sync.Mutex
 	began     map[uint64]time.Time

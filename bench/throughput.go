@@ -9,9 +9,9 @@ import (
 	"github.com/userhero/relay/bench/sink"
 )
 
-// throughput compares deliveries per second, from the first submit to the last
-// delivery under sustained load, with what Caddy's reverse_proxy, tuned to keep
-// its connections, hands to the same sink.
+// throughput compares deliveries per second under sustained load, from the first
+// submission to the last delivery, with those of Caddy's reverse_proxy to the same
+// sink. The proxy is tuned to keep its connections.
 func throughput(webhooks int) scenario {
 	const connections = 64
 	r := row{
@@ -47,9 +47,9 @@ func throughput(webhooks int) scenario {
 	}
 }
 
-// deliverAll runs a relay with some environment until what it accepted under
-// sustained load has been delivered. Its figures are deliveries per second and
-// CPU time per delivery.
+// deliverAll runs a relay with the environment env until all events accepted under
+// sustained load are delivered. It returns deliveries per second and CPU time per
+// delivery.
 func deliverAll(ctx context.Context, o options, webhooks, connections int, env []string) (outcome, error) {
 	seen := newSeen()
 	k, err := sink.Start(ctx, seen.deliver)

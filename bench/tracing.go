@@ -12,10 +12,10 @@ import (
 )
 
 // tracing compares a relay that exports every span with one that makes none. The
-// collector is on the same machine and throws everything away, so what it costs
-// is the relay's work and the transport's.
+// collector is on the same machine and drops everything, so the cost is that of the
+// relay and of the transport.
 func tracing() scenario {
-	const connections, each = 64, 3 // spans of an event that arrives at the first attempt
+	const connections, each = 64, 3 // spans of an event that succeeds at its first attempt
 	name := "delivered events, every one traced"
 	return scenario{
 		rows: []row{
@@ -41,7 +41,7 @@ func tracing() scenario {
 	}
 }
 
-// collector takes exports of spans and counts them.
+// collector accepts exported spans and counts them.
 type collector struct {
 	endpoint       string
 	exports, bytes atomic.Int64
@@ -57,20 +57,20 @@ func startCollector(ctx context.Context) (*collector, error) {
 	buffers := sync.Pool{New: func() any { b := make([]byte, 256<<10); return &b }}
 	c.server = &http.Server{ReadHeaderTimeout: 10 * time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		buffer := buffers.Get().(*[]byte)
-		n, err := io.CopyBuffer(struct{ io.Writer }{io.Discard}, r.Body, *buffer) // whose own is smaller
+		n, err := io.CopyBuffer(struct{ io.Writer }{io.Discard}, r.Body, *buffer) // hides ReadFrom of io.Discard, whose buffer is smaller
 		buffers.Put(buffer)
 		if err != nil {
-			return // the relay has ended in the middle
+			return // the relay ended during the request
 		}
 		c.exports.Add(1)
 		c.bytes.Add(n)
 		w.Header().Set("Content-Type", "application/x-protobuf")
 	})}
-	go func() { _ = c.server.Serve(l) }() // ends with stop
+	go func() { _ = c.server.Serve(l) }() // stop ends it
 	return c, nil
 }
 
-// environment makes a relay export every span to the collector.
+// environment returns variables that make a relay export every span to the collector.
 func (c *collector) environment() []string {
 	return []string{"OTEL_EXPORTER_OTLP_ENDPOINT=" + c.endpoint, "OTEL_TRACES_SAMPLER=always_on"}
 }

@@ -1,7 +1,6 @@
-// Package histogram counts durations with a bounded relative error and in a
-// bounded space, after Gil Tene's HdrHistogram: buckets double in width, and
-// each is cut into 128 equal parts, so that a quantile is at most 0.8 % above
-// the true one.
+// Package histogram counts durations with a bounded relative error in bounded space,
+// after Gil Tene's HdrHistogram. Bucket ranges double in width, and each is cut into
+// 128 equal parts, so a quantile is at most 0.8 % above the true one.
 package histogram
 
 import (
@@ -14,8 +13,8 @@ const (
 	parts   = 1 << subBits
 )
 
-// Histogram counts durations from 1 ns to 292 years. The zero value is empty.
-// It is not safe for concurrent use: count in one each, then Add.
+// Histogram counts durations from 1 ns to 292 years. The zero value is empty. It is not
+// safe for concurrent use: use one per goroutine, then Add.
 type Histogram struct {
 	counts [(64 - subBits) * parts]uint64
 	total  uint64
@@ -27,7 +26,7 @@ func (h *Histogram) Record(d time.Duration) {
 	h.total++
 }
 
-// Add counts everything that other counted.
+// Add adds the counts of other.
 func (h *Histogram) Add(other *Histogram) {
 	for i, n := range other.counts {
 		h.counts[i] += n
@@ -35,11 +34,11 @@ func (h *Histogram) Add(other *Histogram) {
 	h.total += other.total
 }
 
-// Count is how many durations were recorded.
+// Count returns the number of recorded durations.
 func (h *Histogram) Count() uint64 { return h.total }
 
-// Quantile returns the duration that a share q (0 to 1) of the recorded ones
-// does not exceed; 0 where nothing was recorded.
+// Quantile returns the duration that a share q (0 to 1) of the recorded ones does not
+// exceed. It returns 0 if nothing was recorded.
 func (h *Histogram) Quantile(q float64) time.Duration {
 	rank := max(uint64(q*float64(h.total)+0.5), 1)
 	var seen uint64
@@ -56,7 +55,7 @@ func index(v uint64) int {
 	return shift<<subBits + int(v>>shift)
 }
 
-// upper is the largest value of a bucket.
+// upper returns the largest value of a bucket.
 func upper(i int) uint64 {
 	if i < 2*parts {
 		return uint64(i)

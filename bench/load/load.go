@@ -1,10 +1,9 @@
-// Package load submits HTTP requests as fast as a server answers (closed loop)
-// or at a fixed rate (open loop), and counts and times the answers.
+// Package load submits HTTP requests as fast as a server responds (closed loop) or at a
+// fixed rate (open loop). It counts and times the responses.
 //
-// It speaks just enough HTTP/1.1 for that: one request at a time on each of a
-// number of connections that stay open, answers with a Content-Length. A
-// general client would cost as much as the server under test, which shares the
-// machine with it.
+// It supports only the HTTP/1.1 it needs: one request at a time on each connection,
+// connections that stay open, and responses with a Content-Length. A general client
+// would cost as much as the server under test, which runs on the same machine.
 package load
 
 import (
@@ -23,43 +22,43 @@ import (
 	"github.com/userhero/relay/bench/histogram"
 )
 
-// Options say what to send.
+// Options define the load.
 type Options struct {
 	// Address is the server's host:port.
 	Address string
 	// Path is the request's target.
 	Path string
-	// Body makes the nth request's body, n counting from 0 over all
-	// connections. It may reuse what it appends to.
+	// Body returns the body of request n, appended to into. n counts from 0 over all
+	// connections.
 	Body func(into []byte, n uint64) []byte
-	// Connections is how many requests are in flight at most.
+	// Connections is the number of connections, and so of requests in flight.
 	Connections int
-	// Duration is how long new requests are begun.
+	// Duration is how long new requests are started.
 	Duration time.Duration
-	// Requests is how many are sent at most; 0 is no bound.
+	// Requests bounds the number of requests; 0 means no bound.
 	Requests uint64
-	// Rate is requests per second over all connections; 0 is the closed loop:
-	// each connection sends its next request when it has the answer.
+	// Rate is requests per second over all connections. 0 means the closed loop: each
+	// connection sends its next request after it gets a response.
 	Rate float64
 }
 
-// Result is what came back.
+// Result is the result of a run.
 type Result struct {
-	Answered uint64        // with 2xx
-	Refused  uint64        // with another status
-	Began    time.Time     // of the first request
-	Took     time.Duration // until the last answer
-	// Latency is from sending a request until its answer was read; in the open
-	// loop, from when it was due to be sent, so that a stall counts for all the
+	Answered uint64        // responses with 2xx
+	Refused  uint64        // responses with another status
+	Began    time.Time     // start of the first request
+	Took     time.Duration // until the last response
+	// Latency is the time from sending a request until its response was read. In the
+	// open loop it begins when the request was due, so that a stall counts for all the
 	// requests it delayed.
 	Latency histogram.Histogram
 }
 
-// PerSecond is answers per second.
+// PerSecond returns 2xx responses per second.
 func (r *Result) PerSecond() float64 { return float64(r.Answered) / r.Took.Seconds() }
 
-// Run sends until the duration is over, and returns when every answer is in.
-// A broken connection ends the run with an error.
+// Run sends requests until the duration is over and returns when every response has
+// come. A broken connection ends the run with an error.
 func Run(ctx context.Context, o Options) (*Result, error) {
 	connections := make([]*connection, o.Connections)
 	for i := range connections {
@@ -89,8 +88,8 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 	return result, errors.Join(errs...)
 }
 
-// schedule returns a function that gives each request its number and the time
-// it is due; in the closed loop that is now.
+// schedule returns a function that returns the next request's number and due time. In
+// the closed loop the due time is now.
 func schedule(o Options, began time.Time) func() (uint64, time.Time) {
 	var next atomic.Uint64
 	if o.Rate == 0 {
@@ -142,7 +141,7 @@ func (c *connection) run(ctx context.Context, next func() (uint64, time.Time)) e
 	}
 }
 
-// waitUntil tells whether the time came before the context's end.
+// waitUntil reports whether the time was reached before the context ended.
 func waitUntil(ctx context.Context, due time.Time) bool {
 	wait := time.Until(due)
 	if wait <= 0 {
@@ -175,7 +174,7 @@ func (c *connection) exchange(n uint64) (status int, err error) {
 	return readAnswer(c.answers)
 }
 
-// readAnswer reads one answer and returns its status.
+// readAnswer reads one response and returns its status.
 func readAnswer(r *bufio.Reader) (int, error) {
 	line, err := r.ReadSlice('\n')
 	if err != nil {

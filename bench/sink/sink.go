@@ -1,6 +1,6 @@
-// Package sink is a receiver that costs as little as a receiver can: it reads
-// each request, counts it and answers 200. Like package load it speaks just
-// enough HTTP/1.1 for that, because it shares the machine with what is measured.
+// Package sink is a receiver that costs as little as possible: it reads each request,
+// counts it and answers 200. Like package load it supports only the HTTP/1.1 it needs,
+// because it runs on the same machine as the program under test.
 package sink
 
 import (
@@ -21,26 +21,26 @@ type Sink struct {
 	listener net.Listener
 	deliver  func(delivery string, body []byte, at time.Time)
 	count    atomic.Uint64
-	first    atomic.Int64  // UnixNano of the first arrival
-	last     atomic.Int64  // UnixNano of the latest arrival
-	wanted   atomic.Uint64 // the count that somebody waits for; 0 is nobody
+	first    atomic.Int64  // time of the first request, UnixNano
+	last     atomic.Int64  // time of the latest request, UnixNano
+	wanted   atomic.Uint64 // the count that Await waits for; 0 means none
 	serving  sync.WaitGroup
 
 	mu sync.Mutex
 	// mu guards everything declared below.
 	conns   map[net.Conn]bool
-	most    int           // connections at once
-	changed chan struct{} // closed and replaced at a request that somebody waits for
+	most    int           // largest number of connections at once
+	changed chan struct{} // closed and replaced when the wanted count is reached
 }
 
-// Start listens on a free port of 127.0.0.1. deliver, unless nil, sees each
-// request's X-UserHero-Delivery, its body and when it had come; it must not
-// keep the body, and is called by many goroutines.
+// Start listens on a free port of 127.0.0.1. deliver, if not nil, gets each request's
+// X-UserHero-Delivery, its body and its time of arrival. It must not keep the body.
+// Many goroutines call it.
 func Start(ctx context.Context, deliver func(delivery string, body []byte, at time.Time)) (*Sink, error) {
 	return StartAt(ctx, "127.0.0.1:0", deliver)
 }
 
-// StartAt is Start at an address, such as that of a sink before.
+// StartAt does the same at an address, such as that of an earlier sink.
 func StartAt(ctx context.Context, address string, deliver func(delivery string, body []byte, at time.Time)) (*Sink, error) {
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
 	if err != nil {
@@ -51,10 +51,10 @@ func StartAt(ctx context.Context, address string, deliver func(delivery string, 
 	return s, nil
 }
 
-// Address is the sink's host:port.
+// Address returns the sink's host:port.
 func (s *Sink) Address() string { return s.listener.Addr().String() }
 
-// URLs are n different URLs of the sink.
+// URLs returns n different URLs of the sink.
 func (s *Sink) URLs(n int) []string {
 	urls := make([]string, n)
 	for i := range urls {
@@ -63,23 +63,24 @@ func (s *Sink) URLs(n int) []string {
 	return urls
 }
 
-// Count is how many requests have been answered.
+// Count returns the number of answered requests.
 func (s *Sink) Count() uint64 { return s.count.Load() }
 
-// First is when the first request had come.
+// First returns when the first request arrived.
 func (s *Sink) First() time.Time { return time.Unix(0, s.first.Load()) }
 
-// Most is how many connections were open at once at most.
+// Most returns the largest number of connections that were open at once.
 func (s *Sink) Most() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.most
 }
 
-// Last is when the latest request had come.
+// Last returns when the latest request arrived.
 func (s *Sink) Last() time.Time { return time.Unix(0, s.last.Load()) }
 
-// Await returns when the count has reached n, or with the context's error.
+// Await waits until the count reaches n. It returns the context's error if that ends
+// first.
 func (s *Sink) Await(ctx context.Context, n uint64) error {
 	for {
 		s.mu.Lock()
@@ -97,7 +98,7 @@ func (s *Sink) Await(ctx context.Context, n uint64) error {
 	}
 }
 
-// Close ends every connection and returns when nothing of the sink runs.
+// Close closes every connection and waits for the sink's goroutines.
 func (s *Sink) Close() {
 	_ = s.listener.Close()
 	s.mu.Lock()
@@ -112,7 +113,7 @@ func (s *Sink) accept() {
 	for {
 		conn, err := s.listener.Accept()
 		if err != nil {
-			return // closed
+			return // the listener is closed
 		}
 		s.mu.Lock()
 		s.conns[conn] = true
@@ -136,7 +137,7 @@ func (s *Sink) serve(conn net.Conn) {
 	for {
 		delivery, length, err := readHead(r)
 		if err != nil {
-			return // the client has gone, or does not speak our HTTP
+			return // the client disconnected, or sent something else
 		}
 		if cap(body) < length {
 			body = make([]byte, length)
@@ -158,7 +159,7 @@ func (s *Sink) serve(conn net.Conn) {
 	}
 }
 
-// counted wakes up who waits for this count.
+// counted wakes Await if n has reached the count it waits for.
 func (s *Sink) counted(n uint64) {
 	if wanted := s.wanted.Load(); wanted == 0 || n < wanted {
 		return
