@@ -134,8 +134,6 @@ func (f *feed) publish(h Happening) {
 type Observer interface {
 	// Accepted: an event of this type is on disk.
 	Accepted(eventType string)
-	// Rejected: an event was refused; reason is one of a fixed list.
-	Rejected(reason string)
 	// Attempted: an attempt ended. The outcome is "ok" or the error class, and span is
 	// the attempt's span.
 	Attempted(webhook, outcome string, took time.Duration, span queue.TraceContext)
@@ -158,8 +156,6 @@ type Observer interface {
 type nobody struct{}
 
 func (nobody) Accepted(string) {}
-
-func (nobody) Rejected(string) {}
 
 func (nobody) Attempted(string, string, time.Duration, queue.TraceContext) {}
 

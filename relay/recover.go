@@ -22,7 +22,7 @@ type Recovery struct {
 	// wait for a retry.
 	Failed, Missed, Waiting bool
 	Since, Until            time.Time // by time of acceptance; zero is no bound
-	DryRun                  bool // only count
+	DryRun                  bool      // only count
 
 	atOnce int // replaces recoverAtOnce in tests
 }
