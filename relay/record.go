@@ -57,7 +57,7 @@ type lastNotice struct {
 	At      time.Time `json:"at"`
 }
 
-// Answer is what came of an attempt, in short.
+// Answer is the short result of an attempt.
 type Answer struct {
 	Status   int           `json:"status,omitempty"` // 0 if there was no response
 	Error    string        `json:"error,omitempty"`  // empty on success

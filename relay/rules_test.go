@@ -49,7 +49,7 @@ func TestBreakerOpensAfterConnectionFailuresInARow(t *testing.T) {
 	for range connectionFailures - 1 {
 		b.failed(now, true, nil)
 	}
-	b.failed(now, false, nil) // an answer: there is somebody
+	b.failed(now, false, nil) // the receiver responded, so a connection was made
 	for range connectionFailures - 1 {
 		b.failed(now, true, nil)
 	}

@@ -77,7 +77,7 @@ func (b *ledger) settle(lease *queue.Lease, rnd *rand.Rand) error {
 
 // concurrentUseKeepsEveryPromise: goroutines enqueue, deliver, requeue, list, change
 // webhooks and read counters at the same time. In the end every delivery has ended, and
-// nothing happened that nobody did.
+// the queue has recorded no attempt that was not made.
 func concurrentUseKeepsEveryPromise(t *trial) {
 	const writers, each = 8, 150
 	webhooks := []queue.WebhookID{t.webhook("a"), t.webhook("b"), t.webhook("c")}

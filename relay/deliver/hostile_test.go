@@ -222,8 +222,8 @@ func readRequest(c net.Conn) bool {
 
 // measured makes an attempt and returns how long it took and what the process
 // allocated. If it allocated too much, the attempt is repeated, at most twice: with the
-// race detector, pools drop buffers at random, also those of the receiver's TLS, but
-// what the attempt itself allocates it allocates every time.
+// race detector, pools drop buffers at random, also those of the receiver's TLS. An
+// attempt that really allocates too much does so every time.
 func measured(to *Receiver) (a queue.Attempt, o Outcome, took time.Duration, allocated uint64, attempts int) {
 	for attempts < 3 && (attempts == 0 || allocated > maxAllocated) {
 		attempts++
