@@ -49,7 +49,7 @@ type Relay struct {
 	lanes, attempts           context.Context
 	stopLanes, cancelAttempts context.CancelFunc
 	// ended and putBack count the attempts that were in flight when the stop began:
-	// those that ended, and those that were cancelled and requeued.
+	// those that ended, and those that were cancelled and given back.
 	ended, putBack   atomic.Int64
 	running          sync.WaitGroup // webhooks' goroutines
 	attachMu         sync.Mutex     // serialises Start, Stop, Attach, Detach, Add, Change, Rotate and Delete

@@ -131,7 +131,7 @@ func (l *lane) sleep(ctx context.Context, due time.Time) error {
 }
 
 // take leases the due deliveries. If there are none, due is when the next one will be;
-// zero if none waits for a time.
+// zero means to wait until woken.
 func (l *lane) take(most int) (leases []*queue.Lease, due time.Time, err error) {
 	q := l.q
 	q.mu.Lock()

@@ -21,7 +21,7 @@ import (
 )
 
 // openssl runs `openssl s_server` with a certificate that the returned settings trust.
-// Its commands are written to in.
+// The test writes the commands of openssl to in.
 func openssl(t *testing.T, arguments ...string) (url string, trust TLS, in io.Writer, out *bufio.Reader) {
 	t.Helper()
 	ca := newAuthority(t, "authority")
