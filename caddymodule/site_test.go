@@ -218,9 +218,9 @@ func requestOver(c *http.Client, method, url, body string, header ...string) (an
 	for tries := 0; ; tries++ {
 		a, err := requestOnce(c, method, url, body, header...)
 		// At a reload, the kernel resets connections that the old listener has not
-		// accepted. Nothing of the request was sent, so send it again.
-		var op *net.OpError
-		if errors.As(err, &op) && op.Op == "dial" && errors.Is(err, syscall.ECONNRESET) && tries < 100 {
+		// accepted, while the client dials or when it has sent its request. No server
+		// has read the request, so send it again.
+		if errors.Is(err, syscall.ECONNRESET) && tries < 100 {
 			continue
 		}
 		return a, err
