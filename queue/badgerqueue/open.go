@@ -90,8 +90,9 @@ func open(ctx context.Context, o Options, b bounds) (*Store, error) {
 		return nil, errors.Join(err, s.db.Close())
 	}
 	s.disk.Measure()
-	s.snapshot.release()
-	s.snapshot = newSnapshot(s.db) // with what load has written
+	s.visible.Lock()          // a compaction may be reading already
+	s.show(newSnapshot(s.db)) // with what load has written
+	s.visible.Unlock()
 	if badgercompat.SyncsCommits && !o.unsynced {
 		newest, err := storefile.NewestLog(o.Path)
 		if err == nil {
