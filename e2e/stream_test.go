@@ -58,7 +58,7 @@ func TestStreamOutlivesReloadsAndHoldsNoStopUp(t *testing.T) {
 			}
 		}
 	}
-	await("the relay is heard", "")
+	await(": connected", "")
 	id := s.mustSubmit("before the reload")
 	await(id, "accepted", "attempt")
 	if err := s.process.Reload(t.Context(), s.caddyfile(s.options), s.admin); err != nil {
