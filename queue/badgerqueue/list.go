@@ -350,10 +350,7 @@ func cursor(seq uint64, w queue.WebhookID) string {
 }
 
 func pageBounds(limit int, c string) (int, uint64, queue.WebhookID, error) {
-	if limit <= 0 {
-		limit = 50
-	}
-	limit = min(limit, 1000)
+	limit = queue.PageSize(limit)
 	if c == "" {
 		return limit, 0, 0, nil
 	}
@@ -373,10 +370,7 @@ func pageBounds(limit int, c string) (int, uint64, queue.WebhookID, error) {
 
 // Activities implements queue.Queue.
 func (s *Store) Activities(ctx context.Context, limit int, c string) (page queue.Page[queue.Activity], err error) {
-	if limit <= 0 {
-		limit = 50
-	}
-	limit = min(limit, 1000)
+	limit = queue.PageSize(limit)
 	var start []byte
 	if c != "" {
 		if start, err = parseActivityID(c); err != nil {

@@ -73,7 +73,7 @@ func (q *Queue) Activities(ctx context.Context, limit int, cursor string) (page 
 			if retention := q.limit().Retention; retention > 0 && time.Since(m.at) >= retention {
 				return page, nil
 			}
-			if len(page.Items) == limited(limit) {
+			if len(page.Items) == queue.PageSize(limit) {
 				page.Next = a.ID
 				return page, nil
 			}

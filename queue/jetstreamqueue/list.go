@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -16,8 +15,6 @@ import (
 )
 
 const (
-	defaultLimit = 50
-	maxLimit     = 1000
 	// pageEvents bounds how many events one page of a list looks at.
 	pageEvents = 5000
 	// chunkEvents is how many events are read at a time for a list.
@@ -257,38 +254,6 @@ func (q *Queue) appendLogged(ctx context.Context, list []queue.Attempt, w queue.
 	return append(list, one.Attempt.attempt(1)), nil
 }
 
-// place is where a list goes on: at this delivery of this event, or, for lists of
-// events, at webhook 0. It does not move when newer rows come.
-type place struct {
-	seq     uint64
-	webhook queue.WebhookID
-}
-
-func (p place) String() string {
-	return strconv.FormatUint(p.seq, 36) + "." + strconv.FormatUint(uint64(p.webhook), 36)
-}
-
-// parsePlace reads a cursor; the empty one is before everything.
-func parsePlace(cursor string) (place, error) {
-	if cursor == "" {
-		return place{seq: 1<<64 - 1}, nil
-	}
-	seq, webhook, _ := strings.Cut(cursor, ".")
-	s, err1 := strconv.ParseUint(seq, 36, 64)
-	w, err2 := strconv.ParseUint(webhook, 36, 32)
-	if err1 != nil || err2 != nil {
-		return place{}, fmt.Errorf("%q is no cursor of this list: %w", cursor, queue.ErrNotFound)
-	}
-	return place{s, queue.WebhookID(w)}, nil
-}
-
-func limited(limit int) int {
-	if limit <= 0 {
-		return defaultLimit
-	}
-	return min(limit, maxLimit)
-}
-
 // shown reports whether lists show the event: the relay's own are in none.
 func (e *storedEvent) shown(since, until time.Time) bool {
 	return !strings.HasPrefix(e.Type, ".") && !e.Created.Before(since) && (until.IsZero() || e.Created.Before(until))
@@ -303,7 +268,7 @@ func (q *Queue) backward(ctx context.Context, from uint64, limit int, visit func
 		return 0, err
 	}
 	end := min(from, s.last)
-	width := uint64(min(limited(limit)+1, chunkEvents))
+	width := uint64(min(queue.PageSize(limit)+1, chunkEvents))
 	for looked := uint64(0); end >= s.first && end > 0; looked += width {
 		if looked >= pageEvents {
 			return end, nil
@@ -363,11 +328,11 @@ func (q *Queue) Events(ctx context.Context, want queue.EventQuery) (page queue.P
 	if err := q.isClosed(); err != nil {
 		return page, err
 	}
-	from, err := parsePlace(want.Cursor)
+	from, err := queue.ParseCursor(want.Cursor)
 	if err != nil {
 		return page, err
 	}
-	stop, err := q.backward(ctx, from.seq, want.Limit, func(chunk []*storedEvent) (uint64, error) {
+	stop, err := q.backward(ctx, from.Seq, want.Limit, func(chunk []*storedEvent) (uint64, error) {
 		for _, e := range chunk {
 			switch {
 			case !e.shown(want.Since, want.Until),
@@ -377,7 +342,7 @@ func (q *Queue) Events(ctx context.Context, want queue.EventQuery) (page queue.P
 				want.Match != nil && !want.Match(e.Body):
 				continue
 			}
-			if len(page.Items) == limited(want.Limit) {
+			if len(page.Items) == queue.PageSize(want.Limit) {
 				return e.ID.Seq(), nil
 			}
 			page.Items = append(page.Items, e.Event)
@@ -385,7 +350,7 @@ func (q *Queue) Events(ctx context.Context, want queue.EventQuery) (page queue.P
 		return 0, nil
 	})
 	if stop > 0 {
-		page.Next = place{seq: stop}.String()
+		page.Next = queue.Cursor{Seq: stop}.String()
 	}
 	return page, err
 }
@@ -396,12 +361,12 @@ func (q *Queue) Deliveries(ctx context.Context, want queue.DeliveryQuery) (page 
 	if err := q.isClosed(); err != nil {
 		return page, err
 	}
-	from, err := parsePlace(want.Cursor)
+	from, err := queue.ParseCursor(want.Cursor)
 	if err != nil {
 		return page, err
 	}
-	var at place
-	stop, err := q.backward(ctx, from.seq, want.Limit, func(chunk []*storedEvent) (uint64, error) {
+	var at queue.Cursor
+	stop, err := q.backward(ctx, from.Seq, want.Limit, func(chunk []*storedEvent) (uint64, error) {
 		var shown []*storedEvent
 		for _, e := range chunk {
 			if e.shown(want.Since, want.Until) {
@@ -419,14 +384,14 @@ func (q *Queue) Deliveries(ctx context.Context, want queue.DeliveryQuery) (page 
 			}
 			for _, d := range all {
 				switch {
-				case e.ID.Seq() == from.seq && d.ID.Webhook < from.webhook,
+				case e.ID.Seq() == from.Seq && d.ID.Webhook < from.Webhook,
 					want.Webhook != 0 && want.Webhook != d.ID.Webhook,
 					len(want.States) > 0 && !slices.Contains(want.States, d.State):
 					continue
 				}
-				if len(page.Items) == limited(want.Limit) {
-					at = place{e.ID.Seq(), d.ID.Webhook}
-					return at.seq, nil
+				if len(page.Items) == queue.PageSize(want.Limit) {
+					at = queue.Cursor{Seq: e.ID.Seq(), Webhook: d.ID.Webhook}
+					return at.Seq, nil
 				}
 				page.Items = append(page.Items, d)
 			}
@@ -434,10 +399,10 @@ func (q *Queue) Deliveries(ctx context.Context, want queue.DeliveryQuery) (page 
 		return 0, nil
 	})
 	switch {
-	case at.seq > 0:
+	case at.Seq > 0:
 		page.Next = at.String()
 	case stop > 0:
-		page.Next = place{seq: stop}.String()
+		page.Next = queue.Cursor{Seq: stop}.String()
 	}
 	return page, err
 }

@@ -6,17 +6,10 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/userhero/relay/queue"
-)
-
-// Bounds of the Limit of queries.
-const (
-	defaultLimit = 50
-	maxLimit     = 1000
 )
 
 // Event implements queue.Queue.
@@ -112,41 +105,9 @@ func (q *Queue) Attempts(_ context.Context, id queue.DeliveryID) ([]queue.Attemp
 	return slices.Clone(d.attempts), nil
 }
 
-// place is a position in a list: a delivery of an event or, in lists of events, webhook
-// 0. New rows do not move it.
-type place struct {
-	seq     uint64
-	webhook queue.WebhookID
-}
-
-func (p place) String() string {
-	return strconv.FormatUint(p.seq, 36) + "." + strconv.FormatUint(uint64(p.webhook), 36)
-}
-
-// parsePlace parses a cursor. An empty cursor is the start of the list.
-func parsePlace(cursor string) (place, error) {
-	if cursor == "" {
-		return place{seq: 1<<64 - 1}, nil
-	}
-	seq, webhook, _ := strings.Cut(cursor, ".")
-	s, err1 := strconv.ParseUint(seq, 36, 64)
-	w, err2 := strconv.ParseUint(webhook, 36, 32)
-	if err1 != nil || err2 != nil {
-		return place{}, fmt.Errorf("%q is no cursor of this list: %w", cursor, queue.ErrNotFound)
-	}
-	return place{s, queue.WebhookID(w)}, nil
-}
-
-func limited(limit int) int {
-	if limit <= 0 {
-		return defaultLimit
-	}
-	return min(limit, maxLimit)
-}
-
 // Events implements queue.Queue.
 func (q *Queue) Events(_ context.Context, want queue.EventQuery) (page queue.Page[queue.Event], err error) {
-	from, err := parsePlace(want.Cursor)
+	from, err := queue.ParseCursor(want.Cursor)
 	if err != nil {
 		return page, err
 	}
@@ -156,7 +117,7 @@ func (q *Queue) Events(_ context.Context, want queue.EventQuery) (page queue.Pag
 	defer q.mu.Unlock()
 	for _, e := range slices.Backward(q.data.events) {
 		switch {
-		case e.ID.Seq() > from.seq,
+		case e.ID.Seq() > from.Seq,
 			!e.shown(want.Since, want.Until),
 			want.Type != "" && want.Type != e.Type,
 			want.FeedbackID != "" && want.FeedbackID != e.Feedback.ID,
@@ -164,8 +125,8 @@ func (q *Queue) Events(_ context.Context, want queue.EventQuery) (page queue.Pag
 			want.Match != nil && !want.Match(e.Body):
 			continue
 		}
-		if len(page.Items) == limited(want.Limit) {
-			page.Next = place{seq: e.ID.Seq()}.String()
+		if len(page.Items) == queue.PageSize(want.Limit) {
+			page.Next = queue.Cursor{Seq: e.ID.Seq()}.String()
 			break
 		}
 		page.Items = append(page.Items, e.Event)
@@ -183,7 +144,7 @@ func (e *event) shown(since, until time.Time) bool {
 
 // Deliveries implements queue.Queue.
 func (q *Queue) Deliveries(_ context.Context, want queue.DeliveryQuery) (page queue.Page[queue.Delivery], err error) {
-	from, err := parsePlace(want.Cursor)
+	from, err := queue.ParseCursor(want.Cursor)
 	if err != nil {
 		return page, err
 	}
@@ -192,19 +153,19 @@ func (q *Queue) Deliveries(_ context.Context, want queue.DeliveryQuery) (page qu
 	}
 	defer q.mu.Unlock()
 	for _, e := range slices.Backward(q.data.events) {
-		if e.ID.Seq() > from.seq || !e.shown(want.Since, want.Until) {
+		if e.ID.Seq() > from.Seq || !e.shown(want.Since, want.Until) {
 			continue
 		}
 		for _, w := range e.webhooks() {
 			d := e.deliveries[w]
 			switch {
-			case e.ID.Seq() == from.seq && w < from.webhook,
+			case e.ID.Seq() == from.Seq && w < from.Webhook,
 				want.Webhook != 0 && want.Webhook != w,
 				len(want.States) > 0 && !slices.Contains(want.States, d.State):
 				continue
 			}
-			if len(page.Items) == limited(want.Limit) {
-				page.Next = place{e.ID.Seq(), w}.String()
+			if len(page.Items) == queue.PageSize(want.Limit) {
+				page.Next = queue.Cursor{Seq: e.ID.Seq(), Webhook: w}.String()
 				return page, nil
 			}
 			page.Items = append(page.Items, d.Delivery)
@@ -244,7 +205,7 @@ func (q *Queue) Activities(_ context.Context, limit int, cursor string) (page qu
 		if cursor != "" && a.ID > cursor {
 			continue
 		}
-		if len(page.Items) == limited(limit) {
+		if len(page.Items) == queue.PageSize(limit) {
 			page.Next = a.ID
 			break
 		}
