@@ -124,6 +124,16 @@ func (*App) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
+// appOf returns the app of a configuration. If the configuration has none, Caddy makes
+// one with its defaults.
+func appOf(ctx caddy.Context) (*App, error) {
+	app, err := ctx.App("userhero")
+	if err != nil {
+		return nil, fmt.Errorf("loading the userhero app: %w", err)
+	}
+	return app.(*App), nil
+}
+
 // Provision resolves the placeholders and acquires the store's engine. It does
 // not open the store, because `caddy validate` may run while a server has it open.
 func (a *App) Provision(ctx caddy.Context) error {

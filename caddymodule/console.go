@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"net/http"
 	"net/url"
 	pathpkg "path"
@@ -59,13 +58,10 @@ func (Console) CaddyModule() caddy.ModuleInfo {
 
 // Provision finds the app. If the configuration has none, Caddy makes one with its
 // defaults.
-func (c *Console) Provision(ctx caddy.Context) error {
-	app, err := ctx.App("userhero")
-	if err != nil {
-		return fmt.Errorf("loading the userhero app: %w", err)
-	}
-	c.app, c.ctx = app.(*App), ctx
-	return nil
+func (c *Console) Provision(ctx caddy.Context) (err error) {
+	c.ctx = ctx
+	c.app, err = appOf(ctx)
+	return err
 }
 
 // Validate checks the settings.
@@ -112,7 +108,7 @@ func authenticated(r *http.Request) string {
 }
 
 // consolePolicy allows pages only the scripts and styles that the console serves.
-// Inline code does not run, even if somebody's text got into a page unescaped.
+// Inline code does not run, even if a page contains a visitor's text unescaped.
 const consolePolicy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; " +
 	"form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 

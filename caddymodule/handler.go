@@ -96,11 +96,10 @@ func (Handler) CaddyModule() caddy.ModuleInfo {
 // Provision finds the app. If the configuration has none, Caddy makes one with its
 // defaults.
 func (h *Handler) Provision(ctx caddy.Context) error {
-	app, err := ctx.App("userhero")
-	if err != nil {
-		return fmt.Errorf("loading the userhero app: %w", err)
+	var err error
+	if h.app, err = appOf(ctx); err != nil {
+		return err
 	}
-	h.app = app.(*App)
 	if h.MaxBody == 0 {
 		h.MaxBody = intake.DefaultMaxBody
 	}

@@ -1,7 +1,6 @@
 package caddymodule
 
 import (
-	"fmt"
 	"io"
 	"net/http"
 
@@ -40,13 +39,9 @@ func (Health) CaddyModule() caddy.ModuleInfo {
 
 // Provision finds the app. If the configuration has none, Caddy makes one with its
 // defaults.
-func (h *Health) Provision(ctx caddy.Context) error {
-	app, err := ctx.App("userhero")
-	if err != nil {
-		return fmt.Errorf("loading the userhero app: %w", err)
-	}
-	h.app = app.(*App)
-	return nil
+func (h *Health) Provision(ctx caddy.Context) (err error) {
+	h.app, err = appOf(ctx)
+	return err
 }
 
 // ServeHTTP answers every request that reaches it.

@@ -65,7 +65,8 @@ func newSite(t *testing.T) *site {
 	return s
 }
 
-// freeAddress is a loopback address that nobody listens on, nor dials from.
+// freeAddress returns a loopback address on which no process listens and from which none
+// connects.
 func freeAddress(t *testing.T) string {
 	t.Helper()
 	address, err := caddyproc.FreeAddress()
@@ -219,8 +220,9 @@ func requestOver(c *http.Client, method, url, body string, header ...string) (an
 		a, err := requestOnce(c, method, url, body, header...)
 		// At a reload, the kernel resets connections that the old listener has not
 		// accepted, while the client dials or when it has sent its request. No server
-		// has read the request, so send it again.
-		if errors.Is(err, syscall.ECONNRESET) && tries < 100 {
+		// has read the request, so send it again. The old server may also close a new
+		// connection before it reads from it.
+		if errors.Is(err, syscall.ECONNRESET) && tries < 100 || errors.Is(err, io.EOF) && tries < 1 {
 			continue
 		}
 		return a, err

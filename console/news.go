@@ -12,7 +12,7 @@ import (
 const mostNews = 100
 
 // news announces rows that were added after a list was shown. The list itself does
-// not change, so that nothing moves while somebody reads.
+// not change, so nothing moves while a person reads.
 type news struct {
 	List  string // id of its element
 	Count int    // at most Most+1

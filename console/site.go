@@ -3,7 +3,7 @@
 //
 // It promises that everything works with links and forms alone, that a page has no
 // state but its address, and that a form that is sent twice does its work once. It
-// does not check who sends a request: whoever mounts it does. Its tests
+// does not authenticate requests: the server that mounts it does. Its tests
 // use it as a browser without script does; e2e/console tests it with a browser.
 package console
 

@@ -88,7 +88,7 @@ func (w wrongFields) flash(happened string) *flash {
 var (
 	// filterPlace is the start of each part of a filter's error: line:column.
 	filterPlace = regexp.MustCompile(`(?:^|; )(\d+):(\d+): `)
-	// parserNoise is the part of CEL's errors that helps nobody.
+	// parserNoise is the part of CEL's errors that does not help to correct the expression.
 	parserNoise = regexp.MustCompile(` (expecting \{.*|\(in container '[^']*'\))\s*$`)
 )
 

@@ -21,7 +21,8 @@ import (
 	"github.com/userhero/relay/e2e/caddyproc"
 )
 
-// freeAddress is a loopback address that nobody listens on, nor dials from.
+// freeAddress returns a loopback address on which no process listens and from which none
+// connects.
 func freeAddress(t *testing.T) string {
 	t.Helper()
 	address, err := caddyproc.FreeAddress()

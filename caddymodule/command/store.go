@@ -88,7 +88,7 @@ func writeFile(name string, write func(io.Writer) error) error {
 	if _, err := os.Lstat(name); !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%s exists already: name another file, or remove it", name)
 	}
-	// The name is random, so that nobody can put a link there.
+	// The name is random, so another user cannot place a link at it before.
 	f, err := os.CreateTemp(filepath.Dir(name), filepath.Base(name)+".*.part")
 	if err != nil {
 		return err

@@ -4,8 +4,8 @@
 //
 // It promises that a read costs the relay little (counters, and pages of bounded
 // size by cursor), that no answer holds a secret, and that every error is a problem
-// in the format of RFC 9457. It does not check who sends a request: whoever mounts
-// it does. Its tests compare every answer with openapi.json.
+// in the format of RFC 9457. It does not authenticate requests: the server that
+// mounts it does. Its tests compare every answer with openapi.json.
 package api
 
 import (

@@ -12,8 +12,8 @@ import (
 // errMasked refuses a URL with a hidden part that is not stored.
 var errMasked = fmt.Errorf("has %s in place of a hidden part that is not stored; write the full URL", redact.Hidden)
 
-// UnmaskURL replaces each redact.Hidden in a URL, which somebody edited as it was
-// shown, by the part of the stored URL that it hides: the query, and the path on
+// UnmaskURL completes a URL that a person edited in its shown form. It replaces each
+// redact.Hidden by the part of the stored URL that it hides: the query, and the path on
 // hosts whose path is the secret.
 func UnmaskURL(given, stored string) (string, error) {
 	if !strings.Contains(given, redact.Hidden) {
