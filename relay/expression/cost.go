@@ -137,6 +137,10 @@ func (c costs) CallCost(function, _ string, args []ref.Val, result ref.Val) *uin
 	switch function {
 	case memberFunction, presentFunction, overloads.Size, overloads.TypeConvertType:
 		// These operations read one element only.
+	case objectFunction:
+		if pairs, ok := args[0].(traits.Lister); ok { // else one of them is an error
+			cost += int(pairs.Size().(types.Int)) // it does not read the values
+		}
 	case matchesFunction:
 		text, _ := args[0].(types.String)
 		p, _ := args[1].(types.String)

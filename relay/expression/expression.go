@@ -1,5 +1,6 @@
 // Package expression evaluates the CEL expressions of webhooks over an event's
-// document.
+// document: conditions, which are true or false, and templates, which make the body of a
+// request.
 //
 // It promises three things. First, an absent member reads as null, and so does
 // everything below it. Null equals only null, and every ordering with it is false,
@@ -16,6 +17,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"cel.dev/cel-go/cel"
@@ -56,21 +58,20 @@ func (d *Document) variables() (map[string]any, error) {
 // Condition is a compiled expression whose value is true or false.
 type Condition struct{ program cel.Program }
 
+// nothing is an event without members. An expression that is expensive with it is
+// expensive with every event.
+const nothing = `{"event":"feedback.created","timestamp":"2026-01-07T15:30:00Z","data":{}}`
+
 // CompileCondition compiles a condition. The expression may use `event`, the event's
 // type, and `data`, the feedback. An error includes line and column.
 func CompileCondition(source string) (*Condition, error) {
-	program, output, err := compile(source)
+	program, err := compile(source, "true or false", types.BoolKind)
 	if err != nil {
 		return nil, err
 	}
-	if !output.IsExactType(types.BoolType) && !output.IsExactType(types.DynType) {
-		return nil, fmt.Errorf("gives a %s; it must give true or false", output)
-	}
 	c := &Condition{program: program}
-	// An expression that is expensive with an empty event is expensive with every
-	// event.
-	if _, err := c.Match(NewDocument([]byte(`{"event":"feedback.created","data":{}}`))); errors.Is(err, ErrTooDear) {
-		return nil, err
+	if _, err := c.Match(NewDocument([]byte(nothing))); errors.Is(err, ErrTooDear) {
+		return nil, at(1, 0, "%w", err)
 	}
 	return c, nil
 }
@@ -98,30 +99,36 @@ func (c *Condition) Match(d *Document) (bool, error) {
 }
 
 // compile checks source as its author wrote it and plans it with the rules of this
-// package. It also returns the type of the expression's value.
-func compile(source string) (cel.Program, *cel.Type, error) {
-	env, err := cel.NewEnv(
+// package. The value must be of one of the kinds, which wanted describes.
+func compile(source, wanted string, kinds ...types.Kind) (cel.Program, error) {
+	variables := []cel.EnvOption{
 		cel.Variable("event", cel.StringType),
 		cel.Variable("data", cel.MapType(cel.StringType, cel.DynType)),
 		cel.CrossTypeNumericComparisons(true),
 		cel.ParserExpressionSizeLimit(maxLength),
-	)
+	}
+	if !slices.Contains(kinds, types.BoolKind) {
+		variables = append(variables,
+			cel.Variable("timestamp", cel.StringType),
+			cel.Variable("webhook", cel.MapType(cel.StringType, cel.StringType)))
+	}
+	env, err := cel.NewEnv(variables...)
 	if err != nil {
-		return nil, nil, fmt.Errorf("preparing CEL: %w", err)
+		return nil, fmt.Errorf("preparing CEL: %w", err)
 	}
 	ast, issues := env.Compile(source)
 	if issues.Err() != nil {
-		return nil, nil, positions(issues)
+		return nil, positions(issues)
 	}
 	patterns, err := checkCost(ast)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	planned, err := rewrite(env, ast, patterns)
-	if err != nil {
-		return nil, nil, err
+	if output := ast.OutputType(); !slices.Contains(append(kinds, types.DynKind), output.Kind()) {
+		root := ast.NativeRep().SourceInfo().GetStartLocation(ast.NativeRep().Expr().ID())
+		return nil, at(root.Line(), root.Column(), "gives a %s; it must give %s", output, wanted)
 	}
-	return planned, ast.OutputType(), nil
+	return rewrite(env, ast, patterns)
 }
 
 // positions returns an error with one line for each of the first problems that CEL
@@ -142,5 +149,5 @@ func positions(issues *cel.Issues) error {
 
 // at returns an error at a position line:column of the source, both from 1.
 func at(line, column int, format string, args ...any) error {
-	return fmt.Errorf("%d:%d: %s", line, column+1, fmt.Sprintf(format, args...))
+	return fmt.Errorf("%d:%d: %w", line, column+1, fmt.Errorf(format, args...))
 }

@@ -15,6 +15,7 @@ const (
 	memberFunction  = "@member"
 	presentFunction = "@present"
 	matchesFunction = "@matches"
+	objectFunction  = "@object"
 )
 
 // orderings maps CEL's comparison operators to their replacements.
@@ -28,13 +29,15 @@ var orderings = map[string]struct {
 	operators.GreaterEquals: {"@greater_equals", func(c types.Int) bool { return c >= 0 }},
 }
 
-// rewrite plans a checked expression so that absent members read as null and its
-// regular expressions are the compiled, bounded ones.
+// rewrite plans a checked expression so that absent members read as null, maps keep the
+// order in which they are written, and regular expressions are the compiled, bounded
+// ones.
 func rewrite(env *cel.Env, checked *cel.Ast, patterns map[string]pattern) (cel.Program, error) {
 	options := []cel.EnvOption{
 		binary(memberFunction, cel.DynType, member),
 		binary(presentFunction, cel.BoolType, present),
 		binary(matchesFunction, cel.BoolType, func(text, p ref.Val) ref.Val { return match(patterns, text, p) }),
+		cel.Function(objectFunction, cel.Overload(objectFunction, []*cel.Type{cel.ListType(cel.DynType)}, cel.DynType, cel.UnaryBinding(newObject))),
 	}
 	for _, o := range orderings {
 		options = append(options, binary(o.function, cel.BoolType, func(a, b ref.Val) ref.Val { return compare(a, b, o.holds) }))
@@ -59,7 +62,7 @@ func binary(name string, result *cel.Type, f func(a, b ref.Val) ref.Val) cel.Env
 	return cel.Function(name, cel.Overload(name, []*cel.Type{cel.DynType, cel.DynType}, result, cel.BinaryBinding(f)))
 }
 
-// nullReader replaces the operations that read members and the comparisons.
+// nullReader replaces the operations that read members, the comparisons and the maps.
 type nullReader struct{}
 
 // Optimize implements cel.ASTOptimizer.
@@ -73,6 +76,12 @@ func (nullReader) Optimize(ctx *cel.OptimizerContext, a *ast.AST) *ast.AST {
 				function = presentFunction
 			}
 			e.SetKindCase(ctx.NewCall(function, s.Operand(), ctx.NewLiteral(types.String(s.FieldName()))))
+		case ast.MapKind:
+			var pairs []ast.Expr
+			for _, entry := range e.AsMap().Entries() {
+				pairs = append(pairs, entry.AsMapEntry().Key(), entry.AsMapEntry().Value())
+			}
+			e.SetKindCase(ctx.NewCall(objectFunction, ctx.NewList(pairs, nil)))
 		case ast.CallKind:
 			c := e.AsCall()
 			args := c.Args()
