@@ -32,9 +32,11 @@ run lambda { |env|
   # committed together, so each event is handled once. Put both into one database.
   db = SQLite3::Database.new(DATABASE)
   begin
-    db.busy_timeout = 5000 # ms
-    db.execute("CREATE TABLE IF NOT EXISTS deliveries (id TEXT PRIMARY KEY)")
+    # Waits 5 s for other writers. busy_timeout would stop all threads of Ruby meanwhile,
+    # the writer's too.
+    db.busy_handler { |tries| tries < 500 && sleep(0.01) }
     db.transaction(:immediate) do
+      db.execute("CREATE TABLE IF NOT EXISTS deliveries (id TEXT PRIMARY KEY)")
       db.execute("INSERT INTO deliveries VALUES (?) ON CONFLICT DO NOTHING", [env["HTTP_X_USERHERO_DELIVERY"].to_s])
       handle(JSON.parse(body)) if db.changes == 1
     end
