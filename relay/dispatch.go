@@ -102,7 +102,7 @@ func (w *webhook) laneFailed(ctx context.Context, timer *time.Timer, err error) 
 	w.failure = err
 	w.mu.Unlock()
 	if !known {
-		w.relay.log.Error("a webhook gets nothing", "webhook", w.name, "error", err)
+		w.relay.log.Error("a webhook gets nothing", "webhook", w.name(), "error", err)
 	}
 	w.sleep(ctx, timer, laneRetry)
 }
@@ -226,7 +226,7 @@ func (w *webhook) deliver(t task) {
 	if stopping {
 		w.relay.ended.Add(1)
 	}
-	w.relay.observer.Attempted(w.name, o.Class, attempt.Duration,
+	w.relay.observer.Attempted(w.name(), o.Class, attempt.Duration,
 		queue.TraceContext{TraceID: attempt.TraceID, SpanID: attempt.SpanID, Flags: attempt.TraceFlags})
 	ended := time.Now()
 	held := o.RetryAfter > 0 && w.holdOff(ended, o.RetryAfter) // first, so that no waiting delivery uses up a rung in between
@@ -241,7 +241,7 @@ func (w *webhook) deliver(t task) {
 		endProcess(span, o, queue.Delivered, time.Time{})
 		w.logDelivered(d, &attempt)
 		w.succeeded(ended, attempt)
-		w.relay.observer.Delivered(w.name, ended.Sub(d.Created), t.lease.Event.Trace)
+		w.relay.observer.Delivered(w.name(), ended.Sub(d.Created), t.lease.Event.Trace)
 		w.publishAttempt(d, &attempt, o.Class, queue.Delivered)
 		return
 	}
@@ -273,7 +273,7 @@ func (w *webhook) publishAttempt(d *queue.Delivery, a *queue.Attempt, class stri
 	}
 	w.relay.feed.publish(Happening{
 		Kind: HappenedAttempt, Event: d.ID.Event, Type: d.Type, Feedback: d.Feedback,
-		Delivery: d.ID, Webhook: w.name, Number: d.Attempts + 1, Status: a.Status, Class: class, Error: a.Error,
+		Delivery: d.ID, Webhook: w.name(), Number: d.Attempts + 1, Status: a.Status, Class: class, Error: a.Error,
 		Duration: a.Duration, State: state, Next: a.Next,
 	})
 }
@@ -293,7 +293,7 @@ func (w *webhook) holdOff(now time.Time, asked time.Duration) (begun bool) {
 	until := w.breaker.hold
 	w.mu.Unlock()
 	if begun {
-		w.relay.log.Info("a receiver asks to be left alone; nothing is sent to it until then", "webhook", w.name, "until", until.UTC())
+		w.relay.log.Info("a receiver asks to be left alone; nothing is sent to it until then", "webhook", w.name(), "until", until.UTC())
 	}
 	return begun
 }
@@ -334,7 +334,7 @@ func (w *webhook) succeeded(at time.Time, a queue.Attempt) {
 	case warned:
 		w.recoveredAfterWarning(at)
 	case probed:
-		w.relay.log.Info("a webhook can be reached again", "webhook", w.name)
+		w.relay.log.Info("a webhook can be reached again", "webhook", w.name())
 	}
 }
 
@@ -352,7 +352,7 @@ func (w *webhook) failed(at time.Time, a queue.Attempt, o deliver.Outcome, ladde
 	w.noteFailureLocked(at)
 	w.mu.Unlock()
 	if opened {
-		w.relay.log.Warn("a webhook cannot be reached; one attempt at a time tries whether it can", "webhook", w.name,
+		w.relay.log.Warn("a webhook cannot be reached; one attempt at a time tries whether it can", "webhook", w.name(),
 			"class", o.Class, "error", a.Error, "next", probe.UTC())
 	}
 }

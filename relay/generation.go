@@ -105,7 +105,7 @@ func (r *Relay) apply(g *Generation) error {
 		return err
 	}
 	for i := range changed {
-		changed[i].created = created[changed[i].webhook.name]
+		changed[i].created = created[changed[i].webhook.name()]
 	}
 	r.noteReconfigured(changed)
 	r.mu.Lock()
@@ -160,7 +160,7 @@ func (r *Relay) configure(ctx context.Context, targets map[string]*target) ([]re
 		parked, err := w.isParked(ctx)
 		changed = append(changed, reconfiguration{webhook: w, before: w.currentTarget(), parked: parked})
 		if err == nil {
-			err = w.configure(ctx, targets[w.name])
+			err = w.configure(ctx, targets[w.name()])
 		}
 		if err != nil {
 			back, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTime)
@@ -168,7 +168,7 @@ func (r *Relay) configure(ctx context.Context, targets map[string]*target) ([]re
 			for _, c := range changed {
 				_ = c.webhook.configure(back, c.before) // the old target is in force again even if the store returns an error
 			}
-			return nil, fmt.Errorf("webhook %s: %w", w.name, err)
+			return nil, fmt.Errorf("webhook %s: %w", w.name(), err)
 		}
 	}
 	return changed, nil
@@ -181,7 +181,7 @@ func (r *Relay) create(ctx context.Context, name string, rec record) (*webhook, 
 	if errors.Is(err, queue.ErrConflict) {
 		// An earlier create may have timed out here and still have succeeded in the
 		// store.
-		if stored, err = r.storedWebhook(ctx, name); err == nil {
+		if stored, err = r.storedWebhook(ctx, withName(name)); err == nil {
 			put.ID, put.Revision = stored.ID, stored.Revision
 			stored, err = r.queue.PutWebhook(ctx, put)
 		}
@@ -226,7 +226,7 @@ func (w *webhook) configure(ctx context.Context, t *target) error {
 	w.mu.Unlock()
 	w.wake(true)
 	if before != after {
-		w.relay.stateChanged(w.name, before, after, "")
+		w.relay.stateChanged(w.name(), before, after, "")
 	}
 	parked := w.parked
 	if w.parked = t == nil; w.parked == parked {
@@ -234,9 +234,9 @@ func (w *webhook) configure(ctx context.Context, t *target) error {
 	}
 	if w.parked {
 		w.relay.log.Warn("a webhook has left the configuration; what waits for it is kept until it comes back or expires",
-			"webhook", w.name, "waiting", w.relay.queue.Stats().Webhooks[w.id].Waiting())
+			"webhook", w.name(), "waiting", w.relay.queue.Stats().Webhooks[w.id].Waiting())
 	} else {
-		w.relay.log.Info("a webhook is in the configuration again", "webhook", w.name)
+		w.relay.log.Info("a webhook is in the configuration again", "webhook", w.name())
 	}
 	err := w.writeRecord(ctx)
 	if err != nil {
@@ -275,7 +275,7 @@ func (r *Relay) noteReconfigured(all []reconfiguration) {
 	var notes sync.WaitGroup // with a thousand webhooks, the entries share a few commits
 	for _, c := range all {
 		after := c.webhook.currentTarget()
-		a := activity{Who: FromCaddyfile, Webhook: c.webhook.name}
+		a := activity{Who: FromCaddyfile, Webhook: c.webhook.name()}
 		switch {
 		case c.created:
 			a.What, a.Detail = "webhook added", after.Host()

@@ -52,7 +52,7 @@ func (w *webhook) logUnsettled(what string, lease *queue.Lease, err error) {
 	others, tell := w.warnedStore.allow(time.Now())
 	w.mu.Unlock()
 	if tell {
-		w.relay.log.Error(what, "webhook", w.name, "event", lease.Event.ID.String(), "delivery", lease.Delivery.ID.String(),
+		w.relay.log.Error(what, "webhook", w.name(), "event", lease.Event.ID.String(), "delivery", lease.Delivery.ID.String(),
 			"others", others, "error", err)
 	}
 }
@@ -61,7 +61,7 @@ func (w *webhook) logUnsettled(what string, lease *queue.Lease, err error) {
 // trace. They include neither the URL nor the body.
 func (w *webhook) logged(d *queue.Delivery, a *queue.Attempt) []slog.Attr {
 	return append(make([]slog.Attr, 0, 10),
-		slog.String("webhook", w.name),
+		slog.String("webhook", w.name()),
 		slog.String("event", d.ID.Event.String()),
 		slog.String("delivery", d.ID.String()),
 		slog.Int("attempt", d.Rung+1),

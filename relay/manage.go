@@ -56,8 +56,9 @@ func (r *Relay) targetOf(c WebhookConfig) (*target, error) {
 	return t, nil
 }
 
-// Change changes the settings of a webhook that was added through the API. It keeps the
-// name.
+// Change changes the settings of a webhook that was added through the API. If it
+// changes the name, the webhook keeps everything else: its deliveries, its state and the
+// attempts in flight.
 func (r *Relay) Change(ctx context.Context, name string, change func(*WebhookConfig) error, who string) error {
 	return r.change(ctx, name, change, activity{What: "webhook changed", Who: who, Webhook: name})
 }
@@ -79,9 +80,10 @@ func (r *Relay) change(ctx context.Context, name string, change func(*WebhookCon
 	if err := change(&c); err != nil {
 		return err
 	}
-	c.Name = name
-	if a.Detail == "" {
-		a.Detail = changedSettings(*stored, c)
+	if c.Name != name {
+		if _, err := r.find(c.Name); err == nil {
+			return fmt.Errorf("webhook %q: %w", c.Name, ErrExists)
+		}
 	}
 	if err := c.Validate(); err != nil {
 		return fmt.Errorf("%w: %w", ErrInvalid, err)
@@ -93,27 +95,51 @@ func (r *Relay) change(ctx context.Context, name string, change func(*WebhookCon
 	if err := w.reconfigure(ctx, &c); err != nil {
 		return err
 	}
+	if c.Name != name {
+		r.renamed(w, name)
+		r.note(activity{What: "webhook renamed", Who: a.Who, Webhook: c.Name, Detail: "was " + name})
+	}
 	if err := w.configure(ctx, t); err != nil {
 		return err
 	}
-	r.note(a)
+	if a.Detail == "" {
+		before := *stored
+		before.Name = c.Name
+		a.Detail = changedSettings(before, c)
+	}
+	if a.Webhook = c.Name; a.Detail != "" || c.Name == name {
+		r.note(a)
+	}
 	return nil
 }
 
-// reconfigure stores the settings and puts them in force.
+// renamed has a webhook found by its new name.
+func (r *Relay) renamed(w *webhook, before string) {
+	r.mu.Lock()
+	delete(r.webhooks, before)
+	r.webhooks[w.name()] = w
+	r.mu.Unlock()
+	r.observer.Deleted(before) // the counters of the old name end
+}
+
+// reconfigure stores the settings, and the name with them, and puts them in force.
 func (w *webhook) reconfigure(ctx context.Context, c *WebhookConfig) error {
 	if err := w.storeLock.lock(ctx); err != nil {
 		return err
 	}
 	defer w.storeLock.unlock()
-	w.mu.Lock()
-	before := w.record.Config
-	w.record.Config = c
-	w.mu.Unlock()
-	if err := w.writeRecord(ctx); err != nil {
+	set := func(c *WebhookConfig) {
 		w.mu.Lock()
-		w.record.Config = before
-		w.mu.Unlock()
+		defer w.mu.Unlock()
+		w.record.Config = c
+		if c.Name != w.name() {
+			w.named.Store(newNaming(c.Name))
+		}
+	}
+	before := w.apiConfig()
+	set(c)
+	if err := w.writeRecord(ctx); err != nil {
+		set(before)
 		w.rewriteRecord(err)
 		return err
 	}
@@ -225,7 +251,7 @@ func (r *Relay) Redeliver(ctx context.Context, id queue.DeliveryID, who string) 
 	w := r.byID[id.Webhook]
 	r.mu.RUnlock()
 	if w != nil {
-		name = w.name
+		name = w.name()
 		w.probeNow()
 	}
 	r.note(activity{What: "delivery requeued", Who: who, Webhook: name, Detail: id.String()})

@@ -91,6 +91,16 @@ func TestWriteThatWasGivenUpStandsInNobodysWay(t *testing.T) {
 			_, err := r.Attach(Config{Webhooks: []WebhookConfig{{Name: "w", URL: "https://w.example/"}, {Name: "new", URL: "https://new.example/"}}})
 			return err
 		})
+		givenUp("renaming", func() error {
+			name := "added"
+			if _, ok := r.Webhook(name); !ok {
+				name = "renamed"
+			}
+			return r.Change(t.Context(), name, func(c *WebhookConfig) error { c.Name = "renamed"; return nil }, "test")
+		})
+		givenUp("renaming back", func() error {
+			return r.Change(t.Context(), "renamed", func(c *WebhookConfig) error { c.Name = "added"; return nil }, "test")
+		})
 		accept(t, r, "fb_1")
 		synctest.Wait()
 		if n := len(rs.all()); n != 3 {
@@ -278,7 +288,7 @@ func TestDeletionThatIsMadeLateIsNoticed(t *testing.T) {
 		}
 		accept(t, r, "fb_1")
 		synctest.Wait()
-		s, err := r.storedWebhook(t.Context(), "w")
+		s, err := r.storedWebhook(t.Context(), withName("w"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -333,7 +343,7 @@ func TestReloadThatWasGivenUpParksNothing(t *testing.T) {
 		if _, err := r.Attach(Config{}); !errors.Is(err, context.DeadlineExceeded) {
 			t.Fatalf("the store is given up, and attaching returns %v", err)
 		}
-		if s, err := r.storedWebhook(t.Context(), "w"); err != nil || s.Expires {
+		if s, err := r.storedWebhook(t.Context(), withName("w")); err != nil || s.Expires {
 			t.Errorf("after a reload that failed the store has the webhook as parked: %v, %v", s.Expires, err)
 		}
 	})
@@ -360,6 +370,63 @@ func TestEnablingThatFailedLeavesTheBreakerOpen(t *testing.T) {
 		synctest.Wait()
 		if n := len(rs.all()); n > 2 {
 			t.Errorf("%d requests went at once to a webhook that is failing", n)
+		}
+	})
+}
+
+// TestRenamedWebhookKeepsEverything: an attempt in flight ends and is settled, what
+// waits goes out under the new name, and a restart finds the new name alone.
+func TestRenamedWebhookKeepsEverything(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		answer := make(chan struct{})
+		rs := &receivers{answer: func(request) (int, http.Header) {
+			<-answer
+			return 200, nil
+		}}
+		m := memqueue.New(memqueue.Options{})
+		r, stop := startOn(t, m, rs, Config{Webhooks: []WebhookConfig{{Name: "file", URL: "https://file.example/", Disabled: true}}})
+		if err := r.Add(t.Context(), WebhookConfig{Name: "old", URL: "https://w.example/", Concurrency: 1}, "test"); err != nil {
+			t.Fatal(err)
+		}
+		accept(t, r, "fb_1")
+		accept(t, r, "fb_2")
+		synctest.Wait()
+		rename := func(from, to string) error {
+			return r.Change(t.Context(), from, func(c *WebhookConfig) error { c.Name = to; return nil }, "ada")
+		}
+		for to, want := range map[string]error{"file": ErrExists, "no name": ErrInvalid, "": ErrInvalid} {
+			if err := rename("old", to); !errors.Is(err, want) {
+				t.Errorf("renaming to %q: %v, want %v", to, err, want)
+			}
+		}
+		if err := rename("file", "other"); !errors.Is(err, ErrReadOnly) {
+			t.Errorf("renaming a webhook of the configuration file: %v", err)
+		}
+		if err := rename("old", "new"); err != nil {
+			t.Fatal(err)
+		}
+		close(answer)
+		synctest.Wait()
+		if n := len(rs.all()); n != 2 {
+			t.Errorf("two events made %d requests", n)
+		}
+		if _, ok := r.Webhook("old"); ok {
+			t.Error("the old name is found")
+		}
+		if s, ok := r.Webhook("new"); !ok || s.Counts.Delivered != 2 {
+			t.Errorf("under the new name: %+v", s.Counts)
+		}
+		log, err := r.Activities(t.Context(), 1, "")
+		if err != nil || len(log.Items) != 1 || log.Items[0].What != "webhook renamed" || log.Items[0].Webhook != "new" || log.Items[0].Detail != "was old" || log.Items[0].Who != "ada" {
+			t.Errorf("the activity log: %+v, %v", log.Items, err)
+		}
+		stop()
+		left := m.Crash()
+		r, stop = startOn(t, left, rs, Config{})
+		defer stop()
+		if _, ok := r.Webhook("new"); !ok {
+			t.Error("after a restart the new name is not found")
 		}
 	})
 }

@@ -14,7 +14,7 @@ func (w *webhook) writeOnce(ctx context.Context) error {
 	data := w.record.encode()
 	w.mu.Unlock()
 	stored, err := w.relay.queue.PutWebhook(ctx, queue.Webhook{
-		ID: w.id, Name: w.name, Revision: w.revision, Expires: w.parked, Data: data,
+		ID: w.id, Name: w.name(), Revision: w.revision, Expires: w.parked, Data: data,
 	})
 	if err != nil {
 		return err
@@ -39,10 +39,7 @@ func (w *webhook) writeRecord(ctx context.Context) error {
 
 // readRevision reads the revision from the store. The caller holds storeLock.
 func (w *webhook) readRevision(ctx context.Context) error {
-	stored, err := w.relay.storedWebhook(ctx, w.name)
-	if err == nil && stored.ID != w.id {
-		err = queue.ErrNotFound
-	}
+	stored, err := w.relay.storedWebhook(ctx, func(s queue.Webhook) bool { return s.ID == w.id })
 	if err == nil {
 		w.revision = stored.Revision
 	}
@@ -58,7 +55,7 @@ func (w *webhook) rewriteRecord(err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), storeTime)
 	defer cancel()
 	if err := w.writeRecord(ctx); err != nil {
-		w.relay.log.Warn("a change of a webhook was given up, and may be found made after a crash", "webhook", w.name, "error", err)
+		w.relay.log.Warn("a change of a webhook was given up, and may be found made after a crash", "webhook", w.name(), "error", err)
 	}
 }
 
@@ -71,7 +68,7 @@ func (w *webhook) saveRecord() {
 	}
 	defer w.storeLock.unlock()
 	if err := w.writeRecord(ctx); err != nil && !errors.Is(err, queue.ErrClosed) && !errors.Is(err, queue.ErrFailed) {
-		w.relay.log.Warn("a webhook's state was not stored", "webhook", w.name, "error", err)
+		w.relay.log.Warn("a webhook's state was not stored", "webhook", w.name(), "error", err)
 	}
 }
 
@@ -80,7 +77,7 @@ func (w *webhook) writeRecordOrLog() {
 	ctx, cancel := context.WithTimeout(context.Background(), storeTime)
 	defer cancel()
 	if err := w.writeRecord(ctx); err != nil {
-		w.relay.log.Error("a webhook's state was not stored", "webhook", w.name, "error", err)
+		w.relay.log.Error("a webhook's state was not stored", "webhook", w.name(), "error", err)
 	}
 }
 

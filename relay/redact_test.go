@@ -19,6 +19,7 @@ func TestNoticesHideThePathThatIsTheSecret(t *testing.T) {
 		t.Fatal(err)
 	}
 	w := &webhook{target: to}
+	w.named.Store(newNaming("w"))
 	if text := fmt.Sprint(w.noticeLocked()); strings.Contains(text, "s3cret") || strings.Count(text, "https://hooks.slack.com/...") != 1 {
 		t.Errorf("written: %s", text)
 	}

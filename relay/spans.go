@@ -22,7 +22,7 @@ func (w *webhook) startProcess(ctx context.Context, t task, id string) (context.
 	}
 	d, e := &t.lease.Delivery, &t.lease.Event
 	creation := spanContext(e.Trace)
-	options := w.consuming
+	options := w.named.Load().consuming
 	if d.Attempts == 0 {
 		ctx = trace.ContextWithSpanContext(ctx, creation)
 	} else {

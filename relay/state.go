@@ -129,39 +129,44 @@ func (r *Relay) find(name string) (*webhook, error) {
 func (r *Relay) all() []*webhook {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	return slices.SortedFunc(maps.Values(r.webhooks), func(a, b *webhook) int { return strings.Compare(a.name, b.name) })
+	return slices.SortedFunc(maps.Values(r.webhooks), func(a, b *webhook) int { return strings.Compare(a.name(), b.name()) })
 }
 
 // addLocked adds a webhook. The caller holds r.mu.
 func (r *Relay) addLocked(w *webhook) {
-	r.webhooks[w.name] = w
+	r.webhooks[w.name()] = w
 	r.byID[w.id] = w
 }
 
 // forget removes a webhook that the store no longer holds.
 func (r *Relay) forget(w *webhook) {
 	r.mu.Lock()
-	known := r.webhooks[w.name] == w
+	known := r.webhooks[w.name()] == w
 	if known {
-		delete(r.webhooks, w.name)
+		delete(r.webhooks, w.name())
 		delete(r.byID, w.id)
 	}
 	r.mu.Unlock()
 	if known {
-		r.observer.Deleted(w.name)
+		r.observer.Deleted(w.name())
 	}
 }
 
-// storedWebhook reads a webhook's record from the store.
-func (r *Relay) storedWebhook(ctx context.Context, name string) (queue.Webhook, error) {
+// storedWebhook reads the record of the webhook that is selected from the store.
+func (r *Relay) storedWebhook(ctx context.Context, is func(queue.Webhook) bool) (queue.Webhook, error) {
 	all, err := r.queue.Webhooks(ctx)
 	if err != nil {
 		return queue.Webhook{}, err
 	}
-	if i := slices.IndexFunc(all, func(s queue.Webhook) bool { return s.Name == name }); i >= 0 {
+	if i := slices.IndexFunc(all, is); i >= 0 {
 		return all[i], nil
 	}
-	return queue.Webhook{}, fmt.Errorf("webhook %q: %w", name, queue.ErrNotFound)
+	return queue.Webhook{}, fmt.Errorf("the webhook's record: %w", queue.ErrNotFound)
+}
+
+// withName selects the record with this name.
+func withName(name string) func(queue.Webhook) bool {
+	return func(s queue.Webhook) bool { return s.Name == name }
 }
 
 // Queue returns the relay's queue.

@@ -48,15 +48,15 @@ func (w *webhook) setState(to, reason string, at time.Time) {
 	w.mu.Unlock()
 	w.wake(true)
 	w.writeRecordOrLog()
-	w.relay.stateChanged(w.name, from, to, reason)
+	w.relay.stateChanged(w.name(), from, to, reason)
 	what := "webhook " + to
 	if to == Active {
 		what = "webhook recovered"
-		w.relay.log.Info(what, "webhook", w.name)
+		w.relay.log.Info(what, "webhook", w.name())
 	} else {
-		w.relay.log.Warn(what, "webhook", w.name, "reason", reason)
+		w.relay.log.Warn(what, "webhook", w.name(), "reason", reason)
 	}
-	w.relay.note(activity{What: what, Who: "relay", Webhook: w.name, Detail: reason})
+	w.relay.note(activity{What: what, Who: "relay", Webhook: w.name(), Detail: reason})
 	w.relay.notices.Post(notice)
 }
 
@@ -89,18 +89,18 @@ func (w *webhook) setByOwner(ctx context.Context, to, reason, who string) error 
 	}
 	w.wake(true)
 	if to == Active && after == Disabled {
-		return fmt.Errorf("webhook %q is disabled in the configuration file; enable it there: %w", w.name, ErrReadOnly)
+		return fmt.Errorf("webhook %q is disabled in the configuration file; enable it there: %w", w.name(), ErrReadOnly)
 	}
 	if from == after {
 		return nil
 	}
-	w.relay.stateChanged(w.name, from, after, reason)
+	w.relay.stateChanged(w.name(), from, after, reason)
 	what := "webhook enabled"
 	if to == Disabled {
 		what = "webhook disabled"
 	}
-	w.relay.log.Info(what, "webhook", w.name, "by", who)
-	w.relay.note(activity{What: what, Who: who, Webhook: w.name})
+	w.relay.log.Info(what, "webhook", w.name(), "by", who)
+	w.relay.note(activity{What: what, Who: who, Webhook: w.name()})
 	return nil
 }
 
@@ -109,7 +109,7 @@ func (w *webhook) setByOwner(ctx context.Context, to, reason, who string) error 
 func (w *webhook) noticeLocked() notify.Notice {
 	t := w.record.LastNotice
 	n := notify.Notice{
-		Kind: t.Kind, Webhook: w.name, At: t.At.UTC(), Since: t.Since.UTC(), Reason: t.Reason,
+		Kind: t.Kind, Webhook: w.name(), At: t.At.UTC(), Since: t.Since.UTC(), Reason: t.Reason,
 		Thread: fmt.Sprintf("%d-%d", w.id, t.Episode.UnixMilli()),
 	}
 	if w.target != nil {
@@ -163,7 +163,7 @@ func (w *webhook) warn() {
 	if w.relay.lanes.Err() != nil {
 		return
 	}
-	if current, err := w.relay.find(w.name); err != nil || current != w {
+	if current, err := w.relay.find(w.name()); err != nil || current != w {
 		return // deleted
 	}
 	_ = w.storeLock.lock(context.Background()) // its holder gives up after storeTime
@@ -180,8 +180,8 @@ func (w *webhook) warn() {
 	notice := w.noticeLocked()
 	w.mu.Unlock()
 	w.writeRecordOrLog()
-	w.relay.log.Warn("webhook in trouble", "webhook", w.name, "since", since, "reason", reason)
-	w.relay.note(activity{What: "webhook in trouble", Who: "relay", Webhook: w.name, Detail: reason})
+	w.relay.log.Warn("webhook in trouble", "webhook", w.name(), "since", since, "reason", reason)
+	w.relay.note(activity{What: "webhook in trouble", Who: "relay", Webhook: w.name(), Detail: reason})
 	w.relay.notices.Post(notice)
 }
 
@@ -201,7 +201,7 @@ func (w *webhook) recoveredAfterWarning(at time.Time) {
 	notice := w.noticeLocked()
 	w.mu.Unlock()
 	w.writeRecordOrLog()
-	w.relay.log.Info("webhook recovered", "webhook", w.name)
-	w.relay.note(activity{What: "webhook recovered", Who: "relay", Webhook: w.name})
+	w.relay.log.Info("webhook recovered", "webhook", w.name())
+	w.relay.note(activity{What: "webhook recovered", Who: "relay", Webhook: w.name()})
 	w.relay.notices.Post(notice)
 }

@@ -58,7 +58,7 @@ func (w *webhook) status(c queue.Counts) WebhookStatus {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	s := WebhookStatus{
-		ID: w.id, Name: w.name, Source: w.record.Source, State: w.stateLocked(), Parked: w.target == nil,
+		ID: w.id, Name: w.name(), Source: w.record.Source, State: w.stateLocked(), Parked: w.target == nil,
 		FailingSince: w.record.FailingSince, Reason: w.record.Reason,
 		FilterErrors: w.filterErrors,
 		LastSuccess:  w.record.LastSuccess, LastAttempt: w.record.LastAttempt, LastAnswer: w.record.LastAnswer,

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.opentelemetry.io/otel/trace"
@@ -28,9 +29,7 @@ import (
 type webhook struct {
 	relay *Relay
 	id    queue.WebhookID
-	name  string
-	// consuming holds the options that every attempt span starts with.
-	consuming []trace.SpanStartOption
+	named atomic.Pointer[naming]
 	// changed wakes run when the settings, the state or the number of free places
 	// changed.
 	changed chan struct{}
@@ -61,12 +60,12 @@ type webhook struct {
 
 func newWebhook(r *Relay, s queue.Webhook, rec record) *webhook {
 	w := &webhook{
-		relay: r, id: s.ID, name: s.Name, revision: s.Revision, parked: s.Expires, record: rec,
-		consuming: startOptions(consumer, describeProcess(s.Name)),
+		relay: r, id: s.ID, revision: s.Revision, parked: s.Expires, record: rec,
 		changed:   make(chan struct{}, 1),
 		lifetime:  r.newLifetime(),
 		storeLock: make(slowLock, 1),
 	}
+	w.named.Store(newNaming(s.Name))
 	w.tally.restore(rec.Hours)
 	if now := time.Now(); now.Before(rec.HeldUntil) {
 		w.breaker.holdOff(now, rec.HeldUntil.Sub(now))
@@ -81,6 +80,20 @@ func newWebhook(r *Relay, s queue.Webhook, rec record) *webhook {
 	}
 	return w
 }
+
+// naming is a webhook's name and what is made of it. Renaming a webhook replaces it.
+type naming struct {
+	name string
+	// consuming holds the options that every attempt span starts with.
+	consuming []trace.SpanStartOption
+}
+
+func newNaming(name string) *naming {
+	return &naming{name: name, consuming: startOptions(consumer, describeProcess(name))}
+}
+
+// name returns the webhook's present name.
+func (w *webhook) name() string { return w.named.Load().name }
 
 // lifetime belongs to the webhook's goroutine, run. Deleting a webhook ends it. If the
 // deletion fails, a new one starts.
@@ -154,10 +167,10 @@ func (w *webhook) filterFailed(err error) {
 	w.filterErrors.Last, w.filterErrors.At = err.Error(), now
 	others, tell := w.warnedFilter.allow(now)
 	w.mu.Unlock()
-	w.relay.observer.FilterFailed(w.name)
+	w.relay.observer.FilterFailed(w.name())
 	if tell {
 		w.relay.log.Warn("a filter could not judge an event, which is not sent; correct the filter, then redeliver what the webhook missed",
-			"webhook", w.name, "error", err, "others", others)
+			"webhook", w.name(), "error", err, "others", others)
 	}
 }
 
@@ -166,7 +179,7 @@ func (w *webhook) laneError() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.failure != nil {
-		return fmt.Errorf("webhook %s gets nothing: %w", w.name, w.failure)
+		return fmt.Errorf("webhook %s gets nothing: %w", w.name(), w.failure)
 	}
 	return nil
 }

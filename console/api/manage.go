@@ -41,14 +41,14 @@ func (s *server) changeWebhook(r *http.Request) (any, error) {
 		return nil, err
 	}
 	name := r.PathValue("name")
-	if in.Name != nil && *in.Name != name {
-		return nil, Unprocessable("/name", errors.New("a webhook cannot be renamed"))
-	}
 	if in.Secret != nil || in.GenerateSecret {
 		return nil, Unprocessable("/secret", errors.New("use POST …/rotate, so that the old secret can keep working for a while"))
 	}
 	if err := s.relay.Change(r.Context(), name, in.Apply, UserOf(r)); err != nil {
 		return nil, err
+	}
+	if in.Name != nil {
+		name = *in.Name
 	}
 	return s.named(name)
 }
