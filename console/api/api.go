@@ -100,6 +100,7 @@ func (s *server) routes() []route {
 		{"POST", "/deliveries/{id}/redeliver", s.answer(s.redeliver)},
 		{"GET", "/events", s.answer(s.events)},
 		{"GET", "/events/{id}", s.answer(s.event)},
+		{"GET", "/feedback/{id}", s.answer(s.feedback)},
 		{"GET", "/activity", s.answer(s.activity)},
 		{"GET", "/stream", http.HandlerFunc(s.stream)},
 	}
@@ -118,5 +119,5 @@ func (s *server) methodNotAllowed(methods []string) http.Handler {
 }
 
 func (s *server) unknownPath(w http.ResponseWriter, r *http.Request) {
-	s.fail(w, r, event.NewProblem(http.StatusNotFound, "There is nothing at this path. /openapi.json describes /status, /healthz, /webhooks, /deliveries, /events, /activity and /stream."))
+	s.fail(w, r, event.NewProblem(http.StatusNotFound, "There is nothing at this path. /openapi.json describes /status, /healthz, /webhooks, /deliveries, /events, /feedback, /activity and /stream."))
 }

@@ -9,13 +9,14 @@ import (
 
 func (s *server) events(r *http.Request) (any, error) {
 	p := parameters{values: r.URL.Query()}
+	facts := Facts{Category: p.text("category"), Status: p.text("status"), Rating: p.rating("rating")}
 	q := queue.EventQuery{
 		Type:       p.oneOf("type", string(event.Created), string(event.Updated)),
 		FeedbackID: p.text("feedback_id"),
 		ProjectID:  p.text("project"),
 		Since:      p.time("since"),
 		Until:      p.time("until"),
-		Match:      NewSearch(p.text("q")),
+		Match:      facts.Match(p.text("q")),
 		Limit:      p.limit(maxEvents),
 		Cursor:     p.text("cursor"),
 	}

@@ -23,6 +23,7 @@ func Types() map[string]reflect.Type {
 		"Recovery":          reflect.TypeFor[Recovery](),
 		"TestResult":        reflect.TypeFor[TestResult](),
 		"Event":             reflect.TypeFor[Event](),
+		"Feedback":          reflect.TypeFor[Feedback](),
 		"Delivery":          reflect.TypeFor[Delivery](),
 		"Attempt":           reflect.TypeFor[Attempt](),
 		"Activity":          reflect.TypeFor[Activity](),

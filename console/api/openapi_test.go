@@ -311,6 +311,8 @@ func TestEveryAnswerIsAsDocumented(t *testing.T) {
 		ask("POST", "/webhooks/w/"+verb, body)
 		ask("POST", "/webhooks/none/"+verb, body)
 	}
+	ask("GET", "/feedback/fb_1", "")
+	ask("GET", "/feedback/none", "")
 	ask("PATCH", "/webhooks/w", `{"ordered":false}`)
 	ask("PATCH", "/webhooks/w", `{"retry":["soon"]}`)
 	ask("POST", "/webhooks", `{"name":"w","url":"https://r.example"}`)

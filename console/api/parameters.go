@@ -64,6 +64,13 @@ func (p *parameters) time(name string) time.Time {
 	return t
 }
 
+// rating reads a rating of 1 to 5; 0 if it is absent.
+func (p *parameters) rating(name string) int {
+	v := p.oneOf(name, "1", "2", "3", "4", "5")
+	n, _ := strconv.Atoi(v)
+	return n
+}
+
 // limit reads how many rows a page may have, at most most.
 func (p *parameters) limit(most int) int { return p.limitOr(defaultLimit, most) }
 

@@ -179,6 +179,14 @@ type Event struct {
 	Deliveries []Delivery      `json:"deliveries,omitzero"`
 }
 
+// Feedback is a feedback as it is now, with the events that made it so.
+type Feedback struct {
+	ID        string          `json:"id"`
+	ProjectID string          `json:"project_id,omitempty"`
+	Data      json.RawMessage `json:"data"`   // of the newest event's document
+	Events    []Event         `json:"events"` // oldest first, as in a list
+}
+
 // Delivery is one event on its way to one webhook.
 type Delivery struct {
 	ID            string    `json:"id"`

@@ -1,0 +1,127 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+
+	"github.com/userhero/relay/event"
+	"github.com/userhero/relay/queue"
+)
+
+// Store is the part of a queue that finds feedback.
+type Store interface {
+	Event(ctx context.Context, id queue.EventID) (queue.Event, error)
+	Latest(ctx context.Context, id queue.FeedbackID) (queue.Event, error)
+	Projects(ctx context.Context, id string, limit int) ([]string, error)
+}
+
+// FindFeedback returns the feedback with an id: that of the project, or of the only
+// project that has it if project is nil. The error is a *event.Problem if there is none
+// or several projects have it.
+func FindFeedback(ctx context.Context, s Store, id string, project *string) (queue.FeedbackID, error) {
+	if project != nil {
+		return queue.FeedbackID{Project: *project, ID: id}, nil
+	}
+	switch projects, err := s.Projects(ctx, id, 2); {
+	case err != nil:
+		return queue.FeedbackID{}, fmt.Errorf("finding feedback: %w", err)
+	case len(projects) == 0:
+		return queue.FeedbackID{}, event.NewProblem(http.StatusNotFound, "There is no feedback with this id, or it has expired.")
+	case len(projects) > 1:
+		return queue.FeedbackID{}, event.NewProblem(http.StatusConflict, "Several projects have feedback with this id. Choose one with ?project=.")
+	default:
+		return queue.FeedbackID{Project: projects[0], ID: id}, nil
+	}
+}
+
+// EventsOf returns the events of a feedback, oldest first, without those that have
+// expired. The last one is the feedback as it is now.
+func EventsOf(ctx context.Context, s Store, id queue.FeedbackID) ([]queue.Event, error) {
+	e, err := s.Latest(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	events := []queue.Event{e}
+	for !e.Replaces.IsZero() {
+		e, err = s.Event(ctx, e.Replaces)
+		if errors.Is(err, queue.ErrNotFound) {
+			break // it has expired, and so have those before
+		}
+		if err != nil {
+			return nil, err
+		}
+		events = append(events, e)
+	}
+	slices.Reverse(events)
+	return events, nil
+}
+
+// projectOf returns the parameter that chooses a project; nil if it is absent. An empty
+// one chooses feedback without a project.
+func projectOf(r *http.Request) *string {
+	q := r.URL.Query()
+	if !q.Has("project") {
+		return nil
+	}
+	project := q.Get("project")
+	return &project
+}
+
+func (s *server) feedback(r *http.Request) (any, error) {
+	id, err := FindFeedback(r.Context(), s.queue, r.PathValue("id"), projectOf(r))
+	if err != nil {
+		return nil, err
+	}
+	events, err := EventsOf(r.Context(), s.queue, id)
+	if err != nil {
+		return nil, err
+	}
+	latest := events[len(events)-1]
+	var document struct {
+		Data json.RawMessage `json:"data"`
+	}
+	if err := json.Unmarshal(latest.Body, &document); err != nil {
+		return nil, fmt.Errorf("reading event %s: %w", latest.ID, err)
+	}
+	v := Feedback{ID: id.ID, ProjectID: id.Project, Data: document.Data, Events: make([]Event, len(events))}
+	for i, e := range events {
+		v.Events[i] = viewEvent(e)
+	}
+	return v, nil
+}
+
+// Facts are what people sort feedback by. An empty one is not asked for.
+type Facts struct {
+	Category, Status string
+	Rating           int // 1 to 5
+}
+
+// Match returns a function that reports whether an event's document contains a text
+// (see NewSearch) and has these facts. It returns nil if every document matches. The
+// function is not safe for concurrent use.
+func (f Facts) Match(text string) func(body []byte) bool {
+	search := NewSearch(text)
+	if f == (Facts{}) {
+		return search
+	}
+	return func(body []byte) bool {
+		if search != nil && !search(body) {
+			return false
+		}
+		var document struct {
+			Data struct {
+				Category, Status string
+				Rating           int
+			} `json:"data"`
+		}
+		if json.Unmarshal(body, &document) != nil {
+			return false
+		}
+		d := document.Data
+		return (f.Category == "" || d.Category == f.Category) && (f.Status == "" || d.Status == f.Status) && (f.Rating == 0 || d.Rating == f.Rating)
+	}
+}
