@@ -222,6 +222,9 @@ func (p pages) redeliver(r *http.Request) (any, error) {
 	if name := field(r, "webhook"); name != "" {
 		to = webhookAt(name)
 	}
+	if feedback := field(r, "feedback"); feedback != "" {
+		to = feedbackAt(queue.FeedbackID{Project: field(r, "project"), ID: feedback})
+	}
 	err = p.relay.Redeliver(r.Context(), id, api.UserOf(r))
 	switch {
 	case errors.Is(err, queue.ErrConflict):

@@ -26,7 +26,6 @@ type eventPage struct {
 	Type, TraceID string
 	Size          string
 	Page          string // that the visitor was on
-	Screenshot    string
 	Body          string // indented
 	Open          *openDelivery
 	More          []deliveryRow // deliveries that are folded away
@@ -134,7 +133,7 @@ func (p pages) showEvent(r *http.Request) (any, error) {
 	}
 	var d document
 	if json.Unmarshal(e.Body, &d) == nil {
-		page.Message, page.Page, page.Screenshot = d.Data.Message, d.Data.Context.PageURL, d.Data.ScreenshotURL
+		page.Message, page.Page = d.Data.Message, d.Data.Context.PageURL
 	}
 	if len(deliveries) > 0 {
 		wanted := cmp.Or(v.Get("delivery"), page.Deliveries[0].ID)
@@ -150,11 +149,11 @@ func (p pages) showEvent(r *http.Request) (any, error) {
 	if n := mostTabs; len(page.Deliveries) > n {
 		page.Deliveries, page.More = page.Deliveries[:n], page.Deliveries[n:]
 	}
-	title := "Feedback created"
+	title := "Created: "
 	if e.Type == string(event.Updated) {
-		title = "Feedback updated"
+		title = "Updated: "
 	}
-	s := screen{Title: title, Area: "events", Page: page, Flash: out.Flash, Live: []string{"attempt", "state"}}
+	s := screen{Title: title + cmp.Or(shorten(page.Message, 60), e.Feedback.ID), Area: "events", Page: page, Flash: out.Flash, Live: []string{"attempt", "state"}}
 	query := url.Values{}
 	for _, name := range []string{"delivery", "attempt", tokenName} {
 		if value := v.Get(name); value != "" && !(name == tokenName && out.Once) {

@@ -21,6 +21,7 @@ const excerpt = 160
 // eventRow is an event in a list, with the state of its deliveries.
 type eventRow struct {
 	ID, Feedback string
+	Address      string // of the page of the feedback
 	Created      bool
 	At           time.Time
 	Message      string
@@ -34,8 +35,9 @@ type eventRow struct {
 
 // arrival is the state of a delivery, or of several in the same state.
 type arrival struct {
-	Webhook string // its name, or how many webhooks
-	Mark    mark
+	Webhook  string // its name, or how many webhooks
+	Mark     mark
+	Delivery string // its id; empty for several
 }
 
 // mostArrivals is how many deliveries the row of an event names. If there are more,
@@ -51,10 +53,10 @@ func arrivalsOf(deliveries []deliveryRow) (all []arrival) {
 				to++
 			}
 		}
-		a := arrival{deliveries[from].Webhook, deliveries[from].Mark}
+		a := arrival{deliveries[from].Webhook, deliveries[from].Mark, deliveries[from].ID}
 		if n := to - from; n > 1 {
 			state := deliveries[from].State
-			a = arrival{number(int64(n)) + " webhooks", mark{a.Mark.Kind, strings.ToUpper(state[:1]) + state[1:]}}
+			a = arrival{number(int64(n)) + " webhooks", mark{a.Mark.Kind, strings.ToUpper(state[:1]) + state[1:]}, ""}
 		}
 		all = append(all, a)
 		from = to
@@ -83,19 +85,30 @@ type deliveryRow struct {
 // document holds the members of an event's body that a page shows.
 type document struct {
 	Data struct {
+		ProjectID     string `json:"projectId"`
+		WidgetID      string `json:"widgetId"`
 		Message       string `json:"message"`
 		Category      string `json:"category"`
 		Status        string `json:"status"`
 		Rating        int    `json:"rating"`
 		ScreenshotURL string `json:"screenshotUrl"`
 		Context       struct {
-			PageURL string `json:"pageUrl"`
+			PageURL        string `json:"pageUrl"`
+			Referrer       string `json:"referrer"`
+			Browser        string `json:"browser"`
+			BrowserVersion string `json:"browserVersion"`
+			OS             string `json:"os"`
+			DeviceType     string `json:"deviceType"`
+			Viewport       struct{ Width, Height float64 }
+			Timezone       string `json:"timezone"`
+			Locale         string `json:"locale"`
+			Country        string `json:"country"`
 		} `json:"context"`
 	} `json:"data"`
 }
 
 func (p pages) eventRow(r *http.Request, e queue.Event, deliveries []queue.Delivery, byID map[queue.WebhookID]relay.WebhookStatus, now time.Time) eventRow {
-	row := eventRow{ID: e.ID.String(), Feedback: e.Feedback.ID, Created: e.Type == string(event.Created), At: e.Created}
+	row := eventRow{ID: e.ID.String(), Feedback: e.Feedback.ID, Address: feedbackAt(e.Feedback), Created: e.Type == string(event.Created), At: e.Created}
 	var d document
 	if json.Unmarshal(e.Body, &d) == nil { // the relay stores no other documents
 		row.Message = shorten(d.Data.Message, excerpt)
@@ -161,11 +174,20 @@ func (p pages) eventRows(r *http.Request, events []queue.Event, now time.Time) (
 	byID := p.webhooksByID()
 	rows := make([]eventRow, 0, len(events))
 	for _, e := range events {
-		deliveries, err := p.queue.EventDeliveries(r.Context(), e.ID)
-		if err != nil && !errors.Is(err, queue.ErrNotFound) { // retention may have deleted them meanwhile
+		row, err := p.wholeRow(r, e, byID, now)
+		if err != nil {
 			return nil, err
 		}
-		rows = append(rows, p.eventRow(r, e, deliveries, byID, now))
+		rows = append(rows, row)
 	}
 	return rows, nil
+}
+
+// wholeRow returns the row of an event with all its deliveries.
+func (p pages) wholeRow(r *http.Request, e queue.Event, byID map[queue.WebhookID]relay.WebhookStatus, now time.Time) (eventRow, error) {
+	deliveries, err := p.queue.EventDeliveries(r.Context(), e.ID)
+	if err != nil && !errors.Is(err, queue.ErrNotFound) { // retention may have deleted them meanwhile
+		return eventRow{}, err
+	}
+	return p.eventRow(r, e, deliveries, byID, now), nil
 }

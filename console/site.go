@@ -51,6 +51,7 @@ func newPages(o api.Options) http.Handler {
 		{"POST /webhooks/{name}/settings", p.changeWebhook},
 		{"GET /add", p.add},
 		{"POST /add", p.addStep},
+		{"GET /feedback/{id}", p.showFeedback},
 		{"GET /events", p.listEvents},
 		{"GET /events/caught", p.listCaught},
 		{"GET /events/{id}", p.showEvent},
@@ -75,13 +76,18 @@ func newPages(o api.Options) http.Handler {
 // areas are the first segments of the console's paths.
 var areas = []string{"webhooks", "add", "events", "deliveries", "activity", "api", "assets"}
 
+// feedbackArea is the first segment of paths of two segments. A mount point may well
+// have this name.
+const feedbackArea = "feedback"
+
 // Locate removes the mount point from the path of a request. The result begins with
 // one of the console's own segments, or is "/", its index. ok is false if the path is
 // neither; with a slash at its end it would be the index.
 func Locate(path string) (inside string, ok bool) {
 	segments := strings.Split(strings.TrimPrefix(path, "/"), "/")
 	for i, s := range segments {
-		if slices.Contains(areas, s) || s == "" && i == len(segments)-1 {
+		if slices.Contains(areas, s) || s == "" && i == len(segments)-1 ||
+			s == feedbackArea && i == len(segments)-2 && segments[i+1] != "" && !slices.Contains(areas, segments[i+1]) {
 			return "/" + strings.Join(segments[i:], "/"), true
 		}
 	}

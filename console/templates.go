@@ -22,6 +22,7 @@ func parseTemplates() map[string]*template.Template {
 		"asset":  assetURL,
 		"when":   func(t time.Time) when { return whenOf(t, time.Now()) },
 		"number": number,
+		"stars":  stars,
 		"live":   func(happenings []string) string { return strings.Join(happenings, " ") },
 		"once":   rand.Text,
 		"types":  func(created, updated bool, wrong wrongFields) typeBoxes { return typeBoxes{created, updated, wrong} },

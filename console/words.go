@@ -93,6 +93,12 @@ func counted(n int64, one, many string) string {
 	return number(n) + " " + many
 }
 
+// stars draws a rating.
+func stars(rating int) string {
+	rating = min(max(rating, 0), 5)
+	return strings.Repeat("★", rating) + strings.Repeat("☆", 5-rating)
+}
+
 // share formats a part in percent. Only everything is 100 %, and only nothing is 0 %.
 func share(part, whole int64) string {
 	switch {

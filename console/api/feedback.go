@@ -7,10 +7,14 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 
 	"github.com/userhero/relay/event"
 	"github.com/userhero/relay/queue"
 )
+
+// mostProjects bounds the projects that an error names.
+const mostProjects = 10
 
 // Store is the part of a queue that finds feedback.
 type Store interface {
@@ -26,27 +30,30 @@ func FindFeedback(ctx context.Context, s Store, id string, project *string) (que
 	if project != nil {
 		return queue.FeedbackID{Project: *project, ID: id}, nil
 	}
-	switch projects, err := s.Projects(ctx, id, 2); {
+	switch projects, err := s.Projects(ctx, id, mostProjects); {
 	case err != nil:
 		return queue.FeedbackID{}, fmt.Errorf("finding feedback: %w", err)
 	case len(projects) == 0:
 		return queue.FeedbackID{}, event.NewProblem(http.StatusNotFound, "There is no feedback with this id, or it has expired.")
 	case len(projects) > 1:
-		return queue.FeedbackID{}, event.NewProblem(http.StatusConflict, "Several projects have feedback with this id. Choose one with ?project=.")
+		slices.Sort(projects)
+		return queue.FeedbackID{}, event.NewProblem(http.StatusConflict,
+			"Several projects have feedback with this id. Choose one with ?project=: "+strings.Join(projects, ", ")+".")
 	default:
 		return queue.FeedbackID{Project: projects[0], ID: id}, nil
 	}
 }
 
 // EventsOf returns the events of a feedback, oldest first, without those that have
-// expired. The last one is the feedback as it is now.
-func EventsOf(ctx context.Context, s Store, id queue.FeedbackID) ([]queue.Event, error) {
+// expired. The last one is the feedback as it is now. If limit is not 0, EventsOf
+// returns only so many of the newest.
+func EventsOf(ctx context.Context, s Store, id queue.FeedbackID, limit int) ([]queue.Event, error) {
 	e, err := s.Latest(ctx, id)
 	if err != nil {
 		return nil, err
 	}
 	events := []queue.Event{e}
-	for !e.Replaces.IsZero() {
+	for !e.Replaces.IsZero() && (limit == 0 || len(events) < limit) {
 		e, err = s.Event(ctx, e.Replaces)
 		if errors.Is(err, queue.ErrNotFound) {
 			break // it has expired, and so have those before
@@ -76,7 +83,7 @@ func (s *server) feedback(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	events, err := EventsOf(r.Context(), s.queue, id)
+	events, err := EventsOf(r.Context(), s.queue, id, 0)
 	if err != nil {
 		return nil, err
 	}

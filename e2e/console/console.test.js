@@ -129,6 +129,10 @@ test("the whole path of a webhook: add, test, save, see it delivered, break, rep
   receiver.status = 200;
   await events.getByRole("link", { name: "given up" }).click();
   await says(events, "Failed after 1 attempt");
+  assert.match(await events.title(), /^given up/);
+  await sound(events);
+  await events.locator(".deliveries").getByRole("link", { name: "crm" }).click();
+  await says(events, "Failed after 1 attempt");
   await sound(events);
   await live(events);
   await press(events, "Redeliver");
@@ -200,6 +204,11 @@ test("what people write is text, on every page", async () => {
   }
   await page.goto(`${relay.console}/events`);
   await page.getByRole("link", { name: "jaVasCript" }).click();
+  await page.getByRole("heading", { name: "Metadata" }).waitFor();
+  assert.equal((await page.getByRole("heading", { level: 1 }).textContent()).replace(/\s+/g, " "), POLYGLOT.replace(/\s+/g, " "));
+  assert.equal(await page.locator("main img, main script, main [hx-on\\:htmx\\:load], main p[hx-get]").count(), 0);
+  await sound(page);
+  await page.locator(".deliveries").getByRole("link", { name: "crm" }).click();
   await page.getByText("Send the same request with curl").click();
   assert.equal((await page.getByRole("heading", { level: 1 }).textContent()).replace(/\s+/g, " "), POLYGLOT.replace(/\s+/g, " "));
   assert.equal(await page.locator("main img, main script, main [hx-on\\:htmx\\:load], main p[hx-get]").count(), 0);
@@ -236,7 +245,7 @@ test("the essentials work without script", async () => {
   await press(page, "Search");
   await page.getByRole("link", { name: "without script" }).click();
   receiver.status = 200;
-  await press(page, "Retry now");
+  await page.getByRole("button", { name: /^Retry now/ }).click();
   await says(page, "Queued again.");
   await page.getByRole("link", { name: "Webhooks" }).first().click();
   await press(page, "Pause 127-0-0-1-" + new URL(receiver.url).port);
@@ -356,7 +365,7 @@ test("what is read does not move: new rows are announced, focus and selection st
   assert.equal((await link.boundingBox()).y, top, "the row stays where it is");
 
   // What is shown goes on to be true.
-  const address = (await link.getAttribute("href")).split("/").at(-1);
+  const address = await link.getAttribute("id");
   const { deliveries } = await (await fetch(`${relay.console}/api/events/${address}`)).json();
   await fetch(`${relay.console}/api/deliveries/${deliveries[0].id}/redeliver`, { method: "POST" });
   await page.locator("#rows > li", { hasText: "row 2" }).locator(".mark.good").waitFor();

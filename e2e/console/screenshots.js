@@ -50,7 +50,8 @@ try {
     await picture("webhook");
     await page.goto(`${relay.console}/events`);
     await page.getByRole("link", { name: "The export button" }).click();
-    await page.locator(".tabs a", { hasText: "chat" }).click();
+    await picture("feedback");
+    await page.locator(".deliveries").getByRole("link", { name: "chat" }).click();
     await picture("event");
     if (context.wrong.length > 0) throw new Error(context.wrong.join("\n"));
     await context.close();
