@@ -182,7 +182,7 @@ func (e *engine) build(ctx context.Context, tracer trace.Tracer) (queue.Queue, *
 	if err != nil {
 		return nil, nil, err
 	}
-	e.logOpen(q.Stats(), time.Since(began))
+	e.logOpen(q.Stats(ctx), time.Since(began))
 	r := relay.New(relay.Options{
 		Queue:    q,
 		Logger:   e.options.Logger,

@@ -46,7 +46,7 @@ func TestMailsAreNotCounted(t *testing.T) {
 	case <-time.After(30 * time.Second):
 		t.Fatal("no mail is sent")
 	}
-	if n := v.relay.Queue().Stats().Events; n != 2 {
+	if n := v.relay.Queue().Stats(context.Background()).Events; n != 2 {
 		t.Fatalf("the store holds %d events, want the feedback's and the mail's", n)
 	}
 	w := httptest.NewRecorder()

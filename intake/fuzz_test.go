@@ -1,6 +1,7 @@
 package intake
 
 import (
+	"context"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -40,7 +41,7 @@ func FuzzIntake(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	stored := func() int64 { return store.Stats().Events }
+	stored := func() int64 { return store.Stats(context.Background()).Events }
 	f.Fuzz(func(t *testing.T, method, path, contentType, key, body string) {
 		r, err := http.NewRequest(method, "http://site.test/", strings.NewReader(body))
 		if err != nil {

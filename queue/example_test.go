@@ -51,7 +51,7 @@ func Example() {
 			log.Fatal(err)
 		}
 	}
-	fmt.Println("delivered:", q.Stats().Webhooks[webhook.ID].Delivered)
+	fmt.Println("delivered:", q.Stats(ctx).Webhooks[webhook.ID].Delivered)
 	// Output:
 	// attempt 1 on rung 0: {"event":"feedback.created"}
 	// attempt 2 on rung 1: {"event":"feedback.created"}

@@ -68,8 +68,12 @@ var (
 	ErrFailed = errors.New("store failed")
 )
 
-// Queue is a durable store. All methods may be called from any goroutine.
+// Queue is a durable store. All methods may be called from any goroutine. Several
+// relays may work on one store, each with a Queue of its own: see Registry and Lane.
 type Queue interface {
+	Reader
+	Registry
+
 	// Enqueue stores one event and its deliveries in one transaction and returns when
 	// they are on disk. It creates a feedback, or replaces the latest event of one: see
 	// Entry.Replaces. A repeat is recognised by its Key or, if it creates a feedback,
@@ -85,8 +89,8 @@ type Queue interface {
 	Repeat(ctx context.Context, k Key) (Receipt, error)
 
 	// Lane opens the lane of a webhook, which hands out this webhook's deliveries.
-	// Without an open lane they wait. A webhook has at most one open lane: opening a
-	// second one is ErrConflict.
+	// Without an open lane they wait. A webhook has at most one open lane in each relay:
+	// opening a second one is ErrConflict. It does not wait for ownership: see Lane.
 	Lane(w WebhookID, o LaneOptions) (Lane, error)
 
 	// Requeue gives a delivery a fresh ladder, whatever its state, first due at `at`.
@@ -95,51 +99,13 @@ type Queue interface {
 	// and Requeue returns ErrConflict.
 	Requeue(ctx context.Context, d DeliveryID, at time.Time) error
 
-	// Event returns one event. It returns ErrNotFound also if retention has removed the
-	// event.
-	Event(ctx context.Context, id EventID) (Event, error)
-	// Latest returns the newest event of a feedback.
-	Latest(ctx context.Context, id FeedbackID) (Event, error)
-	// Projects returns projects that have a feedback with this id, at most limit of
-	// them, in no particular order.
-	Projects(ctx context.Context, id string, limit int) ([]string, error)
-	// Events lists events, newest first.
-	Events(ctx context.Context, q EventQuery) (Page[Event], error)
-	// Delivery returns one delivery.
-	Delivery(ctx context.Context, id DeliveryID) (Delivery, error)
-	// EventDeliveries returns every delivery of one event, sorted by webhook id.
-	EventDeliveries(ctx context.Context, id EventID) ([]Delivery, error)
-	// Deliveries lists deliveries, newest event first.
-	Deliveries(ctx context.Context, q DeliveryQuery) (Page[Delivery], error)
-	// Attempts returns the attempts of one delivery, oldest first.
-	Attempts(ctx context.Context, id DeliveryID) ([]Attempt, error)
-
-	// Webhooks returns every webhook record, sorted by id.
-	Webhooks(ctx context.Context) ([]Webhook, error)
-	// PutWebhook creates a webhook record if Revision is 0; the engine assigns an ID
-	// that is never reused. Otherwise it replaces the record if Revision is the stored
-	// one.
-	PutWebhook(ctx context.Context, w Webhook) (Webhook, error)
-	// DeleteWebhook removes the record if Revision is the stored one, cancels its
-	// waiting deliveries and returns how many it cancelled. Cancelled deliveries do not
-	// keep their events: an event older than the retention may be removed at once.
-	DeleteWebhook(ctx context.Context, id WebhookID, revision uint64) (int64, error)
-
 	// AppendActivity adds an entry to the activity log.
 	AppendActivity(ctx context.Context, a Activity) error
-	// Activities lists the activity log, newest first.
-	Activities(ctx context.Context, limit int, cursor string) (Page[Activity], error)
-
 	// KeepCaught keeps a submission that a honeypot caught, so that an operator can
 	// find one that a person sent. It returns when the submission is on disk. It
 	// returns the errors of Enqueue.
 	KeepCaught(ctx context.Context, c Caught) error
-	// Caught returns the submissions that honeypots caught within the last CaughtFor,
-	// newest first, at most MaxCaught.
-	Caught(ctx context.Context) ([]Caught, error)
 
-	// Stats returns counters from memory. It never scans the store.
-	Stats() Stats
 	// Health returns nil while the queue takes events. Otherwise it returns the reason
 	// with its remedy, which wraps ErrFull, ErrUnavailable, ErrFailed or ErrClosed.
 	Health() error
@@ -270,11 +236,22 @@ type LaneOptions struct {
 
 // Lane hands out the due deliveries of one webhook. Retries come by due time, fresh
 // deliveries in order of acceptance, and the two kinds take turns.
+//
+// If several relays have opened the lane of a webhook, one of them owns it, and the
+// others wait. When the owner closes the lane, another relay owns it within a second;
+// when the owner dies, after the time that the engine states. A relay that no longer
+// owns the lane has lost its leases, and waits like the others.
 type Lane interface {
-	// Next waits until a delivery is due and a place in flight is free, then returns
-	// between 1 and max leases. It returns the context's error, or ErrClosed. Only one
-	// goroutine at a time may call it.
+	// Next waits until this relay owns the lane, a delivery is due and a place in flight
+	// is free, then returns between 1 and max leases. It returns the context's error, or
+	// ErrClosed. Only one goroutine at a time may call it.
 	Next(ctx context.Context, max int) ([]*Lease, error)
+	// Owned reports whether this relay owns the lane now.
+	Owned() bool
+	// Sync waits until everything that was settled before the call is durable. It
+	// returns the context's error, ErrLeaseLost if the lane was lost meanwhile, or the
+	// error of the store.
+	Sync(ctx context.Context) error
 	// Close ends the lane. Unsettled leases are lost, and their deliveries wait for the
 	// next lane. Close may be called twice.
 	Close() error
@@ -282,8 +259,8 @@ type Lane interface {
 
 // Lease is the right to attempt one delivery. Settle it exactly once, with one of its
 // four methods; a second call returns ErrLeaseLost. Settling does not wait for the
-// disk: it may become durable with a later commit. A crash before that causes a
-// duplicate, never a loss.
+// disk: it may become durable with a later commit, and Lane.Sync waits for it. A crash
+// before that causes a duplicate, never a loss.
 type Lease struct {
 	Delivery Delivery
 	Event    Event
@@ -506,11 +483,16 @@ func (c *Counts) Count(s State, n int64) {
 
 // Stats are the engine's counters.
 type Stats struct {
-	Events    int64 // stored now
+	AsOf      time.Time // the counters are complete up to this time
+	Events    int64     // stored now
 	Webhooks  map[WebhookID]WebhookStats
 	DiskBytes int64         // size of the store's files
 	DiskFree  int64         // free space of their file system for this process; -1 if unknown
 	Commit    time.Duration // a moving average of one durable commit
+	// LanesOwned is how many open lanes this relay owns, and Unavailable how many of its
+	// calls the servers did not answer in time. Both are 0 if Registry.Node is empty.
+	LanesOwned  int
+	Unavailable int64
 }
 
 // WebhookStats are the counters of one webhook.

@@ -234,7 +234,7 @@ func (w *webhook) configure(ctx context.Context, t *target) error {
 	}
 	if w.parked {
 		w.relay.log.Warn("a webhook has left the configuration; what waits for it is kept until it comes back or expires",
-			"webhook", w.name(), "waiting", w.relay.queue.Stats().Webhooks[w.id].Waiting())
+			"webhook", w.name(), "waiting", w.relay.queue.Stats(ctx).Webhooks[w.id].Waiting())
 	} else {
 		w.relay.log.Info("a webhook is in the configuration again", "webhook", w.name())
 	}

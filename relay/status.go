@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"context"
 	"maps"
 	"slices"
 	"time"
@@ -87,7 +88,7 @@ func (w *webhook) status(c queue.Counts) WebhookStatus {
 
 // Webhooks returns every webhook, sorted by name, parked ones included.
 func (r *Relay) Webhooks() []WebhookStatus {
-	stats := r.queue.Stats()
+	stats := r.queue.Stats(context.Background())
 	all := r.all()
 	list := make([]WebhookStatus, len(all))
 	for i, w := range all {
@@ -104,13 +105,13 @@ func (r *Relay) Webhook(name string) (WebhookStatus, bool) {
 	if !ok {
 		return WebhookStatus{}, false
 	}
-	return w.status(r.queue.Stats().Webhooks[w.id].Counts), true
+	return w.status(r.queue.Stats(context.Background()).Webhooks[w.id].Counts), true
 }
 
 // Stats returns the queue's counters without the relay's own records. Notices are not
 // events that users know of.
 func (r *Relay) Stats() queue.Stats {
-	stats := r.queue.Stats()
+	stats := r.queue.Stats(context.Background())
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	for id, s := range stats.Webhooks {

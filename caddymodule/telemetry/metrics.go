@@ -10,6 +10,7 @@
 package telemetry
 
 import (
+	"context"
 	"encoding/hex"
 	"errors"
 	"slices"
@@ -198,7 +199,7 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 		return
 	}
 	m.collectWebhooks(ch, webhooks)
-	stats := r.Queue().Stats()
+	stats := r.Queue().Stats(context.Background())
 	ch <- prometheus.MustNewConstMetric(m.disk, prometheus.GaugeValue, float64(stats.DiskBytes))
 	ch <- prometheus.MustNewConstMetric(m.oldestDue, prometheus.GaugeValue, r.OldestDueAge(stats).Seconds())
 }

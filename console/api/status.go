@@ -8,7 +8,7 @@ import (
 	"github.com/userhero/relay/relay"
 )
 
-func (s *server) status(*http.Request) (any, error) {
+func (s *server) status(r *http.Request) (any, error) {
 	now := time.Now()
 	stats := s.relay.Stats()
 	v := Status{
@@ -36,7 +36,7 @@ func (s *server) status(*http.Request) (any, error) {
 		v.Deliveries.Failed += c.Failed
 		v.Deliveries.Delivered += c.Delivered
 	}
-	v.OldestDueAge = s.relay.OldestDueAge(s.queue.Stats()).Seconds()
+	v.OldestDueAge = s.relay.OldestDueAge(s.queue.Stats(r.Context())).Seconds()
 	return v, nil
 }
 

@@ -189,10 +189,10 @@ func TestRestoreLeavesAStoreAlone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n := openAt(t, Options{Path: kept}).Stats().Events; n != 1 {
+	if n := openAt(t, Options{Path: kept}).Stats(context.Background()).Events; n != 1 {
 		t.Errorf("the store that was replaced has %d events", n)
 	}
-	if n := openAt(t, Options{Path: dir}).Stats().Events; n < 60 {
+	if n := openAt(t, Options{Path: dir}).Stats(context.Background()).Events; n < 60 {
 		t.Errorf("the restored store has %d events", n)
 	}
 }

@@ -61,7 +61,7 @@ func TestWideEventsSettledAtOnceTakeSeveralTransactions(t *testing.T) {
 	if err := s.commit(ctx, 1, 1, func(*batch) error { return nil }); err != nil { // comes after them
 		t.Fatal(err)
 	}
-	if got := s.Stats().Webhooks[webhooks[7]].Counts; got != (queue.Counts{Delivered: events}) {
+	if got := s.Stats(context.Background()).Webhooks[webhooks[7]].Counts; got != (queue.Counts{Delivered: events}) {
 		t.Errorf("counted %+v", got)
 	}
 }

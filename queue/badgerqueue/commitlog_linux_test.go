@@ -55,7 +55,7 @@ func TestCommitLogIsTheMemtables(t *testing.T) {
 	if _, err := s.Enqueue(context.Background(), entry(1001)); err != nil {
 		t.Errorf("the next one was refused: %v", err)
 	}
-	if events := s.Stats().Events; events != 31 {
+	if events := s.Stats(context.Background()).Events; events != 31 {
 		t.Errorf("%d events; want 31", events)
 	}
 }

@@ -154,7 +154,7 @@ func TestAcknowledgedEventsSurviveKill(t *testing.T) {
 		}
 	}
 	checkCounters(t, s)
-	t.Logf("%d acknowledged events, %d stored", len(acked), s.Stats().Events)
+	t.Logf("%d acknowledged events, %d stored", len(acked), s.Stats(context.Background()).Events)
 }
 
 // checkCounters compares every counter with the records it counts.
@@ -175,7 +175,7 @@ func checkCounters(t *testing.T, s *Store) {
 			break
 		}
 	}
-	for w, st := range s.Stats().Webhooks {
+	for w, st := range s.Stats(context.Background()).Webhooks {
 		if st.Counts != counts[w] {
 			t.Errorf("webhook %d counts %+v, the records say %+v", w, st.Counts, counts[w])
 		}

@@ -203,7 +203,7 @@ func settleSome(t *testing.T, s *Store, w queue.WebhookID, n int) {
 		t.Fatal(err)
 	}
 	defer func() { _ = l.Close() }()
-	before := s.Stats().Webhooks[w]
+	before := s.Stats(context.Background()).Webhooks[w]
 	for got := 0; got < n; {
 		leases, err := l.Next(context.Background(), n-got)
 		if err != nil {
@@ -222,7 +222,7 @@ func settleSome(t *testing.T, s *Store, w queue.WebhookID, n int) {
 		got += len(leases)
 	}
 	eventually(t, "settlements are on disk", func() bool {
-		now := s.Stats().Webhooks[w]
+		now := s.Stats(context.Background()).Webhooks[w]
 		return int(now.Delivered+now.Retrying-before.Delivered-before.Retrying) == n
 	})
 }
@@ -349,7 +349,7 @@ func TestDamagedLogIsSeenWithoutTheMark(t *testing.T) {
 	t.Parallel()
 	store := killedStore(t, 20, nil).with(storefile.HighWaterFile, removed)
 	whole := openAt(t, Options{Path: store.write(t)})
-	if n := whole.Stats().Events; n != 80 {
+	if n := whole.Stats(context.Background()).Events; n != 80 {
 		t.Errorf("without the mark alone the store has %d events", n)
 	}
 	_, err := Open(t.Context(), Options{Path: store.with(store.the(t, ".mem"), flipped).write(t)})
@@ -395,7 +395,7 @@ func TestStoreOfADeadProcessOpens(t *testing.T) {
 	dir := store.with(log, change{do: func(f *file) { f.used = append(f.used, f.used[20:220]...) }}).write(t)
 	var said reports
 	s := openAt(t, Options{Path: dir, Logger: said.logger()})
-	if n := s.Stats().Events; n != 160 {
+	if n := s.Stats(context.Background()).Events; n != 160 {
 		t.Errorf("%d of 160 events are left", n)
 	}
 	if !strings.Contains(said.String(), "nobody was told of") {

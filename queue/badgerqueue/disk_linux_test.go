@@ -121,7 +121,7 @@ func diskProcess(dir string) error {
 			}
 			fmt.Println("settled")
 		case "count":
-			fmt.Println("delivered", s.Stats().Webhooks[w].Delivered)
+			fmt.Println("delivered", s.Stats(context.Background()).Webhooks[w].Delivered)
 		case "rest":
 			fmt.Println("rests", rests(s, time.Second))
 		case "close":

@@ -71,7 +71,7 @@ func TestEncryptedStoreHasNothingInTheClear(t *testing.T) {
 		}
 	}
 	s := openAt(t, Options{Path: dir, EncryptionKey: key})
-	if n := s.Stats().Events; n != 1 {
+	if n := s.Stats(context.Background()).Events; n != 1 {
 		t.Errorf("with its key the store has %d events", n)
 	}
 }
@@ -101,7 +101,7 @@ func TestKeyRotation(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if n := s.Stats().Events; n != 40 {
+		if n := s.Stats(context.Background()).Events; n != 40 {
 			t.Errorf("%d of 40 events are left", n)
 		}
 		wantNoFindings(t, s)

@@ -118,7 +118,7 @@ func wantOthers(t *testing.T, path string) {
 func wantEvents(t *testing.T, path string, n int64) {
 	t.Helper()
 	s := openAt(t, Options{Path: path})
-	if got := s.Stats().Events; got != n {
+	if got := s.Stats(context.Background()).Events; got != n {
 		t.Errorf("the store at %s has %d events, want %d", path, got, n)
 	}
 	if err := s.Close(context.Background()); err != nil {

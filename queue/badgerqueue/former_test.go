@@ -222,7 +222,7 @@ func TestStoreOfTheFormerFormatDelivers(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		eventually(t, "everything is delivered", func() bool { return s.Stats().Webhooks[w].Delivered == 8 })
+		eventually(t, "everything is delivered", func() bool { return s.Stats(context.Background()).Webhooks[w].Delivered == 8 })
 	}
 	isWhole(t, s, 8, 4)
 }
@@ -242,7 +242,7 @@ func TestStoreOfTheFormerFormatForgets(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	eventually(t, "every event is gone", func() bool { return s.Stats().Events == 0 })
+	eventually(t, "every event is gone", func() bool { return s.Stats(context.Background()).Events == 0 })
 	isWhole(t, s, 0, 0)
 	if n := keysLeft(t, s, prefixFormer) + keysLeft(t, s, prefixFeedback); n != 0 {
 		t.Errorf("%d keys of feedback are left", n)

@@ -117,7 +117,7 @@ func TestEnqueueThatFindsRoomAgainIsStored(t *testing.T) {
 			t.Fatalf("round %d: acknowledged and not stored: %v", round, err)
 		}
 		for waiting := true; waiting; { // the settlement is written too
-			waiting = s.Stats().Webhooks[w].Delivered == 0
+			waiting = s.Stats(context.Background()).Webhooks[w].Delivered == 0
 		}
 		settleOnFullDisk(t, d, says, l)
 	}
@@ -311,7 +311,7 @@ func TestBatchThatIsGivenUpChangesNothing(t *testing.T) {
 		t.Error("an event is gone")
 	}
 	eventually(t, "the counters are those of what was committed", func() bool {
-		return s.Stats().Webhooks[w].Counts == queue.Counts{Pending: 2, Delivered: 1}
+		return s.Stats(context.Background()).Webhooks[w].Counts == queue.Counts{Pending: 2, Delivered: 1}
 	})
 	if err := s.Health(); err != nil {
 		t.Error(err)
@@ -449,7 +449,7 @@ func TestParkedDeliveriesExpireHoweverMany(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	eventually(t, "every event is removed", func() bool { return s.Stats().Events == 0 || s.Health() != nil })
+	eventually(t, "every event is removed", func() bool { return s.Stats(context.Background()).Events == 0 || s.Health() != nil })
 	if err := s.Health(); err != nil {
 		t.Fatal(err)
 	}

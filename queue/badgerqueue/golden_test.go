@@ -54,7 +54,7 @@ func documents(t *testing.T, o Options, path string) [][]byte {
 			t.Fatal(err)
 		}
 		var text bytes.Buffer
-		for seq := uint64(1); int64(seq) <= s.Stats().Events; seq++ {
+		for seq := uint64(1); int64(seq) <= s.Stats(context.Background()).Events; seq++ {
 			text.Write(bodyOf(t, s, seq))
 			text.WriteByte('\n')
 		}
@@ -106,7 +106,7 @@ func deliversGolden(t *testing.T, o Options, want [][]byte) {
 		}
 	}
 	delivered := 0
-	for id, w := range s.Stats().Webhooks {
+	for id, w := range s.Stats(context.Background()).Webhooks {
 		waiting := w.Pending + w.Retrying
 		lane, err := s.Lane(id, queue.LaneOptions{})
 		if err != nil {
@@ -128,7 +128,7 @@ func deliversGolden(t *testing.T, o Options, want [][]byte) {
 			delivered++
 		}
 		eventually(t, "everything is delivered", func() bool {
-			c := s.Stats().Webhooks[id].Counts
+			c := s.Stats(context.Background()).Webhooks[id].Counts
 			return c.Pending+c.Retrying == 0 && c.Delivered == w.Delivered+waiting
 		})
 	}

@@ -57,6 +57,18 @@ func (l *lane) Close() error {
 	return nil
 }
 
+// Owned implements queue.Lane.
+func (l *lane) Owned() bool {
+	l.h.mu.Lock()
+	defer l.h.mu.Unlock()
+	return l.isOpenLocked()
+}
+
+// Sync implements queue.Lane. Operations are committed in the order in which they come.
+func (l *lane) Sync(ctx context.Context) error {
+	return l.s.commit(ctx, 0, 0, func(*batch) error { return nil })
+}
+
 // Next implements queue.Lane.
 func (l *lane) Next(ctx context.Context, max int) ([]*queue.Lease, error) {
 	for {

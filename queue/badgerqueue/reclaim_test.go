@@ -64,8 +64,8 @@ func TestSpaceComesBackAfterADrain(t *testing.T) {
 			left--
 		}
 	}
-	eventually(t, "the events expire", func() bool { return s.Stats().Events == 0 })
-	eventually(t, "the disk has its space back", func() bool { return s.Stats().DiskBytes < reclaimFrom+2*badgercompat.MemTableSize })
+	eventually(t, "the events expire", func() bool { return s.Stats(context.Background()).Events == 0 })
+	eventually(t, "the disk has its space back", func() bool { return s.Stats(context.Background()).DiskBytes < reclaimFrom+2*badgercompat.MemTableSize })
 	checkCounters(t, s)
 }
 

@@ -103,7 +103,7 @@ func TestRetentionCountsFromTheEndAndSparesWhatWaits(t *testing.T) {
 	for _, prefix := range []byte{prefixEvent, prefixDeliveries, prefixWaiting, prefixAttempt, prefixFeedback, prefixEnded} {
 		eventually(t, fmt.Sprintf("no key %c is left", prefix), func() bool { return keysLeft(t, s, prefix) == 0 })
 	}
-	if st := s.Stats(); st.Events != 0 || st.Webhooks[w].Counts != (queue.Counts{}) {
+	if st := s.Stats(context.Background()); st.Events != 0 || st.Webhooks[w].Counts != (queue.Counts{}) {
 		t.Errorf("an empty store counts %+v", st)
 	}
 }
@@ -138,7 +138,7 @@ func TestParkedAndDeletedWebhooksLetGo(t *testing.T) {
 	}
 	eventually(t, "both wait", func() bool { return keysLeft(t, s, prefixWaiting) == 2 })
 	time.Sleep(300 * time.Millisecond) // longer than the retention
-	if n := s.Stats().Events; n != 2 {
+	if n := s.Stats(context.Background()).Events; n != 2 {
 		t.Fatalf("%d events, want both that wait", n)
 	}
 	parked.Expires = true
@@ -149,7 +149,7 @@ func TestParkedAndDeletedWebhooksLetGo(t *testing.T) {
 	if err != nil || n != 1 {
 		t.Fatalf("deleting ended %d deliveries, %v; want 1", n, err)
 	}
-	eventually(t, "both events go", func() bool { return s.Stats().Events == 0 })
+	eventually(t, "both events go", func() bool { return s.Stats(context.Background()).Events == 0 })
 	eventually(t, "no waiting key is left", func() bool { return keysLeft(t, s, prefixWaiting) == 0 })
 }
 
@@ -244,7 +244,7 @@ func TestNoEventEscapesTheSweep(t *testing.T) {
 		if _, err := s.sweepOnce(t.Context(), 0); err != nil {
 			t.Fatal(err)
 		}
-		return s.Stats().Events == 0
+		return s.Stats(context.Background()).Events == 0
 	})
 	checkCounters(t, s)
 }

@@ -83,7 +83,7 @@ func TestSalvageSavesWhatIsReadable(t *testing.T) {
 					wantNoFindings(t, s)
 					if r.Webhooks == 1 {
 						w, _ := onlyWebhook(t.Context(), s)
-						deliverAll(t, s, int(s.Stats().Webhooks[w].Pending))
+						deliverAll(t, s, int(s.Stats(context.Background()).Webhooks[w].Pending))
 					}
 					if err := s.Close(context.Background()); err != nil {
 						t.Error(err)

@@ -37,6 +37,7 @@ import (
 
 // Store is an open store; it implements queue.Queue.
 type Store struct {
+	queue.Alone
 	o      Options
 	bounds bounds
 	log    *slog.Logger
@@ -217,9 +218,10 @@ func (s *Store) report(doing string, err error) error {
 	return fmt.Errorf("%s: %w", doing, err)
 }
 
-// Stats implements queue.Queue.
-func (s *Store) Stats() queue.Stats {
+// Stats implements queue.Reader.
+func (s *Store) Stats(context.Context) queue.Stats {
 	st := queue.Stats{
+		AsOf:      time.Now(),
 		Events:    s.shown.Load().events,
 		Webhooks:  make(map[queue.WebhookID]queue.WebhookStats),
 		DiskBytes: s.disk.Used(),

@@ -68,7 +68,7 @@ func TestReadersSeeWhatIsOnTheDisk(t *testing.T) {
 			}
 			<-time.After(50 * time.Microsecond)
 		}
-		if got := s.Stats().Events; got != int64(n)+1 {
+		if got := s.Stats(context.Background()).Events; got != int64(n)+1 {
 			t.Errorf("event %d is shown, and %d are counted", n+1, got)
 		}
 		if err := <-done; err != nil {

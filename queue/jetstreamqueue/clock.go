@@ -23,6 +23,8 @@ func (q *Queue) measureClock(ctx context.Context) error {
 		return err
 	}
 	took := time.Since(began)
+	answered := time.Now()
+	q.answered.Store(&answered)
 	stored, err := q.get(ctx, q.names.locks(), getRequest{Seq: seq})
 	if err != nil {
 		return ignoreNotFound(err)

@@ -371,7 +371,7 @@ func TestFencedOwnerSettlesNothing(t *testing.T) {
 			t.Fatalf("the new owner's Ack: %v", err)
 		}
 	}
-	for giveUp := time.Now().Add(30 * time.Second); awake.Stats().Webhooks[hook.ID].Delivered < 2; time.Sleep(10 * time.Millisecond) {
+	for giveUp := time.Now().Add(30 * time.Second); awake.Stats(context.Background()).Webhooks[hook.ID].Delivered < 2; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(giveUp) {
 			t.Fatal("the new owner's settlements are not stored")
 		}
@@ -574,9 +574,9 @@ func TestLogIsFoundByARelayThatHasNotWrittenIt(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for giveUp := time.Now().Add(time.Minute); reads.Stats().Webhooks[hook.ID].Delivered < int64(len(want)); time.Sleep(10 * time.Millisecond) {
+	for giveUp := time.Now().Add(time.Minute); reads.Stats(context.Background()).Webhooks[hook.ID].Delivered < int64(len(want)); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(giveUp) {
-			t.Fatalf("the other relay counts %+v", reads.Stats().Webhooks[hook.ID].Counts)
+			t.Fatalf("the other relay counts %+v", reads.Stats(context.Background()).Webhooks[hook.ID].Counts)
 		}
 	}
 	for id, status := range want {

@@ -81,7 +81,14 @@ func (q *Queue) fetch(c jetstream.Consumer, expected *uint64, handle func(*messa
 	if err := batch.Error(); err != nil && !errors.Is(err, nats.ErrTimeout) && !errors.Is(err, context.DeadlineExceeded) {
 		return err
 	}
+	q.fetched.Store(c.CachedInfo().Stream, time.Now())
 	return nil
+}
+
+// isFollowed reports whether the follower of a stream reads.
+func (q *Queue) isFollowed(stream string) bool {
+	at, ok := q.fetched.Load(stream)
+	return ok && time.Since(at.(time.Time)) < 2*fetchWait //nolint:forcetypeassert // fetch stores times
 }
 
 func messageOf(m jetstream.Msg, meta *jetstream.MsgMetadata) *message {

@@ -116,8 +116,15 @@ type Queue struct {
 	ahead     atomic.Int64  // by how many nanoseconds the servers' clock is ahead of this machine's
 	sweptTo   atomic.Uint64 // the first event when the log was swept last
 
-	unavailable atomic.Int64
-	commit      atomic.Int64 // a moving average of one durable commit, in nanoseconds
+	unavailable atomic.Int64              // calls that were given up
+	gaveUp      atomic.Pointer[time.Time] // when one was given up last
+	answered    atomic.Pointer[time.Time] // when the pulse was answered last
+	commit      atomic.Int64              // a moving average of one durable commit, in nanoseconds
+	taking      chan struct{}             // one place for each lane that is being taken
+
+	fetched sync.Map // of a stream's name: when its follower has ended a pull last
+
+	peers peers
 
 	closed  context.Context //nolint:containedctx // done when the queue is closed
 	end     context.CancelFunc
@@ -144,6 +151,7 @@ func Open(ctx context.Context, o Options) (*Queue, error) {
 	q := &Queue{
 		o: o, names: names{o.Prefix}, node: newToken(),
 		lanes: make(map[queue.WebhookID]*lane), limits: o.Limits, limitsSet: make(chan struct{}, 1),
+		taking: make(chan struct{}, takeAtOnce),
 	}
 	var err error
 	if q.sealer, err = newSealer(o.EncryptionKey); err != nil {
@@ -198,6 +206,9 @@ func (q *Queue) start(ctx context.Context) error {
 	if err := q.measureClock(ctx); err != nil {
 		return fmt.Errorf("comparing clocks: %w", err)
 	}
+	if err := q.startPeers(); err != nil {
+		return fmt.Errorf("listening to the other relays: %w", err)
+	}
 	var err error
 	if q.tag, err = q.readTag(ctx); err != nil {
 		return fmt.Errorf("reading the store's tag: %w", err)
@@ -216,7 +227,34 @@ func (q *Queue) start(ctx context.Context) error {
 		return err
 	}
 	q.running.Go(q.sweepAgainAndAgain)
+	q.running.Go(q.keepPulse)
 	return nil
+}
+
+const (
+	// takeAtOnce is how many lanes are taken at a time.
+	takeAtOnce = 16
+	// pulseEvery is how often a relay stores a message to see whether a majority answers.
+	pulseEvery = 3 * time.Second
+	// redFor is for how long Health reports a call that was given up.
+	redFor = 5 * time.Second
+)
+
+// keepPulse finds out whether a majority of the servers answers, also if nothing else
+// is to be stored, and how their clock differs.
+func (q *Queue) keepPulse() {
+	tick := time.NewTicker(pulseEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-q.closed.Done():
+			return
+		}
+		if err := q.measureClock(q.closed); err != nil && q.closed.Err() == nil {
+			q.o.Logger.Warn("a majority of the NATS servers does not answer", "error", err)
+		}
+	}
 }
 
 // readTag returns the store's tag, which the first relay draws.
@@ -305,6 +343,10 @@ func (q *Queue) Health() error {
 	}
 	if !q.nc.IsConnected() {
 		return fmt.Errorf("%w: no connection to a NATS server; check that they run and can be reached", queue.ErrUnavailable)
+	}
+	answered, gaveUp := time.Since(*q.answered.Load()), q.gaveUp.Load()
+	if answered > q.o.Patience+pulseEvery || gaveUp != nil && time.Since(*gaveUp) < redFor {
+		return fmt.Errorf("%w: no majority of the NATS servers answers; check that they run and can reach each other (nats server report jetstream)", queue.ErrUnavailable)
 	}
 	return q.room()
 }

@@ -8,8 +8,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/nats-io/nats.go"
-
 	"github.com/userhero/relay/queue"
 )
 
@@ -39,12 +37,15 @@ type lane struct {
 	done    chan struct{} // closed when what was settled is stored and the lock released
 	wake    chan struct{} // of capacity 1: something may be due, or free
 	work    chan struct{} // of capacity 1: something was settled
+	// successor, of capacity 1, receives a relay that waits for the lane and ranks higher.
+	successor chan string
 
-	mu    sync.Mutex // guards what follows
-	owned bool
-	lock  *lock
-	token string // of this ownership: in every message that the owner writes
-	chain uint64 // the last cursor's sequence number
+	mu      sync.Mutex // guards what follows
+	owned   bool
+	leaving bool // nothing more is handed out: the lane goes to its successor
+	lock    *lock
+	token   string // of this ownership: in every message that the owner writes
+	chain   uint64 // the last cursor's sequence number
 
 	// Fresh deliveries. head is the last one taken; passed are those up to head that are
 	// neither settled nor recorded; gaps are passed ones of owners before, to be handed
@@ -65,7 +66,7 @@ type lane struct {
 	returned   []*lease            // given back for at once
 	settled    []settled
 	retryTurn  bool
-	flushed    chan struct{} // closed when nothing is committing; nil if nobody waits
+	syncing    []chan error // of those who wait until what was settled is stored
 }
 
 // lease is a delivery that is handed out.
@@ -117,6 +118,7 @@ func (q *Queue) Lane(w queue.WebhookID, o queue.LaneOptions) (queue.Lane, error)
 	l := &lane{
 		q: q, webhook: w, most: o.MaxInFlight,
 		done: make(chan struct{}), wake: make(chan struct{}, 1), work: make(chan struct{}, 1),
+		successor: make(chan string, 1),
 	}
 	l.life, l.end = context.WithCancel(q.closed)
 	q.mu.Lock()
@@ -188,9 +190,10 @@ func (l *lane) run() {
 		if lock == nil {
 			return
 		}
+		successor := ""
 		err := l.take(lock)
 		if err == nil {
-			l.serve(lock)
+			successor = l.serve(lock)
 		} else if l.life.Err() == nil {
 			l.q.o.Logger.Warn("a webhook's lane could not be taken; it is tried again", "webhook", l.webhook, "error", err)
 		}
@@ -199,7 +202,10 @@ func (l *lane) run() {
 		l.mu.Unlock()
 		if !lock.lost() {
 			ctx, cancel := context.WithTimeout(context.WithoutCancel(l.life), tryFor)
-			lock.release(ctx)
+			if successor != "" {
+				l.q.peers.leaveTo(lock.name, successor)
+			}
+			lock.release(ctx, successor)
 			cancel()
 		}
 		if err != nil {
@@ -210,23 +216,55 @@ func (l *lane) run() {
 
 // await waits until the lane's lock is free and takes it; nil if the lane is closed.
 func (l *lane) await() *lock {
-	name := "lane" + number(l.webhook)
-	freed := make(chan struct{}, 1)
-	sub, err := l.q.nc.Subscribe(l.q.names.released(name), func(*nats.Msg) { signal(freed) })
-	if err == nil {
-		defer func() { _ = sub.Unsubscribe() }()
-	}
+	name := laneLock(l.webhook)
+	freed := l.q.peers.waitFor(l.webhook)
+	defer l.q.peers.waitNoMore(l.webhook)
 	for l.life.Err() == nil {
-		lock, err := l.q.acquire(l.life, name)
-		if err == nil {
-			return lock
-		}
-		if !errors.Is(err, errSequence) && l.life.Err() == nil {
-			l.q.o.Logger.Warn("the lock of a webhook's lane cannot be read", "webhook", l.webhook, "error", err)
+		if l.q.peers.mayBeFree(name) {
+			lock, err := l.q.acquire(l.life, name, l.says)
+			if err == nil {
+				return lock
+			}
+			if !errors.Is(err, errSequence) && l.life.Err() == nil {
+				l.q.o.Logger.Warn("the lock of a webhook's lane cannot be read", "webhook", l.webhook, "error", err)
+			}
 		}
 		l.pause(lookForLock, freed)
 	}
 	return nil
+}
+
+func laneLock(w queue.WebhookID) string { return "lane" + number(w) }
+
+// says is what the owner tells the other relays of the lane.
+func (l *lane) says() holder {
+	return holder{OldestDue: l.q.serverNanos(l.oldestDue(time.Now()))}
+}
+
+// Owned implements queue.Lane.
+func (l *lane) Owned() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.owned && !l.lock.lost()
+}
+
+// Sync implements queue.Lane.
+func (l *lane) Sync(ctx context.Context) error {
+	l.mu.Lock()
+	if !l.owned {
+		l.mu.Unlock()
+		return queue.ErrLeaseLost
+	}
+	stored := make(chan error, 1)
+	l.syncing = append(l.syncing, stored)
+	l.mu.Unlock()
+	signal(l.work)
+	select {
+	case err := <-stored:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // pause waits for a time, or until something happens or the lane is closed.
@@ -241,8 +279,14 @@ func (l *lane) pause(d time.Duration, sooner <-chan struct{}) {
 // take brings the lane up to date with what is stored. First it writes a cursor: from
 // then on the owner before can store none.
 func (l *lane) take(lock *lock) error {
-	ctx, cancel := context.WithCancel(l.life)
+	ctx, cancel := context.WithDeadline(l.life, *lock.until.Load())
 	defer cancel()
+	select {
+	case l.q.taking <- struct{}{}: // many lanes at once would keep each other waiting
+		defer func() { <-l.q.taking }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	c, chain, err := l.q.readCursor(ctx, l.webhook)
 	if err != nil {
 		return err
@@ -331,12 +375,15 @@ func (l *lane) recorded(seq uint64, r record) {
 
 // letGo forgets everything; l.mu is held. Leases are lost.
 func (l *lane) letGo() {
-	l.owned = false
+	l.owned, l.leaving = false, false
+	for _, stored := range l.syncing {
+		stored <- queue.ErrLeaseLost
+	}
+	l.syncing = nil
 	clear(l.leased)
 	clear(l.committing)
 	l.returned, l.settled, l.window, l.gaps, l.due = nil, nil, nil, nil, nil
 	l.records = nil
-	l.wakeFlushed()
 }
 
 // offer gives the lane an event that has just been accepted.
@@ -455,7 +502,7 @@ func (l *lane) sleep(ctx context.Context, due time.Time) error {
 func (l *lane) pick(most int) (picked []*lease, due time.Time, load bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if !l.owned || l.lock.lost() {
+	if !l.owned || l.leaving || l.lock.lost() {
 		return nil, time.Time{}, false
 	}
 	now := time.Now()
@@ -633,6 +680,9 @@ func (l *lane) Settle(given *queue.Lease, s queue.Settlement) error {
 	defer signal(l.wake)
 	if s.Kind == queue.SettleDefer && !s.At.After(time.Now()) {
 		l.returned = append(l.returned, &lease{seq: one.seq, event: one.event, fresh: one.fresh})
+		if l.leaving {
+			signal(l.work)
+		}
 		return nil
 	}
 	l.committing[one.seq] = struct{}{}
@@ -656,6 +706,9 @@ func (l *lane) oldestDue(now time.Time) (oldest time.Time) {
 			earlier(e.Created)
 			break
 		}
+	}
+	if l.records == nil {
+		return oldest // not the owner
 	}
 	for _, back := range l.returned {
 		if back.event != nil {
@@ -708,7 +761,6 @@ func (l *lane) unhold(seq uint64, r record) {
 		}
 	}
 	signal(l.wake)
-	l.wakeFlushed()
 }
 
 func (l *lane) isReturned(seq uint64) bool {

@@ -17,6 +17,10 @@ type ledger struct {
 	state    uint64     // the last message of the state stream
 	accounts map[queue.WebhookID]*account
 	changed  chan struct{} // closed when events or state move on; nil if nobody waits
+	// When everything that the leader of each stream had was read, and what the streams
+	// held, when the servers answered last.
+	complete      time.Time
+	stored, bytes int64
 }
 
 // account is what is known of one webhook's deliveries.
@@ -74,7 +78,9 @@ func (g *ledger) start(ctx context.Context, q *Queue) error {
 	g.state, g.events = last, from
 	q.follow(q.names.state(), last+1, true, func(m *message) { g.enter(q, m, false) })
 	q.follow(q.names.events(), from+1, false, func(m *message) { g.enterEvent(q, m) })
-	return g.wait(ctx, events.last, 0, q.o.Patience)
+	_, err = g.wait(ctx, events.last, 0, q.o.Patience)
+	g.asOf(time.Now(), err == nil)
+	return err
 }
 
 // enter enters a message of the state stream.
@@ -162,16 +168,16 @@ func (g *ledger) wake() {
 	}
 }
 
-// wait waits until the ledger has come so far in both streams, at most for a time:
-// messages that were removed never come.
-func (g *ledger) wait(ctx context.Context, events, state uint64, most time.Duration) error {
+// wait waits until the ledger has come so far in both streams, at most for a time, and
+// reports whether it has.
+func (g *ledger) wait(ctx context.Context, events, state uint64, most time.Duration) (bool, error) {
 	timeout := time.NewTimer(most)
 	defer timeout.Stop()
 	for {
 		g.mu.Lock()
 		if g.events >= events && g.state >= state {
 			g.mu.Unlock()
-			return nil
+			return true, nil
 		}
 		if g.changed == nil {
 			g.changed = make(chan struct{})
@@ -181,11 +187,35 @@ func (g *ledger) wait(ctx context.Context, events, state uint64, most time.Durat
 		select {
 		case <-changed:
 		case <-timeout.C:
-			return nil
+			return false, nil
 		case <-ctx.Done():
-			return ctx.Err()
+			return false, ctx.Err()
 		}
 	}
+}
+
+// noteSizes keeps what the streams hold.
+func (g *ledger) noteSizes(stored, bytes int64) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.stored, g.bytes = stored, bytes
+}
+
+func (g *ledger) sizes() (stored, bytes int64) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.stored, g.bytes
+}
+
+// asOf returns up to when the counts are complete. Asked is when the leaders said how
+// far the streams go, and complete whether all of that was read since.
+func (g *ledger) asOf(asked time.Time, complete bool) time.Time {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if complete {
+		g.complete = asked
+	}
+	return g.complete
 }
 
 // cursor is the last cursor of a webhook that the ledger has seen.

@@ -2,6 +2,7 @@ package jetstreamqueue
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"sync/atomic"
 	"time"
@@ -14,20 +15,30 @@ import (
 // lock is a named lock that expires with its owner. The server removes its message
 // after the TTL of the stream of locks; its owner writes it anew at a third of that.
 type lock struct {
-	q    *Queue
-	name string
-	seq  uint64 // of the owner's last message
+	q     *Queue
+	name  string
+	state func() holder // what the owner says with each refresh; may be nil
+	seq   uint64        // of the owner's last message
 	// until is when the lock may expire: on this process's monotonic clock, counted
 	// from before the message was sent.
 	until atomic.Pointer[time.Time]
+}
+
+// holder is the content of a lock's message. All relays hear it: see peers.
+type holder struct {
+	Node string `json:"node"`
+	Held bool   `json:"held,omitempty"` // a refresh, so that the sender had the lock before
+	// OldestDue is since when the oldest due delivery of the lane has waited, by the
+	// servers' clock; 0 if nothing is due.
+	OldestDue int64 `json:"oldest_due,omitempty"`
 }
 
 // lockMargin is the share of the TTL that is given up against slow timers.
 const lockMargin = 10
 
 // acquire takes the lock if nobody has it.
-func (q *Queue) acquire(ctx context.Context, name string) (*lock, error) {
-	l := &lock{q: q, name: name}
+func (q *Queue) acquire(ctx context.Context, name string, state func() holder) (*lock, error) {
+	l := &lock{q: q, name: name, state: state}
 	if err := l.write(ctx); err != nil {
 		return nil, err
 	}
@@ -37,7 +48,16 @@ func (q *Queue) acquire(ctx context.Context, name string) (*lock, error) {
 // write takes or refreshes the lock: errSequence if somebody else has it.
 func (l *lock) write(ctx context.Context) error {
 	m := nats.NewMsg(l.q.names.lock(l.name))
-	m.Data = []byte(l.q.node)
+	var says holder
+	if l.state != nil && l.seq > 0 {
+		says = l.state()
+	}
+	says.Node, says.Held = l.q.node, l.seq > 0
+	data, err := json.Marshal(says)
+	if err != nil {
+		return err
+	}
+	m.Data = data
 	// A repeat could be stored late, but never after a later one: it expects to follow
 	// the same message. That it was sent before counts.
 	began := time.Now()
@@ -51,10 +71,11 @@ func (l *lock) write(ctx context.Context) error {
 	return nil
 }
 
-// lost reports whether somebody else may have the lock.
+// lost reports whether somebody else may have the lock. The monotonic clock stands
+// still while the machine sleeps, so the time of day counts too.
 func (l *lock) lost() bool {
-	until := l.until.Load()
-	return until == nil || !time.Now().Before(*until)
+	until, now := l.until.Load(), time.Now()
+	return until == nil || !now.Before(*until) || !now.Round(0).Before(until.Round(0))
 }
 
 // keep refreshes the lock until the context ends or the lock is lost.
@@ -82,10 +103,11 @@ func (l *lock) keep(ctx context.Context) {
 }
 
 // release lets go of the lock at once; what fails expires. A lock that is lost is left
-// alone: the message would be somebody else's.
-func (l *lock) release(ctx context.Context) {
+// alone: the message would be somebody else's. If there is a successor, other relays
+// give it time to take the lock.
+func (l *lock) release(ctx context.Context, successor string) {
 	l.until.Store(nil)
 	if err := l.q.remove(ctx, l.q.names.locks(), l.seq); err == nil {
-		_ = l.q.nc.Publish(l.q.names.released(l.name), nil) // those who wait look sooner
+		_ = l.q.nc.Publish(l.q.names.released(l.name), []byte(successor)) // those who wait look sooner
 	}
 }

@@ -96,6 +96,8 @@ func (q *Queue) insist(ctx context.Context, doing string, call func(context.Cont
 			return fmt.Errorf("%s: %w", doing, err)
 		case time.Until(giveUp) < pauseFor:
 			q.unavailable.Add(1)
+			now := time.Now()
+			q.gaveUp.Store(&now)
 			return fmt.Errorf("%s: %w: no answer from NATS for %v; check that a majority of the servers runs (nats server report jetstream): %w",
 				doing, queue.ErrUnavailable, q.o.Patience, err)
 		}

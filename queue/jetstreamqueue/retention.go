@@ -90,18 +90,12 @@ func (q *Queue) sweepAgainAndAgain() {
 		keeping.Wait()
 	}()
 	var from uint64
-	measured := time.Now()
 	for {
 		select {
 		case <-q.closed.Done():
 			return
 		case <-time.After(q.sweepEvery()):
 		case <-q.limitsSet:
-		}
-		if time.Since(measured) > time.Minute {
-			if err := q.measureClock(q.closed); err == nil {
-				measured = time.Now()
-			}
 		}
 		if s, err := q.info(q.closed, q.names.events(), ""); err == nil {
 			q.size.note(s.bytes)
@@ -112,7 +106,7 @@ func (q *Queue) sweepAgainAndAgain() {
 		if held == nil || held.lost() {
 			keeping.Wait()
 			var err error
-			if held, err = q.acquire(q.closed, "sweep"); err != nil {
+			if held, err = q.acquire(q.closed, "sweep", nil); err != nil {
 				held = nil
 				continue
 			}
@@ -284,7 +278,7 @@ func (q *Queue) judgeOne(ctx context.Context, v *verdict, limits queue.Limits) e
 	end := v.Created
 	for _, d := range deliveries {
 		w, exists := q.registry.get(d.ID.Webhook)
-		if d.State.Waiting() && exists && (!w.Expires || q.isLeased(d.ID.Webhook, seq)) {
+		if d.State.Waiting() && exists && (!w.Expires || q.isOwned(d.ID.Webhook)) {
 			return nil
 		}
 		if d.State.Waiting() && exists && time.Since(v.Created) < limits.Retention {
@@ -299,14 +293,14 @@ func (q *Queue) judgeOne(ctx context.Context, v *verdict, limits queue.Limits) e
 	return nil
 }
 
-func (q *Queue) isLeased(w queue.WebhookID, seq uint64) bool {
-	l := q.laneOf(w)
-	if l == nil {
-		return false
+// isOwned reports whether a relay delivers to a webhook: then it is not parked there,
+// whatever its record says.
+func (q *Queue) isOwned(w queue.WebhookID) bool {
+	if l := q.laneOf(w); l != nil {
+		return true
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.leased[seq] != nil
+	_, owned := q.peers.owner(laneLock(w))
+	return owned
 }
 
 // removeEvents removes events, their records, and their share of the counts.

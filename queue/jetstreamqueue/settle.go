@@ -24,8 +24,9 @@ const (
 )
 
 // serve stores what is settled, until the lock is lost or the lane is closed; then it
-// stores the rest.
-func (l *lane) serve(lock *lock) {
+// stores the rest. If it returns a successor, the lane is to be left to that relay:
+// everything is stored, and nothing is leased.
+func (l *lane) serve(lock *lock) (successor string) {
 	keeping, stopKeeping := context.WithCancel(context.WithoutCancel(l.life))
 	lost := make(chan struct{})
 	go func() {
@@ -36,33 +37,75 @@ func (l *lane) serve(lock *lock) {
 		stopKeeping()
 		<-lost
 	}()
+	var deaf, giveUp <-chan time.Time // of leaving the lane to a successor
+	calls := l.successor
 	for {
 		select {
 		case <-l.work:
 			if err := l.commit(keeping, lock); err != nil {
 				l.q.o.Logger.Warn("a webhook's lane is lost", "webhook", l.webhook, "error", err)
-				return
+				return ""
 			}
+			if successor != "" && l.isIdle() {
+				return successor
+			}
+		case successor = <-calls:
+			l.leave(true)
+			calls, giveUp = nil, time.After(leaveWithin)
+			signal(l.work)
+		case <-giveUp: // attempts take longer: they go on, and new ones with them
+			l.leave(false)
+			successor, giveUp, deaf = "", nil, time.After(leaveAgain)
+		case <-deaf:
+			calls, deaf = l.successor, nil
 		case <-lost:
 			l.q.o.Logger.Warn("a webhook's lane is lost: its lock could not be refreshed in time", "webhook", l.webhook)
-			return
+			return ""
 		case <-l.life.Done():
 			ctx, cancel := context.WithTimeout(keeping, l.q.o.Patience)
 			defer cancel()
 			if err := l.commit(ctx, lock); err != nil {
 				l.q.o.Logger.Warn("what was settled last may be delivered again", "webhook", l.webhook, "error", err)
 			}
-			return
+			return ""
 		}
 	}
 }
 
-// commit stores all that was settled: first the records, then the cursor.
-func (l *lane) commit(ctx context.Context, lock *lock) error {
+const (
+	// leaveWithin is for how long a lane hands nothing out so that it can go to its
+	// successor without a duplicate. If attempts take longer, it stays, and tries again
+	// after leaveAgain.
+	leaveWithin = 2 * time.Second
+	leaveAgain  = 15 * time.Second
+)
+
+// leave begins or gives up to leave the lane.
+func (l *lane) leave(leaving bool) {
 	l.mu.Lock()
-	all := l.settled
-	l.settled = nil
+	defer l.mu.Unlock()
+	l.leaving = leaving
+	signal(l.wake)
+}
+
+// isIdle reports whether nothing is leased and everything settled is stored.
+func (l *lane) isIdle() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.leased) == 0 && len(l.committing) == 0 && len(l.settled) == 0
+}
+
+// commit stores all that was settled: first the records, then the cursor.
+func (l *lane) commit(ctx context.Context, lock *lock) (err error) {
+	l.mu.Lock()
+	all, syncing := l.settled, l.syncing
+	l.settled, l.syncing = nil, nil
 	l.mu.Unlock()
+	defer func() {
+		for _, stored := range syncing {
+			stored <- err
+		}
+	}()
 	began := time.Now()
 	var delivered []settled
 	var storing sync.WaitGroup
@@ -104,9 +147,6 @@ func (l *lane) commit(ctx context.Context, lock *lock) error {
 		}
 	}
 	l.q.noteCommit(time.Since(began))
-	l.mu.Lock()
-	l.wakeFlushed()
-	l.mu.Unlock()
 	return nil
 }
 
@@ -240,37 +280,6 @@ func (l *lane) storeCursor(ctx context.Context, delivered []settled) error {
 		delete(l.committing, s.seq)
 	}
 	return nil
-}
-
-// flush waits until what was settled so far is stored, or the lane is lost or closed.
-func (l *lane) flush(ctx context.Context) {
-	for {
-		l.mu.Lock()
-		if len(l.committing) == 0 || !l.owned {
-			l.mu.Unlock()
-			return
-		}
-		if l.flushed == nil {
-			l.flushed = make(chan struct{})
-		}
-		flushed := l.flushed
-		l.mu.Unlock()
-		select {
-		case <-flushed:
-		case <-l.done:
-			return
-		case <-ctx.Done():
-			return
-		}
-	}
-}
-
-// wakeFlushed wakes those who wait in flush; l.mu is held.
-func (l *lane) wakeFlushed() {
-	if l.flushed != nil {
-		close(l.flushed)
-		l.flushed = nil
-	}
 }
 
 // noteCommit enters the time of one durable commit into the moving average.

@@ -8,13 +8,17 @@ import (
 	"github.com/userhero/relay/queue"
 )
 
-// statsWait bounds how long Stats waits for this relay to have read what is stored.
-const statsWait = 250 * time.Millisecond
+const (
+	// statsWait bounds how long Stats waits for this relay to have read what is stored.
+	statsWait = 250 * time.Millisecond
+	// statsTry bounds how long Stats waits for the servers.
+	statsTry = time.Second
+)
 
-// Stats implements queue.Queue. If the servers do not answer it counts what this relay
+// Stats implements queue.Reader. If the servers do not answer, it counts what this relay
 // has read so far.
-func (q *Queue) Stats() queue.Stats {
-	ctx, cancel := context.WithTimeout(context.Background(), tryFor)
+func (q *Queue) Stats(ctx context.Context) queue.Stats {
+	ctx, cancel := context.WithTimeout(ctx, statsTry)
 	defer cancel()
 	s, _ := q.stats(ctx)
 	return s
@@ -22,22 +26,36 @@ func (q *Queue) Stats() queue.Stats {
 
 // stats counts over all relays. With an error it counts what this relay has read.
 func (q *Queue) stats(ctx context.Context) (queue.Stats, error) {
-	st := queue.Stats{Webhooks: make(map[queue.WebhookID]queue.WebhookStats), DiskFree: -1, Commit: time.Duration(q.commit.Load())}
+	began := time.Now()
+	st := queue.Stats{
+		Webhooks: make(map[queue.WebhookID]queue.WebhookStats), DiskFree: -1,
+		Commit: time.Duration(q.commit.Load()), Unavailable: q.unavailable.Load(),
+	}
 	events, err := q.info(ctx, q.names.events(), "")
 	var state streamState
+	complete := false
 	if err == nil {
 		state, err = q.info(ctx, q.names.state(), "")
 	}
 	if err == nil {
 		q.size.note(events.bytes)
 		st.Events, st.DiskBytes = int64(events.messages), int64(events.bytes+state.bytes)
-		err = q.ledger.wait(ctx, events.last, state.last, statsWait)
+		q.ledger.noteSizes(st.Events, st.DiskBytes)
+		complete, err = q.ledger.wait(ctx, events.last, state.last, statsWait)
+		// Messages that were removed are never read.
+		complete = complete || err == nil && q.isFollowed(q.names.events()) && q.isFollowed(q.names.state())
+	} else {
+		st.Events, st.DiskBytes = q.ledger.sizes()
 	}
+	st.AsOf = q.ledger.asOf(began, complete)
 	now := time.Now()
 	for id := range q.registry.all() {
 		var w queue.WebhookStats
-		if l := q.laneOf(id); l != nil {
+		if l := q.laneOf(id); l != nil && l.Owned() {
 			w.OldestDue = l.oldestDue(now)
+			st.LanesOwned++
+		} else if owner, ok := q.peers.owner(laneLock(id)); ok {
+			w.OldestDue = q.localTime(owner.OldestDue)
 		}
 		q.ledger.mu.Lock()
 		if a := q.ledger.accounts[id]; a != nil {

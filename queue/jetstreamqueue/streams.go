@@ -56,8 +56,11 @@ func (n names) tag() string                      { return n.prefix + ".m.tag" }
 func (n names) key(name string) string           { return n.prefix + ".k." + hashed(name) }
 func (n names) lock(name string) string          { return n.prefix + ".x." + name }
 
-// released is where a relay says that it has let go of a lock. No stream holds it.
-func (n names) released(name string) string { return n.prefix + ".released." + name }
+// Subjects on which relays talk to each other. No stream holds them.
+func (n names) peers() string               { return n.prefix + ".peers.>" }
+func (n names) released(name string) string { return n.prefix + ".peers.released." + name }
+func (n names) wanted() string              { return n.prefix + ".peers.wanted" }
+func (n names) told() string                { return n.prefix + ".peers.told" }
 
 func number(w queue.WebhookID) string { return strconv.FormatUint(uint64(w), 10) }
 

@@ -25,6 +25,13 @@ type registry struct {
 	highest  queue.WebhookID // the highest id ever given
 	// unreadable says what could not be read.
 	unreadable error
+	watchers   map[*watcher]struct{}
+}
+
+// watcher collects for one call of Watch what has changed.
+type watcher struct {
+	changed map[queue.WebhookID]struct{} // guarded by registry.known
+	wake    chan struct{}                // of capacity 1
 }
 
 // registered is a webhook record with what the queue alone needs of it.
@@ -48,6 +55,7 @@ type webhookHead struct {
 // start reads the webhooks and follows their changes.
 func (r *registry) start(ctx context.Context, q *Queue) error {
 	r.webhooks = make(map[queue.WebhookID]registered)
+	r.watchers = make(map[*watcher]struct{})
 	if err := r.refresh(ctx, q); err != nil {
 		return fmt.Errorf("reading the webhooks: %w", err)
 	}
@@ -118,6 +126,10 @@ func (r *registry) enter(q *Queue, m *message) {
 				since:   h.Since,
 			}
 		}
+		for w := range r.watchers {
+			w.changed[id] = struct{}{}
+			signal(w.wake)
+		}
 	}
 	r.known.Unlock()
 	if ok && h.Deleted {
@@ -139,6 +151,45 @@ func (r *registry) get(id queue.WebhookID) (registered, bool) {
 	defer r.known.Unlock()
 	w, ok := r.webhooks[id]
 	return w, ok
+}
+
+// Watch implements queue.Registry.
+func (q *Queue) Watch(ctx context.Context, changed func(w queue.Webhook, deleted bool)) {
+	r := &q.registry
+	w := &watcher{changed: make(map[queue.WebhookID]struct{}), wake: make(chan struct{}, 1)}
+	r.known.Lock()
+	for id := range r.webhooks {
+		w.changed[id] = struct{}{}
+	}
+	r.watchers[w] = struct{}{}
+	r.known.Unlock()
+	signal(w.wake)
+	defer func() {
+		r.known.Lock()
+		defer r.known.Unlock()
+		delete(r.watchers, w)
+	}()
+	for {
+		select {
+		case <-w.wake:
+		case <-ctx.Done():
+			return
+		case <-q.closed.Done():
+			return
+		}
+		r.known.Lock()
+		ids := slices.Sorted(maps.Keys(w.changed))
+		clear(w.changed)
+		r.known.Unlock()
+		for _, id := range ids {
+			if ctx.Err() != nil {
+				return
+			}
+			record, ok := r.get(id)
+			record.ID, record.Data = id, slices.Clone(record.Data)
+			changed(record.Webhook, !ok)
+		}
+	}
 }
 
 // change writes one webhook. Decide sees the webhooks as they are and returns what is
@@ -275,7 +326,7 @@ func (q *Queue) DeleteWebhook(ctx context.Context, id queue.WebhookID, revision 
 		return 0, err
 	}
 	if l := q.laneOf(id); l != nil {
-		l.flush(ctx) // what was settled is counted as such
+		_ = l.Sync(ctx) // what was settled is counted as such
 	}
 	var waiting int64
 	err := q.registry.change(ctx, q, func() (queue.WebhookID, webhookHead, error) {

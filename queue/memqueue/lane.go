@@ -65,6 +65,23 @@ func (l *lane) Close() error {
 	return nil
 }
 
+// Owned implements queue.Lane.
+func (l *lane) Owned() bool {
+	l.q.mu.Lock()
+	defer l.q.mu.Unlock()
+	return l.q.lanes[l.webhook] == l
+}
+
+// Sync implements queue.Lane.
+func (l *lane) Sync(context.Context) error {
+	if err := l.q.open(); err != nil {
+		return err
+	}
+	defer l.q.mu.Unlock()
+	l.q.commit()
+	return nil
+}
+
 // end drops the leases and wakes Next.
 func (l *lane) end() {
 	if l.q.lanes[l.webhook] == l {

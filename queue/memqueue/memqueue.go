@@ -42,6 +42,7 @@ type Options struct {
 
 // Queue is a queue in memory; it implements queue.Queue.
 type Queue struct {
+	queue.Alone
 	o Options
 
 	mu     sync.Mutex // guards everything below
@@ -196,13 +197,14 @@ func (q *Queue) Health() error {
 	return q.room()
 }
 
-// Stats implements queue.Queue. The queue uses no disk.
-func (q *Queue) Stats() queue.Stats {
+// Stats implements queue.Reader. The queue uses no disk.
+func (q *Queue) Stats(context.Context) queue.Stats {
 	if q.look() != nil {
 		q.mu.Lock() // a closed queue can still be counted
 	}
 	defer q.mu.Unlock()
 	st := queue.Stats{
+		AsOf:     time.Now(),
 		Events:   int64(len(q.data.events)),
 		Webhooks: make(map[queue.WebhookID]queue.WebhookStats),
 		DiskFree: -1,

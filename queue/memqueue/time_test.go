@@ -133,7 +133,7 @@ func TestRetentionCountsFromTheEndAndSparesWhatWaits(t *testing.T) {
 		if gone(t, q, waits) {
 			t.Error("an event is gone while its delivery waits")
 		}
-		if c := q.Stats().Webhooks[w.ID].Counts; c != (queue.Counts{Pending: 1}) {
+		if c := q.Stats(context.Background()).Webhooks[w.ID].Counts; c != (queue.Counts{Pending: 1}) {
 			t.Errorf("the counters are %+v, want one pending", c)
 		}
 		w.Expires = true

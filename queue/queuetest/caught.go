@@ -42,5 +42,5 @@ func caughtAreTheNewestForADay(t *trial) {
 		equal(t, "its time", c.At, start.Add(time.Duration(n)*time.Millisecond).UTC().Truncate(time.Millisecond))
 	}
 	equal(t, "how many events there are", len(t.allEvents(queue.EventQuery{})), 0)
-	equal(t, "how many events are counted", t.q.Stats().Events, 0)
+	equal(t, "how many events are counted", t.q.Stats(t.ctx).Events, 0)
 }

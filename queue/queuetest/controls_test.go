@@ -607,7 +607,7 @@ func losesCounters(q queue.Queue, restarted bool) queue.Queue {
 	if !restarted {
 		return &sound{q}
 	}
-	return &subtracts{q, q.Stats()}
+	return &subtracts{q, q.Stats(context.Background())}
 }
 
 type subtracts struct {
@@ -615,8 +615,8 @@ type subtracts struct {
 	before queue.Stats
 }
 
-func (q *subtracts) Stats() queue.Stats {
-	st := q.Queue.Stats()
+func (q *subtracts) Stats(ctx context.Context) queue.Stats {
+	st := q.Queue.Stats(ctx)
 	for id, w := range st.Webhooks {
 		b := q.before.Webhooks[id].Counts
 		w.Pending -= b.Pending

@@ -184,7 +184,7 @@ func key(name string, hash byte) queue.Key { return queue.Key{Name: name, Hash: 
 // replays checks that an entry is a repeat: it stores nothing and gets the first event.
 func (t *trial) replays(when string, e queue.Entry, first queue.Event) {
 	t.Helper()
-	events := t.q.Stats().Events
+	events := t.q.Stats(t.ctx).Events
 	r, err := t.q.Enqueue(t.ctx, e)
 	t.ok(when+", Enqueue of a repeat", err)
 	equal(t, when+": Replayed", r.Replayed, true)
@@ -193,7 +193,7 @@ func (t *trial) replays(when string, e queue.Entry, first queue.Event) {
 	if !bytes.Equal(r.Event.Body, first.Body) {
 		t.Errorf("%s: the body is %.60q, want the first one's %.60q", when, r.Event.Body, first.Body)
 	}
-	equal(t, when+": the number of events", t.q.Stats().Events, events)
+	equal(t, when+": the number of events", t.q.Stats(t.ctx).Events, events)
 }
 
 func enqueueIsIdempotentOnKey(t *trial) {
@@ -267,7 +267,7 @@ func concurrentEqualKeysMakeOneEvent(t *trial) {
 			equal(t, "the event of every caller", r.Event.ID, receipts[0].Event.ID)
 		}
 		equal(t, "how many callers were the first", first, 1)
-		equal(t, "the number of events", t.q.Stats().Events, int64(round+1))
+		equal(t, "the number of events", t.q.Stats(t.ctx).Events, int64(round+1))
 		t.counts(w, queue.Counts{Pending: int64(round + 1)})
 	}
 }
@@ -336,7 +336,7 @@ func concurrentReplacesLetOneWin(t *trial) {
 		}
 		equal(t, "how many replaced the same event", won, 1)
 	}
-	equal(t, "the number of events", t.q.Stats().Events, 6)
+	equal(t, "the number of events", t.q.Stats(t.ctx).Events, 6)
 }
 
 // replayWinsOverConflict: a repeat gets the first receipt, although the first
@@ -381,6 +381,6 @@ func cancelledEnqueueIsWholeOrNothing(t *trial) {
 	for id := range stored {
 		t.Errorf("%s was acknowledged and is not stored", id)
 	}
-	equal(t, "the number of events", t.q.Stats().Events, int64(len(events)))
+	equal(t, "the number of events", t.q.Stats(t.ctx).Events, int64(len(events)))
 	t.counts(w, queue.Counts{Pending: int64(len(events))})
 }

@@ -20,12 +20,12 @@ func (t *trial) projects(id string, limit int) []string {
 // gets checks that an entry is a repeat and gets this answer.
 func (t *trial) gets(when string, e queue.Entry, answer string) {
 	t.Helper()
-	events := t.q.Stats().Events
+	events := t.q.Stats(t.ctx).Events
 	r, err := t.q.Enqueue(t.ctx, e)
 	t.ok(when+", Enqueue of a repeat", err)
 	equal(t, when+": Replayed", r.Replayed, true)
 	equal(t, when+": the answer", string(r.Answer), answer)
-	equal(t, when+": the number of events", t.q.Stats().Events, events)
+	equal(t, when+": the number of events", t.q.Stats(t.ctx).Events, events)
 }
 
 func feedbackIsKnownByProjectAndID(t *trial) {
@@ -100,7 +100,7 @@ func createNeverReplaces(t *trial) {
 	refused("after an update", second)
 	t.reopen()
 	refused("after reopening", second)
-	equal(t, "the number of events", t.q.Stats().Events, 2)
+	equal(t, "the number of events", t.q.Stats(t.ctx).Events, 2)
 }
 
 func concurrentCreatesLetOneWin(t *trial) {
@@ -121,7 +121,7 @@ func concurrentCreatesLetOneWin(t *trial) {
 		}
 		equal(t, "how many created the same feedback", won, 1)
 	}
-	equal(t, "the number of events", t.q.Stats().Events, 5)
+	equal(t, "the number of events", t.q.Stats(t.ctx).Events, 5)
 }
 
 func sameOriginIsARepeat(t *trial) {
@@ -205,7 +205,7 @@ func keyIsBoundWithoutEvent(t *trial) {
 	t.ok("Enqueue without a document", err)
 	equal(t, "Replayed", r.Replayed, false)
 	equal(t, "its event", r.Event.ID, queue.EventID{})
-	equal(t, "the number of events", t.q.Stats().Events, 1)
+	equal(t, "the number of events", t.q.Stats(t.ctx).Events, 1)
 	second := t.accept(t.update(first))
 	t.gets("after somebody else's change", unchanged, "as it was")
 	change := t.update(second)
@@ -238,5 +238,5 @@ func entriesOutOfBoundsAreRefused(t *trial) {
 			t.Errorf("an entry with %s is taken", name)
 		}
 	}
-	equal(t, "the number of events", t.q.Stats().Events, 1)
+	equal(t, "the number of events", t.q.Stats(t.ctx).Events, 1)
 }

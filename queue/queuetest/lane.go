@@ -256,7 +256,7 @@ func (t *trial) backlog(l queue.Lane, w queue.WebhookID, n int) {
 		t.ok("Retry", lease.Retry(due, made(500)))
 	}
 	t.eventually("the retries are stored", func() string {
-		if c := t.q.Stats().Webhooks[w].Counts; c.Retrying != int64(n) {
+		if c := t.q.Stats(t.ctx).Webhooks[w].Counts; c.Retrying != int64(n) {
 			return "there are not yet as many"
 		}
 		return ""

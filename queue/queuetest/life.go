@@ -28,7 +28,7 @@ func (t *trial) everything() (lines []string) {
 	}
 	ws, err := t.q.Webhooks(t.ctx)
 	t.ok("Webhooks", err)
-	st := t.q.Stats()
+	st := t.q.Stats(t.ctx)
 	for _, w := range ws {
 		line("webhook %+v, %+v", w, st.Webhooks[w.ID].Counts)
 	}
@@ -98,7 +98,7 @@ func closeCommitsWhatWasSettled(t *trial) {
 		t.ok(s.name, s.do(lease))
 	}
 	t.reopen()
-	equal(t, "the counters", t.q.Stats().Webhooks[w].Counts, queue.Counts{Pending: n / 4, Retrying: n / 4, Delivered: n / 4, Failed: n / 4})
+	equal(t, "the counters", t.q.Stats(t.ctx).Webhooks[w].Counts, queue.Counts{Pending: n / 4, Retrying: n / 4, Delivered: n / 4, Failed: n / 4})
 	for _, d := range t.allDeliveries(queue.DeliveryQuery{}) {
 		equal(t, "the attempts kept", len(t.attempts(d.ID)), d.Attempts)
 	}
@@ -166,7 +166,7 @@ func closeUnderLoadLosesNothing(t *trial) {
 	for id := range stored {
 		t.Errorf("%s was acknowledged and is not stored", id)
 	}
-	equal(t, "how many wait by the counters", t.q.Stats().Webhooks[w].Waiting(), waiting)
+	equal(t, "how many wait by the counters", t.q.Stats(t.ctx).Webhooks[w].Waiting(), waiting)
 }
 
 func closedQueueSaysSo(t *trial) {
@@ -203,7 +203,7 @@ func closedQueueSaysSo(t *trial) {
 	if err := lease.Ack(made(200)); !errors.Is(err, queue.ErrLeaseLost) && !errors.Is(err, queue.ErrClosed) {
 		t.Errorf("Ack of a closed queue's lease: got error %v, want %v or %v", err, queue.ErrLeaseLost, queue.ErrClosed)
 	}
-	_ = t.q.Stats() // must not panic
+	_ = t.q.Stats(t.ctx) // must not panic
 	if err := t.q.Close(t.ctx); err != nil && !errors.Is(err, queue.ErrClosed) {
 		t.Errorf("Close a second time: %v", err)
 	}

@@ -560,7 +560,7 @@ func (m *model) othersDiffer() string {
 	for _, w := range ws {
 		got = append(got, fmt.Sprintf("webhook %d %q revision %d data %s", w.ID, w.Name, w.Revision, w.Data))
 	}
-	st := m.t.q.Stats()
+	st := m.t.q.Stats(m.t.ctx)
 	for _, id := range slices.Sorted(maps.Keys(st.Webhooks)) {
 		got = append(got, fmt.Sprintf("webhook %d counts %+v", id, st.Webhooks[id].Counts))
 	}

@@ -374,7 +374,7 @@ func statsCountStates(t *trial) {
 		t.Helper()
 		t.counts(a, wantA)
 		t.counts(b, wantB)
-		st := t.q.Stats()
+		st := t.q.Stats(t.ctx)
 		equal(t, when+": how many webhooks are counted", len(st.Webhooks), 2)
 		equal(t, when+": the number of events", st.Events, 9)
 	}
@@ -404,7 +404,7 @@ func oldestDueTellsSinceWhen(t *trial) {
 			t.is("Next", t.answered(answers, "its context was cancelled").err, context.Canceled)
 		}()
 		t.eventually("OldestDue, "+what, func() string {
-			got := t.q.Stats().Webhooks[w].OldestDue
+			got := t.q.Stats(t.ctx).Webhooks[w].OldestDue
 			if got.IsZero() != want.IsZero() || got.Sub(want).Abs() > 5*time.Millisecond {
 				return fmt.Sprintf("it is %v, want %v", got, want)
 			}

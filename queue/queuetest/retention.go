@@ -55,7 +55,7 @@ func (t *trial) stays(what string, id queue.EventID) {
 // the first answer.
 func (t *trial) outlived(e queue.Entry) {
 	t.Helper()
-	events := t.q.Stats().Events
+	events := t.q.Stats(t.ctx).Events
 	again := t.entry()
 	again.Key = e.Key
 	// While tables are merged, the old and the new ones are both on disk. Near max_disk
@@ -74,7 +74,7 @@ func (t *trial) outlived(e queue.Entry) {
 	t.ok("Enqueue of a repeat whose event is gone", err)
 	equal(t, "Replayed of a repeat whose event is gone", r.Replayed, true)
 	equal(t, "its answer", string(r.Answer), string(e.Answer))
-	if n := t.q.Stats().Events; n > events { // others may have been removed meanwhile
+	if n := t.q.Stats(t.ctx).Events; n > events { // others may have been removed meanwhile
 		t.Errorf("a repeat whose event is gone has stored %d events", n-events)
 	}
 	again.Key.Hash[0]++
@@ -116,7 +116,7 @@ func retentionCountsFromTheEnd(t *trial) {
 	t.goesAfter(ended.Add(retention), "an event that waited for long and failed", waits.ID)
 	_, err := t.q.Latest(t.ctx, quick.Feedback)
 	t.is("Latest of a feedback whose events are gone", err, queue.ErrNotFound)
-	equal(t, "the number of events", t.q.Stats().Events, 0)
+	equal(t, "the number of events", t.q.Stats(t.ctx).Events, 0)
 	t.counts(w, queue.Counts{})
 }
 
@@ -248,7 +248,7 @@ func parkedAndDeletedWebhooksLetGo(t *trial) {
 	stop()
 	busy.Wait()
 	t.eventually("every event goes", func() string {
-		if n := t.q.Stats().Events; n > 0 {
+		if n := t.q.Stats(t.ctx).Events; n > 0 {
 			return fmt.Sprintf("%d of %d that waited are left", n, rounds)
 		}
 		return ""
@@ -339,7 +339,7 @@ func evictionTakesTheOldestAndNoMore(t *trial) {
 		t.Helper()
 		for n := 0; !until(); n++ {
 			if int64(n) > 4*diskBytes/padBytes {
-				t.Fatalf("nothing goes of %d bytes, where %d may be", t.q.Stats().Events*padBytes, diskBytes)
+				t.Fatalf("nothing goes of %d bytes, where %d may be", t.q.Stats(t.ctx).Events*padBytes, diskBytes)
 			}
 			r, err := t.q.Enqueue(t.ctx, t.padded(rnd))
 			if err == nil {
@@ -371,7 +371,7 @@ func evictionTakesTheOldestAndNoMore(t *trial) {
 	left := t.allEvents(queue.EventQuery{Limit: 1000})
 	fill(func() bool { return t.isGone(left[len(left)-2].ID) })
 	t.until(time.Now().Add(2 * time.Second))
-	if n := t.q.Stats().Events * padBytes; float64(n) < leastKept*float64(diskBytes) {
+	if n := t.q.Stats(t.ctx).Events * padBytes; float64(n) < leastKept*float64(diskBytes) {
 		t.Fatalf("finished events of %d bytes are left where %d may be", n, diskBytes)
 	}
 	t.stays("an event that waits", waits.ID)
@@ -392,6 +392,6 @@ func fullQueueKeepsWhatWaits(t *trial) {
 	t.is("Enqueue at max_disk", err, queue.ErrFull)
 	t.is("Health at max_disk", t.q.Health(), queue.ErrFull)
 	t.until(time.Now().Add(2 * time.Second))
-	equal(t, "how many events there are", t.q.Stats().Events, n-1)
+	equal(t, "how many events there are", t.q.Stats(t.ctx).Events, n-1)
 	t.counts(w, queue.Counts{Pending: n - 1})
 }

@@ -140,7 +140,7 @@ func concurrentUseKeepsEveryPromise(t *trial) {
 
 	accepting.Wait()
 	t.eventually("all deliveries end", func() string {
-		st := t.q.Stats()
+		st := t.q.Stats(t.ctx)
 		for _, w := range webhooks {
 			if n := st.Webhooks[w].Waiting(); n > 0 {
 				return fmt.Sprintf("of webhook %d wait %d", w, n)
@@ -234,7 +234,7 @@ func (b *ledger) check(webhooks []queue.WebhookID, events int) {
 		t.counts(w, counted[w])
 	}
 	equal(t, "how many events are listed", len(t.allEvents(queue.EventQuery{Limit: 1000})), events)
-	equal(t, "how many events are counted", t.q.Stats().Events, int64(events))
+	equal(t, "how many events are counted", t.q.Stats(t.ctx).Events, int64(events))
 }
 
 // breath is how long the watching and disturbing goroutines pause, so that the others
@@ -298,6 +298,6 @@ func (t *trial) changeWebhooksAgainAndAgain(ctx context.Context) {
 			t.Errorf("making, changing and deleting a webhook: %v", err)
 			return
 		}
-		_ = t.q.Stats()
+		_ = t.q.Stats(t.ctx)
 	}
 }

@@ -289,7 +289,7 @@ func (t *trial) becomes(id queue.DeliveryID, s queue.State) (d queue.Delivery) {
 func (t *trial) counts(w queue.WebhookID, want queue.Counts) {
 	t.Helper()
 	t.eventually(fmt.Sprintf("Stats of webhook %d count %+v", w, want), func() string {
-		if got := t.q.Stats().Webhooks[w].Counts; got != want {
+		if got := t.q.Stats(t.ctx).Webhooks[w].Counts; got != want {
 			return fmt.Sprintf("they count %+v", got)
 		}
 		return ""

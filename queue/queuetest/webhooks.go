@@ -162,7 +162,7 @@ func deleteEndsWhatWaits(t *trial) {
 			len(t.allDeliveries(queue.DeliveryQuery{Webhook: w, States: []queue.State{queue.Failed}})), 5)
 		equal(t, "how many of its deliveries are listed as waiting",
 			len(t.allDeliveries(queue.DeliveryQuery{Webhook: w, States: []queue.State{queue.Pending, queue.Retrying}})), 0)
-		if _, counted := t.q.Stats().Webhooks[w]; counted {
+		if _, counted := t.q.Stats(t.ctx).Webhooks[w]; counted {
 			t.Error("Stats still count the webhook")
 		}
 		t.counts(other, queue.Counts{Pending: 2})

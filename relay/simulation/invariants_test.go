@@ -109,7 +109,7 @@ func (w *world) countersAgree(h *webhook) error {
 			return nil // on its way to the disk
 		}
 	}
-	got := w.disk.Stats().Webhooks[h.id].Counts
+	got := w.disk.Stats(context.Background()).Webhooks[h.id].Counts
 	want := h.counts
 	// What retention takes it takes from these two; how much, the end shows.
 	if h.mayExpire {

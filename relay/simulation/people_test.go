@@ -647,7 +647,7 @@ func (w *world) allIsWell() error {
 		return err
 	}
 	for _, h := range webhooks {
-		if n := w.disk.Stats().Webhooks[h.id].Counts; n.Waiting()+n.Failed > 0 {
+		if n := w.disk.Stats(context.Background()).Webhooks[h.id].Counts; n.Waiting()+n.Failed > 0 {
 			return fmt.Errorf("in the end %s counts %+v", h.name, n)
 		}
 	}

@@ -1,0 +1,236 @@
+package jetstreamqueue
+
+import (
+	"context"
+	"encoding/json"
+	"hash/fnv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/userhero/relay/queue"
+)
+
+// Relays talk to each other by messages that nothing stores. What they say may be lost:
+// it makes things quicker or better spread, and nothing depends on it.
+//
+//   - The messages of locks are heard on their way to the stream. So a relay that waits
+//     for a lane knows who owns it, and does not ask the servers again and again.
+//   - Who lets go of a lock says so.
+//   - Who waits for lanes says so every two seconds. An owner lets go of a lane if a relay
+//     that waits for it ranks higher: see rank.
+//   - Registry.Tell.
+
+const (
+	// sayWanted is how often a relay says for which lanes it waits.
+	sayWanted = 2 * time.Second
+	// successorsTime is for how long a released lock is left to its successor.
+	successorsTime = time.Second
+	// maxHeard bounds the messages of Tell that wait for one listener.
+	maxHeard = 1024
+	// nodeHeader names the sender of a message that was sent with Tell.
+	nodeHeader = "Userhero-Node"
+)
+
+// peers is what this relay has heard of the others.
+type peers struct {
+	mu     sync.Mutex // guards everything below
+	owners map[string]owner
+	// waiting are the lanes that this relay waits for, with the channel that wakes them.
+	waiting map[queue.WebhookID]chan struct{}
+	heard   map[chan []byte]struct{}
+}
+
+// owner is the relay that has refreshed a lock, or the one to which it was left.
+type owner struct {
+	holder
+	until time.Time // the lock is not free before
+}
+
+// startPeers begins to listen to the other relays.
+func (q *Queue) startPeers() error {
+	q.peers.owners = make(map[string]owner)
+	q.peers.waiting = make(map[queue.WebhookID]chan struct{})
+	q.peers.heard = make(map[chan []byte]struct{})
+	if _, err := q.nc.Subscribe(q.names.lock("*"), q.hearLock); err != nil {
+		return err
+	}
+	if _, err := q.nc.Subscribe(q.names.peers(), q.hearPeer); err != nil {
+		return err
+	}
+	q.running.Go(q.sayWhatIsWanted)
+	return nil
+}
+
+// hearLock notes who has a lock.
+func (q *Queue) hearLock(m *nats.Msg) {
+	var h holder
+	if err := json.Unmarshal(m.Data, &h); err != nil || !h.Held {
+		return // it asks for the lock, and may not get it
+	}
+	q.peers.mu.Lock()
+	defer q.peers.mu.Unlock()
+	q.peers.owners[strings.TrimPrefix(m.Subject, q.names.lock(""))] = owner{h, time.Now().Add(q.o.LockTTL)}
+}
+
+func (q *Queue) hearPeer(m *nats.Msg) {
+	switch name, released := strings.CutPrefix(m.Subject, q.names.released("")); {
+	case released:
+		q.hearReleased(name, string(m.Data))
+	case m.Subject == q.names.wanted():
+		q.hearWanted(m.Data)
+	case m.Subject == q.names.told() && m.Header.Get(nodeHeader) != q.node:
+		q.peers.mu.Lock()
+		defer q.peers.mu.Unlock()
+		for c := range q.peers.heard {
+			select {
+			case c <- m.Data:
+			default: // it listens too slowly
+			}
+		}
+	}
+}
+
+// hearReleased wakes a lane that waits for the lock.
+func (q *Queue) hearReleased(name, successor string) {
+	q.peers.mu.Lock()
+	defer q.peers.mu.Unlock()
+	delete(q.peers.owners, name)
+	if successor != "" && successor != q.node {
+		q.peers.owners[name] = owner{holder{Node: successor}, time.Now().Add(successorsTime)}
+		return
+	}
+	if w, ok := q.names.webhookOf(".x.lane", q.names.lock(name)); ok && q.peers.waiting[w] != nil {
+		signal(q.peers.waiting[w])
+	}
+}
+
+// wanted says for which lanes a relay waits.
+type wanted struct {
+	Node  string            `json:"node"`
+	Lanes []queue.WebhookID `json:"lanes"`
+}
+
+func (q *Queue) sayWhatIsWanted() {
+	tick := time.NewTicker(sayWanted)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-q.closed.Done():
+			return
+		}
+		says := wanted{Node: q.node}
+		q.peers.mu.Lock()
+		for w := range q.peers.waiting {
+			says.Lanes = append(says.Lanes, w)
+		}
+		q.peers.mu.Unlock()
+		if len(says.Lanes) == 0 {
+			continue
+		}
+		if data, err := json.Marshal(says); err == nil {
+			_ = q.nc.Publish(q.names.wanted(), data)
+		}
+	}
+}
+
+// hearWanted lets lanes of this relay go to one that ranks higher.
+func (q *Queue) hearWanted(data []byte) {
+	var w wanted
+	if err := json.Unmarshal(data, &w); err != nil || w.Node == q.node {
+		return
+	}
+	for _, id := range w.Lanes {
+		if l := q.laneOf(id); l != nil && rank(w.Node, id) > rank(q.node, id) {
+			select {
+			case l.successor <- w.Node:
+			default:
+			}
+		}
+	}
+}
+
+// rank orders the relays that may own a lane, differently for each lane, so that each
+// relay owns about as many lanes as the others (rendezvous hashing).
+func rank(node string, w queue.WebhookID) uint64 {
+	h := fnv.New64a()
+	_, _ = h.Write([]byte(node + "/" + number(w)))
+	x := h.Sum64() // its high bits hardly depend on the last bytes: mix (Stafford's variant 13)
+	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
+	x = (x ^ x>>27) * 0x94d049bb133111eb
+	return x ^ x>>31
+}
+
+// waitFor notes that a lane waits, and returns what wakes it when its lock is released.
+func (p *peers) waitFor(w queue.WebhookID) <-chan struct{} {
+	freed := make(chan struct{}, 1)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.waiting[w] = freed
+	return freed
+}
+
+func (p *peers) waitNoMore(w queue.WebhookID) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.waiting, w)
+}
+
+// mayBeFree reports whether it is worth while to ask for a lock.
+func (p *peers) mayBeFree(name string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return !time.Now().Before(p.owners[name].until)
+}
+
+// leaveTo leaves a lock of this relay to its successor for a moment.
+func (p *peers) leaveTo(name, successor string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.owners[name] = owner{holder{Node: successor}, time.Now().Add(successorsTime)}
+}
+
+// owner returns who has refreshed a lock within its TTL.
+func (p *peers) owner(name string) (holder, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	o := p.owners[name]
+	return o.holder, o.Held && time.Now().Before(o.until)
+}
+
+// Node implements queue.Registry.
+func (q *Queue) Node() string { return q.node }
+
+// Tell implements queue.Registry.
+func (q *Queue) Tell(message []byte) {
+	m := nats.NewMsg(q.names.told())
+	m.Header.Set(nodeHeader, q.node)
+	m.Data = message
+	_ = q.nc.PublishMsg(m)
+}
+
+// Hear implements queue.Registry.
+func (q *Queue) Hear(ctx context.Context, heard func(message []byte)) {
+	c := make(chan []byte, maxHeard)
+	q.peers.mu.Lock()
+	q.peers.heard[c] = struct{}{}
+	q.peers.mu.Unlock()
+	defer func() {
+		q.peers.mu.Lock()
+		defer q.peers.mu.Unlock()
+		delete(q.peers.heard, c)
+	}()
+	for {
+		select {
+		case m := <-c:
+			heard(m)
+		case <-ctx.Done():
+			return
+		case <-q.closed.Done():
+			return
+		}
+	}
+}
