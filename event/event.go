@@ -30,8 +30,24 @@ const (
 	Updated Type = "feedback.updated"
 )
 
-// Types lists every type of event.
+// The types of operational events, which report the state of a webhook. A webhook gets
+// them only if its settings name them.
+const (
+	WebhookFailing   Type = "webhook.failing"
+	WebhookRecovered Type = "webhook.recovered"
+	WebhookDisabled  Type = "webhook.disabled"
+)
+
+// Types lists the types of feedback's events. Webhooks get all of them by default.
 func Types() []Type { return []Type{Created, Updated} }
+
+// OperationalTypes lists the types of operational events.
+func OperationalTypes() []Type { return []Type{WebhookFailing, WebhookRecovered, WebhookDisabled} }
+
+// Operational reports whether events of this type report the state of a webhook.
+func (t Type) Operational() bool {
+	return t == WebhookFailing || t == WebhookRecovered || t == WebhookDisabled
+}
 
 const (
 	// MaxDocument bounds a finished document, in bytes: Express's JSON parser answers 413
