@@ -17,6 +17,7 @@ func (w *Webhook) unmarshalBlock(d *caddyfile.Dispenser) error {
 	err := option.Block(d, 1, "webhook",
 		option.Text("url", &w.URL),
 		option.Option{Name: "secret", Read: w.unmarshalSecret},
+		option.Texts("projects", &w.Projects),
 		option.Texts("events", &w.Events),
 		option.Text("filter", &w.Filter),
 		option.Option{Name: "header", Read: w.unmarshalHeader, Repeats: true},

@@ -32,6 +32,11 @@ type Webhook struct {
 	// to the new one at any time. Default: none.
 	PreviousSecret string `json:"previous_secret,omitempty"`
 
+	// The projects whose feedback is sent. Feedback without a project is sent only to
+	// webhooks that name none. Placeholders are replaced when the configuration is
+	// loaded. Default: feedback of all projects, and without one.
+	Projects []string `json:"projects,omitempty"`
+
 	// The event types that are sent: `feedback.created`, `feedback.updated` or both.
 	// Default: all.
 	Events []string `json:"events,omitempty"`
@@ -118,6 +123,13 @@ func (w *Webhook) resolve(repl *caddy.Replacer) (relay.WebhookConfig, error) {
 			return c, fmt.Errorf("%s: %w", field.name, err)
 		}
 		*field.to = v
+	}
+	for _, project := range w.Projects {
+		p, err := secret.Resolve(repl, project)
+		if err != nil {
+			return c, fmt.Errorf("projects: %w", err)
+		}
+		c.Projects = append(c.Projects, p)
 	}
 	for _, t := range w.Events {
 		c.Events = append(c.Events, event.Type(t))

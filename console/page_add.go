@@ -24,6 +24,7 @@ type wizard struct {
 	First bool
 	Name  string
 	URL   string
+	Projects,
 	Filter,
 	Secret string
 	Created, Updated bool
@@ -54,7 +55,7 @@ func (p pages) wizardScreen(w *wizard, out outcome) shown {
 // addStep reads the form of a step and leads to the next step; the last one saves.
 func (p pages) addStep(r *http.Request) (any, error) {
 	w := &wizard{
-		Name: field(r, "name"), URL: field(r, "url"), Filter: field(r, "filter"), Secret: r.PostFormValue("secret"),
+		Name: field(r, "name"), URL: field(r, "url"), Projects: field(r, "projects"), Filter: field(r, "filter"), Secret: r.PostFormValue("secret"),
 		Created: slices.Contains(r.PostForm["events"], string(event.Created)),
 		Updated: slices.Contains(r.PostForm["events"], string(event.Updated)),
 		Draft:   cmp.Or(field(r, "draft"), rand.Text()),
@@ -79,7 +80,7 @@ func (p pages) addStep(r *http.Request) (any, error) {
 	if err != nil {
 		return again(1, err), nil
 	}
-	c := relay.WebhookConfig{Name: w.Name, Filter: w.Filter, Events: *events, Secret: strings.TrimSpace(w.Secret)}
+	c := relay.WebhookConfig{Name: w.Name, Projects: projectsOf(r), Filter: w.Filter, Events: *events, Secret: strings.TrimSpace(w.Secret)}
 	if c.URL, err = api.UnmaskURL(w.URL, ""); err != nil {
 		return again(1, api.Unprocessable("/url", err)), nil
 	}

@@ -18,6 +18,7 @@ import (
 // settings are the settings of a webhook in a form.
 type settings struct {
 	URL, Filter, Retry, Timeout, Concurrency, Rate string
+	Projects                                       string // one a line
 	Created, Updated, Ordered                      bool
 	Headers                                        string // only new ones: the present ones are secrets
 }
@@ -29,7 +30,7 @@ func settingsOf(w relay.WebhookStatus) settings {
 	}
 	wants := func(t event.Type) bool { return len(w.Events) == 0 || slices.Contains(w.Events, t) }
 	return settings{
-		URL: redact.Marked(w.URL), Filter: w.Filter, Retry: strings.Join(rungs, " "), Timeout: rung(w.Timeout),
+		URL: redact.Marked(w.URL), Projects: strings.Join(w.Projects, "\n"), Filter: w.Filter, Retry: strings.Join(rungs, " "), Timeout: rung(w.Timeout),
 		Concurrency: strconv.Itoa(w.Concurrency), Rate: w.Rate.String(),
 		Created: wants(event.Created), Updated: wants(event.Updated), Ordered: w.Ordered,
 	}
@@ -47,6 +48,10 @@ func inputOf(r *http.Request) (in api.WebhookSettings, err error) {
 		return &v
 	}
 	in.URL, in.Filter, in.Rate = given("url"), given("filter"), given("rate")
+	if r.PostForm.Has("projects") {
+		projects := projectsOf(r)
+		in.Projects = &projects
+	}
 	if retry := given("retry"); retry != nil {
 		rungs := strings.Fields(*retry)
 		in.Retry = &rungs
@@ -81,6 +86,16 @@ func inputOf(r *http.Request) (in api.WebhookSettings, err error) {
 		in.Headers = &headers
 	}
 	return in, errors.Join(errs...)
+}
+
+// projectsOf reads the field of projects: one a line.
+func projectsOf(r *http.Request) (projects []string) {
+	for line := range strings.Lines(field(r, "projects")) {
+		if project := strings.TrimSpace(line); project != "" {
+			projects = append(projects, project)
+		}
+	}
+	return projects
 }
 
 // eventsOf reads the ticked events. If all are ticked, it returns an empty list: the
@@ -124,7 +139,7 @@ func (p pages) changeWebhook(r *http.Request) (any, error) {
 		return done{webhookAt(name), outcome{
 			Status: http.StatusUnprocessableEntity, Flash: wrong.flash("Nothing was saved."),
 			Of: &settingsForm{settings{
-				URL: field(r, "url"), Filter: field(r, "filter"), Retry: field(r, "retry"), Timeout: field(r, "timeout"),
+				URL: field(r, "url"), Projects: field(r, "projects"), Filter: field(r, "filter"), Retry: field(r, "retry"), Timeout: field(r, "timeout"),
 				Concurrency: field(r, "concurrency"), Rate: field(r, "rate"), Headers: field(r, "headers"),
 				Created: slices.Contains(r.PostForm["events"], string(event.Created)),
 				Updated: slices.Contains(r.PostForm["events"], string(event.Updated)), Ordered: field(r, "ordered") != "",

@@ -21,7 +21,7 @@ type wrongFields map[string]wrongField
 
 // formFields are the fields of forms in their order, and the names of their settings.
 var formFields = []struct{ field, setting string }{
-	{"url", "url"}, {"name", "name"}, {"secret", "secret"}, {"events", "events"}, {"filter", "filter"}, {"retry", "retry"},
+	{"url", "url"}, {"name", "name"}, {"secret", "secret"}, {"projects", "projects"}, {"events", "events"}, {"filter", "filter"}, {"retry", "retry"},
 	{"timeout", "timeout"}, {"concurrency", "concurrency"}, {"rate", "rate"}, {"headers", "header"}, {"tls", "tls"},
 }
 

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/userhero/relay/event"
 	"github.com/userhero/relay/relay/deliver"
@@ -67,6 +68,9 @@ type WebhookConfig struct {
 	// PreviousUntil is when the previous secret stops signing. If it is zero, the
 	// previous secret signs for as long as it is configured.
 	PreviousUntil time.Time `json:"previous_until,omitzero"`
+	// Projects are the projects whose feedback the webhook gets. Empty means all, and
+	// feedback without a project.
+	Projects []string `json:"projects,omitempty"`
 	// Events are the event types the webhook wants. Empty means all.
 	Events []event.Type `json:"events,omitempty"`
 	// Filter is a CEL expression over `event` and `data`. Empty means all events.
@@ -197,6 +201,12 @@ func (w WebhookConfig) Validate() error {
 	if err := w.delivery("").Validate(); err != nil {
 		errs = append(errs, err)
 	}
+	if slices.Contains(w.Projects, "") {
+		wrong("projects", "a project is empty; leave the setting out for all projects")
+	}
+	if slices.ContainsFunc(w.Projects, func(project string) bool { return !utf8.ValidString(project) }) {
+		wrong("projects", "a project is not UTF-8")
+	}
 	for _, t := range w.Events {
 		if !slices.Contains(event.Types(), t) {
 			wrong("events", "there is no event type %q; there are %v", t, event.Types())
@@ -241,6 +251,12 @@ func validateTimeout(d time.Duration) error {
 // notices returns the settings for notices.
 func (c Config) notices() notify.Config {
 	return notify.Config{Notifiers: c.Notifiers, ConsoleURL: c.ConsoleURL, GroupWithin: c.GroupNotices}
+}
+
+// takes reports whether the webhook gets feedback of a project. Feedback without a
+// project goes only to webhooks that name none.
+func (w WebhookConfig) takes(project string) bool {
+	return len(w.Projects) == 0 || slices.Contains(w.Projects, project)
 }
 
 // delivery returns the settings that deliver needs to reach the receiver.

@@ -241,17 +241,28 @@ func (r *Relay) Disable(ctx context.Context, name, who string) error {
 }
 
 // Redeliver gives one delivery a fresh ladder, due now. If the webhook's breaker is
-// open, the delivery goes out at once as the next probe.
+// open, the delivery goes out at once as the next probe. The error wraps
+// queue.ErrConflict if the delivery is being attempted, or if the webhook no longer
+// gets feedback of this project.
 func (r *Relay) Redeliver(ctx context.Context, id queue.DeliveryID, who string) error {
-	if err := r.queue.Requeue(ctx, id, time.Now()); err != nil {
-		return err
-	}
 	name := ""
 	r.mu.RLock()
 	w := r.byID[id.Webhook]
 	r.mu.RUnlock()
 	if w != nil {
 		name = w.name()
+		e, err := r.queue.Event(ctx, id.Event)
+		if err != nil {
+			return err
+		}
+		if !w.takes(e.Feedback.Project) {
+			return fmt.Errorf("webhook %q does not get feedback of this project: %w", name, queue.ErrConflict)
+		}
+	}
+	if err := r.queue.Requeue(ctx, id, time.Now()); err != nil {
+		return err
+	}
+	if w != nil {
 		w.probeNow()
 	}
 	r.note(activity{What: "delivery requeued", Who: who, Webhook: name, Detail: id.String()})

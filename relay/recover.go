@@ -150,7 +150,9 @@ func (r *Relay) recoverable(ctx context.Context, w *webhook, what Recovery, curs
 			Webhook: w.id, States: what.states(), Since: what.Since, Until: what.Until, Limit: 1000, Cursor: cursor,
 		})
 		for _, d := range page.Items {
-			ids = append(ids, d.ID)
+			if w.takes(d.Feedback.Project) {
+				ids = append(ids, d.ID)
+			}
 		}
 		return ids, page.Next, err
 	}
@@ -159,11 +161,14 @@ func (r *Relay) recoverable(ctx context.Context, w *webhook, what Recovery, curs
 		return nil, "", err
 	}
 	for _, e := range page.Items {
+		if !w.takes(e.Feedback.Project) {
+			continue
+		}
 		id := queue.DeliveryID{Event: e.ID, Webhook: w.id}
 		d, err := r.queue.Delivery(ctx, id)
 		switch {
 		case errors.Is(err, queue.ErrNotFound):
-			if wanted, _ := w.wants(event.Type(e.Type), expression.NewDocument(e.Body)); wanted {
+			if wanted, _ := w.wants(event.Type(e.Type), e.Feedback.Project, expression.NewDocument(e.Body)); wanted {
 				ids = append(ids, id)
 			}
 		case err != nil:

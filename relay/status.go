@@ -16,6 +16,7 @@ type WebhookStatus struct {
 	ID          queue.WebhookID
 	Name        string
 	URL         string
+	Projects    []string     // empty means all
 	Events      []event.Type // empty means all
 	Filter      string
 	Retry       []time.Duration
@@ -75,7 +76,7 @@ func (w *webhook) status(c queue.Counts) WebhookStatus {
 		s.Counts.Held, s.Counts.Pending, s.Counts.Retrying = c.Waiting(), 0, 0
 	}
 	if t := w.target; t != nil {
-		s.URL, s.Events, s.Filter = t.config.URL, t.config.Events, t.config.Filter
+		s.URL, s.Projects, s.Events, s.Filter = t.config.URL, t.config.Projects, t.config.Events, t.config.Filter
 		s.Retry, s.Timeout, s.Concurrency = t.config.Retry, t.config.Timeout, t.config.Concurrency
 		s.Headers = slices.Sorted(maps.Keys(t.config.Header))
 		s.Rate, s.Ordered, s.HasSecret, s.TLS = t.config.Rate, t.config.Ordered, t.config.Secret != "", t.TLS()

@@ -146,9 +146,9 @@ func (w *webhook) apiConfig() *WebhookConfig {
 	return w.record.Config
 }
 
-// wants reports whether the webhook gets an event of this type. The error says why the
-// filter could not judge the event.
-func (w *webhook) wants(t event.Type, doc *expression.Document) (bool, error) {
+// wants reports whether the webhook gets an event of this type and project. The error
+// says why the filter could not judge the event.
+func (w *webhook) wants(t event.Type, project string, doc *expression.Document) (bool, error) {
 	target := w.currentTarget()
 	if target == nil {
 		return false, nil
@@ -156,7 +156,17 @@ func (w *webhook) wants(t event.Type, doc *expression.Document) (bool, error) {
 	if events := target.config.Events; len(events) > 0 && !slices.Contains(events, t) {
 		return false, nil
 	}
+	if !target.config.takes(project) {
+		return false, nil
+	}
 	return target.filter.Match(doc)
+}
+
+// takes reports whether the webhook gets feedback of this project. What waits for a
+// parked webhook stays its own.
+func (w *webhook) takes(project string) bool {
+	target := w.currentTarget()
+	return target == nil || target.config.takes(project)
 }
 
 // filterFailed counts an event that the webhook's filter could not judge.

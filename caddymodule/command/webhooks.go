@@ -1,6 +1,7 @@
 package command
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -8,6 +9,7 @@ import (
 	"net/url"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -15,11 +17,11 @@ import (
 )
 
 var webhookList = list[api.Webhook]{
-	columns: []string{"NAME", "STATE", "WAITING", "FAILED", "DELIVERED", "LAST SUCCESS", "SOURCE", "URL", "REASON"},
+	columns: []string{"NAME", "STATE", "WAITING", "FAILED", "DELIVERED", "LAST SUCCESS", "SOURCE", "PROJECTS", "URL", "REASON"},
 	row: func(w api.Webhook) []string {
 		return []string{
 			w.Name, w.State, number(waiting(w)), number(w.Counts.Failed),
-			number(w.Counts.Delivered), timestamp(w.LastSuccess), w.Source, w.URL, w.Reason,
+			number(w.Counts.Delivered), timestamp(w.LastSuccess), w.Source, cmp.Or(strings.Join(w.Projects, " "), "all"), w.URL, w.Reason,
 		}
 	},
 	empty: "There are none.",

@@ -33,6 +33,7 @@ func (in WebhookSettings) Apply(c *relay.WebhookConfig) error {
 		c.URL = full
 	}
 	setIfGiven(&c.Secret, in.Secret)
+	setIfGiven(&c.Projects, in.Projects)
 	setIfGiven(&c.Events, in.Events)
 	setIfGiven(&c.Filter, in.Filter)
 	setIfGiven(&c.Concurrency, in.Concurrency)

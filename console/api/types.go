@@ -44,7 +44,8 @@ type Counts struct {
 // Webhook is a webhook without its secrets.
 type Webhook struct {
 	Name        string       `json:"name"`
-	URL         string       `json:"url"` // secret parts are hidden
+	URL         string       `json:"url"`                // secret parts are hidden
+	Projects    []string     `json:"projects,omitempty"` // absent: all
 	Events      []event.Type `json:"events"`
 	Filter      string       `json:"filter,omitempty"`
 	Retry       []string     `json:"retry"`
@@ -103,6 +104,7 @@ type WebhookSettings struct {
 	URL            *string            `json:"url"`
 	Secret         *string            `json:"secret"`
 	GenerateSecret bool               `json:"generate_secret"`
+	Projects       *[]string          `json:"projects"`
 	Events         *[]event.Type      `json:"events"`
 	Filter         *string            `json:"filter"`
 	Headers        *map[string]string `json:"headers"`

@@ -17,6 +17,7 @@ func viewWebhook(w relay.WebhookStatus) Webhook {
 	v := Webhook{
 		Name:         w.Name,
 		URL:          redact.Marked(w.URL),
+		Projects:     w.Projects,
 		Events:       w.Events,
 		Filter:       w.Filter,
 		Retry:        make([]string, len(w.Retry)),
