@@ -2,6 +2,7 @@ package console
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/userhero/relay/relay"
@@ -54,43 +55,37 @@ func drawBars(day relay.Day, what, kind string, of func(relay.Hour) int64) bars 
 	return b
 }
 
-// stacked is a webhook's day: for each hour a bar of what was delivered and, on top,
-// what failed.
-type stacked struct {
-	Label string
-	Bars  []stack
-}
-
-type stack struct {
-	X, GoodY, Good, BadY, Bad float64
-	Tip                       string
-}
+// stacked is a webhook's day as two paths: for each hour a bar of what was delivered
+// and, on top, what failed.
+type stacked struct{ Label, Good, Bad string }
 
 func drawStacked(day relay.Day) stacked {
-	var s stacked
 	var most int64 = 1
 	for _, h := range day.Hours {
 		most = max(most, h.Delivered+h.Failed)
 	}
-	scale := func(n int64) float64 {
+	scale := func(n int64) int {
 		if n == 0 {
 			return 0
 		}
-		return max(float64(n)/float64(most)*barHeight, 2)
+		return max(int(float64(n)/float64(most)*barHeight), 2)
 	}
+	var good, bad strings.Builder
 	for i, h := range day.Hours {
-		k := stack{X: float64(i * barStep), Good: scale(h.Delivered), Bad: scale(h.Failed)}
-		if k.Good+k.Bad == 0 {
-			k.Good = 1 // the base line
+		g, b := scale(h.Delivered), scale(h.Failed)
+		if b = min(b, barHeight); g+b > barHeight {
+			g = barHeight - b
 		}
-		k.GoodY = barHeight - k.Good
-		k.BadY = max(k.GoodY-k.Bad, 0)
-		k.Tip = fmt.Sprintf("%s–%s UTC: %s delivered, %s failed", h.From.Format("15:04"), h.From.Add(time.Hour).Format("15:04"), number(h.Delivered), number(h.Failed))
-		s.Bars = append(s.Bars, k)
+		if g > 0 {
+			fmt.Fprintf(&good, "M%d %dv-%dh6v%dz", i*barStep, barHeight, g, g)
+		}
+		if b > 0 {
+			fmt.Fprintf(&bad, "M%d %dv-%dh6v%dz", i*barStep, barHeight-g, b, b)
+		}
 	}
 	sum := day.Sum()
-	s.Label = fmt.Sprintf("Last 24 hours: %s delivered, %s failed", counted(sum.Delivered, "delivery", "deliveries"), counted(sum.Failed, "attempt", "attempts"))
-	return s
+	return stacked{fmt.Sprintf("Last 24 hours: %s delivered, %s failed", counted(sum.Delivered, "delivery", "deliveries"), counted(sum.Failed, "attempt", "attempts")),
+		good.String(), bad.String()}
 }
 
 // ladder shows the attempts of a webhook in a row, and where a delivery stands.

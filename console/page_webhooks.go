@@ -15,8 +15,9 @@ import (
 	"github.com/userhero/relay/relay/redact"
 )
 
-// webhooksPerPage is how many rows a page has.
-const webhooksPerPage = 50
+// webhooksPerPage is how many rows a page has: below 100 KiB, and ten screens of a
+// phone.
+const webhooksPerPage = 30
 
 // webhooksPage is the list of webhooks.
 type webhooksPage struct {

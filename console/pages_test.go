@@ -47,7 +47,12 @@ const mount = "/some/where"
 
 func newVisit(t *testing.T, c relay.Config) *visit {
 	t.Helper()
-	r := relay.New(relay.Options{Queue: memqueue.New(memqueue.Options{})})
+	return newVisitOf(t, memqueue.New(memqueue.Options{}), c)
+}
+
+func newVisitOf(t *testing.T, q queue.Queue, c relay.Config) *visit {
+	t.Helper()
+	r := relay.New(relay.Options{Queue: q})
 	if err := r.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -596,3 +601,34 @@ echo verify(file_get_contents('php://stdin'), $argv[2], $argv[1]) ? 'true' : 'fa
 		})
 	}
 }
+
+// TestManyWebhooksMakeNoLargePage: 200 webhooks that were busy all day.
+func TestManyWebhooksMakeNoLargePage(t *testing.T) {
+	t.Parallel()
+	q := memqueue.New(memqueue.Options{})
+	var c relay.Config
+	for i := range 200 {
+		c.Webhooks = append(c.Webhooks, relay.WebhookConfig{
+			Name: fmt.Sprintf("webhook-with-a-name-%03d", i), URL: fmt.Sprintf("https://receiver-%d.example.com/hooks/userhero", i),
+		})
+		hours, from := strings.Builder{}, time.Now().Unix()/3600
+		for h := range int64(24) {
+			fmt.Fprintf(&hours, `,{"hour":%d,"delivered":%d,"failed":%d}`, from-h, 100+h*7%60, 3+h)
+		}
+		if _, err := q.PutWebhook(t.Context(), queue.Webhook{Name: c.Webhooks[i].Name, Data: []byte(`{"source":"caddyfile","state":"failing",` +
+			`"reason":"answered 503 Service Unavailable","failing_since":"2026-01-07T15:30:00Z","hours":[` + hours.String()[1:] + `]}`)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	v := newVisitOf(t, q, c)
+	for path, rows := range map[string]int{"/webhooks": webhooksPerPage, "/webhooks?page=4": webhooksPerPage, "/": 8} {
+		began := time.Now()
+		v.open(path)
+		t.Logf("%s has %d bytes and took %s", path, len(v.page), time.Since(began))
+		if len(v.page) > 100<<10 || strings.Count(v.page, `class="hook"`) != rows || strings.Count(v.page, "M184 36v-") != rows {
+			t.Errorf("%s has %d bytes and %d rows, want %d", path, len(v.page), strings.Count(v.page, `class="hook"`), rows)
+		}
+	}
+}
+
+const webhooksPerPage = 30
