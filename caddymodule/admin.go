@@ -45,7 +45,9 @@ func serveAdmin(w http.ResponseWriter, r *http.Request) error {
 	}
 	http.StripPrefix(api.AdminPath, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if err := e.serveAPI(w, r); err != nil {
-			intake.WriteProblem(w, intake.Unavailable(err))
+			problem := intake.Unavailable(err)
+			problem.Detail = err.Error() // who may use the admin endpoint may know the reason
+			intake.WriteProblem(w, problem)
 		}
 	})).ServeHTTP(w, r)
 	return nil

@@ -108,6 +108,9 @@ func (b *BadgerQueue) StoreSettings() map[string]string {
 	return map[string]string{"queue": "badger", "encryption_key": hex.EncodeToString(digest[:])}
 }
 
+// Remote implements QueueOpener.
+func (*BadgerQueue) Remote() bool { return false }
+
 // OpenQueue opens the store in the folder.
 func (b *BadgerQueue) OpenQueue(ctx context.Context, o QueueOptions) (queue.Queue, error) {
 	store, err := badgerqueue.Open(ctx, badgerqueue.Options{

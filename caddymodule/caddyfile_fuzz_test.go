@@ -29,7 +29,7 @@ func FuzzCaddyfile(f *testing.F) {
 	for _, block := range []string{
 		"webhook \"\" {\n url http://a\n}", "webhook a {\n url http://a\n rate 9223372036854775807/1ns\n}", "webhook a {\n url http://a\n retry 106751d\n}",
 		"webhook a {\n url {env.NOWHERE}\n}", "webhook a {\n url http://a\n filter `data.x.matches('(((((((((')`\n}", "max_disk 16EiB", "retention -1s", "timeout 1ns",
-		"egress {\n allow ::ffff:1.2.3.4/128 [::1]\n}", "notify smtp {\n host :\n}", "queue badger {\n encryption_key x\n}", "webhook a {\n url http://a\n tls_ca /nowhere\n}", "{\n}\n}",
+		"egress {\n allow ::ffff:1.2.3.4/128 [::1]\n}", "notify smtp {\n host :\n}", "queue badger {\n encryption_key x\n}", "queue jetstream {\n servers ://\n nkey /nowhere\n}", "webhook a {\n url http://a\n tls_ca /nowhere\n}", "{\n}\n}",
 	} {
 		f.Add("{\n\tuserhero {\n" + block + "\n\t}\n}\n")
 	}

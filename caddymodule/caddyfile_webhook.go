@@ -31,9 +31,7 @@ func (w *Webhook) unmarshalBlock(d *caddyfile.Dispenser) error {
 		option.Flag("ordered", &w.Ordered),
 		option.Flag("disabled", &w.Disabled),
 	)
-	if tls.ClientCertificateFile+tls.ClientCertificateKeyFile != "" || tls.RootCAFiles != nil {
-		w.TLS = &tls
-	}
+	w.TLS = tls.orNil()
 	return err
 }
 

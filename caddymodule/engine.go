@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
-	"go.opentelemetry.io/otel/trace"
 
 	"github.com/userhero/relay/caddymodule/telemetry"
 	"github.com/userhero/relay/caddymodule/version"
@@ -33,13 +32,23 @@ const (
 	closeGrace = 20 * time.Second
 )
 
+// Times of opening a store on other machines.
+const (
+	// openWait is how long a start waits for it.
+	openWait = 5 * time.Second
+	// openPause is the pause before the next try.
+	openPause = time.Second
+)
+
 // engine is one store and the relay that works on it. All configurations that name
 // the same store share its engine, so deliveries go on during a reload.
 //
 //	           acquire          attach, accept        last release
 //	(nothing) ────────► unopened ───────────► open ─────────────► closed
-//	                        └──────────────────────────────────────▲
-//	                        │ opening failed ► failed ─────────────┘
+//	                     │  └──────────────────▲ ──────────────────▲
+//	                     │                     │ opened            │
+//	                     │ servers are away ► waiting ─────────────┤
+//	                     │ opening failed ──► failed ──────────────┘
 type engine struct {
 	owner    engineOwner
 	key      string
@@ -54,9 +63,13 @@ type engine struct {
 	config atomic.Pointer[caddy.Context]
 
 	opening sync.Once
-	users   sync.WaitGroup // calls that use the relay; added to only while not closed
-	before  *engine        // an engine of the same store that is still ending, or nil
-	ended   chan struct{}  // closed after the store was closed
+	// wanted is done when no configuration wants the store that is not open yet.
+	wanted   context.Context //nolint:containedctx // ends the opening
+	unwanted context.CancelFunc
+	trying   sync.WaitGroup // the goroutine that opens a store in the background
+	users    sync.WaitGroup // calls that use the relay; added to only while not closed
+	before   *engine        // an engine of the same store that is still ending, or nil
+	ended    chan struct{}  // closed after the store was closed
 
 	// cutoff is done at the deadline of the stop. Requests and attempts that are in
 	// flight then are cut off.
@@ -68,7 +81,7 @@ type engine struct {
 
 	mu      sync.RWMutex // guards everything below; never held during disk access
 	closed  bool
-	failure error // why the store could not be opened
+	failure error // why the store is not open; wraps queue.ErrUnavailable if it may open later
 	queue   queue.Queue
 	relay   *relay.Relay
 	tracing *telemetry.Tracing // nil if no spans are made
@@ -90,7 +103,8 @@ type engineOwner interface {
 
 // attachment is one configuration's settings in an engine.
 type attachment struct {
-	generation *relay.Generation
+	config     relay.Config
+	generation *relay.Generation // nil while the store is not open; guarded by engine.limiting
 	limits     queue.Limits
 	log        *slog.Logger
 	once       sync.Once
@@ -111,6 +125,7 @@ func newEngine(owner engineOwner, opener QueueOpener, o QueueOptions, log *slog.
 		ended:    make(chan struct{}),
 	}
 	e.cutoff, e.cutOff = context.WithCancel(context.Background())
+	e.wanted, e.unwanted = context.WithCancel(context.Background())
 	e.metrics = telemetry.NewMetrics(telemetry.MetricsOptions{
 		Relay: e.current, SpansLost: e.lostSpans, MissedReasons: intake.MissedReasons(),
 	})
@@ -137,9 +152,9 @@ func (e *engine) warnDiffering(opener QueueOpener, log *slog.Logger) {
 		"store", e.key, "options", strings.Join(names, ", "))
 }
 
-// open opens the store and starts the relay, once. Every caller gets the same error.
-// Opening does not use the caller's context, because the first caller may be a
-// request whose client disconnects.
+// open opens the store and starts the relay, once. Every caller gets the same error,
+// until a store on other machines is open. Opening does not use the caller's context,
+// because the first caller may be a request whose client disconnects.
 func (e *engine) open() error {
 	e.opening.Do(func() {
 		if e.before != nil {
@@ -147,17 +162,24 @@ func (e *engine) open() error {
 			e.before = nil
 		}
 		spans := acquireTracing(e.options.Logger)
-		q, r, err := e.build(context.Background(), spans.Tracer())
 		e.mu.Lock()
-		defer e.mu.Unlock()
 		e.tracing = spans
-		if err != nil {
-			e.failure = fmt.Errorf("opening the store %s: %w", e.key, err)
+		e.mu.Unlock()
+		if !e.opener.Remote() {
+			q, r, err := e.build(e.wanted)
+			if err == nil {
+				err = e.putIntoUse(q, r)
+			}
+			e.fail(err)
 			return
 		}
-		e.queue, e.relay = q, r
-		options := api.Options{Relay: r, Version: version.String(), Started: time.Now(), Logger: e.options.Logger, Ending: e.ending}
-		e.api, e.console = api.New(options), console.New(options)
+		e.fail(fmt.Errorf("%w: it is being opened", queue.ErrUnavailable))
+		first := make(chan struct{})
+		e.trying.Go(func() { e.tryUntilOpen(first) })
+		select {
+		case <-first:
+		case <-time.After(openWait):
+		}
 	})
 	e.mu.RLock()
 	defer e.mu.RUnlock()
@@ -165,6 +187,78 @@ func (e *engine) open() error {
 		return errEngineClosed
 	}
 	return e.failure
+}
+
+// tryUntilOpen opens the store, and tries again until it is in use or nobody wants it
+// any more. It closes first after the first try.
+func (e *engine) tryUntilOpen(first chan<- struct{}) {
+	var q queue.Queue
+	var r *relay.Relay
+	var told string
+	for tried := false; ; tried = true {
+		var err error
+		if r == nil {
+			q, r, err = e.build(e.wanted)
+		}
+		if err == nil {
+			err = e.putIntoUse(q, r)
+		}
+		e.fail(err)
+		if !tried {
+			close(first)
+		}
+		if err == nil {
+			return
+		}
+		if err.Error() != told && e.wanted.Err() == nil {
+			told = err.Error()
+			e.options.Logger.Error("the store is not open; submissions are answered 503 until it is", "store", e.key, "error", err)
+		}
+		select {
+		case <-time.After(openPause):
+		case <-e.wanted.Done():
+			if r != nil {
+				_ = abandon(q, r) // it was never used
+			}
+			return
+		}
+	}
+}
+
+// fail notes why the store is not open; nil means that it is.
+func (e *engine) fail(err error) {
+	if err != nil {
+		err = fmt.Errorf("opening the store %s: %w", e.key, err)
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.failure = err
+}
+
+// putIntoUse applies the settings that came before the store was open, and then lets
+// others use it: an event that is accepted earlier would find no webhooks. It may be
+// called again after an error.
+func (e *engine) putIntoUse(q queue.Queue, r *relay.Relay) error {
+	return e.limit(func() (err error) {
+		for _, a := range e.attached {
+			if a.generation != nil {
+				continue
+			}
+			if a.generation, err = r.Attach(a.config); err != nil {
+				return fmt.Errorf("applying the webhooks: %w", err)
+			}
+		}
+		options := api.Options{Relay: r, Version: version.String(), Started: time.Now(), Logger: e.options.Logger, Ending: e.ending}
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		if e.closed {
+			return errEngineClosed
+		}
+		e.failure = nil
+		e.queue, e.relay = q, r
+		e.api, e.console = api.New(options), console.New(options)
+		return nil
+	})
 }
 
 // logOpen logs what the store contains and how long it took to open.
@@ -176,7 +270,8 @@ func (e *engine) logOpen(s queue.Stats, took time.Duration) {
 	e.options.Logger.Info("the store is open", "store", e.key, "events", s.Events, "waiting", waiting, "disk_bytes", s.DiskBytes, "took", took)
 }
 
-func (e *engine) build(ctx context.Context, tracer trace.Tracer) (queue.Queue, *relay.Relay, error) {
+// build opens the store and starts its relay.
+func (e *engine) build(ctx context.Context) (queue.Queue, *relay.Relay, error) {
 	began := time.Now()
 	q, err := e.opener.OpenQueue(ctx, e.options)
 	if err != nil {
@@ -188,60 +283,76 @@ func (e *engine) build(ctx context.Context, tracer trace.Tracer) (queue.Queue, *
 		Logger:   e.options.Logger,
 		Version:  version.String(),
 		Observer: e.observer,
-		Tracer:   tracer,
+		Tracer:   e.tracing.Tracer(), // tracing does not change once opening has begun
 		Own:      func(to netip.AddrPort) bool { return isOwn(to, e.config.Load()) },
 	})
 	if err := r.Start(ctx); err != nil {
-		closing, cancel := context.WithTimeout(ctx, closeGrace)
-		defer cancel()
-		return nil, nil, errors.Join(fmt.Errorf("starting the relay: %w", err), q.Close(closing))
+		return nil, nil, errors.Join(fmt.Errorf("starting the relay: %w", err), abandon(q, r))
 	}
 	return q, r, nil
 }
 
-// attach puts settings into effect. It opens the engine if it is not open.
+// abandon stops a relay that no configuration has used, and closes its store.
+func abandon(q queue.Queue, r *relay.Relay) error {
+	closing, cancel := context.WithTimeout(context.Background(), closeGrace)
+	defer cancel()
+	return errors.Join(r.Stop(closing), q.Close(closing))
+}
+
+// attach puts settings into effect. It opens the engine if it is not open. If the
+// store's servers are away, the settings take effect when the store opens.
 func (e *engine) attach(c relay.Config, limits queue.Limits, log *slog.Logger) (*attachment, error) {
-	if err := e.open(); err != nil {
+	if err := e.open(); err != nil && !errors.Is(err, queue.ErrUnavailable) {
 		return nil, err
 	}
-	r, err := e.use()
-	if err != nil {
-		return nil, err
-	}
-	defer e.users.Done()
 	e.log.push(log)
-	g, err := r.Attach(c)
+	a := &attachment{config: c, limits: limits, log: log}
+	err := e.limit(func() error {
+		r, err := e.use()
+		switch {
+		case err == nil:
+			defer e.users.Done()
+			if a.generation, err = r.Attach(c); err != nil {
+				return fmt.Errorf("applying the webhooks: %w", err)
+			}
+		case !errors.Is(err, queue.ErrUnavailable):
+			return err
+		}
+		e.attached = append(e.attached, a)
+		return nil
+	})
 	if err != nil {
 		e.log.remove(log)
-		return nil, fmt.Errorf("applying the webhooks: %w", err)
+		return nil, err
 	}
-	a := &attachment{generation: g, limits: limits, log: log}
-	e.limit(func() { e.attached = append(e.attached, a) })
 	return a, nil
 }
 
 // limit calls change, which edits e.attached, and then sets the store's limits to
 // those of the newest configuration that is attached.
-func (e *engine) limit(change func()) {
+func (e *engine) limit(change func() error) error {
 	e.limiting.Lock()
 	defer e.limiting.Unlock()
-	change()
-	if len(e.attached) == 0 {
-		return
-	}
+	err := change()
 	e.mu.RLock()
 	q, ok := e.queue.(queue.Limited)
 	e.mu.RUnlock()
-	if ok {
+	if ok && len(e.attached) > 0 {
 		q.SetLimits(e.attached[len(e.attached)-1].limits)
 	}
+	return err
 }
 
 // detach withdraws settings. Detaching twice is allowed.
 func (e *engine) detach(a *attachment) error {
 	a.once.Do(func() {
-		a.err = a.generation.Detach()
-		e.limit(func() { e.attached = slices.DeleteFunc(e.attached, func(b *attachment) bool { return a == b }) })
+		a.err = e.limit(func() error {
+			e.attached = slices.DeleteFunc(e.attached, func(b *attachment) bool { return a == b })
+			if a.generation == nil {
+				return nil
+			}
+			return a.generation.Detach()
+		})
 		e.log.remove(a.log)
 	})
 	return a.err
@@ -356,7 +467,8 @@ func (e *engine) Destruct() error {
 	opened, spans := e.relay != nil, e.tracing
 	e.mu.Unlock()
 	if !opened {
-		close(e.ended)
+		e.unwanted()
+		go func() { e.trying.Wait(); close(e.ended) }()
 		return releaseTracing(spans)
 	}
 	if caddy.Exiting() {

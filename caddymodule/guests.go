@@ -24,7 +24,12 @@ type QueueOpener interface {
 	// store is opened. They are compared, to log the names of those that a reload
 	// has not applied. A secret must be given as a digest.
 	StoreSettings() map[string]string
-	// OpenQueue opens the store. Calls for the same key do not overlap.
+	// Remote reports whether the store is on other machines, which may be down. Caddy
+	// then starts without them: the store is opened in the background, as often as
+	// necessary. Submissions are answered 503 until it is open.
+	Remote() bool
+	// OpenQueue opens the store. Calls for the same key do not overlap. The context ends
+	// if the engine no longer wants the store before it is open.
 	OpenQueue(ctx context.Context, o QueueOptions) (queue.Queue, error)
 }
 

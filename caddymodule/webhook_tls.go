@@ -13,7 +13,7 @@ import (
 	"github.com/userhero/relay/relay/deliver"
 )
 
-// TLS names the files of a webhook's TLS settings; the names are those of Caddy's
+// TLS names the files of the TLS settings of a webhook or of a queue's servers; the names are those of Caddy's
 // `reverse_proxy`. The files are read whenever a configuration is loaded. The lowest
 // TLS version is always 1.2.
 type TLS struct {
@@ -29,6 +29,14 @@ type TLS struct {
 	// If any are given, only these are trusted. At most 1 MiB each. Default: the
 	// system's authorities.
 	RootCAFiles []string `json:"root_ca_pem_files,omitempty"`
+}
+
+// orNil returns nil if no file is named.
+func (t TLS) orNil() *TLS {
+	if t.ClientCertificateFile+t.ClientCertificateKeyFile == "" && t.RootCAFiles == nil {
+		return nil
+	}
+	return &t
 }
 
 // resolve reads and checks the files. A nil TLS has none.

@@ -27,6 +27,7 @@ package jetstreamqueue
 import (
 	"context"
 	"crypto/rand"
+	"crypto/tls"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -185,10 +186,25 @@ func (q *Queue) connect() (err error) {
 		}),
 	}, q.o.Connect...)
 	if q.nc, err = nats.Connect(joinServers(q.o.Servers), options...); err != nil {
-		return fmt.Errorf("connecting to NATS at %d servers: %w: %w", len(q.o.Servers), queue.ErrUnavailable, err)
+		return fmt.Errorf("connecting to NATS at %s: %w", joinServers(q.o.Servers), connectError(err))
 	}
 	q.js, err = jetstream.New(q.nc)
 	return err
+}
+
+// connectError returns what to do about an error of connecting. Only a server that does
+// not answer is queue.ErrUnavailable.
+func connectError(err error) error {
+	var untrusted *tls.CertificateVerificationError
+	switch {
+	case errors.Is(err, nats.ErrAuthorization), errors.Is(err, nats.ErrAuthExpired), errors.Is(err, nats.ErrAuthRevoked), errors.Is(err, nats.ErrAccountAuthExpired):
+		return fmt.Errorf("%w: the servers refuse the login; check credentials, user, token or nkey", err)
+	case errors.As(err, &untrusted):
+		return fmt.Errorf("%w: name the authority of the servers' certificates with tls_ca", err)
+	case errors.Is(err, nats.ErrSecureConnWanted):
+		return fmt.Errorf("%w: the servers offer no TLS; leave out tls_ca and tls_client_auth, or configure TLS on the servers", err)
+	}
+	return fmt.Errorf("%w: %w; check that the servers run and can be reached", queue.ErrUnavailable, err)
 }
 
 func joinServers(servers []string) string {

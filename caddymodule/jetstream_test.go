@@ -1,0 +1,240 @@
+package caddymodule
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/nats-io/nats.go"
+
+	"github.com/userhero/relay/e2e/natsproc"
+	"github.com/userhero/relay/relay/signature"
+)
+
+// startNATS starts a nats-server that ends with the test.
+func startNATS(t *testing.T, o natsproc.Options) *natsproc.Server {
+	t.Helper()
+	if _, err := natsproc.Binary(); err != nil {
+		t.Skip(err)
+	}
+	o.Dir = t.TempDir()
+	s, err := natsproc.Start(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Kill)
+	return s
+}
+
+func onJetStream(s *natsproc.Server, more string) string {
+	return fmt.Sprintf("queue jetstream {\nservers %s\n%s\n}\n", s.URL(), more)
+}
+
+// TestFirstMinuteOnJetStream: a submission is answered, delivered with its signature and
+// shown by the console and the API. A reload keeps the connection to the servers.
+func TestFirstMinuteOnJetStream(t *testing.T) {
+	server, receiver := startNATS(t, natsproc.Options{}), newHook(t)
+	s := newSite(t)
+	options := onJetStream(server, "encryption_key 0123456789abcdef") + fmt.Sprintf("webhook crm {\nurl %s\nsecret s3cret\n}\n", receiver.URL)
+	block := "userhero /feedback* {\nproject proj_1\nupdate_auth t0ken\n}\nhandle_path /relay/* {\nuserhero_console {\nno_auth\n}\n}\nuserhero_health /healthz\n"
+	s.load(options, block)
+	accepted := s.post(`{"message":"first"}`)
+	if accepted.Status != http.StatusAccepted {
+		t.Fatalf("submitting: %d %s", accepted.Status, accepted.Body)
+	}
+	arrived := receiver.await(t, 1)[0]
+	if err := signature.Verify("s3cret", arrived.Header, arrived.Body); err != nil {
+		t.Error(err)
+	}
+	id, _ := accepted.json(t)["id"].(string)
+	if got := arrived.document(t).Data["id"]; got != id {
+		t.Errorf("delivered %v, accepted %v", got, id)
+	}
+	connections := s.api("/status")
+	if connections.Status != http.StatusOK {
+		t.Errorf("status: %d %s", connections.Status, connections.Body)
+	}
+	eventually(t, func() bool {
+		return strings.Contains(s.do(http.MethodGet, "/relay/events", "").Body, "first")
+	})
+	eventually(t, func() bool { return strings.Contains(s.api("/deliveries?state=delivered").Body, id) })
+
+	before := engines.current()
+	s.load(options+"timeout 20s\n", block)
+	if engines.current() != before {
+		t.Error("the reload opened the queue anew")
+	}
+	updated := s.do(http.MethodPatch, "/feedback/"+id, `{"status":"done"}`, append(jsonBody, "Authorization", "Bearer t0ken")...)
+	if updated.Status != http.StatusAccepted {
+		t.Fatalf("updating: %d %s", updated.Status, updated.Body)
+	}
+	if got := receiver.await(t, 2)[1].document(t); got.Event != "feedback.updated" || got.Data["status"] != "done" {
+		t.Errorf("delivered %+v", got)
+	}
+	if health := s.do(http.MethodGet, "/healthz", ""); health.Status != http.StatusOK {
+		t.Errorf("health: %d %s", health.Status, health.Body)
+	}
+}
+
+// TestStartsWithoutServers: Caddy starts while the servers are down. Submissions are
+// answered 503 with Retry-After, and /healthz is red. When the servers come, the store
+// opens and the configuration takes effect by itself.
+func TestStartsWithoutServers(t *testing.T) {
+	server, receiver := startNATS(t, natsproc.Options{}), newHook(t)
+	server.Kill()
+	s := newSite(t)
+	s.load(onJetStream(server, "")+fmt.Sprintf("webhook crm {\nurl %s\n}\n", receiver.URL), "userhero /feedback\nuserhero_health /healthz\n")
+	refused := s.post(`{"message":"early"}`)
+	if refused.Status != http.StatusServiceUnavailable || refused.Header.Get("Retry-After") == "" {
+		t.Errorf("submitting: %d %v %s", refused.Status, refused.Header, refused.Body)
+	}
+	if health := s.do(http.MethodGet, "/healthz", ""); health.Status != http.StatusServiceUnavailable {
+		t.Errorf("health: %d", health.Status)
+	}
+	if reason := s.api("/healthz"); reason.Status != http.StatusServiceUnavailable || !strings.Contains(reason.Body, server.Address) {
+		t.Errorf("the API's health: %d %s", reason.Status, reason.Body)
+	}
+	// A reload while the servers are away must work too; the newest settings count.
+	s.load(onJetStream(server, "")+fmt.Sprintf("webhook crm {\nurl %s/new\n}\n", receiver.URL), "userhero /feedback\nuserhero_health /healthz\n")
+	if err := server.Start(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, func() bool { return s.do(http.MethodGet, "/healthz", "").Status == http.StatusOK })
+	if accepted := s.post(`{"message":"late"}`); accepted.Status != http.StatusAccepted {
+		t.Fatalf("submitting: %d %s", accepted.Status, accepted.Body)
+	}
+	if got := receiver.await(t, 1)[0].document(t).Data["message"]; got != "late" {
+		t.Errorf("delivered %v", got)
+	}
+	if got := s.api("/webhooks/crm"); !strings.Contains(got.Body, receiver.URL+"/new") {
+		t.Errorf("the webhook: %s", got.Body)
+	}
+}
+
+// TestLoginsOfServers: each kind of login works, and a wrong one stops the start and
+// says what to do.
+func TestLoginsOfServers(t *testing.T) {
+	dir := t.TempDir()
+	seed := filepath.Join(dir, "relay.nk")
+	// A user's nkey, of nobody.
+	const nkey, public = "SUACSSL3UAHUDXKFSNVUZRF5UHPMWZ6BFDTJ7M6USDXIEDNPPQYYYCU3VY", "UDXU4RCSJNZOIQHZNWXHXORDPRTGNJAHAHFRGZNEEJCPQTT2M7NLCNF4"
+	if err := os.WriteFile(seed, []byte(nkey), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		server, right, wrong string
+		connect              nats.Option
+	}{
+		"user":  {`authorization { user: relay, password: "pass word" }`, `user relay "pass word"`, "user relay other", nats.UserInfo("relay", "pass word")},
+		"token": {`authorization { token: "t0k" }`, "token t0k", "token other", nats.Token("t0k")},
+		"nkey": {
+			fmt.Sprintf("authorization { users: [ { nkey: %s }, { user: test, password: test } ] }", public),
+			"nkey " + seed, "user relay other", nats.UserInfo("test", "test"),
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			server := startNATS(t, natsproc.Options{Extra: c.server, Connect: []nats.Option{c.connect}})
+			s := newSite(t)
+			err := caddy.Load(s.config(onJetStream(server, c.wrong), "userhero /feedback"), true)
+			if err == nil || !strings.Contains(err.Error(), "Authorization Violation") || !strings.Contains(err.Error(), "credentials, user, token or nkey") {
+				t.Errorf("a wrong login: %v", err)
+			}
+			s.load(onJetStream(server, c.right), "userhero /feedback")
+			if a := s.post(`{"message":"hello"}`); a.Status != http.StatusAccepted {
+				t.Errorf("submitting: %d %s", a.Status, a.Body)
+			}
+			if strings.Contains(s.log(), "pass word") || strings.Contains(s.log(), "t0k") {
+				t.Error("the log shows the login")
+			}
+		})
+	}
+}
+
+// TestTLSOfServers: the relay trusts the servers by tls_ca only and shows them its
+// certificate.
+func TestTLSOfServers(t *testing.T) {
+	pair := selfSigned(t)
+	authority, _, _ := strings.Cut(pair, "-----BEGIN PRIVATE KEY")
+	file, ca := writeFile(t, "pair.pem", pair), writeFile(t, "ca.pem", authority)
+	server := startNATS(t, natsproc.Options{
+		Extra:   fmt.Sprintf("tls { cert_file: %q, key_file: %q, ca_file: %q, verify: true }", file, file, ca),
+		Connect: []nats.Option{nats.RootCAs(ca), nats.ClientCert(file, file)},
+	})
+	s := newSite(t)
+	client := fmt.Sprintf("tls_client_auth %s %s\n", file, file)
+	err := caddy.Load(s.config(onJetStream(server, client), "userhero /feedback"), true)
+	if err == nil || !strings.Contains(err.Error(), "tls_ca") {
+		t.Errorf("without tls_ca: %v", err)
+	}
+	s.load(onJetStream(server, client+"tls_ca "+ca), "userhero /feedback")
+	if a := s.post(`{"message":"hello"}`); a.Status != http.StatusAccepted {
+		t.Errorf("submitting: %d %s", a.Status, a.Body)
+	}
+}
+
+// TestJetStreamSettings: what is wrong is refused when the configuration is provisioned,
+// without a connection.
+func TestJetStreamSettings(t *testing.T) {
+	t.Parallel()
+	missing := filepath.Join(t.TempDir(), "missing")
+	for _, c := range []struct{ settings, want string }{
+		{`{}`, "name at least one server"},
+		{`{"servers":["http://a"]}`, "does not begin with nats://"},
+		{`{"servers":["nats://"]}`, "is no URL"},
+		{`{"servers":["nats://u:secret@a:4222"]}`, "use the options user or token"},
+		{`{"servers":["{env.NOWHERE}"]}`, "servers: "},
+		{`{"servers":["a"],"user":"a","password":"b","token":"c"}`, "user and token: give one of them"},
+		{`{"servers":["a"],"password":"b"}`, "write user and password"},
+		{`{"servers":["a"],"credentials":"` + missing + `"}`, "credentials: "},
+		{`{"servers":["a"],"nkey":"` + missing + `"}`, "holds no seed"},
+		{`{"servers":["a"],"tls":{"root_ca_pem_files":["` + missing + `"]}}`, "tls_ca " + missing},
+		{`{"servers":["a"],"prefix":"a.b"}`, "prefix: "},
+		{`{"servers":["a"],"replicas":2}`, "must be 1, 3 or 5"},
+		{`{"servers":["a"],"encryption_key":"short"}`, "encryption_key: "},
+		{`{"servers":["a"],"embedded":{}}`, "leave out servers"},
+		{`{"embedded":{}}`, "no NATS server built in"},
+		{`{"servers":["127.0.0.1:1","tls://[::1]:2"],"user":"a","password":"b","prefix":"p_1","replicas":3}`, ""},
+	} {
+		j := new(JetStreamQueue)
+		if err := json.Unmarshal([]byte(c.settings), j); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := caddyContext(t)
+		err := j.Provision(ctx)
+		cancel()
+		switch {
+		case c.want == "" && err != nil:
+			t.Errorf("%s: %v", c.settings, err)
+		case c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)):
+			t.Errorf("%s: %v, want %s", c.settings, err, c.want)
+		case err != nil && strings.Contains(err.Error(), "secret"):
+			t.Errorf("%s: the error shows the password: %v", c.settings, err)
+		}
+	}
+}
+
+// TestStopWhileServersAreAway: Caddy stops at once while the store is not open.
+func TestStopWhileServersAreAway(t *testing.T) {
+	server := startNATS(t, natsproc.Options{})
+	server.Kill()
+	s := newSite(t)
+	s.load(onJetStream(server, ""), "userhero /feedback")
+	e := engines.current()
+	if err := caddy.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	select {
+	case <-e.ended:
+	case <-ctx.Done():
+		t.Error("the engine goes on")
+	}
+}

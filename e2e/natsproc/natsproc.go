@@ -1,0 +1,271 @@
+// Package natsproc runs nats-server as a child process, alone or as a cluster on
+// 127.0.0.1, the way an operator would: a configuration file, a folder, signals.
+//
+// It promises that Kill and Stop return only when the process has ended, and that a
+// server which starts again has its folder and its ports. It does not know what the
+// servers store.
+package natsproc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/userhero/relay/e2e/caddyproc"
+)
+
+// Version is the nats-server that is tested; the Makefile installs it.
+const Version = "v2.15.2"
+
+// Binary returns the nats-server that the Makefile has installed in .bin of the
+// repository that the working directory is in.
+func Binary() (string, error) {
+	dir, err := os.Getwd()
+	if err != nil {
+		return "", err
+	}
+	for {
+		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
+			path := filepath.Join(dir, ".bin", "nats-server@"+Version, "nats-server")
+			if _, err := os.Stat(path); err != nil {
+				return "", fmt.Errorf("nats-server %s is not installed; run `make programs unit` or go install it: %w", Version, err)
+			}
+			return path, nil
+		}
+		if dir == filepath.Dir(dir) {
+			return "", errors.New("the working directory is in no module")
+		}
+		dir = filepath.Dir(dir)
+	}
+}
+
+// Options say what to run. The zero value is one server that holds its messages in a
+// folder and waits for the disk before it acknowledges.
+type Options struct {
+	// Dir holds the servers' folders, configurations and logs.
+	Dir string
+	// Extra is added to the configuration, such as TLS and users.
+	Extra string
+	// Connect is how Ready connects, if Extra asks for a login.
+	Connect []nats.Option
+	// NoSync leaves out sync_interval: always.
+	NoSync bool
+}
+
+// Server is one nats-server.
+type Server struct {
+	Name string
+	// Address is host:port of clients.
+	Address string
+	// Dir holds everything that the server stores.
+	Dir string
+
+	options Options
+	config  string
+
+	mu      sync.Mutex // guards what follows
+	process *os.Process
+	ended   chan struct{}
+}
+
+// Start starts one server and waits until it answers.
+func Start(ctx context.Context, o Options) (*Server, error) {
+	all, err := start(ctx, o, 1)
+	if err != nil {
+		return nil, err
+	}
+	return all[0], nil
+}
+
+// Cluster starts n servers that know each other and waits until they answer.
+func Cluster(ctx context.Context, o Options, n int) ([]*Server, error) {
+	return start(ctx, o, n)
+}
+
+func start(ctx context.Context, o Options, n int) (all []*Server, err error) {
+	routes := make([]string, n)
+	for i := range routes {
+		if routes[i], err = caddyproc.FreeAddress(); err != nil {
+			return nil, err
+		}
+	}
+	defer func() {
+		if err != nil {
+			End(all)
+			all = nil
+		}
+	}()
+	for i := range routes {
+		s := &Server{Name: fmt.Sprintf("n%d", i+1), options: o}
+		s.Dir = filepath.Join(o.Dir, s.Name)
+		if s.Address, err = caddyproc.FreeAddress(); err != nil {
+			return all, err
+		}
+		sync := "sync_interval: always"
+		if o.NoSync {
+			sync = ""
+		}
+		config := fmt.Sprintf("server_name: %s\nlisten: %q\njetstream { store_dir: %q\n%s }\n%s\n", s.Name, s.Address, s.Dir, sync, o.Extra)
+		if n > 1 {
+			others := make([]string, 0, n)
+			for j, address := range routes {
+				if j != i {
+					others = append(others, "nats://"+address)
+				}
+			}
+			config += fmt.Sprintf("cluster { name: relay\nlisten: %q\nroutes: [%s] }\n", routes[i], strings.Join(others, ", "))
+		}
+		s.config = filepath.Join(o.Dir, s.Name+".conf")
+		if err = os.WriteFile(s.config, []byte(config), 0o600); err != nil {
+			return all, err
+		}
+		all = append(all, s)
+		if err = s.Start(); err != nil {
+			return all, err
+		}
+	}
+	for _, s := range all {
+		if err = s.Ready(ctx); err != nil {
+			return all, err
+		}
+	}
+	return all, nil
+}
+
+// URL is where clients connect.
+func (s *Server) URL() string { return "nats://" + s.Address }
+
+// URLs are those of all servers.
+func URLs(all []*Server) (list []string) {
+	for _, s := range all {
+		list = append(list, s.URL())
+	}
+	return list
+}
+
+// End ends servers; those that have ended already are left alone.
+func End(all []*Server) {
+	for _, s := range all {
+		s.Kill()
+	}
+}
+
+// Start starts the process, on the same folder and ports as before.
+func (s *Server) Start() error {
+	binary, err := Binary()
+	if err != nil {
+		return err
+	}
+	log, err := os.OpenFile(s.logFile(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = log.Close() }()
+	cmd := exec.Command(binary, "-c", s.config) //nolint:gosec,noctx // the server under test; Kill ends it
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.SysProcAttr = dieWithParent()
+	started, ended := make(chan error), make(chan struct{})
+	go func() {
+		defer close(ended)
+		runtime.LockOSThread() // the server ends with the thread that has started it
+		err := cmd.Start()
+		started <- err
+		if err == nil {
+			_ = cmd.Wait()
+		}
+	}()
+	if err := <-started; err != nil {
+		return fmt.Errorf("starting nats-server %s: %w", s.Name, err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.process, s.ended = cmd.Process, ended
+	return nil
+}
+
+func (s *Server) logFile() string { return filepath.Join(s.options.Dir, s.Name+".log") }
+
+// Log is everything that the server has logged.
+func (s *Server) Log() string {
+	b, err := os.ReadFile(s.logFile())
+	if err != nil {
+		return err.Error()
+	}
+	return string(b)
+}
+
+func (s *Server) running() (*os.Process, chan struct{}) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.process, s.ended
+}
+
+// Kill ends the server as a power cut does, except for what the kernel holds.
+func (s *Server) Kill() {
+	if process, ended := s.running(); process != nil {
+		_ = process.Kill()
+		<-ended
+	}
+}
+
+// PID is the process's id.
+func (s *Server) PID() int {
+	process, _ := s.running()
+	return process.Pid
+}
+
+// Signal sends a signal, such as SIGSTOP, SIGCONT, or SIGUSR2 for lame duck mode.
+func (s *Server) Signal(signal syscall.Signal) error {
+	process, _ := s.running()
+	return process.Signal(signal)
+}
+
+// Ended waits until the process has ended.
+func (s *Server) Ended(ctx context.Context) error {
+	_, ended := s.running()
+	select {
+	case <-ended:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("nats-server %s has not ended: %w", s.Name, ctx.Err())
+	}
+}
+
+// Ready waits until JetStream answers.
+func (s *Server) Ready(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := s.ask()
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("nats-server %s does not answer: %w\n%s", s.Name, err, s.Log())
+		case <-tick.C:
+		}
+	}
+}
+
+func (s *Server) ask() error {
+	nc, err := nats.Connect(s.URL(), append([]nats.Option{nats.Timeout(time.Second)}, s.options.Connect...)...)
+	if err != nil {
+		return err
+	}
+	defer nc.Close()
+	_, err = nc.Request("$JS.API.INFO", nil, time.Second)
+	return err
+}
