@@ -188,7 +188,7 @@ func (w *webhook) dispatch(workers *workerPool, t task) {
 
 // giveBack defers a lease. No attempt is counted.
 func (w *webhook) giveBack(lease *queue.Lease, at time.Time) {
-	if err := lease.Defer(at); err != nil && !errors.Is(err, queue.ErrClosed) {
+	if err := lease.Defer(at); err != nil && !errors.Is(err, queue.ErrClosed) && !errors.Is(err, queue.ErrLeaseLost) {
 		w.logUnsettled("a delivery was not given back; it will be attempted again", lease, err)
 	}
 }
@@ -202,16 +202,13 @@ func (w *webhook) deliver(t task) {
 			return
 		}
 	}
-	if t.lease.Lost() { // another relay may have the delivery
-		w.notAttempted()
-		return
-	}
 	d := &t.lease.Delivery
 	id := d.ID.String()
 	ctx, span := w.startProcess(t.attempts, t, id)
 	attempt, o := t.target.Attempt(ctx, deliver.Message{
 		ID: id, Type: d.Type, Number: d.Rung + 1,
 		Body: t.lease.Event.Body, Trace: t.lease.Event.Trace, Tracer: w.relay.tracer, Started: time.Now(), // Promise 2: attempts send the stored bytes.
+		Lease: t.lease, // Promise 1: what another relay may have is not sent.
 	})
 	stopping := w.relay.lanes.Err() != nil
 	if o.Canceled {
@@ -237,7 +234,10 @@ func (w *webhook) deliver(t task) {
 		w.relay.tally.first(ended, ended.Sub(d.Created))
 	}
 	if o.OK {
-		w.settle(t.lease, t.lease.Ack(attempt))
+		if !w.settle(t.lease, t.lease.Ack(attempt)) {
+			endProcess(span, o, d.State, time.Time{})
+			return
+		}
 		endProcess(span, o, queue.Delivered, time.Time{})
 		w.logDelivered(d, &attempt)
 		w.succeeded(ended, attempt)
@@ -246,14 +246,17 @@ func (w *webhook) deliver(t task) {
 		return
 	}
 	due, more := deliver.NextDue(t.target.config.Retry, d.Rung, ended, o.RetryAfter) // Promise 1: no rung is early.
-	state := queue.Failed
+	state, settled := queue.Failed, false
 	if more {
 		state, attempt.Next = queue.Retrying, due.UTC()
-		w.settle(t.lease, t.lease.Retry(due, attempt))
+		settled = w.settle(t.lease, t.lease.Retry(due, attempt))
 		endProcess(span, o, queue.Retrying, due)
 	} else {
-		w.settle(t.lease, t.lease.Dead(attempt))
+		settled = w.settle(t.lease, t.lease.Dead(attempt))
 		endProcess(span, o, queue.Failed, time.Time{})
+	}
+	if !settled {
+		return
 	}
 	w.publishAttempt(d, &attempt, o.Class, state)
 	w.logFailed(d, &attempt)
@@ -278,10 +281,19 @@ func (w *webhook) publishAttempt(d *queue.Delivery, a *queue.Attempt, class stri
 	})
 }
 
-func (w *webhook) settle(lease *queue.Lease, err error) {
-	if err != nil {
-		w.logUnsettled("a delivery was not settled; it will be attempted again", lease, err)
+// settle handles the error of settling a lease. If the lease was lost, the delivery is
+// another relay's: settle releases its place, and reports that the attempt says nothing
+// about the webhook.
+func (w *webhook) settle(lease *queue.Lease, err error) (counts bool) {
+	if err == nil {
+		return true
 	}
+	w.logUnsettled("a delivery was not settled; it will be attempted again", lease, err)
+	if !errors.Is(err, queue.ErrLeaseLost) {
+		return true
+	}
+	w.notAttempted()
+	return false
 }
 
 // holdOff holds the webhook's deliveries for as long as the receiver asks. It reports

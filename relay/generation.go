@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -158,7 +159,7 @@ func (r *Relay) configure(ctx context.Context, targets map[string]*target) ([]re
 	var changed []reconfiguration
 	for _, w := range r.all() {
 		parked, err := w.isParked(ctx)
-		changed = append(changed, reconfiguration{webhook: w, before: w.currentTarget(), parked: parked})
+		changed = append(changed, reconfiguration{webhook: w, before: w.currentTarget(), parked: parked, known: w.hasSettings(targets[w.name()])})
 		if err == nil {
 			err = w.configure(ctx, targets[w.name()])
 		}
@@ -180,8 +181,10 @@ func (r *Relay) create(ctx context.Context, name string, rec record) (*webhook, 
 	stored, err := r.queue.PutWebhook(ctx, put)
 	if errors.Is(err, queue.ErrConflict) {
 		// An earlier create may have timed out here and still have succeeded in the
-		// store.
-		if stored, err = r.storedWebhook(ctx, withName(name)); err == nil {
+		// store, or another relay has created the webhook.
+		if stored, err = r.storedWebhook(ctx, withName(name)); err == nil && r.queue.Node() != "" && !bytes.Equal(stored.Data, put.Data) {
+			rec, err = createdElsewhere(stored, rec)
+		} else if err == nil {
 			put.ID, put.Revision = stored.ID, stored.Revision
 			stored, err = r.queue.PutWebhook(ctx, put)
 		}
@@ -190,13 +193,28 @@ func (r *Relay) create(ctx context.Context, name string, rec record) (*webhook, 
 		return nil, err
 	}
 	w := newWebhook(r, stored, rec)
+	r.begin(w)
+	return w, nil
+}
+
+// createdElsewhere returns the record of a webhook that another relay has created from
+// the same configuration file.
+func createdElsewhere(s queue.Webhook, rec record) (record, error) {
+	theirs, err := decodeRecord(s)
+	if err == nil && (rec.Source != FromCaddyfile || theirs.Source != FromCaddyfile) {
+		err = fmt.Errorf("webhook %q: %w", s.Name, ErrExists)
+	}
+	return theirs, err
+}
+
+// begin adds a webhook and starts its goroutine.
+func (r *Relay) begin(w *webhook) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.addLocked(w)
 	if r.started && !r.stopped {
 		r.running.Go(func() { w.run(w.lifetime) }) // Promise 3: each webhook has a goroutine and a lane of its own.
 	}
-	return w, nil
 }
 
 // configure puts a target in force. If t is nil, it parks the webhook.
@@ -228,14 +246,16 @@ func (w *webhook) configure(ctx context.Context, t *target) error {
 	if before != after {
 		w.relay.stateChanged(w.name(), before, after, "")
 	}
-	parked := w.parked
-	if w.parked = t == nil; w.parked == parked {
+	parked, attached := w.parked, w.attach(t)
+	if w.parked = t == nil; w.parked == parked && !attached {
 		return nil
 	}
-	if w.parked {
+	switch {
+	case w.parked == parked:
+	case w.parked:
 		w.relay.log.Warn("a webhook has left the configuration; what waits for it is kept until it comes back or expires",
 			"webhook", w.name(), "waiting", w.relay.queue.Stats(ctx).Webhooks[w.id].Waiting())
-	} else {
+	default:
 		w.relay.log.Info("a webhook is in the configuration again", "webhook", w.name())
 	}
 	err := w.writeRecord(ctx)
@@ -265,6 +285,7 @@ type reconfiguration struct {
 	webhook *webhook
 	before  *target // nil: the webhook was parked, or no settings were in force
 	parked  bool    // whether it was parked before
+	known   bool    // whether another relay has put these settings into force, and noted it
 	created bool
 }
 
@@ -283,7 +304,7 @@ func (r *Relay) noteReconfigured(all []reconfiguration) {
 			a.What, a.Detail = "webhook parked", "it has left the configuration; what waits for it is held"
 		case after != nil && c.parked:
 			a.What, a.Detail = "webhook returned", "what waited for it goes out"
-		case after != nil && c.before != nil:
+		case after != nil && c.before != nil && !c.known:
 			if a.Detail = changedSettings(c.before.config, after.config); a.Detail != "" {
 				a.What = "webhook changed"
 			}

@@ -210,10 +210,10 @@ func (w *webhook) remove(ctx context.Context) (ended int64, err error) {
 		return 0, err
 	}
 	defer w.storeLock.unlock()
-	ended, err = w.relay.queue.DeleteWebhook(ctx, w.id, w.revision)
+	ended, err = w.relay.queue.DeleteWebhook(ctx, w.id, w.stored.Revision)
 	if errors.Is(err, queue.ErrConflict) {
-		if err = w.readRevision(ctx); err == nil {
-			ended, err = w.relay.queue.DeleteWebhook(ctx, w.id, w.revision)
+		if _, err = w.readStored(ctx); err == nil {
+			ended, err = w.relay.queue.DeleteWebhook(ctx, w.id, w.stored.Revision)
 		}
 	}
 	if errors.Is(err, queue.ErrNotFound) {

@@ -1,8 +1,10 @@
 package relay
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"time"
 
 	"github.com/userhero/relay/queue"
 )
@@ -10,40 +12,102 @@ import (
 // writeOnce writes the record. The caller holds storeLock.
 func (w *webhook) writeOnce(ctx context.Context) error {
 	w.mu.Lock()
-	w.record.Hours, w.record.HeldUntil = w.tally.stored(), w.breaker.hold.UTC()
+	w.noteForStoreLocked()
 	data := w.record.encode()
 	w.mu.Unlock()
-	stored, err := w.relay.queue.PutWebhook(ctx, queue.Webhook{
-		ID: w.id, Name: w.name(), Revision: w.revision, Expires: w.parked, Data: data,
-	})
+	put := queue.Webhook{ID: w.id, Name: w.name(), Revision: w.stored.Revision, Expires: w.parked, Data: data}
+	if w.attempted == nil && put.Name == w.stored.Name && put.Expires == w.stored.Expires && bytes.Equal(data, w.stored.Data) {
+		return nil
+	}
+	stored, err := w.relay.queue.PutWebhook(ctx, put)
 	if err != nil {
+		if !errors.Is(err, queue.ErrConflict) {
+			w.attempted = data
+		}
 		return err
 	}
-	w.revision = stored.Revision
+	w.stored, w.attempted = stored, nil
 	return nil
 }
 
-// writeRecord writes the record. The caller holds storeLock.
-func (w *webhook) writeRecord(ctx context.Context) error {
-	err := w.writeOnce(ctx)
-	if !errors.Is(err, queue.ErrConflict) {
-		return err
-	}
-	// Only this process writes the record, so an earlier write that timed out must have
-	// succeeded.
-	if err := w.readRevision(ctx); err != nil {
-		return err
-	}
-	return w.writeOnce(ctx)
+// noteForStoreLocked enters into the record what is kept elsewhere in memory.
+func (w *webhook) noteForStoreLocked() {
+	w.record.Hours, w.record.HeldUntil = w.tally.stored(), w.breaker.hold.UTC()
 }
 
-// readRevision reads the revision from the store. The caller holds storeLock.
-func (w *webhook) readRevision(ctx context.Context) error {
-	stored, err := w.relay.storedWebhook(ctx, func(s queue.Webhook) bool { return s.ID == w.id })
-	if err == nil {
-		w.revision = stored.Revision
+// writeRecord writes the record. If another relay has changed it, or an earlier write
+// that timed out has succeeded, it merges both. The caller holds storeLock.
+func (w *webhook) writeRecord(ctx context.Context) error {
+	for {
+		err := w.writeOnce(ctx)
+		if !errors.Is(err, queue.ErrConflict) {
+			return err
+		}
+		newer, readErr := w.readStored(ctx)
+		if readErr != nil {
+			return readErr
+		}
+		if !newer {
+			return err // the name is taken
+		}
 	}
-	return err
+}
+
+// readStored reads the record from the store and merges it with what this relay has
+// changed. It reports whether it was newer. The caller holds storeLock.
+func (w *webhook) readStored(ctx context.Context) (newer bool, err error) {
+	s, err := w.relay.storedWebhook(ctx, func(s queue.Webhook) bool { return s.ID == w.id })
+	if err != nil || s.Revision == w.stored.Revision {
+		return false, err
+	}
+	return true, w.adopt(s)
+}
+
+// adopt merges a record from the store, which another relay has changed, with what this
+// relay has changed. The caller holds storeLock.
+func (w *webhook) adopt(s queue.Webhook) error {
+	theirs, err := decodeRecord(s)
+	if err != nil {
+		return err
+	}
+	base := theirs
+	if !bytes.Equal(s.Data, w.attempted) {
+		if base, err = decodeRecord(w.stored); err != nil {
+			return err
+		}
+	}
+	named := w.name()
+	w.mu.Lock()
+	w.noteForStoreLocked()
+	before := w.record.State
+	mine := w.record.asStored(w.name())
+	w.record = mine.merge(base, theirs)
+	w.tally = tally{}
+	w.tally.restore(w.record.Hours)
+	w.breaker.hold = time.Time{}
+	if now := time.Now(); now.Before(w.record.HeldUntil) {
+		w.breaker.holdOff(now, w.record.HeldUntil.Sub(now))
+	}
+	switch after := w.record.State; {
+	case before == after:
+	case after == Failing:
+		w.endOutageLocked()
+		w.tripLocked()
+	case after == Active:
+		w.endOutageLocked()
+		w.breaker.reset()
+		w.window.restart(w.underWay)
+	}
+	if c := w.record.Config; c != nil && c.Name != named {
+		w.named.Store(newNaming(c.Name))
+	}
+	w.mu.Unlock()
+	if w.name() != named {
+		w.relay.renamed(w, named)
+	}
+	w.stored, w.attempted = s, nil
+	w.wake(true)
+	return nil
 }
 
 // rewriteRecord writes the record as it was before a change that failed with err,

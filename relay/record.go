@@ -27,7 +27,10 @@ const (
 type record struct {
 	Source string         `json:"source"`
 	Config *WebhookConfig `json:"config,omitempty"`
-	State  string         `json:"state"`
+	// Settings stands for the settings in the configuration file of the relay that
+	// attached them last. It is set only if several relays may work on the store.
+	Settings string `json:"settings,omitempty"`
+	State    string `json:"state"`
 	// Reason says why the webhook is failing or disabled.
 	Reason       string    `json:"reason,omitempty"`
 	FailingSince time.Time `json:"failing_since,omitzero"`

@@ -58,6 +58,7 @@ func New(o Options) *Relay {
 		agent:     "UserHero-Relay/" + o.Version,
 		producing: startOptions(producer, sendOperation),
 		webhooks:  make(map[string]*webhook),
+		tallyLock: make(slowLock, 1),
 		byID:      make(map[queue.WebhookID]*webhook),
 	}
 	if r.log == nil {
@@ -112,6 +113,9 @@ func (r *Relay) Start(ctx context.Context) error {
 		r.addLocked(newWebhook(r, s, rec))
 	}
 	r.started = true
+	if r.queue.Node() != "" {
+		r.following.Go(r.follow)
+	}
 	for _, w := range r.webhooks {
 		r.running.Go(func() { w.run(w.lifetime) })
 	}
@@ -152,13 +156,14 @@ func (r *Relay) Drain(ctx context.Context) {
 // Stop ends the relay. It lets attempts in flight end until ctx ends, then cancels the
 // rest without counting them. It may be called twice, and before Start.
 func (r *Relay) Stop(ctx context.Context) error {
+	r.stopLanes()
+	r.following.Wait()
 	r.attachMu.Lock()
 	defer r.attachMu.Unlock()
 	r.mu.Lock()
 	ran := r.started && !r.stopped
 	r.stopped = true
 	r.mu.Unlock()
-	r.stopLanes()
 	ended := make(chan struct{})
 	go func() {
 		r.running.Wait()

@@ -26,7 +26,7 @@ import (
 // The locks are taken in this order:
 //
 //  1. Relay.attachMu: one change of the configuration at a time
-//  2. webhook.storeLock: one write of a webhook's record at a time
+//  2. webhook.storeLock, Relay.tallyLock: one write of a record at a time
 //  3. Relay.mu, webhook.mu, and the locks inside feed, relayTally, workerPool and
 //     notify.Sender: short, and none is held while another lock is taken
 //
@@ -52,6 +52,7 @@ type Relay struct {
 	// those that ended, and those that were cancelled and given back.
 	ended, putBack   atomic.Int64
 	running          sync.WaitGroup // webhooks' goroutines
+	following        sync.WaitGroup // goroutines that listen to other relays, and may take attachMu
 	attachMu         sync.Mutex     // serialises Start, Stop, Attach, Detach, Add, Change, Rotate and Delete
 	mu               sync.RWMutex   // guards everything below
 	started, stopped bool
@@ -61,7 +62,10 @@ type Relay struct {
 	current          *Generation   // the one that was applied last
 
 	tally       relayTally
+	tallyLock   slowLock      // guards the fields below
 	tallyStored queue.Webhook // its record in the store; see saveTally
+	// tallyAttempted is the data of a write whose outcome is unknown.
+	tallyAttempted []byte
 }
 
 // Generation is one set of settings in force. The newest attached generation is in

@@ -48,6 +48,9 @@ func (w *webhook) setState(to, reason string, at time.Time) {
 	w.mu.Unlock()
 	w.wake(true)
 	w.writeRecordOrLog()
+	if w.currentState() != to {
+		return // another relay has changed it at the same time, and that counts
+	}
 	w.relay.stateChanged(w.name(), from, to, reason)
 	what := "webhook " + to
 	if to == Active {
@@ -58,6 +61,12 @@ func (w *webhook) setState(to, reason string, at time.Time) {
 	}
 	w.relay.note(activity{What: what, Who: "relay", Webhook: w.name(), Detail: reason})
 	w.relay.notices.Post(notice)
+}
+
+func (w *webhook) currentState() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.record.State
 }
 
 // setByOwner enables or disables the webhook at a person's request.

@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"time"
@@ -36,9 +37,18 @@ func (r *Relay) WebhookDay(name string) (Day, bool) {
 	return d, true
 }
 
+// shareTally is how often a relay stores its own tally if others show it too.
+const shareTally = 10 * time.Second
+
 // keepTallies stores the tallies at the end of each hour. It returns when the lanes
 // end.
 func (r *Relay) keepTallies() {
+	var share <-chan time.Time
+	if r.queue.Node() != "" {
+		tick := time.NewTicker(shareTally)
+		defer tick.Stop()
+		share = tick.C
+	}
 	for {
 		now := time.Now()
 		hour := time.NewTimer(time.Unix((hourOf(now)+1)*3600, 0).Sub(now))
@@ -48,25 +58,76 @@ func (r *Relay) keepTallies() {
 				w.saveRecord()
 			}
 			r.saveTally()
+		case <-share:
+			r.saveTally()
 		case <-r.lanes.Done():
 			hour.Stop()
+			return
+		}
+		hour.Stop()
+	}
+}
+
+// saveTally stores the relay's own tally, which is in no webhook's record. If another
+// relay has stored its tally, saveTally adds both.
+func (r *Relay) saveTally() {
+	ctx, cancel := context.WithTimeout(context.Background(), storeTime)
+	defer cancel()
+	if r.tallyLock.lock(ctx) != nil {
+		return
+	}
+	defer r.tallyLock.unlock()
+	for {
+		put := r.tallyStored
+		put.Name, put.Data = tallyRecord, r.tally.encode()
+		if bytes.Equal(put.Data, r.tallyStored.Data) {
+			return
+		}
+		stored, err := r.queue.PutWebhook(ctx, put)
+		if err == nil {
+			r.tallyStored, r.tallyAttempted = stored, nil
+			return
+		}
+		if !errors.Is(err, queue.ErrConflict) {
+			r.tallyAttempted = put.Data
+		}
+		if errors.Is(err, queue.ErrConflict) {
+			if stored, err = r.storedWebhook(ctx, withName(tallyRecord)); err == nil {
+				err = r.addTally(stored)
+			}
+		}
+		if err != nil {
+			if !errors.Is(err, queue.ErrClosed) && !errors.Is(err, queue.ErrFailed) {
+				r.log.Warn("the tally of the last hours was not stored", "error", err)
+			}
 			return
 		}
 	}
 }
 
-// saveTally stores the relay's own tally, which is in no webhook's record. One
-// goroutine at a time calls it: keepTallies, and afterwards Stop.
-func (r *Relay) saveTally() {
-	ctx, cancel := context.WithTimeout(context.Background(), storeTime)
+// adoptTally adds what another relay has counted.
+func (r *Relay) adoptTally(s queue.Webhook) error {
+	ctx, cancel := context.WithTimeout(r.lanes, storeTime)
 	defer cancel()
-	r.tallyStored.Name, r.tallyStored.Data = tallyRecord, r.tally.encode()
-	stored, err := r.queue.PutWebhook(ctx, r.tallyStored)
-	if err != nil {
-		if !errors.Is(err, queue.ErrClosed) && !errors.Is(err, queue.ErrFailed) {
-			r.log.Warn("the tally of the last hours was not stored", "error", err)
-		}
-		return
+	if err := r.tallyLock.lock(ctx); err != nil {
+		return err
 	}
-	r.tallyStored = stored
+	defer r.tallyLock.unlock()
+	if s.Revision <= r.tallyStored.Revision {
+		return nil
+	}
+	return r.addTally(s)
+}
+
+// addTally adds what another relay has counted since this relay read the stored tally.
+// The caller holds tallyLock.
+func (r *Relay) addTally(s queue.Webhook) error {
+	// A write of this relay that timed out may have succeeded: its counts are its own.
+	if !bytes.Equal(s.Data, r.tallyAttempted) {
+		if err := r.tally.add(r.tallyStored.Data, s.Data); err != nil {
+			return err
+		}
+	}
+	r.tallyStored, r.tallyAttempted = s, nil
+	return nil
 }

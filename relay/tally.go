@@ -232,23 +232,50 @@ func (y *relayTally) encode() []byte {
 	return b
 }
 
-func (y *relayTally) decode(data []byte) error {
-	var stored []storedHour
-	if err := json.Unmarshal(data, &stored); err != nil {
-		return fmt.Errorf("reading the tally: %w", err)
+// decode loads a stored tally.
+func (y *relayTally) decode(data []byte) error { return y.add(nil, data) }
+
+// add adds what the stored tally `to` counts more than `from`. An empty tally counts
+// nothing.
+func (y *relayTally) add(from, to []byte) error {
+	before, err := decodeTally(from)
+	if err != nil {
+		return err
 	}
-	for _, s := range stored {
-		if s.Hour <= 0 {
-			continue
+	after, err := decodeTally(to)
+	if err != nil {
+		return err
+	}
+	for hour, s := range after {
+		if y.hours[hour%TallyHours].hour.Load() > hour {
+			continue // a day ago, or more
 		}
-		h := &y.hours[s.Hour%TallyHours]
-		h.hour.Store(s.Hour)
-		h.accepted.Store(s.Accepted)
+		h := y.at(time.Unix(hour*3600, 0))
+		was := before[hour]
+		h.accepted.Add(s.Accepted - was.Accepted)
 		for b, n := range s.First {
 			if b >= 0 && b < buckets {
-				h.first[b].Store(n)
+				h.first[b].Add(n - was.First[b])
 			}
 		}
 	}
 	return nil
+}
+
+// decodeTally returns the hours of a stored tally, by number.
+func decodeTally(data []byte) (map[int64]storedHour, error) {
+	hours := make(map[int64]storedHour)
+	if len(data) == 0 {
+		return hours, nil
+	}
+	var stored []storedHour
+	if err := json.Unmarshal(data, &stored); err != nil {
+		return nil, fmt.Errorf("reading the tally: %w", err)
+	}
+	for _, s := range stored {
+		if s.Hour > 0 {
+			hours[s.Hour] = s
+		}
+	}
+	return hours, nil
 }

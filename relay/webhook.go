@@ -37,8 +37,9 @@ type webhook struct {
 
 	// storeLock serialises writes of the webhook's record.
 	storeLock slowLock
-	revision  uint64 // as stored; guarded by storeLock
-	parked    bool   // as stored; guarded by storeLock
+	stored    queue.Webhook // as it was read or written last; guarded by storeLock
+	attempted []byte        // the data of a write whose outcome is unknown; guarded by storeLock
+	parked    bool          // as stored; guarded by storeLock
 
 	mu        sync.Mutex // guards everything below
 	record    record
@@ -52,6 +53,9 @@ type webhook struct {
 	interrupt context.CancelFunc // ends listening
 	failure   error              // why the lane cannot be read
 	tally     tally
+	// difference says how another relay's configuration file differs; empty if it does
+	// not.
+	difference string
 	// filterErrors counts the errors of the filter in force.
 	filterErrors FilterErrors
 
@@ -60,7 +64,7 @@ type webhook struct {
 
 func newWebhook(r *Relay, s queue.Webhook, rec record) *webhook {
 	w := &webhook{
-		relay: r, id: s.ID, revision: s.Revision, parked: s.Expires, record: rec,
+		relay: r, id: s.ID, stored: s, parked: s.Expires, record: rec,
 		changed:   make(chan struct{}, 1),
 		lifetime:  r.newLifetime(),
 		storeLock: make(slowLock, 1),
@@ -71,14 +75,19 @@ func newWebhook(r *Relay, s queue.Webhook, rec record) *webhook {
 		w.breaker.holdOff(now, rec.HeldUntil.Sub(now))
 	}
 	if rec.State == Failing {
-		// If the clock was set back since, the next probe must not be delayed.
-		w.breaker.lastTime = rec.LastAttempt
-		if now := time.Now(); now.Before(rec.LastAttempt) {
-			w.breaker.lastTime = now
-		}
-		w.breaker.trip(nil)
+		w.tripLocked()
 	}
 	return w
+}
+
+// tripLocked opens the breaker because the record says that the webhook is failing.
+func (w *webhook) tripLocked() {
+	// If the clock was set back since, the next probe must not be delayed.
+	w.breaker.lastTime = w.record.LastAttempt
+	if now := time.Now(); now.Before(w.record.LastAttempt) {
+		w.breaker.lastTime = now
+	}
+	w.breaker.trip(w.ladderLocked())
 }
 
 // naming is a webhook's name and what is made of it. Renaming a webhook replaces it.

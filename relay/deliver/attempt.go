@@ -103,6 +103,9 @@ func (t *Receiver) try(ctx context.Context, m Message, present bool, a *queue.At
 	s := newSending(t, m, present, a)
 	response, err := s.do(ctx)
 	a.RequestHeaders = s.logged() // of the last request
+	if err != nil && s.lost {
+		return Outcome{Class: classCanceled, Canceled: true}
+	}
 	if err != nil {
 		err = redact.WithoutURL(causeOf(ctx, err))
 		o := Outcome{Class: classify(err)}

@@ -187,4 +187,7 @@ type Message struct {
 	Tracer  trace.Tracer       // nil: no spans
 	Test    bool               // sent with X-UserHero-Test
 	Started time.Time          // start of the attempt's time limit
+	// Lease, if it is not nil, is asked right before each request is written whether
+	// another relay may have the delivery. Then the attempt is cancelled.
+	Lease interface{ Lost() bool }
 }

@@ -41,6 +41,9 @@ type sending struct {
 	// handshake has begun.
 	handshaking bool
 	requests    int // requests sent so far
+	// lease is Message.Lease, and lost what it has said.
+	lease interface{ Lost() bool }
+	lost  bool
 
 	// span is the span of the present request. It gets the attributes when it ends, all
 	// at once.
@@ -49,7 +52,7 @@ type sending struct {
 }
 
 func newSending(t *Receiver, m Message, present bool, a *queue.Attempt) *sending {
-	return &sending{target: t, tracer: m.Tracer, body: m.Body, fields: t.fill(m, present, a)}
+	return &sending{target: t, tracer: m.Tracer, body: m.Body, lease: m.Lease, fields: t.fill(m, present, a)}
 }
 
 // do sends the request.
@@ -100,7 +103,7 @@ func (s *sending) RoundTrip(r *http.Request) (*http.Response, error) {
 		return s.traced(r)
 	}
 	s.trace = httptrace.ClientTrace{
-		GotConn:           func(httptrace.GotConnInfo) { s.connected = true },
+		GotConn:           s.gotConn,
 		TLSHandshakeStart: func() { s.handshaking = true },
 	}
 	return s.roundTrip(r)
@@ -113,6 +116,15 @@ func (s *sending) roundTrip(r *http.Request) (*http.Response, error) {
 	r.Header = s.header()
 	maps.Copy(r.Header, own)
 	return s.target.client.transport.RoundTrip(r)
+}
+
+// gotConn notes that the request has a connection, on which it is about to be written.
+// If the lease is lost, it closes the connection, so that nothing is written.
+func (s *sending) gotConn(i httptrace.GotConnInfo) {
+	s.connected = true
+	if s.lost = s.lease != nil && s.lease.Lost(); s.lost && i.Conn != nil {
+		_ = i.Conn.Close()
+	}
 }
 
 // progress describes how far a request came that has no connection.

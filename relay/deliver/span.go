@@ -43,7 +43,7 @@ const hexDigits = "0123456789abcdef"
 func (s *sending) traced(r *http.Request) (*http.Response, error) {
 	_, span := s.tracer.Start(r.Context(), http.MethodPost, s.target.spanOptions...)
 	s.span, s.attributes = span, make([]attribute.KeyValue, 0, 8)
-	s.trace = httptrace.ClientTrace{GotConn: s.gotConn, TLSHandshakeStart: func() { s.handshaking = true }}
+	s.trace = httptrace.ClientTrace{GotConn: s.tracedConn, TLSHandshakeStart: func() { s.handshaking = true }}
 	if span.IsRecording() {
 		s.traceSteps(span)
 		if s.requests > 0 {
@@ -146,10 +146,10 @@ func (s *sending) traceSteps(span trace.Span) {
 	t.GotFirstResponseByte = func() { span.AddEvent("first byte") }
 }
 
-// gotConn records the peer of the connection, a receiver or a proxy, and whether the
-// connection was used before.
-func (s *sending) gotConn(i httptrace.GotConnInfo) {
-	s.connected = true
+// tracedConn does what gotConn does. It also records the peer of the connection, a
+// receiver or a proxy, and whether the connection was used before.
+func (s *sending) tracedConn(i httptrace.GotConnInfo) {
+	s.gotConn(i)
 	s.attributes = append(s.attributes, attribute.Bool("userhero.connection.reused", i.Reused))
 	if i.Conn == nil {
 		return

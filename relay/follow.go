@@ -1,0 +1,170 @@
+package relay
+
+import (
+	"context"
+	"reflect"
+
+	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/relay/notify"
+)
+
+// follow puts into force what other relays on the store have changed, until the lanes
+// end.
+func (r *Relay) follow() {
+	r.queue.Watch(r.lanes, func(s queue.Webhook, deleted bool) {
+		r.attachMu.Lock()
+		defer r.attachMu.Unlock()
+		if r.lanes.Err() != nil {
+			return
+		}
+		if err := r.adopt(s, deleted); err != nil && r.lanes.Err() == nil {
+			r.log.Error("what another relay has changed of a webhook is not in force here", "webhook", s.Name, "error", err)
+		}
+	})
+}
+
+// adopt puts into force a webhook's record that may be another relay's. The caller holds
+// r.attachMu.
+func (r *Relay) adopt(s queue.Webhook, deleted bool) error {
+	r.mu.RLock()
+	w := r.byID[s.ID]
+	r.mu.RUnlock()
+	switch {
+	case deleted:
+		if w != nil {
+			w.quit()
+			r.forget(w)
+		}
+		return nil
+	case notify.IsMailbox(s.Name):
+		return nil
+	case s.Name == tallyRecord:
+		return r.adoptTally(s)
+	case w == nil:
+		rec, err := decodeRecord(s)
+		if err != nil {
+			return err
+		}
+		w = newWebhook(r, s, rec)
+		r.begin(w)
+		defer w.compareNow()
+	default:
+		if err := w.follow(s); err != nil {
+			return err
+		}
+	}
+	return r.retarget(w)
+}
+
+// follow adopts a newer record.
+func (w *webhook) follow(s queue.Webhook) error {
+	ctx, cancel := context.WithTimeout(w.relay.lanes, storeTime)
+	defer cancel()
+	if err := w.storeLock.lock(ctx); err != nil {
+		return err
+	}
+	defer w.storeLock.unlock()
+	if s.Revision <= w.stored.Revision {
+		return nil // this relay's own, or merged already
+	}
+	w.parked = s.Expires
+	if err := w.adopt(s); err != nil {
+		return err
+	}
+	w.compare()
+	return nil
+}
+
+// compareNow is compare for a caller that does not hold storeLock.
+func (w *webhook) compareNow() {
+	ctx, cancel := context.WithTimeout(w.relay.lanes, storeTime)
+	defer cancel()
+	if w.storeLock.lock(ctx) == nil {
+		defer w.storeLock.unlock()
+		w.compare()
+	}
+}
+
+// retarget compiles a webhook's settings if they are not those in force. A webhook of
+// the configuration file that this relay does not have in its own stays without a
+// target, and is not parked for the others. The caller holds r.attachMu.
+func (r *Relay) retarget(w *webhook) error {
+	r.mu.RLock()
+	g := r.current
+	r.mu.RUnlock()
+	if g == nil {
+		return nil // Attach compiles it
+	}
+	c := w.apiConfig()
+	if c == nil {
+		for i := range g.config.Webhooks {
+			if g.config.Webhooks[i].Name == w.name() {
+				c = &g.config.Webhooks[i]
+			}
+		}
+	}
+	if c == nil {
+		return nil
+	}
+	if t := w.currentTarget(); t != nil && reflect.DeepEqual(t.config, c.complete(g.config)) {
+		return nil
+	}
+	t, err := newTarget(c.complete(g.config), g.client, r.agent)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(r.lanes, storeTime)
+	defer cancel()
+	return w.configure(ctx, t)
+}
+
+// attach notes in the record which settings of the configuration file are in force, so
+// that relays notice if theirs differ. It reports whether the record has changed. The
+// caller holds storeLock.
+func (w *webhook) attach(t *target) bool {
+	if w.relay.queue.Node() == "" || t == nil {
+		return false
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.difference = ""
+	if w.record.Config != nil {
+		return false
+	}
+	before := w.record.Settings
+	w.record.Settings = settingsOf(t.config)
+	return w.record.Settings != before
+}
+
+// hasSettings reports whether another relay has attached these settings last.
+func (w *webhook) hasSettings(t *target) bool {
+	if t == nil || w.relay.queue.Node() == "" {
+		return false
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.record.Settings == settingsOf(t.config)
+}
+
+// compare logs if the configuration file of another relay says something else about the
+// webhook than that of this one. Nothing is done about it: while a change goes from one
+// relay to the next, they differ for a moment. The caller holds storeLock.
+func (w *webhook) compare() {
+	w.mu.Lock()
+	before := w.difference
+	w.difference = ""
+	switch t := w.target; {
+	case w.record.Config != nil:
+	case t == nil && !w.parked:
+		w.difference = "another relay has it in its configuration, and this one does not: it gets no events that this relay accepts"
+	case t != nil && w.parked:
+		w.difference = "another relay no longer has it in its configuration, and this one does"
+	case t != nil && w.record.Settings != settingsOf(t.config):
+		w.difference = "another relay has other settings for it in its configuration"
+	}
+	after := w.difference
+	w.mu.Unlock()
+	if after != "" && after != before {
+		w.relay.log.Warn("the configurations of the relays differ; give all of them the same", "webhook", w.name(), "difference", after)
+	}
+}
