@@ -5,6 +5,9 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
+	"slices"
+	"strings"
+	"time"
 
 	"github.com/userhero/relay/console/api"
 	"github.com/userhero/relay/event"
@@ -23,13 +26,37 @@ const (
 type inspectable interface {
 	Backup(ctx context.Context, w io.Writer) (badgerqueue.BackupInfo, error)
 	Check(ctx context.Context) (badgerqueue.CheckReport, error)
+	NoteBackup(made time.Time) error
 }
 
-// serveStore answers GET /backup and GET /check.
+// noteBackup takes {"made": time}, which the command line sends after it has read a
+// backup back, and answers 204.
+func noteBackup(w http.ResponseWriter, r *http.Request, store inspectable) {
+	var backup struct {
+		Made time.Time `json:"made"`
+	}
+	err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 1<<10)).Decode(&backup)
+	if err != nil || backup.Made.IsZero() || backup.Made.After(time.Now().Add(time.Minute)) {
+		intake.WriteProblem(w, event.NewProblem(http.StatusBadRequest, `The body is {"made":"…"}: when the backup was made, as RFC 3339 writes it, and not in the future.`))
+		return
+	}
+	if err := store.NoteBackup(backup.Made); err != nil {
+		intake.WriteProblem(w, event.NewProblem(http.StatusServiceUnavailable, err.Error()))
+		return
+	}
+	w.WriteHeader(http.StatusNoContent)
+}
+
+// serveStore answers GET /backup, POST /backup and GET /check.
 func (e *engine) serveStore(w http.ResponseWriter, r *http.Request) {
-	if r.Method != http.MethodGet {
-		w.Header().Set("Allow", http.MethodGet)
-		intake.WriteProblem(w, event.NewProblem(http.StatusMethodNotAllowed, "This path takes GET."))
+	allowed := []string{http.MethodGet}
+	if r.URL.Path == pathBackup {
+		allowed = append(allowed, http.MethodPost)
+	}
+	if !slices.Contains(allowed, r.Method) {
+		methods := strings.Join(allowed, ", ")
+		w.Header().Set("Allow", methods)
+		intake.WriteProblem(w, event.NewProblem(http.StatusMethodNotAllowed, "This path takes "+methods+"."))
 		return
 	}
 	relay, err := e.use()
@@ -41,6 +68,10 @@ func (e *engine) serveStore(w http.ResponseWriter, r *http.Request) {
 	store, ok := relay.Queue().(inspectable)
 	if !ok {
 		intake.WriteProblem(w, event.NewProblem(http.StatusNotImplemented, "This queue cannot be backed up or checked here: use the means of its own server."))
+		return
+	}
+	if r.Method == http.MethodPost {
+		noteBackup(w, r, store)
 		return
 	}
 	if r.URL.Path == pathCheck {

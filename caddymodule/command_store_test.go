@@ -8,8 +8,10 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	"github.com/spf13/cobra"
@@ -117,6 +119,75 @@ func TestBackupOfARunningRelayRestoresAndDelivers(t *testing.T) {
 	refused("wrong with the store", "check", s.store())
 	run("Saved to", "check", "--salvage", file("saved"), s.store())
 	run("nothing is wrong", "check", file("saved"))
+}
+
+// TestBackupsOfATimer: a backup of a folder of backups is read back, the relay tells
+// how old it is, also after a restart, and the oldest files go. A backup that cannot
+// be read back removes none.
+func TestBackupsOfATimer(t *testing.T) {
+	s := newSite(t)
+	const key = "0123456789abcdef"
+	config := "queue badger {\npath " + s.store() + "\nencryption_key " + key + "\n}\n"
+	s.load(config, directive)
+	s.post(`{"message":"hi"}`)
+	dir := filepath.Join(s.dir, "backups")
+	backups := func() (names []string) {
+		entries, err := os.ReadDir(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range entries {
+			names = append(names, e.Name())
+		}
+		return names
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	old, abandoned := time.Now().Add(-48*time.Hour), filepath.Join(dir, "relay-20260101T000003Z.backup.1.part")
+	for _, name := range []string{"relay-20260101T000000Z.backup", "relay-20260101T000001Z.backup", "relay-20260101T000002Z.backup", "notes", filepath.Base(abandoned)} {
+		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Chtimes(abandoned, old, old); err != nil {
+		t.Fatal(err)
+	}
+	if metrics := s.metrics(); strings.Contains(metrics, "userhero_backup_age_seconds") {
+		t.Error("there is an age before there is a backup")
+	}
+	if r := command(t.Context(), "--address", s.admin, "backup", "--dir", dir, "--keep", "1"); r.failed == nil || !strings.Contains(r.failed.Error(), "no older backup was removed") {
+		t.Errorf("without the key: %+v", r)
+	}
+	if got := backups(); len(got) != 6 {
+		t.Errorf("a backup that was not read back removed others: %v", got)
+	}
+	if err := os.Remove(filepath.Join(dir, backups()[5])); err != nil { // or the next one has its name
+		t.Fatal(err)
+	}
+	r := command(t.Context(), "--address", s.admin, "backup", "--dir", dir, "--keep", "2", "--encryption-key", key)
+	if r.failed != nil || !strings.Contains(r.out, "is complete") {
+		t.Fatalf("%+v", r)
+	}
+	got := backups()
+	if len(got) != 3 || got[0] != "notes" || got[1] != "relay-20260101T000002Z.backup" || !strings.HasPrefix(got[2], "relay-2") {
+		t.Errorf("the folder holds %v", got)
+	}
+	if status := command(t.Context(), "--address", s.admin, "status"); !strings.Contains(status.out, "Last backup") {
+		t.Errorf("the status is\n%s", status.out)
+	}
+	s.load("queue badger {\npath "+filepath.Join(s.dir, "other")+"\n}\n", directive) // closes the store
+	s.load(config, directive)
+	if !regexp.MustCompile(`(?m)^userhero_backup_age_seconds [0-9.e-]+$`).MatchString(s.metrics()) {
+		t.Error("after a restart nobody knows of the backup")
+	}
+	for body, want := range map[string]int{
+		`{}`: http.StatusBadRequest, `{"made":"2999-01-01T00:00:00Z"}`: http.StatusBadRequest, `{"made":"2026-01-01T00:00:00Z"}`: http.StatusNoContent,
+	} {
+		if a, err := request(http.MethodPost, "http://"+s.admin+"/userhero/backup", body); err != nil || a.Status != want {
+			t.Errorf("%s: %+v, %v", body, a, err)
+		}
+	}
 }
 
 // TestBackupIsOnNoConsole: a user who may see deliveries must not get the secrets.

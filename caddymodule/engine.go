@@ -127,7 +127,9 @@ func newEngine(owner engineOwner, opener QueueOpener, o QueueOptions, log *slog.
 	e.cutoff, e.cutOff = context.WithCancel(context.Background())
 	e.wanted, e.unwanted = context.WithCancel(context.Background())
 	e.metrics = telemetry.NewMetrics(telemetry.MetricsOptions{
-		Relay: e.current, SpansLost: e.lostSpans, MissedReasons: intake.MissedReasons(),
+		Relay: e.current, SpansLost: e.lostSpans,
+		Certificates:    func() []telemetry.Certificate { return siteCertificates(e.config.Load()) },
+		RejectedReasons: intake.RejectedReasons(), MissedReasons: intake.MissedReasons(),
 	})
 	e.observer = observer{e.metrics, func(webhook, from, to string) { owner.stateChanged(e, webhook, from, to) }}
 	e.options.Logger = e.log.logger()

@@ -30,12 +30,8 @@ notify smtp {
 		}
 	}
 	for until := time.Now().Add(300 * time.Millisecond); time.Now().Before(until); time.Sleep(20 * time.Millisecond) {
-		a, err := request(http.MethodGet, "http://"+s.admin+"/metrics", "")
-		if err != nil {
-			t.Fatal(err)
-		}
-		if !strings.Contains(a.Body, "\nuserhero_queue_oldest_due_age_seconds 0\n") {
-			t.Fatalf("a notice counts as late: %s", grep(a.Body, "oldest_due"))
+		if metrics := s.metrics(); !strings.Contains(metrics, `userhero_queue_oldest_due_age_seconds{webhook="_notices"} 0`+"\n") {
+			t.Fatalf("a notice counts as late: %s", grep(metrics, "oldest_due"))
 		}
 	}
 }

@@ -151,6 +151,16 @@ func (s *site) load(options, block string) {
 	client.CloseIdleConnections() // the old server closes its connections, perhaps while a request is being sent
 }
 
+// metrics returns what Prometheus would scrape.
+func (s *site) metrics() string {
+	s.t.Helper()
+	a, err := request(http.MethodGet, "http://"+s.admin+"/metrics", "")
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return a.Body
+}
+
 // answer is an HTTP answer with its body.
 type answer struct {
 	Status int

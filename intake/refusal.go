@@ -4,7 +4,9 @@ import (
 	"cmp"
 	"errors"
 	"log/slog"
+	"maps"
 	"net/http"
+	"slices"
 
 	"github.com/userhero/relay/event"
 	"github.com/userhero/relay/queue"
@@ -48,6 +50,12 @@ var reasons = map[int]string{
 	http.StatusRequestTimeout:        "timeout",
 	http.StatusRequestEntityTooLarge: "too_large",
 	http.StatusUnsupportedMediaType:  "media_type",
+}
+
+// RejectedReasons returns the values that Observer.Rejected gets.
+func RejectedReasons() []string {
+	visitors := []string{"invalid", "rate_limited", "key_reused", "id_taken", "honeypot"}
+	return slices.Concat(slices.Sorted(maps.Values(reasons)), visitors, storeReasons)
 }
 
 // problemOf returns the answer to a submission that failed with err, and the reason

@@ -4,7 +4,7 @@ set -e
 case "$1" in
 remove | 0)
 	if [ -d /run/systemd/system ]; then
-		systemctl disable --now userhero-relay.service
+		systemctl disable --now userhero-relay.service userhero-relay-backup.timer
 	fi
 	;;
 esac

@@ -67,7 +67,7 @@ for platform in $PLATFORMS; do
 		;;
 	*)
 		cp -r "$MAN" "$COMPLETIONS" "$folder"
-		[ "$GOOS" = linux ] && cp examples/systemd/userhero-relay.service "$folder"
+		[ "$GOOS" = linux ] && cp examples/systemd/userhero-relay* "$folder"
 		pack -C "$work" -c "$name" | gzip -9n >"$DIST/$name.tar.gz"
 		;;
 	esac

@@ -20,3 +20,11 @@ type Limited interface {
 	// SetLimits replaces the limits.
 	SetLimits(l Limits)
 }
+
+// BackedUp is a Queue that knows when it was backed up.
+type BackedUp interface {
+	Queue
+	// LastBackup returns when the newest backup was made that was read back whole. It
+	// is zero if there is none.
+	LastBackup() time.Time
+}

@@ -488,6 +488,7 @@ type Stats struct {
 	Webhooks  map[WebhookID]WebhookStats
 	DiskBytes int64         // size of the store's files
 	DiskFree  int64         // free space of their file system for this process; -1 if unknown
+	MaxDisk   int64         // Limits.MaxDisk in force; 0 if there is none
 	Commit    time.Duration // a moving average of one durable commit
 	// LanesOwned is how many open lanes this relay owns, and Unavailable how many of its
 	// calls the servers did not answer in time. Both are 0 if Registry.Node is empty.

@@ -50,7 +50,39 @@ type WebhookStatus struct {
 	// HeldUntil is the end of a hold that the receiver asked for with Retry-After. It
 	// is zero if there is none.
 	HeldUntil time.Time
+	// Throttled is why due deliveries wait on purpose; empty if they need not wait.
+	Throttled Throttle
 	Counts    Counts
+}
+
+// Throttle is a reason why due deliveries of a webhook wait.
+type Throttle string
+
+// The reasons.
+const (
+	ThrottledByRetryAfter Throttle = "retry_after" // the receiver asked for a pause
+	ThrottledByProbe      Throttle = "probe"       // one delivery at a time tries the receiver
+	ThrottledByRate       Throttle = "rate"        // the webhook's rate is used up
+)
+
+// Throttles returns all reasons.
+func Throttles() []Throttle {
+	return []Throttle{ThrottledByRetryAfter, ThrottledByProbe, ThrottledByRate}
+}
+
+// throttledLocked returns why due deliveries wait now.
+func (w *webhook) throttledLocked(now time.Time) Throttle {
+	switch {
+	case !w.enabledLocked():
+		return ""
+	case now.Before(w.breaker.hold):
+		return ThrottledByRetryAfter
+	case w.breaker.oneAtATime():
+		return ThrottledByProbe
+	case w.limiter != nil && w.limiter.TokensAt(now) < 1:
+		return ThrottledByRate
+	}
+	return ""
 }
 
 // Counts holds the number of deliveries in each state that people see.
@@ -69,9 +101,11 @@ func (w *webhook) status(c queue.Counts) WebhookStatus {
 	if s.Probing = w.breaker.open && w.enabledLocked(); s.Probing && !w.breaker.probing {
 		s.NextProbe = w.breaker.probe
 	}
-	if time.Now().Before(w.breaker.hold) {
+	now := time.Now()
+	if now.Before(w.breaker.hold) {
 		s.HeldUntil = w.breaker.hold
 	}
+	s.Throttled = w.throttledLocked(now)
 	if !w.enabledLocked() {
 		s.Counts.Held, s.Counts.Pending, s.Counts.Retrying = c.Waiting(), 0, 0
 	}
@@ -80,7 +114,7 @@ func (w *webhook) status(c queue.Counts) WebhookStatus {
 		s.Retry, s.Timeout, s.Concurrency = t.config.Retry, t.config.Timeout, t.config.Concurrency
 		s.Headers = slices.Sorted(maps.Keys(t.config.Header))
 		s.Rate, s.Ordered, s.HasSecret, s.TLS = t.config.Rate, t.config.Ordered, t.config.Secret != "", t.TLS()
-		if t.Rotating(time.Now()) {
+		if t.Rotating(now) {
 			s.PreviousUntil = t.config.PreviousUntil
 		}
 	}
@@ -131,12 +165,27 @@ func (r *Relay) Stats() queue.Stats {
 func (r *Relay) OldestDueAge(stats queue.Stats) time.Duration {
 	oldest := time.Duration(0)
 	for id, s := range stats.Webhooks {
-		if s.OldestDue.IsZero() {
-			continue
-		}
-		oldest = max(oldest, time.Since(s.OldestDue)-r.notices.MayWait(id))
+		oldest = max(oldest, r.DueAge(id, s))
 	}
 	return oldest
+}
+
+// DueAge is OldestDueAge of one webhook, or of one notifier's notices. stats are its
+// counters.
+func (r *Relay) DueAge(id queue.WebhookID, stats queue.WebhookStats) time.Duration {
+	if stats.OldestDue.IsZero() {
+		return 0
+	}
+	return max(0, time.Since(stats.OldestDue)-r.notices.MayWait(id))
+}
+
+// LastBackup returns when the newest backup of the store was made that was read back
+// whole. It is zero if there is none, or if the queue does not know.
+func (r *Relay) LastBackup() time.Time {
+	if q, ok := r.queue.(queue.BackedUp); ok {
+		return q.LastBackup()
+	}
+	return time.Time{}
 }
 
 // DeliveryState returns the state that people see. It is "held" if the delivery waits

@@ -63,5 +63,8 @@ func showStatus(out io.Writer, s api.Status) error {
 	t.row("Longest due", due)
 	t.row("Commits take", milliseconds(s.CommitLatencyMS))
 	t.row("Disk", disk)
+	if !s.LastBackup.IsZero() {
+		t.row("Last backup", timestamp(s.LastBackup))
+	}
 	return t.end()
 }

@@ -1,11 +1,7 @@
 package command
 
 import (
-	"context"
-	"errors"
 	"fmt"
-	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -27,103 +23,6 @@ func flagKey(cmd *cobra.Command, flag string) ([]byte, error) {
 		return nil, fmt.Errorf("--%s: %w", flag, err)
 	}
 	return key, nil
-}
-
-func backupCommand() *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "backup <file> [<folder>]",
-		Short: "Writes everything the store holds to one file",
-		Long: `
-Backs up the store of the running Caddy, as it is at one moment, while it continues
-to work; or, if you give its folder, a store that no process has open. With - as the
-file it writes to standard output.
-
-The file holds everything in the store: events, deliveries, and the secrets of
-webhooks that were added by API. The backup of an encrypted store is encrypted with
-the store's key. Any other backup is not encrypted: protect it like the store.`,
-		Example: `  caddy userhero backup relay-2026-01-07.backup
-  caddy userhero backup - | zstd > relay.backup.zst
-  caddy userhero backup relay.backup /var/lib/userhero`,
-		Args: cobra.RangeArgs(1, 2),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			key, err := flagKey(cmd, "encryption-key")
-			if err != nil {
-				return err
-			}
-			write := func(w io.Writer) error { return backupRunning(cmd, w) }
-			if len(args) == 2 {
-				write = func(w io.Writer) error {
-					return asOwner(args[1], func() error { return backupFolder(cmd.Context(), w, args[1], key) })
-				}
-			}
-			if args[0] == "-" {
-				return write(cmd.OutOrStdout())
-			}
-			if err := writeFile(args[0], write); err != nil {
-				return err
-			}
-			return verifyBackup(cmd, args[0], key)
-		},
-	}
-	cmd.Flags().String("encryption-key", "", "The store's key, to open a folder and to verify the file; "+keyHelp)
-	return cmd
-}
-
-// backupFolder backs up a store that no process has open.
-func backupFolder(ctx context.Context, w io.Writer, path string, key []byte) error {
-	if _, err := os.Stat(path); err != nil {
-		return err // opening it would make a new store
-	}
-	s, err := badgerqueue.Open(ctx, badgerqueue.Options{Path: path, EncryptionKey: key})
-	if err != nil {
-		return err
-	}
-	_, err = s.Backup(ctx, w)
-	return errors.Join(err, s.Close(context.WithoutCancel(ctx)))
-}
-
-// writeFile writes a file that only its owner may read. The file is complete or is
-// not made at all.
-func writeFile(name string, write func(io.Writer) error) error {
-	if _, err := os.Lstat(name); !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%s exists already: name another file, or remove it", name)
-	}
-	// The name is random, so another user cannot place a link at it before.
-	f, err := os.CreateTemp(filepath.Dir(name), filepath.Base(name)+".*.part")
-	if err != nil {
-		return err
-	}
-	part := f.Name()
-	if err := write(f); err != nil {
-		return errors.Join(err, f.Close(), os.Remove(part))
-	}
-	if err := errors.Join(f.Sync(), f.Close()); err != nil {
-		return errors.Join(err, os.Remove(part))
-	}
-	return os.Rename(part, name)
-}
-
-// verifyBackup reads a backup that was written and prints what it holds.
-func verifyBackup(cmd *cobra.Command, name string, key []byte) error {
-	f, err := os.Open(name)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = f.Close() }()
-	out := cmd.OutOrStdout()
-	info, err := badgerqueue.VerifyBackup(f, key)
-	switch {
-	case errors.Is(err, badgerqueue.ErrBackupKey):
-		_, err = fmt.Fprintf(out, "%s is written and encrypted with the store's key; you need that key to restore it. To verify it too, give --encryption-key.\n", name)
-		return err
-	case err != nil:
-		return fmt.Errorf("%s was written, but reading it fails: %w", name, err)
-	case info.Encrypted:
-		_, err = fmt.Fprintf(out, "%s is complete: %s records. It is encrypted with the store's key; you need that key to restore it.\n", name, humanize.Comma(info.Records))
-		return err
-	}
-	_, err = fmt.Fprintf(out, "%s is complete: %s records. It is NOT encrypted and holds the secrets of webhooks: protect it like the store.\n", name, humanize.Comma(info.Records))
-	return err
 }
 
 func restoreCommand() *cobra.Command {
@@ -226,23 +125,4 @@ encryption_key <new key> <old key>`,
 	cmd.Flags().String("old", "", "The present key, "+keyHelp)
 	cmd.Flags().String("new", "", "The new key, "+keyHelp)
 	return cmd
-}
-
-// backupRunning backs up the store of the running Caddy.
-func backupRunning(cmd *cobra.Command, w io.Writer) error {
-	c, err := dial(cmd)
-	if err != nil {
-		return err
-	}
-	body, err := c.stream(cmd.Context(), "/backup")
-	if err != nil {
-		return err
-	}
-	defer func() { _ = body.Close() }()
-	if _, err := io.Copy(w, body); errors.Is(err, io.ErrUnexpectedEOF) {
-		return errors.New("Caddy stopped the backup: look into its log") //nolint:staticcheck // a name
-	} else if err != nil {
-		return fmt.Errorf("writing the backup: %w", err)
-	}
-	return nil
 }

@@ -13,7 +13,6 @@ import (
 	"context"
 	"encoding/hex"
 	"errors"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -24,6 +23,7 @@ import (
 	"github.com/userhero/relay/event"
 	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/relay"
+	"github.com/userhero/relay/relay/notify"
 )
 
 // Metrics are the collectors of one relay. They live as long as the relay, so a
@@ -44,10 +44,6 @@ type Metrics struct {
 	filterErrors *prometheus.CounterVec
 	attempt      *prometheus.HistogramVec
 	endToEnd     *prometheus.HistogramVec
-	deliveries   *prometheus.Desc
-	oldestDue    *prometheus.Desc
-	disk         *prometheus.Desc
-	state        *prometheus.Desc
 	spansLost    *prometheus.Desc
 
 	exemplars struct{ ingest, attempt, endToEnd exemplars }
@@ -66,11 +62,14 @@ type Metrics struct {
 type MetricsOptions struct {
 	// Relay returns the relay, or nil if none is running.
 	Relay func() *relay.Relay
+	// Certificates returns the certificates of the sites that the configuration names.
+	Certificates func() []Certificate
 	// SpansLost returns the number of spans that were not exported, by reason, or
 	// nil if no spans are made.
 	SpansLost func() map[string]int64
-	// MissedReasons are all reasons that Missed may be called with.
-	MissedReasons []string
+	// RejectedReasons and MissedReasons are all reasons that Rejected and Missed may be
+	// called with.
+	RejectedReasons, MissedReasons []string
 }
 
 // Buckets in seconds. An fsync takes 0.1–10 ms on a good disk and up to a second on
@@ -132,23 +131,24 @@ func NewMetrics(o MetricsOptions) *Metrics {
 			Name: "userhero_filter_errors_total",
 			Help: "Events that a webhook's filter could not judge, and that were not sent to it.",
 		}, webhook),
-		deliveries: prometheus.NewDesc("userhero_deliveries",
-			"Deliveries in the store, by state.", []string{"webhook", "state"}, nil),
-		oldestDue: prometheus.NewDesc("userhero_queue_oldest_due_age_seconds",
-			"How long the oldest due delivery has waited for its attempt; 0 where nothing is due.", nil, nil),
-		disk: prometheus.NewDesc("userhero_queue_disk_bytes",
-			"Size of the store's files.", nil, nil),
-		state: prometheus.NewDesc("userhero_webhook_state",
-			"1 for the state a webhook is in, 0 for the others; of the webhook _other, how many are in it.", []string{"webhook", "state"}, nil),
 		spansLost: prometheus.NewDesc("userhero_spans_lost_total",
 			"Spans that ended and were not exported, by reason.", []string{"reason"}, nil),
 	}
 	m.acceptedOf = make(map[string]prometheus.Counter)
 	for _, t := range event.Types() {
-		m.acceptedOf[string(t)] = m.accepted.WithLabelValues(string(t)) // export 0 from the start
+		m.acceptedOf[string(t)] = m.accepted.WithLabelValues(string(t))
+	}
+	// Export 0 from the start: Prometheus cannot see the increase from nothing to 1.
+	for _, reason := range o.RejectedReasons {
+		m.rejected.WithLabelValues(reason)
 	}
 	for _, reason := range o.MissedReasons {
-		m.missed.WithLabelValues(reason) // export 0 from the start
+		m.missed.WithLabelValues(reason)
+	}
+	for _, kind := range []string{notify.Failing, notify.Recovered, notify.Disabled} {
+		for _, outcome := range []string{"ok", "retry", "failed"} {
+			m.mails.WithLabelValues(kind, outcome)
+		}
 	}
 	return m
 }
@@ -172,10 +172,7 @@ func (m *Metrics) Describe(ch chan<- *prometheus.Desc) {
 	for _, v := range m.vectors() {
 		v.Describe(ch)
 	}
-	ch <- m.deliveries
-	ch <- m.oldestDue
-	ch <- m.disk
-	ch <- m.state
+	describeGauges(ch)
 	ch <- m.spansLost
 }
 
@@ -187,6 +184,7 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 		webhooks = r.Webhooks()
 		for _, w := range webhooks {
 			m.filterErrors.WithLabelValues(m.labels.of(w.Name)) // export 0 from the start
+			m.of(w.Name)                                        // likewise
 		}
 	}
 	for _, v := range m.vectors() {
@@ -195,50 +193,15 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 	for reason, n := range m.options.SpansLost() {
 		ch <- prometheus.MustNewConstMetric(m.spansLost, prometheus.CounterValue, float64(n), reason)
 	}
-	if r == nil {
-		return
-	}
-	m.collectWebhooks(ch, webhooks)
-	stats := r.Queue().Stats(context.Background())
-	ch <- prometheus.MustNewConstMetric(m.disk, prometheus.GaugeValue, float64(stats.DiskBytes))
-	ch <- prometheus.MustNewConstMetric(m.oldestDue, prometheus.GaugeValue, r.OldestDueAge(stats).Seconds())
-}
-
-// collectWebhooks collects the gauges of webhooks. Webhooks that share the label
-// otherWebhooks are added up.
-func (m *Metrics) collectWebhooks(ch chan<- prometheus.Metric, webhooks []relay.WebhookStatus) {
-	type reading struct {
-		deliveries [5]float64 // by countedStates
-		states     [3]float64 // by webhookStates
-	}
-	byLabel := make(map[string]*reading, len(webhooks))
-	for _, w := range webhooks {
-		label := m.labels.of(w.Name)
-		r := byLabel[label]
-		if r == nil {
-			r = new(reading)
-			byLabel[label] = r
-		}
-		for i, n := range [...]int64{w.Counts.Pending, w.Counts.Retrying, w.Counts.Held, w.Counts.Failed, w.Counts.Delivered} {
-			r.deliveries[i] += float64(n)
-		}
-		r.states[slices.Index(webhookStates, w.State)]++
-	}
-	for label, r := range byLabel {
-		for i, state := range countedStates {
-			ch <- prometheus.MustNewConstMetric(m.deliveries, prometheus.GaugeValue, r.deliveries[i], label, state)
-		}
-		for i, state := range webhookStates {
-			ch <- prometheus.MustNewConstMetric(m.state, prometheus.GaugeValue, r.states[i], label, state)
-		}
+	ch <- gauge(clockTime, float64(time.Now().UnixMilli())/1000)
+	collectCertificates(ch, m.options.Certificates())
+	if r != nil {
+		collectCertificates(ch, m.clientCertificates(webhooks))
+		stats := r.Queue().Stats(context.Background())
+		collectStore(ch, r, stats)
+		m.collectWebhooks(ch, r, webhooks, stats.Webhooks)
 	}
 }
-
-// The values of the label "state".
-var (
-	countedStates = []string{"pending", "retrying", "held", "failed", "delivered"}
-	webhookStates = []string{relay.Active, relay.Failing, relay.Disabled}
-)
 
 // Committed records the duration of a durable commit of the store.
 func (m *Metrics) Committed(took time.Duration, _ int) { m.commit.Observe(took.Seconds()) }

@@ -25,7 +25,10 @@ func metricsOf(t *testing.T) (*Metrics, *relay.Relay, *prometheus.Registry) {
 		Relay:     func() *relay.Relay { return r },
 		SpansLost: func() map[string]int64 { return map[string]int64{"queue_full": 1} },
 
-		MissedReasons: intake.MissedReasons(),
+		Certificates: func() []Certificate {
+			return []Certificate{{"site", "feedback.example.com", time.Unix(1000, 0), time.Unix(5000, 0)}}
+		},
+		RejectedReasons: intake.RejectedReasons(), MissedReasons: intake.MissedReasons(),
 	})
 	r = relay.New(relay.Options{Queue: memqueue.New(memqueue.Options{}), Observer: m})
 	if err := r.Start(t.Context()); err != nil {

@@ -20,6 +20,7 @@ func (s *server) status(r *http.Request) (any, error) {
 		Webhooks:        map[string]int{relay.Active: 0, relay.Failing: 0, relay.Disabled: 0},
 		CommitLatencyMS: milliseconds(stats.Commit),
 		DiskBytes:       stats.DiskBytes,
+		LastBackup:      moment(s.relay.LastBackup()),
 	}
 	if err := s.relay.Health(); err != nil {
 		v.Healthy, v.Reason = false, err.Error()

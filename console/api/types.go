@@ -30,6 +30,7 @@ type Status struct {
 	CommitLatencyMS float64        `json:"commit_latency_ms"`
 	DiskBytes       int64          `json:"disk_bytes"`
 	DiskFreeBytes   *int64         `json:"disk_free_bytes,omitempty"` // absent if unknown
+	LastBackup      time.Time      `json:"last_backup,omitzero"`      // when the newest backup was made that was verified
 }
 
 // Counts are deliveries by state.

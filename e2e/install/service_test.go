@@ -8,6 +8,7 @@ import (
 
 const (
 	unit       = "../../examples/systemd/userhero-relay.service"
+	backups    = "../../examples/systemd/userhero-relay-backup.service"
 	production = "../../examples/production/Caddyfile"
 )
 
@@ -17,8 +18,10 @@ func TestServiceIsHardened(t *testing.T) {
 	if !onMachine(t, map[string]string{"/usr/bin/caddy": "caddy"}) {
 		return
 	}
-	t.Log(must(t, "systemd-analyze security --offline=true --threshold=16 --no-pager "+unit+" | tail -1"))
-	if out := must(t, "systemd-analyze verify --man=no --recursive-errors=no "+unit); out != "" {
+	for _, unit := range []string{unit, backups} {
+		t.Log(must(t, "systemd-analyze security --offline=true --threshold=16 --no-pager "+unit+" | tail -1"))
+	}
+	if out := must(t, "systemd-analyze verify --man=no --recursive-errors=no "+unit+" "+backups+" "+strings.Replace(backups, ".service", ".timer", 1)); out != "" {
 		t.Error(out)
 	}
 }

@@ -67,6 +67,33 @@ func (s *Store) Backup(ctx context.Context, w io.Writer) (BackupInfo, error) {
 	return info, nil
 }
 
+// NoteBackup records that a backup of this store, made at a time, was read back whole.
+// An older backup than the one recorded changes nothing.
+func (s *Store) NoteBackup(at time.Time) error {
+	if err := s.begin(); err != nil {
+		return err
+	}
+	defer s.end()
+	s.notingBackup.Lock()
+	defer s.notingBackup.Unlock()
+	if at.UnixMilli() <= s.lastBackup.Load() {
+		return nil
+	}
+	if err := storefile.WriteLastBackup(s.o.Path, at); err != nil {
+		return err
+	}
+	s.lastBackup.Store(at.UnixMilli())
+	return nil
+}
+
+// LastBackup implements queue.BackedUp.
+func (s *Store) LastBackup() time.Time {
+	if at := s.lastBackup.Load(); at != 0 {
+		return time.UnixMilli(at).UTC()
+	}
+	return time.Time{}
+}
+
 // RestoreOptions say where a backup goes.
 type RestoreOptions struct {
 	// Path is the folder of the new store. It must not exist, or be empty.

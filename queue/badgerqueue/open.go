@@ -89,6 +89,11 @@ func open(ctx context.Context, o Options, b bounds) (*Store, error) {
 	if err := s.load(found.Mark); err != nil {
 		return nil, errors.Join(err, s.db.Close())
 	}
+	if at, err := storefile.ReadLastBackup(o.Path); err != nil {
+		s.log.Warn("when the store was last backed up is unknown", "path", o.Path, "error", err)
+	} else if !at.IsZero() {
+		s.lastBackup.Store(at.UnixMilli())
+	}
 	s.disk.Measure()
 	s.visible.Lock()          // a compaction may be reading already
 	s.show(newSnapshot(s.db)) // with what load has written

@@ -88,6 +88,8 @@ type Store struct {
 	visible  sync.Mutex
 	snapshot *snapshot
 
+	notingBackup sync.Mutex // held while NoteBackup writes; no other lock is taken under it
+
 	webhooksMu sync.RWMutex // guards webhooks
 	webhooks   map[queue.WebhookID]*webhookState
 
@@ -98,12 +100,14 @@ type Store struct {
 	logged     []byte                // the sweep's: the key of the last activity it removed
 	sweeping   atomic.Uint64         // events below it may be passed by the sweep under way
 	shown      atomic.Pointer[state] // of the last commit
+	lastBackup atomic.Int64          // unix milliseconds; 0 if there is none
 	latency    atomic.Int64          // moving average of a commit, nanoseconds
 }
 
 var (
-	_ queue.Queue   = (*Store)(nil)
-	_ queue.Limited = (*Store)(nil)
+	_ queue.Queue    = (*Store)(nil)
+	_ queue.Limited  = (*Store)(nil)
+	_ queue.BackedUp = (*Store)(nil)
 )
 
 const (
@@ -226,6 +230,7 @@ func (s *Store) Stats(context.Context) queue.Stats {
 		Webhooks:  make(map[queue.WebhookID]queue.WebhookStats),
 		DiskBytes: s.disk.Used(),
 		DiskFree:  s.disk.Free(),
+		MaxDisk:   s.disk.Max(),
 		Commit:    time.Duration(s.latency.Load()),
 	}
 	s.webhooksMu.RLock()

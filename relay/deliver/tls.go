@@ -38,8 +38,8 @@ type TLSStatus struct {
 
 // CertificateStatus describes a certificate.
 type CertificateStatus struct {
-	Subject string
-	Expires time.Time
+	Subject         string
+	Begins, Expires time.Time
 }
 
 // defaultTLS returns the TLS settings for receivers without their own. It offers only
@@ -79,7 +79,7 @@ func (t TLS) compile() (*tls.Config, TLSStatus, error) {
 }
 
 func certificateStatus(c *x509.Certificate) CertificateStatus {
-	return CertificateStatus{Subject: c.Subject.String(), Expires: c.NotAfter}
+	return CertificateStatus{Subject: c.Subject.String(), Begins: c.NotBefore, Expires: c.NotAfter}
 }
 
 func clientCertificate(certificate, key string) (tls.Certificate, error) {

@@ -126,7 +126,8 @@ func CloseFiles(path string) error {
 func Owns(name string) bool {
 	switch name {
 	case badger.ManifestFilename, "MANIFEST-REWRITE", badger.KeyRegistryFileName, "REWRITE-KEYREGISTRY",
-		"DISCARD", "LOCK", HighWaterFile, HighWaterFile + ".new", Replacing:
+		"DISCARD", "LOCK", HighWaterFile, HighWaterFile + ".new",
+		LastBackupFile, LastBackupFile + ".new", Replacing:
 		return true
 	}
 	ext := filepath.Ext(name)
