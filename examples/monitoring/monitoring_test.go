@@ -22,7 +22,7 @@ import (
 )
 
 // sources are the folders that make the metrics and give the reasons.
-var sources = []string{"../../caddymodule/telemetry", "../../intake"}
+var sources = []string{"../../caddymodule/telemetry", "../../intake", "../../relay"}
 
 // files are those that may name metrics.
 var files = []string{"prometheus.yml", "rules.yml", "rules_test.yml", "dashboard.json", "otel-collector.yml"}
@@ -189,7 +189,7 @@ func TestCollectorPipelinesAreDefined(t *testing.T) {
 }
 
 // TestEveryAlertHasACase: each alert of rules.yml says how bad it is and what to
-// do, and rules_test.yml plays it.
+// do, links to its runbook, and rules_test.yml plays it.
 func TestEveryAlertHasACase(t *testing.T) {
 	t.Parallel()
 	var rules struct {
@@ -201,7 +201,7 @@ func TestEveryAlertHasACase(t *testing.T) {
 		}
 	}
 	parse(t, "rules.yml", &rules)
-	cases := read(t, "rules_test.yml")
+	cases, runbooks := read(t, "rules_test.yml"), read(t, "../../docs/runbooks.md")
 	alerts := 0
 	for _, group := range rules.Groups {
 		for _, rule := range group.Rules {
@@ -214,6 +214,10 @@ func TestEveryAlertHasACase(t *testing.T) {
 			}
 			if rule.Annotations["summary"] == "" || rule.Annotations["description"] == "" {
 				t.Errorf("%s does not say what happened and what to do", rule.Alert)
+			}
+			const runbook = "https://github.com/userhero/relay/blob/main/docs/runbooks.md#"
+			if rule.Annotations["runbook_url"] != runbook+strings.ToLower(rule.Alert) || !strings.Contains(runbooks, "\n## "+rule.Alert+"\n") {
+				t.Errorf("%s does not link to its section of docs/runbooks.md", rule.Alert)
 			}
 			if !regexp.MustCompile(`\b` + rule.Alert + `\b`).MatchString(cases) {
 				t.Errorf("no case for %s", rule.Alert)
