@@ -51,6 +51,7 @@ func newPages(o api.Options) http.Handler {
 		{"POST /webhooks/{name}/settings", p.changeWebhook},
 		{"GET /add", p.add},
 		{"POST /add", p.addStep},
+		{"GET /feedback", p.listFeedback},
 		{"GET /feedback/{id}", p.showFeedback},
 		{"GET /events", p.listEvents},
 		{"GET /events/caught", p.listCaught},
@@ -74,10 +75,8 @@ func newPages(o api.Options) http.Handler {
 }
 
 // areas are the first segments of the console's paths.
-var areas = []string{"webhooks", "add", "events", "deliveries", "activity", "api", "assets"}
+var areas = []string{"webhooks", "add", feedbackArea, "events", "deliveries", "activity", "api", "assets"}
 
-// feedbackArea is the first segment of paths of two segments. A mount point may well
-// have this name.
 const feedbackArea = "feedback"
 
 // Locate removes the mount point from the path of a request. The result begins with
@@ -86,8 +85,11 @@ const feedbackArea = "feedback"
 func Locate(path string) (inside string, ok bool) {
 	segments := strings.Split(strings.TrimPrefix(path, "/"), "/")
 	for i, s := range segments {
-		if slices.Contains(areas, s) || s == "" && i == len(segments)-1 ||
-			s == feedbackArea && i == len(segments)-2 && segments[i+1] != "" && !slices.Contains(areas, segments[i+1]) {
+		// A mount point may well have the name of feedback. Nothing is below its pages.
+		if s == feedbackArea && i+1 < len(segments) && (i+2 < len(segments) || segments[i+1] == "" || slices.Contains(areas, segments[i+1])) {
+			continue
+		}
+		if slices.Contains(areas, s) || s == "" && i == len(segments)-1 {
 			return "/" + strings.Join(segments[i:], "/"), true
 		}
 	}

@@ -19,15 +19,16 @@ var templates = parseTemplates()
 
 func parseTemplates() map[string]*template.Template {
 	functions := template.FuncMap{
-		"asset":  assetURL,
-		"when":   func(t time.Time) when { return whenOf(t, time.Now()) },
-		"number": number,
-		"stars":  stars,
-		"live":   func(happenings []string) string { return strings.Join(happenings, " ") },
-		"once":   rand.Text,
-		"types":  func(created, updated bool, wrong wrongFields) typeBoxes { return typeBoxes{created, updated, wrong} },
-		"tab":    func(root string, of deliveryRow, open string) tab { return tab{root, of, open} },
-		"under":  func(root string, v any) under { return under{root, v} },
+		"asset":     assetURL,
+		"when":      func(t time.Time) when { return whenOf(t, time.Now()) },
+		"number":    number,
+		"stars":     stars,
+		"live":      func(happenings []string) string { return strings.Join(happenings, " ") },
+		"once":      rand.Text,
+		"types":     func(created, updated bool, wrong wrongFields) typeBoxes { return typeBoxes{created, updated, wrong} },
+		"suggested": func(name, value string, all []string) suggested { return suggested{name, value, all} },
+		"tab":       func(root string, of deliveryRow, open string) tab { return tab{root, of, open} },
+		"under":     func(root string, v any) under { return under{root, v} },
 	}
 	shared := template.Must(template.New("").Funcs(functions).ParseFS(templateFiles, "templates/frame.html", "templates/parts.html"))
 	pages, err := fs.Glob(templateFiles, "templates/*.html")
@@ -53,6 +54,12 @@ type under struct {
 type typeBoxes struct {
 	Created, Updated bool
 	Wrong            wrongFields
+}
+
+// suggested is a field with suggestions.
+type suggested struct {
+	Name, Value string
+	All         []string
 }
 
 // tab is a link that opens one delivery of an event.

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -105,6 +106,7 @@ func (s *server) feedback(r *http.Request) (any, error) {
 type Facts struct {
 	Category, Status string
 	Rating           int // 1 to 5
+	RatingTo         int // with Rating, the highest of a range; 0 is Rating itself
 }
 
 // Match returns a function that reports whether an event's document contains a text
@@ -115,9 +117,17 @@ func (f Facts) Match(text string) func(body []byte) bool {
 	if f == (Facts{}) {
 		return search
 	}
+	var pieces [][]byte // a document with these facts has them all
+	for name, value := range map[string]string{"category": f.Category, "status": f.Status} {
+		if value != "" && !strings.ContainsFunc(value, func(r rune) bool { return r < ' ' || r > '~' || r == '"' || r == '\\' }) {
+			pieces = append(pieces, []byte(`"`+name+`":"`+value+`"`))
+		}
+	}
 	return func(body []byte) bool {
-		if search != nil && !search(body) {
-			return false
+		for _, piece := range pieces {
+			if !bytes.Contains(body, piece) {
+				return false
+			}
 		}
 		var document struct {
 			Data struct {
@@ -125,10 +135,11 @@ func (f Facts) Match(text string) func(body []byte) bool {
 				Rating           int
 			} `json:"data"`
 		}
-		if json.Unmarshal(body, &document) != nil {
+		if f.Rating != 0 && !bytes.Contains(body, []byte(`"rating":`)) || json.Unmarshal(body, &document) != nil {
 			return false
 		}
 		d := document.Data
-		return (f.Category == "" || d.Category == f.Category) && (f.Status == "" || d.Status == f.Status) && (f.Rating == 0 || d.Rating == f.Rating)
+		return (f.Category == "" || d.Category == f.Category) && (f.Status == "" || d.Status == f.Status) &&
+			(f.Rating == 0 || d.Rating >= f.Rating && d.Rating <= max(f.Rating, f.RatingTo)) && (search == nil || search(body))
 	}
 }

@@ -2,6 +2,7 @@ package api
 
 import (
 	"encoding/json"
+	"strings"
 	"testing"
 )
 
@@ -20,7 +21,16 @@ func TestSearchFindsWhatPeopleSee(t *testing.T) {
 		{`C:\new\table`, `c:\new\table`, true},
 		{"a\nb", `a\nb`, false},
 		{"Grüße aus Köln", "GRÜSSE AUS KÖLN", true},
-		{"Grüße", "grusse", false},
+		{"Grüße", "grusse", true},
+		{"gruesse", "grüße", false},
+		{"Les données sont ÉGARÉES", "donnees sont egarees", true},
+		{"Señor", "SENOR", true},
+		{"senor", "Señor", true},
+		{"Ёлка", "елка", true},
+		{"プログラム", "プログラム", true},
+		{"フ\u309aロ\u3099", "プ", true},
+		{"가", "\u1100\u1161", true},
+		{"ＦＵＬＬ\u3000width", "ｆｕｌｌ width", true},
 		{"STRASSE", "straße", true},
 		{"ΟΔΥΣΣΕΎΣ", "οδυσσεύς", true},
 		{"ПРИВЕТ мир", "привет МИР", true},
@@ -34,13 +44,26 @@ func TestSearchFindsWhatPeopleSee(t *testing.T) {
 		{"<b>&amp;</b>", "<B>&AMP;", true},
 		{"nothing", "", true},
 		{"nothing", "  ", true},
-		{"ascii alone", "ä", false},
+		{"ascii alone", "ä", true},
+		{"ends with a quote\\", "quote\\", true},
+		{"any", "metadata", false},
+		{"any", "chrome", false},
+		{"any", "proj_a", true},
+		{"any", "pro", true},
+		{"any", "/reports", true},
+		{"any", "w_default", false},
+		{"any", "any pro", false},
+		{"any", "42.5", true},
+		{"any", `"browser":"Chrome"`, true},
 		{"any", `"plan":"pro"`, true},
 		{"any", `"note":"He said \"hi\""`, true},
 		{"any", `"plan":"free"`, false},
 		{"any", "a\\", false},
 	} {
-		body, err := json.Marshal(map[string]any{"message": c.message, "metadata": map[string]any{"note": `He said "hi"`, "plan": "pro"}})
+		body, err := json.Marshal(map[string]any{"event": "feedback.created", "data": map[string]any{
+			"message": c.message, "projectId": "proj_a", "widgetId": "w_default", "context": map[string]any{"browser": "Chrome", "pageUrl": "/reports", "viewport": map[string]int{"width": 1}},
+			"metadata": map[string]any{"note": `He said "hi"`, "plan": "pro", "list": []any{42.5, true}},
+		}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -61,7 +84,7 @@ func TestSearchFindsWhatPeopleSee(t *testing.T) {
 func BenchmarkSearch(b *testing.B) {
 	for name, message := range map[string]string{"ascii": "The export button does nothing when I click it.", "lines": "Der Knopf\nfür den Export tut nichts"} {
 		b.Run(name, func(b *testing.B) {
-			body, err := json.Marshal(map[string]string{"message": message, "rest": string(make([]byte, 0, 900))})
+			body, err := json.Marshal(map[string]any{"event": "feedback.created", "data": map[string]string{"message": message, "rest": strings.Repeat("some other words ", 35)}})
 			if err != nil {
 				b.Fatal(err)
 			}

@@ -33,6 +33,51 @@
     if (button) copy(button);
   });
 
+  // Filters apply when they change, and the focus stays where it was.
+  const filters = find("form[data-apply]");
+  if (filters) {
+    const apply = () => {
+      sessionStorage.setItem("filter", document.activeElement.name ?? "");
+      filters.requestSubmit();
+    };
+    let changed = false; // a date, which is applied when it is left: it changes with each digit
+    filters.addEventListener("change", ({ target }) => (target.type === "date" ? (changed = true) : apply()));
+    filters.addEventListener("focusout", () => changed && apply());
+    filters.addEventListener("formdata", ({ formData }) => {
+      if (formData.get("since") || formData.get("until")) {
+        const minutes = -new Date().getTimezoneOffset();
+        const two = (n) => String(Math.floor(n)).padStart(2, "0");
+        formData.set("zone", (minutes < 0 ? "-" : "+") + two(Math.abs(minutes) / 60) + ":" + two(Math.abs(minutes) % 60));
+      } else formData.delete("zone");
+      for (const [name, value] of [...formData]) if (!value) formData.delete(name);
+    });
+    const last = sessionStorage.getItem("filter");
+    sessionStorage.removeItem("filter");
+    if (last) filters.elements[last]?.focus();
+  }
+
+  // A search that is not complete goes on by itself, until somebody stops it.
+  const goOn = async () => {
+    const stop = document.createElement("button");
+    stop.textContent = "Stop";
+    stop.type = "button";
+    let going = true;
+    stop.onclick = () => ((going = false), find("#older")?.focus());
+    for (let next; (next = find("a[data-go-on]")) && going && !(document.querySelectorAll("#rows > li").length >= 50); ) {
+      next.before(stop);
+      const answer = await fetch(next.href, { cache: "no-store" }).catch(() => undefined);
+      if (!answer?.ok) break;
+      const fetched = new DOMParser().parseFromString(await answer.text(), "text/html");
+      const [rows, more, turn] = [find("#rows"), find("#rows", fetched), find(".turn", fetched)];
+      if (more && rows) rows.append(...more.children);
+      else if (more) find("#page").prepend(more.closest(".list"));
+      find(".turn").replaceWith(turn);
+      if (!more && !rows && !find("a", turn)) turn.before(...fetched.querySelectorAll("#page > .empty"));
+    }
+    stop.remove();
+  };
+  if (find("a[data-go-on]")) goOn();
+
   // merge changes the rows of a fetched list to the rows that are shown, with their
   // present content. New rows above them are left out; merge returns their number.
   // Rows that are no longer in the list stay and are marked.

@@ -1,0 +1,184 @@
+package console_test
+
+import (
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/userhero/relay/event"
+	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/queue/badgerqueue"
+	"github.com/userhero/relay/relay"
+)
+
+// TestListsAreFiltered: every filter of the lists, alone and together.
+func TestListsAreFiltered(t *testing.T) {
+	t.Parallel()
+	var good, bad atomic.Int64
+	good.Store(204)
+	bad.Store(503)
+	v := newVisit(t, relay.Config{Webhooks: []relay.WebhookConfig{
+		{Name: "crm", URL: receiver(t, &good).URL}, {Name: "chat", URL: receiver(t, &bad).URL, Retry: []time.Duration{time.Hour}},
+	}})
+	a := v.said(queue.FeedbackID{Project: "p", ID: "fb_a"}, event.Created, queue.EventID{}, `{"id":"fb_a","message":"Crème brûlée\nfails","category":"bug","rating":1,"status":"new","context":{"browser":"Firefox"},"metadata":{"plan":"pro"}}`)
+	b := v.said(queue.FeedbackID{Project: "q", ID: "fb_b"}, event.Created, queue.EventID{}, `{"id":"fb_b","message":"nice","category":"praise","rating":5,"status":"new"}`)
+	done := v.said(queue.FeedbackID{Project: "p", ID: "fb_a"}, event.Updated, a, `{"id":"fb_a","message":"Crème brûlée\nfails","category":"bug","rating":2,"status":"done","metadata":{"plan":"pro"}}`)
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(2 * time.Millisecond) {
+		crm, _ := v.relay.Webhook("crm")
+		chat, _ := v.relay.Webhook("chat")
+		if crm.Counts.Delivered == 3 && chat.Counts.Retrying == 3 {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatalf("crm %+v, chat %+v", crm.Counts, chat.Counts)
+		}
+	}
+	tomorrow := time.Now().UTC().AddDate(0, 0, 1).Format(time.DateOnly)
+	today := time.Now().UTC().Format(time.DateOnly)
+	for query, want := range map[string][]queue.EventID{
+		"events?":                                   {a, b, done},
+		"feedback?":                                 {b, done},
+		"feedback?status=new":                       {b},
+		"feedback?rating=1-2":                       {done},
+		"feedback?q=creme+brulee+FAILS":             {done},
+		"events?project=p":                          {a, done},
+		"events?category=bug&rating=1":              {a},
+		"events?rating=4-5":                         {b},
+		"events?q=firefox":                          {},
+		"events?q=pro":                              {a, done},
+		"events?webhook=crm":                        {a, b, done},
+		"events?webhook=crm&project=q":              {b},
+		"events?webhook=crm&category=bug&q=brulee":  {a, done},
+		"events?answer=503":                         {a, b, done},
+		"events?answer=5xx&webhook=crm":             {},
+		"events?answer=2xx&project=q":               {b},
+		"events?answer=none":                        {},
+		"events?state=retrying&feedback=fb_b":       {b},
+		"events?state=delivered&rating=2":           {done},
+		"events?since=1h":                           {a, b, done},
+		"events?until=1h":                           {},
+		"events?since=" + tomorrow:                  {},
+		"events?until=" + today + "&since=" + today: {a, b, done},
+		"events?webhook=crm&until=1h":               {},
+	} {
+		v.open("/" + query)
+		var got []bool
+		var wanted []bool
+		for _, id := range []queue.EventID{a, b, done} {
+			got = append(got, strings.Contains(v.page, "events/"+id.String()))
+			found := false
+			for _, w := range want {
+				found = found || w == id
+			}
+			wanted = append(wanted, found)
+		}
+		if fmt.Sprint(got) != fmt.Sprint(wanted) {
+			t.Errorf("%s finds %v, want %v: %s", query, got, wanted, v.text())
+		}
+	}
+	v.open("/events?category=bug&rating=1-2&webhook=crm&view=Angry&q=brulee")
+	v.says("Angry · Events · UserHero Relay", "category: bug", "rating: 1 or 2", "webhook: crm", "text: brulee")
+	chip := regexp.MustCompile(`<a href="([^"]*)">category: bug`).FindStringSubmatch(v.page)
+	if chip == nil || strings.Contains(chip[1], "category") || !strings.Contains(chip[1], "rating=1-2") || !strings.Contains(chip[1], "q=brulee") {
+		t.Errorf("the chip leads to %q", chip)
+	}
+	v.send("GET", &url.URL{Path: mount + "/events", RawQuery: "since=soon"}, nil, 422)
+}
+
+// manyEvents is how many events the test of lists makes: RELAY_EVENTS, or few enough
+// for every run.
+func manyEvents(t *testing.T) int {
+	n, err := strconv.Atoi(os.Getenv("RELAY_EVENTS"))
+	if err != nil {
+		return 30_000
+	}
+	t.Logf("%d events", n)
+	return n
+}
+
+// TestListsOfManyEventsAreFast: the first page within 200 ms, the first hit of a search
+// within 1 s, and a whole pass without a match at a pace of 1,000,000 events in 10 s, no
+// page of it longer than 200 ms. RELAY_EVENTS=1000000 makes the numbers of the promise.
+func TestListsOfManyEventsAreFast(t *testing.T) {
+	n := manyEvents(t)
+	q, err := badgerqueue.Open(t.Context(), badgerqueue.Options{Path: filepath.Join(t.TempDir(), "store")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	v := newVisitOf(t, q, relay.Config{Webhooks: []relay.WebhookConfig{{Name: "crm", URL: "http://127.0.0.1:1/", Disabled: true}}})
+	began := time.Now()
+	var running sync.WaitGroup
+	var next atomic.Int64
+	for range 64 {
+		running.Go(func() {
+			for i := next.Add(1); i <= int64(n); i = next.Add(1) {
+				message := "The export button does nothing when I click it, whatever I try"
+				if i == 3 {
+					message = "Ça ne marche pas: introuvable"
+				}
+				body := fmt.Sprintf(`{"event":"feedback.created","timestamp":"2026-01-07T15:30:00Z","data":{"id":"fb_%d","projectId":"proj_%d","widgetId":"w_default","message":%q,"category":"bug","rating":%d,"status":"new",`+
+					`"context":{"pageUrl":"/dashboard/reports","referrer":"/dashboard","browser":"Chrome","browserVersion":"120","os":"macOS","deviceType":"desktop","viewport":{"width":1920,"height":1080},"timezone":"America/New_York","locale":"en-US","country":"US"},`+
+					`"metadata":{"userId":"user_%d","plan":"pro"},"createdAt":"2026-01-07T15:30:00Z"}}`, i, i%7, message, i%5+1, i)
+				if _, err := v.relay.Accept(t.Context(), relay.Acceptance{Type: event.Created, Feedback: queue.FeedbackID{Project: fmt.Sprint("proj_", i%7), ID: fmt.Sprint("fb_", i)}, Body: []byte(body)}); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	running.Wait()
+	t.Logf("%d events made in %s", n, time.Since(began).Round(time.Millisecond))
+	// The machine of a test may be busy: the best of a few counts.
+	best := func(path string) time.Duration {
+		least := time.Hour
+		for range 5 {
+			began := time.Now()
+			v.open(path)
+			least = min(least, time.Since(began))
+		}
+		return least
+	}
+	for _, path := range []string{"/events", "/feedback", "/", "/events?category=bug", "/feedback?rating=1-2&status=new", "/events?project=proj_3", "/events?webhook=crm", "/events?state=failed", "/events?q=export", "/events?q=nowhere+to+be+found", "/webhooks"} {
+		took := best(path)
+		t.Logf("%-40s %6d bytes in %s", path, len(v.page), took.Round(time.Microsecond))
+		if took > 200*time.Millisecond || len(v.page) > 100<<10 {
+			t.Errorf("%s has %d bytes and took %s", path, len(v.page), took)
+		}
+	}
+	pass := func(path, until string) time.Duration {
+		began := time.Now()
+		v.open(path)
+		pages := 1
+		for ; until == "" || !strings.Contains(v.text(), until); pages++ {
+			next := regexp.MustCompile(`id="older" href="([^"]*)" data-go-on`).FindStringSubmatch(v.page)
+			if next == nil {
+				break
+			}
+			v.says("Looked through", "Searched back to")
+			to, err := v.at.Parse(strings.ReplaceAll(next[1], "&amp;", "&"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			v.send("GET", to, nil, 200)
+		}
+		took := time.Since(began)
+		t.Logf("%-40s %d pages in %s", path, pages, took.Round(time.Millisecond))
+		return took
+	}
+	if took := pass("/events?q=INTROUVABLE", "introuvable"); took > time.Second && n <= 100_000 {
+		t.Errorf("the oldest of %d events is found in %s", n, took)
+	}
+	v.says("introuvable")
+	if took := pass("/events?q=nowhere+to+be+found", ""); took > max(10*time.Second*time.Duration(n)/1_000_000, time.Second) {
+		t.Errorf("a pass through %d events took %s", n, took)
+	}
+	v.says(" matches.")
+}
