@@ -137,7 +137,7 @@ soak-fuzz:
 conformance: $(NATS) ## The conformance suite against every queue
 	@go test -race -shuffle=on ./queue/...
 
-e2e: $(GOTESTSUM) node build collector ## Black-box tests of the built binary
+e2e: $(GOTESTSUM) $(NATS) node build collector ## Black-box tests of the built binary; ENGINE=jetstream runs them on NATS
 	@mkdir -p $(OUT)
 	@$(MAKE) --no-print-directory release PLATFORMS=linux/amd64 DIST=$(OUT)/release
 	@RELAY_CADDY=$(CURDIR)/caddy RELAY_DIST=$(OUT)/release COLLECTOR=$(COLLECTOR) $(GOTESTSUM) --format testname --jsonfile $(OUT)/e2e.json -- -count=1 -shuffle=on -timeout 15m $(BLACK_BOX)

@@ -78,6 +78,7 @@ func diskRounds() int {
 // 202 is delivered. The process never dies, and SIGTERM while the disk is full
 // ends it well.
 func TestDiskThatFillsAndGetsRoom(t *testing.T) {
+	badgerOnly(t, "a full disk under its folder")
 	r := startReceiver(t, nil)
 	s := startRelay(t, relayOptions{
 		app:   fmt.Sprintf("webhook app {\n url %s\n secret %s\n concurrency 32\n}\nretention 10s", r.url, secret),
@@ -140,6 +141,7 @@ func deliveredAll(t *testing.T, r *receiver, l *load) {
 // TestEventsThatAreLostAreMissed is the negative control: with the files of a
 // moment ago in the store's place, what was acknowledged since is missing.
 func TestEventsThatAreLostAreMissed(t *testing.T) {
+	badgerOnly(t, "a folder that is put back to an earlier state")
 	t.Parallel()
 	address := freeAddress(t) // nobody listens yet
 	s := startRelay(t, relayOptions{app: fmt.Sprintf("webhook app {\n url http://%s\n secret %s\n}", address, secret)})
@@ -178,6 +180,7 @@ func TestEventsThatAreLostAreMissed(t *testing.T) {
 // TestReloadMovesTheStoreFromAFullDisk: another path is what an operator gives a
 // relay whose disk is full. The process lives, and takes events at once.
 func TestReloadMovesTheStoreFromAFullDisk(t *testing.T) {
+	badgerOnly(t, "its folder is moved")
 	t.Parallel()
 	mount := smallDisk(t, 160)
 	r := startReceiver(t, nil)

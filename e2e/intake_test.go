@@ -128,7 +128,7 @@ func TestRepeatedSubmissionMakesOneEvent(t *testing.T) {
 		t.Errorf("the same key with another body: %s: %s", response.Status, answer)
 	}
 	s.mustSubmit("last")
-	r.await(t, 10*time.Second, "the last one", func(all []arrival) bool {
+	r.await(t, 10*time.Second+takeover, "the last one", func(all []arrival) bool {
 		for _, a := range all {
 			if documentOf(t, a).Data.Message == "last" {
 				return true

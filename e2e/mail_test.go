@@ -39,10 +39,10 @@ func TestOneMailPerChangeOfStateAcrossRestarts(t *testing.T) {
 	})
 	arrived := func(n int, subject string) *mail.Message {
 		t.Helper()
-		eventually(t, 30*time.Second, fmt.Sprintf("%d mails", n), func() bool { return len(m.received()) >= n })
+		eventually(t, 30*time.Second+takeover, fmt.Sprintf("%d mails", n), func() bool { return len(m.received()) >= n })
 		// A kill between the mail and its settlement would send it again, with the
 		// same Message-ID; the activity log has its line after both.
-		eventually(t, 30*time.Second, "the activity log says so", func() bool {
+		eventually(t, 30*time.Second+takeover, "the activity log says so", func() bool {
 			var log struct{ Items []struct{ What string } }
 			s.get("/activity?limit=1000", &log)
 			sent := 0

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/userhero/relay/e2e/caddyproc"
+	"github.com/userhero/relay/e2e/natsproc"
 )
 
 // relayServer is one running Caddy with the relay in it.
@@ -27,6 +28,27 @@ type relayServer struct {
 	options relayOptions
 	process *caddyproc.Process
 	client  *http.Client
+	nats    *natsproc.Server // the queue's server; nil on Badger
+}
+
+// onJetStream says that the tests run on queue jetstream: `ENGINE=jetstream make e2e`.
+var onJetStream = os.Getenv("ENGINE") == "jetstream"
+
+// takeover is how long a relay may keep the others, and itself when it starts again,
+// from its webhooks after it was killed.
+var takeover = func() time.Duration {
+	if onJetStream {
+		return 15 * time.Second
+	}
+	return 0
+}()
+
+// badgerOnly leaves a test out that is about Badger's own files, and says why.
+func badgerOnly(t *testing.T, reason string) {
+	t.Helper()
+	if onJetStream {
+		t.Skip("about queue badger: " + reason)
+	}
 }
 
 // relayOptions are the parts of the Caddyfile that tests vary.
@@ -59,6 +81,9 @@ func startRelay(t *testing.T, o relayOptions) *relayServer {
 		t: t, dir: t.TempDir(), admin: freeAddress(t), site: freeAddress(t), options: o,
 		client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}, Timeout: 30 * time.Second},
 	}
+	if onJetStream {
+		s.startNATS()
+	}
 	s.start()
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
@@ -72,6 +97,16 @@ func startRelay(t *testing.T, o relayOptions) *relayServer {
 		s.client.CloseIdleConnections()
 	})
 	return s
+}
+
+// startNATS starts a NATS server of this relay's own.
+func (s *relayServer) startNATS() {
+	s.t.Helper()
+	var err error
+	if s.nats, err = natsproc.Start(s.t.Context(), natsproc.Options{Dir: s.t.TempDir()}); err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(s.nats.Kill)
 }
 
 func (s *relayServer) start() {
@@ -94,11 +129,19 @@ func (s *relayServer) killAndRestart() {
 	s.start()
 }
 
+// store is the folder that holds what the queue keeps.
 func (s *relayServer) store() string {
+	if s.nats != nil {
+		return s.nats.Dir
+	}
 	return cmp.Or(s.options.store, filepath.Join(s.dir, "store"))
 }
 
 func (s *relayServer) caddyfile(o relayOptions) string {
+	engine := "badger {\n\t\t\tpath " + s.store()
+	if s.nats != nil {
+		engine = "jetstream {\n\t\t\tservers " + s.nats.URL()
+	}
 	egress := "egress {\n\t\t\tallow 127.0.0.1\n\t\t}"
 	if o.noEgress {
 		egress = ""
@@ -115,8 +158,7 @@ func (s *relayServer) caddyfile(o relayOptions) string {
 	%s
 	%s
 	userhero {
-		queue badger {
-			path %s
+		queue %s
 			%s
 		}
 		%s
@@ -131,7 +173,7 @@ http://%s {
 	}
 	%s
 }
-`, s.admin, grace, o.global, s.store(), o.queue, egress, o.app, s.site, o.intake, o.site)
+`, s.admin, grace, o.global, engine, o.queue, egress, o.app, s.site, o.intake, o.site)
 }
 
 // submit posts one JSON body to the intake.

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -28,14 +29,25 @@ var canaries = map[string]string{
 	"query of an API webhook's URL": "canary-api-query-e4",
 }
 
-// leaks names the canaries in a text, as they are and in base64.
+// leaks names the canaries in a text, as they are and inside of what base64 encodes.
 func leaks(text []byte) (found []string) {
 	for what, canary := range canaries {
-		if bytes.Contains(text, []byte(canary)) || bytes.Contains(text, []byte(base64.StdEncoding.EncodeToString([]byte(canary)))) {
+		if bytes.Contains(text, []byte(canary)) || slices.ContainsFunc(inBase64(canary), func(s string) bool { return bytes.Contains(text, []byte(s)) }) {
 			found = append(found, what)
 		}
 	}
 	return found
+}
+
+// inBase64 returns how a text reads inside of a longer one in base64: it depends on how
+// many bytes come before it. The characters that it shares with its neighbours are left
+// out.
+func inBase64(s string) (forms []string) {
+	for before := range 3 {
+		whole := base64.RawStdEncoding.EncodeToString([]byte(strings.Repeat("x", before) + s))
+		forms = append(forms, whole[(before*8+5)/6:(before+len(s))*8/6])
+	}
+	return forms
 }
 
 // storedLeaks names the canaries in the files of the store.
