@@ -375,13 +375,15 @@ type Delivery struct {
 
 // Attempt is one signed POST and its result.
 type Attempt struct {
-	Number          int // from 1, across all ladders of the delivery; set by the engine
-	At              time.Time
-	Duration        time.Duration
-	Status          int    // 0 if there was no response
-	Error           string // empty on success; no URL query, no secret
-	ErrorClass      string // "timeout", "dns", "refused", …; empty on success
-	RequestHeaders  []Header
+	Number         int // from 1, across all ladders of the delivery; set by the engine
+	At             time.Time
+	Duration       time.Duration
+	Status         int    // 0 if there was no response
+	Error          string // empty on success; no URL query, no secret
+	ErrorClass     string // "timeout", "dns", "refused", …; empty on success
+	RequestHeaders []Header
+	// RequestBody is what was sent, if that was not the event's document.
+	RequestBody     []byte
 	ResponseHeaders []Header
 	ResponseBody    []byte // at most 16 KiB
 	TraceID         [16]byte

@@ -263,11 +263,19 @@ func decodeDeliveries(ds deliveries, key, rec []byte) (deliveries, error) {
 	return ds, nil
 }
 
-// attemptFormat begins the payload of an attempt.
-const attemptFormat = 2
+// The payload of an attempt begins with its format. Only attempts that sent another body
+// than the event's document have the second.
+const (
+	attemptFormat         = 2
+	attemptFormatWithBody = 3
+)
 
 func appendAttempt(b []byte, a *queue.Attempt) []byte {
-	b = append(b, attemptFormat)
+	format := byte(attemptFormat)
+	if len(a.RequestBody) > 0 {
+		format = attemptFormatWithBody
+	}
+	b = append(b, format)
 	b = binary.AppendVarint(b, unixNano(a.At))
 	b = binary.AppendVarint(b, int64(a.Duration))
 	b = binary.AppendUvarint(b, uint64(max(a.Status, 0)))
@@ -279,6 +287,9 @@ func appendAttempt(b []byte, a *queue.Attempt) []byte {
 	b = binary.AppendVarint(b, unixNano(a.Next))
 	b = codec.AppendHeaders(b, a.RequestHeaders)
 	b = codec.AppendHeaders(b, a.ResponseHeaders)
+	if format == attemptFormatWithBody {
+		b = codec.AppendString(b, a.RequestBody)
+	}
 	return append(b, a.ResponseBody...)
 }
 
@@ -293,7 +304,8 @@ func decodeAttempt(key, rec []byte) (queue.Attempt, error) {
 // parseAttempt reads the payload of an attempt that stands under a key.
 func parseAttempt(key, p []byte, number int) (queue.Attempt, error) {
 	r := codec.Reader{B: p}
-	if f := r.Take(1); f == nil || f[0] != attemptFormat {
+	format := r.Take(1)
+	if format == nil || format[0] != attemptFormat && format[0] != attemptFormatWithBody {
 		return queue.Attempt{}, fmt.Errorf("%w %q: an attempt of an unknown format", errDamaged, key)
 	}
 	a := queue.Attempt{
@@ -307,6 +319,9 @@ func parseAttempt(key, p []byte, number int) (queue.Attempt, error) {
 	}
 	a.Next = fromUnixNano(r.Varint())
 	a.RequestHeaders, a.ResponseHeaders = r.Headers(), r.Headers()
+	if format[0] == attemptFormatWithBody {
+		a.RequestBody = bytes.Clone(r.Bytes())
+	}
 	a.ResponseBody = append([]byte(nil), r.B...)
 	if r.Bad {
 		return queue.Attempt{}, fmt.Errorf("%w %q: short attempt", errDamaged, key)

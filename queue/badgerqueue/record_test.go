@@ -59,7 +59,7 @@ func usual() queue.Attempt {
 			{Name: "Keep-Alive", Value: "timeout=5"},
 			{Name: "X-Powered-By", Value: "Express"},
 		},
-		ResponseBody: []byte("OK"),
+		RequestBody: []byte("hello"), ResponseBody: []byte("OK"),
 	}
 }
 

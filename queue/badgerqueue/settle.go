@@ -60,7 +60,7 @@ func (l *lane) take(lease *queue.Lease, what queue.Settlement) (*settleOp, error
 	h, seq := l.h, lease.Event.ID.Seq()
 	var log []byte
 	if what.Kind != queue.SettleDefer {
-		log = appendAttempt(make([]byte, 0, 384+len(what.Attempt.ResponseBody)), &what.Attempt)
+		log = appendAttempt(make([]byte, 0, 384+len(what.Attempt.ResponseBody)+len(what.Attempt.RequestBody)), &what.Attempt)
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()

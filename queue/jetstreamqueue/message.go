@@ -241,6 +241,7 @@ type attemptEntry struct {
 	Class    string         `json:"class,omitempty"`
 	Request  []queue.Header `json:"request,omitempty"`
 	Response []queue.Header `json:"response,omitempty"`
+	Sent     []byte         `json:"sent,omitempty"`
 	Body     []byte         `json:"body,omitempty"`
 	Trace    string         `json:"trace,omitempty"`
 	Span     string         `json:"span,omitempty"`
@@ -251,7 +252,7 @@ type attemptEntry struct {
 func newAttemptEntry(a queue.Attempt) attemptEntry {
 	e := attemptEntry{
 		At: a.At, Duration: a.Duration, Status: a.Status, Error: a.Error, Class: a.ErrorClass,
-		Request: a.RequestHeaders, Response: a.ResponseHeaders, Body: a.ResponseBody, Flags: a.TraceFlags,
+		Request: a.RequestHeaders, Response: a.ResponseHeaders, Sent: a.RequestBody, Body: a.ResponseBody, Flags: a.TraceFlags,
 	}
 	if a.TraceID != [16]byte{} {
 		e.Trace = hex.EncodeToString(a.TraceID[:])
@@ -268,7 +269,7 @@ func newAttemptEntry(a queue.Attempt) attemptEntry {
 func (e attemptEntry) attempt(number int) queue.Attempt {
 	a := queue.Attempt{
 		Number: number, At: e.At.UTC(), Duration: e.Duration, Status: e.Status, Error: e.Error, ErrorClass: e.Class,
-		RequestHeaders: e.Request, ResponseHeaders: e.Response, ResponseBody: e.Body, TraceFlags: e.Flags,
+		RequestHeaders: e.Request, ResponseHeaders: e.Response, RequestBody: e.Sent, ResponseBody: e.Body, TraceFlags: e.Flags,
 	}
 	_, _ = hex.Decode(a.TraceID[:], []byte(e.Trace)) // a trace that cannot be read is none
 	_, _ = hex.Decode(a.SpanID[:], []byte(e.Span))

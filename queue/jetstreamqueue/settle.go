@@ -152,7 +152,7 @@ func (l *lane) commit(ctx context.Context, lock *lock) (err error) {
 
 // size is about how many bytes an attempt has in the log.
 func size(a queue.Attempt) int {
-	n := 300 + len(a.Error) + len(a.ResponseBody)*4/3
+	n := 300 + len(a.Error) + (len(a.RequestBody)+len(a.ResponseBody))*4/3
 	for _, h := range slices.Concat(a.RequestHeaders, a.ResponseHeaders) {
 		n += len(h.Name) + len(h.Value) + 24
 	}
