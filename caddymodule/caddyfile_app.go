@@ -40,6 +40,7 @@ func parseApp(d *caddyfile.Dispenser, existing any) (any, error) {
 //	        projects    <project…>
 //	        events      <type…>
 //	        filter      <expression>
+//	        body        slack|discord|teams|<expression>
 //	        header      <field> <value>
 //	        tls_client_auth <cert_file> <key_file>
 //	        tls_ca      <file…>

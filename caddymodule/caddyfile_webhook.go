@@ -20,6 +20,7 @@ func (w *Webhook) unmarshalBlock(d *caddyfile.Dispenser) error {
 		option.Texts("projects", &w.Projects),
 		option.Texts("events", &w.Events),
 		option.Text("filter", &w.Filter),
+		option.Text("body", &w.Body),
 		option.Option{Name: "header", Read: w.unmarshalHeader, Repeats: true},
 		option.Option{Name: "tls_client_auth", Read: tls.unmarshalClient},
 		option.Texts("tls_ca", &tls.RootCAFiles),

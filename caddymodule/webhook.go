@@ -45,6 +45,12 @@ type Webhook struct {
 	// which it is false are not sent. Default: all events are sent.
 	Filter string `json:"filter,omitempty"`
 
+	// What is sent instead of the event document: `slack`, `discord` or `teams` for a
+	// message of that chat tool, or a CEL expression over `event`, `data`, `timestamp`
+	// and `webhook`, such as `{"text": data.message}`. A map or a list is sent as JSON,
+	// a string as text. Default: the event document.
+	Body string `json:"body,omitempty"`
+
 	// Header fields that are added to each request, spelled as written. Placeholders in
 	// values are replaced when the configuration is loaded. The fields that the relay
 	// itself sets cannot be set here. Default: none.
@@ -103,6 +109,7 @@ func (w *Webhook) resolve(repl *caddy.Replacer) (relay.WebhookConfig, error) {
 	c := relay.WebhookConfig{
 		Name:        w.Name,
 		Filter:      w.Filter,
+		Body:        w.Body,
 		Retry:       w.Retry.durations(),
 		Timeout:     time.Duration(w.Timeout),
 		Concurrency: w.Concurrency,

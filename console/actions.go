@@ -60,7 +60,7 @@ func outcomeOf(result relay.TestResult, target string) *testOutcome {
 	a := result.Attempt
 	return &testOutcome{
 		OK: result.OK, Sentence: saidTested(a, result.OK), Sent: saidSent(a), Hint: hintFor(a.ErrorClass),
-		exchange: exchangeOf(a, target, relay.Sample),
+		exchange: exchangeOf(a, target, []byte(relay.Sample)),
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 	"github.com/userhero/relay/event"
 	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/relay"
+	"github.com/userhero/relay/relay/deliver"
 	"github.com/userhero/relay/relay/redact"
 	"github.com/userhero/relay/relay/signature"
 )
@@ -78,9 +79,9 @@ type exchange struct {
 	ResponseBody    string
 }
 
-func exchangeOf(a queue.Attempt, target, body string) exchange {
+func exchangeOf(a queue.Attempt, target string, document []byte) exchange {
 	x := exchange{
-		Target: target, RequestHeaders: a.RequestHeaders, RequestBody: indented([]byte(body)),
+		Target: target, RequestHeaders: a.RequestHeaders, RequestBody: indented(sentBy(a, document)),
 		ResponseHeaders: a.ResponseHeaders,
 		ResponseBody:    indented(bytes.ToValidUTF8(a.ResponseBody, []byte("\uFFFD"))),
 	}
@@ -88,6 +89,15 @@ func exchangeOf(a queue.Attempt, target, body string) exchange {
 		x.Status = strings.TrimSpace(fmt.Sprintf("%d %s", a.Status, http.StatusText(a.Status)))
 	}
 	return x
+}
+
+// sentBy returns the body that an attempt sent: the event's document, unless the webhook
+// had a body of its own. It is empty if that could not be made.
+func sentBy(a queue.Attempt, document []byte) []byte {
+	if a.RequestBody != nil || a.ErrorClass == deliver.ClassBody {
+		return a.RequestBody
+	}
+	return document
 }
 
 // indented formats JSON for people; other text stays as it is.
@@ -190,9 +200,12 @@ func (p pages) openDelivery(r *http.Request, e queue.Event, d queue.Delivery, w 
 	}
 	a := attempts[chosen]
 	open.Attempt = &openAttempt{
-		exchange: exchangeOf(a, open.URL, string(e.Body)), Number: a.Number, At: a.At, Mark: attemptMark(a), Took: span(a.Duration),
+		exchange: exchangeOf(a, open.URL, e.Body), Number: a.Number, At: a.At, Mark: attemptMark(a), Took: span(a.Duration),
 		Error: a.Error, Hint: hintFor(a.ErrorClass), TraceID: api.TraceID(a.TraceID), Next: a.Next,
-		Curl: curlOf(open.URL, a.RequestHeaders, e.Body), Signed: api.HeaderFields(a.RequestHeaders)["X-UserHero-Signature"] != "",
+		Signed: api.HeaderFields(a.RequestHeaders)["X-UserHero-Signature"] != "",
+	}
+	if a.ErrorClass != deliver.ClassBody {
+		open.Attempt.Curl = curlOf(open.URL, a.RequestHeaders, sentBy(a, e.Body))
 	}
 	return open, nil
 }
@@ -233,7 +246,7 @@ func (p pages) checkSignature(r *http.Request) (any, error) {
 	number := field(r, "attempt")
 	for _, a := range attempts {
 		if strconv.Itoa(a.Number) == number {
-			verdict := signature.Explain(signedOf(a.RequestHeaders, e.Body, r.PostFormValue("secret")), event.Canonical)
+			verdict := signature.Explain(signedOf(a.RequestHeaders, sentBy(a, e.Body), r.PostFormValue("secret")), event.Canonical)
 			to := "events/" + e.ID.String() + "?delivery=" + id.String() + "&attempt=" + number + "#verdict"
 			return done{to, outcome{Of: &verdict}}, nil
 		}

@@ -12,6 +12,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/userhero/relay/event"
+	"github.com/userhero/relay/relay/body"
 	"github.com/userhero/relay/relay/deliver"
 	"github.com/userhero/relay/relay/expression"
 	"github.com/userhero/relay/relay/notify"
@@ -75,6 +76,9 @@ type WebhookConfig struct {
 	Events []event.Type `json:"events,omitempty"`
 	// Filter is a CEL expression over `event` and `data`. Empty means all events.
 	Filter string `json:"filter,omitempty"`
+	// Body makes what is sent: a preset of package body, or a CEL expression. Empty
+	// means the event's document.
+	Body string `json:"body,omitempty"`
 	// Header is sent with every attempt.
 	Header http.Header `json:"header,omitempty"`
 	// TLS holds a client certificate if the receiver asks for one, and the authorities
@@ -208,14 +212,17 @@ func (w WebhookConfig) Validate() error {
 		wrong("projects", "a project is not UTF-8")
 	}
 	for _, t := range w.Events {
-		if !slices.Contains(event.Types(), t) {
-			wrong("events", "there is no event type %q; there are %v", t, event.Types())
+		if all := slices.Concat(event.Types(), event.OperationalTypes()); !slices.Contains(all, t) {
+			wrong("events", "there is no event type %q; there are %v", t, all)
 		}
 	}
 	if w.Filter != "" {
 		if _, err := expression.CompileCondition(w.Filter); err != nil {
 			wrong("filter", "%w", err)
 		}
+	}
+	if _, err := body.Compile(w.Body); err != nil {
+		wrong("body", "%w", err)
 	}
 	if err := validateLadder(w.Retry); err != nil {
 		wrong("retry", "%w", err)
@@ -296,19 +303,25 @@ type target struct {
 	*deliver.Receiver
 	config WebhookConfig         // with all defaults filled in
 	filter *expression.Condition // nil means every event
+	body   *body.Body            // nil means the event's document
+	// console is the console's address; empty if none is configured.
+	console string
 }
 
 // newTarget compiles complete settings.
-func newTarget(w WebhookConfig, c *deliver.Client, userAgent string) (*target, error) {
+func newTarget(w WebhookConfig, c *deliver.Client, userAgent, console string) (*target, error) {
 	receiver, err := c.Receiver(w.delivery(userAgent))
 	if err != nil {
 		return nil, err
 	}
-	t := &target{Receiver: receiver, config: w}
+	t := &target{Receiver: receiver, config: w, console: strings.TrimSuffix(console, "/")}
 	if w.Filter != "" {
 		if t.filter, err = expression.CompileCondition(w.Filter); err != nil {
 			return nil, fmt.Errorf("filter: %w", err)
 		}
+	}
+	if t.body, err = body.Compile(w.Body); err != nil {
+		return nil, fmt.Errorf("body: %w", err)
 	}
 	return t, nil
 }

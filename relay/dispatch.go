@@ -205,11 +205,10 @@ func (w *webhook) deliver(t task) {
 	d := &t.lease.Delivery
 	id := d.ID.String()
 	ctx, span := w.startProcess(t.attempts, t, id)
-	attempt, o := t.target.Attempt(ctx, deliver.Message{
-		ID: id, Type: d.Type, Number: d.Rung + 1,
-		Body: t.lease.Event.Body, Trace: t.lease.Event.Trace, Tracer: w.relay.tracer, Started: time.Now(), // Promise 2: attempts send the stored bytes.
+	attempt, o := t.target.attempt(ctx, deliver.Message{
+		ID: id, Type: d.Type, Number: d.Rung + 1, Trace: t.lease.Event.Trace, Tracer: w.relay.tracer, Started: time.Now(),
 		Lease: t.lease, // Promise 1: what another relay may have is not sent.
-	})
+	}, t.lease.Event.Body, "/events/"+d.ID.Event.String()) // Promise 2: attempts send the stored bytes, or what the body makes of them.
 	stopping := w.relay.lanes.Err() != nil
 	if o.Canceled {
 		if stopping {

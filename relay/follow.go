@@ -109,7 +109,7 @@ func (r *Relay) retarget(w *webhook) error {
 	if t := w.currentTarget(); t != nil && reflect.DeepEqual(t.config, c.complete(g.config)) {
 		return nil
 	}
-	t, err := newTarget(c.complete(g.config), g.client, r.agent)
+	t, err := newTarget(c.complete(g.config), g.client, r.agent, g.config.ConsoleURL)
 	if err != nil {
 		return err
 	}

@@ -127,7 +127,7 @@ func (r *Relay) apply(g *Generation) error {
 func (r *Relay) targets(g *Generation) (map[string]*target, error) {
 	targets := make(map[string]*target)
 	compile := func(c WebhookConfig) error {
-		t, err := newTarget(c.complete(g.config), g.client, r.agent)
+		t, err := newTarget(c.complete(g.config), g.client, r.agent, g.config.ConsoleURL)
 		if err != nil {
 			return fmt.Errorf("webhook %s: %w", c.Name, err)
 		}

@@ -49,7 +49,7 @@ func (r *Relay) targetOf(c WebhookConfig) (*target, error) {
 	if g == nil {
 		return nil, errors.New("no configuration is in force yet; try again in a moment")
 	}
-	t, err := newTarget(c.complete(g.config), g.client, r.agent)
+	t, err := newTarget(c.complete(g.config), g.client, r.agent, g.config.ConsoleURL)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
@@ -354,9 +354,9 @@ func (t *target) test(ctx context.Context, w queue.WebhookID, tracer trace.Trace
 	now := time.Now()
 	id := queue.DeliveryID{Event: queue.NewEventID(now, 0, 0), Webhook: w}.String()
 	ctx, span := startTest(ctx, tracer, t.config.Name, id)
-	a, o := t.Attempt(ctx, deliver.Message{
-		ID: id, Type: string(event.Created), Number: 1, Body: []byte(Sample), Tracer: tracer, Started: now, Test: true,
-	})
+	a, o := t.attempt(ctx, deliver.Message{
+		ID: id, Type: string(event.Created), Number: 1, Tracer: tracer, Started: now, Test: true,
+	}, []byte(Sample), "/webhooks/"+t.config.Name)
 	endProcess(span, o, 0, time.Time{})
 	a.Number = 1
 	return TestResult{OK: o.OK, Attempt: a}

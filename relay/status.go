@@ -19,6 +19,7 @@ type WebhookStatus struct {
 	Projects    []string     // empty means all
 	Events      []event.Type // empty means all
 	Filter      string
+	Body        string // empty: the event's document is sent
 	Retry       []time.Duration
 	Timeout     time.Duration
 	Concurrency int
@@ -110,7 +111,8 @@ func (w *webhook) status(c queue.Counts) WebhookStatus {
 		s.Counts.Held, s.Counts.Pending, s.Counts.Retrying = c.Waiting(), 0, 0
 	}
 	if t := w.target; t != nil {
-		s.URL, s.Projects, s.Events, s.Filter = t.config.URL, t.config.Projects, t.config.Events, t.config.Filter
+		s.URL, s.Projects, s.Events = t.config.URL, t.config.Projects, t.config.Events
+		s.Filter, s.Body = t.config.Filter, t.config.Body
 		s.Retry, s.Timeout, s.Concurrency = t.config.Retry, t.config.Timeout, t.config.Concurrency
 		s.Headers = slices.Sorted(maps.Keys(t.config.Header))
 		s.Rate, s.Ordered, s.HasSecret, s.TLS = t.config.Rate, t.config.Ordered, t.config.Secret != "", t.TLS()

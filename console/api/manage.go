@@ -86,7 +86,7 @@ func (s *server) testWebhook(r *http.Request) (any, error) {
 	at := viewAttempt(result.Attempt)
 	return TestResult{
 		OK: result.OK, Status: at.Status, DurationMS: at.DurationMS, Error: at.Error, ErrorClass: at.ErrorClass,
-		ResponseBody: at.ResponseBody, ResponseHeaders: at.ResponseHeaders, RequestHeaders: at.RequestHeaders,
+		ResponseBody: at.ResponseBody, ResponseHeaders: at.ResponseHeaders, RequestHeaders: at.RequestHeaders, RequestBody: at.RequestBody,
 	}, nil
 }
 

@@ -36,6 +36,7 @@ func (in WebhookSettings) Apply(c *relay.WebhookConfig) error {
 	setIfGiven(&c.Projects, in.Projects)
 	setIfGiven(&c.Events, in.Events)
 	setIfGiven(&c.Filter, in.Filter)
+	setIfGiven(&c.Body, in.Body)
 	setIfGiven(&c.Concurrency, in.Concurrency)
 	setIfGiven(&c.Ordered, in.Ordered)
 	if in.Headers != nil {

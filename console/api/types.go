@@ -49,6 +49,7 @@ type Webhook struct {
 	Projects    []string     `json:"projects,omitempty"` // absent: all
 	Events      []event.Type `json:"events"`
 	Filter      string       `json:"filter,omitempty"`
+	Body        string       `json:"body,omitempty"` // absent: the document
 	Retry       []string     `json:"retry"`
 	Timeout     string       `json:"timeout"`
 	Concurrency int          `json:"concurrency"`
@@ -108,6 +109,7 @@ type WebhookSettings struct {
 	Projects       *[]string          `json:"projects"`
 	Events         *[]event.Type      `json:"events"`
 	Filter         *string            `json:"filter"`
+	Body           *string            `json:"body"`
 	Headers        *map[string]string `json:"headers"`
 	TLS            *TLSSettings       `json:"tls"`
 	Retry          *[]string          `json:"retry"`
@@ -140,6 +142,7 @@ type TestResult struct {
 	ResponseBody    string            `json:"response_body"`
 	ResponseHeaders map[string]string `json:"response_headers"`
 	RequestHeaders  map[string]string `json:"request_headers"`
+	RequestBody     string            `json:"request_body,omitempty"` // absent: the sample
 }
 
 // Rotation is a change of a webhook's secret.
@@ -225,6 +228,7 @@ type Attempt struct {
 	Error           string            `json:"error,omitempty"`
 	ErrorClass      string            `json:"error_class,omitempty"`
 	RequestHeaders  map[string]string `json:"request_headers"`
+	RequestBody     string            `json:"request_body,omitempty"` // absent: the event's document
 	ResponseHeaders map[string]string `json:"response_headers"`
 	ResponseBody    string            `json:"response_body"`
 	TraceID         string            `json:"trace_id"`

@@ -48,17 +48,7 @@ type Outcome struct {
 // Attempt makes one attempt and returns its result. The attempt ends at the configured
 // time limit. If ctx ends first, the attempt does not count.
 func (t *Receiver) Attempt(ctx context.Context, m Message) (queue.Attempt, Outcome) {
-	a := queue.Attempt{At: m.Started.UTC()}
-	if m.Tracer != nil {
-		sc := trace.SpanContextFromContext(ctx)
-		a.TraceID, a.SpanID, a.TraceFlags = sc.TraceID(), sc.SpanID(), byte(sc.TraceFlags())
-	} else {
-		a.TraceID, a.TraceFlags = m.Trace.TraceID, m.Trace.Flags
-		if a.TraceID == ([16]byte{}) {
-			_, _ = rand.Read(a.TraceID[:]) // never fails
-		}
-		_, _ = rand.Read(a.SpanID[:])
-	}
+	a := begun(ctx, m)
 	// Promise 3: one deadline ends an attempt, whatever the receiver does.
 	timed, cancel := context.WithDeadlineCause(ctx, m.Started.Add(t.config.Timeout), errTimeout)
 	defer cancel()
@@ -81,6 +71,33 @@ func (t *Receiver) Attempt(ctx context.Context, m Message) (queue.Attempt, Outco
 		a.ErrorClass = o.Class
 	}
 	return a, o
+}
+
+// ClassBody is the class of an attempt whose body could not be made.
+const ClassBody = "body"
+
+// NoBody returns the result of an attempt that fails because its body cannot be made.
+// Nothing is sent.
+func NoBody(ctx context.Context, m Message, err error) (queue.Attempt, Outcome) {
+	a := begun(ctx, m)
+	a.Duration, a.Error, a.ErrorClass = time.Since(m.Started), "the body cannot be made: "+err.Error(), ClassBody
+	return a, Outcome{Class: ClassBody}
+}
+
+// begun returns the record of an attempt that begins.
+func begun(ctx context.Context, m Message) queue.Attempt {
+	a := queue.Attempt{At: m.Started.UTC()}
+	if m.Tracer != nil {
+		sc := trace.SpanContextFromContext(ctx)
+		a.TraceID, a.SpanID, a.TraceFlags = sc.TraceID(), sc.SpanID(), byte(sc.TraceFlags())
+	} else {
+		a.TraceID, a.TraceFlags = m.Trace.TraceID, m.Trace.Flags
+		if a.TraceID == ([16]byte{}) {
+			_, _ = rand.Read(a.TraceID[:]) // never fails
+		}
+		_, _ = rand.Read(a.SpanID[:])
+	}
+	return a
 }
 
 // mayBlameSignature reports whether a status may mean that the signature is wrong.

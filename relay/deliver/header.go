@@ -1,6 +1,7 @@
 package deliver
 
 import (
+	"cmp"
 	"net/http"
 	"slices"
 	"strconv"
@@ -23,7 +24,8 @@ var ownHeaders = []string{
 
 // Fields whose values differ for each attempt.
 const (
-	ownEvent = iota
+	ownContentType = iota
+	ownEvent
 	ownDelivery
 	ownAttempt
 	ownID
@@ -36,6 +38,7 @@ const (
 
 // ownNames spells the fields as documented. They are sent in this spelling.
 var ownNames = [ownFields]string{
+	ownContentType: "Content-Type",
 	ownEvent:       "X-UserHero-Event",
 	ownDelivery:    "X-UserHero-Delivery",
 	ownAttempt:     "X-UserHero-Attempt",
@@ -61,7 +64,6 @@ func newTemplate(w Config) (t templateHeader) {
 		configured bool
 	}
 	fields := []field{
-		{Header: queue.Header{Name: "Content-Type", Value: "application/json"}, own: -1},
 		{Header: queue.Header{Name: "User-Agent", Value: w.UserAgent}, own: -1},
 	}
 	accept := queue.Header{Name: "Accept", Value: "*/*"} // some firewalls reject requests without it with 403
@@ -104,6 +106,7 @@ func (t *Receiver) fill(m Message, present bool, a *queue.Attempt) []queue.Heade
 		text.Write(value)
 		fields[own[i]].Value = text.String()[begin:]
 	}
+	fields[own[ownContentType]].Value = cmp.Or(m.MediaType, "application/json")
 	fields[own[ownEvent]].Value = m.Type
 	fields[own[ownDelivery]].Value = m.ID
 	fields[own[ownID]].Value = m.ID

@@ -179,14 +179,16 @@ func (t *Receiver) TLS() TLSStatus { return t.tls }
 
 // Message is the content of an attempt.
 type Message struct {
-	ID      string // of the delivery
-	Type    string // of the event
-	Number  int    // of the attempt within its ladder, from 1
-	Body    []byte
-	Trace   queue.TraceContext // of the event
-	Tracer  trace.Tracer       // nil: no spans
-	Test    bool               // sent with X-UserHero-Test
-	Started time.Time          // start of the attempt's time limit
+	ID     string // of the delivery
+	Type   string // of the event
+	Number int    // of the attempt within its ladder, from 1
+	Body   []byte
+	// MediaType is that of the body. Empty means application/json.
+	MediaType string
+	Trace     queue.TraceContext // of the event
+	Tracer    trace.Tracer       // nil: no spans
+	Test      bool               // sent with X-UserHero-Test
+	Started   time.Time          // start of the attempt's time limit
 	// Lease, if it is not nil, is asked right before each request is written whether
 	// another relay may have the delivery. Then the attempt is cancelled.
 	Lease interface{ Lost() bool }

@@ -197,12 +197,15 @@ func made(function string, result ref.Val) int {
 	return 0
 }
 
-// readable returns ErrTooDear if CEL stopped because of cost. It returns other errors
-// unchanged.
+// quoted matches what CEL's errors quote of the values that they are about.
+var quoted = regexp.MustCompile(`"(?:[^"\\]|\\.)*"|'[^']*'`)
+
+// readable returns ErrTooDear if CEL stopped because of cost. It hides the values that
+// other errors quote: errors are logged, and what visitors write is not.
 func readable(err error) error {
 	var cancelled interpreter.EvalCancelledError
 	if errors.Is(err, ErrTooDear) || errors.As(err, &cancelled) {
 		return ErrTooDear
 	}
-	return err
+	return errors.New(quoted.ReplaceAllString(err.Error(), `"…"`))
 }

@@ -182,7 +182,7 @@ func newObject(pairs ref.Val) ref.Val {
 			return types.NewErr("%s cannot be the key of a map", typeName(key))
 		}
 		if _, twice := values[key]; twice {
-			return types.NewErr("the key %v is there twice", key.Value())
+			return types.NewErr("a key is there twice")
 		}
 		values[key] = it.Next()
 		o.keys = append(o.keys, key)
