@@ -4,10 +4,12 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/url"
 	pathpkg "path"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
@@ -15,8 +17,10 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/userhero/relay/caddymodule/option"
+	"github.com/userhero/relay/caddymodule/secret"
 	"github.com/userhero/relay/console"
 	"github.com/userhero/relay/console/api"
+	"github.com/userhero/relay/console/scope"
 	"github.com/userhero/relay/event"
 	"github.com/userhero/relay/intake"
 )
@@ -44,8 +48,19 @@ type Console struct {
 	// `user_header`. Default: false.
 	NoAuth bool `json:"no_auth,omitempty"`
 
-	app *App
-	ctx caddy.Context // of the configuration
+	// The projects of this console. It shows and changes only their feedback and its
+	// deliveries, and webhooks whose own projects are not empty and all among these.
+	// A webhook that is added here gets these projects and is never sent to addresses
+	// that only `egress` allows. Placeholders are replaced when the configuration is
+	// loaded. Default: everything.
+	Projects []string `json:"projects,omitempty"`
+
+	// If true, the console shows everything and changes nothing. Default: false.
+	ReadOnly bool `json:"read_only,omitempty"`
+
+	app   *App
+	ctx   caddy.Context // of the configuration
+	scope scope.Scope
 }
 
 // CaddyModule returns the Caddy module information.
@@ -60,6 +75,18 @@ func (Console) CaddyModule() caddy.ModuleInfo {
 // defaults.
 func (c *Console) Provision(ctx caddy.Context) (err error) {
 	c.ctx = ctx
+	c.scope.ReadOnly = c.ReadOnly
+	repl := caddy.NewReplacer()
+	for _, text := range c.Projects {
+		project, err := secret.Resolve(repl, text)
+		if err == nil && (project == "" || !utf8.ValidString(project)) { // Promise 6: it never means every project.
+			err = errors.New("the project is empty or not UTF-8")
+		}
+		if err != nil {
+			return fmt.Errorf("project %s: %w", text, err)
+		}
+		c.scope.Projects = append(c.scope.Projects, project)
+	}
 	c.app, err = appOf(ctx)
 	return err
 }
@@ -149,7 +176,7 @@ func (c *Console) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.
 		defer context.AfterFunc(c.ctx, end)()
 		r = r.WithContext(ctx)
 	}
-	if err := c.app.engine.serveConsole(w, r); err != nil {
+	if err := c.app.engine.serveConsole(w, r, c.scope); err != nil {
 		stopped(w, r, path, err)
 	}
 	return nil
@@ -218,12 +245,25 @@ func parseConsole(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
 //	userhero_console [<matcher>] {
 //	    user_header <field>
 //	    no_auth
+//	    project     <id>
+//	    read_only
 //	}
 func (c *Console) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	return option.Directive(d, "userhero_console",
 		option.Text("user_header", &c.UserHeader),
 		option.Flag("no_auth", &c.NoAuth),
+		option.Option{Name: "project", Read: c.unmarshalProject, Repeats: true},
+		option.Flag("read_only", &c.ReadOnly),
 	)
+}
+
+func (c *Console) unmarshalProject(d *caddyfile.Dispenser) error {
+	var project string
+	if err := option.Argument(d, &project); err != nil {
+		return err
+	}
+	c.Projects = append(c.Projects, project)
+	return nil
 }
 
 // Interface guards

@@ -19,6 +19,7 @@ import (
 	"github.com/userhero/relay/caddymodule/version"
 	"github.com/userhero/relay/console"
 	"github.com/userhero/relay/console/api"
+	"github.com/userhero/relay/console/scope"
 	"github.com/userhero/relay/intake"
 	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/relay"
@@ -86,7 +87,9 @@ type engine struct {
 	relay   *relay.Relay
 	tracing *telemetry.Tracing // nil if no spans are made
 	api     http.Handler
-	console http.Handler
+	// consoles has the console of each scope that was asked for.
+	consoles map[string]http.Handler
+	started  time.Time
 	// The deadline of the stop and its timer; zero and nil before the stop begins.
 	deadline time.Time
 	timer    *time.Timer
@@ -250,17 +253,36 @@ func (e *engine) putIntoUse(q queue.Queue, r *relay.Relay) error {
 				return fmt.Errorf("applying the webhooks: %w", err)
 			}
 		}
-		options := api.Options{Relay: r, Version: version.String(), Started: time.Now(), Logger: e.options.Logger, Ending: e.ending}
 		e.mu.Lock()
 		defer e.mu.Unlock()
 		if e.closed {
 			return errEngineClosed
 		}
 		e.failure = nil
-		e.queue, e.relay = q, r
-		e.api, e.console = api.New(options), console.New(options)
+		e.queue, e.relay, e.started = q, r, time.Now()
+		e.api, e.consoles = api.New(e.apiOptions(scope.Scope{})), make(map[string]http.Handler)
 		return nil
 	})
+}
+
+// apiOptions returns the options of the API and the console of a scope. The caller
+// holds mu.
+func (e *engine) apiOptions(s scope.Scope) api.Options {
+	return api.Options{Relay: e.relay, Scope: s, Version: version.String(), Started: e.started, Logger: e.options.Logger, Ending: e.ending}
+}
+
+// consoleOf returns the console of a scope. It outlives reloads, because it keeps the
+// outcomes of forms. The engine must be in use.
+func (e *engine) consoleOf(s scope.Scope) http.Handler {
+	key := fmt.Sprint(s.ReadOnly, s.Key())
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	c, ok := e.consoles[key]
+	if !ok {
+		c = console.New(e.apiOptions(s))
+		e.consoles[key] = c
+	}
+	return c
 }
 
 // logOpen logs what the store contains and how long it took to open.
@@ -422,22 +444,23 @@ func (e *engine) withQueue(look func(queue.Queue) error) error {
 // serveAPI answers a request to the API. If it returns an error, it has not answered.
 // The error wraps queue.ErrClosed or the error of opening the store.
 func (e *engine) serveAPI(w http.ResponseWriter, r *http.Request) error {
-	return e.serve(w, r, &e.api)
+	return e.serve(w, r, func() http.Handler { return e.api }) // it does not change while the engine is in use
 }
 
-// serveConsole answers a request to the console. Its errors are those of serveAPI.
-func (e *engine) serveConsole(w http.ResponseWriter, r *http.Request) error {
-	return e.serve(w, r, &e.console)
+// serveConsole answers a request to the console of a scope. Its errors are those of
+// serveAPI.
+func (e *engine) serveConsole(w http.ResponseWriter, r *http.Request, s scope.Scope) error {
+	return e.serve(w, r, func() http.Handler { return e.consoleOf(s) })
 }
 
-func (e *engine) serve(w http.ResponseWriter, r *http.Request, with *http.Handler) error {
+func (e *engine) serve(w http.ResponseWriter, r *http.Request, with func() http.Handler) error {
 	if _, err := e.use(); err != nil {
 		return err
 	}
 	defer e.users.Done()
 	r, release := cutOffRequest(e.cutoff, w, r)
 	defer release()
-	(*with).ServeHTTP(w, r) // handlers do not change while the engine is in use
+	with().ServeHTTP(w, r)
 	return nil
 }
 

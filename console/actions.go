@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/userhero/relay/console/api"
+	"github.com/userhero/relay/console/scope"
 	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/relay"
 	"github.com/userhero/relay/relay/redact"
@@ -146,6 +147,9 @@ func recoveryOf(text string, now time.Time) (relay.Recovery, error) {
 }
 
 func (p pages) askRecover(r *http.Request) (any, error) {
+	if p.relay.ReadOnly() {
+		return nil, scope.ErrReadOnly
+	}
 	name, text := r.PathValue("name"), r.URL.Query().Get("span")
 	what, err := recoveryOf(text, time.Now())
 	if err != nil {
@@ -194,6 +198,9 @@ type deletePage struct {
 }
 
 func (p pages) askDelete(r *http.Request) (any, error) {
+	if p.relay.ReadOnly() {
+		return nil, scope.ErrReadOnly
+	}
 	w, err := p.webhookNamed(r.PathValue("name"))
 	if err != nil {
 		return nil, err

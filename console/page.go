@@ -8,11 +8,12 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"path"
 	"strings"
 
 	"github.com/userhero/relay/console/api"
+	"github.com/userhero/relay/console/scope"
 	"github.com/userhero/relay/event"
-	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/relay"
 )
 
@@ -20,8 +21,8 @@ import (
 // keeps them up to date. A page has no state but its address, which holds what is
 // open, filtered or chosen.
 type pages struct {
-	relay    *relay.Relay
-	queue    queue.Queue
+	relay    *scope.View
+	queue    *scope.Reader
 	version  string
 	log      *slog.Logger
 	outcomes *outcomes
@@ -41,6 +42,8 @@ type screen struct {
 	Again string
 	// Pictures is the origin of a picture on the page, which the policy then allows.
 	Pictures string
+	// ReadOnly: the console changes nothing.
+	ReadOnly bool
 	// Empty: there is no webhook yet.
 	Empty   bool
 	Version string
@@ -89,8 +92,15 @@ func (p pages) answer(do func(*http.Request) (any, error)) http.Handler {
 	})
 }
 
+// checkPath ends the path of the only form that changes nothing.
+const checkPath = "check"
+
 // answerForm does what a form says, once for each time that the form was shown.
 func (p pages) answerForm(w http.ResponseWriter, r *http.Request, do func(*http.Request) (any, error)) {
+	if p.relay.ReadOnly() && path.Base(r.URL.Path) != checkPath {
+		p.fail(w, r, scope.ErrReadOnly)
+		return
+	}
 	var formErr error
 	if formErr = r.ParseForm(); formErr != nil {
 		formErr = tooLarge(formErr)
@@ -176,7 +186,7 @@ func (p pages) outcome(r *http.Request) outcome {
 // show renders a page.
 func (p pages) show(w http.ResponseWriter, r *http.Request, v shown) {
 	s := v.screen
-	s.Root, s.Version = rootOf(r.URL.Path), p.version
+	s.Root, s.Version, s.ReadOnly = rootOf(r.URL.Path), p.version, p.relay.ReadOnly()
 	if s.Again == "" {
 		s.Again = strings.TrimPrefix(r.URL.Path, "/")
 	}

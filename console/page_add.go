@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/userhero/relay/console/api"
+	"github.com/userhero/relay/console/scope"
 	"github.com/userhero/relay/event"
 	"github.com/userhero/relay/relay"
 	"github.com/userhero/relay/relay/redact"
@@ -36,6 +37,9 @@ type wizard struct {
 
 // add shows the first step, or the step that a form led to.
 func (p pages) add(r *http.Request) (any, error) {
+	if p.relay.ReadOnly() {
+		return nil, scope.ErrReadOnly
+	}
 	out := p.outcome(r)
 	w, ok := out.Of.(*wizard)
 	if !ok {
@@ -86,7 +90,7 @@ func (p pages) addStep(r *http.Request) (any, error) {
 	}
 	withoutSecret := c
 	withoutSecret.Secret = ""
-	err = withoutSecret.Validate()
+	err = p.relay.Prepare(&withoutSecret)
 	if _, taken := p.relay.Webhook(w.Name); taken {
 		err = errors.Join(err, relay.ErrExists)
 	}

@@ -64,7 +64,7 @@ func (p pages) list(r *http.Request, feedback bool) (any, error) {
 	if to, ok := p.byAnyID(r, q.Search); ok {
 		return to, nil
 	}
-	page := eventsPage{Query: q, Chips: q.chips(), First: q.Cursor == "", Any: p.relay.Stats().Events > 0, Submit: submitLine(r)}
+	page := eventsPage{Query: q, Chips: q.chips(), First: q.Cursor == "", Any: p.relay.Scoped() || p.relay.Stats().Events > 0, Submit: submitLine(r)}
 	if all := p.relay.Webhooks(); len(all) <= mostChoices {
 		for _, w := range all {
 			page.Webhooks = append(page.Webhooks, choice{w.Name, w.Name, w.Name == q.Webhook})

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -44,7 +45,7 @@ func (p pages) overview(r *http.Request) (any, error) {
 		return problemScreen(problem), nil
 	}
 	all := p.relay.Webhooks()
-	if len(all) == 0 {
+	if len(all) == 0 && !p.relay.ReadOnly() {
 		return p.wizardScreen(&wizard{Step: 1, First: true, Created: true, Updated: true}, out), nil
 	}
 	now := time.Now()
@@ -53,7 +54,7 @@ func (p pages) overview(r *http.Request) (any, error) {
 	if err := p.relay.Health(); err != nil {
 		page.Sentence, page.Trouble = "The relay is not healthy.", err.Error()
 	}
-	page.Tiles = tiles(p.relay.Day(), stats)
+	page.Tiles = tiles(p.relay.Day(), stats, p.relay.Scoped())
 	inTroubleFirst(all)
 	for _, w := range all[:min(len(all), overviewWebhooks)] {
 		page.Webhooks = append(page.Webhooks, p.webhookRow(r, w, now))
@@ -114,7 +115,9 @@ func sentence(all []relay.WebhookStatus, stats queue.Stats, user string, now tim
 	return strings.Join(parts, "; ") + "."
 }
 
-func tiles(day relay.Day, stats queue.Stats) []tile {
+// tiles returns the numbers of the last day. A console of some projects has only those
+// of its webhooks: the others are about everything in the store.
+func tiles(day relay.Day, stats queue.Stats, scoped bool) []tile {
 	sum := day.Sum()
 	accepted := drawBars(day, "Accepted events", "plain", func(h relay.Hour) int64 { return h.Accepted })
 	delivered := drawBars(day, "Deliveries", "good", func(h relay.Hour) int64 { return h.Delivered })
@@ -128,10 +131,12 @@ func tiles(day relay.Day, stats queue.Stats) []tile {
 	if stats.DiskFree >= 0 {
 		disk.Note += "; " + size(stats.DiskFree) + " free"
 	}
-	return []tile{
-		{Name: "Accepted", Number: number(sum.Accepted), Note: "events in 24 h", Bars: &accepted},
+	ended := []tile{
 		{Name: "Delivered", Number: number(sum.Delivered), Note: "deliveries in 24 h", Bars: &delivered},
 		{Name: "Failed", Number: number(sum.Failed), Note: "attempts in 24 h", Bars: &failed},
-		first, disk,
 	}
+	if scoped {
+		return ended
+	}
+	return slices.Concat([]tile{{Name: "Accepted", Number: number(sum.Accepted), Note: "events in 24 h", Bars: &accepted}}, ended, []tile{first, disk})
 }

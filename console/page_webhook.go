@@ -32,7 +32,7 @@ type webhookPage struct {
 	Settings     settings
 	Wrong        wrongFields
 	Until        time.Time // until then the old secret works too; zero: there is none
-	ReadOnly     bool      // the settings are in the Caddyfile
+	ReadOnly     bool      // the settings are in the Caddyfile, or the console changes nothing
 	HasSecret    bool
 	Spans        []choice
 	Test         *testOutcome
@@ -57,7 +57,7 @@ func (p pages) showWebhook(r *http.Request) (any, error) {
 	now := time.Now()
 	page := webhookPage{
 		webhookRow: p.webhookRow(r, w, now), Counts: w.Counts, FilterErrors: w.FilterErrors, Settings: settingsOf(w),
-		ReadOnly: w.Source == relay.FromCaddyfile, HasSecret: w.HasSecret, Until: w.PreviousUntil, Spans: spans("failed"),
+		ReadOnly: w.Source == relay.FromCaddyfile || p.relay.ReadOnly(), HasSecret: w.HasSecret, Until: w.PreviousUntil, Spans: spans("failed"),
 	}
 	if w.LastAnswer.Error != "" {
 		page.Why, page.Hint = w.LastAnswer.Error, hintFor(w.LastAnswer.Class)

@@ -134,7 +134,7 @@ func (p pages) listWebhooks(r *http.Request) (any, error) {
 	now := time.Now()
 	for _, w := range all[from:min(from+webhooksPerPage, len(all))] {
 		row := p.webhookRow(r, w, now)
-		row.Buttons = true
+		row.Buttons = !p.relay.ReadOnly()
 		page.Rows = append(page.Rows, row)
 	}
 	out := p.outcome(r)

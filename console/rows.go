@@ -153,7 +153,7 @@ func (p pages) deliveryRow(r *http.Request, d queue.Delivery, w *relay.WebhookSt
 	state := p.relay.DeliveryState(d)
 	row := deliveryRow{
 		ID: d.ID.String(), Event: d.ID.Event.String(), Webhook: api.DeletedName(d.ID.Webhook), State: state,
-		Mark: deliveryMark(d, state, w, api.UserOf(r), now), Tries: d.Attempts, At: d.Created, CanRedeliver: w != nil,
+		Mark: deliveryMark(d, state, w, api.UserOf(r), now), Tries: d.Attempts, At: d.Created, CanRedeliver: w != nil && !p.relay.ReadOnly(),
 	}
 	if w != nil {
 		row.Webhook = w.Name

@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"github.com/userhero/relay/console/api"
+	"github.com/userhero/relay/console/scope"
 	"github.com/userhero/relay/event"
 )
 
@@ -28,7 +29,8 @@ func New(o api.Options) http.Handler {
 
 // newPages returns the pages.
 func newPages(o api.Options) http.Handler {
-	p := pages{o.Relay, o.Relay.Queue(), o.Version, o.Logger, new(outcomes)}
+	view := scope.New(o.Relay, o.Scope)
+	p := pages{view, view.Reader(), o.Version, o.Logger, new(outcomes)}
 	if p.log == nil {
 		p.log = slog.New(slog.DiscardHandler)
 	}

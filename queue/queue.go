@@ -432,6 +432,7 @@ type EventQuery struct {
 	Type         string
 	FeedbackID   string    // in any project, unless ProjectID is set
 	ProjectID    string    // empty means all
+	Projects     []string  // only these as well; nil means all
 	Since, Until time.Time // by time of acceptance: Since ≤ created < Until
 	// Match reports whether to select an event with this body. Nil selects all. It is
 	// called from one goroutine and must not keep the slice.
@@ -444,6 +445,7 @@ type EventQuery struct {
 type DeliveryQuery struct {
 	Webhook      WebhookID // 0 means all
 	States       []State   // empty means all
+	Projects     []string  // of the event; nil means all
 	Since, Until time.Time // by time of the event's acceptance
 	Limit        int       // 1–1,000; default 50
 	Cursor       string

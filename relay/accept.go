@@ -67,7 +67,7 @@ func (r *Relay) Accept(ctx context.Context, a Acceptance) (queue.Receipt, error)
 		r.tally.accepted(receipt.Event.Created)
 		if r.feed.hasListeners() {
 			r.feed.publish(Happening{
-				Kind: HappenedAccepted, Event: receipt.Event.ID, Type: string(a.Type), Feedback: a.Feedback, Deliveries: len(webhooks),
+				Kind: HappenedAccepted, Event: receipt.Event.ID, Type: string(a.Type), Feedback: a.Feedback, Deliveries: len(webhooks), Takers: r.takers(webhooks),
 			})
 		}
 	}
@@ -96,6 +96,20 @@ func (r *Relay) wanting(a Acceptance) []queue.WebhookID {
 		}
 	}
 	return ids
+}
+
+// takers returns the projects of each webhook.
+func (r *Relay) takers(ids []queue.WebhookID) [][]string {
+	all := make([][]string, len(ids))
+	for i, id := range ids {
+		r.mu.RLock()
+		w := r.byID[id]
+		r.mu.RUnlock()
+		if w != nil {
+			all[i] = w.projects()
+		}
+	}
+	return all
 }
 
 // classOfStore returns the error class for an event that was not stored.

@@ -16,6 +16,9 @@ type activity struct {
 	Who     string `json:"who"`  // a user's id, "admin", "caddyfile" or "relay"
 	Webhook string `json:"webhook,omitempty"`
 	Detail  string `json:"detail,omitempty"`
+	// Projects are those of the webhook at that time. They are empty if it had none, and
+	// in entries of versions without projects.
+	Projects []string `json:"projects,omitempty"`
 }
 
 // Activity is one entry of the activity log: what happened, and who did it.
@@ -23,6 +26,8 @@ type Activity struct {
 	ID                         string
 	At                         time.Time
 	What, Who, Webhook, Detail string
+	// Projects are those of the webhook at that time; empty if it named none.
+	Projects []string
 }
 
 // note adds an entry to the activity log. If that fails, it only logs the error,
@@ -30,12 +35,15 @@ type Activity struct {
 func (r *Relay) note(a activity) {
 	ctx, cancel := context.WithTimeout(context.Background(), storeTime)
 	defer cancel()
+	if a.Projects == nil {
+		a.Projects = r.projectsOf(a.Webhook)
+	}
 	data, err := json.Marshal(a)
 	if err == nil {
 		err = r.queue.AppendActivity(ctx, queue.Activity{At: time.Now(), Data: data})
 	}
 	if err == nil && r.feed.hasListeners() {
-		r.feed.publish(Happening{Kind: HappenedActivity, What: a.What, Who: a.Who, Webhook: a.Webhook, Detail: a.Detail})
+		r.feed.publish(Happening{Kind: HappenedActivity, What: a.What, Who: a.Who, Webhook: a.Webhook, Detail: a.Detail, Projects: a.Projects})
 	}
 	if err != nil && !errors.Is(err, queue.ErrClosed) {
 		r.log.Warn("the activity log misses a line", "what", a.What, "webhook", a.Webhook, "error", err)
@@ -51,7 +59,7 @@ func (r *Relay) Activities(ctx context.Context, limit int, cursor string) (queue
 		if err := json.Unmarshal(s.Data, &a); err != nil {
 			return page, fmt.Errorf("reading activity %s: %w", s.ID, err)
 		}
-		page.Items = append(page.Items, Activity{ID: s.ID, At: s.At, What: a.What, Who: a.Who, Webhook: a.Webhook, Detail: a.Detail})
+		page.Items = append(page.Items, Activity{ID: s.ID, At: s.At, What: a.What, Who: a.Who, Webhook: a.Webhook, Detail: a.Detail, Projects: a.Projects})
 	}
 	return page, err
 }
@@ -60,14 +68,25 @@ func (r *Relay) Activities(ctx context.Context, limit int, cursor string) (queue
 func (r *Relay) stateChanged(webhook, from, to, reason string) {
 	r.observer.StateChanged(webhook, from, to)
 	if r.feed.hasListeners() {
-		r.feed.publish(Happening{Kind: HappenedState, Webhook: webhook, From: from, To: to, Reason: reason})
+		r.feed.publish(Happening{Kind: HappenedState, Webhook: webhook, From: from, To: to, Reason: reason, Projects: r.projectsOf(webhook)})
 	}
 }
 
-// Subscribe opens a subscription. The caller must close it.
-func (r *Relay) Subscribe() *Subscription {
+// projectsOf returns the projects of a webhook; nil if it names none or does not exist.
+func (r *Relay) projectsOf(name string) []string {
+	w, err := r.find(name)
+	if err != nil {
+		return nil
+	}
+	return w.projects()
+}
+
+// Subscribe opens a subscription. The caller must close it. If see is not nil, the
+// subscription has only the happenings for which it reports true, as it returns them.
+// It is called under a lock: it must be quick, and must not call the relay.
+func (r *Relay) Subscribe(see func(Happening) (Happening, bool)) *Subscription {
 	f := &r.feed
-	s := &Subscription{feed: f, done: r.lanes.Done(), ready: make(chan struct{}, 1)}
+	s := &Subscription{feed: f, see: see, done: r.lanes.Done(), ready: make(chan struct{}, 1)}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.open == nil {

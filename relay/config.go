@@ -59,7 +59,14 @@ type Config struct {
 // secrets included, for webhooks that were added through the API.
 type WebhookConfig struct {
 	// Name identifies the webhook: letters, digits, - and _, at most 63.
+	// The name of a webhook that was added in a scope ends with an @ and Scope.
 	Name string `json:"-"`
+	// Scope is the scope in which the webhook was added; empty for none. Its name is
+	// unique there, and may exist in other scopes too.
+	Scope string `json:"scope,omitempty"`
+	// Public means that the webhook reaches public addresses only, whatever Egress
+	// allows.
+	Public bool `json:"public,omitempty"`
 	// URL is the receiver's address: absolute, http or https.
 	URL string `json:"url"`
 	// Secret signs the requests. If it is empty, requests are not signed.
@@ -192,6 +199,14 @@ func (c Config) Validate() error {
 
 var validName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$`)
 
+// LocalName returns the webhook's name within its scope.
+func (w WebhookConfig) LocalName() string {
+	if w.Scope == "" {
+		return w.Name
+	}
+	return strings.TrimSuffix(w.Name, "@"+w.Scope)
+}
+
 // Validate checks a webhook's settings. It returns a deliver.SettingError for each
 // wrong setting, joined.
 func (w WebhookConfig) Validate() error {
@@ -199,7 +214,7 @@ func (w WebhookConfig) Validate() error {
 	wrong := func(option, format string, args ...any) {
 		errs = append(errs, &deliver.SettingError{Setting: option, Err: fmt.Errorf(format, args...)})
 	}
-	if !validName.MatchString(w.Name) {
+	if !validName.MatchString(w.LocalName()) {
 		wrong("name", "%q must have 1 to 63 letters, digits, - and _, and begin with a letter or digit", w.Name)
 	}
 	if err := w.delivery("").Validate(); err != nil {

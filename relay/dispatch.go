@@ -275,7 +275,7 @@ func (w *webhook) publishAttempt(d *queue.Delivery, a *queue.Attempt, class stri
 	}
 	w.relay.feed.publish(Happening{
 		Kind: HappenedAttempt, Event: d.ID.Event, Type: d.Type, Feedback: d.Feedback,
-		Delivery: d.ID, Webhook: w.name(), Number: d.Attempts + 1, Status: a.Status, Class: class, Error: a.Error,
+		Delivery: d.ID, Webhook: w.name(), Projects: w.projects(), Number: d.Attempts + 1, Status: a.Status, Class: class, Error: a.Error,
 		Duration: a.Duration, State: state, Next: a.Next,
 	})
 }

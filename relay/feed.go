@@ -27,8 +27,7 @@ const (
 // Happening is one thing that happened. It holds no payload and no secret. Kind
 // determines which fields are set.
 type Happening struct {
-	// ID is the number of the happening, from 1. Happenings are numbered only while a
-	// subscription is open.
+	// ID is the number of the happening in its subscription, from 1.
 	ID   uint64
 	Kind string
 	At   time.Time
@@ -37,6 +36,10 @@ type Happening struct {
 	Type       string
 	Feedback   queue.FeedbackID
 	Deliveries int
+	// Takers are the projects of each webhook that gets the event, and Projects those of
+	// Webhook, as WebhookStatus has them.
+	Takers   [][]string
+	Projects []string
 
 	Delivery queue.DeliveryID
 	Webhook  string // by name
@@ -63,7 +66,6 @@ type feed struct {
 	listened atomic.Bool // whether any subscription is open; publishers check it first
 
 	mu   sync.Mutex // guards everything below, and the buffers of subscriptions
-	last uint64
 	open map[*Subscription]struct{}
 }
 
@@ -72,9 +74,11 @@ type feed struct {
 // returns how many.
 type Subscription struct {
 	feed  *feed
+	see   func(Happening) (Happening, bool) // nil: everything as it is
 	done  <-chan struct{}
 	ready chan struct{}
-	kept  []Happening // guarded by feed.mu, like everything below
+	last  uint64 // guarded by feed.mu, like everything below
+	kept  []Happening
 	lost  int
 }
 
@@ -111,9 +115,17 @@ func (f *feed) hasListeners() bool { return f.listened.Load() }
 func (f *feed) publish(h Happening) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.last++
-	h.ID, h.At = f.last, time.Now().UTC()
+	h.At = time.Now().UTC()
 	for s := range f.open {
+		h := h
+		if s.see != nil {
+			var seen bool
+			if h, seen = s.see(h); !seen {
+				continue
+			}
+		}
+		s.last++
+		h.ID = s.last
 		if len(s.kept) == maxUntaken {
 			// Drop half of the buffer at once, so that a burst does not move all
 			// entries for each happening.

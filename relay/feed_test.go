@@ -20,7 +20,7 @@ func TestListenersAreToldWhatHappens(t *testing.T) {
 		defer stop()
 		accept(t, r, "fb_unheard")
 		synctest.Wait()
-		sub := r.Subscribe()
+		sub := r.Subscribe(nil)
 		defer sub.Close()
 		e := accept(t, r, "fb_1")
 		time.Sleep(time.Hour)
@@ -70,7 +70,7 @@ func TestListenersAreToldWhatHappens(t *testing.T) {
 func TestSlowListenersLoseTheOldestAndKnowHowMany(t *testing.T) {
 	t.Parallel()
 	r := New(Options{Queue: memqueue.New(memqueue.Options{})})
-	slow, quick := r.Subscribe(), r.Subscribe()
+	slow, quick := r.Subscribe(nil), r.Subscribe(nil)
 	defer quick.Close()
 	const all = 3*maxUntaken + 7
 	next := uint64(1)

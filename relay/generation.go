@@ -25,13 +25,21 @@ func (r *Relay) Attach(c Config) (*Generation, error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
 	}
-	g := &Generation{relay: r, config: c, client: r.client}
+	g := &Generation{relay: r, config: c, client: r.client, public: r.client}
 	r.attachMu.Lock()
 	defer r.attachMu.Unlock()
-	if g.client == nil {
-		if g.client = r.sameClient(c.Egress); g.client == nil {
+	public := c.Egress
+	public.Allow = nil
+	for _, of := range []struct {
+		client **deliver.Client
+		egress deliver.Egress
+	}{{&g.client, c.Egress}, {&g.public, public}} {
+		if *of.client != nil {
+			continue
+		}
+		if *of.client = r.sameClient(of.egress); *of.client == nil {
 			var err error
-			if g.client, err = deliver.NewClient(c.Egress, deliver.Options{Dial: r.dial, Own: r.own}); err != nil {
+			if *of.client, err = deliver.NewClient(of.egress, deliver.Options{Dial: r.dial, Own: r.own}); err != nil {
 				return nil, fmt.Errorf("egress: %w", err)
 			}
 		}
@@ -51,8 +59,12 @@ func (r *Relay) sameClient(e deliver.Egress) *deliver.Client {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	for _, g := range r.generations {
-		if g.config.Egress.Proxy == e.Proxy && slices.Equal(g.config.Egress.Allow, e.Allow) {
+		switch {
+		case g.config.Egress.Proxy != e.Proxy:
+		case slices.Equal(g.config.Egress.Allow, e.Allow):
 			return g.client
+		case len(e.Allow) == 0:
+			return g.public
 		}
 	}
 	return nil
@@ -122,12 +134,21 @@ func (r *Relay) apply(g *Generation) error {
 	return nil
 }
 
+// target compiles the settings of one webhook with the generation's defaults.
+func (g *Generation) target(c WebhookConfig) (*target, error) {
+	client := g.client
+	if c.Public {
+		client = g.public
+	}
+	return newTarget(c.complete(g.config), client, g.relay.agent, g.config.ConsoleURL)
+}
+
 // targets compiles a generation's webhooks and those that were added through the API.
 // It returns them by name.
 func (r *Relay) targets(g *Generation) (map[string]*target, error) {
 	targets := make(map[string]*target)
 	compile := func(c WebhookConfig) error {
-		t, err := newTarget(c.complete(g.config), g.client, r.agent, g.config.ConsoleURL)
+		t, err := g.target(c)
 		if err != nil {
 			return fmt.Errorf("webhook %s: %w", c.Name, err)
 		}

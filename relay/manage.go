@@ -49,7 +49,7 @@ func (r *Relay) targetOf(c WebhookConfig) (*target, error) {
 	if g == nil {
 		return nil, errors.New("no configuration is in force yet; try again in a moment")
 	}
-	t, err := newTarget(c.complete(g.config), g.client, r.agent, g.config.ConsoleURL)
+	t, err := g.target(c)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
@@ -200,7 +200,11 @@ func (r *Relay) Delete(ctx context.Context, name, who string) (ended int64, err 
 		return 0, err
 	}
 	r.forget(w)
-	r.note(activity{What: "webhook deleted", Who: who, Webhook: name, Detail: fmt.Sprintf("%d waiting deliveries ended", ended)})
+	a := activity{What: "webhook deleted", Who: who, Webhook: name, Detail: fmt.Sprintf("%d waiting deliveries ended", ended)}
+	if target != nil {
+		a.Projects = target.config.Projects
+	}
+	r.note(a)
 	return ended, nil
 }
 

@@ -75,6 +75,7 @@ type Generation struct {
 	relay  *Relay
 	config Config
 	client *deliver.Client
+	public *deliver.Client // for webhooks that reach public addresses only
 }
 
 // errStopping is the cancellation cause of attempts when the relay stops.

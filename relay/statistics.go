@@ -22,6 +22,21 @@ func (r *Relay) Day() Day {
 	return d
 }
 
+// DayOf returns the counts of the last 24 hours of some webhooks. It has neither
+// accepted events nor the times of first attempts.
+func (r *Relay) DayOf(names []string) Day {
+	now := time.Now()
+	d := newDay(now)
+	for _, name := range names {
+		if w, err := r.find(name); err == nil {
+			w.mu.Lock()
+			w.tally.addTo(&d, now)
+			w.mu.Unlock()
+		}
+	}
+	return d
+}
+
 // WebhookDay returns the counts of the last 24 hours for one webhook; false if it does
 // not exist.
 func (r *Relay) WebhookDay(name string) (Day, bool) {

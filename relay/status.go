@@ -15,6 +15,7 @@ import (
 type WebhookStatus struct {
 	ID          queue.WebhookID
 	Name        string
+	Scope       string // in which the webhook was added; empty for none
 	URL         string
 	Projects    []string     // empty means all
 	Events      []event.Type // empty means all
@@ -111,6 +112,7 @@ func (w *webhook) status(c queue.Counts) WebhookStatus {
 		s.Counts.Held, s.Counts.Pending, s.Counts.Retrying = c.Waiting(), 0, 0
 	}
 	if t := w.target; t != nil {
+		s.Scope = t.config.Scope
 		s.URL, s.Projects, s.Events = t.config.URL, t.config.Projects, t.config.Events
 		s.Filter, s.Body = t.config.Filter, t.config.Body
 		s.Retry, s.Timeout, s.Concurrency = t.config.Retry, t.config.Timeout, t.config.Concurrency

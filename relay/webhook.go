@@ -178,6 +178,14 @@ func (w *webhook) takes(project string) bool {
 	return target == nil || target.config.takes(project)
 }
 
+// projects returns the projects that the webhook names; nil for none or if it is parked.
+func (w *webhook) projects() []string {
+	if target := w.currentTarget(); target != nil {
+		return target.config.Projects
+	}
+	return nil
+}
+
 // filterFailed counts an event that the webhook's filter could not judge.
 func (w *webhook) filterFailed(err error) {
 	now := time.Now()

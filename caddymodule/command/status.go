@@ -47,24 +47,26 @@ func showStatus(out io.Writer, s api.Status) error {
 	if s.OldestDueAge > 0 {
 		due = "for " + milliseconds(s.OldestDueAge*1000)
 	}
-	disk := humanize.IBytes(uint64(s.DiskBytes))
-	if s.DiskFreeBytes != nil {
-		disk += ", " + humanize.IBytes(uint64(*s.DiskFreeBytes)) + " free"
-	}
 	d := s.Deliveries
 	t := newTable(out)
 	t.row("Version", s.Version)
 	t.row("Running for", (time.Duration(s.UptimeSeconds) * time.Second).String())
 	t.row("Health", health)
 	t.row("Webhooks", fmt.Sprintf("%d active, %d failing, %d disabled", s.Webhooks["active"], s.Webhooks["failing"], s.Webhooks["disabled"]))
-	t.row("Events", humanize.Comma(s.Events))
 	t.row("Deliveries", fmt.Sprintf("%s pending, %s retrying, %s held, %s failed, %s delivered",
 		humanize.Comma(d.Pending), humanize.Comma(d.Retrying), humanize.Comma(d.Held), humanize.Comma(d.Failed), humanize.Comma(d.Delivered)))
 	t.row("Longest due", due)
-	t.row("Commits take", milliseconds(s.CommitLatencyMS))
-	t.row("Disk", disk)
-	if !s.LastBackup.IsZero() {
-		t.row("Last backup", timestamp(s.LastBackup))
+	if store := s.StoreStatus; store != nil {
+		disk := humanize.IBytes(uint64(store.DiskBytes))
+		if store.DiskFreeBytes != nil {
+			disk += ", " + humanize.IBytes(uint64(*store.DiskFreeBytes)) + " free"
+		}
+		t.row("Events", humanize.Comma(store.Events))
+		t.row("Commits take", milliseconds(store.CommitLatencyMS))
+		t.row("Disk", disk)
+		if !store.LastBackup.IsZero() {
+			t.row("Last backup", timestamp(store.LastBackup))
+		}
 	}
 	return t.end()
 }

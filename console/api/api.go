@@ -15,6 +15,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/userhero/relay/console/scope"
 	"github.com/userhero/relay/event"
 	"github.com/userhero/relay/relay"
 )
@@ -26,6 +27,8 @@ const AdminPath = "/userhero"
 type Options struct {
 	// Relay has the webhooks and, through its queue, the events.
 	Relay *relay.Relay
+	// Scope is what of them is shown and changed. Default: everything.
+	Scope scope.Scope
 	// Version is shown by /status.
 	Version string
 	// Started is when the relay started.
@@ -41,8 +44,9 @@ type Options struct {
 
 // New returns the API. Its paths are relative: mount it with http.StripPrefix.
 func New(o Options) http.Handler {
+	view := scope.New(o.Relay, o.Scope)
 	s := &server{
-		relay: o.Relay, queue: o.Relay.Queue(), version: o.Version, started: o.Started,
+		relay: view, queue: view.Reader(), version: o.Version, started: o.Started,
 		ending: o.Ending, heartbeat: o.Heartbeat, log: o.Logger,
 	}
 	if s.ending == nil {
@@ -71,7 +75,21 @@ func New(o Options) http.Handler {
 	protection.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, event.NewProblem(http.StatusForbidden, "Requests from another origin may not change anything."))
 	}))
-	return protection.Handler(mux)
+	return protection.Handler(s.looksOnly(mux))
+}
+
+// looksOnly refuses every change if the scope is read-only.
+func (s *server) looksOnly(next http.Handler) http.Handler {
+	if !s.relay.ReadOnly() {
+		return next
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodGet && r.Method != http.MethodHead {
+			s.fail(w, r, scope.ErrReadOnly)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // route is one request of the API.

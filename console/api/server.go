@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/userhero/relay/console/scope"
 	"github.com/userhero/relay/event"
 	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/relay"
@@ -18,8 +19,8 @@ import (
 // server answers the API's requests. Its only own state is the number of open
 // streams.
 type server struct {
-	relay     *relay.Relay
-	queue     queue.Queue
+	relay     *scope.View
+	queue     *scope.Reader
 	version   string
 	started   time.Time
 	ending    func() bool
@@ -81,6 +82,8 @@ func Problem(r *http.Request, err error, log *slog.Logger) (problem *event.Probl
 		problem = event.NewProblem(http.StatusNotFound, "There is no such record, or it has expired.")
 	case errors.Is(err, relay.ErrInvalid):
 		problem = event.NewProblem(http.StatusUnprocessableEntity, strings.TrimPrefix(err.Error(), relay.ErrInvalid.Error()+": "))
+	case errors.Is(err, scope.ErrReadOnly):
+		problem = event.NewProblem(http.StatusForbidden, "This console is read-only.")
 	case errors.Is(err, relay.ErrReadOnly):
 		problem = event.NewProblem(http.StatusForbidden, err.Error())
 	case errors.Is(err, relay.ErrExists), errors.Is(err, queue.ErrConflict):

@@ -10,23 +10,22 @@ import (
 
 func (s *server) status(r *http.Request) (any, error) {
 	now := time.Now()
-	stats := s.relay.Stats()
 	v := Status{
-		Version:         s.version,
-		StartedAt:       moment(s.started),
-		UptimeSeconds:   now.Sub(s.started).Round(time.Millisecond).Seconds(),
-		Healthy:         true,
-		Events:          stats.Events,
-		Webhooks:        map[string]int{relay.Active: 0, relay.Failing: 0, relay.Disabled: 0},
-		CommitLatencyMS: milliseconds(stats.Commit),
-		DiskBytes:       stats.DiskBytes,
-		LastBackup:      moment(s.relay.LastBackup()),
+		Version:       s.version,
+		StartedAt:     moment(s.started),
+		UptimeSeconds: now.Sub(s.started).Round(time.Millisecond).Seconds(),
+		Healthy:       true,
+		Webhooks:      map[string]int{relay.Active: 0, relay.Failing: 0, relay.Disabled: 0},
 	}
 	if err := s.relay.Health(); err != nil {
 		v.Healthy, v.Reason = false, err.Error()
 	}
-	if stats.DiskFree >= 0 {
-		v.DiskFreeBytes = &stats.DiskFree
+	if !s.relay.Scoped() {
+		stats := s.relay.Stats()
+		v.StoreStatus = &StoreStatus{Events: stats.Events, CommitLatencyMS: milliseconds(stats.Commit), DiskBytes: stats.DiskBytes, LastBackup: moment(s.relay.LastBackup())}
+		if stats.DiskFree >= 0 {
+			v.DiskFreeBytes = &stats.DiskFree
+		}
 	}
 	for _, w := range s.relay.Webhooks() {
 		v.Webhooks[w.State]++
@@ -37,7 +36,7 @@ func (s *server) status(r *http.Request) (any, error) {
 		v.Deliveries.Failed += c.Failed
 		v.Deliveries.Delivered += c.Delivered
 	}
-	v.OldestDueAge = s.relay.OldestDueAge(s.queue.Stats(r.Context())).Seconds()
+	v.OldestDueAge = s.relay.OldestDueAge().Seconds()
 	return v, nil
 }
 

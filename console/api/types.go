@@ -18,19 +18,24 @@ type Page[T any] struct {
 
 // Status is the state of the relay, from counters only.
 type Status struct {
-	Version         string         `json:"version"`
-	StartedAt       time.Time      `json:"started_at"`
-	UptimeSeconds   float64        `json:"uptime_seconds"`
-	Healthy         bool           `json:"healthy"`
-	Reason          string         `json:"reason,omitempty"` // why it is not healthy
-	Events          int64          `json:"events"`
-	Deliveries      Counts         `json:"deliveries"`
-	Webhooks        map[string]int `json:"webhooks"` // by state
-	OldestDueAge    float64        `json:"oldest_due_age_seconds"`
-	CommitLatencyMS float64        `json:"commit_latency_ms"`
-	DiskBytes       int64          `json:"disk_bytes"`
-	DiskFreeBytes   *int64         `json:"disk_free_bytes,omitempty"` // absent if unknown
-	LastBackup      time.Time      `json:"last_backup,omitzero"`      // when the newest backup was made that was verified
+	Version       string         `json:"version"`
+	StartedAt     time.Time      `json:"started_at"`
+	UptimeSeconds float64        `json:"uptime_seconds"`
+	Healthy       bool           `json:"healthy"`
+	Reason        string         `json:"reason,omitempty"` // why it is not healthy
+	Deliveries    Counts         `json:"deliveries"`
+	Webhooks      map[string]int `json:"webhooks"` // by state
+	OldestDueAge  float64        `json:"oldest_due_age_seconds"`
+	*StoreStatus                 // nil in a console of some projects, which share the store with others
+}
+
+// StoreStatus is the state of the store.
+type StoreStatus struct {
+	Events          int64     `json:"events"`
+	CommitLatencyMS float64   `json:"commit_latency_ms"`
+	DiskBytes       int64     `json:"disk_bytes"`
+	DiskFreeBytes   *int64    `json:"disk_free_bytes,omitempty"` // absent if unknown
+	LastBackup      time.Time `json:"last_backup,omitzero"`      // when the newest backup was made that was verified
 }
 
 // Counts are deliveries by state.

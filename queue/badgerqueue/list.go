@@ -242,6 +242,7 @@ func selects(e *queue.Event, q *queue.EventQuery) bool {
 		(q.Type == "" || e.Type == q.Type) &&
 		(q.FeedbackID == "" || e.Feedback.ID == q.FeedbackID) &&
 		(q.ProjectID == "" || e.Feedback.Project == q.ProjectID) &&
+		(q.Projects == nil || slices.Contains(q.Projects, e.Feedback.Project)) &&
 		(q.Since.IsZero() || !e.Created.Before(q.Since)) &&
 		(q.Until.IsZero() || e.Created.Before(q.Until))
 }
@@ -290,7 +291,7 @@ func (s *Store) Deliveries(ctx context.Context, q queue.DeliveryQuery) (page que
 						return false, nil
 					}
 				}
-				if !selects(&e, &queue.EventQuery{Since: q.Since, Until: q.Until}) || !s.wanted(d, q.States) {
+				if !selects(&e, &queue.EventQuery{Projects: q.Projects, Since: q.Since, Until: q.Until}) || !s.wanted(d, q.States) {
 					continue
 				}
 				if len(page.Items) >= limit {

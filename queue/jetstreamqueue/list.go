@@ -338,6 +338,7 @@ func (q *Queue) Events(ctx context.Context, want queue.EventQuery) (page queue.P
 			case !e.shown(want.Since, want.Until),
 				want.Type != "" && want.Type != e.Type,
 				want.FeedbackID != "" && want.FeedbackID != e.Feedback.ID,
+				want.Projects != nil && !slices.Contains(want.Projects, e.Feedback.Project),
 				want.ProjectID != "" && want.ProjectID != e.Feedback.Project,
 				want.Match != nil && !want.Match(e.Body):
 				continue
@@ -369,7 +370,7 @@ func (q *Queue) Deliveries(ctx context.Context, want queue.DeliveryQuery) (page 
 	stop, err := q.backward(ctx, from.Seq, want.Limit, func(chunk []*storedEvent) (uint64, error) {
 		var shown []*storedEvent
 		for _, e := range chunk {
-			if e.shown(want.Since, want.Until) {
+			if e.shown(want.Since, want.Until) && (want.Projects == nil || slices.Contains(want.Projects, e.Feedback.Project)) {
 				shown = append(shown, e)
 			}
 		}

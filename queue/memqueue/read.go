@@ -121,6 +121,7 @@ func (q *Queue) Events(_ context.Context, want queue.EventQuery) (page queue.Pag
 			!e.shown(want.Since, want.Until),
 			want.Type != "" && want.Type != e.Type,
 			want.FeedbackID != "" && want.FeedbackID != e.Feedback.ID,
+			want.Projects != nil && !slices.Contains(want.Projects, e.Feedback.Project),
 			want.ProjectID != "" && want.ProjectID != e.Feedback.Project,
 			want.Match != nil && !want.Match(e.Body):
 			continue
@@ -153,7 +154,7 @@ func (q *Queue) Deliveries(_ context.Context, want queue.DeliveryQuery) (page qu
 	}
 	defer q.mu.Unlock()
 	for _, e := range slices.Backward(q.data.events) {
-		if e.ID.Seq() > from.Seq || !e.shown(want.Since, want.Until) {
+		if e.ID.Seq() > from.Seq || !e.shown(want.Since, want.Until) || want.Projects != nil && !slices.Contains(want.Projects, e.Feedback.Project) {
 			continue
 		}
 		for _, w := range e.webhooks() {

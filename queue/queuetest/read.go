@@ -106,6 +106,8 @@ func eventsAreSelected(t *trial) {
 		{"by no type there is", queue.EventQuery{Type: "feedback"}, func(int) bool { return false }},
 		{"by feedback", queue.EventQuery{FeedbackID: "fb_3"}, func(i int) bool { return i%4 == 3 }},
 		{"by project", queue.EventQuery{ProjectID: "proj_2"}, func(i int) bool { return i/4 == 2 }},
+		{"by several projects", queue.EventQuery{Projects: []string{"proj_2", "proj_0"}}, func(i int) bool { return i/4 == 2 || i/4 == 0 }},
+		{"by project, which is not among several", queue.EventQuery{ProjectID: "proj_2", Projects: []string{"proj_1"}}, func(int) bool { return false }},
 		{"by feedback and project", queue.EventQuery{FeedbackID: "fb_3", ProjectID: "proj_2"}, func(i int) bool { return i == 11 }},
 		{"since, which is included", queue.EventQuery{Since: all[5].Created}, func(i int) bool { return i >= 5 }},
 		{"until, which is not", queue.EventQuery{Until: all[5].Created}, func(i int) bool { return i < 5 }},

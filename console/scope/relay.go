@@ -1,0 +1,379 @@
+package scope
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/relay"
+	"github.com/userhero/relay/relay/deliver"
+)
+
+// webhooks returns a function that reports whether the scope has a webhook.
+func (v *View) webhooks() func(queue.WebhookID) bool {
+	if !v.Scoped() {
+		return func(queue.WebhookID) bool { return true }
+	}
+	seen := make(map[queue.WebhookID]bool)
+	for _, w := range v.relay.Webhooks() {
+		seen[w.ID] = v.has(w)
+	}
+	return func(id queue.WebhookID) bool { return seen[id] }
+}
+
+// shown returns a webhook with its name in the scope. A webhook that was added in this
+// scope has its local name there, unless the configuration has a webhook of that name.
+func (v *View) shown(w relay.WebhookStatus) relay.WebhookStatus {
+	if local := v.localName(w.Name); local != w.Name {
+		if other, taken := v.relay.Webhook(local); !taken || !v.has(other) {
+			w.Name = local
+		}
+	}
+	return w
+}
+
+// localName returns a name without the scope, if that is this one.
+func (v *View) localName(name string) string {
+	if v.key == "" {
+		return name
+	}
+	return strings.TrimSuffix(name, "@"+v.key)
+}
+
+// fullName returns the name of a webhook that is added in the scope.
+func (v *View) fullName(local string) string {
+	if v.key == "" {
+		return local
+	}
+	return local + "@" + v.key
+}
+
+// find returns the webhook that the scope knows by a name.
+func (v *View) find(name string) (relay.WebhookStatus, bool) {
+	w, ok := v.relay.Webhook(name)
+	if ok && v.has(w) {
+		return w, true
+	}
+	if v.Scoped() {
+		if w, ok = v.relay.Webhook(v.fullName(name)); ok && v.has(w) {
+			return w, true
+		}
+	}
+	return relay.WebhookStatus{}, false
+}
+
+// named calls do with the full name of a webhook of the scope.
+func (v *View) named(name string, do func(full string) error) error {
+	w, ok := v.find(name)
+	if !ok {
+		return fmt.Errorf("webhook %q: %w", name, queue.ErrNotFound)
+	}
+	return do(w.Name)
+}
+
+// Webhooks returns every webhook, sorted by name.
+func (v *View) Webhooks() []relay.WebhookStatus {
+	all := v.relay.Webhooks()
+	if !v.Scoped() {
+		return all
+	}
+	all = slices.DeleteFunc(all, func(w relay.WebhookStatus) bool { return !v.has(w) })
+	for i := range all {
+		all[i] = v.shown(all[i])
+	}
+	slices.SortFunc(all, func(a, b relay.WebhookStatus) int { return strings.Compare(a.Name, b.Name) })
+	return all
+}
+
+// Webhook returns one webhook.
+func (v *View) Webhook(name string) (relay.WebhookStatus, bool) {
+	w, ok := v.find(name)
+	return v.shown(w), ok
+}
+
+// WebhookDay returns the counts of the last 24 hours for one webhook.
+func (v *View) WebhookDay(name string) (relay.Day, bool) {
+	w, _ := v.find(name)
+	return v.relay.WebhookDay(w.Name)
+}
+
+// Day returns the counts of the last 24 hours. A scope with projects has only what its
+// webhooks count: neither the accepted events nor the times of first attempts.
+func (v *View) Day() relay.Day {
+	if !v.Scoped() {
+		return v.relay.Day()
+	}
+	var names []string
+	for _, w := range v.relay.Webhooks() {
+		if v.has(w) {
+			names = append(names, w.Name)
+		}
+	}
+	return v.relay.DayOf(names)
+}
+
+// Stats returns the queue's counters. A scope with projects has only those of its
+// webhooks.
+func (v *View) Stats() queue.Stats {
+	stats := v.relay.Stats()
+	if !v.Scoped() {
+		return stats
+	}
+	seen := v.webhooks()
+	of := make(map[queue.WebhookID]queue.WebhookStats)
+	for id, s := range stats.Webhooks {
+		if seen(id) {
+			of[id] = s
+		}
+	}
+	return queue.Stats{AsOf: stats.AsOf, Webhooks: of, DiskFree: -1}
+}
+
+// OldestDueAge returns how long the oldest due delivery has waited for its attempt.
+func (v *View) OldestDueAge() time.Duration {
+	if !v.Scoped() {
+		return v.relay.OldestDueAge(v.relay.Queue().Stats(context.Background()))
+	}
+	return v.relay.OldestDueAge(v.Stats())
+}
+
+// LastBackup returns when the newest backup was made that was verified; zero in a scope
+// with projects, which share the store with others.
+func (v *View) LastBackup() time.Time {
+	if v.Scoped() {
+		return time.Time{}
+	}
+	return v.relay.LastBackup()
+}
+
+// Health returns nil while the queue takes events and the webhooks' deliveries are sent.
+func (v *View) Health() error {
+	err := v.relay.HealthOf(v.has)
+	if err != nil && v.Scoped() && v.relay.Queue().Health() != nil {
+		return errors.New("the store takes no events at the moment; whoever runs the relay sees the reason in /status of the admin endpoint")
+	}
+	return err
+}
+
+// DeliveryState returns the state of a delivery that people see.
+func (v *View) DeliveryState(d queue.Delivery) string { return v.relay.DeliveryState(d) }
+
+// Activities lists the activity log, newest first. A scope with projects has the
+// entries about webhooks that were in it at that time.
+func (v *View) Activities(ctx context.Context, limit int, cursor string) (queue.Page[relay.Activity], error) {
+	return pageOf(v, cursor, func(cursor string) (queue.Page[relay.Activity], error) {
+		page, err := v.relay.Activities(ctx, limit, cursor)
+		page.Items = slices.DeleteFunc(page.Items, func(a relay.Activity) bool { return !v.hasAll(a.Projects) })
+		for i := range page.Items {
+			a := &page.Items[i]
+			a.Webhook, a.Detail = v.localName(a.Webhook), v.localName(a.Detail)
+		}
+		return page, err
+	})
+}
+
+// Subscribe opens a subscription to what happens. The caller must close it.
+func (v *View) Subscribe() *relay.Subscription {
+	if !v.Scoped() {
+		return v.relay.Subscribe(nil)
+	}
+	return v.relay.Subscribe(v.see)
+}
+
+// see returns a happening as the scope sees it, and whether it does.
+func (v *View) see(h relay.Happening) (relay.Happening, bool) {
+	if h.Kind != relay.HappenedActivity && h.Kind != relay.HappenedState && !v.hasProject(h.Feedback.Project) {
+		return h, false
+	}
+	if h.Kind != relay.HappenedAccepted && !v.hasAll(h.Projects) {
+		return h, false
+	}
+	h.Deliveries = 0
+	for _, projects := range h.Takers {
+		if v.hasAll(projects) {
+			h.Deliveries++
+		}
+	}
+	h.Webhook, h.Detail = v.localName(h.Webhook), v.localName(h.Detail)
+	return h, true
+}
+
+// ErrReadOnly refuses a change in a scope that changes nothing.
+var ErrReadOnly = errors.New("this console is read-only: it changes nothing")
+
+func (v *View) mayChange() error {
+	if v.scope.ReadOnly {
+		return ErrReadOnly
+	}
+	return nil
+}
+
+// admit completes the settings of a webhook that is added or changed in the scope.
+func (v *View) admit(c *relay.WebhookConfig) error {
+	if !v.Scoped() {
+		return nil
+	}
+	if len(c.Projects) == 0 {
+		c.Projects = v.Projects()
+	}
+	if !v.hasAll(c.Projects) {
+		return &deliver.SettingError{Setting: "projects", Err: errors.New("choose only among " + strings.Join(v.scope.Projects, ", "))}
+	}
+	return nil
+}
+
+// Prepare completes and checks the settings of a new webhook, as Add does.
+func (v *View) Prepare(c *relay.WebhookConfig) error {
+	err := v.admit(c)
+	if v.Scoped() {
+		c.Public = true
+	}
+	return errors.Join(err, c.Validate())
+}
+
+// Add creates a webhook. In a scope with projects it gets the scope's projects if it
+// names none, and reaches public addresses only.
+func (v *View) Add(ctx context.Context, c relay.WebhookConfig, who string) error {
+	if err := v.mayChange(); err != nil {
+		return err
+	}
+	if err := v.Prepare(&c); err != nil {
+		return fmt.Errorf("%w: %w", relay.ErrInvalid, err)
+	}
+	if _, taken := v.find(c.Name); taken {
+		return fmt.Errorf("webhook %q: %w", c.Name, relay.ErrExists)
+	}
+	c.Name, c.Scope = v.fullName(c.Name), v.key
+	return v.relay.Add(ctx, c, who)
+}
+
+// Change changes the settings of a webhook that was added through the API.
+func (v *View) Change(ctx context.Context, name string, change func(*relay.WebhookConfig) error, who string) error {
+	if err := v.mayChange(); err != nil {
+		return err
+	}
+	return v.named(name, func(full string) error {
+		return v.relay.Change(ctx, full, func(c *relay.WebhookConfig) error { return v.change(c, name, change) }, who)
+	})
+}
+
+// change lets a change see the webhook by its name in the scope.
+func (v *View) change(c *relay.WebhookConfig, name string, change func(*relay.WebhookConfig) error) error {
+	full, url := c.Name, c.URL
+	if !v.Scoped() {
+		err := change(c)
+		if c.URL != url && c.Scope == "" {
+			c.Public = false
+		}
+		return err
+	}
+	c.Name = name
+	if err := change(c); err != nil {
+		return err
+	}
+	if c.URL != url {
+		c.Public = true
+	}
+	if err := v.admit(c); err != nil {
+		return fmt.Errorf("%w: %w", relay.ErrInvalid, err)
+	}
+	if c.Name == name {
+		c.Name = full
+		return nil
+	}
+	if _, taken := v.find(c.Name); taken {
+		return fmt.Errorf("webhook %q: %w", c.Name, relay.ErrExists)
+	}
+	c.Name, c.Scope = v.fullName(c.Name), v.key
+	return nil
+}
+
+// Rotate replaces a webhook's secret and returns the new one.
+func (v *View) Rotate(ctx context.Context, name, secret string, overlap time.Duration, who string) (made string, err error) {
+	if err := v.mayChange(); err != nil {
+		return "", err
+	}
+	err = v.named(name, func(full string) (err error) {
+		made, err = v.relay.Rotate(ctx, full, secret, overlap, who)
+		return err
+	})
+	return made, err
+}
+
+// Delete removes a webhook and returns how many waiting deliveries it cancelled.
+func (v *View) Delete(ctx context.Context, name, who string) (ended int64, err error) {
+	if err := v.mayChange(); err != nil {
+		return 0, err
+	}
+	err = v.named(name, func(full string) (err error) {
+		ended, err = v.relay.Delete(ctx, full, who)
+		return err
+	})
+	return ended, err
+}
+
+// Enable queues new events for a webhook again and releases held deliveries.
+func (v *View) Enable(ctx context.Context, name, who string) error {
+	if err := v.mayChange(); err != nil {
+		return err
+	}
+	return v.named(name, func(full string) error { return v.relay.Enable(ctx, full, who) })
+}
+
+// Disable stops queueing new events for a webhook and holds waiting deliveries.
+func (v *View) Disable(ctx context.Context, name, who string) error {
+	if err := v.mayChange(); err != nil {
+		return err
+	}
+	return v.named(name, func(full string) error { return v.relay.Disable(ctx, full, who) })
+}
+
+// Redeliver gives one delivery a fresh ladder, due now.
+func (v *View) Redeliver(ctx context.Context, id queue.DeliveryID, who string) error {
+	if err := v.mayChange(); err != nil {
+		return err
+	}
+	if err := v.Reader().hasDelivery(ctx, id); err != nil {
+		return err
+	}
+	return v.relay.Redeliver(ctx, id, who)
+}
+
+// Recover requeues what a webhook did not get, and returns the count.
+func (v *View) Recover(ctx context.Context, name string, what relay.Recovery, who string) (count int64, err error) {
+	if err := v.mayChange(); err != nil && !what.DryRun {
+		return 0, err
+	}
+	err = v.named(name, func(full string) (err error) {
+		count, err = v.relay.Recover(ctx, full, what, who)
+		return err
+	})
+	return count, err
+}
+
+// Test sends the documented sample to a webhook now.
+func (v *View) Test(ctx context.Context, name string) (result relay.TestResult, err error) {
+	if err := v.mayChange(); err != nil {
+		return result, err
+	}
+	err = v.named(name, func(full string) (err error) {
+		result, err = v.relay.Test(ctx, full)
+		return err
+	})
+	return result, err
+}
+
+// Try does what Test does for a webhook that does not exist yet.
+func (v *View) Try(ctx context.Context, c relay.WebhookConfig) (relay.TestResult, error) {
+	if err := v.mayChange(); err != nil {
+		return relay.TestResult{}, err
+	}
+	if err := v.Prepare(&c); err != nil {
+		return relay.TestResult{}, fmt.Errorf("%w: %w", relay.ErrInvalid, err)
+	}
+	return v.relay.Try(ctx, c)
+}
