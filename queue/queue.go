@@ -53,6 +53,8 @@ var (
 	ErrExists = errors.New("feedback exists")
 	// ErrMismatch: an idempotency key was used again with another body.
 	ErrMismatch = errors.New("idempotency key reused with another body")
+	// ErrErased: the feedback was erased. It is never stored again.
+	ErrErased = errors.New("the feedback was erased")
 	// ErrNotFound: there is no such event, delivery, feedback or webhook.
 	ErrNotFound = errors.New("not found")
 	// ErrLeaseLost: the lease was already settled, or its lane was closed.
@@ -79,13 +81,13 @@ type Queue interface {
 	// Entry.Replaces. A repeat is recognised by its Key or, if it creates a feedback,
 	// by its Origin. It stores no event and gets the first receipt, with Replayed set.
 	// A rejected entry stores nothing, not even its key.
-	// Errors: ErrFull, ErrTooLarge, ErrConflict, ErrExists, ErrMismatch,
+	// Errors: ErrFull, ErrTooLarge, ErrConflict, ErrExists, ErrMismatch, ErrErased,
 	// ErrUnavailable, ErrFailed, ErrClosed. After ErrUnavailable or a cancelled
 	// context, the entry may or may not have been stored.
 	Enqueue(ctx context.Context, e Entry) (Receipt, error)
 	// Repeat returns the receipt that Enqueue gives to a repeat with this key. It
-	// returns ErrNotFound if the key is not bound, and ErrMismatch if it is bound to
-	// another hash.
+	// returns ErrNotFound if the key is not bound, ErrMismatch if it is bound to
+	// another hash, and ErrErased if its feedback was erased.
 	Repeat(ctx context.Context, k Key) (Receipt, error)
 
 	// Lane opens the lane of a webhook, which hands out this webhook's deliveries.

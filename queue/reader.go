@@ -9,7 +9,8 @@ type Reader interface {
 	// Event returns one event. It returns ErrNotFound also if retention has removed the
 	// event. Current.
 	Event(ctx context.Context, id EventID) (Event, error)
-	// Latest returns the newest event of a feedback. Current.
+	// Latest returns the newest event of a feedback. It returns ErrErased if the
+	// feedback was erased. Current.
 	Latest(ctx context.Context, id FeedbackID) (Event, error)
 	// Projects returns projects that have a feedback with this id, at most limit of
 	// them, in no particular order. Current.

@@ -193,14 +193,19 @@ func (b *batch) set(key, value []byte) error { return b.setFor(0, key, value) }
 
 // setFor is set for a time; 0 is for ever.
 func (b *batch) setFor(ttl time.Duration, key, value []byte) error {
+	if ttl == 0 {
+		return b.setUntil(0, key, value)
+	}
+	return b.setUntil(uint64(time.Now().Add(ttl).Unix()), key, value)
+}
+
+// setUntil is set until a time in seconds since 1970; 0 is for ever.
+func (b *batch) setUntil(expires uint64, key, value []byte) error {
 	if most := b.s.bounds.maxValue(); len(value) >= most {
 		return fmt.Errorf("a value of %d bytes; one of %d would go to the value log, which is not synced", len(value), most)
 	}
 	e := b.entry()
-	e.Key, e.Value = key, value
-	if ttl > 0 {
-		e.WithTTL(ttl)
-	}
+	e.Key, e.Value, e.ExpiresAt = key, value, expires
 	b.wrote(len(key) + len(value))
 	return b.txn.SetEntry(e)
 }

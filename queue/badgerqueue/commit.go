@@ -318,7 +318,7 @@ func (c *committer) fail(ops []operation, err error) {
 
 // applied makes the committed batch visible to lanes and readers.
 func (c *committer) applied(b *batch) {
-	newest := newSnapshot(c.s.db)
+	newest := newSnapshot(c.s.db, &c.s.readers)
 	c.s.visible.Lock()
 	defer c.s.visible.Unlock()
 	c.s.show(newest)

@@ -107,7 +107,7 @@ func (o *enqueueOp) apply(b *batch) error {
 	}
 	if e.Body == nil {
 		o.receipt = queue.Receipt{Answer: e.Answer}
-		return b.bind(e.Key, 0, e.Answer)
+		return b.bind(e.Key, e.Replaces.Seq()|withoutEvent, e.Answer)
 	}
 	seq := b.stateOf.seq + 1
 	event := &queue.Event{
@@ -203,10 +203,12 @@ func (s *Store) repeat(txn *badger.Txn, k queue.Key) (queue.Receipt, error) {
 		return queue.Receipt{}, err
 	case rec.hash != k.Hash:
 		return queue.Receipt{}, queue.ErrMismatch
+	case rec.seq == erasedSeq:
+		return queue.Receipt{}, fmt.Errorf("the submission with this idempotency key: %w", queue.ErrErased)
 	}
 	r := queue.Receipt{Replayed: true, Answer: rec.answer}
-	if rec.seq != 0 {
-		r.Event, err = s.getEvent(txn, rec.seq)
+	if seq := rec.event(); seq != 0 {
+		r.Event, err = s.getEvent(txn, seq)
 	}
 	if err != nil && !errors.Is(err, queue.ErrNotFound) {
 		return queue.Receipt{}, err
@@ -219,6 +221,13 @@ func (s *Store) repeat(txn *badger.Txn, k queue.Key) (queue.Receipt, error) {
 func (b *batch) held(e *queue.Entry) (heldFeedback, error) {
 	if e.Feedback.IsZero() {
 		return heldFeedback{}, nil
+	}
+	erased, err := b.s.isErased(b.txn, e.Feedback)
+	if err != nil {
+		return heldFeedback{}, err
+	}
+	if erased {
+		return heldFeedback{}, errErased(e.Feedback)
 	}
 	h, err := b.s.lookUp(b.txn, e.Feedback)
 	switch {

@@ -17,6 +17,14 @@ type heldFeedback struct {
 	former bool // under a key of format 2
 }
 
+// key is where the store keeps it.
+func (h heldFeedback) key(id queue.FeedbackID) []byte {
+	if h.former {
+		return formerKey(id.ID)
+	}
+	return feedbackKey(id)
+}
+
 // lookUp finds a feedback. If the store has none, h.is is false and err is nil.
 func (s *Store) lookUp(txn *badger.Txn, id queue.FeedbackID) (h heldFeedback, err error) {
 	h.feedback, err = getRecord(txn, feedbackKey(id), decodeFeedback)

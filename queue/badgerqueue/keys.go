@@ -15,6 +15,7 @@ import (
 //	B seq8                       its deliveries, one small record; with few of them
 //	                             also the attempts that delivered at once
 //	C seq8 webhook4 number2      one attempt, unless it is in B
+//	E hash of a feedback         it was erased: when
 //	F feedback id                seq8 of the latest event of that id in any project:
 //	                             written by format 2, replaced when its feedback changes
 //	G feedback id, project       the latest event of that feedback, and its origin
@@ -47,6 +48,7 @@ const (
 	prefixWebhook     = 'W'
 	prefixEnded       = 'X'
 	prefixCaught      = 'H'
+	prefixErased      = 'E'
 )
 
 var (
@@ -203,6 +205,8 @@ func wellFormed(k []byte) bool {
 	case prefixFeedback:
 		_, _, ok := parseFeedbackKey(k)
 		return ok
+	case prefixErased:
+		return len(k) == 1+sha256.Size
 	case prefixFormer, prefixIdempotency:
 		return true
 	case prefixMeta:

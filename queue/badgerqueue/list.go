@@ -2,6 +2,7 @@ package badgerqueue
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -81,12 +82,14 @@ func (s *Store) Event(ctx context.Context, id queue.EventID) (e queue.Event, err
 func (s *Store) Latest(ctx context.Context, id queue.FeedbackID) (e queue.Event, err error) {
 	err = s.view(ctx, func(txn *badger.Txn) error {
 		held, err := s.lookUp(txn, id)
-		switch {
-		case err != nil:
-		case !held.is:
-			err = queue.ErrNotFound
-		default:
+		if err == nil && held.is {
 			e, err = s.getEvent(txn, held.seq)
+		}
+		if err == nil && !held.is {
+			err = queue.ErrNotFound
+			if erased, failed := s.isErased(txn, id); erased || failed != nil {
+				err = cmp.Or(failed, queue.ErrErased)
+			}
 		}
 		if err != nil {
 			return fmt.Errorf("%s: %w", id, err)

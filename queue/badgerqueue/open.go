@@ -84,7 +84,7 @@ func open(ctx context.Context, o Options, b bounds) (*Store, error) {
 	if badgercompat.OtherBadger != "" {
 		s.log.Warn("a table that cannot be written while tables are merged would go unnoticed: build with Badger "+badgercompat.KnownBadger, "badger", badgercompat.OtherBadger)
 	}
-	s.snapshot = newSnapshot(s.db)
+	s.snapshot = newSnapshot(s.db, &s.readers)
 	s.compactions.Watch(s.db, s.reading) // compactions wait until then, and closing for them
 	if err := s.load(found.Mark); err != nil {
 		return nil, errors.Join(err, s.db.Close())
@@ -95,8 +95,8 @@ func open(ctx context.Context, o Options, b bounds) (*Store, error) {
 		s.lastBackup.Store(at.UnixMilli())
 	}
 	s.disk.Measure()
-	s.visible.Lock()          // a compaction may be reading already
-	s.show(newSnapshot(s.db)) // with what load has written
+	s.visible.Lock()                      // a compaction may be reading already
+	s.show(newSnapshot(s.db, &s.readers)) // with what load has written
 	s.visible.Unlock()
 	if badgercompat.SyncsCommits && !o.unsynced {
 		newest, err := storefile.NewestLog(o.Path)
@@ -267,6 +267,10 @@ func (s *Store) load(marked storefile.Mark) error {
 		if newest > st.seq {
 			return fmt.Errorf("%w: the counters end with event number %d, the events with %d", errDamaged, st.seq, newest)
 		}
+		scanKeys(txn, []byte{prefixErased}, nil, func([]byte) bool {
+			s.erases.Store(true)
+			return false
+		})
 		return s.loadWebhooks(txn)
 	})
 	if err != nil {

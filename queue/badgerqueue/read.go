@@ -3,6 +3,8 @@ package badgerqueue
 import (
 	"bytes"
 	"errors"
+	"math"
+	"sync"
 	"sync/atomic"
 
 	"github.com/dgraph-io/badger/v4"
@@ -109,18 +111,49 @@ func visitItem(item *badger.Item, visit func(key, rec []byte) (bool, error)) (on
 type snapshot struct {
 	txn  *badger.Txn
 	uses atomic.Int64 // readers, and the store while it is the newest
+	in   *snapshots
 }
 
 // newSnapshot is used by the store, until release.
-func newSnapshot(db *badger.DB) *snapshot {
-	s := &snapshot{txn: db.NewTransaction(false)}
+func newSnapshot(db *badger.DB, in *snapshots) *snapshot {
+	s := &snapshot{txn: db.NewTransaction(false), in: in}
 	s.uses.Store(1)
+	in.count(s.txn.ReadTs(), 1)
 	return s
 }
 
 // release ends one use.
 func (s *snapshot) release() {
 	if s.uses.Add(-1) == 0 {
+		s.in.count(s.txn.ReadTs(), -1)
 		s.txn.Discard()
 	}
+}
+
+// snapshots counts the snapshots that are in use, by the transaction that they show.
+type snapshots struct {
+	mu   sync.Mutex // guards what follows; no other lock is taken under it
+	open map[uint64]int
+}
+
+func (s *snapshots) count(ts uint64, n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.open == nil {
+		s.open = make(map[uint64]int)
+	}
+	if s.open[ts] += n; s.open[ts] == 0 {
+		delete(s.open, ts)
+	}
+}
+
+// oldest is the oldest transaction that a snapshot shows.
+func (s *snapshots) oldest() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	oldest := uint64(math.MaxUint64)
+	for ts := range s.open {
+		oldest = min(oldest, ts)
+	}
+	return oldest
 }

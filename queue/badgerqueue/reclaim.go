@@ -2,10 +2,15 @@ package badgerqueue
 
 import (
 	"context"
+	"fmt"
 	"math"
 	"runtime/debug"
+	"slices"
 	"time"
 
+	"github.com/dgraph-io/badger/v4"
+
+	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/queue/badgerqueue/badgercompat"
 	"github.com/userhero/relay/queue/badgerqueue/storefile"
 )
@@ -151,13 +156,13 @@ func (r *reclaimer) reclaim(ctx context.Context, removed int64) error {
 	}
 	if !r.flushed {
 		r.flushed = true
-		err := r.flush(ctx)
+		err := r.s.flush(ctx)
 		r.watch() // that was no business
 		return err
 	}
 	r.removed, r.flushed = 0, false
 	began := time.Now()
-	err := r.s.db.Flatten(1)
+	err := r.s.flatten()
 	r.last = time.Now()
 	r.took = r.last.Sub(began)
 	r.s.disk.Measure()
@@ -171,26 +176,127 @@ func (r *reclaimer) reclaim(ctx context.Context, removed int64) error {
 // flush makes Badger write its memtable to disk, by filling it: there is no
 // other way to ask. It takes at most one memtable's worth of writes of one key,
 // and ends when Badger has begun another log.
-func (r *reclaimer) flush(ctx context.Context) error {
+func (s *Store) flush(ctx context.Context) error {
 	filler := make([]byte, fillerSize)
-	first, err := storefile.NewestLog(r.s.o.Path)
+	first, err := storefile.NewestLog(s.o.Path)
 	if err != nil {
 		return err
 	}
 	for written := 0; written <= badgercompat.MemTableSize+fillerSize; written += fillerSize {
-		if !r.s.disk.RoomToWrite() {
+		if !s.disk.RoomToWrite() {
 			return nil
 		}
-		err := r.s.commit(ctx, 2, fillerSize+256, func(b *batch) error {
+		err := s.commit(ctx, 2, fillerSize+256, func(b *batch) error {
 			return b.set(keyFiller, filler)
 		})
 		if err != nil {
 			return err
 		}
-		r.s.disk.Rewritten(fillerSize) // it is gone with the rewrite
-		if log, err := storefile.NewestLog(r.s.o.Path); err != nil || log != first {
+		s.disk.Rewritten(fillerSize) // it is gone with the rewrite
+		if log, err := storefile.NewestLog(s.o.Path); err != nil || log != first {
 			return err
 		}
 	}
 	return nil
+}
+
+// flatten merges every level into the last, unless the tree has one level.
+func (s *Store) flatten() error {
+	s.flattening.Lock()
+	defer s.flattening.Unlock()
+	return s.db.Flatten(1)
+}
+
+// compactPoll is how often Compact looks whether it can go on.
+const compactPoll = 20 * time.Millisecond
+
+// Compact implements queue.Eraser. It writes the memtable to a table, and merges tables
+// until each that was there before is in the last level. A merge leaves out what was
+// removed, but not what somebody still reads: Compact waits until those have ended who
+// began to read before it.
+func (s *Store) Compact(ctx context.Context) error {
+	if err := s.compact(ctx); err != nil {
+		return fmt.Errorf("giving back the space of what was removed: %w", err)
+	}
+	s.disk.Measure()
+	return nil
+}
+
+func (s *Store) compact(ctx context.Context) error {
+	if err := s.begin(); err != nil {
+		return err
+	}
+	defer s.end()
+	now := s.newest()
+	before := now.txn.ReadTs()
+	now.release()
+	for {
+		if err := s.disk.RoomToAccept(); err != nil {
+			return err
+		}
+		if err := s.flush(ctx); err != nil {
+			return err
+		}
+		if err := s.until(ctx, func() bool { return s.readers.oldest() > before && s.oneLog() }); err != nil {
+			return err
+		}
+		old := s.db.Tables()
+		if err := s.flatten(); err != nil {
+			return err
+		}
+		if !s.above(old) {
+			return s.until(ctx, func() bool { return s.onlyTables() })
+		}
+	}
+}
+
+// until waits until something is so, or the store closes.
+func (s *Store) until(ctx context.Context, is func() bool) error {
+	tick := time.NewTicker(compactPoll)
+	defer tick.Stop()
+	for !is() {
+		select {
+		case <-tick.C:
+		case <-s.ending:
+			return queue.ErrClosed
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+		if err := s.failure(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// oneLog reports whether every memtable but the one that is written to is in a table.
+func (s *Store) oneLog() bool {
+	files, err := storefile.List(s.o.Path)
+	return err == nil && len(files.Logs) <= 1
+}
+
+// above reports whether any of these tables is in the tree, above the last level.
+func (s *Store) above(old []badger.TableInfo) bool {
+	levels := make(map[uint64]int)
+	last := 0
+	for _, t := range s.db.Tables() {
+		levels[t.ID] = t.Level
+		last = max(last, t.Level)
+	}
+	return slices.ContainsFunc(old, func(t badger.TableInfo) bool {
+		level, there := levels[t.ID]
+		return there && (level < last || level == 0)
+	})
+}
+
+// onlyTables reports whether the folder has no tables but those of the tree.
+func (s *Store) onlyTables() bool {
+	files, err := storefile.List(s.o.Path)
+	if err != nil {
+		return false
+	}
+	for _, t := range s.db.Tables() {
+		delete(files.Tables, t.ID)
+	}
+	return len(files.Tables) == 0
 }

@@ -77,9 +77,26 @@ func unseal(key, rec []byte) ([]byte, error) {
 
 // idempotency is a K record.
 type idempotency struct {
-	seq    uint64 // of the event; 0: the submission stored none
+	// seq is the number of the event. If the submission stored none, it is that of the
+	// event which it left as it was, with withoutEvent; older builds wrote 0. If the
+	// event was erased, it is erasedSeq.
+	seq    uint64
 	hash   [32]byte
 	answer []byte // format 2 kept none: it follows from the event
+}
+
+// withoutEvent marks the key of a submission that stored no event.
+const withoutEvent = 1 << 63
+
+// about is the event that the submission stored or left as it was.
+func (k idempotency) about() uint64 { return k.seq &^ withoutEvent }
+
+// event is the event that the submission stored; 0 is none.
+func (k idempotency) event() uint64 {
+	if k.seq&withoutEvent != 0 {
+		return 0
+	}
+	return k.seq
 }
 
 func (k idempotency) encode(key []byte) []byte {

@@ -513,6 +513,9 @@ func (b *batch) keep(f finished, ds deliveries) error {
 // remove takes one event out. It is kept if it waits again, or was delivered again
 // since the sweep saw it.
 func (b *batch) remove(f finished) (bool, error) {
+	if !b.has(eventKey(f.seq)) { // erased since
+		return false, nil
+	}
 	ds, err := b.deliveriesOf(f.seq)
 	if err != nil {
 		return false, err
@@ -525,46 +528,51 @@ func (b *batch) remove(f finished) (bool, error) {
 			return false, err
 		}
 	}
+	for _, a := range f.attempts {
+		if err := b.delete(a.key); err != nil {
+			return false, err
+		}
+	}
+	return true, b.removeEvent(f.seq, f.feedback, int(f.size), ds)
+}
+
+// removeEvent takes an event out, with its deliveries. Its attempts are removed
+// already. size is what both take in the files, without the record of the deliveries.
+func (b *batch) removeEvent(seq uint64, id queue.FeedbackID, size int, ds deliveries) error {
 	for _, d := range ds {
 		h := b.webhook(d.webhook)
 		if h == nil {
 			continue
 		}
-		if at, ok := d.waitsAt(f.seq); ok { // parked
+		if at, ok := d.waitsAt(seq); ok {
 			if err := b.delete(waitingKey(d.webhook, d.rung, at)); err != nil {
-				return false, err
+				return err
 			}
 		}
 		b.count(h, d.state, -1)
 	}
-	keys := [][]byte{eventKey(f.seq)}
-	for _, a := range f.attempts {
-		keys = append(keys, a.key)
-	}
+	keys := [][]byte{eventKey(seq)}
 	if len(ds) > 0 {
-		keys = append(keys, deliveriesKey(f.seq))
+		keys = append(keys, deliveriesKey(seq))
 	}
-	if !f.feedback.IsZero() {
-		held, err := b.s.lookUp(b.txn, f.feedback)
-		switch {
-		case err != nil:
-			return false, err
-		case held.seq != f.seq: // it has a newer event
-		case held.former:
-			keys = append(keys, formerKey(f.feedback.ID))
-		default:
-			keys = append(keys, feedbackKey(f.feedback))
+	if !id.IsZero() {
+		held, err := b.s.lookUp(b.txn, id)
+		if err != nil {
+			return err
+		}
+		if held.is && held.seq == seq { // else it has a newer event
+			keys = append(keys, held.key(id))
 		}
 	}
 	for _, key := range keys {
 		if err := b.delete(key); err != nil {
-			return false, err
+			return err
 		}
 	}
-	b.retire(f.seq)
+	b.retire(seq)
 	b.stateOf.events--
-	b.grow(-int(f.size) - b.stored[f.seq])
-	return true, nil
+	b.grow(-size - b.stored[seq])
+	return nil
 }
 
 // sweepActivities removes lines of the activity log that are older than the

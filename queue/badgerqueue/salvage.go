@@ -125,7 +125,7 @@ func (s *salvage) collect() (err error) {
 // event, there or not, and its tags.
 func (s *salvage) mend() (newest uint64, t storefile.Tags, err error) {
 	err = s.b.db.View(func(txn *badger.Txn) error {
-		m := mender{salvage: s, bad: make(map[uint64]bool), marks: make(map[queue.WebhookID]*marks), webhooks: make(map[queue.WebhookID]bool)}
+		m := mender{salvage: s, bad: make(map[uint64]bool), erased: make(map[uint64]bool), marks: make(map[queue.WebhookID]*marks), webhooks: make(map[queue.WebhookID]bool)}
 		m.walk = walk{
 			txn: txn, met: tally{counts: make(map[queue.WebhookID]queue.Counts)}, going: s.ctx.Err, bad: m.unreadable,
 		}
@@ -153,7 +153,8 @@ type mender struct {
 	f        format
 	counted  state           // by the store that is salvaged
 	seq      uint64          // of the newest event, there or not
-	bad      map[uint64]bool // events whose record is damaged
+	bad      map[uint64]bool // events whose record is damaged, or was erased
+	erased   map[uint64]bool
 	webhooks map[queue.WebhookID]bool
 	marks    map[queue.WebhookID]*marks // made anew
 }
@@ -221,6 +222,10 @@ func (m *mender) webhookRecords() error {
 // events also makes the index of feedbacks: the last event of each stays.
 func (m *mender) events() error {
 	return m.eachEvent(func(seq uint64, e *queue.Event) error {
+		if m.has(erasedKey(e.Feedback)) { // that it was removed is what could not be read
+			m.bad[seq], m.erased[seq] = true, true
+			return m.b.delete(eventKey(seq))
+		}
 		m.r.Events++
 		if !m.has(deliveriesKey(seq)) {
 			m.r.Unaddressed++
@@ -242,6 +247,9 @@ func (m *mender) events() error {
 func (m *mender) deliveries() error {
 	return m.eachDeliveries(func(key []byte, seq uint64, ds deliveries) error {
 		if !m.readable(seq) {
+			if m.erased[seq] {
+				return m.b.delete(key)
+			}
 			return m.drop(key, eventName(seq), "%d deliveries are there, and the event cannot be read", len(ds))
 		}
 		mended := false
@@ -301,7 +309,7 @@ func (m *mender) attempts() error {
 
 func (m *mender) idempotencyKeys() error {
 	return m.eachIdempotencyKey(func(key []byte, k idempotency) error {
-		if !m.readable(k.seq) {
+		if k.seq != erasedSeq && !m.readable(k.about()) {
 			return m.b.delete(key)
 		}
 		return nil
@@ -317,7 +325,7 @@ func (m *mender) counters() error {
 	if m.seq > m.counted.seq {
 		m.r.lost("the newest events", "number %d to %d had been acknowledged, and whatever of them can be read is saved", m.counted.seq+1, m.seq)
 	}
-	if missing := m.counted.events - m.r.Events; missing > 0 {
+	if missing := m.counted.events - m.r.Events - int64(len(m.erased)); missing > 0 {
 		m.r.lost("events", "%d of the %d that the store counted cannot be read", missing, m.counted.events)
 	}
 	for id := range m.webhooks {

@@ -93,8 +93,11 @@ type Store struct {
 	webhooksMu sync.RWMutex // guards webhooks
 	webhooks   map[queue.WebhookID]*webhookState
 
-	enqueueOps sync.Pool             // of *enqueueOp, for reuse: their channels are empty
-	orphans    atomic.Bool           // R keys of a deleted webhook may be left
+	enqueueOps sync.Pool   // of *enqueueOp, for reuse: their channels are empty
+	orphans    atomic.Bool // R keys of a deleted webhook may be left
+	erases     atomic.Bool // there may be keys of erased feedback
+	readers    snapshots
+	flattening sync.Mutex            // held while every level is merged; taken alone
 	retention  atomic.Int64          // nanoseconds
 	limited    chan struct{}         // of capacity 1: the limits have changed
 	logged     []byte                // the sweep's: the key of the last activity it removed
@@ -108,6 +111,7 @@ var (
 	_ queue.Queue    = (*Store)(nil)
 	_ queue.Limited  = (*Store)(nil)
 	_ queue.BackedUp = (*Store)(nil)
+	_ queue.Eraser   = (*Store)(nil)
 )
 
 const (

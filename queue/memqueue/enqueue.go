@@ -31,15 +31,17 @@ func (q *Queue) Enqueue(ctx context.Context, e queue.Entry) (queue.Receipt, erro
 	}
 	held, ok := d.feedbacks[e.Feedback]
 	switch {
+	case d.erased[hashOf(e.Feedback)]:
+		return queue.Receipt{}, fmt.Errorf("%s: %w", e.Feedback, queue.ErrErased)
 	case !e.Replaces.IsZero() && held.latest != e.Replaces:
 		return queue.Receipt{}, fmt.Errorf("%s has another latest event than %s: %w", e.Feedback, e.Replaces, queue.ErrConflict)
 	case e.Replaces.IsZero() && ok && (e.Origin != held.origin || e.Origin == [32]byte{}):
 		return queue.Receipt{}, fmt.Errorf("%s: %w", e.Feedback, queue.ErrExists)
 	case e.Replaces.IsZero() && ok:
-		d.bind(e.Key, held.latest, held.answer)
+		d.bind(e.Key, held.latest, held.latest, held.answer)
 		return queue.Receipt{Event: d.event(held.latest).Event, Replayed: true, Answer: held.answer}, nil
 	case e.Body == nil:
-		d.bind(e.Key, queue.EventID{}, e.Answer)
+		d.bind(e.Key, queue.EventID{}, held.latest, e.Answer)
 		return queue.Receipt{Answer: e.Answer}, nil
 	}
 
@@ -70,7 +72,7 @@ func (q *Queue) Enqueue(ctx context.Context, e queue.Entry) (queue.Receipt, erro
 		held.latest = stored.ID
 		d.feedbacks[e.Feedback] = held
 	}
-	d.bind(e.Key, stored.ID, e.Answer)
+	d.bind(e.Key, stored.ID, stored.ID, e.Answer)
 	return queue.Receipt{Event: stored.Event, Answer: e.Answer}, nil
 }
 
@@ -92,6 +94,8 @@ func (d *data) repeat(k queue.Key) (queue.Receipt, error) {
 		return queue.Receipt{}, fmt.Errorf("idempotency key %q: %w", k.Name, queue.ErrNotFound)
 	case held.hash != k.Hash:
 		return queue.Receipt{}, queue.ErrMismatch
+	case held.erased:
+		return queue.Receipt{}, fmt.Errorf("the submission with this idempotency key: %w", queue.ErrErased)
 	}
 	r := queue.Receipt{Replayed: true, Answer: held.answer}
 	if e := d.event(held.event); e != nil {
@@ -101,10 +105,10 @@ func (d *data) repeat(k queue.Key) (queue.Receipt, error) {
 }
 
 // bind binds a key, so that repeats with it get a receipt. It ignores a key without a
-// name.
-func (d *data) bind(k queue.Key, e queue.EventID, answer []byte) {
+// name. about is the event, or the one that the submission left as it was.
+func (d *data) bind(k queue.Key, e, about queue.EventID, answer []byte) {
 	if k.Name != "" {
-		d.keys[k.Name] = heldKey{event: e, answer: answer, hash: k.Hash, expires: time.Now().Add(keyWindow)}
+		d.keys[k.Name] = heldKey{event: e, about: about, answer: answer, hash: k.Hash, expires: time.Now().Add(keyWindow)}
 	}
 }
 

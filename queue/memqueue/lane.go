@@ -230,6 +230,9 @@ func (l *lane) Settle(lease *queue.Lease, s queue.Settlement) error {
 	delete(l.leased, id.Event)
 	defer l.signal()
 	d := q.data.delivery(id)
+	if d == nil {
+		return nil // erased
+	}
 	if s.Kind == queue.SettleDefer && !s.At.After(time.Now()) {
 		l.returned = append(l.returned, id.Event) // in its earlier place
 		return nil

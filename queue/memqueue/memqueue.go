@@ -58,6 +58,7 @@ type Queue struct {
 var (
 	_ queue.Queue   = (*Queue)(nil)
 	_ queue.Limited = (*Queue)(nil)
+	_ queue.Eraser  = (*Queue)(nil)
 )
 
 // SetLimits implements queue.Limited.
@@ -79,6 +80,7 @@ type data struct {
 	activities []queue.Activity
 	activity   uint64 // number of activities ever recorded
 	caught     []queue.Caught
+	erased     map[[32]byte]bool // hashes of erased feedbacks
 }
 
 // event is one event with its deliveries.
@@ -104,6 +106,8 @@ type feedback struct {
 
 type heldKey struct {
 	event   queue.EventID // zero if the submission stored none
+	about   queue.EventID // event, or the one that the submission left as it was
+	erased  bool
 	answer  []byte
 	hash    [32]byte
 	expires time.Time
@@ -118,6 +122,7 @@ func New(o Options) *Queue {
 		feedbacks: make(map[queue.FeedbackID]feedback),
 		keys:      make(map[string]heldKey),
 		webhooks:  make(map[queue.WebhookID]queue.Webhook),
+		erased:    make(map[[32]byte]bool),
 	})
 }
 
@@ -285,6 +290,7 @@ func (d *data) clone() *data {
 	c.webhooks = maps.Clone(d.webhooks)
 	c.activities = slices.Clone(d.activities)
 	c.caught = slices.Clone(d.caught)
+	c.erased = maps.Clone(d.erased)
 	return &c
 }
 

@@ -39,7 +39,10 @@ func (q *Queue) Latest(_ context.Context, id queue.FeedbackID) (queue.Event, err
 	}
 	defer q.mu.Unlock()
 	held, ok := q.data.feedbacks[id]
-	if !ok {
+	switch {
+	case q.data.erased[hashOf(id)]:
+		return queue.Event{}, fmt.Errorf("%s: %w", id, queue.ErrErased)
+	case !ok:
 		return queue.Event{}, fmt.Errorf("%s: %w", id, queue.ErrNotFound)
 	}
 	return q.data.event(held.latest).Event, nil

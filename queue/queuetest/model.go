@@ -90,7 +90,7 @@ func (m *model) run() {
 		{300, m.enqueue}, {30, m.repeat}, {30, m.replace}, {20, m.createAgain},
 		{350, m.next}, {400, m.settle}, {60, m.requeue},
 		{20, m.reopenLane}, {6, m.newWebhook}, {10, m.changeWebhook}, {3, m.deleteWebhook},
-		{12, m.compare}, {2, m.reopen},
+		{8, m.erase}, {12, m.compare}, {2, m.reopen},
 	}
 	if m.t.h.Crash != nil {
 		operations = append(operations, operation{3, m.crash})
@@ -167,14 +167,14 @@ func (m *model) made(e queue.Event, w queue.WebhookID) *modelDelivery {
 func (m *model) enqueue() {
 	e := m.t.entry(m.someWebhooks()...)
 	if m.rnd.IntN(4) == 0 {
-		e.Key = key(fmt.Sprintf("key %d", len(m.keys)), 1)
+		e.Key = key(fmt.Sprintf("key %d", m.t.n), 1)
 	}
 	if m.rnd.IntN(4) == 0 {
 		e.Origin, e.Answer = [32]byte{1}, e.Body[:10]
 	}
 	if len(m.feedbacks) > 0 && m.rnd.IntN(4) == 0 { // an id that another project has
 		e.Feedback = queue.FeedbackID{
-			Project: fmt.Sprintf("proj %d", len(m.feedbacks)), ID: m.feedbacks[m.rnd.IntN(len(m.feedbacks))].Feedback.ID,
+			Project: fmt.Sprintf("proj %d", m.t.n), ID: m.feedbacks[m.rnd.IntN(len(m.feedbacks))].Feedback.ID,
 		}
 	}
 	stored := m.t.accept(e)
@@ -410,6 +410,37 @@ func (m *model) requeue() {
 	}
 	d.State, d.Rung, d.Due, d.moved, d.past = queue.Pending, 0, at, true, nil
 	m.did("requeued %s/%d for %s", short(id.Event), w, at.Format(clockFormat))
+}
+
+// erase erases a feedback of which nothing is leased.
+func (m *model) erase() {
+	if _, ok := m.t.q.(queue.Eraser); !ok || len(m.feedbacks) == 0 {
+		return
+	}
+	gone := m.feedbacks[m.rnd.IntN(len(m.feedbacks))]
+	id := gone.Feedback
+	for _, d := range m.deliveries {
+		if d.Feedback == id && d.lease != nil {
+			return
+		}
+	}
+	sum := m.t.erase(id)
+	n := len(m.events)
+	m.events = slices.DeleteFunc(m.events, func(e queue.Event) bool { return e.Feedback == id })
+	if n -= len(m.events); sum.Events != int64(n) {
+		m.t.Fatalf("Erase of %s removed %d events, want %d", id, sum.Events, n)
+	}
+	maps.DeleteFunc(m.deliveries, func(_ queue.DeliveryID, d *modelDelivery) bool { return d.Feedback == id })
+	m.feedbacks = slices.DeleteFunc(m.feedbacks, func(e queue.Entry) bool { return e.Feedback == id })
+	for i := len(m.keys) - 1; i >= 0; i-- {
+		if m.keys[i].Feedback == id {
+			m.keys, m.keyed = slices.Delete(m.keys, i, i+1), slices.Delete(m.keyed, i, i+1)
+		}
+	}
+	delete(m.latest, id)
+	_, err := m.t.q.Enqueue(m.t.ctx, gone)
+	m.t.is("Enqueue of what was erased", err, queue.ErrErased)
+	m.did("erased %s", id)
 }
 
 func (m *model) newWebhook() {

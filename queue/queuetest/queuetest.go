@@ -117,6 +117,15 @@ func Run(t *testing.T, h Harness) {
 		{"RequeueMakesAMissingDelivery", requeueMakesAMissingDelivery},
 		{"RequeueOfUnknownIsNotFound", requeueOfUnknownIsNotFound},
 
+		// Erase.
+		{"EraseRemovesEverything", eraseRemovesEverything},
+		{"ErasedNeverComesBack", erasedNeverComesBack},
+		{"EraseWaitsForAttemptsInFlight", eraseWaitsForAttemptsInFlight},
+		{"EraseEndsWithItsContext", eraseEndsWithItsContext},
+		{"ErasedDeliveriesAreNotHandedOut", erasedDeliveriesAreNotHandedOut},
+		{"EraseOfUnknownDoesNothing", eraseOfUnknownDoesNothing},
+		{"EraseHoldsAgainstEverybody", eraseHoldsAgainstEverybody},
+
 		// Reading.
 		{"UnknownIsNotFound", unknownIsNotFound},
 		{"LatestIsTheNewestOfItsFeedback", latestIsTheNewestOfItsFeedback},
@@ -155,6 +164,7 @@ func Run(t *testing.T, h Harness) {
 		promises = append(promises,
 			promise{"CrashKeepsWhatWasAcknowledged", crashKeepsWhatWasAcknowledged},
 			promise{"CrashLosesNoDelivery", crashLosesNoDelivery},
+			promise{"CrashBringsNothingErasedBack", crashBringsNothingErasedBack},
 		)
 	}
 	if h.OpenOn != nil {
