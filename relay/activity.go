@@ -94,5 +94,8 @@ func (r *Relay) Subscribe(see func(Happening) (Happening, bool)) *Subscription {
 	}
 	f.open[s] = struct{}{}
 	f.listened.Store(true)
+	if len(f.open) == 1 && r.shared {
+		go r.tell(said{Listening: true})
+	}
 	return s
 }

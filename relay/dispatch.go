@@ -19,6 +19,7 @@ func (w *webhook) run(l lifetime) {
 		if lane == nil {
 			return
 		}
+		w.setLane(nil)
 		workers.close() // before the lane closes: a closed lane hands unsettled deliveries out again
 		_ = lane.Close()
 		lane = nil
@@ -45,6 +46,7 @@ func (w *webhook) run(l lifetime) {
 				w.laneFailed(ctx, timer, err)
 				continue
 			}
+			w.setLane(lane)
 			workers = newWorkerPool(w.deliver, func() { w.wake(false) })
 		}
 		leases, err := w.next(ctx, lane, free)
@@ -67,6 +69,12 @@ func (w *webhook) run(l lifetime) {
 			w.dispatch(workers, task{lease: lease, attempts: l.attempts})
 		}
 	}
+}
+
+func (w *webhook) setLane(lane queue.Lane) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.lane = lane
 }
 
 // idle reports whether the webhook is not enabled and has no attempt in flight. Until

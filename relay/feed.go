@@ -63,10 +63,16 @@ const maxUntaken = 512
 // feed publishes happenings to open subscriptions. It keeps none for later: the store
 // has the records.
 type feed struct {
-	listened atomic.Bool // whether any subscription is open; publishers check it first
+	// listened reports whether anybody listens, here or on another relay. Publishers
+	// check it first.
+	listened atomic.Bool
+	// tell, if it is not nil, tells other relays what has happened on this one.
+	tell func(Happening)
 
 	mu   sync.Mutex // guards everything below, and the buffers of subscriptions
 	open map[*Subscription]struct{}
+	// until is up to when somebody listens on another relay.
+	until time.Time
 }
 
 // Subscription receives what happens after it was opened, in order. Its buffer is
@@ -104,18 +110,57 @@ func (s *Subscription) Close() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	delete(f.open, s)
-	f.listened.Store(len(f.open) > 0)
+	f.listened.Store(len(f.open) > 0 || !f.until.IsZero())
 }
 
-// hasListeners reports whether a subscription is open. Publishers call it before they
+func (f *feed) hasSubscriptions() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.open) > 0
+}
+
+// listenedElsewhere notes that somebody listens on another relay, up to a time.
+func (f *feed) listenedElsewhere(until time.Time) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.until = until
+	f.listened.Store(true)
+}
+
+// expire notes that nobody listens on another relay any more, if it is time.
+func (f *feed) expire(now time.Time) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !f.until.IsZero() && now.After(f.until) {
+		f.until = time.Time{}
+		f.listened.Store(len(f.open) > 0)
+	}
+}
+
+// hasListeners reports whether anybody listens. Publishers call it before they
 // build a Happening, so that without subscriptions they pay only for one atomic load.
 func (f *feed) hasListeners() bool { return f.listened.Load() }
 
-// publish gives a happening to every subscription. It never waits for them.
+// publish gives a happening to every subscription, also on other relays. It never waits
+// for them.
 func (f *feed) publish(h Happening) {
+	h.At = time.Now().UTC()
+	f.publishHere(h)
+	if f.tell == nil {
+		return
+	}
+	f.mu.Lock()
+	elsewhere := !f.until.IsZero()
+	f.mu.Unlock()
+	if elsewhere {
+		f.tell(h)
+	}
+}
+
+// publishHere gives a happening to the subscriptions of this relay.
+func (f *feed) publishHere(h Happening) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	h.At = time.Now().UTC()
 	for s := range f.open {
 		h := h
 		if s.see != nil {

@@ -122,7 +122,7 @@ func (r *Relay) retarget(w *webhook) error {
 // that relays notice if theirs differ. It reports whether the record has changed. The
 // caller holds storeLock.
 func (w *webhook) attach(t *target) bool {
-	if w.relay.queue.Node() == "" || t == nil {
+	if !w.relay.shared || t == nil {
 		return false
 	}
 	w.mu.Lock()
@@ -138,7 +138,7 @@ func (w *webhook) attach(t *target) bool {
 
 // hasSettings reports whether another relay has attached these settings last.
 func (w *webhook) hasSettings(t *target) bool {
-	if t == nil || w.relay.queue.Node() == "" {
+	if t == nil || !w.relay.shared {
 		return false
 	}
 	w.mu.Lock()

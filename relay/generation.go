@@ -1,7 +1,6 @@
 package relay
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -105,10 +104,11 @@ func (r *Relay) apply(g *Generation) error {
 		if _, err := r.find(wc.Name); err == nil {
 			continue
 		}
-		created[wc.Name] = true
-		if _, err := r.create(ctx, wc.Name, record{Source: FromCaddyfile, State: Active}); err != nil {
+		w, err := r.create(ctx, wc.Name, record{Source: FromCaddyfile, State: Active})
+		if err != nil {
 			return fmt.Errorf("webhook %s: %w", wc.Name, err)
 		}
+		created[wc.Name] = w.record.Creator == r.queue.Node()
 	}
 	if err := r.notices.Open(ctx, len(g.config.Notifiers)); err != nil {
 		return err
@@ -198,16 +198,25 @@ func (r *Relay) configure(ctx context.Context, targets map[string]*target) ([]re
 
 // create creates a webhook that is not in the store yet.
 func (r *Relay) create(ctx context.Context, name string, rec record) (*webhook, error) {
+	rec.Creator = r.queue.Node()
 	put := queue.Webhook{Name: name, Data: rec.encode()}
 	stored, err := r.queue.PutWebhook(ctx, put)
 	if errors.Is(err, queue.ErrConflict) {
 		// An earlier create may have timed out here and still have succeeded in the
 		// store, or another relay has created the webhook.
-		if stored, err = r.storedWebhook(ctx, withName(name)); err == nil && r.queue.Node() != "" && !bytes.Equal(stored.Data, put.Data) {
-			rec, err = createdElsewhere(stored, rec)
-		} else if err == nil {
+		var theirs record
+		if stored, err = r.storedWebhook(ctx, withName(name)); err == nil {
+			theirs, err = decodeRecord(stored)
+		}
+		switch {
+		case err != nil:
+		case theirs.Creator == rec.Creator:
 			put.ID, put.Revision = stored.ID, stored.Revision
 			stored, err = r.queue.PutWebhook(ctx, put)
+		case rec.Source != FromCaddyfile || theirs.Source != FromCaddyfile:
+			err = fmt.Errorf("webhook %q: %w", name, ErrExists)
+		default:
+			rec = theirs
 		}
 	}
 	if err != nil {
@@ -216,16 +225,6 @@ func (r *Relay) create(ctx context.Context, name string, rec record) (*webhook, 
 	w := newWebhook(r, stored, rec)
 	r.begin(w)
 	return w, nil
-}
-
-// createdElsewhere returns the record of a webhook that another relay has created from
-// the same configuration file.
-func createdElsewhere(s queue.Webhook, rec record) (record, error) {
-	theirs, err := decodeRecord(s)
-	if err == nil && (rec.Source != FromCaddyfile || theirs.Source != FromCaddyfile) {
-		err = fmt.Errorf("webhook %q: %w", s.Name, ErrExists)
-	}
-	return theirs, err
 }
 
 // begin adds a webhook and starts its goroutine.

@@ -346,11 +346,34 @@ const Sample = `{"event":"feedback.created","timestamp":"2026-01-07T15:30:00Z","
 
 // probeNow allows the next probe at once: a person who requests a delivery may know
 // that the receiver works again. A Retry-After still holds it back.
+// If another relay owns the lane, it is told.
 func (w *webhook) probeNow() {
+	w.allowProbe()
+	if w.relay.shared {
+		w.relay.tell(said{Probe: w.id})
+	}
+}
+
+func (w *webhook) allowProbe() {
 	w.mu.Lock()
 	w.breaker.probe = time.Time{}
 	w.mu.Unlock()
 	w.wake(false)
+}
+
+// beginGently starts the window at one, here or where the lane is owned, because many
+// deliveries become due.
+func (w *webhook) beginGently() {
+	w.restartWindow()
+	if w.relay.shared {
+		w.relay.tell(said{Gently: w.id})
+	}
+}
+
+func (w *webhook) restartWindow() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.window.restart(w.underWay)
 }
 
 // test sends the sample. The delivery's id contains the webhook's number.

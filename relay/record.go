@@ -25,8 +25,11 @@ const (
 // through the API, its configuration. The settings of other webhooks are read from the
 // configuration file at every start.
 type record struct {
-	Source string         `json:"source"`
-	Config *WebhookConfig `json:"config,omitempty"`
+	Source string `json:"source"`
+	// Creator is the relay that has created the webhook. It is set only if several relays
+	// may work on the store.
+	Creator string         `json:"creator,omitempty"`
+	Config  *WebhookConfig `json:"config,omitempty"`
 	// Settings stands for the settings in the configuration file of the relay that
 	// attached them last. It is set only if several relays may work on the store.
 	Settings string `json:"settings,omitempty"`

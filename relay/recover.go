@@ -51,9 +51,7 @@ func (r *Relay) Recover(ctx context.Context, name string, what Recovery, who str
 	if err != nil || what.DryRun {
 		return count, err
 	}
-	w.mu.Lock()
-	w.window.restart(w.underWay)
-	w.mu.Unlock()
+	w.beginGently()
 	count = 0
 	for _, s := range slices.Backward(sections) {
 		var n int64

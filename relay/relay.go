@@ -70,6 +70,9 @@ func New(o Options) *Relay {
 	if o.Version == "" {
 		r.agent = "UserHero-Relay/dev"
 	}
+	if r.shared = r.queue != nil && r.queue.Node() != ""; r.shared {
+		r.feed.tell = func(h Happening) { r.tell(said{Happened: &h}) }
+	}
 	r.lanes, r.stopLanes = context.WithCancel(context.Background())
 	attempts, cancel := context.WithCancelCause(context.Background())
 	r.attempts, r.cancelAttempts = attempts, func() { cancel(errStopping) }
@@ -113,8 +116,10 @@ func (r *Relay) Start(ctx context.Context) error {
 		r.addLocked(newWebhook(r, s, rec))
 	}
 	r.started = true
-	if r.queue.Node() != "" {
+	if r.shared {
 		r.following.Go(r.follow)
+		r.following.Go(r.hear)
+		r.following.Go(r.talk)
 	}
 	for _, w := range r.webhooks {
 		r.running.Go(func() { w.run(w.lifetime) })

@@ -33,6 +33,7 @@ import (
 // Locks 1 and 2 are held during calls to the store. The locks of 3 never are.
 type Relay struct {
 	queue    queue.Queue
+	shared   bool // other relays may work on the store
 	log      *slog.Logger
 	observer Observer
 	tracer   trace.Tracer // nil: no spans

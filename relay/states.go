@@ -172,8 +172,8 @@ func (w *webhook) warn() {
 	if w.relay.lanes.Err() != nil {
 		return
 	}
-	if current, err := w.relay.find(w.name()); err != nil || current != w {
-		return // deleted
+	if current, err := w.relay.find(w.name()); err != nil || current != w || !w.owns() {
+		return // deleted, or another relay's lane by now
 	}
 	_ = w.storeLock.lock(context.Background()) // its holder gives up after storeTime
 	defer w.storeLock.unlock()

@@ -15,7 +15,7 @@ func (r *Relay) Day() Day {
 	d := newDay(now)
 	for _, w := range r.all() {
 		w.mu.Lock()
-		w.tally.addTo(&d, now)
+		w.addDayLocked(&d, now)
 		w.mu.Unlock()
 	}
 	r.tally.addTo(&d, now)
@@ -48,7 +48,7 @@ func (r *Relay) WebhookDay(name string) (Day, bool) {
 	d := newDay(now)
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.tally.addTo(&d, now)
+	w.addDayLocked(&d, now)
 	return d, true
 }
 
@@ -59,7 +59,7 @@ const shareTally = 10 * time.Second
 // end.
 func (r *Relay) keepTallies() {
 	var share <-chan time.Time
-	if r.queue.Node() != "" {
+	if r.shared {
 		tick := time.NewTicker(shareTally)
 		defer tick.Stop()
 		share = tick.C

@@ -36,7 +36,10 @@ type WebhookStatus struct {
 	State         string // Active, Failing or Disabled
 	// Parked means that the webhook has left the configuration. Its deliveries are held
 	// until it returns or they expire.
-	Parked       bool
+	Parked bool
+	// Difference says how the configuration file of another relay on the store differs.
+	// It is empty if there is none, or it does not.
+	Difference   string
 	FailingSince time.Time
 	Reason       string // why the webhook is failing or disabled
 	FilterErrors FilterErrors
@@ -96,8 +99,8 @@ func (w *webhook) status(c queue.Counts) WebhookStatus {
 	s := WebhookStatus{
 		ID: w.id, Name: w.name(), Source: w.record.Source, State: w.stateLocked(), Parked: w.target == nil,
 		FailingSince: w.record.FailingSince, Reason: w.record.Reason,
-		FilterErrors: w.filterErrors,
-		LastSuccess:  w.record.LastSuccess, LastAttempt: w.record.LastAttempt, LastAnswer: w.record.LastAnswer,
+		FilterErrors: w.filterErrors, Difference: w.difference,
+		LastSuccess: w.record.LastSuccess, LastAttempt: w.record.LastAttempt, LastAnswer: w.record.LastAnswer,
 		Counts: Counts{Pending: c.Pending, Retrying: c.Retrying, Failed: c.Failed, Delivered: c.Delivered},
 	}
 	if s.Probing = w.breaker.open && w.enabledLocked(); s.Probing && !w.breaker.probing {

@@ -53,6 +53,9 @@ type webhook struct {
 	interrupt context.CancelFunc // ends listening
 	failure   error              // why the lane cannot be read
 	tally     tally
+	lane      queue.Lane  // nil if none is open
+	owned     bool        // whether this relay owned the lane when it was asked last
+	elsewhere []hourTally // what the lane's owner has counted, if that is another relay
 	// difference says how another relay's configuration file differs; empty if it does
 	// not.
 	difference string

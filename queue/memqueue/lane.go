@@ -41,7 +41,7 @@ func (q *Queue) Lane(w queue.WebhookID, o queue.LaneOptions) (queue.Lane, error)
 	if _, ok := q.data.webhooks[w]; !ok {
 		return nil, fmt.Errorf("webhook %d: %w", w, queue.ErrNotFound)
 	}
-	if q.lanes[w] != nil {
+	if q.opened[w] != nil {
 		return nil, fmt.Errorf("webhook %d has an open lane: %w", w, queue.ErrConflict)
 	}
 	if o.MaxInFlight <= 0 {
@@ -53,7 +53,10 @@ func (q *Queue) Lane(w queue.WebhookID, o queue.LaneOptions) (queue.Lane, error)
 		ended:  make(chan struct{}),
 		leased: make(map[queue.EventID]*queue.Lease),
 	}
-	q.lanes[w] = l
+	q.opened[w] = l
+	if q.lanes[w] == nil {
+		q.lanes[w] = l
+	}
 	return l, nil
 }
 
@@ -78,15 +81,34 @@ func (l *lane) Sync(context.Context) error {
 		return err
 	}
 	defer l.q.mu.Unlock()
+	if l.q.lanes[l.webhook] != l {
+		return queue.ErrLeaseLost
+	}
 	l.q.commit()
 	return nil
 }
 
 // end drops the leases and wakes Next.
 func (l *lane) end() {
+	if l.q.opened[l.webhook] != l {
+		return
+	}
+	delete(l.q.opened, l.webhook)
+	close(l.ended)
 	if l.q.lanes[l.webhook] == l {
-		delete(l.q.lanes, l.webhook)
-		close(l.ended)
+		l.pass()
+	}
+}
+
+// pass lets the lane go to the relay that has opened it first, if there is another one.
+func (l *lane) pass() {
+	delete(l.q.lanes, l.webhook)
+	for _, node := range l.q.nodes {
+		if next := node.opened[l.webhook]; next != nil && next != l {
+			l.q.lanes[l.webhook] = next
+			next.signal()
+			return
+		}
 	}
 }
 
@@ -153,8 +175,11 @@ func (l *lane) take(most int) (leases []*queue.Lease, due time.Time, err error) 
 	q := l.q
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.lanes[l.webhook] != l {
+	if q.opened[l.webhook] != l {
 		return nil, due, queue.ErrClosed
+	}
+	if q.lanes[l.webhook] != l {
+		return nil, due, nil // another relay owns the lane
 	}
 	for now := q.now(); len(leases) < most && len(l.leased) < l.most; {
 		e, again := l.pick(now)

@@ -38,21 +38,35 @@ type Options struct {
 	// periodically. Default: none, as if the machine never slept. The queue does not
 	// use the time of day, because its contents do not outlive the process.
 	Clock queue.Clock
+	// Shared allows other relays to join: see Join.
+	Shared bool
 }
 
-// Queue is a queue in memory; it implements queue.Queue.
+// Queue is a queue in memory, or what one relay has of it; it implements queue.Queue.
 type Queue struct {
-	queue.Alone
-	o Options
+	o    Options
+	node string // empty if Options.Shared is not set
+	*store
 
-	mu     sync.Mutex // guards everything below
+	// Guarded by store.mu.
 	closed bool
-	data   *data
-	lanes  map[queue.WebhookID]*lane
-	swept  time.Time // time of the last sweep
+	opened map[queue.WebhookID]*lane
 	// undo holds functions that take back the settlements not yet durable, to be called
 	// last first.
 	undo []func(*data)
+}
+
+// store is what relays that have joined share.
+type store struct {
+	mu    sync.Mutex // guards everything below
+	data  *data
+	lanes map[queue.WebhookID]*lane // those that are owned
+	nodes []*Queue                  // not closed, in the order in which they joined
+	named int                       // how many have joined
+	swept time.Time                 // time of the last sweep
+	// watching and hearing are the calls of Watch and Hear.
+	watching map[*listener[queue.WebhookID]]struct{}
+	hearing  map[*listener[[]byte]]struct{}
 }
 
 var (
@@ -127,19 +141,30 @@ func New(o Options) *Queue {
 }
 
 func newQueue(o Options, d *data) *Queue {
-	return &Queue{o: o, data: d, lanes: make(map[queue.WebhookID]*lane)}
+	return join(o, &store{
+		data: d, lanes: make(map[queue.WebhookID]*lane),
+		watching: make(map[*listener[queue.WebhookID]]struct{}), hearing: make(map[*listener[[]byte]]struct{}),
+	})
 }
 
 // Crash ends the queue like a killed process and returns a new one with exactly what
 // was durable: no leases, and no settlements that were not yet committed. After Close,
-// which commits all settlements, it opens the queue again.
+// which commits all settlements, it opens the queue again. If other relays have joined,
+// the new queue joins them.
 func (q *Queue) Crash() *Queue {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.end()
-	left := q.data.clone()
+	left, others := q.data, len(q.nodes) > 1 || len(q.nodes) == 1 && q.nodes[0] != q
+	if !others {
+		left = q.data.clone()
+	}
 	for _, back := range slices.Backward(q.undo) {
 		back(left)
+	}
+	q.end()
+	if others {
+		q.undo = nil
+		return join(q.o, q.store)
 	}
 	return newQueue(q.o, left)
 }
@@ -157,7 +182,10 @@ func (q *Queue) commit() { q.undo = nil }
 // end closes the queue and wakes all callers that wait for it.
 func (q *Queue) end() {
 	q.closed = true
-	for _, l := range q.lanes {
+	wake(q, q.watching)
+	wake(q, q.hearing)
+	q.nodes = slices.DeleteFunc(q.nodes, func(other *Queue) bool { return other == q })
+	for _, l := range q.opened {
 		l.end()
 	}
 }

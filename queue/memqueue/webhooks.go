@@ -51,6 +51,7 @@ func (q *Queue) PutWebhook(_ context.Context, w queue.Webhook) (queue.Webhook, e
 	w.Revision++
 	w.Data = bytes.Clone(w.Data)
 	d.webhooks[w.ID] = w
+	q.tellWatchers(w.ID)
 	return w, nil
 }
 
@@ -76,10 +77,13 @@ func (q *Queue) DeleteWebhook(_ context.Context, id queue.WebhookID, revision ui
 		return 0, err
 	}
 	q.commit()
-	if l := q.lanes[id]; l != nil {
-		l.end()
+	for _, node := range q.nodes {
+		if l := node.opened[id]; l != nil {
+			l.end()
+		}
 	}
 	delete(d.webhooks, id)
+	q.tellWatchers(id)
 	var ended int64
 	for _, e := range d.events {
 		if waits := e.deliveries[id]; waits != nil && waits.State.Waiting() {

@@ -90,6 +90,9 @@ func (s *Sender) Open(ctx context.Context, n int) error {
 		i := slices.IndexFunc(stored, func(w queue.Webhook) bool { return w.Name == name })
 		if i < 0 {
 			w, err := s.o.Queue.PutWebhook(ctx, queue.Webhook{Name: name, Data: []byte("{}")})
+			if errors.Is(err, queue.ErrConflict) {
+				return s.Open(ctx, n) // another relay has made it
+			}
 			if err != nil {
 				return fmt.Errorf("making the mailbox: %w", err)
 			}
