@@ -99,8 +99,12 @@ func sentence(all []relay.WebhookStatus, stats queue.Stats, user string, now tim
 	case healthy == n:
 		parts[0] = fmt.Sprintf("All %s webhooks healthy", number(n))
 	}
+	end := "."
+	if !stats.AsOf.IsZero() && now.Sub(stats.AsOf) > countsMayLag {
+		end = fmt.Sprintf(". Counted %s ago: the store's servers do not answer.", span(now.Sub(stats.AsOf).Truncate(time.Second)))
+	}
 	if waiting == 0 {
-		return parts[0] + "; nothing waiting."
+		return parts[0] + "; nothing waiting" + end
 	}
 	parts = append(parts, counted(waiting, "delivery", "deliveries")+" waiting")
 	var oldest time.Time
@@ -112,8 +116,11 @@ func sentence(all []relay.WebhookStatus, stats queue.Stats, user string, now tim
 	if age := now.Sub(oldest); !oldest.IsZero() && age >= time.Second {
 		parts = append(parts, "the oldest has been due for "+span(age.Truncate(time.Second)))
 	}
-	return strings.Join(parts, "; ") + "."
+	return strings.Join(parts, "; ") + end
 }
+
+// countsMayLag is for how long nobody needs to be told that counts lag behind.
+const countsMayLag = 10 * time.Second
 
 // tiles returns the numbers of the last day. A console of some projects has only those
 // of its webhooks: the others are about everything in the store.

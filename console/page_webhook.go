@@ -25,6 +25,8 @@ type webhookPage struct {
 	NextProbe time.Time // the next try; zero: at once
 	HeldUntil time.Time // end of the pause that the receiver asked for; zero: none
 	Counts    relay.Counts
+	// Difference says how the configuration file of another relay differs.
+	Difference string
 	// FilterErrors are the events that the filter could not judge.
 	FilterErrors relay.FilterErrors
 	Latest       []eventRow // its newest deliveries
@@ -56,7 +58,7 @@ func (p pages) showWebhook(r *http.Request) (any, error) {
 	}
 	now := time.Now()
 	page := webhookPage{
-		webhookRow: p.webhookRow(r, w, now), Counts: w.Counts, FilterErrors: w.FilterErrors, Settings: settingsOf(w),
+		webhookRow: p.webhookRow(r, w, now), Counts: w.Counts, FilterErrors: w.FilterErrors, Difference: w.Difference, Settings: settingsOf(w),
 		ReadOnly: w.Source == relay.FromCaddyfile || p.relay.ReadOnly(), HasSecret: w.HasSecret, Until: w.PreviousUntil, Spans: spans("failed"),
 	}
 	if w.LastAnswer.Error != "" {

@@ -496,8 +496,10 @@ type Stats struct {
 	DiskFree  int64         // free space of their file system for this process; -1 if unknown
 	MaxDisk   int64         // Limits.MaxDisk in force; 0 if there is none
 	Commit    time.Duration // a moving average of one durable commit
-	// LanesOwned is how many open lanes this relay owns, and Unavailable how many of its
-	// calls the servers did not answer in time. Both are 0 if Registry.Node is empty.
+	// Shared reports that other relays may work on the store. Then LanesOwned is how many
+	// open lanes this relay owns, and Unavailable how many of its calls the servers did
+	// not answer in time.
+	Shared      bool
 	LanesOwned  int
 	Unavailable int64
 }

@@ -38,6 +38,9 @@ stored, or deliveries are not sent.`,
 	})
 }
 
+// countsMayLag is for how long nobody needs to be told that counts lag behind.
+const countsMayLag = 10 * time.Second
+
 func showStatus(out io.Writer, s api.Status) error {
 	health := "ok"
 	if !s.Healthy {
@@ -60,6 +63,12 @@ func showStatus(out io.Writer, s api.Status) error {
 		disk := humanize.IBytes(uint64(store.DiskBytes))
 		if store.DiskFreeBytes != nil {
 			disk += ", " + humanize.IBytes(uint64(*store.DiskFreeBytes)) + " free"
+		}
+		if lag := time.Since(store.CountsAsOf); !store.CountsAsOf.IsZero() && lag > countsMayLag {
+			t.row("Counted up to", timestamp(store.CountsAsOf))
+		}
+		if store.LanesOwned != nil {
+			t.row("Delivers to", fmt.Sprintf("%d webhooks and mailboxes; the other relays to the rest", *store.LanesOwned))
 		}
 		t.row("Events", humanize.Comma(store.Events))
 		t.row("Commits take", milliseconds(store.CommitLatencyMS))

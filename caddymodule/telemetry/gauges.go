@@ -26,6 +26,10 @@ var (
 		"Free space of the store's file system; absent if it is unknown.", nil, nil)
 	maxDisk = prometheus.NewDesc("userhero_queue_max_disk_bytes",
 		"The limit max_disk of the store; absent if there is none.", nil, nil)
+	lanesOwned = prometheus.NewDesc("userhero_lanes_owned",
+		"Webhooks and mailboxes that this relay delivers to; absent if no other relay can work on the store.", nil, nil)
+	unavailable = prometheus.NewDesc("userhero_queue_unavailable_total",
+		"Calls that the servers of the store did not answer in time; absent if the store has no servers.", nil, nil)
 	healthy = prometheus.NewDesc("userhero_healthy",
 		"1 while the store takes events and deliveries are sent, else 0.", nil, nil)
 	backupAge = prometheus.NewDesc("userhero_backup_age_seconds",
@@ -40,7 +44,7 @@ var (
 
 func describeGauges(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		deliveries, oldestDue, webhookState, throttled, disk, diskFree, maxDisk, healthy, backupAge, clockTime, certificateExpiry, certificateLifetime,
+		deliveries, oldestDue, webhookState, throttled, disk, diskFree, maxDisk, lanesOwned, unavailable, healthy, backupAge, clockTime, certificateExpiry, certificateLifetime,
 	} {
 		ch <- d
 	}
@@ -66,6 +70,10 @@ func collectStore(ch chan<- prometheus.Metric, r *relay.Relay, stats queue.Stats
 	}
 	if stats.MaxDisk > 0 {
 		ch <- gauge(maxDisk, float64(stats.MaxDisk))
+	}
+	if stats.Shared {
+		ch <- gauge(lanesOwned, float64(stats.LanesOwned))
+		ch <- prometheus.MustNewConstMetric(unavailable, prometheus.CounterValue, float64(stats.Unavailable))
 	}
 	ch <- gauge(healthy, oneIf(r.Health() == nil))
 	if at := r.LastBackup(); !at.IsZero() {

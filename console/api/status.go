@@ -22,9 +22,12 @@ func (s *server) status(r *http.Request) (any, error) {
 	}
 	if !s.relay.Scoped() {
 		stats := s.relay.Stats()
-		v.StoreStatus = &StoreStatus{Events: stats.Events, CommitLatencyMS: milliseconds(stats.Commit), DiskBytes: stats.DiskBytes, LastBackup: moment(s.relay.LastBackup())}
+		v.StoreStatus = &StoreStatus{Events: stats.Events, CommitLatencyMS: milliseconds(stats.Commit), DiskBytes: stats.DiskBytes, LastBackup: moment(s.relay.LastBackup()), CountsAsOf: moment(stats.AsOf)}
 		if stats.DiskFree >= 0 {
 			v.DiskFreeBytes = &stats.DiskFree
+		}
+		if stats.Shared {
+			v.LanesOwned = &stats.LanesOwned
 		}
 	}
 	for _, w := range s.relay.Webhooks() {

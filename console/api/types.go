@@ -35,6 +35,8 @@ type StoreStatus struct {
 	CommitLatencyMS float64   `json:"commit_latency_ms"`
 	DiskBytes       int64     `json:"disk_bytes"`
 	DiskFreeBytes   *int64    `json:"disk_free_bytes,omitempty"` // absent if unknown
+	CountsAsOf      time.Time `json:"counts_as_of"`              // the counts are complete up to this time
+	LanesOwned      *int      `json:"lanes_owned,omitempty"`     // absent if no other relay can work on the store
 	LastBackup      time.Time `json:"last_backup,omitzero"`      // when the newest backup was made that was verified
 }
 
@@ -70,6 +72,7 @@ type Webhook struct {
 	Parked       bool        `json:"parked,omitempty"`
 	FailingSince time.Time   `json:"failing_since,omitzero"`
 	Reason       string      `json:"reason,omitempty"`
+	Difference   string      `json:"difference,omitempty"` // of another relay's configuration file
 	LastSuccess  time.Time   `json:"last_success,omitzero"`
 	LastAttempt  time.Time   `json:"last_attempt,omitzero"`
 	HeldUntil    time.Time   `json:"held_until,omitzero"`

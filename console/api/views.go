@@ -34,6 +34,7 @@ func viewWebhook(w relay.WebhookStatus) Webhook {
 		Parked:       w.Parked,
 		FailingSince: moment(w.FailingSince),
 		Reason:       w.Reason,
+		Difference:   w.Difference,
 		LastSuccess:  moment(w.LastSuccess),
 		LastAttempt:  moment(w.LastAttempt),
 		HeldUntil:    moment(w.HeldUntil),

@@ -29,7 +29,7 @@ func (q *Queue) stats(ctx context.Context) (queue.Stats, error) {
 	began := time.Now()
 	st := queue.Stats{
 		Webhooks: make(map[queue.WebhookID]queue.WebhookStats), DiskFree: -1,
-		Commit: time.Duration(q.commit.Load()), Unavailable: q.unavailable.Load(),
+		Commit: time.Duration(q.commit.Load()), Shared: true, Unavailable: q.unavailable.Load(),
 	}
 	events, err := q.info(ctx, q.names.events(), "")
 	var state streamState

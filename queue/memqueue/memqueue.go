@@ -238,12 +238,18 @@ func (q *Queue) Stats(context.Context) queue.Stats {
 	defer q.mu.Unlock()
 	st := queue.Stats{
 		AsOf:     time.Now(),
+		Shared:   q.node != "",
 		Events:   int64(len(q.data.events)),
 		Webhooks: make(map[queue.WebhookID]queue.WebhookStats),
 		DiskFree: -1,
 	}
 	for id := range q.data.webhooks {
 		st.Webhooks[id] = queue.WebhookStats{}
+	}
+	for _, l := range q.opened {
+		if st.Shared && q.lanes[l.webhook] == l {
+			st.LanesOwned++
+		}
 	}
 	now := q.now()
 	for _, e := range q.data.events {
