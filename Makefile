@@ -140,7 +140,7 @@ conformance: $(NATS) ## The conformance suite against every queue
 e2e: $(GOTESTSUM) $(NATS) node build collector ## Black-box tests of the built binary; ENGINE=jetstream runs them on NATS
 	@mkdir -p $(OUT)
 	@$(MAKE) --no-print-directory release PLATFORMS=linux/amd64 DIST=$(OUT)/release
-	@RELAY_CADDY=$(CURDIR)/caddy RELAY_DIST=$(OUT)/release COLLECTOR=$(COLLECTOR) $(GOTESTSUM) --format testname --jsonfile $(OUT)/e2e.json -- -count=1 -shuffle=on -timeout 15m $(BLACK_BOX)
+	@RELAY_CADDY=$(CURDIR)/caddy RELAY_DIST=$(OUT)/release COLLECTOR=$(COLLECTOR) $(GOTESTSUM) --format testname --jsonfile $(OUT)/e2e.json -- -count=1 -shuffle=on -timeout 25m $(BLACK_BOX)
 
 collector: $(COLLECTOR) ## Build the OpenTelemetry Collector of the end-to-end tests
 
@@ -229,9 +229,11 @@ SOAK ?= 1
 soak-faults: programs
 	@SOAK=$(SOAK) go test -count=1 -timeout 48h -v -run '$(SOAK_TESTS)' ./queue/badgerqueue
 
-# The suite on a cluster of three servers, and twenty leaders killed under load.
-soak-cluster: $(NATS)
+# The suite on a cluster of three servers, twenty leaders killed under load, and twenty
+# servers and relays.
+soak-cluster: $(NATS) build
 	@SOAK=$(SOAK) go test -count=1 -timeout 48h -v -run 'Cluster|Killed' ./queue/jetstreamqueue
+	@RELAY_CADDY=$(CURDIR)/caddy SOAK=$(SOAK) go test -count=1 -timeout 48h -v -run TestClusterSurvivesKills ./e2e
 
 # A disk that fills and gets room again, 200 times under load.
 soak-disk: programs build

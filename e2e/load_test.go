@@ -16,6 +16,7 @@ type load struct {
 	stop    chan struct{}
 	running sync.WaitGroup
 	pause   time.Duration // of each client, between two submissions
+	clients int           // that were started so far
 
 	mu sync.Mutex
 	// mu guards everything declared below.
@@ -23,6 +24,7 @@ type load struct {
 	refused      []string        // answers that were not 202
 	broken       int             // submissions that got no answer
 	repeated     int             // submissions sent again
+	slowest      time.Duration   // the longest wait for an answer
 }
 
 func newLoad(t *testing.T) *load {
@@ -34,9 +36,13 @@ func newLoad(t *testing.T) *load {
 
 // start adds clients; they end at end(), or with the test. Those that repeat
 // send a submission that got no answer again, under the same Idempotency-Key:
-// nobody can tell from a closed connection whether the submission arrived.
-func (l *load) start(s *relayServer, clients int, repeat bool) {
-	for client := range clients {
+// nobody can tell from a closed connection whether the submission arrived. They try the
+// other relays in turn, as a load balancer does.
+func (l *load) start(s *relayServer, clients int, repeat bool, others ...*relayServer) {
+	relays := append([]*relayServer{s}, others...)
+	for range clients {
+		client := l.clients
+		l.clients++
 		l.running.Go(func() {
 			transport := &http.Transport{}
 			defer transport.CloseIdleConnections()
@@ -50,7 +56,7 @@ func (l *load) start(s *relayServer, clients int, repeat bool) {
 					l.repeated++
 					l.mu.Unlock()
 					l.goesOn(time.Millisecond)
-					err = l.submit(c, s, body, key)
+					err = l.submit(c, relays[tries%len(relays)], body, key)
 				}
 				if err != nil {
 					l.mu.Lock()
@@ -72,6 +78,7 @@ func (l *load) submit(c *http.Client, s *relayServer, body []byte, key string) e
 	request.Header.Set("Content-Type", "application/json")
 	// By its own name, net/http would repeat the request by itself.
 	request.Header["idempotency-key"] = []string{key}
+	began := time.Now()
 	response, err := c.Do(request)
 	if err != nil {
 		return err
@@ -81,9 +88,11 @@ func (l *load) submit(c *http.Client, s *relayServer, body []byte, key string) e
 	if err != nil {
 		return err
 	}
+	took := time.Since(began)
 	var accepted struct{ ID string }
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.slowest = max(l.slowest, took)
 	if response.StatusCode != http.StatusAccepted || json.Unmarshal(answer, &accepted) != nil || accepted.ID == "" {
 		l.refused = append(l.refused, fmt.Sprintf("%s: %s", response.Status, answer))
 		return nil

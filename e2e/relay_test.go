@@ -28,7 +28,7 @@ type relayServer struct {
 	options relayOptions
 	process *caddyproc.Process
 	client  *http.Client
-	nats    *natsproc.Server // the queue's server; nil on Badger
+	nats    []*natsproc.Server // the queue's servers; none on Badger
 }
 
 // onJetStream says that the tests run on queue jetstream: `ENGINE=jetstream make e2e`.
@@ -63,6 +63,9 @@ type relayOptions struct {
 	queue string
 	// store is the store's folder; default: one beside Caddy's own.
 	store string
+	// nats are the servers of queue jetstream. Default: one of the relay's own if all
+	// tests run on JetStream.
+	nats []*natsproc.Server
 	// grace is the grace_period; "none" leaves it out, empty is 5s.
 	grace string
 	// global is written into the global options, beside userhero.
@@ -81,8 +84,8 @@ func startRelay(t *testing.T, o relayOptions) *relayServer {
 		t: t, dir: t.TempDir(), admin: freeAddress(t), site: freeAddress(t), options: o,
 		client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}, Timeout: 30 * time.Second},
 	}
-	if onJetStream {
-		s.startNATS()
+	if s.nats = o.nats; s.nats == nil && onJetStream {
+		s.nats = startNATS(t, 1, natsproc.Options{})
 	}
 	s.start()
 	t.Cleanup(func() {
@@ -99,14 +102,19 @@ func startRelay(t *testing.T, o relayOptions) *relayServer {
 	return s
 }
 
-// startNATS starts a NATS server of this relay's own.
-func (s *relayServer) startNATS() {
-	s.t.Helper()
-	var err error
-	if s.nats, err = natsproc.Start(s.t.Context(), natsproc.Options{Dir: s.t.TempDir()}); err != nil {
-		s.t.Fatal(err)
+// startNATS starts NATS servers that end with the test.
+func startNATS(t *testing.T, n int, o natsproc.Options) []*natsproc.Server {
+	t.Helper()
+	if _, err := natsproc.Binary(); err != nil {
+		t.Skip(err)
 	}
-	s.t.Cleanup(s.nats.Kill)
+	o.Dir = t.TempDir()
+	servers, err := natsproc.Cluster(t.Context(), o, n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { natsproc.End(servers) })
+	return servers
 }
 
 func (s *relayServer) start() {
@@ -132,7 +140,7 @@ func (s *relayServer) killAndRestart() {
 // store is the folder that holds what the queue keeps.
 func (s *relayServer) store() string {
 	if s.nats != nil {
-		return s.nats.Dir
+		return s.nats[0].Dir
 	}
 	return cmp.Or(s.options.store, filepath.Join(s.dir, "store"))
 }
@@ -140,7 +148,7 @@ func (s *relayServer) store() string {
 func (s *relayServer) caddyfile(o relayOptions) string {
 	engine := "badger {\n\t\t\tpath " + s.store()
 	if s.nats != nil {
-		engine = "jetstream {\n\t\t\tservers " + s.nats.URL()
+		engine = "jetstream {\n\t\t\tservers " + strings.Join(natsproc.URLs(s.nats), " ")
 	}
 	egress := "egress {\n\t\t\tallow 127.0.0.1\n\t\t}"
 	if o.noEgress {
