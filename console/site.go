@@ -35,10 +35,29 @@ func newPages(o api.Options) http.Handler {
 		p.log = slog.New(slog.DiscardHandler)
 	}
 	mux := http.NewServeMux()
-	for _, route := range []struct {
-		pattern string
-		do      func(*http.Request) (any, error)
-	}{
+	for _, route := range p.routes() {
+		mux.Handle(route.pattern, p.answer(route.do))
+	}
+	mux.Handle("GET /assets/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { ServeAsset(w, r, r.URL.Path) }))
+	mux.Handle("/", p.answer(func(*http.Request) (any, error) {
+		return nil, event.NewProblem(http.StatusNotFound, "There is no page at this address.")
+	}))
+	// A page of another origin must not act for the user who is logged in here.
+	protection := http.NewCrossOriginProtection()
+	protection.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		p.fail(w, r, event.NewProblem(http.StatusForbidden, "This request came from a page of another origin. Use the console's own page."))
+	}))
+	return protection.Handler(mux)
+}
+
+// pageRoute is one page, or what one form does.
+type pageRoute struct {
+	pattern string
+	do      func(*http.Request) (any, error)
+}
+
+func (p pages) routes() []pageRoute {
+	return []pageRoute{
 		{"GET /{$}", p.overview},
 		{"GET /webhooks", p.listWebhooks},
 		{"GET /webhooks/{name}", p.showWebhook},
@@ -61,19 +80,7 @@ func newPages(o api.Options) http.Handler {
 		{"POST /events/{id}/check", p.checkSignature},
 		{"POST /deliveries/{id}/redeliver", p.redeliver},
 		{"GET /activity", p.listActivity},
-	} {
-		mux.Handle(route.pattern, p.answer(route.do))
 	}
-	mux.Handle("GET /assets/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { ServeAsset(w, r, r.URL.Path) }))
-	mux.Handle("/", p.answer(func(*http.Request) (any, error) {
-		return nil, event.NewProblem(http.StatusNotFound, "There is no page at this address.")
-	}))
-	// A page of another origin must not act for the user who is logged in here.
-	protection := http.NewCrossOriginProtection()
-	protection.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		p.fail(w, r, event.NewProblem(http.StatusForbidden, "This request came from a page of another origin. Use the console's own page."))
-	}))
-	return protection.Handler(mux)
 }
 
 // areas are the first segments of the console's paths.

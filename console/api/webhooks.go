@@ -13,7 +13,11 @@ import (
 func (s *server) webhooks(r *http.Request) (any, error) {
 	p := parameters{values: r.URL.Query()}
 	limit := p.limitOr(maxWebhooks, maxWebhooks)
-	after, err := base64.RawURLEncoding.DecodeString(p.text("cursor"))
+	cursor, err := s.relay.Unbind(p.text("cursor"))
+	var after []byte
+	if err == nil {
+		after, err = base64.RawURLEncoding.DecodeString(cursor)
+	}
 	if err != nil {
 		p.bad("cursor", "this API did not return it; start again without it")
 	}
@@ -26,7 +30,7 @@ func (s *server) webhooks(r *http.Request) (any, error) {
 			continue
 		}
 		if len(page.Items) == limit {
-			page.Next = base64.RawURLEncoding.EncodeToString([]byte(page.Items[limit-1].Name))
+			page.Next = s.relay.Bind(base64.RawURLEncoding.EncodeToString([]byte(page.Items[limit-1].Name)))
 			break
 		}
 		page.Items = append(page.Items, viewWebhook(w))

@@ -107,7 +107,7 @@ func (r *Reader) Deliveries(ctx context.Context, q queue.DeliveryQuery) (queue.P
 // pageOf returns a page that has rows, unless it is the last one or is not found within
 // lookTime. Its cursors are bound to the scope.
 func pageOf[T any](v *View, cursor string, read func(cursor string) (queue.Page[T], error)) (queue.Page[T], error) {
-	cursor, err := v.unbind(cursor)
+	cursor, err := v.Unbind(cursor)
 	if err != nil {
 		return queue.Page[T]{}, err
 	}
@@ -117,7 +117,7 @@ func pageOf[T any](v *View, cursor string, read func(cursor string) (queue.Page[
 			return queue.Page[T]{}, err
 		}
 		if cursor = page.Next; !v.Scoped() || cursor == "" || len(page.Items) > 0 || time.Now().After(late) {
-			page.Next = v.bind(cursor)
+			page.Next = v.Bind(cursor)
 			return page, nil
 		}
 	}

@@ -100,17 +100,17 @@ func (v *View) has(w relay.WebhookStatus) bool { return v.hasAll(w.Projects) }
 // cursorTag is how many bytes of a hash bind a cursor to its scope.
 const cursorTag = 9
 
-// bind returns a cursor that only this scope takes.
-func (v *View) bind(cursor string) string {
+// Bind returns a cursor that only this scope takes.
+func (v *View) Bind(cursor string) string {
 	if cursor == "" || !v.Scoped() {
 		return cursor
 	}
 	return base64.RawURLEncoding.EncodeToString(append(v.tag(cursor), cursor...))
 }
 
-// unbind returns the cursor that bind got. The error is queue.ErrNotFound if the cursor
+// Unbind returns the cursor that Bind got. The error is queue.ErrNotFound if the cursor
 // is not of this scope.
-func (v *View) unbind(bound string) (string, error) {
+func (v *View) Unbind(bound string) (string, error) {
 	if bound == "" || !v.Scoped() {
 		return bound, nil
 	}
