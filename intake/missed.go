@@ -15,7 +15,7 @@ func (n noEvent) Error() string { return n.detail }
 
 var (
 	// harmlessReasons: nothing is lost.
-	harmlessReasons = []string{"unchanged", "repeat", "honeypot"}
+	harmlessReasons = []string{"unchanged", "repeat", "honeypot", "erased"}
 	// invalidReasons: the submission or the answer is not valid.
 	invalidReasons = []string{"media_type", "malformed", "invalid", "too_large", "unknown_feedback", "ambiguous"}
 	// storeReasons: the store took nothing, and the client got a 503.

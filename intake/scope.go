@@ -1,6 +1,7 @@
 package intake
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/http"
@@ -73,7 +74,8 @@ func (h *Handler) onlyProject(ctx context.Context, id string) (string, error) {
 	case err != nil:
 		return "", err
 	case len(projects) == 0:
-		return "", errNotHeld
+		_, err := h.latest(ctx, queue.FeedbackID{ID: id}) // erased, perhaps
+		return "", cmp.Or(err, errNotHeld)
 	case len(projects) > 1:
 		return "", errAmbiguous
 	}

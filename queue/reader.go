@@ -43,3 +43,23 @@ type Reader interface {
 	// if they do not answer, it returns what this relay knows.
 	Stats(ctx context.Context) Stats
 }
+
+// EachEvent calls visit with every event that a query selects, newest first, page by
+// page, until visit returns an error. events is Reader.Events, of an engine or of what
+// bounds one.
+func EachEvent(ctx context.Context, events func(context.Context, EventQuery) (Page[Event], error), q EventQuery, visit func(Event) error) error {
+	for {
+		page, err := events(ctx, q)
+		if err != nil {
+			return err
+		}
+		for _, e := range page.Items {
+			if err := visit(e); err != nil {
+				return err
+			}
+		}
+		if q.Cursor = page.Next; q.Cursor == "" {
+			return nil
+		}
+	}
+}

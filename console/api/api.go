@@ -118,7 +118,10 @@ func (s *server) routes() []route {
 		{"POST", "/deliveries/{id}/redeliver", s.answer(s.redeliver)},
 		{"GET", "/events", s.answer(s.events)},
 		{"GET", "/events/{id}", s.answer(s.event)},
+		{"GET", "/feedback", http.HandlerFunc(s.export)},
 		{"GET", "/feedback/{id}", s.answer(s.feedback)},
+		{"DELETE", "/feedback/{id}", s.answer(s.eraseFeedback)},
+		{"POST", "/erase", s.answer(s.erase)},
 		{"GET", "/activity", s.answer(s.activity)},
 		{"GET", "/stream", http.HandlerFunc(s.stream)},
 	}
@@ -137,5 +140,5 @@ func (s *server) methodNotAllowed(methods []string) http.Handler {
 }
 
 func (s *server) unknownPath(w http.ResponseWriter, r *http.Request) {
-	s.fail(w, r, event.NewProblem(http.StatusNotFound, "There is nothing at this path. /openapi.json describes /status, /healthz, /webhooks, /deliveries, /events, /feedback, /activity and /stream."))
+	s.fail(w, r, event.NewProblem(http.StatusNotFound, "There is nothing at this path. /openapi.json describes /status, /healthz, /webhooks, /deliveries, /events, /feedback, /erase, /activity and /stream."))
 }

@@ -23,6 +23,8 @@ func Types() map[string]reflect.Type {
 		"Recovery":          reflect.TypeFor[Recovery](),
 		"TestResult":        reflect.TypeFor[TestResult](),
 		"Event":             reflect.TypeFor[Event](),
+		"Erasure":           reflect.TypeFor[Erasure](),
+		"Erased":            reflect.TypeFor[Erased](),
 		"Feedback":          reflect.TypeFor[Feedback](),
 		"Delivery":          reflect.TypeFor[Delivery](),
 		"Attempt":           reflect.TypeFor[Attempt](),

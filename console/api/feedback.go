@@ -89,13 +89,11 @@ func (s *server) feedback(r *http.Request) (any, error) {
 		return nil, err
 	}
 	latest := events[len(events)-1]
-	var document struct {
-		Data json.RawMessage `json:"data"`
+	data, err := dataOf(latest)
+	if err != nil {
+		return nil, err
 	}
-	if err := json.Unmarshal(latest.Body, &document); err != nil {
-		return nil, fmt.Errorf("reading event %s: %w", latest.ID, err)
-	}
-	v := Feedback{ID: id.ID, ProjectID: id.Project, Data: document.Data, Events: make([]Event, len(events))}
+	v := Feedback{ID: id.ID, ProjectID: id.Project, Data: data, Events: make([]Event, len(events))}
 	for i, e := range events {
 		v.Events[i] = viewEvent(e)
 	}

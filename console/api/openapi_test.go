@@ -149,7 +149,7 @@ func checked(t *testing.T, api http.Handler) http.Handler {
 	t.Helper()
 	c := newContract(t)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if strings.HasPrefix(r.URL.Path, "/stream") {
+		if strings.HasPrefix(r.URL.Path, "/stream") || r.URL.Path == "/feedback" { // not JSON
 			api.ServeHTTP(w, r)
 			return
 		}
@@ -216,7 +216,7 @@ func TestDocumentHasEveryRoute(t *testing.T) {
 func TestDocumentHasEveryMember(t *testing.T) {
 	t.Parallel()
 	c := newContract(t)
-	requests := []string{"NewWebhook", "Rotation", "Recovery"}
+	requests := []string{"NewWebhook", "Rotation", "Recovery", "Erasure"}
 	for name, typ := range api.Types() {
 		schema := c.at("components", "schemas", name)
 		var members, always []string
@@ -329,7 +329,13 @@ func TestEveryAnswerIsAsDocumented(t *testing.T) {
 	ask("GET", "/deliveries?state=lost", "")
 	ask("DELETE", "/webhooks/file", "")
 	ask("DELETE", "/webhooks/w", "")
-	answered["GET /stream"] = true // has tests of its own
+	ask("POST", "/erase", `{"filter":"data.id == \"fb_1\"","dry_run":true}`)
+	ask("POST", "/erase", `{"filter":"data.id =="}`)
+	ask("DELETE", "/feedback/fb_1", "")
+	ask("DELETE", "/feedback/none", "")
+	ask("DELETE", "/feedback/fb_1?project=", "")
+	ask("GET", "/feedback/fb_1?project=", "")
+	answered["GET /stream"], answered["GET /feedback"] = true, true // have tests of their own
 	if all := slices.Sorted(maps.Keys(answered)); !slices.Equal(all, slices.Sorted(slices.Values(api.Routes()))) {
 		t.Errorf("answered: %q", all)
 	}

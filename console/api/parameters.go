@@ -71,6 +71,9 @@ func (p *parameters) rating(name string) int {
 	return n
 }
 
+// flag reads a parameter that is true or false; false if it is absent.
+func (p *parameters) flag(name string) bool { return p.oneOf(name, "true", "false") == "true" }
+
 // limit reads how many rows a page may have, at most most.
 func (p *parameters) limit(most int) int { return p.limitOr(defaultLimit, most) }
 

@@ -78,6 +78,10 @@ func (s *server) write(w http.ResponseWriter, r *http.Request, status int, conte
 func Problem(r *http.Request, err error, log *slog.Logger) (problem *event.Problem) {
 	switch {
 	case errors.As(err, &problem):
+	case errors.Is(err, queue.ErrErased):
+		problem = event.NewProblem(http.StatusGone, "This feedback was erased.")
+	case errors.Is(err, relay.ErrCannotErase):
+		problem = event.NewProblem(http.StatusNotImplemented, err.Error())
 	case errors.Is(err, queue.ErrNotFound):
 		problem = event.NewProblem(http.StatusNotFound, "There is no such record, or it has expired.")
 	case errors.Is(err, relay.ErrInvalid):

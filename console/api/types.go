@@ -180,6 +180,24 @@ type Recovered struct {
 	Count int64 `json:"count"`
 }
 
+// Erasure selects feedback to erase: each of which an event matches the filter.
+type Erasure struct {
+	Filter  string `json:"filter"` // CEL over event and data
+	DryRun  bool   `json:"dry_run,omitempty"`
+	Compact bool   `json:"compact,omitempty"` // give the disk space back at once
+}
+
+// Erased is what was erased, or would be.
+type Erased struct {
+	Feedback   int64  `json:"feedback"`
+	Events     int64  `json:"events"`
+	Deliveries int64  `json:"deliveries"`
+	Cancelled  int64  `json:"cancelled"` // deliveries that waited
+	Attempts   int64  `json:"attempts"`
+	NotJudged  int64  `json:"not_judged,omitempty"` // events that the filter could not judge
+	LastError  string `json:"last_error,omitempty"` // why
+}
+
 // Event is an event; lists leave out its body and its deliveries.
 type Event struct {
 	ID         string          `json:"id"`

@@ -54,7 +54,7 @@ func (r *Reader) Projects(ctx context.Context, id string, limit int) (projects [
 		switch {
 		case err == nil:
 			projects = append(projects, project)
-		case !errors.Is(err, queue.ErrNotFound):
+		case !errors.Is(err, queue.ErrNotFound) && !errors.Is(err, queue.ErrErased):
 			return nil, err
 		}
 	}

@@ -377,3 +377,18 @@ func (v *View) Try(ctx context.Context, c relay.WebhookConfig) (relay.TestResult
 	}
 	return v.relay.Try(ctx, c)
 }
+
+// Erase removes feedback of the scope for good.
+func (v *View) Erase(ctx context.Context, what relay.Erasure, who string) (relay.Erased, error) {
+	if err := v.mayChange(); err != nil && !what.DryRun {
+		return relay.Erased{}, err
+	}
+	if what.Filter == "" && !v.hasProject(what.Feedback.Project) {
+		return relay.Erased{}, fmt.Errorf("%s: %w", what.Feedback, queue.ErrNotFound)
+	}
+	if v.Scoped() && what.Compact {
+		return relay.Erased{}, fmt.Errorf("%w: compact: the store is shared with other projects; ask whoever runs the relay", relay.ErrInvalid)
+	}
+	what.Projects = v.Projects()
+	return v.relay.Erase(ctx, what, who)
+}

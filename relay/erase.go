@@ -1,0 +1,166 @@
+package relay
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/relay/expression"
+)
+
+// Erasure selects feedback to erase: one, or what a filter selects.
+type Erasure struct {
+	Feedback queue.FeedbackID
+	// Filter is a CEL expression over `event` and `data`. It selects each feedback of
+	// which an event matches.
+	Filter   string
+	Projects []string // of what the filter selects; nil is all
+	DryRun   bool     // only count
+	// Compact has the store give back the space at once, so that none of its files has
+	// anything of what was erased.
+	Compact bool
+
+	atOnce int // replaces eraseAtOnce in tests
+}
+
+// Erased counts what was erased, or would be.
+type Erased struct {
+	queue.Erased
+	// NotJudged counts the events that the filter could not judge. They were not erased
+	// by themselves. LastError is the last reason.
+	NotJudged int64
+	LastError string
+}
+
+// eraseAtOnce bounds the feedback ids held in memory.
+const eraseAtOnce = 50_000
+
+// ErrCannotErase: the engine of the queue cannot erase.
+var ErrCannotErase = errors.New("this queue cannot erase feedback yet")
+
+// Erase removes feedback for good: its events with their deliveries and attempts, and
+// the answers that are kept for repeats. It returns when the attempts in flight have
+// ended. The activity log records who erased how many. A feedback that is not there is
+// queue.ErrNotFound, one that was erased before queue.ErrErased. After an error some
+// feedback may be erased, which is counted; another call goes on.
+func (r *Relay) Erase(ctx context.Context, what Erasure, who string) (sum Erased, err error) {
+	q, ok := r.queue.(queue.Eraser)
+	if !ok {
+		return sum, ErrCannotErase
+	}
+	if !what.DryRun {
+		ctx = context.WithoutCancel(ctx) // who asked may have gone; half of it would be left
+	}
+	remove := func(ids []queue.FeedbackID) error {
+		if len(ids) == 0 {
+			return nil
+		}
+		act := q.Erase
+		if what.DryRun {
+			act = r.countErasable
+		}
+		n, err := act(ctx, ids)
+		sum.Erased = sum.Add(n)
+		return err
+	}
+	if what.Filter == "" {
+		err = remove([]queue.FeedbackID{what.Feedback})
+		if err == nil && sum.Events == 0 {
+			if _, err = r.queue.Latest(ctx, what.Feedback); err == nil {
+				err = fmt.Errorf("%s: %w", what.Feedback, queue.ErrConflict) // it was created meanwhile
+			}
+		}
+	} else {
+		err = r.eraseSelected(ctx, what, &sum, remove)
+	}
+	if sum.Events > 0 && !what.DryRun {
+		r.noteErased(what, sum, who)
+	}
+	if err == nil && what.Compact && !what.DryRun {
+		err = q.Compact(ctx)
+	}
+	return sum, err
+}
+
+// eraseSelected removes what the filter selects, as it is found, newest first.
+func (r *Relay) eraseSelected(ctx context.Context, what Erasure, sum *Erased, remove func([]queue.FeedbackID) error) error {
+	filter, err := expression.CompileCondition(what.Filter)
+	if err != nil {
+		return fmt.Errorf("%w: filter: %w", ErrInvalid, err)
+	}
+	seen := make(map[queue.FeedbackID]bool)
+	var ids []queue.FeedbackID
+	q := queue.EventQuery{Projects: what.Projects, Limit: 1000, Match: func(body []byte) bool {
+		holds, err := filter.Match(expression.NewDocument(body))
+		if err != nil {
+			sum.NotJudged++
+			sum.LastError = err.Error()
+		}
+		return holds
+	}}
+	err = queue.EachEvent(ctx, r.queue.Events, q, func(e queue.Event) error {
+		if e.Feedback.IsZero() || seen[e.Feedback] {
+			return nil
+		}
+		seen[e.Feedback] = true
+		ids = append(ids, e.Feedback)
+		if len(ids) < cmp.Or(what.atOnce, eraseAtOnce) {
+			return nil
+		}
+		err := remove(ids)
+		ids = ids[:0]
+		if !what.DryRun {
+			clear(seen) // they are gone
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return remove(ids)
+}
+
+// countErasable counts what Erase would remove.
+func (r *Relay) countErasable(ctx context.Context, ids []queue.FeedbackID) (sum queue.Erased, err error) {
+	q := queue.EventQuery{Limit: 1000}
+	if len(ids) == 1 {
+		q.FeedbackID, q.ProjectID = ids[0].ID, ids[0].Project
+	}
+	wanted, found := make(map[queue.FeedbackID]bool), make(map[queue.FeedbackID]bool)
+	for _, id := range ids {
+		wanted[id] = true
+	}
+	err = queue.EachEvent(ctx, r.queue.Events, q, func(e queue.Event) error {
+		if !wanted[e.Feedback] {
+			return nil
+		}
+		deliveries, err := r.queue.EventDeliveries(ctx, e.ID)
+		if errors.Is(err, queue.ErrNotFound) {
+			return nil // removed meanwhile
+		}
+		found[e.Feedback] = true
+		sum.Events++
+		for _, d := range deliveries {
+			sum.Deliveries++
+			sum.Attempts += int64(d.Attempts)
+			if d.State.Waiting() {
+				sum.Waiting++
+			}
+		}
+		return err
+	})
+	sum.Feedbacks = int64(len(found))
+	return sum, err
+}
+
+// noteErased records who erased how many, and not what.
+func (r *Relay) noteErased(what Erasure, sum Erased, who string) {
+	a := activity{What: "feedback erased", Who: who, Projects: what.Projects, Detail: fmt.Sprintf(
+		"feedbacks: %d, events: %d, deliveries: %d, of which cancelled: %d", sum.Feedbacks, sum.Events, sum.Deliveries, sum.Waiting)}
+	if what.Filter == "" && what.Feedback.Project != "" {
+		a.Projects = []string{what.Feedback.Project}
+	}
+	r.note(a)
+}
