@@ -343,7 +343,7 @@ func (w *webhook) succeeded(at time.Time, a queue.Attempt) {
 	w.breaker.succeeded(at)
 	w.record.LastSuccess = at.UTC()
 	w.noteAnswer(at, a)
-	w.tally.at(at).Delivered++
+	w.tally.count(at, a)
 	w.endOutageLocked()
 	failing, warned := w.record.State == Failing, !w.record.Episode.IsZero()
 	w.mu.Unlock()
@@ -367,7 +367,7 @@ func (w *webhook) failed(at time.Time, a queue.Attempt, o deliver.Outcome, ladde
 		w.window.shrink()
 	}
 	w.noteAnswer(at, a)
-	w.tally.at(at).Failed++
+	w.tally.count(at, a)
 	w.noteFailureLocked(at)
 	w.mu.Unlock()
 	if opened {

@@ -45,7 +45,7 @@ func (rec record) merge(base, theirs record) record {
 	if !rec.HeldUntil.Equal(base.HeldUntil) {
 		merged.HeldUntil = rec.HeldUntil
 	}
-	merged.Hours = mergeHours(base.Hours, rec.Hours, theirs.Hours)
+	merged.storedTally = mergeTallies(base.storedTally, rec.storedTally, theirs.storedTally)
 	return merged
 }
 
@@ -61,21 +61,26 @@ func mergeConfig(base, ours, theirs WebhookConfig) *WebhookConfig {
 	return &theirs
 }
 
-// mergeHours adds to their counts what ours counted since base.
-func mergeHours(base, ours, theirs []hourTally) []hourTally {
-	var sum tally
+// mergeTallies adds to their counts what ours counted since base.
+func mergeTallies(base, ours, theirs storedTally) storedTally {
+	var sum, before tally
 	sum.restore(theirs)
-	var before tally
 	before.restore(base)
-	for _, h := range ours {
-		was := before[h.Hour%TallyHours]
-		if was.Hour != h.Hour {
-			was = hourTally{}
-		}
-		if have := sum[h.Hour%TallyHours]; have.Hour <= h.Hour {
-			to := sum.at(time.Unix(h.Hour*3600, 0))
-			to.Delivered += h.Delivered - was.Delivered
-			to.Failed += h.Failed - was.Failed
+	sums, was := sum.rows(), before.rows()
+	for i, row := range ours.rows() {
+		for _, h := range *row {
+			at := h.Number % int64(len(sums[i].of))
+			to := &sums[i].of[at]
+			if to.Number > h.Number {
+				continue
+			}
+			if to.Number < h.Number {
+				*to = slot{Number: h.Number}
+			}
+			to.add(h, 1)
+			if old := was[i].of[at]; old.Number == h.Number {
+				to.add(old, -1)
+			}
 		}
 	}
 	return sum.stored()

@@ -46,7 +46,7 @@ type laneStatus struct {
 	LastSuccess time.Time       `json:"last_success,omitzero"`
 	LastAttempt time.Time       `json:"last_attempt,omitzero"`
 	LastAnswer  Answer          `json:"last_answer,omitzero"`
-	Hours       []hourTally     `json:"hours,omitempty"` // the present one and the one before
+	Hours       []slot          `json:"hours,omitempty"` // the present one and the one before
 }
 
 func (r *Relay) tell(s said) {
@@ -161,8 +161,8 @@ func (w *webhook) laneStatus(now time.Time) laneStatus {
 		Webhook: w.id, Open: w.breaker.open, Delay: w.breaker.delay, Probe: w.breaker.probe.UTC(),
 		LastSuccess: w.record.LastSuccess, LastAttempt: w.record.LastAttempt, LastAnswer: w.record.LastAnswer,
 	}
-	for _, h := range w.tally.stored() {
-		if h.Hour >= hourOf(now)-1 {
+	for _, h := range w.tally.rows()[0].stored() {
+		if h.Number >= hourOf(now)-1 {
 			s.Hours = append(s.Hours, h)
 		}
 	}
@@ -187,18 +187,21 @@ func (w *webhook) hear(s laneStatus) {
 	}
 }
 
-// addDayLocked adds the webhook's hours to a day. Of an hour in which the owner of the
-// lane has counted more, its count is taken.
+// addDayLocked adds the webhook's hours to a day.
 func (w *webhook) addDayLocked(day *Day, now time.Time) {
+	shown := w.shownTallyLocked()
+	shown.addTo(day, now)
+}
+
+// shownTallyLocked returns the tally to show. Of an hour in which the owner of the lane
+// has counted more, its count is taken. Quarters of a day and days are as last stored.
+func (w *webhook) shownTallyLocked() tally {
 	shown := w.tally
 	for _, h := range w.elsewhere {
-		slot := &shown[h.Hour%TallyHours]
-		switch {
-		case slot.Hour < h.Hour:
-			*slot = h
-		case slot.Hour == h.Hour:
-			slot.Delivered, slot.Failed = max(slot.Delivered, h.Delivered), max(slot.Failed, h.Failed)
+		hour := &shown.hours[h.Number%TallyHours]
+		if hour.Number < h.Number || hour.Number == h.Number && hour.Delivered+hour.Failed < h.Delivered+h.Failed {
+			*hour = h
 		}
 	}
-	shown.addTo(day, now)
+	return shown
 }

@@ -32,7 +32,7 @@ func (w *webhook) writeOnce(ctx context.Context) error {
 
 // noteForStoreLocked enters into the record what is kept elsewhere in memory.
 func (w *webhook) noteForStoreLocked() {
-	w.record.Hours, w.record.HeldUntil = w.tally.stored(), w.breaker.hold.UTC()
+	w.record.storedTally, w.record.HeldUntil = w.tally.stored(), w.breaker.hold.UTC()
 }
 
 // writeRecord writes the record. If another relay has changed it, or an earlier write
@@ -83,7 +83,7 @@ func (w *webhook) adopt(s queue.Webhook) error {
 	mine := w.record.asStored(w.name())
 	w.record = mine.merge(base, theirs)
 	w.tally = tally{}
-	w.tally.restore(w.record.Hours)
+	w.tally.restore(w.record.storedTally)
 	w.breaker.hold = time.Time{}
 	if now := time.Now(); now.Before(w.record.HeldUntil) {
 		w.breaker.holdOff(now, w.record.HeldUntil.Sub(now))

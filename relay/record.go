@@ -50,8 +50,8 @@ type record struct {
 	HeldUntil time.Time `json:"held_until,omitzero"`
 	// LastAnswer is the result of the attempt at LastAttempt.
 	LastAnswer Answer `json:"last_answer,omitzero"`
-	// Hours is the tally of the last day at the time the record was stored.
-	Hours []hourTally `json:"hours,omitempty"`
+	// The tally at the time the record was stored.
+	storedTally
 }
 
 // lastNotice is a notice as the record keeps it.

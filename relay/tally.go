@@ -4,13 +4,17 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/bits"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/userhero/relay/queue"
 )
 
-// Tallies count what happened in each hour of the last day, for people to look at. They
-// are bounded and cost each attempt one addition. They are stored once an hour and when
+// Tallies count what happened in each hour of the last day and, for a webhook, in the
+// last month, for people to look at. They are bounded and cost each attempt a few
+// additions. They are stored once an hour and when
 // the relay stops. If the process is killed, only the counts since the last store are
 // lost.
 
@@ -28,53 +32,143 @@ type Hour struct {
 // hourOf returns the number of hours since 1970.
 func hourOf(t time.Time) int64 { return t.Unix() / 3600 }
 
-// hourTally is the stored form of one hour of one webhook.
-type hourTally struct {
-	Hour      int64 `json:"hour"`
-	Delivered int64 `json:"delivered,omitempty"`
-	Failed    int64 `json:"failed,omitempty"`
+// slot counts the attempts of one webhook in one hour, quarter of a day or day. It is
+// stored as it is.
+type slot struct {
+	Number    int64            `json:"hour"` // hours, quarters or days since 1970
+	Delivered int64            `json:"delivered,omitempty"`
+	Failed    int64            `json:"failed,omitempty"`
+	Answers   map[string]int64 `json:"answers,omitempty"` // by status, or by class if there was none
+	Times     map[int]int64    `json:"times,omitempty"`   // of answers, by bucket
 }
 
-// tally holds the last day of one webhook. The webhook's mutex guards it.
-type tally [TallyHours]hourTally
+// mostAnswers bounds the answers that a slot tells apart.
+const mostAnswers = 20
 
-// at returns the tally of the hour that contains t.
-func (y *tally) at(t time.Time) *hourTally {
-	hour := hourOf(t)
-	h := &y[hour%TallyHours]
-	if h.Hour != hour {
-		*h = hourTally{Hour: hour}
+// count counts an attempt. key is that of its answer, bucket that of its time; -1 if
+// there was no answer.
+func (s *slot) count(ok bool, key string, bucket int) {
+	if ok {
+		s.Delivered++
+	} else {
+		s.Failed++
 	}
-	return h
+	if s.Answers == nil {
+		s.Answers, s.Times = make(map[string]int64), make(map[int]int64)
+	}
+	if _, known := s.Answers[key]; !known && len(s.Answers) >= mostAnswers {
+		key = "other"
+	}
+	s.Answers[key]++
+	if bucket >= 0 {
+		s.Times[bucket]++
+	}
 }
 
-// stored returns the hours in which something happened.
-func (y *tally) stored() (hours []hourTally) {
-	for _, h := range y {
+// add adds the counts of other, times a factor.
+func (s *slot) add(other slot, factor int64) {
+	s.Delivered += factor * other.Delivered
+	s.Failed += factor * other.Failed
+	if s.Answers == nil {
+		s.Answers, s.Times = make(map[string]int64), make(map[int]int64)
+	}
+	for key, n := range other.Answers {
+		s.Answers[key] += factor * n
+	}
+	for bucket, n := range other.Times {
+		s.Times[bucket] += factor * n
+	}
+}
+
+// tally holds the last month of one webhook: 24 hours, 28 quarters of a day and 30
+// days. The webhook's mutex guards it.
+type tally struct {
+	hours    [TallyHours]slot
+	quarters [28]slot
+	days     [30]slot
+}
+
+// slots is a row of slots of one length.
+type slots struct {
+	length time.Duration
+	of     []slot
+}
+
+func (y *tally) rows() [3]slots {
+	return [3]slots{{time.Hour, y.hours[:]}, {6 * time.Hour, y.quarters[:]}, {24 * time.Hour, y.days[:]}}
+}
+
+// at returns the slot that contains t.
+func (s slots) at(t time.Time) *slot {
+	number := t.Unix() / int64(s.length/time.Second)
+	at := &s.of[number%int64(len(s.of))]
+	if at.Number != number {
+		*at = slot{Number: number}
+	}
+	return at
+}
+
+// stored returns the slots in which something happened.
+func (s slots) stored() (all []slot) {
+	for _, h := range s.of {
 		if h.Delivered > 0 || h.Failed > 0 {
-			hours = append(hours, h)
+			all = append(all, h)
 		}
 	}
-	return hours
+	return all
 }
 
-// restore loads the stored hours.
-func (y *tally) restore(hours []hourTally) {
-	for _, h := range hours {
-		if h.Hour > 0 {
-			y[h.Hour%TallyHours] = h
+// restore loads stored slots.
+func (s slots) restore(all []slot) {
+	for _, h := range all {
+		if h.Number > 0 {
+			s.of[h.Number%int64(len(s.of))] = h
 		}
+	}
+}
+
+// count counts an attempt that ended at t.
+func (y *tally) count(t time.Time, a queue.Attempt) {
+	key, bucket := a.ErrorClass, -1
+	if a.Status != 0 {
+		key, bucket = strconv.Itoa(a.Status), bucketOf(a.Duration)
+	}
+	for _, row := range y.rows() {
+		row.at(t).count(a.Error == "", key, bucket)
+	}
+}
+
+// stored is a tally as a record keeps it.
+type storedTally struct {
+	// Hours, Quarters and Days are the slots in which something happened.
+	Hours    []slot `json:"hours,omitempty"`
+	Quarters []slot `json:"quarters,omitempty"`
+	Days     []slot `json:"days,omitempty"`
+}
+
+func (s *storedTally) rows() [3]*[]slot { return [3]*[]slot{&s.Hours, &s.Quarters, &s.Days} }
+
+func (y *tally) stored() (s storedTally) {
+	for i, row := range y.rows() {
+		*s.rows()[i] = row.stored()
+	}
+	return s
+}
+
+func (y *tally) restore(s storedTally) {
+	for i, row := range y.rows() {
+		row.restore(*s.rows()[i])
 	}
 }
 
 // addTo adds the hours to the day that ends now.
 func (y *tally) addTo(day *Day, now time.Time) {
 	last := hourOf(now)
-	for _, h := range y {
-		if ago := last - h.Hour; ago >= 0 && ago < TallyHours {
-			slot := &day.Hours[TallyHours-1-ago]
-			slot.Delivered += h.Delivered
-			slot.Failed += h.Failed
+	for _, h := range y.hours {
+		if ago := last - h.Number; ago >= 0 && ago < TallyHours {
+			hour := &day.Hours[TallyHours-1-ago]
+			hour.Delivered += h.Delivered
+			hour.Failed += h.Failed
 		}
 	}
 }

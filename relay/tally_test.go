@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -139,5 +140,49 @@ func TestTryTestsWhatIsNotThereYet(t *testing.T) {
 		if n := len(r.Webhooks()); n != 0 {
 			t.Errorf("%d webhooks were made", n)
 		}
+	})
+}
+
+// TestSeriesKeepAMonth: what a webhook's attempts resulted in is kept by hours, quarters
+// of a day and days, over a restart, and expires.
+func TestSeriesKeepAMonth(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		q := memqueue.New(memqueue.Options{})
+		rs := &receivers{answer: always(200)}
+		c := Config{Webhooks: []WebhookConfig{{Name: "a", URL: "http://a.example.com/", Retry: []time.Duration{}}}}
+		r, stop := startOn(t, q, rs, c)
+		accept(t, r, "fb_1")
+		accept(t, r, "fb_2")
+		synctest.Wait()
+		began := time.Now()
+		time.Sleep(3 * 24 * time.Hour)
+		rs.mu.Lock()
+		rs.answer = always(503)
+		rs.mu.Unlock()
+		accept(t, r, "fb_3")
+		synctest.Wait()
+		check := func(when string, back time.Duration, parts int, delivered, failed int64, since time.Time, answers string) {
+			t.Helper()
+			s, ok := r.WebhookSeries("a", back)
+			var d, f int64
+			for _, part := range s.Parts {
+				d, f = d+part.Delivered, f+part.Failed
+			}
+			if !ok || len(s.Parts) != parts || d != delivered || f != failed || !s.Since.Equal(since) || fmt.Sprint(s.Answers) != answers {
+				t.Errorf("%s: %d delivered, %d failed, since %s, answers %v: %+v", when, d, f, s.Since, s.Answers, s)
+			}
+		}
+		now := time.Now()
+		check("a day", LastDay, 24, 0, 1, now.Truncate(time.Hour), "[{503 1}]")
+		check("a week", LastWeek, 28, 2, 1, began.Truncate(6*time.Hour), "[{200 2} {503 1}]")
+		check("a month", LastMonth, 30, 2, 1, began.Truncate(24*time.Hour), "[{200 2} {503 1}]")
+		stop()
+		r, stop = startOn(t, q, rs, c)
+		check("restarted", LastMonth, 30, 2, 1, began.Truncate(24*time.Hour), "[{200 2} {503 1}]")
+		time.Sleep(28 * 24 * time.Hour)
+		check("later", LastMonth, 30, 0, 1, now.Truncate(24*time.Hour), "[{503 1}]")
+		check("later", LastWeek, 28, 0, 0, time.Time{}, "[]")
+		stop()
 	})
 }

@@ -53,9 +53,9 @@ type webhook struct {
 	interrupt context.CancelFunc // ends listening
 	failure   error              // why the lane cannot be read
 	tally     tally
-	lane      queue.Lane  // nil if none is open
-	owned     bool        // whether this relay owned the lane when it was asked last
-	elsewhere []hourTally // what the lane's owner has counted, if that is another relay
+	lane      queue.Lane // nil if none is open
+	owned     bool       // whether this relay owned the lane when it was asked last
+	elsewhere []slot     // what the lane's owner has counted, if that is another relay
 	// difference says how another relay's configuration file differs; empty if it does
 	// not.
 	difference string
@@ -73,7 +73,7 @@ func newWebhook(r *Relay, s queue.Webhook, rec record) *webhook {
 		storeLock: make(slowLock, 1),
 	}
 	w.named.Store(newNaming(s.Name))
-	w.tally.restore(rec.Hours)
+	w.tally.restore(rec.storedTally)
 	if now := time.Now(); now.Before(rec.HeldUntil) {
 		w.breaker.holdOff(now, rec.HeldUntil.Sub(now))
 	}
