@@ -104,7 +104,7 @@ func (p pages) rotateSecret(r *http.Request) (any, error) {
 		out.Of = &secretShown{secret, "The new secret, shown only once", snippets()}
 		out.Lost = "The new secret was shown here once and cannot be shown again. If you did not copy it, change the secret again."
 	}
-	return done{webhookAt(name), out}, nil
+	return done{webhookAt(name) + tabSettings, out}, nil
 }
 
 // spans are what a recovery can send again.

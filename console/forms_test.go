@@ -104,7 +104,7 @@ func TestSecretIsShownOnce(t *testing.T) {
 		v.site.ServeHTTP(w, api.WithUser(httptest.NewRequest(http.MethodGet, v.at.RequestURI(), nil), user))
 		return w.Body.String()
 	}
-	v.open("/webhooks/crm")
+	v.open("/webhooks/crm/settings")
 	v.submit("/rotate", nil)
 	secret := regexp.MustCompile(`whsec_[^<"]+`).FindString(v.page)
 	if secret == "" {
@@ -117,7 +117,7 @@ func TestSecretIsShownOnce(t *testing.T) {
 		t.Error("a reload shows the secret again, or does not say why not")
 	}
 
-	v.open("/webhooks/crm")
+	v.open("/webhooks/crm/settings")
 	form := regexp.MustCompile(`(?s)action="([^"]*/rotate)">.*?name="once" value="([^"]+)"`).FindStringSubmatch(v.page)
 	to, err := v.at.Parse(html.UnescapeString(form[1]))
 	if err != nil {
@@ -197,7 +197,7 @@ func TestErrorsStandAtTheirFields(t *testing.T) {
 	for field, value := range map[string]string{
 		"url": "nowhere", "filter": "data.rating <", "retry": "soon", "timeout": "1y", "concurrency": "many", "rate": "fast", "headers": "no colon",
 	} {
-		v.open("/webhooks/crm")
+		v.open("/webhooks/crm/settings")
 		v.post("/settings", url.Values{field: {value}}, http.StatusUnprocessableEntity)
 		v.says("Nothing was saved. 1 field is wrong; see the messages there.")
 		at := regexp.MustCompile(`name="` + field + `"[^>]* aria-invalid="true" aria-describedby="wrong-` + field + `" autofocus>`)
@@ -208,7 +208,7 @@ func TestErrorsStandAtTheirFields(t *testing.T) {
 			t.Errorf("%s: what was written is gone", field)
 		}
 	}
-	v.open("/webhooks/crm")
+	v.open("/webhooks/crm/settings")
 	v.post("/settings", url.Values{"url": {"nowhere"}, "filter": {"1"}, "events": {}}, http.StatusUnprocessableEntity)
 	v.says("fields are wrong")
 	if w, _ := v.relay.Webhook("crm"); !strings.HasSuffix(w.URL, "token=canary") {

@@ -15,30 +15,48 @@ import (
 // recentDeliveries is how many a webhook's page shows.
 const recentDeliveries = 15
 
+// The tabs of a webhook's page.
+const (
+	tabDeliveries = ""
+	tabCharts     = "/charts"
+	tabSettings   = "/settings"
+)
+
 // webhookPage is one webhook.
 type webhookPage struct {
 	webhookRow
-	Ladder    ladder
-	Here      *here
+	Tab       string
+	Tabs      []choice
 	Hint      string
 	Probes    bool      // it does not answer; one delivery at a time is tried
 	NextProbe time.Time // the next try; zero: at once
 	HeldUntil time.Time // end of the pause that the receiver asked for; zero: none
-	Counts    relay.Counts
 	// Difference says how the configuration file of another relay differs.
 	Difference string
 	// FilterErrors are the events that the filter could not judge.
 	FilterErrors relay.FilterErrors
-	Latest       []eventRow // its newest deliveries
-	News         news
-	Settings     settings
-	Wrong        wrongFields
-	Until        time.Time // until then the old secret works too; zero: there is none
-	ReadOnly     bool      // the settings are in the Caddyfile, or the console changes nothing
-	HasSecret    bool
-	Spans        []choice
 	Test         *testOutcome
-	Secret       *secretShown
+
+	// Of the tab with deliveries.
+	Ladder  ladder
+	Here    *here
+	Counts  relay.Counts
+	Latest  []eventRow // its newest deliveries
+	News    news
+	Spans   []choice
+	Retries bool // there are any
+
+	// Of the tab with charts.
+	Charts *charts
+
+	// Of the tab with settings.
+	Settings  settings
+	Headers   []string // names of the present ones
+	Wrong     wrongFields
+	Until     time.Time // until then the old secret works too; zero: there is none
+	ReadOnly  bool      // the settings are in the Caddyfile, or the console changes nothing
+	HasSecret bool
+	Secret    *secretShown
 }
 
 // here is the delivery that stands on the ladder: of those that are retried, the one
@@ -52,23 +70,12 @@ type here struct {
 
 // showWebhook is the page of one webhook, with the outcome of a form on it.
 func (p pages) showWebhook(r *http.Request) (any, error) {
-	w, err := p.webhookNamed(r.PathValue("name"))
+	w, page, s, err := p.webhookScreen(r, tabDeliveries)
 	if err != nil {
 		return nil, err
 	}
 	now := time.Now()
-	page := webhookPage{
-		webhookRow: p.webhookRow(r, w, now), Counts: w.Counts, FilterErrors: w.FilterErrors, Difference: w.Difference, Settings: settingsOf(w),
-		ReadOnly: w.Source == relay.FromCaddyfile || p.relay.ReadOnly(), HasSecret: w.HasSecret, Until: w.PreviousUntil, Spans: spans("failed"),
-	}
-	if w.LastAnswer.Error != "" {
-		page.Why, page.Hint = w.LastAnswer.Error, hintFor(w.LastAnswer.Class)
-	}
-	page.Probes = w.Probing
-	page.HeldUntil = w.HeldUntil
-	if w.NextProbe.After(now) {
-		page.NextProbe = w.NextProbe
-	}
+	page.Spans, page.Retries = spans("failed"), len(w.Retry) > 0
 	if page.Here, page.Ladder, err = p.whereItStands(r, w, now); err != nil {
 		return nil, err
 	}
@@ -86,19 +93,9 @@ func (p pages) showWebhook(r *http.Request) (any, error) {
 		}
 		page.Latest = append(page.Latest, row)
 	}
-	s := screen{Title: w.Name, Area: "webhooks", Live: []string{"attempt", "state", "accepted"}}
-	out := p.outcome(r)
-	s.Flash = out.Flash
 	again := pinned(url.Values{}, upto, page.Latest)
-	switch of := out.Of.(type) {
-	case *settingsForm:
-		page.Settings, page.Wrong = of.Settings, of.Wrong
-	case *testOutcome:
-		page.Test = of
+	if page.Test != nil {
 		again.Set(tokenName, r.URL.Query().Get(tokenName))
-	case *secretShown:
-		page.Secret = of
-		s.Live = nil // an update would remove the secret
 	}
 	s.Again = webhookAt(w.Name) + "?" + again.Encode()
 	page.News = newsOf(r, "rows", webhookAt(w.Name))
@@ -106,8 +103,73 @@ func (p pages) showWebhook(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.Page = page
-	return shown{name: "webhook.html", status: out.Status, screen: s}, nil
+	s.Live = []string{"attempt", "state", "accepted"}
+	return shown{name: "webhook.html", status: s.status, screen: s.screen}, nil
+}
+
+// showCharts is the tab with charts.
+func (p pages) showCharts(r *http.Request) (any, error) {
+	w, page, s, err := p.webhookScreen(r, tabCharts)
+	if err != nil {
+		return nil, err
+	}
+	span := r.URL.Query().Get("span")
+	page.Charts = p.drawCharts(w.Name, span)
+	s.Live, s.Again = []string{"attempt", "state"}, webhookAt(w.Name)+tabCharts+"?span="+url.QueryEscape(span)
+	return shown{name: "webhook.html", status: s.status, screen: s.screen}, nil
+}
+
+// showSettings is the tab with settings. It is not updated, because people type in it.
+func (p pages) showSettings(r *http.Request) (any, error) {
+	w, page, s, err := p.webhookScreen(r, tabSettings)
+	if err != nil {
+		return nil, err
+	}
+	page.ReadOnly, page.HasSecret, page.Until, page.Headers = w.Source == relay.FromCaddyfile || p.relay.ReadOnly(), w.HasSecret, w.PreviousUntil, w.Headers
+	if page.Wrong == nil {
+		page.Settings = settingsOf(w)
+	}
+	return shown{name: "webhook.html", status: s.status, screen: s.screen}, nil
+}
+
+// webhookOutcome is a screen with the status of its answer.
+type webhookOutcome struct {
+	screen
+	status int
+}
+
+// webhookScreen returns what the tabs of a webhook's page have in common.
+func (p pages) webhookScreen(r *http.Request, tab string) (relay.WebhookStatus, *webhookPage, *webhookOutcome, error) {
+	w, err := p.webhookNamed(r.PathValue("name"))
+	if err != nil {
+		return w, nil, nil, err
+	}
+	now := time.Now()
+	page := &webhookPage{
+		webhookRow: p.webhookRow(r, w, now), Tab: tab, Counts: w.Counts, FilterErrors: w.FilterErrors, Difference: w.Difference, Probes: w.Probing, HeldUntil: w.HeldUntil,
+		Tabs: []choice{{tabDeliveries, "Deliveries", tab == tabDeliveries}, {tabCharts, "Charts", tab == tabCharts}, {tabSettings, "Settings", tab == tabSettings}},
+	}
+	if w.LastAnswer.Error != "" {
+		page.Why, page.Hint = w.LastAnswer.Error, hintFor(w.LastAnswer.Class)
+	}
+	if w.NextProbe.After(now) {
+		page.NextProbe = w.NextProbe
+	}
+	out := p.outcome(r)
+	title := w.Name
+	if tab != tabDeliveries {
+		title += ", " + tab[1:]
+	}
+	s := &webhookOutcome{screen{Title: title, Area: "webhooks", Flash: out.Flash, Page: page}, out.Status}
+	switch of := out.Of.(type) {
+	case *settingsForm:
+		page.Settings, page.Wrong = of.Settings, of.Wrong
+	case *testOutcome:
+		page.Test = of
+	case *secretShown:
+		page.Secret = of
+	}
+	return w, page, s, nil
 }
 
 // whereItStands draws the ladder with the delivery that is retried next, of the

@@ -93,6 +93,14 @@ func answerText(a relay.Answer) string {
 	return ""
 }
 
+// answerWords names an answer, which is a status or a class of errors.
+func answerWords(answer string) string {
+	if status, err := strconv.Atoi(answer); err == nil {
+		return strings.TrimSpace(answer + " " + http.StatusText(status))
+	}
+	return "no answer: " + answer
+}
+
 // inTroubleFirst sorts webhooks: those that fail come first.
 func inTroubleFirst(all []relay.WebhookStatus) {
 	rank := func(w relay.WebhookStatus) int {

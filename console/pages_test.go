@@ -267,7 +267,7 @@ func TestWholePathWithoutScript(t *testing.T) {
 	v.says("1 delivery queued again.")
 	v.until("/events/"+missed.String(), "Delivered")
 
-	v.open("/webhooks/crm")
+	v.open("/webhooks/crm/settings")
 	v.submit("/settings", url.Values{"retry": {"1m 5m"}, "timeout": {"5s"}, "events": {"feedback.created"}})
 	v.says("Settings saved. The next attempt uses them.")
 	if w, _ := v.relay.Webhook("crm"); len(w.Retry) != 2 || w.Timeout != 5*time.Second || len(w.Events) != 1 || !strings.HasSuffix(w.URL, "token=canary") {
@@ -279,8 +279,11 @@ func TestWholePathWithoutScript(t *testing.T) {
 	v.says("The new secret, shown only once", "Secret changed. The old secret also works for 24 hours.")
 	v.submit("/test", nil)
 	v.says("It works")
+	for span, back := range map[string]string{"": "24 hours", "?span=7d": "7 days", "?span=30d": "30 days"} {
+		v.open("/webhooks/crm/charts" + span)
+		v.says(back, "503 Service Unavailable", "worked", "Data begin", "at most")
+	}
 
-	v.open("/webhooks/crm")
 	v.open("/webhooks/crm/delete")
 	v.says("Delete the webhook crm?", "No delivery is waiting for it.")
 	v.submit("/delete", nil)
@@ -361,13 +364,46 @@ func TestWrongFormsSayWhatIsWrong(t *testing.T) {
 	}
 	v.send(http.MethodPost, &url.URL{Path: mount + "/webhooks/file/delete"}, nil, http.StatusForbidden)
 	v.says("configuration file")
-	v.open("/webhooks/file")
+	v.open("/webhooks/file/settings")
 	v.says("These settings are in the Caddyfile")
-	if strings.Contains(v.page, "/settings") || strings.Contains(v.page, "/rotate") {
+	if strings.Contains(v.page, `/settings">`) && strings.Contains(v.page, "Save") || strings.Contains(v.page, "/rotate") {
 		t.Error("a webhook of the Caddyfile can be changed")
 	}
 	v.submit("/pause", nil)
 	v.says("Paused by you")
+}
+
+// TestHeadersAreChangedByName: headers can be added, replaced and removed without the
+// values of the others.
+func TestHeadersAreChangedByName(t *testing.T) {
+	t.Parallel()
+	v := newVisit(t, relay.Config{})
+	var got atomic.Pointer[http.Header]
+	hook := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { got.Store(&r.Header) }))
+	defer hook.Close()
+	if err := v.relay.Add(t.Context(), relay.WebhookConfig{Name: "crm", URL: hook.URL, Header: http.Header{"Authorization": {"Bearer a"}, "X-Team": {"red"}}}, "ada"); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		fields url.Values
+		want   [3]string // Authorization, X-Team, X-New
+	}{
+		{url.Values{"headers": {"X-New: 1"}}, [3]string{"Bearer a", "red", "1"}},
+		{url.Values{"headers": {"authorization: Bearer b"}}, [3]string{"Bearer b", "red", "1"}},
+		{url.Values{"remove": {"X-Team", "X-New"}}, [3]string{"Bearer b", "", ""}},
+		{url.Values{"remove": {"authorization"}, "headers": {"X-Team: blue"}}, [3]string{"", "blue", ""}},
+	} {
+		v.open("/webhooks/crm/settings")
+		v.submit("/settings", c.fields)
+		v.says("Settings saved.")
+		if strings.Contains(v.page, "Bearer a") || strings.Contains(v.page, "Bearer b") {
+			t.Error("the page shows the value of a header")
+		}
+		v.submit("/test", nil)
+		if h := *got.Load(); [3]string{h.Get("Authorization"), h.Get("X-Team"), h.Get("X-New")} != c.want {
+			t.Errorf("after %v the receiver gets %v", c.fields, h)
+		}
+	}
 }
 
 func TestOtherOriginsMayNotUseForms(t *testing.T) {

@@ -85,6 +85,9 @@ func (s *stage) waitFor(what string, holds func(relay.WebhookStatus) bool) {
 func (s *stage) act(form string, fields url.Values) {
 	s.t.Helper()
 	s.open("/webhooks/crm")
+	if form == "/settings" || form == "/rotate" {
+		s.open("/webhooks/crm/settings")
+	}
 	s.before = s.requests.Load()
 	s.submit(form, fields)
 }
@@ -270,7 +273,7 @@ func TestSentencesAreTrue(t *testing.T) {
 		{"save while paused", func(s *stage) {
 			s.add(relay.WebhookConfig{})
 			s.act("/pause", nil)
-			s.submit("/settings", url.Values{"timeout": {"5s"}})
+			s.act("/settings", url.Values{"timeout": {"5s"}})
 		}, []string{"They are used when you resume crm."}},
 		{"redeliver", func(s *stage) {
 			id := oneFailed(s)

@@ -3,6 +3,7 @@ package console
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"reflect"
 	"slices"
@@ -21,6 +22,7 @@ type settings struct {
 	Projects                                       string // one a line
 	Created, Updated, Ordered                      bool
 	Headers                                        string // only new ones: the present ones are secrets
+	Removed                                        []string
 }
 
 func settingsOf(w relay.WebhookStatus) settings {
@@ -116,6 +118,27 @@ func eventsOf(r *http.Request) (*[]event.Type, error) {
 	return &ticked, nil
 }
 
+// headersOf returns the headers of a webhook with some added or replaced and some
+// removed; nil if none changes.
+func headersOf(c relay.WebhookConfig, added *map[string]string, removed []string) *map[string]string {
+	if added == nil && len(removed) == 0 {
+		return nil
+	}
+	merged := make(map[string]string)
+	for name, values := range c.Header {
+		if !slices.Contains(removed, name) {
+			merged[name] = strings.Join(values, ", ")
+		}
+	}
+	if added != nil {
+		for name, value := range *added {
+			maps.DeleteFunc(merged, func(present, _ string) bool { return strings.EqualFold(present, name) })
+			merged[name] = value
+		}
+	}
+	return &merged
+}
+
 // settingsForm is a form of settings that was refused, as the user filled it in.
 type settingsForm struct {
 	Settings settings
@@ -128,6 +151,7 @@ func (p pages) changeWebhook(r *http.Request) (any, error) {
 	in, unread := inputOf(r)
 	err := p.relay.Change(r.Context(), name, func(c *relay.WebhookConfig) error {
 		before := *c
+		in.Headers = headersOf(*c, in.Headers, r.PostForm["remove"])
 		err := errors.Join(unread, in.Apply(c))
 		changed = !reflect.DeepEqual(before, *c)
 		if err != nil {
@@ -136,11 +160,11 @@ func (p pages) changeWebhook(r *http.Request) (any, error) {
 		return err
 	}, api.UserOf(r))
 	if wrong := wrongIn(err); wrong != nil {
-		return done{webhookAt(name), outcome{
+		return done{webhookAt(name) + tabSettings, outcome{
 			Status: http.StatusUnprocessableEntity, Flash: wrong.flash("Nothing was saved."),
 			Of: &settingsForm{settings{
 				URL: field(r, "url"), Projects: field(r, "projects"), Filter: field(r, "filter"), Retry: field(r, "retry"), Timeout: field(r, "timeout"),
-				Concurrency: field(r, "concurrency"), Rate: field(r, "rate"), Headers: field(r, "headers"),
+				Concurrency: field(r, "concurrency"), Rate: field(r, "rate"), Headers: field(r, "headers"), Removed: r.PostForm["remove"],
 				Created: slices.Contains(r.PostForm["events"], string(event.Created)),
 				Updated: slices.Contains(r.PostForm["events"], string(event.Updated)), Ordered: field(r, "ordered") != "",
 			}, wrong},
@@ -153,5 +177,5 @@ func (p pages) changeWebhook(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return said(webhookAt(name), saidChanged(w, changed)), nil
+	return said(webhookAt(name)+tabSettings, saidChanged(w, changed)), nil
 }

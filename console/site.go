@@ -61,6 +61,8 @@ func (p pages) routes() []pageRoute {
 		{"GET /{$}", p.overview},
 		{"GET /webhooks", p.listWebhooks},
 		{"GET /webhooks/{name}", p.showWebhook},
+		{"GET /webhooks/{name}/charts", p.showCharts},
+		{"GET /webhooks/{name}/settings", p.showSettings},
 		{"GET /webhooks/{name}/delete", p.askDelete},
 		{"GET /webhooks/{name}/recover", p.askRecover},
 		{"POST /webhooks/{name}/delete", p.deleteWebhook},

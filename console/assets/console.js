@@ -33,16 +33,35 @@
     if (button) copy(button);
   });
 
+  // A form whose answer may take long shows the seconds, and can be stopped: that ends
+  // the request, and the relay's attempt with it.
+  const busy = find("#busy");
+  let ticking;
+  const idle = () => {
+    clearInterval(ticking);
+    if (busy) busy.hidden = true;
+  };
+  document.addEventListener("submit", ({ target, submitter }) => {
+    const word = submitter?.dataset.hangs ?? target.dataset.hangs;
+    if (!word) return;
+    idle();
+    const began = Date.now();
+    const tick = () => (find("span", busy).textContent = `${word}… ${Math.round((Date.now() - began) / 1000)} s`);
+    ticking = setInterval(() => ((busy.hidden = Date.now() - began < 900), tick()), 250);
+  });
+  if (busy) find("button", busy).onclick = () => (stop(), idle());
+  addEventListener("pageshow", idle);
+
   // Filters apply when they change, and the focus stays where it was.
   const filters = find("form[data-apply]");
   if (filters) {
-    const apply = () => {
-      sessionStorage.setItem("filter", document.activeElement.name ?? "");
+    const apply = ({ target, relatedTarget }) => {
+      sessionStorage.setItem("filter", (relatedTarget ?? target).name ?? "");
       filters.requestSubmit();
     };
     let changed = false; // a date, which is applied when it is left: it changes with each digit
-    filters.addEventListener("change", ({ target }) => (target.type === "date" ? (changed = true) : apply()));
-    filters.addEventListener("focusout", () => changed && apply());
+    filters.addEventListener("change", (event) => (event.target.type === "date" ? (changed = true) : apply(event)));
+    filters.addEventListener("focusout", (event) => changed && apply(event));
     filters.addEventListener("formdata", ({ formData }) => {
       if (formData.get("since") || formData.get("until")) {
         const minutes = -new Date().getTimezoneOffset();
@@ -58,13 +77,13 @@
 
   // A search that is not complete goes on by itself, until somebody stops it.
   const goOn = async () => {
-    const stop = document.createElement("button");
-    stop.textContent = "Stop";
-    stop.type = "button";
+    const halt = document.createElement("button");
+    halt.textContent = "Stop";
+    halt.type = "button";
     let going = true;
-    stop.onclick = () => ((going = false), find("#older")?.focus());
+    halt.onclick = () => ((going = false), find("#older")?.focus());
     for (let next; (next = find("a[data-go-on]")) && going && !(document.querySelectorAll("#rows > li").length >= 50); ) {
-      next.before(stop);
+      next.before(halt);
       const answer = await fetch(next.href, { cache: "no-store" }).catch(() => undefined);
       if (!answer?.ok) break;
       const fetched = new DOMParser().parseFromString(await answer.text(), "text/html");
@@ -74,7 +93,7 @@
       find(".turn").replaceWith(turn);
       if (!more && !rows && !find("a", turn)) turn.before(...fetched.querySelectorAll("#page > .empty"));
     }
-    stop.remove();
+    halt.remove();
   };
   if (find("a[data-go-on]")) goOn();
 

@@ -101,6 +101,12 @@ func (v *View) WebhookDay(name string) (relay.Day, bool) {
 	return v.relay.WebhookDay(w.Name)
 }
 
+// WebhookSeries returns the series of one webhook over a time.
+func (v *View) WebhookSeries(name string, back time.Duration) (relay.Series, bool) {
+	w, _ := v.find(name)
+	return v.relay.WebhookSeries(w.Name, back)
+}
+
 // Day returns the counts of the last 24 hours. A scope with projects has only what its
 // webhooks count: neither the accepted events nor the times of first attempts.
 func (v *View) Day() relay.Day {

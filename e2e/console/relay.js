@@ -26,20 +26,36 @@ const freePort = async () => {
 // Receiver takes webhooks and answers with what `status` says at that moment.
 export class Receiver {
   status = 204;
+  hangs = false; // it takes the request and answers nothing
   arrivals = [];
   #waiting = [];
+  #gone;
 
   async start() {
     this.server = http.createServer(async (request, response) => {
       let body = "";
       for await (const chunk of request.setEncoding("utf8")) body += chunk;
+      if (this.hangs) {
+        this.#gone = new Promise((done) => response.on("close", done));
+        this.#note(request, body);
+        return;
+      }
       response.writeHead(this.status, { "Content-Type": "text/plain" });
       response.end(this.status === 204 ? undefined : `this is status ${this.status}`);
-      this.arrivals.push({ url: request.url, headers: request.headers, body });
-      for (const look of this.#waiting.splice(0)) look();
+      this.#note(request, body);
     });
     this.url = `http://127.0.0.1:${await listen(this.server)}/hook`;
     return this;
+  }
+
+  #note({ url, headers }, body) {
+    this.arrivals.push({ url, headers, body });
+    for (const look of this.#waiting.splice(0)) look();
+  }
+
+  // gone resolves when the relay has given up a request that hangs.
+  gone() {
+    return this.#gone;
   }
 
   // arrived resolves with an arrival that holds the text.

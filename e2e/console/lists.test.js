@@ -1,0 +1,69 @@
+// Lists, searches and tests that take long, in Chromium.
+import assert from "node:assert/strict";
+import test, { after, afterEach, before, beforeEach } from "node:test";
+import { Receiver, Relay, launch, watched } from "./relay.js";
+
+let browser, relay, receiver, context;
+
+before(async () => {
+  browser = await launch();
+});
+after(() => browser?.close());
+beforeEach(async () => {
+  receiver = await new Receiver().start();
+});
+afterEach(async () => {
+  await context?.close();
+  await relay?.stop();
+  receiver.stop();
+});
+
+test("filters apply when they change, are in the address, and chips remove them", async () => {
+  relay = await new Relay().start({ app: `webhook crm {\n url ${receiver.url}\n}` });
+  context = await watched(browser);
+  const page = await context.newPage();
+  await relay.submit({ message: "The export is broken", category: "bug", rating: 1 });
+  await relay.submit({ message: "Lovely", category: "praise", rating: 5 });
+  await receiver.arrived("Lovely");
+  await page.goto(`${relay.console}/feedback`);
+  await page.getByRole("link", { name: "Lovely" }).waitFor();
+  await page.getByLabel("Rating").selectOption("1 or 2");
+  await page.waitForURL(/\/feedback\?rating=1-2$/);
+  await page.getByRole("link", { name: "The export is broken" }).waitFor();
+  assert.equal(await page.getByRole("link", { name: "Lovely" }).count(), 0);
+  await page.waitForFunction(() => document.activeElement.name === "rating"); // the focus stays at the filter
+  await page.getByLabel("Since").fill("2026-01-01");
+  assert.match(page.url(), /rating=1-2$/, "a date applies when it is left");
+  await page.getByLabel("Until").focus();
+  await page.waitForURL(/since=2026-01-01.*zone=/);
+  await page.getByRole("link", { name: "rating: 1 or 2 , remove" }).click();
+  await page.getByRole("link", { name: "Lovely" }).waitFor();
+  assert.deepEqual(context.wrong, []);
+});
+
+test("a test that hangs shows seconds and can be stopped", async () => {
+  relay = await new Relay().start({ app: `webhook crm {\n url ${receiver.url}\n timeout 10m\n}` });
+  context = await watched(browser);
+  const page = await context.newPage();
+  await page.goto(`${relay.console}/webhooks/crm`);
+  receiver.hangs = true;
+  // The driver cannot look at a page while it waits for an answer, so the page looks itself.
+  await page.evaluate(() => {
+    const busy = document.querySelector("#busy");
+    const look = () => {
+      if (busy.hidden || !/^Testing… [1-9] sStop$/.test(busy.textContent)) return setTimeout(look, 20);
+      window.said = busy.textContent;
+      busy.querySelector("button").click();
+    };
+    look();
+  });
+  await page.getByRole("button", { name: "Test", exact: true }).click({ noWaitAfter: true });
+  await receiver.arrived("fb_abc123");
+  await receiver.gone(); // long before the timeout
+  assert.match(await page.evaluate(() => window.said), /^Testing…/);
+  await page.locator("#busy").waitFor({ state: "hidden" });
+  receiver.hangs = false;
+  await page.getByRole("button", { name: "Test", exact: true }).click();
+  await page.getByText("It works").waitFor();
+  assert.deepEqual(context.wrong, []);
+});
