@@ -61,6 +61,13 @@ func harness(servers []*server) queuetest.Harness {
 			}
 			return open(t, optionsOf(t, q))
 		},
+		Join: func(t *testing.T, q queue.Queue) queue.Queue { t.Helper(); return open(t, optionsOf(t, q)) },
+		Lose: func(t *testing.T, q queue.Queue, w queue.WebhookID) {
+			t.Helper()
+			if err := q.(*jetstreamqueue.Queue).Oversleep(w); err != nil { //nolint:forcetypeassert // the suite gives back what it got
+				t.Fatal(err)
+			}
+		},
 		Retention: time.Second * time.Duration(1+min(soak(), 1)),
 		MaxDisk:   12 << 20,
 		Steps:     600 * (1 + soak()),

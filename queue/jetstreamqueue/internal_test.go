@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/userhero/relay/queue"
 )
 
 // TestTokensTellNamesApart: each name is one token of a subject, and no other name's.
@@ -84,5 +86,34 @@ func TestDueTimesAreByTheServersClock(t *testing.T) {
 	}
 	if got := slow.localTime(slow.serverNanos(time.Date(9999, 12, 31, 0, 0, 0, 0, time.UTC))); got.Before(time.Now().AddDate(20, 0, 0)) {
 		t.Errorf("a due time in the year 9999 is stored as %v", got)
+	}
+}
+
+// TestOldRecordsAreNotTakenForNew: the ledger reads records later than their lane has
+// written them. A requeue that was followed by the delivery's end makes nothing wait.
+func TestOldRecordsAreNotTakenForNew(t *testing.T) {
+	t.Parallel()
+	q := &Queue{lanes: make(map[queue.WebhookID]*lane)}
+	l := &lane{
+		q: q, head: 9, token: "owner", wake: make(chan struct{}, 1),
+		passed: make(map[uint64]struct{}), records: make(map[uint64]record), ended: make(map[uint64]uint64), leased: make(map[uint64]*lease),
+	}
+	q.lanes[1] = l
+	delivered := record{recordHead{State: queue.Delivered, By: "owner"}, 10}
+	requeued := func(seq uint64) record { return record{recordHead{State: queue.Pending, By: "requeue"}, seq} }
+	l.mu.Lock()
+	l.recorded(5, delivered)
+	l.mu.Unlock()
+	q.tellLane(1, 5, requeued(8), false)
+	if len(l.records) > 0 {
+		t.Error("a record from before the end makes the delivery wait")
+	}
+	q.tellLane(1, 5, delivered, false)
+	if len(l.ended) > 0 {
+		t.Error("what the ledger has read is still kept")
+	}
+	q.tellLane(1, 5, requeued(12), false)
+	if len(l.records) != 1 {
+		t.Error("a requeue after the end makes nothing wait")
 	}
 }

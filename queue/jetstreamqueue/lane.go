@@ -59,7 +59,10 @@ type lane struct {
 	behind           bool // there may be events from next on that nobody offers
 
 	records map[uint64]record // of those that wait, and of those not yet passed
-	due     dueHeap
+	// ended has the last record's sequence number of deliveries that have ended, until the
+	// ledger has read it: before, it may still tell of older records.
+	ended map[uint64]uint64
+	due   dueHeap
 
 	leased     map[uint64]*lease
 	committing map[uint64]struct{} // settled and not yet stored, or being requeued
@@ -147,6 +150,9 @@ func (q *Queue) tellLane(w queue.WebhookID, seq uint64, r record, first bool) {
 	if l := q.laneOf(w); l != nil {
 		l.mu.Lock()
 		defer l.mu.Unlock()
+		if r.seq >= l.ended[seq] {
+			delete(l.ended, seq)
+		}
 		if l.records != nil && r.By != l.token {
 			l.adopt(seq, r)
 		}
@@ -298,7 +304,7 @@ func (l *lane) take(lock *lock) error {
 	for _, seq := range c.Gaps {
 		l.passed[seq] = struct{}{}
 	}
-	l.records, l.due = make(map[uint64]record), nil
+	l.records, l.ended, l.due = make(map[uint64]record), make(map[uint64]uint64), nil
 	l.leased, l.committing = make(map[uint64]*lease), make(map[uint64]struct{})
 	l.returned, l.settled = nil, nil
 	l.mu.Unlock()
@@ -346,7 +352,7 @@ func (q *Queue) readCursor(ctx context.Context, w queue.WebhookID) (c cursor, se
 // adopt takes over a record that somebody else has written; l.mu is held. It voids the
 // lease of its delivery.
 func (l *lane) adopt(seq uint64, r record) {
-	if before, ok := l.records[seq]; ok && before.seq >= r.seq {
+	if before, ok := l.records[seq]; ok && before.seq >= r.seq || l.ended[seq] > r.seq {
 		return
 	}
 	delete(l.leased, seq)
@@ -364,12 +370,20 @@ func (l *lane) adopt(seq uint64, r record) {
 func (l *lane) recorded(seq uint64, r record) {
 	delete(l.passed, seq)
 	if !r.waits() && seq <= l.head {
-		delete(l.records, seq)
+		l.endRecord(seq, r)
 		return
 	}
 	l.records[seq] = r
 	if r.waits() {
 		heap.Push(&l.due, dueAt{r.Due, seq, r.seq})
+	}
+}
+
+// endRecord forgets the record of a delivery that has ended and is passed; l.mu is held.
+func (l *lane) endRecord(seq uint64, r record) {
+	delete(l.records, seq)
+	if r.seq > l.q.ledger.stateRead() {
+		l.ended[seq] = r.seq
 	}
 }
 
@@ -383,7 +397,7 @@ func (l *lane) letGo() {
 	clear(l.leased)
 	clear(l.committing)
 	l.returned, l.settled, l.window, l.gaps, l.due = nil, nil, nil, nil, nil
-	l.records = nil
+	l.records, l.ended = nil, nil
 }
 
 // offer gives the lane an event that has just been accepted.
@@ -583,7 +597,7 @@ func (l *lane) nextFresh() *lease {
 		l.taken++
 		if r, ok := l.records[seq]; ok {
 			if !r.waits() {
-				delete(l.records, seq)
+				l.endRecord(seq, r)
 			}
 			continue
 		}

@@ -228,6 +228,13 @@ func (g *ledger) cursor(w queue.WebhookID) cursor {
 	return cursor{}
 }
 
+// stateRead is the last message of the state stream that was entered.
+func (g *ledger) stateRead() uint64 {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.state
+}
+
 // position is the last event that was entered.
 func (g *ledger) position() uint64 {
 	g.mu.Lock()

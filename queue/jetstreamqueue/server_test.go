@@ -138,6 +138,9 @@ func (s *server) start(t testing.TB) {
 	t.Cleanup(func() {
 		_ = cmd.Process.Kill()
 		<-ended
+		if b, err := os.ReadFile(s.log); err == nil && t.Failed() {
+			t.Logf("the end of the log of nats-server %s:\n%s", s.name, b[max(0, len(b)-4000):])
+		}
 	})
 }
 

@@ -28,9 +28,13 @@ const (
 // everything is stored, and nothing is leased.
 func (l *lane) serve(lock *lock) (successor string) {
 	keeping, stopKeeping := context.WithCancel(context.WithoutCancel(l.life))
+	// What is on its way when the lock is lost is given up: the next owner must not meet it.
+	working, stopWorking := context.WithCancel(keeping)
+	defer stopWorking()
 	lost := make(chan struct{})
 	go func() {
 		defer close(lost)
+		defer stopWorking()
 		lock.keep(keeping)
 	}()
 	defer func() {
@@ -42,7 +46,7 @@ func (l *lane) serve(lock *lock) (successor string) {
 	for {
 		select {
 		case <-l.work:
-			if err := l.commit(keeping, lock); err != nil {
+			if err := l.commit(working, lock); err != nil {
 				l.q.o.Logger.Warn("a webhook's lane is lost", "webhook", l.webhook, "error", err)
 				return ""
 			}
@@ -62,7 +66,7 @@ func (l *lane) serve(lock *lock) (successor string) {
 			l.q.o.Logger.Warn("a webhook's lane is lost: its lock could not be refreshed in time", "webhook", l.webhook)
 			return ""
 		case <-l.life.Done():
-			ctx, cancel := context.WithTimeout(keeping, l.q.o.Patience)
+			ctx, cancel := context.WithTimeout(working, l.q.o.Patience)
 			defer cancel()
 			if err := l.commit(ctx, lock); err != nil {
 				l.q.o.Logger.Warn("what was settled last may be delivered again", "webhook", l.webhook, "error", err)
@@ -95,44 +99,33 @@ func (l *lane) isIdle() bool {
 	return len(l.leased) == 0 && len(l.committing) == 0 && len(l.settled) == 0
 }
 
-// commit stores all that was settled: first the records, then the cursor.
+// commit stores all that was settled: first the cursor, which only the owner of the lane
+// can store, then the records. Until the next cursor, a delivery with a record may be
+// among the gaps of the last one, too: the record counts.
 func (l *lane) commit(ctx context.Context, lock *lock) (err error) {
 	l.mu.Lock()
 	all, syncing := l.settled, l.syncing
 	l.settled, l.syncing = nil, nil
 	l.mu.Unlock()
 	defer func() {
+		if errors.Is(err, errSequence) || errors.Is(err, errLaneLost) {
+			err = fmt.Errorf("%w: %w", queue.ErrLeaseLost, err)
+		}
 		for _, stored := range syncing {
 			stored <- err
 		}
 	}()
 	began := time.Now()
-	var delivered []settled
-	var storing sync.WaitGroup
-	errs := make(chan error, len(all))
-	slots := make(chan struct{}, recordsAtOnce)
+	var delivered, recorded []settled
+	l.mu.Lock()
 	for _, s := range all {
-		l.mu.Lock()
-		r, has := l.records[s.seq]
-		l.mu.Unlock()
-		if s.Kind == queue.SettleAck && !has {
+		if _, has := l.records[s.seq]; s.Kind == queue.SettleAck && !has {
 			delivered = append(delivered, s)
-			continue
+		} else {
+			recorded = append(recorded, s)
 		}
-		slots <- struct{}{}
-		storing.Go(func() {
-			defer func() { <-slots }()
-			if err := l.storeRecord(ctx, lock, s, r); err != nil {
-				errs <- err
-			}
-		})
 	}
-	storing.Wait()
-	select {
-	case err := <-errs:
-		return err
-	default:
-	}
+	l.mu.Unlock()
 	for {
 		n, bytes := 0, 0
 		for n < len(delivered) && n < cursorEntries && bytes < cursorBytes {
@@ -145,6 +138,27 @@ func (l *lane) commit(ctx context.Context, lock *lock) (err error) {
 		if delivered = delivered[n:]; len(delivered) == 0 {
 			break
 		}
+	}
+	var storing sync.WaitGroup
+	errs := make(chan error, len(recorded))
+	slots := make(chan struct{}, recordsAtOnce)
+	for _, s := range recorded {
+		slots <- struct{}{}
+		storing.Go(func() {
+			defer func() { <-slots }()
+			l.mu.Lock()
+			r := l.records[s.seq]
+			l.mu.Unlock()
+			if err := l.storeRecord(ctx, lock, s, r); err != nil {
+				errs <- err
+			}
+		})
+	}
+	storing.Wait()
+	select {
+	case err := <-errs:
+		return err
+	default:
 	}
 	l.q.noteCommit(time.Since(began))
 	return nil

@@ -89,6 +89,9 @@ var faults = []fault{
 	{"revisions are not looked at", []string{"WebhookRevisionsAreCompareAndSwap", "ConcurrentPutsLetOneWin"}, func(q queue.Queue, _ bool) queue.Queue { return &anyRevision{q} }},
 	{"deleting a webhook counts nothing", []string{"DeleteEndsWhatWaits", "WebhookIDsAreNeverReused"}, func(q queue.Queue, _ bool) queue.Queue { return &countsNoneDeleted{q} }},
 	{"counters start anew at a restart", []string{"StatsCountStates", "ReopenKeepsEverything"}, losesCounters},
+	{"Sync does not wait", []string{"SyncIsDurable"}, lanes(func(l queue.Lane) queue.Lane { return neverSyncs{l} })},
+	{"every lane says that it is owned", []string{"LaneHasOneOwner"}, lanes(func(l queue.Lane) queue.Lane { return alwaysOwned{l} })},
+	{"nobody hears of deleted webhooks", []string{"WatchTellsOfEveryRelay"}, func(q queue.Queue, _ bool) queue.Queue { return &hidesDeleted{q} }},
 	{"due times are times of day", []string{"ClockSetBackDelaysNothing", "ClockSetForwardHastensNothing"}, unbroken},
 	{"sleep is no time", []string{"SleepIsTimeThatPasses"}, unbroken},
 }
@@ -119,7 +122,11 @@ func brokenHarness(f fault) queuetest.Harness {
 		inner.Store(q, m)
 		return q
 	}
-	o := memqueue.Options{LazySettles: true}
+	o := memqueue.Options{LazySettles: true, Shared: true}
+	sound := func(q queue.Queue) *memqueue.Queue {
+		m, _ := inner.Load(q)
+		return m.(*memqueue.Queue) //nolint:forcetypeassert // broken stores them
+	}
 	again := func(t *testing.T, q queue.Queue) queue.Queue {
 		t.Helper()
 		m, ok := inner.Load(q)
@@ -151,6 +158,8 @@ func brokenHarness(f fault) queuetest.Harness {
 			clocks.Store(m, c)
 			return broken(m, false)
 		},
+		Join:     func(_ *testing.T, q queue.Queue) queue.Queue { return broken(sound(q).Join(), false) },
+		Lose:     func(_ *testing.T, q queue.Queue, w queue.WebhookID) { sound(q).Lose(w) },
 		Reopen:   again,
 		Crash:    crash,
 		Patience: patience,
@@ -363,6 +372,27 @@ type neverCloses struct{ queue.Lane }
 func (neverCloses) Close() error { return nil }
 
 // backToFront reverses what Next returns.
+// neverSyncs has a Sync that does nothing.
+type neverSyncs struct{ queue.Lane }
+
+func (neverSyncs) Sync(context.Context) error { return nil }
+
+// alwaysOwned takes itself for the owner.
+type alwaysOwned struct{ queue.Lane }
+
+func (alwaysOwned) Owned() bool { return true }
+
+// hidesDeleted watches changes, but for deletions.
+type hidesDeleted struct{ queue.Queue }
+
+func (q *hidesDeleted) Watch(ctx context.Context, changed func(queue.Webhook, bool)) {
+	q.Queue.Watch(ctx, func(w queue.Webhook, deleted bool) {
+		if !deleted {
+			changed(w, false)
+		}
+	})
+}
+
 func backToFront(l queue.Lane) queue.Lane { return reverses{l} }
 
 type reverses struct{ queue.Lane }

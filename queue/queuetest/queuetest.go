@@ -32,6 +32,13 @@ type Harness struct {
 	// committed. If it is nil, because the engine cannot simulate this in one process,
 	// the subtests that need it are left out.
 	Crash func(t *testing.T, q queue.Queue) queue.Queue
+	// Join opens the store of q, which stays open, for another relay. If it is nil,
+	// because only one process can open a store, the subtests of several relays are left
+	// out.
+	Join func(t *testing.T, q queue.Queue) queue.Queue
+	// Lose takes the lane of a webhook from the relay with queue q, as if it had been cut
+	// off. It must not be nil if Join is not.
+	Lose func(t *testing.T, q queue.Queue, w queue.WebhookID)
 	// Retention is the retention in the subtests. It must be longer than an engine
 	// needs to check and to answer, and short enough to wait for. Default 500 ms.
 	Retention time.Duration
@@ -164,7 +171,18 @@ func Run(t *testing.T, h Harness) {
 		promises = append(promises,
 			promise{"CrashKeepsWhatWasAcknowledged", crashKeepsWhatWasAcknowledged},
 			promise{"CrashLosesNoDelivery", crashLosesNoDelivery},
+			promise{"SyncIsDurable", syncIsDurable},
 			promise{"CrashBringsNothingErasedBack", crashBringsNothingErasedBack},
+		)
+	}
+	if h.Join != nil {
+		promises = append(promises,
+			promise{"LaneHasOneOwner", laneHasOneOwner},
+			promise{"LostLaneSettlesNothing", lostLaneSettlesNothing},
+			promise{"RetriesMoveWithTheirLane", retriesMoveWithTheirLane},
+			promise{"RelaysSeeTheSame", relaysSeeTheSame},
+			promise{"WatchTellsOfEveryRelay", watchTellsOfEveryRelay},
+			promise{"TellReachesTheOthers", tellReachesTheOthers},
 		)
 	}
 	if h.OpenOn != nil {
