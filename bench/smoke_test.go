@@ -9,7 +9,7 @@ import (
 )
 
 // TestRatiosAreNotBroken runs the bench for a short time, in pairs. It fails only on
-// ratios that noise cannot explain. RELAY names the built Caddy.
+// ratios that noise cannot explain. RELAY_CADDY names the built Caddy.
 func TestRatiosAreNotBroken(t *testing.T) {
 	caddy := os.Getenv("RELAY_CADDY")
 	if caddy == "" {

@@ -10,7 +10,7 @@ import (
 )
 
 // TestWidgetInBrowser needs node, Chromium (the Debian package, or the path in
-// CHROMIUM) and what `npm ci` installs here. RELAY names a built Caddy to test
+// CHROMIUM) and what `npm ci` installs here. RELAY_CADDY names a built Caddy to test
 // against, from this folder; without it the intake is a stand-in.
 func TestWidgetInBrowser(t *testing.T) {
 	t.Parallel()

@@ -1,4 +1,4 @@
-// The widget in Chromium, with the network cut in between. RELAY names the
+// The widget in Chromium, with the network cut in between. RELAY_CADDY names the
 // binary to test against instead of the intake in this process; CHROMIUM the
 // browser, where it is not /usr/bin/chromium.
 import assert from "node:assert/strict";
@@ -12,7 +12,7 @@ import { minified } from "./minified.js";
 
 const AXE = await readFile(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 const POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src *";
-const real = process.env.RELAY;
+const real = process.env.RELAY_CADDY;
 // For answers that the real relay gives under overload only, for counting requests, and
 // for what does not depend on the relay.
 const simulated = real ? () => {} : test;
