@@ -132,6 +132,7 @@ soak-stress: $(NATS)
 	@go test -race -shuffle=on -count=1 -timeout 20m ./queue/... ./relay/
 
 soak-fuzz:
+	@SOAK=$(SOAK) go test -count=1 -run V8 ./event
 	@$(MAKE) --no-print-directory fuzz FUZZTIME=10s
 
 conformance: $(NATS) ## The conformance suite against every queue
