@@ -406,12 +406,13 @@ func provisionedApp(t testing.TB) *App {
 	t.Helper()
 	store := filepath.Join(t.TempDir(), "store") // t removes it after the engine has ended
 	ctx, cancel := caddyContext(t)
-	t.Cleanup(engines.ends.Wait)
-	t.Cleanup(cancel)
 	app := &App{QueueRaw: fmt.Appendf(nil, `{"engine":"badger","path":%q}`, store)}
 	if err := app.Provision(ctx); err != nil {
+		cancel()
 		t.Fatal(err)
 	}
+	e := app.engine
+	t.Cleanup(func() { cancel(); <-e.ended })
 	return app
 }
 
