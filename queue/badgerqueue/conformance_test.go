@@ -3,7 +3,6 @@ package badgerqueue_test
 import (
 	"context"
 	"errors"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -79,7 +78,7 @@ func copyFiles(t *testing.T, from, to string) {
 		names := filesIn(t, from)
 		var err error
 		for _, name := range names {
-			if err = errors.Join(err, copySparse(filepath.Join(from, name), filepath.Join(to, name))); err != nil {
+			if err = errors.Join(err, badgerqueue.CopySparse(filepath.Join(from, name), filepath.Join(to, name))); err != nil {
 				break
 			}
 		}
@@ -115,39 +114,4 @@ func filesIn(t *testing.T, path string) (names []string) {
 		names = slices.Insert(slices.Delete(names, i, i+1), 0, "HIGHWATER")
 	}
 	return names
-}
-
-// copySparse copies a file and leaves holes where it has nothing but zeros: a
-// log is as large as it may grow from the start. It goes from the end to the
-// beginning: of a log that grows meanwhile, the copy is what it was at a moment.
-func copySparse(from, to string) error {
-	src, err := os.Open(from)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = src.Close() }()
-	dst, err := os.Create(to)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = dst.Close() }()
-	info, err := src.Stat()
-	if err != nil {
-		return err
-	}
-	const blockSize = 64 << 10
-	block, zeros := make([]byte, blockSize), make([]byte, blockSize)
-	for at := info.Size() / blockSize * blockSize; at >= 0; at -= blockSize {
-		n, err := src.ReadAt(block, at)
-		if err != nil && !errors.Is(err, io.EOF) {
-			return err
-		}
-		if string(block[:n]) == string(zeros[:n]) {
-			continue
-		}
-		if _, err := dst.WriteAt(block[:n], at); err != nil {
-			return err
-		}
-	}
-	return dst.Truncate(info.Size())
 }

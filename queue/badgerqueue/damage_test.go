@@ -43,11 +43,11 @@ func readFiles(t testing.TB, dir string) files {
 		if e.Name() == "LOCK" {
 			continue
 		}
-		b, err := os.ReadFile(filepath.Join(dir, e.Name()))
+		b, length, err := readSparse(filepath.Join(dir, e.Name()))
 		if err != nil {
 			t.Fatal(err)
 		}
-		fs[e.Name()] = file{used: bytes.Clone(b[:storefile.Used(b)]), length: len(b)}
+		fs[e.Name()] = file{used: b[:storefile.Used(b)], length: length}
 	}
 	return fs
 }
