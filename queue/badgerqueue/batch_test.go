@@ -2,7 +2,7 @@ package badgerqueue
 
 import (
 	"context"
-	"fmt"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -14,13 +14,11 @@ import (
 // than one transaction of Badger, while each settlement is small.
 func TestWideEventsSettledAtOnceTakeSeveralTransactions(t *testing.T) {
 	t.Parallel()
-	const wide, events = 400, 512
+	const wide, events = 400, 128
 	ctx := context.Background()
-	s := openAt(t, Options{Path: t.TempDir()})
-	var webhooks []queue.WebhookID
-	for i := range wide {
-		webhooks = append(webhooks, newWebhook(t, s, fmt.Sprintf("w%d", i)))
-	}
+	var transactions atomic.Int64
+	s := openSmall(t, Options{Path: t.TempDir(), OnCommit: func(time.Duration, int) { transactions.Add(1) }})
+	webhooks := addWebhooks(t, s, wide)
 	lane, err := s.Lane(webhooks[7], queue.LaneOptions{MaxInFlight: events})
 	if err != nil {
 		t.Fatal(err)
@@ -49,6 +47,7 @@ func TestWideEventsSettledAtOnceTakeSeveralTransactions(t *testing.T) {
 		})
 	}()
 	<-holding
+	transactions.Store(0)
 	for _, l := range leases {
 		if err := l.Ack(queue.Attempt{At: time.Now(), Status: 200}); err != nil {
 			t.Error(err)
@@ -60,6 +59,9 @@ func TestWideEventsSettledAtOnceTakeSeveralTransactions(t *testing.T) {
 	}
 	if err := s.commit(ctx, 1, 1, func(*batch) error { return nil }); err != nil { // comes after them
 		t.Fatal(err)
+	}
+	if n := transactions.Load(); n < 4 { // that of the holder, several of settlements, the last
+		t.Errorf("%d transactions: the settlements fit one", n)
 	}
 	if got := s.Stats(context.Background()).Webhooks[webhooks[7]].Counts; got != (queue.Counts{Delivered: events}) {
 		t.Errorf("counted %+v", got)

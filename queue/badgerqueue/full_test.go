@@ -412,9 +412,12 @@ func TestRemovedFolderAcknowledgesNothing(t *testing.T) {
 // more attempts too.
 func TestParkedDeliveriesExpireHoweverMany(t *testing.T) {
 	t.Parallel()
-	const wide, events, retention = 205, 128, 4 * time.Second
+	const wide, events, retention = 205, 20, time.Second
 	ctx := t.Context()
-	s := openAt(t, Options{Path: t.TempDir(), Retention: retention})
+	s := openSmall(t, Options{Path: t.TempDir(), Retention: retention})
+	if most := s.db.MaxBatchCount(); wide*events <= most {
+		t.Fatalf("one transaction takes %d entries: the events fit", most)
+	}
 	ids := addWebhooks(t, s, wide)
 	for n := range events {
 		enqueue(t, s, entry(n, ids...))

@@ -210,7 +210,7 @@ func TestNoEventEscapesTheSweep(t *testing.T) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		const events = 3000
+		events := 1000 * max(1, 3*soak())
 		for i, left := 0, events; left > 0; {
 			for range 8 {
 				if i++; i <= events {

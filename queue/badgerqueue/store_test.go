@@ -14,7 +14,20 @@ import (
 
 func openAt(t testing.TB, o Options) *Store {
 	t.Helper()
-	s, err := Open(context.Background(), o)
+	return openBounded(t, o, defaultBounds)
+}
+
+// openSmall opens a store whose transactions hold an eighth of the usual.
+func openSmall(t testing.TB, o Options) *Store {
+	t.Helper()
+	b := defaultBounds
+	b.memtable /= 8
+	return openBounded(t, o, b)
+}
+
+func openBounded(t testing.TB, o Options, b bounds) *Store {
+	t.Helper()
+	s, err := open(context.Background(), o, b)
 	if err != nil {
 		t.Fatal(err)
 	}
