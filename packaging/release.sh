@@ -38,6 +38,7 @@ build() {
 pack() { tar --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$SOURCE_DATE_EPOCH" "$@"; }
 
 echo "manual pages and completions"
+native=$(go env GOOS)/$(go env GOARCH)
 build "$work/native"
 mkdir "$work/man" "$work/completions"
 "$work/native" manpage --directory "$work/man" >/dev/null
@@ -55,7 +56,7 @@ for platform in $PLATFORMS; do
 	mkdir "$folder"
 	suffix=
 	[ "$GOOS" = windows ] && suffix=.exe
-	build "$folder/caddy$suffix"
+	if [ "$platform" = "$native" ]; then cp "$work/native" "$folder/caddy$suffix"; else build "$folder/caddy$suffix"; fi
 	"$CYCLONEDX" bin -json -std -noserial -version "v$VERSION" -output "$work/sbom.json" "$folder/caddy$suffix" 2>/dev/null
 	jq --arg time "$(date -u -d "@$SOURCE_DATE_EPOCH" +%FT%TZ)" '.metadata.timestamp = $time' "$work/sbom.json" >"$DIST/$name.sbom.json"
 
