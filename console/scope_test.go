@@ -55,6 +55,9 @@ var judged = map[string][]asked{
 	"GET /api/events":                     {{"/api/events?project={project}", ""}, {"/api/events?feedback_id={feedback}", ""}, {"/api/events?q={word}", ""}, {"/api/events?cursor={cursor}", ""}, {"/api/events?project={project}&feedback_id={feedback}&q={word}", ""}},
 	"GET /api/events/{id}":                {{"/api/events/{event}", ""}},
 	"GET /api/feedback/{id}":              {{"/api/feedback/{feedback}", ""}, {"/api/feedback/{feedback}?project={project}", ""}, {"/api/feedback/same?project={project}", ""}},
+	"GET /api/feedback":                   {{"/api/feedback?project={project}", ""}, {`/api/feedback?filter=data.id=="{feedback}"`, ""}, {`/api/feedback?format=csv&filter=data.message.contains("{word}")`, ""}},
+	"DELETE /api/feedback/{id}":           {{"/api/feedback/{feedback}", ""}, {"/api/feedback/{feedback}?project={project}", ""}, {"/api/feedback/same?project={project}", ""}, {"/api/feedback/same?dry_run=true&project={project}", ""}},
+	"POST /api/erase":                     {{"/api/erase", `{"filter":"data.projectId == '{project}'"}`}, {"/api/erase", `{"filter":"data.id == '{feedback}'"}`}, {"/api/erase", `{"filter":"data.message.contains('{word}')","dry_run":true}`}},
 	"GET /api/activity":                   {{"/api/activity?cursor={cursor}", ""}},
 	"GET /api/stream":                     nil, // TestScopedStream
 	"GET /{$}":                            {{"/", ""}},
@@ -385,7 +388,7 @@ func (a answered) echoed(values map[string]string) answered {
 // what does not exist. It returns how many questions it asked.
 func (s *shared) ask(site http.Handler, theirs map[string][]string, absent map[string]string) (n int) {
 	s.t.Helper()
-	for _, route := range routes(s.t, site) {
+	for _, route := range routes(s.t, s.all) {
 		method, _, _ := strings.Cut(route, " ")
 		questions, known := judged[route]
 		if !known {
@@ -460,7 +463,7 @@ func TestReadOnlyConsoleChangesNothing(t *testing.T) {
 		own := s.belongings(s.b, "b")
 		own["{name}"] = []string{"crm", "file-b"}
 		before := s.lists(s.all)
-		for _, route := range routes(t, s.bReader) {
+		for _, route := range routes(t, s.all) {
 			method, pattern, _ := strings.Cut(route, " ")
 			for _, question := range judged[route] {
 				values := make(map[string]string)
@@ -483,6 +486,36 @@ func TestReadOnlyConsoleChangesNothing(t *testing.T) {
 		for path, want := range before {
 			if got := s.do(s.all, http.MethodGet, path, ""); got != want {
 				t.Errorf("%s: after all forms\n%s\nwant as before\n%s", path, got, want)
+			}
+		}
+	})
+}
+
+// TestDocumentSaysWhatAScopeMay: the OpenAPI document of a scope names its projects; if
+// it is read-only, the document has no requests that change anything.
+func TestDocumentSaysWhatAScopeMay(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newShared(t)
+		for name, c := range map[string]struct {
+			site    http.Handler
+			project string
+			changes bool
+		}{"all": {s.all, "", true}, "a": {s.a, "proj_a", true}, "b, read-only": {s.bReader, "proj_b", false}} {
+			document := s.must(c.site, http.MethodGet, "/api/openapi.json", "")
+			description := document["info"].(map[string]any)["description"].(string)
+			for _, project := range []string{"proj_a", "proj_b"} {
+				if strings.Contains(description, project) != (project == c.project) {
+					t.Errorf("%s: %s", name, description)
+				}
+			}
+			if strings.Contains(description, "is read-only") == c.changes {
+				t.Errorf("%s: %s", name, description)
+			}
+			paths := document["paths"].(map[string]any)
+			webhook := paths["/webhooks/{name}"].(map[string]any)
+			if (webhook["delete"] != nil) != c.changes || (paths["/webhooks/{name}/test"] != nil) != c.changes || webhook["get"] == nil {
+				t.Errorf("%s: the document has %v", name, slices.Sorted(maps.Keys(paths)))
 			}
 		}
 	})
