@@ -41,6 +41,7 @@ func parseApp(d *caddyfile.Dispenser, existing any) (any, error) {
 //	        events      <type…>
 //	        filter      <expression>
 //	        body        slack|discord|teams|<expression>
+//	        notify      <address…>
 //	        header      <field> <value>
 //	        tls_client_auth <cert_file> <key_file>
 //	        tls_ca      <file…>

@@ -25,6 +25,7 @@ func (w *Webhook) unmarshalBlock(d *caddyfile.Dispenser) error {
 		option.Option{Name: "tls_client_auth", Read: tls.unmarshalClient},
 		option.Texts("tls_ca", &tls.RootCAFiles),
 		w.Retry.option(),
+		option.Texts("notify", &w.Notify),
 		option.Duration("timeout", &w.Timeout),
 		option.Option{Name: "concurrency", Read: w.unmarshalConcurrency},
 		option.Option{Name: "rate", Read: w.unmarshalRate},

@@ -27,7 +27,8 @@ type SMTPNotifier struct {
 	// The sender's e-mail address. Required.
 	From string `json:"from,omitempty"`
 
-	// The recipients' e-mail addresses. Required.
+	// The e-mail addresses of those who get the notices of all webhooks. The owners of a
+	// webhook are named in its `notify`. Required.
 	To []string `json:"to,omitempty"`
 
 	// The user name, if the server needs a login. Default: no login.
@@ -82,6 +83,9 @@ func (n *SMTPNotifier) Notify(ctx context.Context, notices []notify.Notice) erro
 	return n.smtp.Notify(ctx, notices)
 }
 
+// Reaches implements notify.Mailer.
+func (n *SMTPNotifier) Reaches(address string) bool { return n.smtp.Reaches(address) }
+
 // UnmarshalCaddyfile sets up the notifier from Caddyfile tokens. Syntax:
 //
 //	smtp {
@@ -109,5 +113,5 @@ func (n *SMTPNotifier) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 var (
 	_ caddy.Provisioner     = (*SMTPNotifier)(nil)
 	_ caddyfile.Unmarshaler = (*SMTPNotifier)(nil)
-	_ notify.Notifier       = (*SMTPNotifier)(nil)
+	_ notify.Mailer         = (*SMTPNotifier)(nil)
 )

@@ -28,9 +28,9 @@ func TestSingleValuedOptionGivenTwiceIsAnError(t *testing.T) {
 			"webhook": "a {\nurl http://a.example\n}", "egress": "{\nallow 10.0.0.0/8\n}", "notify": "smtp {\nhost a:25\n}", "group_notices": "1m", "console_url": "https://a.example", "warn_after": "1h",
 		}, "notify"},
 		"webhook": {within("webhook a"), map[string]string{
-			"url": "http://a.example", "secret": "s", "events": "feedback.created", "filter": "true", "header": "A b", "tls_client_auth": "a b",
+			"url": "http://a.example", "secret": "s", "projects": "p", "body": "slack", "notify": "a@example.com", "events": "feedback.created", "filter": "true", "header": "A b", "tls_client_auth": "a b",
 			"tls_ca": "a", "retry": "none", "timeout": "1s", "concurrency": "1", "rate": "1/s", "warn_after": "1h", "ordered": "", "disabled": "",
-		}, "events header tls_ca"},
+		}, "events header tls_ca projects notify"},
 		"egress":       {within("egress"), map[string]string{"allow": "10.0.0.0/8", "proxy": "http://a.example"}, "allow"},
 		"notify smtp":  {within("notify smtp"), map[string]string{"host": "a:25", "from": "a@example.com", "to": "b@example.com", "username": "a", "password": "p", "tls": "none", "hello": "a.example"}, "to"},
 		"queue badger": {within("queue badger"), map[string]string{"path": "/a", "encryption_key": "0123456789abcdef"}, ""},
@@ -43,7 +43,7 @@ func TestSingleValuedOptionGivenTwiceIsAnError(t *testing.T) {
 			"update_auth": "t", "geoip": "/a", "rate_limit": "1/s", "honeypot": "h",
 		}, "allow_origin"},
 		"userhero_receiver": {site("userhero_receiver"), map[string]string{"secret": "s", "reject": "500"}, ""},
-		"userhero_console":  {site("userhero_console"), map[string]string{"user_header": "X-User", "no_auth": ""}, ""},
+		"userhero_console":  {site("userhero_console"), map[string]string{"user_header": "X-User", "no_auth": "", "project": "p", "read_only": ""}, "project"},
 	} {
 		for _, option := range knownOptions(t, name, block.around) {
 			value, ok := block.values[option]

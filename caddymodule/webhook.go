@@ -37,8 +37,10 @@ type Webhook struct {
 	// loaded. Default: feedback of all projects, and without one.
 	Projects []string `json:"projects,omitempty"`
 
-	// The event types that are sent: `feedback.created`, `feedback.updated` or both.
-	// Default: all.
+	// The event types that are sent. `feedback.created` and `feedback.updated` are about
+	// feedback. `webhook.failing`, `webhook.recovered` and `webhook.disabled` report the
+	// state of other webhooks whose projects this webhook gets; they must be named.
+	// Default: both of feedback.
 	Events []string `json:"events,omitempty"`
 
 	// A CEL expression over the event document, such as `data.rating <= 2`. Events for
@@ -59,6 +61,11 @@ type Webhook struct {
 	// TLS settings for receivers that ask for a client certificate, or whose own
 	// certificate is not from a public authority. Default: none.
 	TLS *TLS `json:"tls,omitempty"`
+
+	// E-mail addresses of the webhook's owners. They are mailed about this webhook,
+	// besides those whom `notify smtp` names. Placeholders are replaced when the
+	// configuration is loaded. Default: none.
+	Notify []string `json:"notify,omitempty"`
 
 	// The delays before each retry. At most 100, each above 0 and at most 30 days. An
 	// empty list means no retries. Default: the app's `retry`.
@@ -131,12 +138,21 @@ func (w *Webhook) resolve(repl *caddy.Replacer) (relay.WebhookConfig, error) {
 		}
 		*field.to = v
 	}
-	for _, project := range w.Projects {
-		p, err := secret.Resolve(repl, project)
-		if err != nil {
-			return c, fmt.Errorf("projects: %w", err)
+	for _, list := range []struct {
+		name   string
+		values []string
+		to     *[]string
+	}{
+		{"projects", w.Projects, &c.Projects},
+		{"notify", w.Notify, &c.Notify},
+	} {
+		for _, value := range list.values {
+			v, err := secret.Resolve(repl, value)
+			if err != nil {
+				return c, fmt.Errorf("%s: %w", list.name, err)
+			}
+			*list.to = append(*list.to, v)
 		}
-		c.Projects = append(c.Projects, p)
 	}
 	for _, t := range w.Events {
 		c.Events = append(c.Events, event.Type(t))

@@ -143,7 +143,10 @@ func (p pages) showEvent(r *http.Request) (any, error) {
 	}
 	var d document
 	if json.Unmarshal(e.Body, &d) == nil {
-		page.Message, page.Page = d.Data.Message, d.Data.Context.PageURL
+		page.Page = d.Data.Context.PageURL
+		if d.Data.Message != "" {
+			page.Message = d.Data.Message // whole
+		}
 	}
 	if len(deliveries) > 0 {
 		wanted := cmp.Or(v.Get("delivery"), page.Deliveries[0].ID)
@@ -160,7 +163,10 @@ func (p pages) showEvent(r *http.Request) (any, error) {
 		page.Deliveries, page.More = page.Deliveries[:n], page.Deliveries[n:]
 	}
 	title := "Created: "
-	if e.Type == string(event.Updated) {
+	switch {
+	case event.Type(e.Type).Operational():
+		title = ""
+	case e.Type == string(event.Updated):
 		title = "Updated: "
 	}
 	s := screen{Title: title + cmp.Or(shorten(page.Message, 60), e.Feedback.ID), Area: "events", Page: page, Flash: out.Flash, Live: []string{"attempt", "state"}}

@@ -319,7 +319,7 @@ func (p pages) deliveriesOf(r *http.Request, events []queue.Event) ([]feedbackDe
 		if err != nil {
 			return nil, err
 		}
-		created[row.ID] = row.Created
+		created[row.ID] = row.What == "created"
 		rows = append(rows, row.Deliveries...)
 	}
 	troubledFirst(rows)

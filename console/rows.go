@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -22,7 +23,7 @@ const excerpt = 160
 type eventRow struct {
 	ID, Feedback string
 	Address      string // of the page of the feedback
-	Created      bool
+	What         string // what happened: "created", "updated", "is failing" …
 	At           time.Time
 	Message      string
 	Category     string
@@ -85,6 +86,7 @@ type deliveryRow struct {
 // document holds the members of an event's body that a page shows.
 type document struct {
 	Data struct {
+		Webhook       string `json:"webhook"` // of operational events
 		ProjectID     string `json:"projectId"`
 		WidgetID      string `json:"widgetId"`
 		Message       string `json:"message"`
@@ -108,11 +110,15 @@ type document struct {
 }
 
 func (p pages) eventRow(r *http.Request, e queue.Event, deliveries []queue.Delivery, byID map[queue.WebhookID]relay.WebhookStatus, now time.Time) eventRow {
-	row := eventRow{ID: e.ID.String(), Feedback: e.Feedback.ID, Address: feedbackAt(e.Feedback), Created: e.Type == string(event.Created), At: e.Created}
+	row := eventRow{ID: e.ID.String(), Feedback: e.Feedback.ID, Address: feedbackAt(e.Feedback), At: e.Created}
 	var d document
 	if json.Unmarshal(e.Body, &d) == nil { // the relay stores no other documents
 		row.Message = shorten(d.Data.Message, excerpt)
 		row.Category, row.Status, row.Rating = d.Data.Category, d.Data.Status, d.Data.Rating
+		if row.What = whatOf(event.Type(e.Type)); event.Type(e.Type).Operational() {
+			row.Message = fmt.Sprintf("Webhook %q %s", d.Data.Webhook, row.What)
+			row.Address = "events/" + row.ID
+		}
 	}
 	for _, d := range deliveries {
 		row.Deliveries = append(row.Deliveries, p.deliveryRow(r, d, webhookOf(byID, d.ID.Webhook), now))
@@ -120,6 +126,21 @@ func (p pages) eventRow(r *http.Request, e queue.Event, deliveries []queue.Deliv
 	troubledFirst(row.Deliveries)
 	row.Arrivals = arrivalsOf(row.Deliveries)
 	return row
+}
+
+// whatOf returns what an event of this type says.
+func whatOf(t event.Type) string {
+	switch t {
+	case event.WebhookFailing:
+		return "is failing"
+	case event.WebhookRecovered:
+		return "works again"
+	case event.WebhookDisabled:
+		return "is disabled"
+	case event.Updated:
+		return "updated"
+	}
+	return "created"
 }
 
 // rowOf returns the row of one delivery.

@@ -79,7 +79,8 @@ type WebhookConfig struct {
 	// Projects are the projects whose feedback the webhook gets. Empty means all, and
 	// feedback without a project.
 	Projects []string `json:"projects,omitempty"`
-	// Events are the event types the webhook wants. Empty means all.
+	// Events are the event types the webhook wants. Empty means all of feedback.
+	// Operational events must be named.
 	Events []event.Type `json:"events,omitempty"`
 	// Filter is a CEL expression over `event` and `data`. Empty means all events.
 	Filter string `json:"filter,omitempty"`
@@ -102,6 +103,9 @@ type WebhookConfig struct {
 	Rate Rate `json:"rate,omitzero"`
 	// Ordered keeps the events of each feedback in order.
 	Ordered bool `json:"ordered,omitempty"`
+	// Notify are the e-mail addresses of the webhook's owners. They get the notices about
+	// it besides those whom the notifiers name.
+	Notify []string `json:"notify,omitempty"`
 	// WarnAfter is how long every attempt must fail before a warning is sent. 0 means
 	// the generation's.
 	WarnAfter time.Duration `json:"-"`
@@ -181,7 +185,7 @@ func (c Config) Validate() error {
 	if err := c.Egress.Validate(); err != nil {
 		errs = append(errs, fmt.Errorf("egress: %w", err))
 	}
-	if err := c.notices().Validate(); err != nil {
+	if err := c.notices(nil).Validate(); err != nil {
 		errs = append(errs, err)
 	}
 	seen := make(map[string]bool)
@@ -192,6 +196,9 @@ func (c Config) Validate() error {
 		seen[w.Name] = true
 		if err := w.Validate(); err != nil {
 			errs = append(errs, fmt.Errorf("webhook %s: %w", w.Name, err))
+		}
+		if len(w.Notify) > 0 && !slices.ContainsFunc(c.Notifiers, func(n notify.Notifier) bool { _, ok := n.(notify.Mailer); return ok }) {
+			errs = append(errs, fmt.Errorf("webhook %s: notify: nothing sends mails; configure notify smtp", w.Name))
 		}
 	}
 	return errors.Join(errs...)
@@ -239,6 +246,11 @@ func (w WebhookConfig) Validate() error {
 	if _, err := body.Compile(w.Body); err != nil {
 		wrong("body", "%w", err)
 	}
+	for _, address := range w.Notify {
+		if _, err := notify.ParseAddress(address); err != nil {
+			wrong("notify", "%w", err)
+		}
+	}
 	if err := validateLadder(w.Retry); err != nil {
 		wrong("retry", "%w", err)
 	}
@@ -271,8 +283,8 @@ func validateTimeout(d time.Duration) error {
 }
 
 // notices returns the settings for notices.
-func (c Config) notices() notify.Config {
-	return notify.Config{Notifiers: c.Notifiers, ConsoleURL: c.ConsoleURL, GroupWithin: c.GroupNotices}
+func (c Config) notices(r *Relay) notify.Config {
+	return notify.Config{Notifiers: c.Notifiers, Operational: operational{r}, ConsoleURL: c.ConsoleURL, GroupWithin: c.GroupNotices}
 }
 
 // takes reports whether the webhook gets feedback of a project. Feedback without a

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/time/rate"
 
+	"github.com/userhero/relay/event"
 	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/relay/deliver"
 )
@@ -125,8 +126,8 @@ func (r *Relay) apply(g *Generation) error {
 	first := r.current == nil
 	r.current = g
 	r.mu.Unlock()
-	r.notices.Use(g.config.notices())
-	if first && len(g.config.Notifiers) > 0 {
+	r.notices.Use(g.config.notices(r))
+	if first {
 		for _, w := range r.all() {
 			w.repostNotice()
 		}
@@ -239,6 +240,11 @@ func (r *Relay) begin(w *webhook) {
 
 // configure puts a target in force. If t is nil, it parks the webhook.
 func (w *webhook) configure(ctx context.Context, t *target) error {
+	if t != nil && slices.ContainsFunc(t.config.Events, event.Type.Operational) {
+		if err := w.relay.notices.OpenOperational(ctx); err != nil {
+			return err
+		}
+	}
 	if err := w.storeLock.lock(ctx); err != nil {
 		return err
 	}

@@ -259,8 +259,10 @@ func (r *Relay) Redeliver(ctx context.Context, id queue.DeliveryID, who string) 
 		if err != nil {
 			return err
 		}
-		if !w.takes(e.Feedback.Project) {
-			return fmt.Errorf("webhook %q does not get feedback of this project: %w", name, queue.ErrConflict)
+		if may, err := r.mayGet(ctx, w, e); err != nil {
+			return err
+		} else if !may {
+			return fmt.Errorf("webhook %q does not get this event, because of its projects: %w", name, queue.ErrConflict)
 		}
 	}
 	if err := r.queue.Requeue(ctx, id, time.Now()); err != nil {

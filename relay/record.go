@@ -61,6 +61,9 @@ type lastNotice struct {
 	Episode time.Time `json:"episode"`
 	Since   time.Time `json:"since"`
 	At      time.Time `json:"at"`
+	// StateChanged is false for a warning, and for the recovery of a webhook that had
+	// only a warning.
+	StateChanged bool `json:"state_changed,omitempty"`
 }
 
 // Answer is the short result of an attempt.

@@ -148,7 +148,20 @@ func (r *Relay) recoverable(ctx context.Context, w *webhook, what Recovery, curs
 			Webhook: w.id, States: what.states(), Since: what.Since, Until: what.Until, Limit: 1000, Cursor: cursor,
 		})
 		for _, d := range page.Items {
-			if w.takes(d.Feedback.Project) {
+			may := w.takes(d.Feedback.Project)
+			if event.Type(d.Type).Operational() {
+				e, err := r.queue.Event(ctx, d.ID.Event)
+				if errors.Is(err, queue.ErrNotFound) {
+					continue
+				}
+				if err == nil {
+					may, err = r.mayGet(ctx, w, e)
+				}
+				if err != nil {
+					return nil, "", err
+				}
+			}
+			if may {
 				ids = append(ids, d.ID)
 			}
 		}
@@ -159,7 +172,9 @@ func (r *Relay) recoverable(ctx context.Context, w *webhook, what Recovery, curs
 		return nil, "", err
 	}
 	for _, e := range page.Items {
-		if !w.takes(e.Feedback.Project) {
+		if may, err := r.mayGet(ctx, w, e); err != nil {
+			return nil, "", err
+		} else if !may {
 			continue
 		}
 		id := queue.DeliveryID{Event: e.ID, Webhook: w.id}

@@ -42,7 +42,7 @@ func (w *webhook) setState(to, reason string, at time.Time) {
 		since = at
 	}
 	kind := map[string]string{Active: notify.Recovered, Failing: notify.Failing, Disabled: notify.Disabled}[to]
-	w.record.LastNotice = lastNotice{Kind: kind, Reason: reason, Episode: episode, Since: since, At: at}
+	w.record.LastNotice = lastNotice{Kind: kind, Reason: reason, Episode: episode, Since: since, At: at, StateChanged: true}
 	notice := w.noticeLocked()
 	w.endOutageLocked()
 	w.mu.Unlock()
@@ -119,10 +119,10 @@ func (w *webhook) noticeLocked() notify.Notice {
 	t := w.record.LastNotice
 	n := notify.Notice{
 		Kind: t.Kind, Webhook: w.name(), At: t.At.UTC(), Since: t.Since.UTC(), Reason: t.Reason,
-		Thread: fmt.Sprintf("%d-%d", w.id, t.Episode.UnixMilli()),
+		Thread: fmt.Sprintf("%d-%d", w.id, t.Episode.UnixMilli()), Operational: t.StateChanged,
 	}
 	if w.target != nil {
-		n.URL = w.target.ShownURL()
+		n.URL, n.Owners = w.target.ShownURL(), w.target.config.Notify
 	}
 	return n
 }

@@ -20,7 +20,8 @@ type WebhookStatus struct {
 	Projects    []string     // empty means all
 	Events      []event.Type // empty means all
 	Filter      string
-	Body        string // empty: the event's document is sent
+	Body        string   // empty: the event's document is sent
+	Notify      []string // addresses of its owners
 	Retry       []time.Duration
 	Timeout     time.Duration
 	Concurrency int
@@ -117,7 +118,7 @@ func (w *webhook) status(c queue.Counts) WebhookStatus {
 	if t := w.target; t != nil {
 		s.Scope = t.config.Scope
 		s.URL, s.Projects, s.Events = t.config.URL, t.config.Projects, t.config.Events
-		s.Filter, s.Body = t.config.Filter, t.config.Body
+		s.Filter, s.Body, s.Notify = t.config.Filter, t.config.Body, t.config.Notify
 		s.Retry, s.Timeout, s.Concurrency = t.config.Retry, t.config.Timeout, t.config.Concurrency
 		s.Headers = slices.Sorted(maps.Keys(t.config.Header))
 		s.Rate, s.Ordered, s.HasSecret, s.TLS = t.config.Rate, t.config.Ordered, t.config.Secret != "", t.TLS()

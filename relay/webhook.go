@@ -162,7 +162,7 @@ func (w *webhook) apiConfig() *WebhookConfig {
 // says why the filter could not judge the event.
 func (w *webhook) wants(t event.Type, project string, doc *expression.Document) (bool, error) {
 	target := w.currentTarget()
-	if target == nil {
+	if target == nil || t.Operational() { // those are for subscribers, see Relay.subscribers
 		return false, nil
 	}
 	if events := target.config.Events; len(events) > 0 && !slices.Contains(events, t) {

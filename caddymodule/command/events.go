@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -48,14 +49,14 @@ use the id, choose one with --project.`,
 		ValidArgsFunction: cobra.NoFileCompletions,
 	}
 	flags := cmd.Flags()
-	flags.String("type", "", "Only events of this type: feedback.created or feedback.updated")
+	flags.String("type", "", "Only events of this type, such as feedback.created")
 	flags.String("project", "", "Only events of this project")
 	flags.String("since", "", "Only events accepted since then: "+timeHelp)
 	flags.String("until", "", "Only events accepted before then")
 	flags.String("q", "", "Only events whose document contains this text")
 	addPaging(cmd)
 	var types []string
-	for _, t := range event.Types() {
+	for _, t := range slices.Concat(event.Types(), event.OperationalTypes()) {
 		types = append(types, string(t))
 	}
 	completeFlag(cmd, "type", oneOf(types...))

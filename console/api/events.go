@@ -2,6 +2,7 @@ package api
 
 import (
 	"net/http"
+	"slices"
 
 	"github.com/userhero/relay/event"
 	"github.com/userhero/relay/queue"
@@ -11,7 +12,7 @@ func (s *server) events(r *http.Request) (any, error) {
 	p := parameters{values: r.URL.Query()}
 	facts := Facts{Category: p.text("category"), Status: p.text("status"), Rating: p.rating("rating")}
 	q := queue.EventQuery{
-		Type:       p.oneOf("type", string(event.Created), string(event.Updated)),
+		Type:       p.oneOf("type", typeNames()...),
 		FeedbackID: p.text("feedback_id"),
 		ProjectID:  p.text("project"),
 		Since:      p.time("since"),
@@ -77,4 +78,12 @@ func (s *server) activity(r *http.Request) (any, error) {
 		page.Items[i] = Activity{l.ID, StreamedActivity{moment(l.At), l.What, l.Who, l.Webhook, l.Detail}}
 	}
 	return page, nil
+}
+
+// typeNames returns the names of all types of events.
+func typeNames() (names []string) {
+	for _, t := range slices.Concat(event.Types(), event.OperationalTypes()) {
+		names = append(names, string(t))
+	}
+	return names
 }

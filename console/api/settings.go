@@ -37,6 +37,7 @@ func (in WebhookSettings) Apply(c *relay.WebhookConfig) error {
 	setIfGiven(&c.Events, in.Events)
 	setIfGiven(&c.Filter, in.Filter)
 	setIfGiven(&c.Body, in.Body)
+	setIfGiven(&c.Notify, in.Notify)
 	setIfGiven(&c.Concurrency, in.Concurrency)
 	setIfGiven(&c.Ordered, in.Ordered)
 	if in.Headers != nil {

@@ -56,7 +56,8 @@ type Webhook struct {
 	Projects    []string     `json:"projects,omitempty"` // absent: all
 	Events      []event.Type `json:"events"`
 	Filter      string       `json:"filter,omitempty"`
-	Body        string       `json:"body,omitempty"` // absent: the document
+	Body        string       `json:"body,omitempty"`   // absent: the document
+	Notify      []string     `json:"notify,omitempty"` // addresses of its owners
 	Retry       []string     `json:"retry"`
 	Timeout     string       `json:"timeout"`
 	Concurrency int          `json:"concurrency"`
@@ -120,6 +121,7 @@ type WebhookSettings struct {
 	Body           *string            `json:"body"`
 	Headers        *map[string]string `json:"headers"`
 	TLS            *TLSSettings       `json:"tls"`
+	Notify         *[]string          `json:"notify"`
 	Retry          *[]string          `json:"retry"`
 	Timeout        *string            `json:"timeout"`
 	Concurrency    *int               `json:"concurrency"`

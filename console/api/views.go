@@ -21,6 +21,7 @@ func viewWebhook(w relay.WebhookStatus) Webhook {
 		Events:       w.Events,
 		Filter:       w.Filter,
 		Body:         w.Body,
+		Notify:       w.Notify,
 		Retry:        make([]string, len(w.Retry)),
 		Timeout:      FormatDuration(w.Timeout),
 		Concurrency:  w.Concurrency,

@@ -6,9 +6,11 @@ import "time"
 // recovers over and over.
 const dampWithin = time.Hour
 
-// damping holds, by webhook name, what one mailbox has sent. Only the mailbox's
+// damping holds what one mailbox has sent, by recipient and webhook. Only the mailbox's
 // goroutine uses it. It does not survive a restart.
-type damping map[string]*sentNotices
+type damping map[damped]*sentNotices
+
+type damped struct{ to, webhook string }
 
 // sentNotices is the state of one webhook in a mailbox.
 type sentNotices struct {
@@ -19,18 +21,19 @@ type sentNotices struct {
 	changes int       // changes of state since, not in any message
 }
 
-func (d damping) of(webhook string) *sentNotices {
-	s := d[webhook]
+func (d damping) of(n Notice) *sentNotices {
+	key := damped{n.To, n.Webhook}
+	s := d[key]
 	if s == nil {
 		s = new(sentNotices)
-		d[webhook] = s
+		d[key] = s
 	}
 	return s
 }
 
 // skipped counts a notice that a later one has replaced.
 func (d damping) skipped(n Notice) {
-	s := d.of(n.Webhook)
+	s := d.of(n)
 	s.changes++
 	if n.At.After(s.seen) {
 		s.seen = n.At
@@ -41,13 +44,13 @@ func (d damping) skipped(n Notice) {
 // a long time.
 func (d damping) sent(notices []Notice) {
 	now := time.Now()
-	for webhook, s := range d {
+	for key, s := range d {
 		if now.Sub(s.at) > 2*dampWithin && now.Sub(s.seen) > 2*dampWithin {
-			delete(d, webhook)
+			delete(d, key)
 		}
 	}
 	for _, n := range notices {
-		s := d.of(n.Webhook)
+		s := d.of(n)
 		s.at, s.thread, s.changes = now, n.Thread, 0
 	}
 }

@@ -57,7 +57,7 @@ func (m *mailbox) gather(ctx context.Context, lane queue.Lane) ([]*queue.Lease, 
 	if err != nil {
 		return nil, err
 	}
-	until := group[0].Event.Created.Add(m.sender.groupWithin())
+	until := group[0].Event.Created.Add(m.sender.groupWithin(m.number))
 	if group[0].Delivery.Rung > 0 {
 		until = time.Now() // it has waited long enough
 	}
@@ -73,9 +73,9 @@ func (m *mailbox) gather(ctx context.Context, lane queue.Lane) ([]*queue.Lease, 
 	return group, nil
 }
 
-// send sends one message for a group of notices and settles their leases.
+// send sends a group of notices, one message to each owner and one to those whom the
+// notifier's settings name.
 func (m *mailbox) send(ctx context.Context, group []*queue.Lease) {
-	o := m.sender.o
 	notifier, console := m.sender.notifier(m.number)
 	if ctx.Err() != nil {
 		for _, l := range group {
@@ -87,7 +87,45 @@ func (m *mailbox) send(ctx context.Context, group []*queue.Lease) {
 		m.keep(group)
 		return
 	}
-	group, notices := m.choose(group)
+	for read := m.read(group); len(read) > 0; {
+		var same, others []held
+		for _, h := range read {
+			if h.To == read[0].To {
+				same = append(same, h)
+			} else {
+				others = append(others, h)
+			}
+		}
+		m.sendTo(notifier, console, same)
+		read = others
+	}
+}
+
+// held is a notice and its lease.
+type held struct {
+	Notice
+	lease *queue.Lease
+}
+
+// read parses the notices of a group.
+func (m *mailbox) read(group []*queue.Lease) []held {
+	read := make([]held, 0, len(group))
+	for _, l := range group {
+		h := held{lease: l}
+		if err := json.Unmarshal(l.Event.Body, &h.Notice); err != nil {
+			m.sender.o.Logger.Error("a notice cannot be read", "event", l.Event.ID.String(), "error", err)
+			m.logSettled(l.Dead(queue.Attempt{At: time.Now().UTC(), Error: "it cannot be read", ErrorClass: "mail"}))
+			continue
+		}
+		read = append(read, h)
+	}
+	return read
+}
+
+// sendTo sends one message with notices that have the same To, and settles their leases.
+func (m *mailbox) sendTo(notifier Notifier, console string, all []held) {
+	o := m.sender.o
+	group, notices := m.choose(notifier, all)
 	if len(notices) == 0 {
 		return
 	}
@@ -126,7 +164,9 @@ func (m *mailbox) send(ctx context.Context, group []*queue.Lease) {
 		m.logSettled(settled)
 	}
 	for _, n := range notices {
-		o.Sent(n, outcome, err)
+		if m.number != operational {
+			o.Sent(n, outcome, err)
+		}
 	}
 	if err != nil {
 		o.Logger.Error("a notice was not sent", "notices", len(notices), "outcome", outcome, "error", redact.Error(err))
@@ -146,56 +186,53 @@ func (m *mailbox) keep(group []*queue.Lease) {
 	}
 }
 
-// choose returns the notices of a group to send now, with their leases: at most the
-// last one of each webhook. Notices that a later change has replaced are settled
-// unsent. A webhook that fails and recovers over and over is reported once within
-// dampWithin, with its state at that time.
-func (m *mailbox) choose(group []*queue.Lease) ([]*queue.Lease, []Notice) {
+// choose returns the notices to send now, with their leases: at most the last one of each
+// webhook. Notices that a later change has replaced are settled unsent. A webhook that
+// fails and recovers over and over is reported once within dampWithin, with its state at
+// that time.
+func (m *mailbox) choose(notifier Notifier, all []held) ([]*queue.Lease, []Notice) {
 	now := time.Now()
-	last := make(map[string]*queue.Lease)
-	notices := make(map[*queue.Lease]Notice)
-	for _, l := range group {
-		var n Notice
-		if err := json.Unmarshal(l.Event.Body, &n); err != nil {
-			m.sender.o.Logger.Error("a notice cannot be read", "event", l.Event.ID.String(), "error", err)
-			m.logSettled(l.Dead(queue.Attempt{At: now.UTC(), Error: "it cannot be read", ErrorClass: "mail"}))
-			continue
-		}
-		notices[l] = n
-		before := last[n.Webhook]
+	holder, mayHold := notifier.(Holder)
+	last := make(map[string]held)
+	for _, h := range all {
+		before, again := last[h.Webhook]
 		switch {
-		case m.sender.o.Overtaken(n):
-			m.skip(l, n)
-		case before == nil:
-			last[n.Webhook] = l
-		case notices[before].At.After(n.At):
-			m.skip(l, n)
+		case m.sender.o.Overtaken(h.Notice):
+			m.skip(h)
+		case !again:
+			last[h.Webhook] = h
+		case before.At.After(h.At):
+			m.skip(h)
 		default:
-			m.skip(before, notices[before])
-			last[n.Webhook] = l
+			m.skip(before)
+			last[h.Webhook] = h
 		}
 	}
 	var chosen []*queue.Lease
 	var sent []Notice
-	for _, l := range group {
-		n, ok := notices[l]
-		if !ok || last[n.Webhook] != l {
+	for _, h := range all {
+		if last[h.Webhook].lease != h.lease {
 			continue
 		}
-		if until := m.damping.of(n.Webhook).hold(n, now); until.After(now) {
-			_ = l.Defer(until)
+		if mayHold && holder.Holds(h.Notice) {
+			m.keep([]*queue.Lease{h.lease})
 			continue
 		}
-		n.Changes = m.damping.of(n.Webhook).changes
-		chosen, sent = append(chosen, l), append(sent, n)
+		about := m.damping.of(h.Notice)
+		if until := about.hold(h.Notice, now); until.After(now) {
+			_ = h.lease.Defer(until)
+			continue
+		}
+		h.Changes = about.changes
+		chosen, sent = append(chosen, h.lease), append(sent, h.Notice)
 	}
 	return chosen, sent
 }
 
 // skip settles a notice that a later one has replaced.
-func (m *mailbox) skip(l *queue.Lease, n Notice) {
-	m.damping.skipped(n)
-	m.logSettled(l.Ack(queue.Attempt{At: time.Now().UTC()}))
+func (m *mailbox) skip(h held) {
+	m.damping.skipped(h.Notice)
+	m.logSettled(h.lease.Ack(queue.Attempt{At: time.Now().UTC()}))
 }
 
 func (m *mailbox) logSettled(err error) {

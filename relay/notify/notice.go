@@ -21,8 +21,24 @@ import (
 // Notifier sends messages to people. If an error has a method Temporary that returns
 // true, the notice is retried on the ladder. Other errors are final.
 type Notifier interface {
-	// Notify sends one message about all notices. Each is about a different webhook.
+	// Notify sends one message about all notices. Each is about a different webhook, and
+	// all have the same To.
 	Notify(ctx context.Context, notices []Notice) error
+}
+
+// Mailer is a Notifier that can send to any address. Notices to the owners of a webhook
+// go through the first one.
+type Mailer interface {
+	Notifier
+	// Reaches reports whether every message goes to this address anyway.
+	Reaches(address string) bool
+}
+
+// Holder is a Notifier that may have nobody to send to at the moment.
+type Holder interface {
+	Notifier
+	// Holds reports whether a notice has to wait until somebody can take it.
+	Holds(n Notice) bool
 }
 
 // The kinds of notices.
@@ -43,6 +59,9 @@ type Notice struct {
 	// Since is when it began to fail; zero if unknown.
 	Since  time.Time `json:"since,omitzero"`
 	Reason string    `json:"reason,omitempty"`
+	// To is the address of the owner who gets the notice. If it is empty, those get it
+	// whom the notifier's own settings name.
+	To string `json:"to,omitempty"`
 	// Thread is the same for all notices of one episode: warning, failure and recovery.
 	Thread string `json:"thread"`
 	// Changes counts the earlier changes of state that no message reported, because
@@ -51,6 +70,11 @@ type Notice struct {
 	// Console is the address of the console, or empty if none is configured. It is not
 	// stored.
 	Console string `json:"-"`
+	// Owners are the addresses to which a notice is posted besides. They are not stored.
+	Owners []string `json:"-"`
+	// Operational reports whether the state of the webhook changed, so that an
+	// operational event reports it too. It is not stored.
+	Operational bool `json:"-"`
 }
 
 // Config holds a generation's settings for notices.
@@ -58,6 +82,9 @@ type Config struct {
 	// Notifiers send every notice. They work independently: if one refuses a notice, it
 	// is still sent through the rest.
 	Notifiers []Notifier
+	// Operational, if not nil, makes operational events of notices. OpenOperational must
+	// have been called before it gets any.
+	Operational Notifier
 	// ConsoleURL is the console's address. Empty means none.
 	ConsoleURL string
 	// GroupWithin is how long notices are collected before they go out together. 0

@@ -22,6 +22,10 @@ const (
 	// mailboxName is the name of the record for the first notifier's lane. It is not a
 	// valid webhook name. Further notifiers append their number.
 	mailboxName = ".mailbox"
+	// operationalName is the name of the record for the lane of operational events.
+	operationalName = mailboxName + ".operational"
+	// operational is the number of that mailbox.
+	operational = -1
 	// defaultGroupWithin is how long notices are collected before they go out as one
 	// message.
 	defaultGroupWithin = time.Minute
@@ -57,6 +61,7 @@ type Sender struct {
 	mu        sync.RWMutex // guards everything below; no other lock is taken while it is held
 	config    Config       // the settings in force
 	mailboxes []*mailbox   // index: the notifier's number
+	events    *mailbox     // of operational events; nil: not opened
 }
 
 // New makes a sender. It sends nothing before Open and Use are called.
@@ -78,52 +83,104 @@ func (s *Sender) Open(ctx context.Context, n int) error {
 	if opened >= n || s.o.Lanes.Err() != nil {
 		return nil //nolint:nilerr // after the end nothing is opened, which is no failure
 	}
-	stored, err := s.o.Queue.Webhooks(ctx)
-	if err != nil {
-		return fmt.Errorf("looking for the mailbox: %w", err)
-	}
 	for number := opened; number < n; number++ {
 		name := mailboxName
 		if number > 0 {
 			name += "." + strconv.Itoa(number)
 		}
-		i := slices.IndexFunc(stored, func(w queue.Webhook) bool { return w.Name == name })
-		if i < 0 {
-			w, err := s.o.Queue.PutWebhook(ctx, queue.Webhook{Name: name, Data: []byte("{}")})
-			if errors.Is(err, queue.ErrConflict) {
-				return s.Open(ctx, n) // another relay has made it
-			}
-			if err != nil {
-				return fmt.Errorf("making the mailbox: %w", err)
-			}
-			stored, i = append(stored, w), len(stored)
+		m, err := s.open(ctx, name, number)
+		if err != nil {
+			return err
 		}
-		m := &mailbox{sender: s, id: stored[i].ID, number: number, damping: make(damping)}
 		s.mu.Lock()
 		s.mailboxes = append(s.mailboxes, m)
 		s.mu.Unlock()
-		s.running.Go(m.run)
 	}
 	return nil
+}
+
+// OpenOperational does the same for operational events. It is needed as soon as a webhook
+// subscribes to them.
+func (s *Sender) OpenOperational(ctx context.Context) error {
+	s.mu.RLock()
+	opened := s.events != nil
+	s.mu.RUnlock()
+	if opened || s.o.Lanes.Err() != nil {
+		return nil
+	}
+	m, err := s.open(ctx, operationalName, operational)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.events = m
+	return nil
+}
+
+// open finds or makes the record of a mailbox and starts the mailbox.
+func (s *Sender) open(ctx context.Context, name string, number int) (*mailbox, error) {
+	stored, err := s.o.Queue.Webhooks(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("looking for the mailbox: %w", err)
+	}
+	i := slices.IndexFunc(stored, func(w queue.Webhook) bool { return w.Name == name })
+	if i < 0 {
+		w, err := s.o.Queue.PutWebhook(ctx, queue.Webhook{Name: name, Data: []byte("{}")})
+		if errors.Is(err, queue.ErrConflict) {
+			return s.open(ctx, name, number) // another relay has made it
+		}
+		if err != nil {
+			return nil, fmt.Errorf("making the mailbox: %w", err)
+		}
+		stored, i = append(stored, w), len(stored)
+	}
+	m := &mailbox{sender: s, id: stored[i].ID, number: number, damping: make(damping)}
+	s.running.Go(m.run)
+	return m, nil
 }
 
 // Wait waits for the mailboxes' goroutines. They end after the Lanes context.
 func (s *Sender) Wait() { s.running.Wait() }
 
-// Post puts a notice into the mailbox of each notifier. A notice with the same thread
-// and kind is posted only once. Post logs its errors.
+// Post puts a notice into the mailbox of each notifier, of each owner, and of operational
+// events. A notice with the same thread and kind is posted only once to each. Post logs
+// its errors.
 func (s *Sender) Post(n Notice) {
+	key := n.Thread + ":" + n.Kind
 	s.mu.RLock()
+	var mailer *mailbox
+	var reaches func(address string) bool
 	var to []queue.WebhookID
 	for _, m := range s.mailboxes {
-		if m.number < len(s.config.Notifiers) {
-			to = append(to, m.id)
+		if m.number >= len(s.config.Notifiers) {
+			continue
+		}
+		to = append(to, m.id)
+		if can, ok := s.config.Notifiers[m.number].(Mailer); ok && mailer == nil {
+			mailer, reaches = m, can.Reaches
 		}
 	}
+	events := s.events
 	s.mu.RUnlock()
-	if len(to) == 0 {
+	for i, id := range to {
+		s.post(n, id, key+strings.Repeat("+", i))
+	}
+	if n.Operational && events != nil {
+		s.post(n, events.id, key+":operational")
+	}
+	if mailer == nil {
 		return
 	}
+	for _, n.To = range n.Owners {
+		if !reaches(n.To) {
+			s.post(n, mailer.id, key+":"+n.To)
+		}
+	}
+}
+
+// post puts a notice into one mailbox.
+func (s *Sender) post(n Notice, to queue.WebhookID, key string) {
 	body, err := json.Marshal(n)
 	if err != nil {
 		panic(err) // strings and times of this century always marshal
@@ -131,8 +188,7 @@ func (s *Sender) Post(n Notice) {
 	ctx, cancel := context.WithTimeout(context.Background(), storeTime)
 	defer cancel()
 	_, err = s.o.Queue.Enqueue(ctx, queue.Entry{
-		Type: NoticeType, Created: time.Now(), Body: body, Webhooks: to,
-		Key: queue.Key{Name: "notice:" + n.Thread + ":" + n.Kind},
+		Type: NoticeType, Created: time.Now(), Body: body, Webhooks: []queue.WebhookID{to}, Key: queue.Key{Name: "notice:" + key},
 	})
 	if err != nil && !errors.Is(err, queue.ErrClosed) {
 		s.o.Logger.Error("nobody will be told of a webhook's state", "webhook", n.Webhook, "kind", n.Kind, "error", err)
@@ -157,8 +213,12 @@ func (s *Sender) groupWithinLocked() time.Duration {
 	return s.config.GroupWithin
 }
 
-// groupWithin returns how long notices are collected.
-func (s *Sender) groupWithin() time.Duration {
+// groupWithin returns how long notices of a mailbox are collected. Operational events are
+// about one webhook each, so nothing is collected for them.
+func (s *Sender) groupWithin(number int) time.Duration {
+	if number == operational {
+		return 0
+	}
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	return s.groupWithinLocked()
@@ -169,7 +229,10 @@ func (s *Sender) groupWithin() time.Duration {
 func (s *Sender) notifier(number int) (n Notifier, console string) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	if number < len(s.config.Notifiers) {
+	switch {
+	case number == operational:
+		n = s.config.Operational
+	case number < len(s.config.Notifiers):
 		n = s.config.Notifiers[number]
 	}
 	return n, s.config.ConsoleURL

@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"golang.org/x/net/idna"
+
+	"github.com/userhero/relay/relay/notify"
 )
 
 // Values of [Config.TLS].
@@ -151,6 +153,12 @@ func New(c Config) (*Notifier, error) {
 	return n, nil
 }
 
+// Reaches implements notify.Mailer.
+func (n *Notifier) Reaches(address string) bool {
+	parsed, err := mail.ParseAddress(address)
+	return err == nil && slices.ContainsFunc(n.to, func(a *mail.Address) bool { return strings.EqualFold(a.Address, parsed.Address) })
+}
+
 func hostOf(hostport string) (string, error) {
 	host, port, err := net.SplitHostPort(hostport)
 	if err != nil {
@@ -170,17 +178,11 @@ func hostOf(hostport string) (string, error) {
 	return host, nil
 }
 
-// address parses one address of RFC 5322. It rejects line breaks, although folded
-// headers may have them: a configuration does not need them.
+// address parses an address and makes its display name one line.
 func address(option, raw string) (*mail.Address, error) {
-	parsed, err := mail.ParseAddress(raw)
-	switch {
-	case strings.ContainsAny(raw, "\r\n\x00"):
-		return nil, fmt.Errorf("%s: %q has a line break in it", option, raw)
-	case err != nil:
-		return nil, fmt.Errorf("%s: %q is no e-mail address: %s", option, raw, strings.TrimPrefix(err.Error(), "mail: "))
-	case strings.ContainsFunc(parsed.Address, func(r rune) bool { return r <= ' ' || r == 0x7f }):
-		return nil, fmt.Errorf("%s: the address in %q has blanks in it", option, raw)
+	parsed, err := notify.ParseAddress(raw)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", option, err)
 	}
 	parsed.Name = oneLine(parsed.Name, maxName)
 	return parsed, nil

@@ -3,6 +3,7 @@ package smtp
 import (
 	"fmt"
 	"html/template"
+	netmail "net/mail"
 	"net/url"
 	"strconv"
 	"strings"
@@ -15,7 +16,7 @@ import (
 
 // compose makes one mail about all notices, as plain text with an HTML alternative of
 // the same content.
-func (n *Notifier) compose(notices []notify.Notice) (*mail.Msg, error) {
+func (n *Notifier) compose(notices []notify.Notice, to []*netmail.Address) (*mail.Msg, error) {
 	entries := make([]entry, len(notices))
 	for i, notice := range notices {
 		if err := validate(notice); err != nil {
@@ -32,7 +33,7 @@ func (n *Notifier) compose(notices []notify.Notice) (*mail.Msg, error) {
 	id := messageID(notices, n.domain)
 	m := mail.NewMsg(mail.WithNoDefaultUserAgent())
 	m.FromMailAddress(n.from)
-	m.ToMailAddress(n.to...)
+	m.ToMailAddress(to...)
 	m.Subject(page.Title)
 	m.SetDateWithValue(n.now())
 	m.SetMessageIDWithValue(id)

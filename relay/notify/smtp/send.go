@@ -26,8 +26,9 @@ const goodbye = 2 * time.Second
 // hangingUp is the reply of a server that closes the connection (RFC 5321 §3.8).
 const hangingUp = 421
 
-// Notify sends all notices in one mail to all recipients, over its own connection.
-// Without notices it sends no mail. It returns nil if the server took the mail for all
+// Notify sends all notices in one mail, over its own connection: to the address in their
+// To, or to all configured recipients if that is empty. Without notices it sends no mail.
+// It returns nil if the server took the mail for all
 // recipients, else an *[Error]. It ends when ctx ends, or after [Config.Timeout] and
 // [Config.AcceptTimeout].
 //
@@ -38,14 +39,18 @@ func (n *Notifier) Notify(ctx context.Context, notices []notify.Notice) error {
 	if len(notices) == 0 {
 		return nil
 	}
-	message, err := n.compose(notices)
+	to, err := n.recipients(notices[0].To)
+	var message *mail.Msg
+	if err == nil {
+		message, err = n.compose(notices, to)
+	}
 	if err != nil {
 		err = &refusal{err.Error()}
 		return failure(n.server, "composing", err)
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	c := conversation{Notifier: n, end: cancel}
+	c := conversation{Notifier: n, to: to, end: cancel}
 	c.allow(n.timeout)
 	defer func() { c.limit.Stop() }()
 	err = c.hold(ctx, message)
@@ -69,11 +74,22 @@ func (n *Notifier) Notify(ctx context.Context, notices []notify.Notice) error {
 	return failure(n.server, c.stage, err)
 }
 
+// recipients returns the owner with this address, or the configured recipients if it is
+// empty.
+func (n *Notifier) recipients(owner string) ([]*netmail.Address, error) {
+	if owner == "" {
+		return n.to, nil
+	}
+	parsed, err := address("notify", owner)
+	return []*netmail.Address{parsed}, err
+}
+
 // conversation is one SMTP connection (RFC 5321).
 type conversation struct {
 	*Notifier
 
-	stage     string // current stage, for errors
+	to        []*netmail.Address // of this mail
+	stage     string             // current stage, for errors
 	encrypted bool
 	loopback  bool   // the peer is this machine
 	mechanism string // login mechanism; empty before the login

@@ -81,6 +81,25 @@ func TestMailArrivesEncryptedOverOneConnectionWithLogin(t *testing.T) {
 	}
 }
 
+// TestOwnerGetsAMailAlone: a notice to an owner goes to that address and shows no other.
+func TestOwnerGetsAMailAlone(t *testing.T) {
+	t.Parallel()
+	m := serve(t)
+	n := notifier(t, m.config())
+	own := failingCRM
+	own.To = "Ada <ada@example.com>"
+	if err := n.Notify(t.Context(), []notify.Notice{own}); err != nil {
+		t.Fatal(err)
+	}
+	got, message := m.only(t)
+	if !slices.Equal(got.To, []string{"ada@example.com"}) || message.Header.Get("To") != `"Ada" <ada@example.com>` || strings.Contains(got.Raw, "ops@example.com") {
+		t.Errorf("the mail went to %q:\n%s", got.To, got.Raw)
+	}
+	if !n.Reaches("OPS@example.com") || n.Reaches("ada@example.com") || n.Reaches("") {
+		t.Error("who gets every mail is not known")
+	}
+}
+
 func TestNoNoticesMakeNoConnection(t *testing.T) {
 	t.Parallel()
 	server := serve(t)

@@ -33,7 +33,11 @@ func noticeID(n notify.Notice, kind, domain string) string {
 	if thread == "" {
 		thread = n.At.UTC().Format(time.RFC3339Nano)
 	}
-	return digest(kind, n.Webhook, thread) + "@" + domain
+	parts := []string{n.Webhook, thread}
+	if n.To != "" {
+		parts = append(parts, n.To)
+	}
+	return digest(kind, parts...) + "@" + domain
 }
 
 // digest hashes the parts, each with a terminator, so that different lists give

@@ -1,0 +1,152 @@
+package relay
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/url"
+	"slices"
+	"time"
+
+	"github.com/userhero/relay/event"
+	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/relay/notify"
+)
+
+// operational makes operational events of notices: a change of a webhook's state is an
+// event for the webhooks that subscribe to it. The mailbox that calls it makes them
+// durable and damps them, as it does with mails.
+type operational struct{ relay *Relay }
+
+var _ notify.Holder = operational{}
+
+var operationalTypes = map[string]event.Type{
+	notify.Failing: event.WebhookFailing, notify.Recovered: event.WebhookRecovered, notify.Disabled: event.WebhookDisabled,
+}
+
+// Holds reports whether webhooks subscribe to the notice and all of them are paused or
+// disabled.
+func (o operational) Holds(n notify.Notice) bool {
+	ready, all := o.relay.subscribers(n)
+	return len(ready) == 0 && all > 0
+}
+
+// Notify implements notify.Notifier.
+func (o operational) Notify(ctx context.Context, notices []notify.Notice) error {
+	for _, n := range notices {
+		ids, _ := o.relay.subscribers(n)
+		if len(ids) == 0 {
+			continue
+		}
+		body, err := operationalDocument(n)
+		if err != nil {
+			return err
+		}
+		_, err = o.relay.queue.Enqueue(ctx, queue.Entry{
+			Type: string(operationalTypes[n.Kind]), Created: time.Now(), Body: body, Webhooks: ids,
+			Key: queue.Key{Name: "operational:" + n.Thread + ":" + n.Kind},
+		})
+		if err != nil {
+			return notStored{err}
+		}
+	}
+	return nil
+}
+
+// notStored is a temporary error.
+type notStored struct{ error }
+
+func (notStored) Temporary() bool { return true }
+
+func (e notStored) Unwrap() error { return e.error }
+
+// subscribers returns the webhooks that can take an operational event of this notice now,
+// and how many subscribe to it.
+func (r *Relay) subscribers(n notify.Notice) (ready []queue.WebhookID, all int) {
+	for _, w := range r.all() {
+		t := w.currentTarget()
+		if t == nil || !slices.Contains(t.config.Events, operationalTypes[n.Kind]) || !r.mayHear(w, n.Webhook) {
+			continue
+		}
+		all++
+		if w.enabled() {
+			ready = append(ready, w.id)
+		}
+	}
+	return ready, all
+}
+
+// mayHear reports whether a webhook may get operational events about another: never about
+// itself, and only if it gets feedback of all projects of the other. A webhook whose
+// settings are not known may have any project's.
+func (r *Relay) mayHear(w *webhook, about string) bool {
+	t, other := w.currentTarget(), (*target)(nil)
+	if subject, err := r.find(about); err == nil {
+		other = subject.currentTarget()
+	}
+	if t == nil || w.name() == about {
+		return false
+	}
+	if len(t.config.Projects) == 0 {
+		return true
+	}
+	return other != nil && len(other.config.Projects) > 0 &&
+		!slices.ContainsFunc(other.config.Projects, func(project string) bool { return !slices.Contains(t.config.Projects, project) })
+}
+
+// mayGet reports whether a delivery that exists, or may be made, can be sent to the
+// webhook: feedback of its projects, and operational events that it may hear of and has a
+// delivery of already.
+func (r *Relay) mayGet(ctx context.Context, w *webhook, e queue.Event) (bool, error) {
+	if !event.Type(e.Type).Operational() {
+		return w.takes(e.Feedback.Project), nil
+	}
+	var d struct {
+		Data struct {
+			Webhook string `json:"webhook"`
+		} `json:"data"`
+	}
+	if json.Unmarshal(e.Body, &d) != nil || !r.mayHear(w, d.Data.Webhook) {
+		return false, nil
+	}
+	_, err := r.queue.Delivery(ctx, queue.DeliveryID{Event: e.ID, Webhook: w.id})
+	if errors.Is(err, queue.ErrNotFound) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// operationalDocument writes the document of an operational event (CONTRACT §4).
+func operationalDocument(n notify.Notice) ([]byte, error) {
+	type data struct {
+		Webhook    string `json:"webhook"`
+		URL        string `json:"url,omitempty"`
+		Since      string `json:"since,omitempty"`
+		Reason     string `json:"reason,omitempty"`
+		ConsoleURL string `json:"consoleUrl,omitempty"`
+	}
+	d := struct {
+		Event     event.Type `json:"event"`
+		Timestamp string     `json:"timestamp"`
+		Data      data       `json:"data"`
+	}{operationalTypes[n.Kind], seconds(n.At), data{Webhook: n.Webhook, URL: n.URL, Since: seconds(n.Since), Reason: n.Reason}}
+	if n.Console != "" {
+		var err error
+		if d.Data.ConsoleURL, err = url.JoinPath(n.Console, "webhooks", n.Webhook); err != nil {
+			return nil, err
+		}
+	}
+	written, err := json.Marshal(d)
+	if err != nil {
+		return nil, err
+	}
+	return event.Canonical(written)
+}
+
+// seconds writes a time as documents have it; empty for the zero time.
+func seconds(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.UTC().Format("2006-01-02T15:04:05Z")
+}
