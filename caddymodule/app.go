@@ -18,6 +18,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -98,6 +99,7 @@ type App struct {
 	ctx     caddy.Context // of the configuration, to emit its events
 
 	intakeLog *intake.Log // shared by all handlers
+	projects  []string    // that handlers and consoles name; complete when all are provisioned
 
 	attaching  sync.Once
 	attachment *attachment // nil if attaching failed
@@ -230,6 +232,11 @@ func (a *App) Start() error {
 // calls attach too; otherwise its event would find no webhooks.
 func (a *App) attach() error {
 	a.attaching.Do(func() {
+		for _, w := range a.config.Webhooks {
+			a.projects = append(a.projects, w.Projects...)
+		}
+		slices.Sort(a.projects)
+		a.config.Projects = slices.Compact(a.projects)
 		a.engine.config.Store(&a.ctx)
 		a.attachment, a.attachErr = a.engine.attach(a.config, queue.Limits{Retention: time.Duration(a.Retention), MaxDisk: a.MaxDisk}, a.log)
 	})

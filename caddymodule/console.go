@@ -87,7 +87,9 @@ func (c *Console) Provision(ctx caddy.Context) (err error) {
 		}
 		c.scope.Projects = append(c.scope.Projects, project)
 	}
-	c.app, err = appOf(ctx)
+	if c.app, err = appOf(ctx); err == nil {
+		c.app.projects = append(c.app.projects, c.scope.Projects...)
+	}
 	return err
 }
 

@@ -106,6 +106,9 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err := h.provisionSettings(); err != nil {
 		return err
 	}
+	if h.Project != "" && !h.project.perRequest {
+		h.app.projects = append(h.app.projects, h.project.text)
+	}
 	if h.geo, err = openGeoIP(h.GeoIP); err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
@@ -33,5 +34,40 @@ notify smtp {
 		if metrics := s.metrics(); !strings.Contains(metrics, `userhero_queue_oldest_due_age_seconds{webhook="_notices"} 0`+"\n") {
 			t.Fatalf("a notice counts as late: %s", grep(metrics, "oldest_due"))
 		}
+	}
+}
+
+// TestClientsMakeNoProjectLabels: projects that the Caddyfile names are counted by name,
+// from the start. What clients name besides is added up.
+func TestClientsMakeNoProjectLabels(t *testing.T) {
+	s := newSite(t)
+	s.load("webhook w {\nurl http://127.0.0.1:9/\nprojects proj_w\n}\n", `
+userhero /a {
+	project proj_a
+}
+userhero /host {
+	project {http.request.header.Project}
+}
+userhero /any
+handle_path /console/* {
+	userhero_console {
+		no_auth
+		project proj_c
+	}
+}`)
+	s.submit("/a", `{"message":"m"}`).is(t, "its project", 202, "")
+	s.submit("/any", `{"message":"m"}`).is(t, "no project", 202, "")
+	s.submit("/any", `{"message":"m","projectId":"proj_w"}`).is(t, "a named project", 202, "")
+	for i := range 10 {
+		s.submit("/any", fmt.Sprintf(`{"message":"m","projectId":"made-%d"}`, i)).is(t, "a client's project", 202, "")
+		s.submit("/host", `{"message":"m"}`, "Project", fmt.Sprintf("host-%d", i)).is(t, "a request's project", 202, "")
+	}
+	got := grep(s.metrics(), "userhero_project_events_accepted_total{")
+	want := ""
+	for _, c := range []string{"_none\"} 1", "_other\"} 20", "proj_a\"} 1", "proj_c\"} 0", "proj_w\"} 1"} {
+		want += `userhero_project_events_accepted_total{project="` + c + "\n"
+	}
+	if got != want {
+		t.Errorf("the metrics are\n%swant\n%s", got, want)
 	}
 }

@@ -63,7 +63,7 @@ func (r *Relay) Accept(ctx context.Context, a Acceptance) (queue.Receipt, error)
 	receipt, err := r.queue.Enqueue(ctx, entry)
 	endSend(span, &a, &receipt, len(webhooks), err)
 	if err == nil && !receipt.Replayed {
-		r.observer.Accepted(string(a.Type))
+		r.observer.Accepted(string(a.Type), r.countedAs(a.Feedback.Project))
 		r.tally.accepted(receipt.Event.Created)
 		if r.feed.hasListeners() {
 			r.feed.publish(Happening{
@@ -96,6 +96,35 @@ func (r *Relay) wanting(a Acceptance) []queue.WebhookID {
 		}
 	}
 	return ids
+}
+
+// What is counted by project is counted so for projects that the configuration does not
+// name, and for feedback without a project.
+const (
+	OtherProjects = "_other"
+	NoProject     = "_none"
+)
+
+// Projects returns the projects that the configuration names, sorted.
+func (r *Relay) Projects() []string {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	if r.current == nil {
+		return nil
+	}
+	return r.current.config.Projects
+}
+
+// countedAs returns the name by which a project is counted: clients choose projects, so
+// only those that the configuration names have one of their own.
+func (r *Relay) countedAs(project string) string {
+	if project == "" {
+		return NoProject
+	}
+	if _, named := slices.BinarySearch(r.Projects(), project); !named {
+		return OtherProjects
+	}
+	return project
 }
 
 // takers returns the projects of each webhook.

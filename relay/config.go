@@ -34,6 +34,9 @@ func DefaultLadder() []time.Duration {
 
 // Config holds one generation of settings. It must not change after Attach.
 type Config struct {
+	// Projects are the projects that the configuration names, sorted. What is counted by
+	// project is counted for these.
+	Projects []string
 	Webhooks []WebhookConfig
 	// Retry is the ladder of webhooks that set none. Nil means DefaultLadder; empty
 	// means no retries.

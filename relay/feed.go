@@ -189,8 +189,9 @@ func (f *feed) publishHere(h Happening) {
 // Observer receives what happens, for metrics. Any goroutine may call its methods; they
 // must not block.
 type Observer interface {
-	// Accepted: an event of this type is on disk.
-	Accepted(eventType string)
+	// Accepted: an event of this type is on disk. project is one that the configuration
+	// names, OtherProjects or NoProject.
+	Accepted(eventType, project string)
 	// Attempted: an attempt ended. The outcome is "ok" or the error class, and span is
 	// the attempt's span.
 	Attempted(webhook, outcome string, took time.Duration, span queue.TraceContext)
@@ -212,7 +213,7 @@ type Observer interface {
 // nobody is the observer if none is given.
 type nobody struct{}
 
-func (nobody) Accepted(string) {}
+func (nobody) Accepted(string, string) {}
 
 func (nobody) Attempted(string, string, time.Duration, queue.TraceContext) {}
 

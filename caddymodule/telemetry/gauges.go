@@ -100,7 +100,7 @@ type reading struct {
 }
 
 // collectWebhooks collects the gauges of webhooks. Webhooks that share the label
-// otherWebhooks are added up; of their ages the largest counts. It removes the webhooks
+// otherLabel are added up; of their ages the largest counts. It removes the webhooks
 // from stats, the queue's counters.
 func (m *Metrics) collectWebhooks(ch chan<- prometheus.Metric, r *relay.Relay, webhooks []relay.WebhookStatus, stats map[queue.WebhookID]queue.WebhookStats) {
 	byLabel := make(map[string]*reading, len(webhooks))

@@ -35,6 +35,7 @@ import (
 type Metrics struct {
 	accepted     *prometheus.CounterVec
 	acceptedOf   map[string]prometheus.Counter // the counters of accepted, by event type
+	ofProject    *prometheus.CounterVec
 	rejected     *prometheus.CounterVec
 	missed       *prometheus.CounterVec
 	ingest       prometheus.Histogram
@@ -50,7 +51,9 @@ type Metrics struct {
 
 	// labels bounds the values of the label "webhook", because users may add any
 	// number of webhooks.
-	labels webhookLabels
+	labels boundedLabels
+	// projects bounds the values of the label "project".
+	projects boundedLabels
 	// looked caches the series of a webhook, as *perWebhook by the webhook's name. It
 	// has only webhooks with a label of their own.
 	looked sync.Map
@@ -91,6 +94,10 @@ func NewMetrics(o MetricsOptions) *Metrics {
 			Name: "userhero_events_accepted_total",
 			Help: "Events that were stored durably.",
 		}, []string{"type"}),
+		ofProject: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "userhero_project_events_accepted_total",
+			Help: "Events that were stored durably, by project; of projects that the configuration does not name as _other, and without one as _none.",
+		}, []string{"project"}),
 		rejected: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "userhero_events_rejected_total",
 			Help: "Submissions that made no event, by reason.",
@@ -164,7 +171,7 @@ func (m *Metrics) Register(r prometheus.Registerer) error {
 }
 
 func (m *Metrics) vectors() []prometheus.Collector {
-	return []prometheus.Collector{m.accepted, m.rejected, m.missed, m.ingest, m.commit, m.attempts, m.mails, m.attempt, m.endToEnd, m.filterErrors}
+	return []prometheus.Collector{m.accepted, m.ofProject, m.rejected, m.missed, m.ingest, m.commit, m.attempts, m.mails, m.attempt, m.endToEnd, m.filterErrors}
 }
 
 // Describe implements prometheus.Collector.
@@ -185,6 +192,9 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 		for _, w := range webhooks {
 			m.filterErrors.WithLabelValues(m.labels.of(w.Name)) // export 0 from the start
 			m.of(w.Name)                                        // likewise
+		}
+		for _, project := range r.Projects() {
+			m.ofProject.WithLabelValues(m.projects.of(project)) // likewise
 		}
 	}
 	for _, v := range m.vectors() {
@@ -245,7 +255,10 @@ func (e *exemplars) observe(h prometheus.Observer, d time.Duration, t queue.Trac
 }
 
 // Accepted implements relay.Observer; t is one of event.Types.
-func (m *Metrics) Accepted(t string) { m.acceptedOf[t].Inc() }
+func (m *Metrics) Accepted(t, project string) {
+	m.acceptedOf[t].Inc()
+	m.ofProject.WithLabelValues(m.projects.of(project)).Inc()
+}
 
 // Rejected implements intake.Observer; reason is one of a fixed list.
 func (m *Metrics) Rejected(reason string) { m.rejected.WithLabelValues(reason).Inc() }

@@ -95,24 +95,24 @@ func count(t *testing.T, registry *prometheus.Registry, name string) int {
 func TestWebhooksBeyondTheBoundShareALabel(t *testing.T) {
 	t.Parallel()
 	m, r, registry := metricsOf(t)
-	for i := range maxWebhookLabels + 3 {
+	for i := range maxLabels + 3 {
 		name := fmt.Sprintf("w%03d", i)
 		add(t, r, name)
 		m.Attempted(name, "ok", time.Second, queue.TraceContext{})
 		m.Delivered(name, time.Second, queue.TraceContext{})
 	}
-	if n := count(t, registry, "userhero_delivery_attempts_total"); n != maxWebhookLabels+1 {
-		t.Errorf("%d series of attempts, want %d and one of the others", n, maxWebhookLabels)
+	if n := count(t, registry, "userhero_delivery_attempts_total"); n != maxLabels+1 {
+		t.Errorf("%d series of attempts, want %d and one of the others", n, maxLabels)
 	}
 	for name, want := range map[string]int{
-		"userhero_deliveries": (maxWebhookLabels + 1) * len(countedStates), "userhero_webhook_state": (maxWebhookLabels + 1) * len(webhookStates),
-		"userhero_delivery_attempt_duration_seconds": maxWebhookLabels + 1, "userhero_delivery_end_to_end_seconds": maxWebhookLabels + 1,
+		"userhero_deliveries": (maxLabels + 1) * len(countedStates), "userhero_webhook_state": (maxLabels + 1) * len(webhookStates),
+		"userhero_delivery_attempt_duration_seconds": maxLabels + 1, "userhero_delivery_end_to_end_seconds": maxLabels + 1,
 	} {
 		if n := count(t, registry, name); n != want {
 			t.Errorf("%d series of %s, want %d", n, name, want)
 		}
 	}
-	if s := samples(t, registry, otherWebhooks); !strings.Contains(s, "counter:{value:3") || !strings.Contains(s, "gauge:{value:3}") {
+	if s := samples(t, registry, otherLabel); !strings.Contains(s, "counter:{value:3") || !strings.Contains(s, "gauge:{value:3}") {
 		t.Errorf("the others do not add up to 3 attempts and 3 active ones:\n%s", s)
 	}
 }
@@ -120,7 +120,7 @@ func TestWebhooksBeyondTheBoundShareALabel(t *testing.T) {
 func TestSeriesGoWithTheirWebhook(t *testing.T) {
 	t.Parallel()
 	m, r, registry := metricsOf(t)
-	for i := range maxWebhookLabels + 1 {
+	for i := range maxLabels + 1 {
 		name := fmt.Sprintf("w%03d", i)
 		add(t, r, name)
 		m.Attempted(name, "timeout", time.Second, queue.TraceContext{})
@@ -136,7 +136,7 @@ func TestSeriesGoWithTheirWebhook(t *testing.T) {
 		t.Errorf("the deleted webhook still has\n%s", s)
 	}
 	// Its label is free for the webhook that had none.
-	last := fmt.Sprintf("w%03d", maxWebhookLabels)
+	last := fmt.Sprintf("w%03d", maxLabels)
 	m.Attempted(last, "ok", time.Second, queue.TraceContext{})
 	if samples(t, registry, `"`+last+`"`) == "" {
 		t.Errorf("%s has no series of its own", last)
@@ -187,7 +187,7 @@ func TestMetricsPassPromlint(t *testing.T) {
 	t.Parallel()
 	m, r, registry := metricsOf(t)
 	add(t, r, "w")
-	m.Accepted("feedback.created")
+	m.Accepted("feedback.created", relay.NoProject)
 	m.Rejected("invalid")
 	m.Committed(time.Millisecond, 1)
 	m.Ingested(time.Millisecond, queue.TraceContext{})
