@@ -266,7 +266,7 @@ func TestListsStandStillAndCountWhatIsNew(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		rows := regexp.MustCompile(`<li class="event" id="([^"]*)"`)
+		rows := regexp.MustCompile(`<li class="event[^"]*" id="([^"]*)"`)
 		before := rows.FindAllString(v.page, -1)
 		for range 3 {
 			n++

@@ -26,6 +26,7 @@ type pages struct {
 	version  string
 	log      *slog.Logger
 	outcomes *outcomes
+	resends  *resends
 }
 
 // screen is the data of a page's template.
@@ -42,6 +43,8 @@ type screen struct {
 	Again string
 	// Pictures is the origin of a picture on the page, which the policy then allows.
 	Pictures string
+	// Resends are the actions on many deliveries that run.
+	Resends []resendStatus
 	// ReadOnly: the console changes nothing.
 	ReadOnly bool
 	// Empty: there is no webhook yet.
@@ -187,6 +190,7 @@ func (p pages) outcome(r *http.Request) outcome {
 func (p pages) show(w http.ResponseWriter, r *http.Request, v shown) {
 	s := v.screen
 	s.Root, s.Version, s.ReadOnly = rootOf(r.URL.Path), p.version, p.relay.ReadOnly()
+	s.Resends = p.resends.running()
 	if s.Again == "" {
 		s.Again = strings.TrimPrefix(r.URL.Path, "/")
 	}

@@ -41,6 +41,7 @@ type eventsPage struct {
 	Any         bool   // the relay has events
 	News        news
 	Submit      string
+	Matches     string // the query of what can be sent again; empty if the rows are events
 }
 
 // chip is a filter that is set, with the address of the list without it.
@@ -88,6 +89,9 @@ func (p pages) list(r *http.Request, feedback bool) (any, error) {
 		return nil, err
 	}
 	if q.ofDeliveries() {
+		all := q
+		all.Cursor, all.Seen, all.View = "", 0, ""
+		page.Matches = all.values().Encode()
 		next, err = search.deliveries()
 	} else {
 		next, err = search.events()
@@ -290,6 +294,7 @@ func (s *eventSearch) deliveries() (next string, err error) {
 			if err != nil {
 				return "", err
 			}
+			row.Choose = !s.relay.ReadOnly()
 			s.page.Rows = append(s.page.Rows, row)
 		}
 		query.Cursor = found.Next

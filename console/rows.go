@@ -32,6 +32,7 @@ type eventRow struct {
 	Deliveries   []deliveryRow // failed ones first
 	Arrivals     []arrival
 	Only         string // id of the only delivery of the row; empty: all of the event
+	Choose       bool   // the row can be chosen, to send its delivery again
 }
 
 // arrival is the state of a delivery, or of several in the same state.

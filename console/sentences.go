@@ -116,6 +116,36 @@ func saidRecovered(w relay.WebhookStatus, n int64, what relay.Recovery) *flash {
 	return good("%s queued again. They are sent now: one at first, and faster as the receiver answers.", queued)
 }
 
+// saidResent says how far an action on many deliveries has come.
+func saidResent(s resendStatus) string {
+	all, sent := counted(s.All, "delivery", "deliveries"), number(s.Sent)
+	rest := ""
+	if s.Skipped > 0 {
+		rest = fmt.Sprintf(" %s left out: being sent, queued or gone already.", were(s.Skipped))
+	}
+	result := fmt.Sprintf("%s delivered, %s failed again.", number(s.Delivered), number(s.Sent-s.Delivered))
+	switch {
+	case s.State == resendRuns && s.Finding:
+		return fmt.Sprintf("Looking for deliveries to send again: %s found.", number(s.All))
+	case s.State == resendRuns:
+		return fmt.Sprintf("Sending again: %s of %s have gone out.", sent, all)
+	case s.State == resendStopped:
+		queued := ""
+		if s.Queued > 0 {
+			queued = fmt.Sprintf(" %s queued already and will still be sent.", were(s.Queued))
+		}
+		return fmt.Sprintf("Stopped. %s of %s have gone out; %s as they were.%s%s", sent, all, stayed(s.Left()), queued, rest)
+	case s.All == 0:
+		return "Nothing was sent again: no delivery matched."
+	}
+	return fmt.Sprintf("Done: %s sent again. %s%s", counted(s.Sent, "delivery was", "deliveries were"), result, rest)
+}
+
+// were returns a number with its verb: "1 was", "2 were".
+func were(n int64) string { return counted(n, "was", "were") }
+
+func stayed(n int64) string { return counted(n, "stayed", "stayed") }
+
 // saidDeleted is shown after a webhook was deleted.
 func saidDeleted(name string, cancelled int64) *flash {
 	if cancelled == 0 {

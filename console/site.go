@@ -30,7 +30,7 @@ func New(o api.Options) http.Handler {
 // newPages returns the pages.
 func newPages(o api.Options) http.Handler {
 	view := scope.New(o.Relay, o.Scope)
-	p := pages{view, view.Reader(), o.Version, o.Logger, new(outcomes)}
+	p := pages{view, view.Reader(), o.Version, o.Logger, new(outcomes), new(resends)}
 	if p.log == nil {
 		p.log = slog.New(slog.DiscardHandler)
 	}
@@ -81,12 +81,16 @@ func (p pages) routes() []pageRoute {
 		{"GET /events/{id}", p.showEvent},
 		{"POST /events/{id}/check", p.checkSignature},
 		{"POST /deliveries/{id}/redeliver", p.redeliver},
+		{"GET /resend/new", p.askResend},
+		{"POST /resend", p.startResend},
+		{"GET /resend/{id}", p.showResend},
+		{"POST /resend/{id}/stop", p.stopResend},
 		{"GET /activity", p.listActivity},
 	}
 }
 
 // areas are the first segments of the console's paths.
-var areas = []string{"webhooks", "add", feedbackArea, "events", "deliveries", "activity", "api", "assets"}
+var areas = []string{"webhooks", "add", feedbackArea, "events", "deliveries", "resend", "activity", "api", "assets"}
 
 const feedbackArea = "feedback"
 

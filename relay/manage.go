@@ -249,30 +249,43 @@ func (r *Relay) Disable(ctx context.Context, name, who string) error {
 // queue.ErrConflict if the delivery is being attempted, or if the webhook no longer
 // gets feedback of this project.
 func (r *Relay) Redeliver(ctx context.Context, id queue.DeliveryID, who string) error {
-	name := ""
+	name, err := r.Requeue(ctx, id)
+	if err == nil {
+		r.note(activity{What: "delivery requeued", Who: who, Webhook: name, Detail: id.String()})
+	}
+	return err
+}
+
+// Requeue does what Redeliver does for one of many deliveries, without a line in the
+// activity log: NoteRequeued adds one for all. It returns the name of the webhook; empty
+// if it was deleted.
+func (r *Relay) Requeue(ctx context.Context, id queue.DeliveryID) (webhook string, err error) {
 	r.mu.RLock()
 	w := r.byID[id.Webhook]
 	r.mu.RUnlock()
 	if w != nil {
-		name = w.name()
+		webhook = w.name()
 		e, err := r.queue.Event(ctx, id.Event)
 		if err != nil {
-			return err
+			return webhook, err
 		}
-		if may, err := r.mayGet(ctx, w, e); err != nil {
-			return err
-		} else if !may {
-			return fmt.Errorf("webhook %q does not get this event, because of its projects: %w", name, queue.ErrConflict)
+		if !w.takes(e.Feedback.Project) {
+			return webhook, fmt.Errorf("webhook %q does not get feedback of this project: %w", webhook, queue.ErrConflict)
 		}
 	}
 	if err := r.queue.Requeue(ctx, id, time.Now()); err != nil {
-		return err
+		return webhook, err
 	}
 	if w != nil {
 		w.probeNow()
 	}
-	r.note(activity{What: "delivery requeued", Who: who, Webhook: name, Detail: id.String()})
-	return nil
+	return webhook, nil
+}
+
+// NoteRequeued adds a line to the activity log: who requeued so many deliveries of a
+// webhook.
+func (r *Relay) NoteRequeued(webhook string, count int64, who string) {
+	r.note(activity{What: "deliveries requeued", Who: who, Webhook: webhook, Detail: fmt.Sprint(count)})
 }
 
 // restart starts the webhook's goroutine again after stop. The caller holds r.attachMu.

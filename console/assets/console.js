@@ -123,10 +123,10 @@
     return heldBack.length;
   };
 
-  // keep says what an update does not change: what somebody opened, and buttons that
-  // script has shown.
+  // keep says what an update does not change: what somebody opened or chose, and buttons
+  // that script has shown.
   const keep = {
-    beforeAttributeUpdated: (name, node) => !(name === "open" && node.localName === "details") && !(name === "hidden" && node.dataset.copy),
+    beforeAttributeUpdated: (name, node) => !(name === "open" && node.localName === "details") && !(name === "hidden" && node.dataset.copy) && !(name === "checked" && node.className === "choice"),
   };
 
   const show = (fetched) => {

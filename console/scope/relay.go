@@ -349,6 +349,23 @@ func (v *View) Redeliver(ctx context.Context, id queue.DeliveryID, who string) e
 	return v.relay.Redeliver(ctx, id, who)
 }
 
+// Requeue gives one of many deliveries a fresh ladder, due now, and returns its webhook.
+func (v *View) Requeue(ctx context.Context, id queue.DeliveryID) (webhook string, err error) {
+	if err := v.mayChange(); err != nil {
+		return "", err
+	}
+	if err := v.Reader().hasDelivery(ctx, id); err != nil {
+		return "", err
+	}
+	return v.relay.Requeue(ctx, id)
+}
+
+// NoteRequeued adds a line to the activity log. The webhook's name is one that Requeue
+// has returned.
+func (v *View) NoteRequeued(webhook string, count int64, who string) {
+	v.relay.NoteRequeued(webhook, count, who)
+}
+
 // Recover requeues what a webhook did not get, and returns the count.
 func (v *View) Recover(ctx context.Context, name string, what relay.Recovery, who string) (count int64, err error) {
 	if err := v.mayChange(); err != nil && !what.DryRun {
