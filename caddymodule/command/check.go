@@ -108,7 +108,7 @@ func showCheck(out io.Writer, r badgerqueue.CheckReport) error {
 }
 
 // contents adds how many records a store has.
-func contents(t table, events, deliveries, waiting, attempts, webhooks, activities int64) {
+func contents(t *table, events, deliveries, waiting, attempts, webhooks, activities int64) {
 	t.row("Events", humanize.Comma(events))
 	t.row("Deliveries", fmt.Sprintf("%s, of which %s wait", humanize.Comma(deliveries), humanize.Comma(waiting)))
 	t.row("Attempts", humanize.Comma(attempts))

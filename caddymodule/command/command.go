@@ -46,9 +46,11 @@ func addCommands(root *cobra.Command) {
 		testCommand(),
 		enableCommand(),
 		disableCommand(),
+		feedbackCommand(),
 		eventsCommand(),
 		deliveriesCommand(),
 		redeliverCommand(),
+		activityCommand(),
 		verifyCommand(),
 		listenCommand(),
 		checkCommand(),
@@ -57,7 +59,13 @@ func addCommands(root *cobra.Command) {
 		rotateKeyCommand(),
 		portsCommand(),
 	)
-	for _, cmd := range root.Commands() {
+	trimLong(root.Commands())
+}
+
+// trimLong removes the white space around long descriptions.
+func trimLong(all []*cobra.Command) {
+	for _, cmd := range all {
 		cmd.Long = strings.TrimSpace(cmd.Long)
+		trimLong(cmd.Commands())
 	}
 }

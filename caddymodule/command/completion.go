@@ -2,6 +2,7 @@ package command
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -36,6 +37,18 @@ func webhookArgument(cmd *cobra.Command, args []string, text string) ([]cobra.Co
 func webhookNames(cmd *cobra.Command, _ []string, _ string) (names []cobra.Completion, _ cobra.ShellCompDirective) {
 	for _, w := range completions[api.Webhook](cmd, "/webhooks") {
 		names = append(names, cobra.CompletionWithDesc(cell(w.Name), w.State))
+	}
+	return names, cobra.ShellCompDirectiveNoFileComp
+}
+
+// projectNames completes the names of projects that webhooks are bound to.
+func projectNames(cmd *cobra.Command, _ []string, _ string) (names []cobra.Completion, _ cobra.ShellCompDirective) {
+	for _, w := range completions[api.Webhook](cmd, "/webhooks") {
+		for _, p := range w.Projects {
+			if name := cell(p); !slices.Contains(names, name) {
+				names = append(names, name)
+			}
+		}
 	}
 	return names, cobra.ShellCompDirectiveNoFileComp
 }

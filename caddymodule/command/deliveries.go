@@ -71,7 +71,7 @@ func deliveriesCommand() *cobra.Command {
 	addPaging(cmd)
 	completeFlag(cmd, "webhook", webhookNames)
 	completeFlag(cmd, "state", oneOf(api.StatePending, api.StateRetrying, api.StateHeld, api.StateDelivered, api.StateFailed))
-	return addJSON(cmd)
+	return addWatch(addJSON(cmd))
 }
 
 // showDeliveriesOf lists the deliveries of an event, or of all events of a

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"net/url"
-	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -40,7 +39,7 @@ use the id, choose one with --project.`,
 			if len(args) == 1 {
 				return showEventOrFeedback(cmd, args[0])
 			}
-			query, err := listQuery(cmd, "type", "project", "since", "until", "q")
+			query, err := listQuery(cmd, "type", "project", "since", "until", "q", "category", "rating", "status")
 			if err != nil {
 				return err
 			}
@@ -55,11 +54,12 @@ use the id, choose one with --project.`,
 	flags.String("until", "", "Only events accepted before then")
 	flags.String("q", "", "Only events whose document contains this text")
 	addPaging(cmd)
-	var types []string
-	for _, t := range slices.Concat(event.Types(), event.OperationalTypes()) {
-		types = append(types, string(t))
-	}
-	completeFlag(cmd, "type", oneOf(types...))
+	flags.String("category", "", "Only events whose feedback has this category")
+	flags.String("rating", "", "Only events whose feedback has this rating, from 1 to 5")
+	flags.String("status", "", "Only events whose feedback has this status")
+	completeFlag(cmd, "type", oneOf(eventTypes()...))
+	completeFlag(cmd, "project", projectNames)
+	completeFlag(cmd, "rating", oneOf("1", "2", "3", "4", "5"))
 	return addJSON(cmd)
 }
 

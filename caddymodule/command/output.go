@@ -7,7 +7,6 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -85,32 +84,6 @@ func (l list[T]) show(cmd *cobra.Command, path string, query url.Values) error {
 		return nil
 	}
 }
-
-// table prints rows with aligned columns.
-type table struct{ w *tabwriter.Writer }
-
-// newTable begins a table; without columns it has no header.
-func newTable(out io.Writer, columns ...string) table {
-	t := table{tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)}
-	if len(columns) > 0 {
-		t.row(columns...)
-	}
-	return t
-}
-
-// row adds a row; an empty cell is shown as "-". Errors are returned by end.
-func (t table) row(cells ...string) {
-	shown := make([]string, len(cells))
-	for i, c := range cells {
-		if shown[i] = cell(c); shown[i] == "" {
-			shown[i] = "-"
-		}
-	}
-	_, _ = fmt.Fprintln(t.w, strings.Join(shown, "\t"))
-}
-
-// end writes the table.
-func (t table) end() error { return t.w.Flush() }
 
 // paragraph is cell for a text of several lines.
 func paragraph(text string) string {

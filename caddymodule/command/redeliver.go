@@ -61,7 +61,7 @@ instead, for example after an outage. Count first with --dry-run.`,
 	completeFlag(cmd, "webhook", webhookNames)
 	completeFlag(cmd, "state", oneOf(api.StateFailed, api.StateMissed, api.StateWaiting))
 	cmd.MarkFlagsMutuallyExclusive("state", "waiting")
-	return addJSON(cmd)
+	return addYes(addJSON(cmd))
 }
 
 func redeliverOne(cmd *cobra.Command, id string) error {
@@ -86,6 +86,21 @@ func redeliverMany(cmd *cobra.Command, webhook string) error {
 	}
 	if r.Until, err = flagTime(cmd, "until"); err != nil {
 		return err
+	}
+	if !r.DryRun && isTerminal(cmd.InOrStdin()) && !flagSet(cmd, "yes") {
+		count := r
+		count.DryRun = true
+		would, err := postWebhook(cmd, webhook, "redeliver", count)
+		if err != nil {
+			return err
+		}
+		n, err := decode[api.Recovered](would)
+		if err != nil {
+			return err
+		}
+		if err := ask(cmd, "Deliver %s to %s again?", counted(n.Count, "delivery", "deliveries"), cell(webhook)); err != nil {
+			return err
+		}
 	}
 	answer, err := postWebhook(cmd, webhook, "redeliver", r)
 	if err != nil {

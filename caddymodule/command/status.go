@@ -13,7 +13,7 @@ import (
 )
 
 func statusCommand() *cobra.Command {
-	return addJSON(&cobra.Command{
+	return addWatch(addJSON(&cobra.Command{
 		Use:   "status",
 		Short: "Shows the state of the relay",
 		Long: `
@@ -35,7 +35,7 @@ stored, or deliveries are not sent.`,
 			}
 			return err
 		},
-	})
+	}))
 }
 
 // countsMayLag is for how long nobody needs to be told that counts lag behind.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"net/http"
 	"net/url"
 	"slices"
 	"strconv"
@@ -32,10 +33,17 @@ func waiting(w api.Webhook) int64 { return w.Counts.Pending + w.Counts.Retrying 
 
 func webhooksCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "webhooks",
-		Short: "Lists the webhooks, their states and how many deliveries wait",
-		Args:  cobra.NoArgs, ValidArgsFunction: cobra.NoFileCompletions,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		Use:   "webhooks [<name>]",
+		Short: "Lists the webhooks, their states and how many deliveries wait; shows or changes one",
+		Args:  cobra.MaximumNArgs(1), ValidArgsFunction: webhookArgument,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 1 {
+				answer, err := sendWebhook(cmd, http.MethodGet, "/"+url.PathEscape(args[0]), nil)
+				if err != nil {
+					return err
+				}
+				return show(cmd, answer, showWebhook)
+			}
 			query := make(url.Values)
 			if cursor := flagText(cmd, "cursor"); cursor != "" {
 				query.Set("cursor", cursor)
@@ -44,6 +52,7 @@ func webhooksCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().String("cursor", "", "Continue after the previous page")
+	cmd.AddCommand(addWebhookCommand(), setWebhookCommand(), renameWebhookCommand(), rotateWebhookCommand(), deleteWebhookCommand())
 	return addJSON(cmd)
 }
 
@@ -93,7 +102,7 @@ func showTest(out io.Writer, r api.TestResult) error {
 }
 
 func enableCommand() *cobra.Command {
-	return addJSON(&cobra.Command{
+	return addYes(addJSON(&cobra.Command{
 		Use:   "enable <name>",
 		Short: "Resumes or enables a webhook; its held deliveries are sent",
 		Long: `
@@ -103,21 +112,24 @@ sent. To send what it missed meanwhile, use: caddy userhero redeliver --webhook
 		Args:              oneName,
 		ValidArgsFunction: webhookArgument,
 		RunE:              changeState("enable"),
-	})
+	}))
 }
 
 func disableCommand() *cobra.Command {
-	return addJSON(&cobra.Command{
+	return addYes(addJSON(&cobra.Command{
 		Use:   "disable <name>",
 		Short: "Pauses a webhook: it gets no new events, and its waiting deliveries are held",
 		Args:  oneName, ValidArgsFunction: webhookArgument,
 		RunE: changeState("disable"),
-	})
+	}))
 }
 
 // changeState enables or disables a webhook and shows its new state.
 func changeState(action string) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error {
+		if err := askPerson(cmd, "%s%s %s?", strings.ToUpper(action[:1]), action[1:], cell(args[0])); err != nil {
+			return err
+		}
 		answer, err := postWebhook(cmd, args[0], action, nil)
 		if err != nil {
 			return err
@@ -139,9 +151,5 @@ func oneName(_ *cobra.Command, args []string) error {
 
 // postWebhook posts a request about a webhook.
 func postWebhook(cmd *cobra.Command, name, action string, in any) ([]byte, error) {
-	answer, err := post(cmd, "/webhooks/"+url.PathEscape(name)+"/"+action, in)
-	if isNotFound(err) {
-		return nil, fmt.Errorf("webhook %q: %w List them with `caddy userhero webhooks`", name, err)
-	}
-	return answer, err
+	return sendWebhook(cmd, http.MethodPost, "/"+url.PathEscape(name)+"/"+action, in)
 }
