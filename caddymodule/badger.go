@@ -119,6 +119,7 @@ func (b *BadgerQueue) OpenQueue(ctx context.Context, o QueueOptions) (queue.Queu
 		PreviousKey:   b.previous,
 		Retention:     o.Retention,
 		MaxDisk:       o.MaxDisk,
+		Memory:        o.Memory,
 		Logger:        o.Logger,
 		OnCommit:      o.OnCommit,
 	})

@@ -15,6 +15,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/userhero/relay/caddymodule/memory"
 	"github.com/userhero/relay/caddymodule/telemetry"
 	"github.com/userhero/relay/caddymodule/version"
 	"github.com/userhero/relay/console"
@@ -56,6 +57,7 @@ type engine struct {
 	opener   QueueOpener
 	options  QueueOptions
 	settings map[string]string
+	memory   *intake.Memory // what submissions may hold
 	metrics  *telemetry.Metrics
 	observer observer // counts, and reports changes of state to the owner
 	log      *switchLogger
@@ -127,6 +129,8 @@ func newEngine(owner engineOwner, opener QueueOpener, o QueueOptions, log *slog.
 		before:   before,
 		ended:    make(chan struct{}),
 	}
+	limit := memory.Read()
+	e.memory, e.options.Memory = intake.NewMemory(limit.Intake()), limit.Bytes
 	e.cutoff, e.cutOff = context.WithCancel(context.Background())
 	e.wanted, e.unwanted = context.WithCancel(context.Background())
 	e.metrics = telemetry.NewMetrics(telemetry.MetricsOptions{
@@ -297,6 +301,7 @@ func (e *engine) logOpen(s queue.Stats, took time.Duration) {
 // build opens the store and starts its relay.
 func (e *engine) build(ctx context.Context) (queue.Queue, *relay.Relay, error) {
 	began := time.Now()
+	memory.Read().Warn(e.options.Logger)
 	q, err := e.opener.OpenQueue(ctx, e.options)
 	if err != nil {
 		return nil, nil, err

@@ -39,6 +39,8 @@ type QueueOptions struct {
 	Retention time.Duration
 	// MaxDisk is the largest size of the store in bytes; 0 means no limit.
 	MaxDisk int64
+	// Memory is the memory that the process may use in bytes; 0 means no limit.
+	Memory int64
 	// Logger gets the store's messages.
 	Logger *slog.Logger
 	// OnCommit is called after every durable commit, with its duration and the

@@ -121,6 +121,7 @@ func (h *Handler) provisionIntake() error {
 		Relay:         h.app,
 		Observer:      h.app.engine.metrics,
 		Log:           h.app.intakeLog,
+		Memory:        h.app.engine.memory,
 		Project:       h.project.of,
 		Widget:        h.widget.of,
 		Token:         h.token.of,

@@ -53,6 +53,8 @@ func badgerOnly(t *testing.T, reason string) {
 
 // relayOptions are the parts of the Caddyfile that tests vary.
 type relayOptions struct {
+	// binary is run instead of the Caddy under test; it runs that.
+	binary string
 	// app is written into the userhero global option: webhook and retry lines.
 	app string
 	// noEgress leaves out the permission to dial 127.0.0.1.
@@ -120,7 +122,7 @@ func startNATS(t *testing.T, n int, o natsproc.Options) []*natsproc.Server {
 func (s *relayServer) start() {
 	s.t.Helper()
 	p, err := caddyproc.Start(s.t.Context(), caddyproc.Options{
-		Binary: binary(s.t), Dir: s.dir, Caddyfile: s.caddyfile(s.options),
+		Binary: cmp.Or(s.options.binary, binary(s.t)), Dir: s.dir, Caddyfile: s.caddyfile(s.options),
 		Ready: "http://" + s.admin + "/userhero/healthz", Env: s.options.env,
 	})
 	if err != nil {

@@ -18,6 +18,7 @@ import (
 type body struct {
 	bytes.Buffer
 	limited io.LimitedReader
+	counted *countedReader
 }
 
 var bodies = sync.Pool{New: func() any { return new(body) }}
@@ -28,8 +29,9 @@ const bodyTimeout = 30 * time.Second
 
 // readBody reads the whole body, up to max bytes, within the timeout, and sets r.Body to
 // http.NoBody. The caller releases the body when nothing refers to its bytes any more. The
-// error is a *event.Problem, or wraps queue.ErrClosed if the stop has cut the body off.
-func readBody(w http.ResponseWriter, r *http.Request, max int64, timeout time.Duration) (*body, error) {
+// error is a *event.Problem, or wraps queue.ErrClosed if the stop has cut the body off, or
+// queue.ErrFull if there is no memory for it.
+func (m *Memory) readBody(w http.ResponseWriter, r *http.Request, max int64, timeout time.Duration) (*body, error) {
 	if r.ContentLength > max {
 		return nil, tooLarge(max)
 	}
@@ -38,11 +40,12 @@ func readBody(w http.ResponseWriter, r *http.Request, max int64, timeout time.Du
 		defer func() { _ = connection.SetReadDeadline(time.Time{}) }()
 	}
 	b := bodies.Get().(*body)
-	b.limited = io.LimitedReader{R: r.Body, N: max + 1} // Promise 4: a submission is read to max_body.
+	b.counted = m.counted(r.Body)
+	b.limited = io.LimitedReader{R: b.counted, N: max + 1} // Promise 4: a submission is read to max_body.
 	n, err := b.ReadFrom(&b.limited)
 	b.limited.R = nil
 	switch {
-	case errors.Is(err, queue.ErrClosed):
+	case errors.Is(err, queue.ErrClosed), errors.Is(err, queue.ErrFull):
 		b.release()
 		return nil, err
 	case err != nil:
@@ -57,6 +60,8 @@ func readBody(w http.ResponseWriter, r *http.Request, max int64, timeout time.Du
 }
 
 func (b *body) release() {
+	b.counted.giveBack()
+	b.counted = nil
 	b.Reset()
 	bodies.Put(b)
 }

@@ -14,7 +14,7 @@ import (
 func TestTricklingBodyEndsByDeadline(t *testing.T) {
 	t.Parallel()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		b, err := readBody(w, r, 1024, 50*time.Millisecond)
+		b, err := (*Memory)(nil).readBody(w, r, 1024, 50*time.Millisecond)
 		if err != nil {
 			problem, _ := problemOf(err)
 			w.Header().Set("Connection", "close")

@@ -98,6 +98,8 @@ type Config struct {
 	// Default: none.
 	Country func(netip.Addr) string
 
+	// Memory bounds what submissions hold in memory. Default: no bound.
+	Memory *Memory
 	// AllowOrigins are the origins whose pages may submit, or "*" for all.
 	AllowOrigins []string
 	// MaxBody is the largest body in bytes. Default: DefaultMaxBody.
@@ -122,6 +124,7 @@ type Handler struct {
 	client                 func(*http.Request) netip.Addr
 	country                func(netip.Addr) string
 
+	memory                  *Memory
 	cors                    cors
 	maxBody                 int64
 	countryHeader, honeypot string
@@ -152,7 +155,7 @@ func New(c Config) (*Handler, error) {
 		relay: c.Relay, observer: c.Observer, log: c.Log,
 		project: c.Project, widget: c.Widget, token: c.Token,
 		user: c.User, client: c.Client, country: c.Country,
-		cors: cors, maxBody: cmp.Or(c.MaxBody, DefaultMaxBody), countryHeader: c.CountryHeader, honeypot: c.Honeypot,
+		memory: c.Memory, cors: cors, maxBody: cmp.Or(c.MaxBody, DefaultMaxBody), countryHeader: c.CountryHeader, honeypot: c.Honeypot,
 		clients: newLimiter(c.ClientLimit), projects: newLimiter(c.ProjectLimit),
 	}, nil
 }

@@ -75,3 +75,53 @@ func heap() int64 {
 	runtime.ReadMemStats(&m)
 	return int64(m.HeapAlloc)
 }
+
+// TestSubmissionsHoldBoundedMemory: bodies that have arrived in part hold the memory that
+// submissions may. What comes then is refused, and the client told when to come again.
+// When they are done, submissions are taken again; so they are if a client has only
+// said that much will come.
+func TestSubmissionsHoldBoundedMemory(t *testing.T) {
+	t.Parallel()
+	const size = 60_000
+	memory := NewMemory(16 * size) // a body counts twice, and half of it is for those that arrive
+	handler := newSite(t).handler(Config{Memory: memory})
+	submit := func(body io.Reader) int {
+		r := httptest.NewRequest(http.MethodPost, "/feedback", body)
+		r.Header.Set("Content-Type", "application/json")
+		w := httptest.NewRecorder()
+		handler.ServeHTTP(w, r)
+		if w.Code == http.StatusServiceUnavailable && w.Header().Get("Retry-After") == "" {
+			t.Error("refused without Retry-After")
+		}
+		return w.Code
+	}
+	full := `{"message":"` + strings.Repeat("x", size) + `"}`
+	hold := func(part string, clients int) (finish func()) {
+		var held, over sync.WaitGroup
+		end := make(chan struct{})
+		for range clients {
+			held.Add(1)
+			over.Go(func() { submit(io.MultiReader(strings.NewReader(part), &stalled{reached: held.Done, finish: end})) })
+		}
+		held.Wait()
+		return func() { close(end); over.Wait() }
+	}
+	trickle := hold("{", 100)
+	if status := submit(strings.NewReader(full)); status != http.StatusAccepted {
+		t.Errorf("while others have only begun: %d", status)
+	}
+	trickle()
+	arrived := hold(full, 3)
+	if status := submit(strings.NewReader(full)); status != http.StatusServiceUnavailable {
+		t.Errorf("with all memory held: %d", status)
+	}
+	arrived()
+	for range 20 {
+		if status := submit(strings.NewReader(full)); status != http.StatusAccepted {
+			t.Fatalf("afterwards: %d", status)
+		}
+	}
+	if held := memory.arrived.Load(); held != 0 {
+		t.Errorf("%d bytes are never given back", held)
+	}
+}

@@ -79,6 +79,11 @@ func keepReadableCodings(h http.Header) {
 // answer, if it can be one about feedback. The error is the store's: the client must
 // learn that the event is not on disk.
 func (h *Handler) record(r *http.Request, s *submission, text []byte) error {
+	done, err := h.memory.turn(lasting(r), len(s.body)+len(text))
+	if err != nil {
+		return h.missed(r, err)
+	}
+	defer done()
 	e, err := (&recording{Handler: h, request: r, submission: s}).record(text)
 	if err == nil {
 		h.observer.Ingested(time.Since(s.arrived), e.Trace)

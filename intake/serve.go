@@ -57,11 +57,16 @@ func (h *Handler) accept(w http.ResponseWriter, r *http.Request) (accepted, erro
 	if update && f != formatJSON {
 		return accepted{}, unsupported(r.Header.Get("Content-Type"))
 	}
-	body, err := readBody(w, r, h.maxBody, bodyTimeout)
+	body, err := h.memory.readBody(w, r, h.maxBody, bodyTimeout)
 	if err != nil {
 		return accepted{}, err
 	}
 	defer body.release()
+	done, err := h.memory.turn(lasting(r), body.Len())
+	if err != nil {
+		return accepted{}, err
+	}
+	defer done()
 	if update {
 		return h.update(r, s, body.Bytes())
 	}

@@ -24,6 +24,8 @@ type submission struct {
 	header http.Header // without a Content-Encoding that can be read
 	body   []byte      // without its coding
 
+	counted *countedReader // of the body, as it came
+
 	feedback *event.Feedback // of a POST
 	patch    *event.Patch    // of a PATCH or PUT, or of a POST that is no feedback by itself
 	identity []byte          // what a repeat must equal
@@ -31,7 +33,13 @@ type submission struct {
 	caught   bool            // the honeypot is filled in
 }
 
+// release gives back what the submission holds. It may be called twice.
 func (s *submission) release() {
+	s.releaseFeedback()
+	s.counted.giveBack()
+}
+
+func (s *submission) releaseFeedback() {
 	if s.feedback != nil {
 		s.feedback.Release()
 	}
@@ -52,15 +60,17 @@ func mayBeSubmission(r *http.Request) bool {
 // is a *event.Problem if the body has not arrived within the timeout, or it wraps
 // queue.ErrClosed if the stop has cut it off.
 func (h *Handler) readSubmission(w http.ResponseWriter, r *http.Request, timeout time.Duration) (*submission, error) {
-	s := &submission{arrived: time.Now(), makes: event.Created, header: r.Header}
+	s := &submission{arrived: time.Now(), makes: event.Created, header: r.Header, counted: h.memory.counted(r.Body)}
 	if r.Method != http.MethodPost {
 		s.makes = event.Updated
 	}
 	s.invalid = h.readInto(s, w, r, timeout)
 	switch {
-	case errors.Is(s.invalid, queue.ErrClosed):
+	case errors.Is(s.invalid, queue.ErrClosed), errors.Is(s.invalid, queue.ErrFull):
+		s.counted.giveBack()
 		return nil, s.invalid
 	case errors.Is(s.invalid, os.ErrDeadlineExceeded):
+		s.counted.giveBack()
 		return nil, BodyProblem(s.invalid)
 	}
 	s.caught = s.feedback != nil && h.takeHoneypot(s.feedback)
@@ -87,7 +97,7 @@ func (h *Handler) readInto(s *submission, w http.ResponseWriter, r *http.Request
 		return tooLarge(h.maxBody)
 	}
 	s.continued = true
-	if s.body, err = peekBody(w, r, h.maxBody, timeout); err != nil {
+	if s.body, err = peekBody(w, r, s.counted, h.maxBody, timeout); err != nil {
 		return err
 	}
 	if coding == "gzip" {
@@ -115,7 +125,7 @@ func (s *submission) parse() (err error) {
 
 // parseAgain makes the feedback again, as the visitor wrote it.
 func (h *Handler) parseAgain(s *submission) error {
-	s.release()
+	s.releaseFeedback()
 	if err := s.parse(); err != nil {
 		return err
 	}
@@ -139,9 +149,9 @@ func (s *submission) key(header http.Header, names ...string) queue.Key {
 // or breaks off, the next handler gets what was read and then the rest, or the same
 // error. The buffer comes from no pool: a transport may read a body until after the
 // answer.
-func peekBody(w http.ResponseWriter, r *http.Request, max int64, timeout time.Duration) ([]byte, error) {
+func peekBody(w http.ResponseWriter, r *http.Request, counted *countedReader, max int64, timeout time.Duration) ([]byte, error) {
 	var buf bytes.Buffer
-	limited := io.LimitedReader{R: r.Body, N: max + 1} // Promise 4: a submission is read to max_body.
+	limited := io.LimitedReader{R: counted, N: max + 1} // Promise 4: a submission is read to max_body.
 	resume := setReadTimeout(w, r, timeout)
 	_, err := buf.ReadFrom(&limited)
 	resume()
@@ -154,7 +164,7 @@ func peekBody(w http.ResponseWriter, r *http.Request, max int64, timeout time.Du
 		io.Closer
 	}{io.MultiReader(bytes.NewReader(buf.Bytes()), rest), r.Body}
 	switch {
-	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, queue.ErrClosed):
+	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, queue.ErrClosed), errors.Is(err, queue.ErrFull):
 		return nil, err
 	case err != nil:
 		return nil, BodyProblem(err)

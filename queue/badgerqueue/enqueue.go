@@ -9,6 +9,7 @@ import (
 	"github.com/dgraph-io/badger/v4"
 
 	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/queue/badgerqueue/badgercompat"
 )
 
 // keyWindow is how long an idempotency key is kept.
@@ -33,16 +34,16 @@ func (s *Store) Enqueue(ctx context.Context, e queue.Entry) (queue.Receipt, erro
 	if err := s.disk.RoomToAccept(); err != nil { // Promise 1: no new event is taken when the disk is nearly full; what waits goes on.
 		return queue.Receipt{}, err
 	}
-	if len(e.Webhooks) > maxDeliveries {
-		return queue.Receipt{}, fmt.Errorf("%w: %d webhooks take this event, and the store delivers one to %d at most", queue.ErrTooLarge, len(e.Webhooks), maxDeliveries)
+	if most := s.bounds.deliveries(); len(e.Webhooks) > most {
+		return queue.Receipt{}, fmt.Errorf("%w: %d webhooks take this event, and the store delivers one to %d at most", queue.ErrTooLarge, len(e.Webhooks), most)
 	}
 	if err := e.Check(); err != nil {
 		return queue.Receipt{}, err
 	}
 	size := int64(len(e.Body))
-	if s.pending.Add(size) > maxPending {
+	if s.pending.Add(size) > s.bounds.pending {
 		s.pending.Add(-size)
-		return queue.Receipt{}, fmt.Errorf("%w: %d MiB of events wait for the disk", queue.ErrFull, maxPending>>20)
+		return queue.Receipt{}, fmt.Errorf("%w: %s of events wait for the disk", queue.ErrFull, badgercompat.MiB(s.bounds.pending))
 	}
 	op, ok := s.enqueueOps.Get().(*enqueueOp)
 	if !ok {

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
+	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -31,7 +33,7 @@ const (
 // Open opens the store at o.Path or makes a new one. Errors wrap queue.ErrFull
 // when the disk has no room to open safely, and say what to do.
 func Open(ctx context.Context, o Options) (*Store, error) {
-	return open(ctx, o, defaultBounds)
+	return open(ctx, o, defaultBounds.within(o.Memory))
 }
 
 func open(ctx context.Context, o Options, b bounds) (*Store, error) {
@@ -77,6 +79,9 @@ func open(ctx context.Context, o Options, b bounds) (*Store, error) {
 	}
 	if !o.trusting {
 		s.compactions = badgercompat.NewCompactions(s.disk, s.latch, func(why string) error { return storefile.NoteLost(o.Path, why) })
+	}
+	if err := s.flushLargerLogs(); err != nil {
+		return nil, err
 	}
 	if s.db, err = badger.Open(s.badgerOptions()); err != nil {
 		return nil, explainOpen(o.Path, err)
@@ -208,6 +213,33 @@ func (s *Store) badgerOptions() badger.Options {
 		o = o.WithEncryptionKey(s.o.EncryptionKey).WithIndexCacheSize(indexCache).WithBlockCacheSize(blockCache)
 	}
 	return o
+}
+
+// flushLargerLogs turns logs into tables that a process with larger memtables has left:
+// Badger would read each into a memtable, and panic if that is too small.
+func (s *Store) flushLargerLogs() error {
+	files, err := storefile.List(s.o.Path)
+	if err != nil {
+		return err
+	}
+	memtable := s.bounds.memtable
+	for _, name := range files.Logs {
+		if info, err := os.Stat(filepath.Join(s.o.Path, name)); err == nil {
+			memtable = max(memtable, info.Size()/2) // a log is mapped at twice the memtable's size
+		}
+	}
+	if memtable == s.bounds.memtable {
+		return nil
+	}
+	o := s.badgerOptions().WithMemTableSize(memtable).WithNumCompactors(0).WithNumLevelZeroTablesStall(math.MaxInt32)
+	db, err := badger.Open(o.WithLogger(badgercompat.Logger{Log: s.log, Failed: s.latch}))
+	if err != nil {
+		return explainOpen(s.o.Path, err)
+	}
+	if err := db.Close(); err != nil {
+		return fmt.Errorf("turning the logs of the store at %s into tables: %w", s.o.Path, err)
+	}
+	return nil
 }
 
 // explainOpen adds the remedy to what Badger says.

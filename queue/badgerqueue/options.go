@@ -35,6 +35,10 @@ type Options struct {
 	// systems that do not tell their free space truly; on a disk that is really
 	// full the process then dies by SIGBUS.
 	MinFree int64
+	// Memory is the memory that the process may use, in bytes, as far as it limits the
+	// store: with less than 1 GiB tables are smaller, and less may wait for a commit.
+	// 0 is no limit. A store may be opened with another value than before.
+	Memory int64
 	// FileSystem reads the size and the free space, in bytes, of the file system
 	// that path is on; free is -1 if the system does not say. Default: the
 	// machine's. Tests fill a disk with it.
@@ -69,8 +73,8 @@ func (o *Options) complete() error {
 	if len(o.PreviousKey) > 0 && len(o.EncryptionKey) == 0 {
 		return errors.New("a previous encryption key needs a new one")
 	}
-	if o.Retention < 0 || o.MaxDisk < 0 || o.MinFree < -1 {
-		return errors.New("retention, max_disk and the free space to keep cannot be negative")
+	if o.Retention < 0 || o.MaxDisk < 0 || o.Memory < 0 || o.MinFree < -1 {
+		return errors.New("retention, max_disk, memory and the free space to keep cannot be negative")
 	}
 	if o.Retention == 0 {
 		o.Retention = defaultRetention
@@ -90,11 +94,12 @@ func (o *Options) complete() error {
 // bounds say what the store may hold in memory and how often it cleans up. Tests make
 // them tiny, so that they take every way between memory and disk.
 type bounds struct {
-	fresh      int // events in an inbox
-	freshBytes int // of their bodies
-	window     int // deliveries in a window read from disk
-	told       int // new R keys a lane is told of one by one
-	scan       int // B records one call reads in search of fresh deliveries
+	fresh      int   // events in an inbox
+	freshBytes int   // of their bodies
+	pending    int64 // bytes of new events that wait for the committer
+	window     int   // deliveries in a window read from disk
+	told       int   // new R keys a lane is told of one by one
+	scan       int   // B records one call reads in search of fresh deliveries
 	// memtable is the size of Badger's memtables in bytes, from which its other sizes
 	// follow.
 	memtable int64
@@ -108,8 +113,28 @@ type bounds struct {
 // A start must not wait until the whole of a large store has been verified, 12 GB
 // with 10,000,000 waiting events: beyond verify, tables are read after the start.
 var defaultBounds = bounds{
-	fresh: 512, freshBytes: 1 << 20, window: 256, told: 4096, scan: 16384,
+	fresh: 512, freshBytes: 1 << 20, pending: maxPending, window: 256, told: 4096, scan: 16384,
 	memtable: badgercompat.MemTableSize, verify: 256 << 20, sweep: 50 * time.Millisecond, reclaim: 5 * time.Minute,
+}
+
+// within returns the bounds for a process that may use so much memory, in bytes; 0 is
+// no limit. A memtable of half the size makes Badger's tables and what it takes to
+// build them half as large.
+func (b bounds) within(memory int64) bounds {
+	if memory > 0 && memory < enoughMemory {
+		b.memtable = max(b.memtable*memory/enoughMemory, b.memtable/2)
+		b.pending = b.pending * memory / enoughMemory
+		b.freshBytes = int(int64(b.freshBytes) * memory / enoughMemory)
+	}
+	return b
+}
+
+// enoughMemory is the memory from which on nothing is made smaller, in bytes.
+const enoughMemory = 1 << 30
+
+// deliveries bounds those of one event.
+func (b *bounds) deliveries() int {
+	return int(maxDeliveries * min(b.memtable, badgercompat.MemTableSize) / badgercompat.MemTableSize)
 }
 
 // maxValue is the size in bytes from which Badger puts a value into its value log,

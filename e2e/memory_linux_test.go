@@ -1,0 +1,225 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// Limits of the relay's memory (docs/performance.md).
+const (
+	memoryLimit   = 256 << 20 // of its cgroup
+	mostAnonymous = 192 << 20 // RssAnon
+)
+
+// cgroup is a group of processes with a memory limit, of either version.
+type cgroup struct {
+	path     string
+	limit    string // name of the file with the limit
+	oomFile  string // the file that counts processes killed for memory
+	peakFile string
+}
+
+// newCgroup makes a group that is gone with the test.
+func newCgroup(t *testing.T, limit int64) cgroup {
+	t.Helper()
+	for _, g := range []cgroup{
+		{"/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.oom_control", "memory.max_usage_in_bytes"},
+		{"/sys/fs/cgroup", "memory.max", "memory.events", "memory.peak"},
+	} {
+		controllers, err := os.ReadFile(filepath.Join(g.path, "cgroup.controllers"))
+		if second := g.limit == "memory.max"; second && (err != nil || !strings.Contains(string(controllers), "memory")) {
+			continue
+		} else if second {
+			_ = os.WriteFile(filepath.Join(g.path, "cgroup.subtree_control"), []byte("+memory"), 0o600) // or it is on already
+		}
+		g.path = filepath.Join(g.path, "relay-"+strconv.Itoa(os.Getpid())+"-"+strconv.FormatInt(time.Now().UnixNano(), 36))
+		if os.Mkdir(g.path, 0o755) != nil { //nolint:gosec // the mode of a cgroup
+			continue
+		}
+		t.Cleanup(func() {
+			eventually(t, 20*time.Second, "the group is empty", func() bool {
+				err := os.Remove(g.path)
+				return err == nil || errors.Is(err, fs.ErrNotExist)
+			})
+		})
+		if err := os.WriteFile(filepath.Join(g.path, g.limit), []byte(strconv.FormatInt(limit, 10)), 0o600); err != nil {
+			continue
+		}
+		return g
+	}
+	t.Skip("needs root and a cgroup of its own with the memory controller, to limit a relay's memory")
+	return cgroup{}
+}
+
+// binary returns a program that runs the Caddy under test in the group.
+func (g cgroup) binary(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "caddy")
+	script := fmt.Sprintf("#!/bin/sh\necho $$ >%s/cgroup.procs && exec %s \"$@\"\n", g.path, binary(t))
+	if err := os.WriteFile(path, []byte(script), 0o700); err != nil { //nolint:gosec // it is run
+		t.Fatal(err)
+	}
+	return path
+}
+
+// killed is how many of its processes were killed for memory.
+func (g cgroup) killed(t *testing.T) string {
+	t.Helper()
+	count := regexp.MustCompile(`(?m)^oom_kill (\d+)$`).FindStringSubmatch(read(t, filepath.Join(g.path, g.oomFile)))
+	if count == nil {
+		t.Fatalf("%s does not count the processes that were killed", g.oomFile)
+	}
+	return count[1]
+}
+
+// anonymousPeak samples the RssAnon of the relay's process until the context ends.
+func anonymousPeak(ctx context.Context, s *relayServer) <-chan int64 {
+	peak := make(chan int64, 1)
+	anonymous := regexp.MustCompile(`(?m)^RssAnon:\s+(\d+) kB$`)
+	go func() {
+		most := int64(0)
+		for tick := time.NewTicker(20 * time.Millisecond); ctx.Err() == nil; {
+			if text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.process.PID())); err == nil {
+				if m := anonymous.FindSubmatch(text); m != nil {
+					n, _ := strconv.ParseInt(string(m[1]), 10, 64)
+					most = max(most, n<<10)
+				}
+			}
+			select {
+			case <-tick.C:
+			case <-ctx.Done():
+			}
+		}
+		peak <- most
+	}()
+	return peak
+}
+
+// burst has clients submit bodies of about a size for a while, as fast as they are
+// answered.
+func burst(l *load, s *relayServer, connections, size int, d time.Duration) {
+	message := bytes.Repeat([]byte("0123456789 feedback "), size/20)
+	end := time.Now().Add(d)
+	var clients sync.WaitGroup
+	for client := range connections {
+		clients.Go(func() {
+			transport := &http.Transport{}
+			defer transport.CloseIdleConnections()
+			c := &http.Client{Transport: transport, Timeout: 60 * time.Second}
+			for n := 0; time.Now().Before(end); n++ {
+				key := fmt.Sprintf("burst-%d-%d-%d", client, n, end.UnixNano())
+				if l.submit(c, s, fmt.Appendf(nil, `{"message":"%s %s"}`, key, message), key) != nil {
+					l.mu.Lock()
+					l.broken++
+					l.mu.Unlock()
+					return
+				}
+			}
+		})
+	}
+	clients.Wait()
+}
+
+// waitingNow is how many deliveries the relay says that wait.
+func waitingNow(s *relayServer) int {
+	var status struct {
+		Deliveries struct{ Pending, Retrying, Held int }
+	}
+	s.get("/status", &status)
+	return status.Deliveries.Pending + status.Deliveries.Retrying + status.Deliveries.Held
+}
+
+// TestLivesWithin256MiB: with 256 MiB for the process and the files that it maps, 256
+// clients that submit 50 KB each are answered, 202 or 503, while everything waits for a
+// receiver that is away. Nothing kills the process, it starts again within the same
+// limit, has all that it acknowledged, and delivers it when the receiver is back.
+// In make soak, 1,000,000 deliveries wait already.
+func TestLivesWithin256MiB(t *testing.T) {
+	badgerOnly(t, "the memory of its tables")
+	g := newCgroup(t, memoryLimit)
+	away := freeAddress(t)
+	s := startRelay(t, relayOptions{
+		binary: g.binary(t),
+		app:    fmt.Sprintf("webhook app {\n url http://%s/\n retry 1s 1h\n}", away),
+	})
+	l := newLoad(t)
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	peak := anonymousPeak(ctx, s)
+	if os.Getenv("SOAK") != "" {
+		l.start(s, 256, false)
+		eventually(t, time.Hour, "1,000,000 deliveries wait", func() bool { return l.acknowledgements() >= 1_000_000 })
+		l.end()
+	}
+	burst(l, s, 256, 50_000, 8*time.Second)
+	alive := func(when string) {
+		t.Helper()
+		if n := g.killed(t); n != "0" {
+			t.Fatalf("%s: the kernel has killed the relay for its memory (%s)", when, n)
+		}
+	}
+	alive("under load")
+	for _, refused := range l.refused {
+		if !strings.HasPrefix(refused, "503 ") {
+			t.Fatalf("a submission was answered %s", refused)
+		}
+	}
+	acknowledged := l.acknowledgements()
+	if acknowledged < 100 || l.broken > 0 {
+		t.Fatalf("%d acknowledged, %d refused, %d without an answer", acknowledged, len(l.refused), l.broken)
+	}
+	for round := range 3 {
+		s.killAndRestart()
+		alive("after a start")
+		if waiting := waitingNow(s); waiting < acknowledged {
+			t.Fatalf("start %d: %d were acknowledged, and %d wait", round, acknowledged, waiting)
+		}
+		burst(l, s, 256, 50_000, time.Second)
+		alive("after a start, under load")
+		acknowledged = l.acknowledgements()
+	}
+	stop()
+	most := <-peak
+	t.Logf("%d acknowledged, %d refused; RssAnon %d MiB, the group %s bytes at most",
+		acknowledged, len(l.refused), most>>20, strings.TrimSpace(read(t, filepath.Join(g.path, g.peakFile))))
+	if most > mostAnonymous {
+		t.Errorf("RssAnon was %d MiB", most>>20)
+	}
+}
+
+// TestFullLoadTakesAtMost192MiB: without any limit, and with events that go in and out
+// as fast as they can.
+func TestFullLoadTakesAtMost192MiB(t *testing.T) {
+	badgerOnly(t, "the memory of its tables")
+	sink := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		w.WriteHeader(http.StatusNoContent)
+	}))
+	t.Cleanup(sink.Close)
+	s := startRelay(t, relayOptions{app: fmt.Sprintf("webhook app {\n url %s\n secret %s\n concurrency 32\n}", sink.URL, secret)})
+	l := newLoad(t)
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	peak := anonymousPeak(ctx, s)
+	burst(l, s, 64, 1000, 10*time.Second)
+	stop()
+	most := <-peak
+	t.Logf("%d acknowledged in 10 s; RssAnon %d MiB at most", l.acknowledgements(), most>>20)
+	if most > mostAnonymous {
+		t.Errorf("RssAnon was %d MiB", most>>20)
+	}
+}
