@@ -37,6 +37,7 @@ func parseApp(d *caddyfile.Dispenser, existing any) (any, error) {
 //	    webhook <name> {
 //	        url         <url>
 //	        secret      <secret> [<previous>]
+//	        signing_key <key> [<previous>]
 //	        projects    <project…>
 //	        events      <type…>
 //	        filter      <expression>

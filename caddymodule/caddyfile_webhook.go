@@ -16,7 +16,8 @@ func (w *Webhook) unmarshalBlock(d *caddyfile.Dispenser) error {
 	var tls TLS
 	err := option.Block(d, 1, "webhook",
 		option.Text("url", &w.URL),
-		option.Option{Name: "secret", Read: w.unmarshalSecret},
+		oneOrTwo("secret", &w.Secret, &w.PreviousSecret),
+		oneOrTwo("signing_key", &w.SigningKey, &w.PreviousSigningKey),
 		option.Texts("projects", &w.Projects),
 		option.Texts("events", &w.Events),
 		option.Text("filter", &w.Filter),
@@ -37,16 +38,19 @@ func (w *Webhook) unmarshalBlock(d *caddyfile.Dispenser) error {
 	return err
 }
 
-func (w *Webhook) unmarshalSecret(d *caddyfile.Dispenser) error {
-	secrets := d.RemainingArgs()
-	if len(secrets) < 1 || len(secrets) > 2 {
-		return d.ArgErr()
-	}
-	w.Secret = secrets[0]
-	if len(secrets) == 2 {
-		w.PreviousSecret = secrets[1]
-	}
-	return nil
+// oneOrTwo returns an option with a value and, while it is rotated, the previous one.
+func oneOrTwo(name string, present, previous *string) option.Option {
+	return option.Option{Name: name, Read: func(d *caddyfile.Dispenser) error {
+		values := d.RemainingArgs()
+		if len(values) < 1 || len(values) > 2 {
+			return d.ArgErr()
+		}
+		*present = values[0]
+		if len(values) == 2 {
+			*previous = values[1]
+		}
+		return nil
+	}}
 }
 
 func (w *Webhook) unmarshalHeader(d *caddyfile.Dispenser) error {

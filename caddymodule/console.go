@@ -158,7 +158,7 @@ func (c *Console) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.
 		return nil
 	}
 	user, ok := c.user(r)
-	if !ok {
+	if !ok && path != console.KeysPath { // public keys are public
 		refuse(w, r, path)
 		return nil
 	}

@@ -28,7 +28,7 @@ func TestSingleValuedOptionGivenTwiceIsAnError(t *testing.T) {
 			"webhook": "a {\nurl http://a.example\n}", "egress": "{\nallow 10.0.0.0/8\n}", "notify": "smtp {\nhost a:25\n}", "group_notices": "1m", "console_url": "https://a.example", "warn_after": "1h",
 		}, "notify"},
 		"webhook": {within("webhook a"), map[string]string{
-			"url": "http://a.example", "secret": "s", "projects": "p", "body": "slack", "notify": "a@example.com", "events": "feedback.created", "filter": "true", "header": "A b", "tls_client_auth": "a b",
+			"url": "http://a.example", "secret": "s", "signing_key": "k", "projects": "p", "body": "slack", "notify": "a@example.com", "events": "feedback.created", "filter": "true", "header": "A b", "tls_client_auth": "a b",
 			"tls_ca": "a", "retry": "none", "timeout": "1s", "concurrency": "1", "rate": "1/s", "warn_after": "1h", "ordered": "", "disabled": "",
 		}, "events header tls_ca projects notify"},
 		"egress":       {within("egress"), map[string]string{"allow": "10.0.0.0/8", "proxy": "http://a.example"}, "allow"},

@@ -32,6 +32,15 @@ type Webhook struct {
 	// to the new one at any time. Default: none.
 	PreviousSecret string `json:"previous_secret,omitempty"`
 
+	// An ed25519 private key that makes asymmetric signatures besides: PKCS #8 in PEM, or
+	// `whsk_` as in Standard Webhooks. Write it as a placeholder, such as
+	// `{file./run/secrets/ed25519.pem}`. The public key is in the console at
+	// `.well-known/webhook-keys.json`. Default: no asymmetric signature.
+	SigningKey string `json:"signing_key,omitempty"`
+
+	// The old key. While it is set, both keys sign. Default: none.
+	PreviousSigningKey string `json:"previous_signing_key,omitempty"`
+
 	// The projects whose feedback is sent. Feedback without a project is sent only to
 	// webhooks that name none. Placeholders are replaced when the configuration is
 	// loaded. Default: feedback of all projects, and without one.
@@ -131,6 +140,8 @@ func (w *Webhook) resolve(repl *caddy.Replacer) (relay.WebhookConfig, error) {
 		{"url", w.URL, &c.URL},
 		{"secret", w.Secret, &c.Secret},
 		{"previous_secret", w.PreviousSecret, &c.PreviousSecret},
+		{"signing_key", w.SigningKey, &c.SigningKey},
+		{"previous_signing_key", w.PreviousSigningKey, &c.PreviousSigningKey},
 	} {
 		v, err := secret.Resolve(repl, field.value)
 		if err != nil {

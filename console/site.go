@@ -8,6 +8,7 @@
 package console
 
 import (
+	"encoding/json"
 	"log/slog"
 	"net/http"
 	"slices"
@@ -16,6 +17,7 @@ import (
 	"github.com/userhero/relay/console/api"
 	"github.com/userhero/relay/console/scope"
 	"github.com/userhero/relay/event"
+	"github.com/userhero/relay/relay/signature"
 )
 
 // New returns the console: its pages and, below /api/, the API. Paths and links are
@@ -23,8 +25,35 @@ import (
 func New(o api.Options) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("/api/", http.StripPrefix("/api", api.New(o)))
+	mux.Handle("GET "+KeysPath, publicKeys(scope.New(o.Relay, o.Scope)))
 	mux.Handle("/", newPages(o))
 	return mux
+}
+
+// KeysPath is the path of the public keys of asymmetric signatures, as a JWK Set (RFC
+// 7517). Receivers read it without authentication.
+const KeysPath = "/.well-known/webhook-keys.json"
+
+// publicKeys answers with the public keys of the webhooks of a scope. It does not say
+// which webhook has which.
+func publicKeys(view *scope.View) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		set := struct {
+			Keys []signature.JWK `json:"keys"`
+		}{[]signature.JWK{}}
+		for _, hook := range view.Webhooks() {
+			set.Keys = append(set.Keys, hook.PublicKeys...)
+		}
+		slices.SortFunc(set.Keys, func(a, b signature.JWK) int { return strings.Compare(a.KeyID, b.KeyID) })
+		set.Keys = slices.Compact(set.Keys)
+		written, err := json.Marshal(set)
+		if err != nil {
+			panic(err) // texts always marshal
+		}
+		w.Header().Set("Content-Type", "application/jwk-set+json")
+		w.Header().Set("Cache-Control", "public, max-age=300")
+		_, _ = w.Write(written) // the client may have disconnected
+	})
 }
 
 // newPages returns the pages.
@@ -90,7 +119,7 @@ func (p pages) routes() []pageRoute {
 }
 
 // areas are the first segments of the console's paths.
-var areas = []string{"webhooks", "add", feedbackArea, "events", "deliveries", "resend", "activity", "api", "assets"}
+var areas = []string{".well-known", "webhooks", "add", feedbackArea, "events", "deliveries", "resend", "activity", "api", "assets"}
 
 const feedbackArea = "feedback"
 

@@ -169,3 +169,46 @@ func canonicalHeader(h http.Header) http.Header {
 	}
 	return c
 }
+
+// TestAsymmetricSignaturesStandBesideTheSecrets: both keys sign while they are rotated,
+// with a secret and without, and the public keys verify.
+func TestAsymmetricSignaturesStandBesideTheSecrets(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		rs := &receivers{answer: always(200)}
+		present, previous := signature.NewKey(), signature.NewKey()
+		r, stop := startOn(t, memqueue.New(memqueue.Options{}), rs, Config{Webhooks: []WebhookConfig{
+			{Name: "both", URL: "https://both.example/", Secret: "s3cret", PreviousSecret: "old", SigningKey: present.String(), PreviousSigningKey: previous.String()},
+			{Name: "keyed", URL: "https://keyed.example/", SigningKey: present.String(), Body: "slack"},
+			{Name: "plain", URL: "https://plain.example/", Secret: "s3cret"},
+		}})
+		defer stop()
+		accept(t, r, "fb_1")
+		synctest.Wait()
+		for _, seen := range rs.all() {
+			header := canonicalHeader(seen.header)
+			versions := ""
+			for _, one := range strings.Fields(header.Get("webhook-signature")) {
+				version, _, _ := strings.Cut(one, ",")
+				versions += version + " "
+			}
+			want := map[string]string{"both.example": "v1 v1 v1a v1a ", "keyed.example": "v1a ", "plain.example": "v1 "}[seen.host]
+			if versions != want {
+				t.Errorf("%s gets signatures %s, want %s", seen.host, versions, want)
+			}
+			w, _ := r.Webhook(strings.TrimSuffix(seen.host, ".example"))
+			for _, key := range w.PublicKeys {
+				if err := signature.VerifyPublic(key.X, header, []byte(seen.body)); err != nil {
+					t.Errorf("%s: %v", seen.host, err)
+				}
+			}
+			if n := strings.Count(want, "v1a"); len(w.PublicKeys) != n {
+				t.Errorf("%s has %d public keys, want %d", seen.host, len(w.PublicKeys), n)
+			}
+			err := signature.Verify("s3cret", header, []byte(seen.body))
+			if (err == nil) != (seen.host != "keyed.example") {
+				t.Errorf("%s: the secret says %v", seen.host, err)
+			}
+		}
+	})
+}

@@ -79,6 +79,10 @@ type WebhookConfig struct {
 	// PreviousUntil is when the previous secret stops signing. If it is zero, the
 	// previous secret signs for as long as it is configured.
 	PreviousUntil time.Time `json:"previous_until,omitzero"`
+	// SigningKey is an ed25519 private key, in PEM or whsk_…, that signs besides the
+	// secret. PreviousSigningKey signs too while the key is rotated.
+	SigningKey         string `json:"signing_key,omitempty"`
+	PreviousSigningKey string `json:"previous_signing_key,omitempty"`
 	// Projects are the projects whose feedback the webhook gets. Empty means all, and
 	// feedback without a project.
 	Projects []string `json:"projects,omitempty"`
@@ -300,6 +304,7 @@ func (w WebhookConfig) takes(project string) bool {
 func (w WebhookConfig) delivery(userAgent string) deliver.Config {
 	return deliver.Config{
 		URL: w.URL, Secret: w.Secret, PreviousSecret: w.PreviousSecret, PreviousUntil: w.PreviousUntil,
+		SigningKey: w.SigningKey, PreviousSigningKey: w.PreviousSigningKey,
 		Header: w.Header, TLS: w.TLS, Timeout: w.Timeout, UserAgent: userAgent,
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/userhero/relay/event"
 	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/relay/deliver"
+	"github.com/userhero/relay/relay/signature"
 )
 
 // WebhookStatus holds a webhook's configuration and its present state.
@@ -29,6 +30,7 @@ type WebhookStatus struct {
 	Ordered     bool
 	Headers     []string // names of the configured headers
 	HasSecret   bool
+	PublicKeys  []signature.JWK // of the signing keys
 	// PreviousUntil is when the previous secret stops signing. It is zero if there is
 	// no previous secret or no end is set.
 	PreviousUntil time.Time
@@ -122,6 +124,7 @@ func (w *webhook) status(c queue.Counts) WebhookStatus {
 		s.Retry, s.Timeout, s.Concurrency = t.config.Retry, t.config.Timeout, t.config.Concurrency
 		s.Headers = slices.Sorted(maps.Keys(t.config.Header))
 		s.Rate, s.Ordered, s.HasSecret, s.TLS = t.config.Rate, t.config.Ordered, t.config.Secret != "", t.TLS()
+		s.PublicKeys = t.PublicKeys()
 		if t.Rotating(now) {
 			s.PreviousUntil = t.config.PreviousUntil
 		}

@@ -33,6 +33,8 @@ func (in WebhookSettings) Apply(c *relay.WebhookConfig) error {
 		c.URL = full
 	}
 	setIfGiven(&c.Secret, in.Secret)
+	setIfGiven(&c.SigningKey, in.SigningKey)
+	setIfGiven(&c.PreviousSigningKey, in.PreviousSigningKey)
 	setIfGiven(&c.Projects, in.Projects)
 	setIfGiven(&c.Events, in.Events)
 	setIfGiven(&c.Filter, in.Filter)

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/userhero/relay/event"
+	"github.com/userhero/relay/relay/signature"
 )
 
 // The types of requests and answers, as JSON. Times are in UTC with milliseconds;
@@ -65,19 +66,21 @@ type Webhook struct {
 	Ordered     bool         `json:"ordered"`
 	// HeaderNames are the names of the configured headers; their values may be
 	// secrets.
-	HeaderNames  []string    `json:"header_names,omitempty"`
-	HasSecret    bool        `json:"has_secret"`
-	TLS          *WebhookTLS `json:"tls,omitempty"`
-	Source       string      `json:"source"`
-	State        string      `json:"state"`
-	Parked       bool        `json:"parked,omitempty"`
-	FailingSince time.Time   `json:"failing_since,omitzero"`
-	Reason       string      `json:"reason,omitempty"`
-	Difference   string      `json:"difference,omitempty"` // of another relay's configuration file
-	LastSuccess  time.Time   `json:"last_success,omitzero"`
-	LastAttempt  time.Time   `json:"last_attempt,omitzero"`
-	HeldUntil    time.Time   `json:"held_until,omitzero"`
-	Counts       Counts      `json:"counts"`
+	HeaderNames []string `json:"header_names,omitempty"`
+	HasSecret   bool     `json:"has_secret"`
+	// PublicKeys are those of asymmetric signatures.
+	PublicKeys   []signature.JWK `json:"public_keys,omitempty"`
+	TLS          *WebhookTLS     `json:"tls,omitempty"`
+	Source       string          `json:"source"`
+	State        string          `json:"state"`
+	Parked       bool            `json:"parked,omitempty"`
+	FailingSince time.Time       `json:"failing_since,omitzero"`
+	Reason       string          `json:"reason,omitempty"`
+	Difference   string          `json:"difference,omitempty"` // of another relay's configuration file
+	LastSuccess  time.Time       `json:"last_success,omitzero"`
+	LastAttempt  time.Time       `json:"last_attempt,omitzero"`
+	HeldUntil    time.Time       `json:"held_until,omitzero"`
+	Counts       Counts          `json:"counts"`
 	// FilterErrors is absent if the filter could judge every event.
 	FilterErrors *FilterErrors `json:"filter_errors,omitempty"`
 }
@@ -111,22 +114,24 @@ type WebhookWithSecret struct {
 // WebhookSettings are the settings of a new or changed webhook. An absent one keeps
 // its value, or is the default of a new webhook.
 type WebhookSettings struct {
-	Name           *string            `json:"name"`
-	URL            *string            `json:"url"`
-	Secret         *string            `json:"secret"`
-	GenerateSecret bool               `json:"generate_secret"`
-	Projects       *[]string          `json:"projects"`
-	Events         *[]event.Type      `json:"events"`
-	Filter         *string            `json:"filter"`
-	Body           *string            `json:"body"`
-	Headers        *map[string]string `json:"headers"`
-	TLS            *TLSSettings       `json:"tls"`
-	Notify         *[]string          `json:"notify"`
-	Retry          *[]string          `json:"retry"`
-	Timeout        *string            `json:"timeout"`
-	Concurrency    *int               `json:"concurrency"`
-	Rate           *string            `json:"rate"`
-	Ordered        *bool              `json:"ordered"`
+	Name               *string            `json:"name"`
+	URL                *string            `json:"url"`
+	Secret             *string            `json:"secret"`
+	GenerateSecret     bool               `json:"generate_secret"`
+	SigningKey         *string            `json:"signing_key"`
+	PreviousSigningKey *string            `json:"previous_signing_key"`
+	Projects           *[]string          `json:"projects"`
+	Events             *[]event.Type      `json:"events"`
+	Filter             *string            `json:"filter"`
+	Body               *string            `json:"body"`
+	Headers            *map[string]string `json:"headers"`
+	TLS                *TLSSettings       `json:"tls"`
+	Notify             *[]string          `json:"notify"`
+	Retry              *[]string          `json:"retry"`
+	Timeout            *string            `json:"timeout"`
+	Concurrency        *int               `json:"concurrency"`
+	Rate               *string            `json:"rate"`
+	Ordered            *bool              `json:"ordered"`
 }
 
 // TLSSettings are a webhook's TLS settings in PEM. They replace all earlier ones.

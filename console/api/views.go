@@ -29,6 +29,7 @@ func viewWebhook(w relay.WebhookStatus) Webhook {
 		Ordered:      w.Ordered,
 		HeaderNames:  w.Headers,
 		HasSecret:    w.HasSecret,
+		PublicKeys:   w.PublicKeys,
 		TLS:          viewTLS(w.TLS),
 		Source:       w.Source,
 		State:        w.State,

@@ -79,7 +79,7 @@ func newTemplate(w Config) (t templateHeader) {
 		fields = append(fields, field{Header: accept, own: -1})
 	}
 	for own, name := range ownNames {
-		if w.Secret != "" || own != ownStandard && own != ownSignature {
+		if w.Secret != "" || own == ownStandard && w.SigningKey != "" || own != ownStandard && own != ownSignature {
 			fields = append(fields, field{Header: queue.Header{Name: name}, own: own})
 		}
 	}
@@ -113,6 +113,13 @@ func (t *Receiver) fill(m Message, present bool, a *queue.Attempt) []queue.Heade
 	timestamp := m.Started.Unix()
 	set(ownAttempt, strconv.AppendInt(room[:0], int64(m.Number), 10))
 	set(ownTimestamp, strconv.AppendInt(room[:0], timestamp, 10))
+	var keyed []byte // the asymmetric signatures
+	for _, k := range t.keys {
+		keyed = k.AppendStandard(append(keyed, ' '), m.ID, timestamp, m.Body)
+	}
+	if t.secret == nil && keyed != nil {
+		set(ownStandard, keyed[1:])
+	}
 	if t.secret != nil {
 		plain, standard := t.secret, t.secret.AppendStandard(room[:0], m.ID, timestamp, m.Body)
 		if t.Rotating(m.Started) {
@@ -121,7 +128,7 @@ func (t *Receiver) fill(m Message, present bool, a *queue.Attempt) []queue.Heade
 				plain = t.previous
 			}
 		}
-		set(ownStandard, standard)
+		set(ownStandard, append(standard, keyed...))
 		set(ownSignature, plain.AppendPlain(room[:0], m.Body))
 	}
 	set(ownTraceparent, appendTraceparent(room[:0], a.TraceID, a.SpanID, a.TraceFlags))

@@ -28,6 +28,9 @@ type Config struct {
 	// PreviousUntil is when the previous secret stops signing. If it is zero, it signs
 	// for as long as it is configured.
 	PreviousUntil time.Time
+	// SigningKey and PreviousSigningKey are ed25519 private keys that sign besides, both
+	// of them. Empty means none.
+	SigningKey, PreviousSigningKey string
 	// Header is sent with every attempt, in this spelling.
 	Header http.Header
 	// TLS holds a client certificate if the receiver asks for one, and the authorities
@@ -72,6 +75,16 @@ func (c Config) Validate() error {
 			wrong(setting, "%w", err)
 		}
 	}
+	for setting, key := range map[string]string{"signing_key": c.SigningKey, "previous signing_key": c.PreviousSigningKey} {
+		if key != "" {
+			if _, err := signature.ParseKey(key); err != nil {
+				wrong(setting, "%w", err)
+			}
+		}
+	}
+	if c.PreviousSigningKey != "" && c.SigningKey == "" {
+		wrong("signing_key", "a previous key needs a present one")
+	}
 	if c.PreviousSecret != "" && c.Secret == "" {
 		wrong("secret", "a previous secret needs a present one")
 	}
@@ -108,6 +121,7 @@ type Receiver struct {
 	client   *Client
 	secret   *signature.Signer // nil: requests are not signed
 	previous *signature.Signer // nil: no rotation
+	keys     []*signature.Key  // of asymmetric signatures, the present one first
 	tls      TLSStatus
 	// refused is why nothing may be sent to the URL, whatever its host resolves to.
 	refused error
@@ -142,6 +156,16 @@ func (c *Client) Receiver(config Config) (*Receiver, error) {
 	if r.previous, err = newSigner(config.PreviousSecret); err != nil {
 		return nil, fmt.Errorf("previous secret: %w", err)
 	}
+	for _, key := range []string{config.SigningKey, config.PreviousSigningKey} {
+		if key == "" {
+			continue
+		}
+		k, err := signature.ParseKey(key)
+		if err != nil {
+			return nil, fmt.Errorf("signing_key: %w", err)
+		}
+		r.keys = append(r.keys, k)
+	}
 	r.request = &http.Request{Method: http.MethodPost, URL: u, Header: make(http.Header)}
 	r.template = newTemplate(config)
 	r.spanOptions = []trace.SpanStartOption{trace.WithSpanKind(trace.SpanKindClient), trace.WithAttributes(describe(u)...)}
@@ -166,6 +190,14 @@ func (t *Receiver) Inherit(former *Receiver) {
 // Rotating reports whether the previous secret still signs.
 func (t *Receiver) Rotating(now time.Time) bool {
 	return t.previous != nil && (t.config.PreviousUntil.IsZero() || now.Before(t.config.PreviousUntil))
+}
+
+// PublicKeys returns the public keys of the asymmetric signatures.
+func (t *Receiver) PublicKeys() (keys []signature.JWK) {
+	for _, k := range t.keys {
+		keys = append(keys, k.JWK())
+	}
+	return keys
 }
 
 // Host returns the URL's host and port.

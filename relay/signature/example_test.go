@@ -43,3 +43,26 @@ func ExampleVerify() {
 	// 204
 	// 401
 }
+
+// A receiver of asymmetric signatures needs no secret, only the public key from the
+// console's .well-known/webhook-keys.json.
+func ExampleVerifyPublic() {
+	key, err := signature.ParseKey("whsk_nWGxne/9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A=") // the relay's own
+	if err != nil {
+		panic(err)
+	}
+	const body = `{"event":"feedback.created"}`
+	request := httptest.NewRequest(http.MethodPost, "/", strings.NewReader(body))
+	request.Header.Set("webhook-id", "dlv_1")
+	request.Header.Set("webhook-timestamp", "1767799800")
+	request.Header.Set("webhook-signature", string(key.AppendStandard(nil, "dlv_1", 1767799800, []byte(body))))
+
+	public := key.JWK().X // "x" of the published key
+	fmt.Println(public)
+	fmt.Println(signature.VerifyPublic(public, request.Header, []byte(body)))
+	fmt.Println(signature.VerifyPublic(public, request.Header, []byte(body+" ")))
+	// Output:
+	// 11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo
+	// <nil>
+	// the signature is wrong
+}

@@ -13,6 +13,9 @@
 //	X-UserHero-Signature   sha256= and lower-case hex, over the body
 //	webhook-signature      v1, and base64, over id.timestamp.body (Standard Webhooks 1.0)
 //
+// A webhook with a signing key has asymmetric signatures in webhook-signature besides,
+// v1a, and base64, which VerifyPublic verifies with the public key.
+//
 // It promises that Verify compares in constant time, and that whatever a Signer
 // makes is valid to Verify, and to Explain. It knows nothing of webhooks, events
 // and HTTP servers, and imports only the standard library. Its tests use the
