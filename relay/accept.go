@@ -170,7 +170,7 @@ func (r *Relay) startSend(ctx context.Context, a *Acceptance) (context.Context, 
 	if r.tracer == nil {
 		return ctx, nil
 	}
-	options := r.producing
+	options := producing
 	if a.Client.IsValid() && !trace.SpanContextFromContext(ctx).IsValid() {
 		options = append(options[:len(options):len(options)], linked(a.Client))
 	}
@@ -183,8 +183,8 @@ func endSend(span trace.Span, a *Acceptance, receipt *queue.Receipt, webhooks in
 		return
 	}
 	if span.IsRecording() {
-		room := attributeBuffers.Get().(*[8]attribute.KeyValue)
-		attributes := append(room[:0],
+		room := attributeBuffers.Get().(*attributeBuffer)
+		attributes := append(append(room[:0], sendOperation...),
 			semconv.MessagingMessageConversationID(a.Feedback.ID),
 			semconv.MessagingMessageBodySize(len(a.Body)),
 			attribute.String("userhero.event.type", string(a.Type)),

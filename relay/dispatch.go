@@ -222,7 +222,7 @@ func (w *webhook) deliver(t task) {
 		if stopping {
 			w.relay.putBack.Add(1)
 		}
-		endProcess(span, o, d.State, time.Time{})
+		span.end(o, d.State, time.Time{})
 		w.notAttempted()
 		w.giveBack(t.lease, time.Time{})
 		return
@@ -242,10 +242,10 @@ func (w *webhook) deliver(t task) {
 	}
 	if o.OK {
 		if !w.settle(t.lease, t.lease.Ack(attempt)) {
-			endProcess(span, o, d.State, time.Time{})
+			span.end(o, d.State, time.Time{})
 			return
 		}
-		endProcess(span, o, queue.Delivered, time.Time{})
+		span.end(o, queue.Delivered, time.Time{})
 		w.logDelivered(d, &attempt)
 		w.succeeded(ended, attempt)
 		w.relay.observer.Delivered(w.name(), ended.Sub(d.Created), t.lease.Event.Trace)
@@ -257,10 +257,10 @@ func (w *webhook) deliver(t task) {
 	if more {
 		state, attempt.Next = queue.Retrying, due.UTC()
 		settled = w.settle(t.lease, t.lease.Retry(due, attempt))
-		endProcess(span, o, queue.Retrying, due)
+		span.end(o, queue.Retrying, due)
 	} else {
 		settled = w.settle(t.lease, t.lease.Dead(attempt))
-		endProcess(span, o, queue.Failed, time.Time{})
+		span.end(o, queue.Failed, time.Time{})
 	}
 	if !settled {
 		return

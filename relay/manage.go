@@ -399,7 +399,7 @@ func (t *target) test(ctx context.Context, w queue.WebhookID, tracer trace.Trace
 	a, o := t.attempt(ctx, deliver.Message{
 		ID: id, Type: string(event.Created), Number: 1, Tracer: tracer, Started: now, Test: true,
 	}, []byte(Sample), "/webhooks/"+t.config.Name)
-	endProcess(span, o, 0, time.Time{})
+	span.end(o, 0, time.Time{})
 	a.Number = 1
 	return TestResult{OK: o.OK, Attempt: a}
 }

@@ -56,7 +56,6 @@ func New(o Options) *Relay {
 	r := &Relay{
 		queue: o.Queue, log: o.Logger, observer: o.Observer, tracer: o.Tracer, client: o.client, dial: o.Dial, own: o.Own,
 		agent:     "UserHero-Relay/" + o.Version,
-		producing: startOptions(producer, sendOperation),
 		webhooks:  make(map[string]*webhook),
 		tallyLock: make(slowLock, 1),
 		byID:      make(map[queue.WebhookID]*webhook),

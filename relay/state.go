@@ -37,14 +37,12 @@ type Relay struct {
 	log      *slog.Logger
 	observer Observer
 	tracer   trace.Tracer // nil: no spans
-	// producing holds the options that every acceptance span starts with.
-	producing []trace.SpanStartOption
-	agent     string
-	client    *deliver.Client // nil: each generation has its own
-	dial      func(ctx context.Context, network, address string) (net.Conn, error)
-	own       func(netip.AddrPort) bool
-	feed      feed
-	notices   *notify.Sender
+	agent    string
+	client   *deliver.Client // nil: each generation has its own
+	dial     func(ctx context.Context, network, address string) (net.Conn, error)
+	own      func(netip.AddrPort) bool
+	feed     feed
+	notices  *notify.Sender
 
 	// lanes ends the webhooks' goroutines. attempts cancels the attempts in flight.
 	lanes, attempts           context.Context

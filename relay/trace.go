@@ -38,14 +38,9 @@ var (
 	sendOperation   = []attribute.KeyValue{messagingSystem, destination, semconv.MessagingOperationName("send"), semconv.MessagingOperationTypeSend}
 	processing      = []attribute.KeyValue{messagingSystem, destination, semconv.MessagingOperationName("process"), semconv.MessagingOperationTypeProcess}
 
-	producer = trace.WithSpanKind(trace.SpanKindProducer)
-	consumer = trace.WithSpanKind(trace.SpanKindConsumer)
+	producing = []trace.SpanStartOption{trace.WithSpanKind(trace.SpanKindProducer)}
+	consuming = []trace.SpanStartOption{trace.WithSpanKind(trace.SpanKindConsumer)}
 )
-
-// startOptions returns the options that all spans of one kind start with.
-func startOptions(kind trace.SpanStartOption, attributes []attribute.KeyValue) []trace.SpanStartOption {
-	return []trace.SpanStartOption{kind, trace.WithAttributes(attributes...)}
-}
 
 // describeProcess returns the attributes that all spans of a webhook's attempts share.
 func describeProcess(webhook string) []attribute.KeyValue {
@@ -54,7 +49,10 @@ func describeProcess(webhook string) []attribute.KeyValue {
 
 // attributeBuffers holds buffers for attributes. A span copies the attributes it is
 // given, so a buffer can be used again.
-var attributeBuffers = sync.Pool{New: func() any { return new([8]attribute.KeyValue) }}
+var attributeBuffers = sync.Pool{New: func() any { return new(attributeBuffer) }}
+
+// attributeBuffer has room for the attributes of any span of the relay.
+type attributeBuffer [16]attribute.KeyValue
 
 // linked returns a link to a span. If the span is invalid, it returns no link.
 func linked(sc trace.SpanContext) trace.SpanStartOption {

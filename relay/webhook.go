@@ -8,7 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"go.opentelemetry.io/otel/trace"
+	"go.opentelemetry.io/otel/attribute"
 	"golang.org/x/time/rate"
 
 	"github.com/userhero/relay/event"
@@ -96,12 +96,12 @@ func (w *webhook) tripLocked() {
 // naming is a webhook's name and what is made of it. Renaming a webhook replaces it.
 type naming struct {
 	name string
-	// consuming holds the options that every attempt span starts with.
-	consuming []trace.SpanStartOption
+	// described holds the attributes that the spans of all attempts share.
+	described []attribute.KeyValue
 }
 
 func newNaming(name string) *naming {
-	return &naming{name: name, consuming: startOptions(consumer, describeProcess(name))}
+	return &naming{name: name, described: describeProcess(name)}
 }
 
 // name returns the webhook's present name.

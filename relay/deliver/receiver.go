@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/net/http/httpguts"
 
@@ -128,8 +129,8 @@ type Receiver struct {
 	// request is the template of every request.
 	request  *http.Request
 	template templateHeader
-	// spanOptions holds the options that every request span starts with.
-	spanOptions []trace.SpanStartOption
+	// described holds the attributes that the spans of all requests share.
+	described []attribute.KeyValue
 
 	// usePresent reports whether, during a rotation, X-UserHero-Signature is made with
 	// the present secret, because that signature worked last.
@@ -168,7 +169,7 @@ func (c *Client) Receiver(config Config) (*Receiver, error) {
 	}
 	r.request = &http.Request{Method: http.MethodPost, URL: u, Header: make(http.Header)}
 	r.template = newTemplate(config)
-	r.spanOptions = []trace.SpanStartOption{trace.WithSpanKind(trace.SpanKindClient), trace.WithAttributes(describe(u)...)}
+	r.described = describe(u)
 	return r, nil
 }
 

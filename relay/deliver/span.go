@@ -38,13 +38,21 @@ func appendTraceparent(b []byte, traceID [16]byte, spanID [8]byte, flags byte) [
 
 const hexDigits = "0123456789abcdef"
 
+// asClient holds the options that every request span starts with. Its attributes are
+// set in one call when it ends: the SDK copies all of them each time that some are added.
+var asClient = []trace.SpanStartOption{trace.WithSpanKind(trace.SpanKindClient)}
+
+// mostAttributes is the number of attributes of a request that succeeds.
+const mostAttributes = 10
+
 // traced sends the request in its own span. go-retryablehttp may send the request
 // again, and a rotation may send a second one.
 func (s *sending) traced(r *http.Request) (*http.Response, error) {
-	_, span := s.tracer.Start(r.Context(), http.MethodPost, s.target.spanOptions...)
-	s.span, s.attributes = span, make([]attribute.KeyValue, 0, 8)
+	_, span := s.tracer.Start(r.Context(), http.MethodPost, asClient...)
+	s.span = span
 	s.trace = httptrace.ClientTrace{GotConn: s.tracedConn, TLSHandshakeStart: func() { s.handshaking = true }}
 	if span.IsRecording() {
+		s.attributes = append(make([]attribute.KeyValue, 0, mostAttributes), s.target.described...)
 		s.traceSteps(span)
 		if s.requests > 0 {
 			s.attributes = append(s.attributes, semconv.HTTPRequestResendCount(s.requests))
