@@ -30,6 +30,7 @@ var hints = map[string]string{
 	"egress":   "The address is not public. Only public addresses are allowed; to allow others, add egress { allow … } to the Caddyfile.",
 	"protocol": "The answer is not HTTP. Check the port: it may belong to another service.",
 	"connect":  "No connection was possible. Check the network and the firewalls on the way.",
+	"project":  "Nothing was sent: the delivery was made before the webhook was limited to its projects. Add the project to the webhook, then send the delivery again.",
 	"body":     "Nothing was sent. Correct the webhook's body so that it can be made of this event too; the next attempt uses it.",
 	"request":  "The request could not be made. Check the URL.",
 	"http_401": "The receiver does not accept the signature or the credentials. Check its secret below, and let it verify the raw bytes of the body.",

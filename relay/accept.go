@@ -87,7 +87,7 @@ func (r *Relay) wanting(a Acceptance) []queue.WebhookID {
 		if !w.enabled() {
 			continue
 		}
-		wanted, err := w.wants(a.Type, a.Feedback.Project, doc)
+		wanted, err := w.wants(a.Type, a.Feedback, doc)
 		if err != nil {
 			w.filterFailed(err)
 		}

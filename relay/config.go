@@ -12,6 +12,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/userhero/relay/event"
+	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/relay/body"
 	"github.com/userhero/relay/relay/deliver"
 	"github.com/userhero/relay/relay/expression"
@@ -294,10 +295,11 @@ func (c Config) notices(r *Relay) notify.Config {
 	return notify.Config{Notifiers: c.Notifiers, Operational: operational{r}, ConsoleURL: c.ConsoleURL, GroupWithin: c.GroupNotices}
 }
 
-// takes reports whether the webhook gets feedback of a project. Feedback without a
-// project goes only to webhooks that name none.
-func (w WebhookConfig) takes(project string) bool {
-	return len(w.Projects) == 0 || slices.Contains(w.Projects, project)
+// takes reports whether the webhook gets the events of a feedback, by its project.
+// Feedback without a project goes only to webhooks that name none. What is about no
+// feedback is not bound to projects here.
+func (w WebhookConfig) takes(f queue.FeedbackID) bool {
+	return len(w.Projects) == 0 || f.IsZero() || slices.Contains(w.Projects, f.Project)
 }
 
 // delivery returns the settings that deliver needs to reach the receiver.

@@ -203,6 +203,10 @@ func (w *webhook) giveBack(lease *queue.Lease, at time.Time) {
 
 // deliver makes one attempt and settles its lease.
 func (w *webhook) deliver(t task) {
+	if !w.relay.stillGets(w, t) {
+		w.refuse(t.lease)
+		return
+	}
 	if t.target.config.Ordered {
 		if until, before := w.relay.eventBefore(t.attempts, t.lease); before {
 			w.notAttempted()
@@ -273,6 +277,17 @@ func (w *webhook) deliver(t task) {
 		w.setState(Disabled, "the receiver answered 410 Gone", ended)
 	case !more:
 		w.setState(Failing, attempt.Error, ended) // Promise 1: what fails for good is shown: the webhook is failing.
+	}
+}
+
+// refuse ends a delivery that has waited since before the webhook had its projects:
+// whoever the webhook belongs to now may have changed its URL.
+func (w *webhook) refuse(lease *queue.Lease) { // Promise 6: a webhook gets nothing of projects that it does not name.
+	a := queue.Attempt{At: time.Now(), ErrorClass: "project", Error: "not sent: the webhook no longer gets feedback of this project"}
+	if w.settle(lease, lease.Dead(a)) {
+		w.notAttempted()
+		w.publishAttempt(&lease.Delivery, &a, a.ErrorClass, queue.Failed)
+		w.logFailed(&lease.Delivery, &a)
 	}
 }
 

@@ -269,7 +269,11 @@ func (r *Relay) Requeue(ctx context.Context, id queue.DeliveryID) (webhook strin
 		if err != nil {
 			return webhook, err
 		}
-		if !w.takes(e.Feedback.Project) {
+		may, err := r.mayGet(ctx, w, e)
+		if err != nil {
+			return webhook, err
+		}
+		if !may {
 			return webhook, fmt.Errorf("webhook %q does not get feedback of this project: %w", webhook, queue.ErrConflict)
 		}
 	}

@@ -99,14 +99,9 @@ func (r *Relay) mayHear(w *webhook, about string) bool {
 // delivery of already.
 func (r *Relay) mayGet(ctx context.Context, w *webhook, e queue.Event) (bool, error) {
 	if !event.Type(e.Type).Operational() {
-		return w.takes(e.Feedback.Project), nil
+		return w.takes(e.Feedback), nil
 	}
-	var d struct {
-		Data struct {
-			Webhook string `json:"webhook"`
-		} `json:"data"`
-	}
-	if json.Unmarshal(e.Body, &d) != nil || !r.mayHear(w, d.Data.Webhook) {
+	if about := subjectOf(e.Body); about == "" || !r.mayHear(w, about) {
 		return false, nil
 	}
 	_, err := r.queue.Delivery(ctx, queue.DeliveryID{Event: e.ID, Webhook: w.id})
@@ -114,6 +109,32 @@ func (r *Relay) mayGet(ctx context.Context, w *webhook, e queue.Event) (bool, er
 		return false, nil
 	}
 	return err == nil, err
+}
+
+// stillGets reports whether a delivery that waited can be sent: since it was made, the
+// webhook may have got other projects.
+func (r *Relay) stillGets(w *webhook, t task) bool {
+	e := &t.lease.Event
+	if !event.Type(e.Type).Operational() {
+		return t.target.config.takes(e.Feedback)
+	}
+	about := subjectOf(e.Body)
+	_, err := r.find(about)
+	return err != nil || r.mayHear(w, about) // what was deleted or renamed has no projects to compare
+}
+
+// subjectOf returns the webhook that an operational event is about; empty if it cannot
+// be read.
+func subjectOf(body []byte) string {
+	var d struct {
+		Data struct {
+			Webhook string `json:"webhook"`
+		} `json:"data"`
+	}
+	if json.Unmarshal(body, &d) != nil {
+		return ""
+	}
+	return d.Data.Webhook
 }
 
 // operationalDocument writes the document of an operational event (CONTRACT §4).

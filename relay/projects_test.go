@@ -125,6 +125,44 @@ func TestNarrowedWebhookGetsNothingElseAgain(t *testing.T) {
 	})
 }
 
+// TestWaitingDeliveryDoesNotFollowAWebhookToOtherProjects: what waits for a webhook when
+// it gets other projects is not sent: its new owner may have another URL. It ends as
+// failed, and the webhook's state does not change.
+func TestWaitingDeliveryDoesNotFollowAWebhookToOtherProjects(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newProjectSite(t, memqueue.New(memqueue.Options{}), toProjects("hook", "a", "b"))
+		s.rs.answer = always(500)
+		other, own := s.accept("b", "fb_b"), s.accept("a", "fb_a")
+		if got := s.came(); got != "hook hook" {
+			t.Fatalf("requests came to %q", got)
+		}
+		s.rs.answer = always(200)
+		s.configure(toProjects("hook", "a"))
+		time.Sleep(2 * time.Minute)
+		if got := s.came(); got != "hook" {
+			t.Errorf("requests came to %q, want one", got)
+		}
+		w, _ := s.Webhook("hook")
+		if d, err := s.Queue().Delivery(t.Context(), queue.DeliveryID{Event: own, Webhook: w.ID}); err != nil || d.State != queue.Delivered {
+			t.Errorf("its own project's delivery is %v (%v), want delivered", d.State, err)
+		}
+		id := queue.DeliveryID{Event: other, Webhook: w.ID}
+		d, err := s.Queue().Delivery(t.Context(), id)
+		attempts, _ := s.Queue().Attempts(t.Context(), id)
+		if err != nil || d.State != queue.Failed || len(attempts) != 2 || attempts[1].ErrorClass != "project" {
+			t.Errorf("the other project's delivery is %v (%v) after %+v, want failed with the class project", d.State, err, attempts)
+		}
+		if w.State != Active {
+			t.Errorf("the webhook is %s: %s", w.State, w.Reason)
+		}
+		s.accept("a", "fb_later")
+		if got := s.came(); got != "hook" {
+			t.Errorf("after that, requests came to %q, want one", got)
+		}
+	})
+}
+
 // TestProjectsAreInTheRecord: a webhook that was added through the API keeps its
 // projects over a restart. A record of a version without projects means all.
 func TestProjectsAreInTheRecord(t *testing.T) {

@@ -148,7 +148,7 @@ func (r *Relay) recoverable(ctx context.Context, w *webhook, what Recovery, curs
 			Webhook: w.id, States: what.states(), Since: what.Since, Until: what.Until, Limit: 1000, Cursor: cursor,
 		})
 		for _, d := range page.Items {
-			may := w.takes(d.Feedback.Project)
+			may := w.takes(d.Feedback)
 			if event.Type(d.Type).Operational() {
 				e, err := r.queue.Event(ctx, d.ID.Event)
 				if errors.Is(err, queue.ErrNotFound) {
@@ -181,7 +181,7 @@ func (r *Relay) recoverable(ctx context.Context, w *webhook, what Recovery, curs
 		d, err := r.queue.Delivery(ctx, id)
 		switch {
 		case errors.Is(err, queue.ErrNotFound):
-			if wanted, _ := w.wants(event.Type(e.Type), e.Feedback.Project, expression.NewDocument(e.Body)); wanted {
+			if wanted, _ := w.wants(event.Type(e.Type), e.Feedback, expression.NewDocument(e.Body)); wanted {
 				ids = append(ids, id)
 			}
 		case err != nil:

@@ -158,9 +158,9 @@ func (w *webhook) apiConfig() *WebhookConfig {
 	return w.record.Config
 }
 
-// wants reports whether the webhook gets an event of this type and project. The error
+// wants reports whether the webhook gets an event of this type about this feedback. The error
 // says why the filter could not judge the event.
-func (w *webhook) wants(t event.Type, project string, doc *expression.Document) (bool, error) {
+func (w *webhook) wants(t event.Type, f queue.FeedbackID, doc *expression.Document) (bool, error) {
 	target := w.currentTarget()
 	if target == nil || t.Operational() { // those are for subscribers, see Relay.subscribers
 		return false, nil
@@ -168,17 +168,17 @@ func (w *webhook) wants(t event.Type, project string, doc *expression.Document) 
 	if events := target.config.Events; len(events) > 0 && !slices.Contains(events, t) {
 		return false, nil
 	}
-	if !target.config.takes(project) {
+	if !target.config.takes(f) {
 		return false, nil
 	}
 	return target.filter.Match(doc)
 }
 
-// takes reports whether the webhook gets feedback of this project. What waits for a
-// parked webhook stays its own.
-func (w *webhook) takes(project string) bool {
+// takes reports whether the webhook gets the events of this feedback, by its project.
+// What waits for a parked webhook stays its own.
+func (w *webhook) takes(f queue.FeedbackID) bool {
 	target := w.currentTarget()
-	return target == nil || target.config.takes(project)
+	return target == nil || target.config.takes(f)
 }
 
 // projects returns the projects that the webhook names; nil for none or if it is parked.
