@@ -12,11 +12,10 @@ import (
 // end.
 func (r *Relay) follow() {
 	r.queue.Watch(r.lanes, func(s queue.Webhook, deleted bool) {
-		r.attachMu.Lock()
-		defer r.attachMu.Unlock()
-		if r.lanes.Err() != nil {
+		if r.attachMu.lock(r.lanes) != nil {
 			return
 		}
+		defer r.attachMu.Unlock()
 		if err := r.adopt(s, deleted); err != nil && r.lanes.Err() == nil {
 			r.log.Error("what another relay has changed of a webhook is not in force here", "webhook", s.Name, "error", err)
 		}
@@ -58,9 +57,7 @@ func (r *Relay) adopt(s queue.Webhook, deleted bool) error {
 
 // follow adopts a newer record.
 func (w *webhook) follow(s queue.Webhook) error {
-	ctx, cancel := context.WithTimeout(w.relay.lanes, storeTime)
-	defer cancel()
-	if err := w.storeLock.lock(ctx); err != nil {
+	if err := w.storeLock.lock(w.relay.lanes); err != nil { // its holders give up after storeTime
 		return err
 	}
 	defer w.storeLock.unlock()
@@ -77,9 +74,7 @@ func (w *webhook) follow(s queue.Webhook) error {
 
 // compareNow is compare for a caller that does not hold storeLock.
 func (w *webhook) compareNow() {
-	ctx, cancel := context.WithTimeout(w.relay.lanes, storeTime)
-	defer cancel()
-	if w.storeLock.lock(ctx) == nil {
+	if w.storeLock.lock(w.relay.lanes) == nil {
 		defer w.storeLock.unlock()
 		w.compare()
 	}

@@ -111,8 +111,14 @@ func (w *webhook) adopt(s queue.Webhook) error {
 }
 
 // rewriteRecord writes the record as it was before a change that failed with err,
-// because the store may still make that change. The caller holds storeLock.
+// because the store may still make that change. If other relays work on the store, it
+// writes nothing: one of them may have seen the change, and this relay follows what the
+// store holds. The caller holds storeLock.
 func (w *webhook) rewriteRecord(err error) {
+	if w.relay.shared {
+		w.attempted = nil
+		return
+	}
 	if errors.Is(err, queue.ErrClosed) || errors.Is(err, queue.ErrFailed) || errors.Is(err, queue.ErrNotFound) {
 		return
 	}

@@ -58,6 +58,7 @@ func New(o Options) *Relay {
 		agent:     "UserHero-Relay/" + o.Version,
 		webhooks:  make(map[string]*webhook),
 		tallyLock: make(slowLock, 1),
+		attachMu:  make(slowLock, 1),
 		byID:      make(map[queue.WebhookID]*webhook),
 	}
 	if r.log == nil {

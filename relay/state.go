@@ -52,7 +52,7 @@ type Relay struct {
 	ended, putBack   atomic.Int64
 	running          sync.WaitGroup // webhooks' goroutines
 	following        sync.WaitGroup // goroutines that listen to other relays, and may take attachMu
-	attachMu         sync.Mutex     // serialises Start, Stop, Attach, Detach, Add, Change, Rotate and Delete
+	attachMu         slowLock       // serialises Start, Stop, Attach, Detach, Add, Change, Rotate and Delete
 	mu               sync.RWMutex   // guards everything below
 	started, stopped bool
 	webhooks         map[string]*webhook // by name
@@ -106,6 +106,12 @@ func (t slowLock) lock(ctx context.Context) error {
 }
 
 func (t slowLock) unlock() { <-t }
+
+// Lock takes the lock, however long that takes.
+func (t slowLock) Lock() { t <- struct{}{} }
+
+// Unlock releases the lock.
+func (t slowLock) Unlock() { t.unlock() }
 
 // Errors of managing webhooks, for errors.Is.
 var (
