@@ -237,7 +237,7 @@ soak-faults: programs
 # The suite on a cluster of three servers, twenty leaders killed under load, and twenty
 # servers and relays.
 soak-cluster: $(NATS) build
-	@SOAK=$(SOAK) go test -count=1 -timeout 48h -v -run 'Cluster|Killed' ./queue/jetstreamqueue
+	@SOAK=$(SOAK) go test -count=1 -timeout 48h -v -run 'Cluster|Killed|Stopped|Survives' ./queue/jetstreamqueue
 	@RELAY_CADDY=$(CURDIR)/caddy SOAK=$(SOAK) go test -count=1 -timeout 48h -v -run TestClusterSurvivesKills ./e2e
 
 # A million deliveries that wait within 256 MiB, under bodies of 50 KB.

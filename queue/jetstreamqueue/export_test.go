@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/userhero/relay/queue"
 )
@@ -51,4 +52,10 @@ func (q *Queue) Owns(w queue.WebhookID) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.owned && !l.lock.lost()
+}
+
+// InMemory returns the options with streams that no disk keeps.
+func (o Options) InMemory() Options {
+	o.storage = jetstream.MemoryStorage
+	return o
 }

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -65,6 +66,38 @@ func leader(t *testing.T, all []*server, stream string) *server {
 	}
 	t.Fatalf("stream %s has no leader", stream)
 	return nil
+}
+
+// caughtUp waits until every server holds all of a relay's streams. Whoever kills another
+// one before loses two at once, and with them the majority that has everything.
+func caughtUp(t *testing.T, all []*server, prefix string) {
+	t.Helper()
+	nc, err := nats.Connect(strings.Join(urls(all), ","), nats.MaxReconnects(-1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"_events", "_state", "_registry", "_keys", "_locks"} {
+		eventually(t, "every server holds stream "+prefix+name, func() bool {
+			ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+			defer cancel()
+			s, err := js.Stream(ctx, prefix+name)
+			if err != nil || s.CachedInfo().Cluster == nil || s.CachedInfo().Cluster.Leader == "" {
+				return false
+			}
+			current := 1
+			for _, r := range s.CachedInfo().Cluster.Replicas {
+				if r.Current && !r.Offline {
+					current++
+				}
+			}
+			return current == len(all)
+		})
+	}
 }
 
 // load is relays at work: some goroutines accept, a lane of each delivers.
@@ -220,7 +253,8 @@ func (b *load) missing(within time.Duration) (lost, twice int) {
 func TestKilledLeadersLoseNothing(t *testing.T) {
 	t.Parallel()
 	servers := cluster(t)
-	o := jetstreamqueue.Options{Servers: urls(servers), Prefix: "kill"}
+	var lanesLost atomic.Int64
+	o := jetstreamqueue.Options{Servers: urls(servers), Prefix: "kill", Logger: slog.New(counted{slog.DiscardHandler, "a webhook's lane is lost", &lanesLost})}
 	b := begin(t, 4, opened(t, o), opened(t, o))
 	b.goesOn("the start", 100)
 	for i := range 2 + 18*soak() {
@@ -230,6 +264,7 @@ func TestKilledLeadersLoseNothing(t *testing.T) {
 		b.goesOn("the leader of "+stream+" was killed", 100)
 		s.start(t)
 		s.ready(t)
+		caughtUp(t, servers, "kill")
 	}
 	lost, twice := b.missing(time.Minute)
 	if lost > 0 {
@@ -238,7 +273,24 @@ func TestKilledLeadersLoseNothing(t *testing.T) {
 	if b.slowest > 13*time.Second {
 		t.Errorf("somebody waited for an answer for %v", b.slowest)
 	}
-	t.Logf("%d accepted, %d refused, %d delivered twice, slowest answer %v", len(b.accepted), b.refused, twice, b.slowest)
+	t.Logf("%d accepted, %d refused, %d delivered twice, slowest answer %v, a lane was lost %d times",
+		len(b.accepted), b.refused, twice, b.slowest, lanesLost.Load())
+}
+
+// counted counts the lines of a log that begin with a text.
+type counted struct {
+	slog.Handler
+	begin string
+	n     *atomic.Int64
+}
+
+func (counted) Enabled(context.Context, slog.Level) bool { return true }
+
+func (c counted) Handle(_ context.Context, r slog.Record) error {
+	if strings.HasPrefix(r.Message, c.begin) {
+		c.n.Add(1)
+	}
+	return nil
 }
 
 // TestLaneMovesWhenItsOwnerDies: the other relay has the lane within the TTL of its

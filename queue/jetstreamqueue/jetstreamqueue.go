@@ -59,7 +59,7 @@ type Options struct {
 	queue.Limits
 	// MaxBytes bounds the stream of events when it is made; 0 is no bound.
 	MaxBytes int64
-	// LockTTL is how long a relay that dies keeps its lanes. Default 12 s: a shorter
+	// LockTTL is how long a relay that dies keeps its lanes. Default 13 s: a shorter
 	// time costs healthy relays their lanes at each election. At least 1 s.
 	LockTTL time.Duration
 	// Patience is for how long calls are repeated while the servers elect a leader.
@@ -85,7 +85,7 @@ func (o *Options) defaults() {
 		}
 	}
 	if o.LockTTL == 0 {
-		o.LockTTL = 12 * time.Second
+		o.LockTTL = 13 * time.Second
 	}
 	if o.Patience == 0 {
 		o.Patience = defaultPatience

@@ -68,6 +68,7 @@ type lane struct {
 	committing map[uint64]struct{} // settled and not yet stored, or being requeued
 	returned   []*lease            // given back for at once
 	settled    []settled
+	storing    time.Time // since when what was settled is on its way to the stream; zero: nothing is
 	retryTurn  bool
 	syncing    []chan error // of those who wait until what was settled is stored
 }
@@ -306,7 +307,7 @@ func (l *lane) take(lock *lock) error {
 	}
 	l.records, l.ended, l.due = make(map[uint64]record), make(map[uint64]uint64), nil
 	l.leased, l.committing = make(map[uint64]*lease), make(map[uint64]struct{})
-	l.returned, l.settled = nil, nil
+	l.returned, l.settled, l.storing = nil, nil, time.Time{}
 	l.mu.Unlock()
 	if err := l.storeCursor(ctx, nil); err != nil {
 		return err
@@ -520,6 +521,9 @@ func (l *lane) pick(most int) (picked []*lease, due time.Time, load bool) {
 		return nil, time.Time{}, false
 	}
 	now := time.Now()
+	if l.isStalledLocked(now) {
+		return nil, now.Add(mayStall), false
+	}
 	for len(picked) < most && len(l.leased) < l.most {
 		one, again := l.pickOne(now)
 		if one == nil {
@@ -530,6 +534,18 @@ func (l *lane) pick(most int) (picked []*lease, due time.Time, load bool) {
 		picked = append(picked, one)
 	}
 	return picked, due, load
+}
+
+const (
+	// mostUnstored and mayStall bound what comes again if the lane is lost: with so many
+	// settlements on their way, or when they take so long, nothing more is handed out.
+	mostUnstored = 512
+	mayStall     = 300 * time.Millisecond
+)
+
+// isStalledLocked reports whether settlements must be stored before more is handed out.
+func (l *lane) isStalledLocked(now time.Time) bool {
+	return len(l.committing) >= mostUnstored || !l.storing.IsZero() && now.Sub(l.storing) > mayStall
 }
 
 // pickOne chooses the next delivery: what was given back, then fresh ones and retries

@@ -13,7 +13,8 @@ import (
 )
 
 // lock is a named lock that expires with its owner. The server removes its message
-// after the TTL of the stream of locks; its owner writes it anew at a third of that.
+// after the TTL of the stream of locks; its owner writes it anew at a fifth of that, so
+// that an election does not cost it the lock.
 type lock struct {
 	q     *Queue
 	name  string
@@ -35,6 +36,9 @@ type holder struct {
 
 // lockMargin is the share of the TTL that is given up against slow timers.
 const lockMargin = 10
+
+// refreshes is how often a lock is written within its TTL.
+const refreshes = 5
 
 // acquire takes the lock if nobody has it.
 func (q *Queue) acquire(ctx context.Context, name string, state func() holder) (*lock, error) {
@@ -80,7 +84,7 @@ func (l *lock) lost() bool {
 
 // keep refreshes the lock until the context ends or the lock is lost.
 func (l *lock) keep(ctx context.Context) {
-	every := time.NewTicker(l.q.o.LockTTL / 3)
+	every := time.NewTicker(l.q.o.LockTTL / refreshes)
 	defer every.Stop()
 	for {
 		select {

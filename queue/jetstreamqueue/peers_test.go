@@ -13,9 +13,9 @@ import (
 // eventually waits for a condition.
 func eventually(t *testing.T, what string, holds func() bool) {
 	t.Helper()
-	for giveUp := time.Now().Add(time.Minute); !holds(); time.Sleep(20 * time.Millisecond) {
+	for giveUp := time.Now().Add(2 * time.Minute); !holds(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(giveUp) {
-			t.Fatalf("after a minute it does not hold that %s", what)
+			t.Fatalf("after two minutes it does not hold that %s", what)
 		}
 	}
 }

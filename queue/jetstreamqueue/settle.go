@@ -106,8 +106,13 @@ func (l *lane) commit(ctx context.Context, lock *lock) (err error) {
 	l.mu.Lock()
 	all, syncing := l.settled, l.syncing
 	l.settled, l.syncing = nil, nil
+	l.storing = time.Now()
 	l.mu.Unlock()
 	defer func() {
+		l.mu.Lock()
+		l.storing = time.Time{}
+		l.mu.Unlock()
+		signal(l.wake)
 		if errors.Is(err, errSequence) || errors.Is(err, errLaneLost) {
 			err = fmt.Errorf("%w: %w", queue.ErrLeaseLost, err)
 		}
