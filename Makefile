@@ -58,7 +58,7 @@ BENCHFLAGS ?=
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help release build run test lint fmt unit simulation conformance e2e soak $(ROUND) skips collector supply licences sbom cross screenshots bench bench-backlog profile benchstat fuzz node programs clean
+.PHONY: help manifests release build run test lint fmt unit simulation conformance e2e soak $(ROUND) skips collector supply licences sbom cross screenshots bench bench-backlog profile benchstat fuzz node programs clean
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -74,6 +74,7 @@ test: ## Everything: lint, vet, cross-compile, unit tests with -race, end to end
 	@$(MAKE) --no-print-directory lint
 	@$(MAKE) --no-print-directory supply
 	@$(MAKE) --no-print-directory cross
+	@$(MAKE) --no-print-directory manifests
 	@# All runs happen even if the first fails; gotestsum sums them up and has the last word.
 	@failed=""; \
 	for run in unit simulation e2e; do $(MAKE) --no-print-directory $$run || failed=1; done; \
@@ -93,7 +94,7 @@ skips:
 lint: $(GOLANGCI) $(ACTIONLINT) ## golangci-lint with .golangci.yml, which holds all of go vet; actionlint
 	@echo "lint"
 	@$(GOLANGCI) run ./...
-	@for module in e2e/collector packaging/image; do (cd $$module && $(GOLANGCI) run ./...); done # modules of their own
+	@for module in e2e/collector e2e/manifests packaging/image; do (cd $$module && $(GOLANGCI) run ./...); done # modules of their own
 	@$(ACTIONLINT) -shellcheck= .github/workflows/*.yml
 
 fmt: $(GOLANGCI) ## Format every Go file
@@ -146,6 +147,10 @@ e2e: $(GOTESTSUM) $(NATS) node build collector ## Black-box tests of the built b
 	@mkdir -p $(OUT)
 	@$(MAKE) --no-print-directory release PLATFORMS=linux/amd64 DIST=$(OUT)/release
 	@RELAY_CADDY=$(CURDIR)/caddy RELAY_DIST=$(OUT)/release COLLECTOR=$(COLLECTOR) $(GOTESTSUM) --format testname --jsonfile $(OUT)/e2e.json -- -count=1 -shuffle=on -timeout 25m $(BLACK_BOX)
+
+manifests: ## Render and check examples/kubernetes
+	@echo "manifests (a minute, once)"
+	@cd e2e/manifests && go test ./...
 
 collector: $(COLLECTOR) ## Build the OpenTelemetry Collector of the end-to-end tests
 

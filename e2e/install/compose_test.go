@@ -41,3 +41,21 @@ func TestComposeConfigures(t *testing.T) {
 		}
 	}
 }
+
+// TestKubernetesConfigures: Caddy takes the Caddyfiles of the manifests.
+func TestKubernetesConfigures(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"badger", "jetstream"} {
+		cmd := exec.CommandContext(t.Context(), caddy(t), "adapt", "--config", "../../examples/kubernetes/"+name+"/Caddyfile")
+		cmd.Env = append(os.Environ(), "HOME="+t.TempDir())
+		out, err := cmd.Output()
+		if err != nil {
+			t.Fatalf("%s: %v\n%s", name, err, out)
+		}
+		for _, part := range []string{`"engine":"` + name + `"`, `"secret":"{file./run/secrets/relay/crm}"`, `"handler":"userhero_health"`} {
+			if !strings.Contains(string(out), part) {
+				t.Errorf("the configuration of %s lacks %s:\n%s", name, part, out)
+			}
+		}
+	}
+}
