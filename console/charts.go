@@ -61,9 +61,7 @@ func (p pages) drawCharts(name, span string) *charts {
 	back := map[string]time.Duration{"7d": relay.LastWeek, "30d": relay.LastMonth}[span]
 	s, _ := p.relay.WebhookSeries(name, back)
 	c := &charts{Empty: s.Since.IsZero()}
-	for _, choices := range []choice{{"24h", "24 hours", back == 0}, {"7d", "7 days", back == relay.LastWeek}, {"30d", "30 days", back == relay.LastMonth}} {
-		c.Spans = append(c.Spans, choices)
-	}
+	c.Spans = []choice{{"24h", "24 hours", back == 0}, {"7d", "7 days", back == relay.LastWeek}, {"30d", "30 days", back == relay.LastMonth}}
 	if c.Empty {
 		return c
 	}

@@ -257,7 +257,8 @@ func (w *webhook) deliver(t task) {
 		return
 	}
 	due, more := deliver.NextDue(t.target.config.Retry, d.Rung, ended, o.RetryAfter) // Promise 1: no rung is early.
-	state, settled := queue.Failed, false
+	var settled bool
+	state := queue.Failed
 	if more {
 		state, attempt.Next = queue.Retrying, due.UTC()
 		settled = w.settle(t.lease, t.lease.Retry(due, attempt))

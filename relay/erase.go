@@ -37,7 +37,7 @@ type Erased struct {
 // eraseAtOnce bounds the feedback ids held in memory.
 const eraseAtOnce = 50_000
 
-// ErrCannotErase: the engine of the queue cannot erase.
+// ErrCannotErase reports an engine that cannot erase.
 var ErrCannotErase = errors.New("this queue cannot erase feedback yet")
 
 // Erase removes feedback for good: its events with their deliveries and attempts, and
