@@ -46,7 +46,7 @@ FUZZTIME ?= 30s
 # How long make soak goes on, and the targets each of its rounds makes: a minute
 # or two each, with everything new that chance can bring.
 DURATION ?= 10m
-ROUND := soak-reloads soak-simulation soak-race soak-stress soak-faults soak-memory soak-disk soak-cluster soak-hanging soak-fuzz
+ROUND := soak-reloads soak-simulation soak-race soak-stress soak-faults soak-memory soak-restarts soak-disk soak-cluster soak-hanging soak-fuzz
 
 # A copy of the Go vulnerability database (the folder db of the archive), for
 # where there is no network.
@@ -248,6 +248,10 @@ soak-cluster: $(NATS) build
 # A million deliveries that wait within 256 MiB, under bodies of 50 KB.
 soak-memory: programs build
 	@RELAY_CADDY=$(CURDIR)/caddy SOAK=$(SOAK) go test -count=1 -timeout 48h -v -run TestLivesWithin256MiB ./e2e
+
+# A hundred restarts under load, with a receiver that takes 5 s.
+soak-restarts: build
+	@RELAY_CADDY=$(CURDIR)/caddy SOAK=$(SOAK) go test -count=1 -timeout 48h -v -run TestRestartsUnderLoad ./e2e
 
 # A disk that fills and gets room again, 200 times under load.
 soak-disk: programs build

@@ -6,6 +6,8 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -136,4 +138,67 @@ func TestSubmissionInFlightEndsAfterSIGTERM(t *testing.T) {
 			s.start()
 		})
 	}
+}
+
+// restarts is how often the relay restarts in a test; in make soak, SOAK times 100.
+func restarts() int {
+	if n, _ := strconv.Atoi(os.Getenv("SOAK")); n > 0 {
+		return 100 * n
+	}
+	return 3
+}
+
+// TestRestartsUnderLoadDeliverOnce: while clients submit, and a receiver takes 5 s for
+// each event, the relay is stopped and started again and again. Nothing that was
+// acknowledged is lost, nothing is delivered twice, and no stop takes longer than the
+// grace.
+func TestRestartsUnderLoadDeliverOnce(t *testing.T) {
+	t.Parallel()
+	const takes, grace = 5 * time.Second, 30 * time.Second
+	var during atomic.Int64
+	r := startReceiver(t, func(arrival) int {
+		during.Add(1)
+		defer during.Add(-1)
+		time.Sleep(takes) // this is the slow receiver
+		return http.StatusOK
+	})
+	s := startRelay(t, relayOptions{
+		app:   fmt.Sprintf("webhook app {\n url %s\n secret %s\n concurrency 256\n}", r.url, secret),
+		grace: "none", // so 30 s
+	})
+	l := newLoad(t)
+	l.pause = 100 * time.Millisecond
+	l.start(s, 4, true)
+	slowest := time.Duration(0)
+	for range restarts() {
+		before := l.acknowledgements()
+		eventually(t, 60*time.Second, "attempts are in flight under load", func() bool {
+			return l.acknowledgements() >= before+20 && during.Load() >= 5
+		})
+		slowest = max(slowest, s.terminate(2*grace))
+		s.start()
+	}
+	l.end()
+	if slowest > grace {
+		t.Errorf("a stop took %s", slowest)
+	}
+	acknowledged := l.acknowledgements()
+	r.await(t, time.Minute, "everything is delivered", func(all []arrival) bool { return len(all) >= acknowledged })
+	eventually(t, time.Minute, "nothing waits", func() bool {
+		c := s.webhook("app").Counts
+		return c.Pending+c.Retrying == 0 && during.Load() == 0
+	})
+	times := map[string]int{}
+	for _, a := range r.arrivals() {
+		times[a.delivery]++
+	}
+	for delivery, n := range times {
+		if n > 1 {
+			t.Errorf("%s was delivered %d times", delivery, n)
+		}
+	}
+	if len(times) < acknowledged {
+		t.Errorf("%d deliveries of %d acknowledged events", len(times), acknowledged)
+	}
+	t.Logf("%d restarts: %d events, the slowest stop took %s", restarts(), acknowledged, slowest.Round(time.Millisecond))
 }
