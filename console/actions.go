@@ -1,6 +1,7 @@
 package console
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -46,7 +47,28 @@ func (p pages) enableWebhook(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return said(back(r), saidResumed(before, w)), nil
+	missed, whole := int64(0), true
+	if since := before.DisabledSince; !since.IsZero() {
+		if missed, whole, err = p.missed(r, name, since); err != nil {
+			return nil, err
+		}
+	}
+	return said(back(r), saidResumed(before, w, missed, whole)), nil
+}
+
+// missedTime bounds the count of what a webhook missed.
+const missedTime = 80 * time.Millisecond
+
+// missed counts the events that a webhook would have got since then. whole is false if
+// there are too many to count them all.
+func (p pages) missed(r *http.Request, name string, since time.Time) (count int64, whole bool, err error) {
+	ctx, cancel := context.WithTimeout(r.Context(), missedTime)
+	defer cancel()
+	count, err = p.relay.Recover(ctx, name, relay.Recovery{Missed: true, Since: since, DryRun: true}, api.UserOf(r))
+	if errors.Is(err, context.DeadlineExceeded) {
+		return count, false, nil
+	}
+	return count, err == nil, err
 }
 
 // testOutcome is the result of a test send, as a page shows it.
@@ -139,6 +161,9 @@ func recoveryOf(text string, now time.Time) (relay.Recovery, error) {
 	case api.StateWaiting:
 		return relay.Recovery{Waiting: true}, nil
 	}
+	if since, err := time.Parse(time.RFC3339Nano, text); err == nil {
+		return relay.Recovery{Missed: true, Since: since}, nil
+	}
 	back, err := relay.ParseDuration(text)
 	if err != nil || back <= 0 {
 		return relay.Recovery{}, api.Unprocessable("/span", fmt.Errorf("%q is not a duration such as 24h", text))
@@ -160,7 +185,11 @@ func (p pages) askRecover(r *http.Request) (any, error) {
 		return nil, err
 	}
 	what.DryRun = true
-	page := recoverPage{Name: name, Span: text, Spans: spans(text), Then: "They are sent one at first, and faster as the receiver answers."}
+	choices := spans(text)
+	if what.Missed && !what.Failed {
+		choices = append(choices, choice{text, "missed since " + whenOf(what.Since, time.Now()).Absolute, true})
+	}
+	page := recoverPage{Name: name, Span: text, Spans: choices, Then: "They are sent one at first, and faster as the receiver answers."}
 	if w.Parked || w.State == relay.Disabled {
 		page.Then = "They are held until " + name + " is active again."
 	}

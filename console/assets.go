@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"net/http"
 	"path"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -42,10 +43,38 @@ func loadAssets() map[string]asset {
 		if err != nil {
 			panic(err) // it is embedded
 		}
-		sum := sha256.Sum256(plain)
-		all[name] = asset{plain, compress(plain), contentType, hex.EncodeToString(sum[:6])}
+		all[name] = newAsset(plain, contentType)
+	}
+	for n := 1; n <= mostCounted+1; n++ {
+		all[iconFor(n)] = newAsset(countedIcon(all[iconFor(0)].plain, n), "image/svg+xml")
 	}
 	return all
+}
+
+func newAsset(plain []byte, contentType string) asset {
+	sum := sha256.Sum256(plain)
+	return asset{plain, compress(plain), contentType, hex.EncodeToString(sum[:6])}
+}
+
+// mostCounted is the highest number that an icon shows.
+const mostCounted = 9
+
+// iconFor names the icon that counts failing webhooks.
+func iconFor(failing int) string {
+	if failing == 0 {
+		return "icon.svg"
+	}
+	return "icon-" + strconv.Itoa(min(failing, mostCounted+1)) + ".svg"
+}
+
+// countedIcon draws a number on the icon.
+func countedIcon(icon []byte, n int) []byte {
+	text := strconv.Itoa(n)
+	if n > mostCounted {
+		text = "9+"
+	}
+	return bytes.Replace(icon, []byte("</svg>"), []byte(`<circle cx="21" cy="21" r="11" fill="#b3261e"/>`+
+		`<text x="21" y="26" font-family="sans-serif" font-size="14" font-weight="700" fill="#fff" text-anchor="middle">`+text+"</text></svg>"), 1)
 }
 
 func compress(plain []byte) []byte {

@@ -11,7 +11,7 @@ import (
 // charts draw what a webhook's attempts resulted in.
 type charts struct {
 	Spans   []choice
-	Begin   string // where the data begin, if that is later than the chart
+	Begin   time.Time // where the data begin, if that is later than the chart
 	Empty   bool
 	Charts  []chart
 	Answers []answerShare
@@ -66,7 +66,7 @@ func (p pages) drawCharts(name, span string) *charts {
 		return c
 	}
 	if s.Since.After(s.Parts[0].From) {
-		c.Begin = whenOf(s.Since, time.Now()).Absolute
+		c.Begin = s.Since
 	}
 	per := map[time.Duration]string{time.Hour: "an hour", 6 * time.Hour: "six hours", 24 * time.Hour: "a day"}[s.Step]
 	var all relay.Part

@@ -151,16 +151,16 @@ func TestListsOfManyEventsAreFast(t *testing.T) {
 	best := func(path string) time.Duration {
 		least := time.Hour
 		for range 5 {
-			began := time.Now()
+			began, used := time.Now(), processorTime(t)
 			v.open(path)
-			least = min(least, time.Since(began))
+			least = min(least, time.Since(began), processorTime(t)-used)
 		}
 		return least
 	}
 	for _, path := range []string{"/events", "/feedback", "/", "/events?category=bug", "/feedback?rating=1-2&status=new", "/events?project=proj_3", "/events?webhook=crm", "/events?state=failed", "/events?q=export", "/events?q=nowhere+to+be+found", "/webhooks"} {
 		took := best(path)
 		t.Logf("%-40s %6d bytes in %s", path, len(v.page), took.Round(time.Microsecond))
-		if took > 200*time.Millisecond || len(v.page) > 100<<10 {
+		if took > slowness*200*time.Millisecond || len(v.page) > 100<<10 {
 			t.Errorf("%s has %d bytes and took %s", path, len(v.page), took)
 		}
 	}
@@ -185,11 +185,11 @@ func TestListsOfManyEventsAreFast(t *testing.T) {
 		t.Logf("%-40s %d pages in %s, %s of a processor", path, pages, took.Round(time.Millisecond), used.Round(time.Millisecond))
 		return min(took, used) // the machine may be busy with other things
 	}
-	if took := pass("/events?q=INTROUVABLE", "introuvable"); took > time.Second && n <= 100_000 {
+	if took := pass("/events?q=INTROUVABLE", "introuvable"); took > slowness*time.Second && n <= 100_000 {
 		t.Errorf("the oldest of %d events is found in %s", n, took)
 	}
 	v.says("introuvable")
-	if took := pass("/events?q=nowhere+to+be+found", ""); took > max(10*time.Second*time.Duration(n)/1_000_000, time.Second) {
+	if took := pass("/events?q=nowhere+to+be+found", ""); took > slowness*max(10*time.Second*time.Duration(n)/1_000_000, time.Second) {
 		t.Errorf("a pass through %d events took %s", n, took)
 	}
 	v.says(" matches.")

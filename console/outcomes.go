@@ -41,13 +41,18 @@ type outcome struct {
 
 // flash is one line about what a form did.
 type flash struct {
-	Kind string // good or bad
-	Text string
+	Kind     string // good or bad
+	Text     string
+	Link, To string // what to do next: words, and an address relative to the root
 }
 
-func good(format string, args ...any) *flash { return &flash{"good", fmt.Sprintf(format, args...)} }
+func good(format string, args ...any) *flash {
+	return &flash{Kind: "good", Text: fmt.Sprintf(format, args...)}
+}
 
-func bad(format string, args ...any) *flash { return &flash{"bad", fmt.Sprintf(format, args...)} }
+func bad(format string, args ...any) *flash {
+	return &flash{Kind: "bad", Text: fmt.Sprintf(format, args...)}
+}
 
 // kept is an outcome and the user who may see it.
 type kept struct {
@@ -121,7 +126,7 @@ func lost(text string) *flash {
 	if text == "" {
 		return nil
 	}
-	return &flash{"bad", text}
+	return &flash{Kind: "bad", Text: text}
 }
 
 // forget deletes the outcomes of a draft.

@@ -38,11 +38,16 @@ type screen struct {
 	// Live are the kinds of stream events that update the page; without any, the page
 	// is not updated.
 	Live []string
+	// Every is how many milliseconds pass at most between two updates; 0 is the script's
+	// default.
+	Every int
 	// Again is the address from which the page is updated, relative to the console's
 	// root. Default: the page's own, without query.
 	Again string
 	// Pictures is the origin of a picture on the page, which the policy then allows.
 	Pictures string
+	// Failing is how many webhooks fail.
+	Failing int
 	// Resends are the actions on many deliveries that run.
 	Resends []resendStatus
 	// ReadOnly: the console changes nothing.
@@ -139,7 +144,7 @@ func (p pages) refused(r *http.Request, err error) done {
 	if to == "" {
 		return done{to, outcome{Once: true, Status: problem.Status, Of: problem}}
 	}
-	return done{to, outcome{Once: true, Status: problem.Status, Flash: &flash{"bad", problem.Error()}}}
+	return done{to, outcome{Once: true, Status: problem.Status, Flash: &flash{Kind: "bad", Text: problem.Error()}}}
 }
 
 // tokenName is the parameter that holds the token of an outcome.
@@ -191,6 +196,11 @@ func (p pages) show(w http.ResponseWriter, r *http.Request, v shown) {
 	s := v.screen
 	s.Root, s.Version, s.ReadOnly = rootOf(r.URL.Path), p.version, p.relay.ReadOnly()
 	s.Resends = p.resends.running()
+	for _, w := range p.relay.Webhooks() {
+		if w.State == relay.Failing {
+			s.Failing++
+		}
+	}
 	if s.Again == "" {
 		s.Again = strings.TrimPrefix(r.URL.Path, "/")
 	}

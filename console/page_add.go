@@ -76,7 +76,7 @@ func (p pages) addStep(r *http.Request) (any, error) {
 	}
 	again := func(step int, err error) done {
 		if w.Wrong = wrongIn(err); w.Wrong == nil {
-			return show(step, outcome{Status: http.StatusUnprocessableEntity, Flash: &flash{"bad", api.Problem(r, err, p.log).Error()}})
+			return show(step, outcome{Status: http.StatusUnprocessableEntity, Flash: &flash{Kind: "bad", Text: api.Problem(r, err, p.log).Error()}})
 		}
 		return show(step, outcome{Status: http.StatusUnprocessableEntity, Flash: w.Wrong.flash("Nothing was added.")})
 	}

@@ -192,7 +192,7 @@ func (p pages) showResend(r *http.Request) (any, error) {
 	}
 	s := screen{Title: page.Sentence, Area: "events", Page: page, Again: "resend/" + now.ID, Flash: p.outcome(r).Flash}
 	if now.State == resendRuns {
-		s.Live = []string{"attempt", "activity", "state"}
+		s.Live, s.Every = []string{"attempt", "activity", "state"}, 1000
 	}
 	return shown{name: "resending.html", screen: s}, nil
 }

@@ -180,11 +180,6 @@ func (r *resend) run(ctx context.Context, find func(context.Context, func(queue.
 		case <-pause.C:
 		}
 	}
-	for _, lane := range lanes {
-		for name, n := range lane.queued {
-			r.relay.NoteRequeued(name, n, r.status.User)
-		}
-	}
 	r.note(func(s *resendStatus) {
 		s.State, s.Waits = resendEnded, nil
 		if err != nil {
@@ -194,6 +189,11 @@ func (r *resend) run(ctx context.Context, find func(context.Context, func(queue.
 			s.Reason = err.Error()
 		}
 	})
+	for _, lane := range lanes {
+		for name, n := range lane.queued {
+			r.relay.NoteRequeued(name, n, r.status.User)
+		}
+	}
 }
 
 // turn looks at what has gone out and queues the next deliveries. It reports whether

@@ -3,6 +3,7 @@ package console
 import (
 	"fmt"
 	"net/http"
+	"net/url"
 	"time"
 
 	"github.com/userhero/relay/console/api"
@@ -31,8 +32,9 @@ func saidPaused(w relay.WebhookStatus) *flash {
 }
 
 // saidResumed is shown after a webhook was resumed or enabled; before is the webhook
-// before that.
-func saidResumed(before, w relay.WebhookStatus) *flash {
+// before that. missed is how many events it did not get meanwhile; if whole is false,
+// there are more.
+func saidResumed(before, w relay.WebhookStatus, missed int64, whole bool) *flash {
 	switch {
 	case before.State != relay.Disabled:
 		return good("%s was not paused. Nothing changed.", w.Name)
@@ -47,7 +49,20 @@ func saidResumed(before, w relay.WebhookStatus) *flash {
 	if !w.HeldUntil.IsZero() {
 		verb = "queued for"
 	}
-	f := good("%s. New events are %s %s again. Use Recover to send the events it missed.", word, verb, w.Name)
+	f := good("%s. New events are %s %s again.", word, verb, w.Name)
+	switch {
+	case before.DisabledSince.IsZero():
+		f.Text += " Use Recover to send the events it missed."
+	case missed > 0 || !whole:
+		more := ""
+		if !whole {
+			more = "More than "
+		}
+		f.Text += " " + more + counted(missed, "event was", "events were") + " missed meanwhile."
+		f.Link, f.To = "Send what it missed", webhookAt(w.Name)+"/recover?span="+url.QueryEscape(before.DisabledSince.Format(time.RFC3339Nano))
+	default:
+		f.Text += " It missed no event."
+	}
 	if w.Counts.Pending > 0 && !w.HeldUntil.IsZero() {
 		f.Text += fmt.Sprintf(" %s sent when the pause ends that the receiver asked for (Retry-After).", are(w.Counts.Pending, "held delivery", "held deliveries"))
 	} else if w.Counts.Pending > 0 {

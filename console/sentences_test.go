@@ -155,10 +155,18 @@ func TestSentencesAreTrue(t *testing.T) {
 		`Paused\. New events are not queued for crm; use Recover to send them after you resume\.`: func(s *stage, _ int64) bool {
 			return paused(s.crm()) && strings.Contains(s.page, "Resume</button>") && !s.queues()
 		},
-		number + `waiting deliver(y is|ies are) held until then\.`:                    func(s *stage, n int64) bool { return paused(s.crm()) && s.crm().Counts.Held == n },
-		`crm was not paused\. Nothing changed\.`:                                      func(s *stage, _ int64) bool { return !paused(s.crm()) },
-		`Resumed\. New events are sent to crm again\.`:                                func(s *stage, _ int64) bool { return sends(s.crm()) && s.queues() },
-		`Resumed\. New events are queued for crm again\.`:                             func(s *stage, _ int64) bool { return heldOff(s) },
+		number + `waiting deliver(y is|ies are) held until then\.`: func(s *stage, n int64) bool { return paused(s.crm()) && s.crm().Counts.Held == n },
+		`crm was not paused\. Nothing changed\.`:                   func(s *stage, _ int64) bool { return !paused(s.crm()) },
+		`Resumed\. New events are sent to crm again\.`:             func(s *stage, _ int64) bool { return sends(s.crm()) && s.queues() },
+		`Resumed\. New events are queued for crm again\.`:          func(s *stage, _ int64) bool { return heldOff(s) },
+		` (\d+) events? w(as|ere) missed meanwhile\. Send what it missed`: func(s *stage, n int64) bool {
+			s.open("/webhooks/crm/recover?span=" + url.QueryEscape(time.Now().Add(-time.Hour).Format(time.RFC3339)))
+			return strings.Contains(s.text(), fmt.Sprintf("%d deliver", n)) && strings.Contains(s.text(), "would be sent again.")
+		},
+		`It missed no event\.`: func(s *stage, _ int64) bool {
+			s.open("/webhooks/crm/recover?span=" + url.QueryEscape(time.Now().Add(-time.Hour).Format(time.RFC3339)))
+			return strings.Contains(s.text(), "Nothing would be sent again.")
+		},
 		`Enabled\. New events are sent to crm again\.`:                                func(s *stage, _ int64) bool { return sends(s.crm()) && s.queues() },
 		number + `deliver(y waits|ies wait) for the next retry`:                       func(s *stage, n int64) bool { return s.crm().Counts.Retrying == n },
 		`Nothing changed: the settings are the same as before\.`:                      func(s *stage, _ int64) bool { return s.crm().Timeout == 30*time.Second },
@@ -239,7 +247,15 @@ func TestSentencesAreTrue(t *testing.T) {
 			s.add(relay.WebhookConfig{})
 			s.act("/pause", nil)
 			s.submit("/enable", nil)
-		}, []string{"Resumed."}},
+		}, []string{"Resumed.", "It missed no event."}},
+		{"resume after events were missed", func(s *stage) {
+			s.add(relay.WebhookConfig{})
+			s.act("/pause", nil)
+			s.accept("fb_1", `"missed"`)
+			s.accept("fb_2", `"missed"`)
+			s.open("/webhooks/crm")
+			s.submit("/enable", nil)
+		}, []string{"Resumed.", "2 events were missed meanwhile. Send what it missed"}},
 		{"resume with deliveries on the rung", func(s *stage) {
 			s.add(relay.WebhookConfig{})
 			s.retrying(1)

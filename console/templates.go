@@ -19,6 +19,7 @@ var templates = parseTemplates()
 
 func parseTemplates() map[string]*template.Template {
 	functions := template.FuncMap{
+		"icon":      iconFor,
 		"asset":     assetURL,
 		"when":      func(t time.Time) when { return whenOf(t, time.Now()) },
 		"number":    number,

@@ -25,7 +25,7 @@ func (rec record) merge(base, theirs record) record {
 	// A person's decision, or a 410, outlives what an attempt has shown at the same time.
 	stopped := theirs.State == Disabled && base.State != Disabled
 	if changed := rec.State != base.State || !rec.FailingSince.Equal(base.FailingSince); changed && !stopped {
-		merged.State, merged.Reason, merged.FailingSince = rec.State, rec.Reason, rec.FailingSince
+		merged.State, merged.Reason, merged.FailingSince, merged.DisabledSince = rec.State, rec.Reason, rec.FailingSince, rec.DisabledSince
 	}
 	if !rec.Episode.Equal(base.Episode) && !stopped {
 		merged.Episode = rec.Episode

@@ -37,6 +37,8 @@ type record struct {
 	// Reason says why the webhook is failing or disabled.
 	Reason       string    `json:"reason,omitempty"`
 	FailingSince time.Time `json:"failing_since,omitzero"`
+	// DisabledSince is when the webhook was disabled; zero if it is not.
+	DisabledSince time.Time `json:"disabled_since,omitzero"`
 	// Episode is when the present outage began, if a notice was posted about it. It is
 	// zero after the outage.
 	Episode time.Time `json:"episode,omitzero"`

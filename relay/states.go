@@ -24,7 +24,10 @@ func (w *webhook) setState(to, reason string, at time.Time) {
 		return
 	}
 	w.record.State, w.record.Reason = to, reason
-	w.record.FailingSince = time.Time{}
+	w.record.FailingSince, w.record.DisabledSince = time.Time{}, time.Time{}
+	if to == Disabled {
+		w.record.DisabledSince = at.UTC()
+	}
 	episode := w.record.Episode // it began with a warning or with the failing state
 	switch {
 	case !episode.IsZero():
@@ -78,6 +81,12 @@ func (w *webhook) setByOwner(ctx context.Context, to, reason, who string) error 
 	w.mu.Lock()
 	before, from := w.record, w.stateLocked()
 	w.record.State, w.record.Reason, w.record.FailingSince = to, reason, time.Time{}
+	switch {
+	case to != Disabled:
+		w.record.DisabledSince = time.Time{}
+	case from != Disabled:
+		w.record.DisabledSince = time.Now().UTC()
+	}
 	w.record.Episode = time.Time{}
 	w.endOutageLocked()
 	after := w.stateLocked()

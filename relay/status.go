@@ -44,11 +44,14 @@ type WebhookStatus struct {
 	// It is empty if there is none, or it does not.
 	Difference   string
 	FailingSince time.Time
-	Reason       string // why the webhook is failing or disabled
-	FilterErrors FilterErrors
-	LastSuccess  time.Time
-	LastAttempt  time.Time
-	LastAnswer   Answer // to the last attempt; zero before the first attempt
+	// DisabledSince is when the webhook was disabled. It is zero if it is not, or if the
+	// configuration file disables it.
+	DisabledSince time.Time
+	Reason        string // why the webhook is failing or disabled
+	FilterErrors  FilterErrors
+	LastSuccess   time.Time
+	LastAttempt   time.Time
+	LastAnswer    Answer // to the last attempt; zero before the first attempt
 	// Probing means that the breaker is open: one delivery at a time goes out, to check
 	// whether the receiver works again.
 	Probing bool
@@ -101,7 +104,7 @@ func (w *webhook) status(c queue.Counts) WebhookStatus {
 	defer w.mu.Unlock()
 	s := WebhookStatus{
 		ID: w.id, Name: w.name(), Source: w.record.Source, State: w.stateLocked(), Parked: w.target == nil,
-		FailingSince: w.record.FailingSince, Reason: w.record.Reason,
+		FailingSince: w.record.FailingSince, DisabledSince: w.record.DisabledSince, Reason: w.record.Reason,
 		FilterErrors: w.filterErrors, Difference: w.difference,
 		LastSuccess: w.record.LastSuccess, LastAttempt: w.record.LastAttempt, LastAnswer: w.record.LastAnswer,
 		Counts: Counts{Pending: c.Pending, Retrying: c.Retrying, Failed: c.Failed, Delivered: c.Delivered},

@@ -14,6 +14,46 @@
     element.hidden = !text;
   };
 
+  // Times are shown as in this place, with the zone; a tap or click on one shows all in full.
+  const clock = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "long" });
+  const localise = (within) => {
+    for (const time of within.querySelectorAll("time[datetime]")) {
+      const local = clock.format(new Date(time.dateTime));
+      if (time.className === "clock") time.textContent = local;
+      else time.title = local;
+    }
+  };
+  localise(document);
+  document.addEventListener("click", ({ target }) => target.closest?.("time") && !target.closest("a") && document.body.classList.toggle("absolute"));
+
+  // Keys: they do nothing while somebody types, and can be turned off.
+  const keys = find("#keys");
+  const off = find("#keys-off");
+  const step = (by) => {
+    const links = [...document.querySelectorAll("#rows .what, #hooks h3 a, .deliveries .what a")];
+    const at = links.findIndex((link) => link.closest("li").contains(document.activeElement));
+    links[Math.min(Math.max(at + by, 0), links.length - 1)]?.focus();
+  };
+  const again = () => {
+    const row = document.activeElement.closest?.("li");
+    const choice = row && find(".choice", row);
+    if (choice) choice.checked = !choice.checked;
+    else (row && find("button[id^=again-]", row) ? find("button[id^=again-]", row) : find("#redeliver, #retry-now"))?.focus();
+  };
+  const press = { "/": () => find("input[type=search]")?.focus(), j: () => step(1), k: () => step(-1), r: again, "?": () => keys.showModal() };
+  if (keys) {
+    off.checked = localStorage.getItem("keys") === "off";
+    off.onchange = () => localStorage.setItem("keys", off.checked ? "off" : "on");
+    find("#keys-show").hidden = false;
+    find("#keys-show").onclick = () => keys.showModal();
+    document.addEventListener("keydown", (event) => {
+      if (event.ctrlKey || event.metaKey || event.altKey || off.checked || keys.open) return;
+      if (event.target.closest?.("input:not([type=checkbox]), textarea, select") || !Object.hasOwn(press, event.key)) return;
+      event.preventDefault();
+      press[event.key]();
+    });
+  }
+
   // Buttons that need script are hidden without it.
   const copy = async (button) => {
     const source = document.getElementById(button.dataset.copy);
@@ -130,6 +170,7 @@
   };
 
   const show = (fetched) => {
+    localise(fetched);
     for (const list of fetched.querySelectorAll("[data-rows]")) {
       const shown = document.getElementById(list.id);
       if (!shown) continue;
@@ -159,8 +200,18 @@
       timer = setTimeout(update, delay);
     };
 
+    // A page that changes by itself can be told to stand still (WCAG 2.2.2).
+    const pause = find("#live-pause");
+    let paused = false;
+    pause.hidden = false;
+    pause.onclick = () => {
+      paused = !paused;
+      pause.textContent = paused ? "Go on updating" : "Pause updates";
+      if (!paused) plan(0);
+    };
+
     const update = async () => {
-      if (document.hidden) return;
+      if (document.hidden || paused) return;
       if (updating) return void (again = true);
       updating = true;
       again = false;
@@ -168,7 +219,13 @@
       let fetched;
       try {
         const answer = await fetch(new URL(page.dataset.again, document.baseURI), { cache: "no-store", signal: AbortSignal.timeout(TIMEOUT) });
-        if (answer.ok) fetched = find("#page[data-again]", new DOMParser().parseFromString(await answer.text(), "text/html"));
+        const whole = answer.ok && new DOMParser().parseFromString(await answer.text(), "text/html");
+        fetched = whole && find("#page[data-again]", whole);
+        if (fetched) {
+          document.title = whole.title; // with the count of webhooks that fail, as the icon
+          const [icon, fresh] = [find("link[rel=icon]"), find("link[rel=icon]", whole).getAttribute("href")];
+          if (icon.getAttribute("href") !== fresh) icon.setAttribute("href", fresh);
+        }
       } catch {}
       updating = false;
       if (fetched) {
@@ -181,7 +238,7 @@
         document.body.classList.add("stale");
         for (const text of page.querySelectorAll("[data-lost]")) text.textContent = text.dataset.lost;
       }
-      plan(again ? MIN_INTERVAL : fetched ? MAX_INTERVAL : RETRY);
+      plan(again ? MIN_INTERVAL : fetched ? Number(page.dataset.every) || MAX_INTERVAL : RETRY);
     };
 
     const onMessage = ({ data: { kind } }) => {
@@ -218,6 +275,6 @@
     });
     addEventListener("pagehide", () => send(undefined));
     addEventListener("pageshow", (event) => event.persisted && (send(!document.hidden), plan(0)));
-    plan(MAX_INTERVAL);
+    plan(Number(page.dataset.every) || MAX_INTERVAL);
   }
 })();

@@ -1,0 +1,208 @@
+// Every page of the console, in Chromium: for people who see colours differently, on
+// phones and at twice the size; what stands still, where the focus goes, what is said.
+import assert from "node:assert/strict";
+import { readFile } from "node:fs/promises";
+import { createRequire } from "node:module";
+import test, { after, afterEach, before, beforeEach } from "node:test";
+import { Receiver, Relay, launch, watched } from "./relay.js";
+
+const axeSource = await readFile(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
+
+let browser, relay, receiver, context;
+
+before(async () => {
+  browser = await launch();
+});
+after(() => browser?.close());
+beforeEach(async () => {
+  receiver = await new Receiver().start();
+});
+afterEach(async () => {
+  await context?.close();
+  await relay?.stop();
+  receiver.stop();
+});
+
+const live = (page) => page.locator("#live-state", { hasText: "Live" }).waitFor();
+
+// axe returns what it finds wrong.
+const axe = async (page) => {
+  await page.evaluate(axeSource);
+  const { violations } = await page.evaluate(() => window.axe.run(document, { resultTypes: ["violations"] }));
+  return violations.map(({ id, nodes }) => `${id}: ${nodes.map((node) => node.html.slice(0, 200) + " " + node.any.map((check) => check.message)).join("\n  ")}`);
+};
+
+const LOOKS = [
+  ["light", { width: 1280, height: 900 }, { colorScheme: "light", forcedColors: "none" }],
+  ["dark", { width: 1280, height: 900 }, { colorScheme: "dark", forcedColors: "none" }],
+  ["forced colours", { width: 1280, height: 900 }, { colorScheme: "dark", forcedColors: "active" }],
+  ["390 px", { width: 390, height: 844 }, { colorScheme: "light", forcedColors: "none" }],
+  ["200 % zoom", { width: 640, height: 450 }, { colorScheme: "light", forcedColors: "none" }],
+];
+
+test("axe finds nothing on any page in any look, none scrolls sideways, none is higher than ten screens", async () => {
+  const webhooks = Array.from({ length: 34 }, (_, i) => `webhook more-${i} {\n url http://127.0.0.1:1/\n disabled\n}`).join("\n");
+  relay = await new Relay().start({ app: `webhook crm {\n url ${receiver.url}\n secret s\n retry 1h\n}\n${webhooks}` });
+  context = await watched(browser);
+  const page = await context.newPage();
+  const id = await relay.submit({ message: "The export is broken.\nEvery time.", category: "bug", rating: 1, screenshotUrl: "https://shots.example.com/1.png", context: { pageUrl: "/reports", country: "CH" }, metadata: { plan: "pro" } });
+  receiver.status = 503;
+  for (let i = 0; i < 60; i++) await relay.submit({ message: `Feedback ${i} with a few more words, as people write them`, category: "idea", rating: 3 });
+  await receiver.arrived("Feedback 59");
+  const made = await fetch(`${relay.console}/api/webhooks`, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ name: "mine", url: receiver.url, secret: "s", headers: { "X-Team": "red" } }) });
+  assert.equal(made.status, 201);
+  const { items } = await (await fetch(`${relay.console}/api/deliveries?webhook=crm&state=retrying`)).json();
+  const paths = [
+    "/", "/feedback", "/feedback?rating=1-2&view=Angry", `/feedback/${id}?project=proj_e2e`, "/events", "/events?webhook=crm&state=retrying", "/events?q=nowhere", "/events/caught",
+    `/events/${items[0].event_id}?delivery=${items[0].id}`, "/webhooks", "/webhooks/crm", "/webhooks/crm/charts", "/webhooks/crm/charts?span=30d", "/webhooks/crm/settings", "/webhooks/mine/settings",
+    "/webhooks/mine/delete", "/webhooks/crm/recover?span=waiting", "/resend/new?query=webhook%3Dcrm", "/add", "/activity", "/nothing",
+  ];
+  const wrong = [];
+  for (const path of paths) {
+    await page.goto(relay.console + path);
+    for (const [name, size, media] of LOOKS) {
+      await page.setViewportSize(size);
+      await page.emulateMedia({ reducedMotion: "reduce", ...media });
+      for (const found of await axe(page)) wrong.push(`${path} in ${name}: ${found}`);
+      const { width, height } = await page.evaluate(() => ({ width: document.documentElement.scrollWidth, height: document.documentElement.scrollHeight }));
+      if (width > size.width) wrong.push(`${path} in ${name} scrolls sideways: ${width} px`);
+      if (name !== "200 % zoom" && height > 10 * size.height) wrong.push(`${path} in ${name} is ${(height / size.height).toFixed(1)} screens high`);
+    }
+  }
+  assert.deepEqual(wrong, []);
+});
+
+test("WCAG 2.2.2: updates can be paused, and go on", async () => {
+  relay = await new Relay().start({ app: `webhook crm {\n url ${receiver.url}\n}` });
+  context = await watched(browser);
+  const page = await context.newPage();
+  await page.goto(`${relay.console}/`);
+  await live(page);
+  await page.getByRole("button", { name: "Pause updates" }).click();
+  const other = await context.newPage(); // hears of it for certain
+  await other.goto(`${relay.console}/`);
+  await live(other);
+  await relay.submit("while it stands still");
+  await other.getByRole("link", { name: "while it stands still" }).waitFor();
+  assert.equal(await page.getByRole("link", { name: "while it stands still" }).count(), 0);
+  await page.bringToFront();
+  await page.getByRole("button", { name: "Go on updating" }).click();
+  await page.getByRole("link", { name: "while it stands still" }).waitFor();
+});
+
+test("WCAG 2.4.3: the focus goes in the order of the page, to an error, and stays through updates", async () => {
+  relay = await new Relay().start({ app: `webhook crm {\n url ${receiver.url}\n retry 1h\n}` });
+  context = await watched(browser);
+  receiver.status = 503;
+  await relay.submit("one");
+  await relay.submit("two");
+  await receiver.arrived("two");
+  const page = await context.newPage();
+  await page.goto(`${relay.console}/events?webhook=crm&state=retrying`);
+  await live(page);
+  const order = await page.evaluate(() => {
+    const all = [...document.querySelectorAll("a[href], button, input, select, textarea, summary, [tabindex='0']")].filter((element) => element.checkVisibility() && element.type !== "hidden");
+    return all.every((element, i) => element.tabIndex === 0 && (i === 0 || all[i - 1].compareDocumentPosition(element) & Node.DOCUMENT_POSITION_FOLLOWING));
+  });
+  assert.ok(order, "nothing changes the order of the focus");
+  const choice = page.locator(".choice").nth(1);
+  await choice.check();
+  assert.ok(await choice.evaluate((box) => box === document.activeElement));
+  await relay.submit("three");
+  await page.locator(".news:not([hidden]) a", { hasText: "1 new" }).waitFor();
+  assert.ok(await choice.evaluate((box) => box === document.activeElement && box.checked), "focus and choice stay");
+  await page.getByRole("button", { name: "Send the chosen again" }).click();
+  await page.getByRole("heading", { name: "Send 1 delivery again?" }).waitFor();
+  receiver.status = 204;
+  await page.getByRole("button", { name: "Send it again" }).click();
+  await page.getByRole("heading", { name: "Done: 1 delivery was sent again. 1 delivered, 0 failed again." }).waitFor();
+});
+
+test("WCAG 3.3.1: an error is said in text at its field, which has the focus", async () => {
+  relay = await new Relay().start({});
+  context = await watched(browser);
+  const page = await context.newPage();
+  await page.goto(`${relay.console}/add`);
+  await page.getByLabel("URL of the receiver").fill(receiver.url);
+  await page.getByText("Only some events").click();
+  await page.getByLabel("Filter").fill("data.rating <");
+  await page.getByRole("button", { name: "Next: the secret" }).click();
+  await page.getByText("1 field is wrong").waitFor();
+  const field = page.getByLabel("Filter");
+  assert.ok(await field.evaluate((input) => input === document.activeElement && input.getAttribute("aria-invalid") === "true"));
+  const text = await field.evaluate((input) => document.getElementById(input.getAttribute("aria-describedby")).textContent);
+  assert.match(text, /^At character 14/);
+  assert.equal(await field.inputValue(), "data.rating <", "what was written stays");
+});
+
+test("keys move between rows, search and explain themselves, and can be turned off", async () => {
+  relay = await new Relay().start({ app: `webhook crm {\n url ${receiver.url}\n retry 1h\n}` });
+  context = await watched(browser);
+  receiver.status = 503;
+  for (const message of ["first", "second"]) await relay.submit(message);
+  await receiver.arrived("second");
+  const page = await context.newPage();
+  await page.goto(`${relay.console}/events?webhook=crm`);
+  const focused = () => page.evaluate(() => document.activeElement.textContent || document.activeElement.name);
+  await page.keyboard.press("j");
+  assert.equal(await focused(), "second");
+  await page.keyboard.press("j");
+  assert.equal(await focused(), "first");
+  await page.keyboard.press("k");
+  assert.equal(await focused(), "second");
+  await page.keyboard.press("r");
+  assert.ok(await page.locator(".choice").first().isChecked());
+  await page.keyboard.press("/");
+  assert.equal(await focused(), "q");
+  await page.keyboard.type("j/?");
+  assert.equal(await page.getByLabel("Search").inputValue(), "j/?", "a key is a letter where somebody types");
+  await page.goto(`${relay.console}/events?webhook=crm`);
+  await page.keyboard.press("?");
+  await page.getByRole("dialog", { name: "Keys" }).waitFor();
+  assert.deepEqual(await axe(page), []);
+  await page.getByLabel("Turn these keys off").check();
+  await page.getByRole("button", { name: "Close" }).click();
+  await page.keyboard.press("j");
+  assert.notEqual(await focused(), "second", "the keys are off");
+  assert.deepEqual(context.wrong, []);
+});
+
+test("titles and icon count what fails, times are local", async () => {
+  relay = await new Relay().start({ app: `webhook crm {\n url ${receiver.url}\n retry none\n}` });
+  context = await watched(browser, { timezoneId: "Asia/Tokyo", locale: "en-GB" });
+  const page = await context.newPage();
+  await page.goto(`${relay.console}/`);
+  await live(page);
+  assert.match(await page.title(), /^Overview/);
+  receiver.status = 500;
+  await relay.submit("fails");
+  await page.waitForFunction(() => document.title.startsWith("(1) Overview") && document.querySelector("link[rel=icon]").href.includes("icon-1.svg"));
+  const icon = await page.evaluate(async () => (await (await fetch(document.querySelector("link[rel=icon]").href)).text()).includes(">1</text>"));
+  assert.ok(icon);
+  assert.match(await page.locator("main time").first().getAttribute("title"), /\d\d:\d\d:\d\d (GMT\+9|JST)$/);
+  assert.deepEqual(context.wrong, []);
+});
+
+test("without shared workers one page has the connection for all, and another takes over", async () => {
+  relay = await new Relay().start({ app: `webhook crm {\n url ${receiver.url}\n}` });
+  context = await watched(browser);
+  await context.addInitScript(() => delete window.SharedWorker);
+  let streams = 0;
+  context.on("request", (request) => request.url().endsWith("/api/stream") && streams++);
+  const tabs = [];
+  for (let i = 0; i < 4; i++) {
+    const tab = await context.newPage();
+    await tab.goto(`${relay.console}/`);
+    await live(tab);
+    tabs.push(tab);
+  }
+  assert.equal(streams, 1);
+  await relay.submit("for all tabs");
+  for (const tab of tabs) await tab.getByRole("link", { name: "for all tabs" }).waitFor();
+  await tabs.shift().close();
+  for (const tab of tabs) await live(tab);
+  await relay.submit("after the first has gone");
+  for (const tab of tabs) await tab.locator(".news:not([hidden]) a", { hasText: "1 new" }).waitFor();
+  assert.equal(streams, 2);
+  assert.deepEqual(context.wrong, []);
+});
