@@ -1,8 +1,11 @@
 package caddymodule
 
 import (
+	"io"
 	"net/http"
+	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/caddyserver/caddy/v2"
@@ -190,4 +193,51 @@ func TestPlaceholdersOfTheDirectiveAreChecked(t *testing.T) {
 	s.load("", "userhero /feedback* {\nupdate_auth {env.UPDATE_TOKEN}\n}")
 	s.submit("/feedback", `{"id":"x","message":"m"}`).is(t, "feedback", 202, "x")
 	s.patch("/feedback/x", "let-me-in", `{"status":"done"}`).is(t, "a token from the environment", 202, "done")
+}
+
+// TestPassthroughKeepsToTheProjectOfTheRequest: before an application that answers for
+// several projects, feedback belongs to the project of the request. What the
+// application says of another project makes no event, and a request without a project
+// does not reach it.
+func TestPassthroughKeepsToTheProjectOfTheRequest(t *testing.T) {
+	s := newSite(t)
+	var reached atomic.Int64
+	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		reached.Add(1)
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(http.StatusCreated)
+		_, _ = io.WriteString(w, r.Header.Get("Answer")) // the client is the test
+	}))
+	defer app.Close()
+	s.load("", `
+userhero /p/* {
+	passthrough
+	project {path.1}
+	widget  w_{path.1}
+}
+reverse_proxy `+app.Listener.Addr().String())
+	s.submit("/p/acme/feedback", `{"message":"of acme"}`, "Answer", `{"id":"1"}`).is(t, "acme", 201, `"1"`)
+	if data := s.latest(); data["projectId"] != "acme" || data["widgetId"] != "w_acme" || data["id"] != "1" {
+		t.Errorf("stored is %v", data)
+	}
+	s.submit("/p/globex/feedback", `{"message":"of globex"}`, "Answer", `{"id":"1"}`).is(t, "globex, with the same id", 201, `"1"`)
+	s.update(http.MethodPatch, "/p/globex/feedback/1", "", `{"status":"done"}`, "Answer", `{"id":"1","status":"done"}`).is(t, "an update of globex", 201, "done")
+	if data := s.latest(); data["projectId"] != "globex" || data["message"] != "of globex" || data["status"] != "done" {
+		t.Errorf("the update carries %v", data)
+	}
+	events, asked := s.events(), reached.Load()
+	s.submit("/p/globex/feedback", `{"message":"m"}`, "Answer", `{"id":"2","projectId":"acme"}`).is(t, "an answer that names acme", 201, "acme")
+	s.submit("/p/globex/feedback", `{"message":"m","projectId":"acme"}`, "Answer", `{}`).is(t, "a submission that names acme", 201, "")
+	if n := s.events(); n != events {
+		t.Errorf("%d events after what names another project, want %d", n, events)
+	}
+	if n := reached.Load(); n != asked+2 {
+		t.Errorf("the application got %d requests, want %d", n, asked+2)
+	}
+	for _, path := range []string{"/p//feedback", "/p/%FF/feedback"} {
+		s.submit(path, `{"message":"m"}`).is(t, path, 400, "no project")
+	}
+	if n := reached.Load(); n != asked+2 {
+		t.Error("a request without a project reached the application")
+	}
 }

@@ -131,12 +131,7 @@ func (r *Relay) countedAs(project string) string {
 func (r *Relay) takers(ids []queue.WebhookID) [][]string {
 	all := make([][]string, len(ids))
 	for i, id := range ids {
-		r.mu.RLock()
-		w := r.byID[id]
-		r.mu.RUnlock()
-		if w != nil {
-			all[i] = w.projects()
-		}
+		all[i] = r.ProjectsOf(id)
 	}
 	return all
 }

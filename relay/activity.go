@@ -81,6 +81,18 @@ func (r *Relay) projectsOf(name string) []string {
 	return w.projects()
 }
 
+// ProjectsOf returns the projects of a webhook by its number; nil if it names none, is
+// parked or does not exist.
+func (r *Relay) ProjectsOf(id queue.WebhookID) []string {
+	r.mu.RLock()
+	w := r.byID[id]
+	r.mu.RUnlock()
+	if w == nil {
+		return nil
+	}
+	return w.projects()
+}
+
 // Subscribe opens a subscription. The caller must close it. If see is not nil, the
 // subscription has only the happenings for which it reports true, as it returns them.
 // It is called under a lock: it must be quick, and must not call the relay.

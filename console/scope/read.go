@@ -95,11 +95,10 @@ func (r *Reader) outside(ctx context.Context, q queue.EventQuery) (bool, error) 
 // Deliveries lists deliveries, newest event first.
 func (r *Reader) Deliveries(ctx context.Context, q queue.DeliveryQuery) (queue.Page[queue.Delivery], error) {
 	q.Projects = r.view.Projects()
-	seen := r.view.webhooks()
 	return pageOf(r.view, q.Cursor, func(cursor string) (queue.Page[queue.Delivery], error) {
 		q.Cursor = cursor
 		page, err := r.queue.Deliveries(ctx, q)
-		page.Items = slices.DeleteFunc(page.Items, func(d queue.Delivery) bool { return !seen(d.ID.Webhook) })
+		page.Items = slices.DeleteFunc(page.Items, func(d queue.Delivery) bool { return !r.view.hasWebhook(d.ID.Webhook) })
 		return page, err
 	})
 }
@@ -129,7 +128,7 @@ func (r *Reader) hasDelivery(ctx context.Context, id queue.DeliveryID) error {
 	if !r.view.Scoped() {
 		return nil
 	}
-	if !r.view.webhooks()(id.Webhook) {
+	if !r.view.hasWebhook(id.Webhook) {
 		return fmt.Errorf("delivery %s: %w", id, queue.ErrNotFound)
 	}
 	_, err := r.Event(ctx, id.Event)
@@ -150,8 +149,7 @@ func (r *Reader) EventDeliveries(ctx context.Context, id queue.EventID) ([]queue
 		return nil, err
 	}
 	all, err := r.queue.EventDeliveries(ctx, id)
-	seen := r.view.webhooks()
-	return slices.DeleteFunc(all, func(d queue.Delivery) bool { return !seen(d.ID.Webhook) }), err
+	return slices.DeleteFunc(all, func(d queue.Delivery) bool { return !r.view.hasWebhook(d.ID.Webhook) }), err
 }
 
 // Attempts returns the attempts of one delivery.

@@ -13,16 +13,9 @@ import (
 	"github.com/userhero/relay/relay/deliver"
 )
 
-// webhooks returns a function that reports whether the scope has a webhook.
-func (v *View) webhooks() func(queue.WebhookID) bool {
-	if !v.Scoped() {
-		return func(queue.WebhookID) bool { return true }
-	}
-	seen := make(map[queue.WebhookID]bool)
-	for _, w := range v.relay.Webhooks() {
-		seen[w.ID] = v.has(w)
-	}
-	return func(id queue.WebhookID) bool { return seen[id] }
+// hasWebhook reports whether the scope has a webhook.
+func (v *View) hasWebhook(id queue.WebhookID) bool {
+	return !v.Scoped() || v.hasAll(v.relay.ProjectsOf(id))
 }
 
 // shown returns a webhook with its name in the scope. A webhook that was added in this
@@ -129,10 +122,9 @@ func (v *View) Stats() queue.Stats {
 	if !v.Scoped() {
 		return stats
 	}
-	seen := v.webhooks()
 	of := make(map[queue.WebhookID]queue.WebhookStats)
 	for id, s := range stats.Webhooks {
-		if seen(id) {
+		if v.hasWebhook(id) {
 			of[id] = s
 		}
 	}
