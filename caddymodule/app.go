@@ -66,6 +66,12 @@ type App struct {
 	// delivery has ended. An event with a waiting delivery is kept. Default: 30d.
 	Retention caddy.Duration `json:"retention,omitempty"`
 
+	// How long after its last delivery has ended an event is redacted: its message,
+	// context and metadata are removed, and what attempts sent and got; what it is
+	// counted by stays. It is not delivered again, and its feedback does not change any
+	// more. Shorter than the retention. Not with `queue jetstream`. Default: never.
+	RedactAfter caddy.Duration `json:"redact_after,omitempty"`
+
 	// The largest size of the store on disk, in bytes. From 90 % of it, finished
 	// events are removed early, the oldest first. At the limit, submissions are
 	// answered 503. Default: 0, limited only by the free space of the disk.
@@ -164,6 +170,9 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return err
 	}
+	if a.RedactAfter > 0 && opener.Remote() {
+		return errors.New("redact_after is not available with queue jetstream: leave it out, or use queue badger")
+	}
 	a.engine, err = engines.acquire(opener, QueueOptions{
 		Retention: time.Duration(a.Retention),
 		MaxDisk:   a.MaxDisk,
@@ -214,7 +223,27 @@ func (a *App) Validate() error {
 	if a.Retention < 0 || a.MaxDisk < 0 || a.Timeout < 0 || a.GroupNotices < 0 || a.WarnAfter < 0 {
 		return errors.New("retention, max_disk, timeout, group_notices and warn_after may not be negative")
 	}
+	if a.RedactAfter < 0 || a.RedactAfter >= a.Retention {
+		return fmt.Errorf("redact_after is %s; it must be shorter than the retention, which is %s", days(a.RedactAfter), days(a.Retention))
+	}
 	return a.config.Validate()
+}
+
+// days formats a duration in days if it is a whole number of them.
+func days(d caddy.Duration) string {
+	const day = caddy.Duration(24 * time.Hour)
+	if d > 0 && d%day == 0 {
+		return fmt.Sprintf("%dd", d/day)
+	}
+	return time.Duration(d).String()
+}
+
+// limits are those of the store.
+func (a *App) limits() queue.Limits {
+	return queue.Limits{
+		Retention: time.Duration(a.Retention), MaxDisk: a.MaxDisk,
+		RedactAfter: time.Duration(a.RedactAfter), Redact: event.Redacted,
+	}
 }
 
 // Start opens the store if it is not open, and puts this configuration into effect.
@@ -238,7 +267,7 @@ func (a *App) attach() error {
 		slices.Sort(a.projects)
 		a.config.Projects = slices.Compact(a.projects)
 		a.engine.config.Store(&a.ctx)
-		a.attachment, a.attachErr = a.engine.attach(a.config, queue.Limits{Retention: time.Duration(a.Retention), MaxDisk: a.MaxDisk}, a.log)
+		a.attachment, a.attachErr = a.engine.attach(a.config, a.limits(), a.log)
 	})
 	return a.attachErr
 }

@@ -33,6 +33,7 @@ func parseApp(d *caddyfile.Dispenser, existing any) (any, error) {
 //	    retry     <delay…>|none
 //	    timeout   <duration>
 //	    retention <duration>
+//	    redact_after  <duration>
 //	    max_disk  <size>
 //	    webhook <name> {
 //	        url         <url>
@@ -71,6 +72,7 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		a.Retry.option(),
 		option.Duration("timeout", &a.Timeout),
 		option.Duration("retention", &a.Retention),
+		option.Duration("redact_after", &a.RedactAfter),
 		option.Size("max_disk", &a.MaxDisk),
 		option.Option{Name: "webhook", Read: a.unmarshalWebhook, Repeats: true},
 		option.Option{Name: "egress", Read: a.unmarshalEgress},

@@ -235,6 +235,23 @@ func TestValidateTouchesNoDisk(t *testing.T) {
 	}
 }
 
+func TestRedactionIsShorterThanRetention(t *testing.T) {
+	s, h := newSite(t), newHook(t)
+	for options, want := range map[string]string{
+		"redact_after 40d\n":                "redact_after is 40d; it must be shorter than the retention, which is 30d",
+		"retention 7d\nredact_after 7d\n":   "shorter than the retention",
+		"retention 90d\nredact_after 89d\n": "",
+	} {
+		var parsed caddy.Config
+		if err := caddy.StrictUnmarshalJSON(s.config(webhookTo(h)+options, directive), &parsed); err != nil {
+			t.Fatal(err)
+		}
+		if err := caddy.Validate(&parsed); (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, want %q", options, err, want)
+		}
+	}
+}
+
 func TestValidateBesideRunningServer(t *testing.T) {
 	s, h := newSite(t), newHook(t)
 	s.load(webhookTo(h), directive)

@@ -4,7 +4,9 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/userhero/relay/event"
 	"github.com/userhero/relay/queue"
 )
 
@@ -74,5 +76,23 @@ func TestAppsChangeOfErasedIsCounted(t *testing.T) {
 	}
 	if m, n := s.missed(), s.site.events(); m != "erased 3" || n != 0 {
 		t.Errorf("missed: %s; %d events", m, n)
+	}
+}
+
+// TestRedactedFeedbackDoesNotChange: what an update would be merged with is gone.
+func TestRedactedFeedbackDoesNotChange(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.handle("/f", Config{Token: fixed("t")})
+	auth := []string{"Content-Type", "application/json", "Authorization", "Bearer t"}
+	id := s.do("POST", "/f", `{"message":"canary","category":"bug"}`, auth...).json(t)["id"].(string)
+	s.store.SetLimits(queue.Limits{RedactAfter: time.Nanosecond, Redact: event.Redacted})
+	time.Sleep(time.Millisecond)
+	if a := s.do("PATCH", "/f/"+id, `{"status":"done"}`, auth...); a.Status != http.StatusGone {
+		t.Errorf("%d %s", a.Status, a.Body)
+	}
+	if e, err := s.store.Latest(t.Context(), queue.FeedbackID{ID: id}); err != nil || !e.Redacted ||
+		strings.Contains(string(e.Body), "canary") || !strings.Contains(string(e.Body), `"category":"bug"`) {
+		t.Errorf("%s, %v", e.Body, err)
 	}
 }

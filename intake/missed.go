@@ -17,7 +17,7 @@ var (
 	// harmlessReasons: nothing is lost.
 	harmlessReasons = []string{"unchanged", "repeat", "honeypot", "erased"}
 	// invalidReasons: the submission or the answer is not valid.
-	invalidReasons = []string{"media_type", "malformed", "invalid", "too_large", "unknown_feedback", "ambiguous"}
+	invalidReasons = []string{"media_type", "malformed", "invalid", "too_large", "unknown_feedback", "ambiguous", "redacted"}
 	// storeReasons: the store took nothing, and the client got a 503.
 	storeReasons = []string{"full", "unavailable", "failed", "closed", "conflict", "error"}
 )

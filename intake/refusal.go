@@ -54,7 +54,7 @@ var reasons = map[int]string{
 
 // RejectedReasons returns the values that Observer.Rejected gets.
 func RejectedReasons() []string {
-	visitors := []string{"invalid", "rate_limited", "key_reused", "id_taken", "erased", "honeypot"}
+	visitors := []string{"invalid", "rate_limited", "key_reused", "id_taken", "erased", "redacted", "honeypot"}
 	return slices.Concat(slices.Sorted(maps.Values(reasons)), visitors, storeReasons)
 }
 
@@ -73,6 +73,8 @@ func problemOf(err error) (problem *event.Problem, reason string) {
 		return event.NewProblem(http.StatusUnprocessableEntity, "This Idempotency-Key was used within 24 hours with another body. Use a new one for another submission."), "key_reused"
 	case errors.Is(err, queue.ErrErased):
 		return event.NewProblem(http.StatusGone, "This feedback was erased. It is not stored again."), "erased"
+	case errors.Is(err, queue.ErrRedacted):
+		return event.NewProblem(http.StatusGone, "This feedback is old: its text was removed, and it does not change any more."), "redacted"
 	case errors.Is(err, queue.ErrExists):
 		return event.NewProblem(http.StatusUnprocessableEntity, "There is feedback with this id already. Use a new id, or change that feedback with PATCH.",
 			event.FieldError{Pointer: "/id", Detail: "is taken"}), "id_taken"

@@ -85,12 +85,16 @@ func (h *Handler) mayUpdate(r *http.Request) bool {
 // merge applies a change to the newest state of the feedback and stores the whole as a
 // new event. If another update comes in between, it merges again, so no change is
 // lost. If nothing changes it stores no event, and the key alone. The caller releases
-// the feedback. The error is errNotHeld if nobody holds the feedback.
+// the feedback. The error is errNotHeld if nobody holds the feedback, and
+// queue.ErrRedacted if its text is gone.
 func (h *Handler) merge(r *http.Request, id queue.FeedbackID, key queue.Key, change func(*event.Feedback) (changed bool, err error)) (*event.Feedback, queue.Receipt, error) {
 	for range maxMerges {
 		latest, err := h.latest(lasting(r), id)
 		if err != nil {
 			return nil, queue.Receipt{}, err
+		}
+		if latest.Redacted {
+			return nil, queue.Receipt{}, fmt.Errorf("updating %s: %w", id, queue.ErrRedacted)
 		}
 		feedback, err := event.Stored(latest.Body)
 		if err != nil {

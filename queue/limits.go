@@ -12,6 +12,13 @@ type Limits struct {
 	// events are removed early, oldest first and no more than necessary. At the bound,
 	// Enqueue returns ErrFull. Waiting deliveries are never dropped.
 	MaxDisk int64
+	// RedactAfter is how long after its last delivery ended an event is redacted; 0 means
+	// never. It counts as Retention does, and is shorter. Of a redacted event Redact makes
+	// the document, its attempts keep neither bodies nor response headers, and it is
+	// neither requeued nor replaced: ErrRedacted. Deliveries that wait for a parked webhook
+	// then fail.
+	RedactAfter time.Duration
+	Redact      func(document []byte) []byte
 }
 
 // Limited is a Queue whose limits can change while it is open.

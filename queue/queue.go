@@ -55,6 +55,9 @@ var (
 	ErrMismatch = errors.New("idempotency key reused with another body")
 	// ErrErased: the feedback was erased. It is never stored again.
 	ErrErased = errors.New("the feedback was erased")
+	// ErrRedacted: the event was redacted, so it is not delivered again, and its feedback
+	// does not change.
+	ErrRedacted = errors.New("the feedback was redacted")
 	// ErrNotFound: there is no such event, delivery, feedback or webhook.
 	ErrNotFound = errors.New("not found")
 	// ErrLeaseLost: the lease was already settled, or its lane was closed.
@@ -82,7 +85,7 @@ type Queue interface {
 	// by its Origin. It stores no event and gets the first receipt, with Replayed set.
 	// A rejected entry stores nothing, not even its key.
 	// Errors: ErrFull, ErrTooLarge, ErrConflict, ErrExists, ErrMismatch, ErrErased,
-	// ErrUnavailable, ErrFailed, ErrClosed. After ErrUnavailable or a cancelled
+	// ErrRedacted, ErrUnavailable, ErrFailed, ErrClosed. After ErrUnavailable or a cancelled
 	// context, the entry may or may not have been stored.
 	Enqueue(ctx context.Context, e Entry) (Receipt, error)
 	// Repeat returns the receipt that Enqueue gives to a repeat with this key. It
@@ -98,7 +101,7 @@ type Queue interface {
 	// Requeue gives a delivery a fresh ladder, whatever its state, first due at `at`.
 	// If the event has no delivery to that webhook, Requeue creates one. If the
 	// delivery is waiting, it becomes due at `at`. If it is leased, it does not change,
-	// and Requeue returns ErrConflict.
+	// and Requeue returns ErrConflict. If the event was redacted, it is ErrRedacted.
 	Requeue(ctx context.Context, d DeliveryID, at time.Time) error
 
 	// AppendActivity adds an entry to the activity log.
@@ -207,7 +210,7 @@ type Receipt struct {
 	Answer []byte
 }
 
-// Event is one stored document. It never changes.
+// Event is one stored document. It never changes, unless it is redacted.
 type Event struct {
 	ID       EventID
 	Type     string
@@ -217,6 +220,8 @@ type Event struct {
 	// Replaces is the previous event of the same feedback; zero if there is none.
 	Replaces EventID
 	Body     []byte // exact bytes; read-only
+	// Redacted reports that Body is what Limits.Redact has made of the document.
+	Redacted bool
 }
 
 // TraceContext is a W3C trace context. The zero value means none.

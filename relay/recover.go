@@ -129,8 +129,8 @@ func (r *Relay) requeue(ctx context.Context, ids []queue.DeliveryID, ordered boo
 				switch err := r.queue.Requeue(ctx, ids[i], time.Now()); {
 				case err == nil:
 					count.Add(1)
-				case errors.Is(err, queue.ErrConflict), errors.Is(err, queue.ErrNotFound):
-					// The delivery is leased or has been removed.
+				case errors.Is(err, queue.ErrConflict), errors.Is(err, queue.ErrNotFound), errors.Is(err, queue.ErrRedacted):
+					// The delivery is leased, or its event was removed or redacted.
 				default:
 					fail(err)
 				}
@@ -172,6 +172,9 @@ func (r *Relay) recoverable(ctx context.Context, w *webhook, what Recovery, curs
 		return nil, "", err
 	}
 	for _, e := range page.Items {
+		if e.Redacted {
+			continue
+		}
 		if may, err := r.mayGet(ctx, w, e); err != nil {
 			return nil, "", err
 		} else if !may {

@@ -80,6 +80,8 @@ func Problem(r *http.Request, err error, log *slog.Logger) (problem *event.Probl
 	case errors.As(err, &problem):
 	case errors.Is(err, queue.ErrErased):
 		problem = event.NewProblem(http.StatusGone, "This feedback was erased.")
+	case errors.Is(err, queue.ErrRedacted):
+		problem = event.NewProblem(http.StatusGone, "The text of this feedback was removed, so it is not delivered again.")
 	case errors.Is(err, relay.ErrCannotErase):
 		problem = event.NewProblem(http.StatusNotImplemented, err.Error())
 	case errors.Is(err, queue.ErrNotFound):

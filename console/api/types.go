@@ -212,7 +212,8 @@ type Event struct {
 	FeedbackID string          `json:"feedback_id"`
 	ProjectID  string          `json:"project_id,omitempty"`
 	CreatedAt  time.Time       `json:"created_at"`
-	Size       int             `json:"size"` // of the body, in bytes
+	Size       int             `json:"size"`               // of the body, in bytes
+	Redacted   bool            `json:"redacted,omitempty"` // the message, context and metadata were removed
 	TraceID    string          `json:"trace_id,omitempty"`
 	Body       json.RawMessage `json:"body,omitempty"`
 	Deliveries []Delivery      `json:"deliveries,omitzero"`

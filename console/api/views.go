@@ -86,6 +86,7 @@ func viewEvent(e queue.Event) Event {
 		ProjectID:  e.Feedback.Project,
 		CreatedAt:  moment(e.Created),
 		Size:       len(e.Body),
+		Redacted:   e.Redacted,
 		TraceID:    TraceID(e.Trace.TraceID),
 	}
 }

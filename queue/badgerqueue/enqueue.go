@@ -1,6 +1,7 @@
 package badgerqueue
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -217,6 +218,15 @@ func (s *Store) repeat(txn *badger.Txn, k queue.Key) (queue.Receipt, error) {
 	return r, nil
 }
 
+// replaced reads the event that an update replaces. While nothing was redacted, nobody
+// needs to know more than that it is there.
+func (b *batch) replaced(seq uint64) (queue.Event, error) {
+	if !b.s.redacted.Load() {
+		return queue.Event{}, nil
+	}
+	return b.s.getEvent(b.txn, seq)
+}
+
 // held finds the feedback of an entry and compares it with what the entry says of
 // it. If it creates a feedback that is held, it is a repeat.
 func (b *batch) held(e *queue.Entry) (heldFeedback, error) {
@@ -237,6 +247,9 @@ func (b *batch) held(e *queue.Entry) (heldFeedback, error) {
 	case !e.Replaces.IsZero():
 		if !h.is || h.seq != e.Replaces.Seq() || e.Replaces.Tag() != b.s.tags.Of(h.seq) {
 			return h, fmt.Errorf("%s has another latest event than %s: %w", e.Feedback, e.Replaces, queue.ErrConflict)
+		}
+		if latest, err := b.replaced(h.seq); err != nil || latest.Redacted {
+			return h, fmt.Errorf("%s: %w", e.Feedback, cmp.Or(err, queue.ErrRedacted))
 		}
 	case h.is: // Promise 6: creating feedback never replaces any.
 		if h.former {

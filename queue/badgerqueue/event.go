@@ -17,12 +17,19 @@ import (
 // eventFormat begins the payload of an event. Those of format 2 begin with the
 // length of their type instead, which is never zero; their project is in their
 // document.
-const eventFormat = 0
+const (
+	eventFormat    = 0
+	redactedFormat = 1 // of an event that was redacted; no type has one byte
+)
 
 // appendEvent appends an event's payload; the ID is not stored, for it follows
 // from the time, the store's tag and the key.
 func appendEvent(b []byte, e *queue.Event) []byte {
-	b = append(b, eventFormat)
+	format := byte(eventFormat)
+	if e.Redacted {
+		format = redactedFormat
+	}
+	b = append(b, format)
 	b = codec.AppendString(b, e.Type)
 	b = codec.AppendString(b, e.Feedback.ID)
 	b = codec.AppendString(b, e.Feedback.Project)
@@ -42,11 +49,11 @@ func decodeEvent(key, rec []byte, t storefile.Tags) (queue.Event, error) {
 		return queue.Event{}, err
 	}
 	r := codec.Reader{B: p}
-	former := len(p) == 0 || p[0] != eventFormat
+	former := len(p) == 0 || p[0] != eventFormat && p[0] != redactedFormat
 	if !former {
 		r.B = p[1:]
 	}
-	e := queue.Event{Type: r.String()}
+	e := queue.Event{Redacted: !former && p[0] == redactedFormat, Type: r.String()}
 	e.Feedback.ID = r.String()
 	if !former {
 		e.Feedback.Project = r.String()

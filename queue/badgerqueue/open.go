@@ -313,6 +313,7 @@ func (s *Store) load(marked storefile.Mark) error {
 	}
 	s.clock.Resume(st.at, st.shift)
 	s.shown.Store(&st)
+	s.redacted.Store(st.redacted != 0)
 	now := storefile.Mark{Seq: st.seq, Commit: s.db.MaxVersion()}
 	if (now.Seq < marked.Seq || now.Commit < marked.Commit) && !s.o.trusting {
 		return &storefile.DamageError{Path: s.o.Path, Findings: []storefile.Finding{{Where: storefile.HighWaterFile, What: fmt.Sprintf(

@@ -259,6 +259,9 @@ type state struct {
 	// have been rewritten, and from then on what they held, with every change since.
 	live    int64
 	counted bool
+	// redacted is up to which end, in unix nanoseconds, the events with an X key are
+	// redacted. If it is not 0, there may be redacted events.
+	redacted int64
 	// rewound counts how often the sweep cursor was put back since the store was
 	// opened. It is not stored.
 	rewound uint64
@@ -276,7 +279,7 @@ func (s *state) measured() bool { return s.counted || s.live != 0 }
 
 // rewind has the sweep begin with the first event again.
 func (s *state) rewind() {
-	s.swept = 0
+	s.swept, s.redacted = 0, min(s.redacted, 1)
 	s.rewound++
 }
 
@@ -291,6 +294,9 @@ func (s state) encode() []byte {
 	b = binary.AppendVarint(b, s.shift)
 	b = binary.AppendVarint(b, s.live)
 	b = binary.AppendUvarint(b, flag(s.counted))
+	if s.redacted != 0 {
+		b = binary.AppendVarint(b, s.redacted)
+	}
 	return seal(keyState, b)
 }
 
@@ -306,6 +312,9 @@ func decodeState(rec []byte) (s state, err error) {
 		live := r.Varint()
 		if len(r.B) > 0 { // alone, the number is another: older builds counted removed bytes
 			s.live, s.counted = live, r.Uvarint() == 1
+		}
+		if len(r.B) > 0 {
+			s.redacted = r.Varint()
 		}
 	}
 	if r.Bad {

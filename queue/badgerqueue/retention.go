@@ -87,6 +87,9 @@ func (s *Store) sweep() {
 // sweepEvery is how often the sweep looks.
 func (s *Store) sweepEvery() time.Duration {
 	every := max(min(s.keep()/20, sweepMost), s.bounds.sweep)
+	if r := s.redaction.Load(); r != nil {
+		every = max(min(every, r.after/20), s.bounds.sweep)
+	}
 	if s.disk.Max() > 0 {
 		every = min(every, time.Second)
 	}
@@ -102,6 +105,10 @@ func (s *Store) SetLimits(l queue.Limits) {
 		l.Retention = defaultRetention
 	}
 	s.retention.Store(int64(l.Retention))
+	s.redaction.Store(nil)
+	if l.RedactAfter > 0 && l.Redact != nil {
+		s.redaction.Store(&redaction{after: l.RedactAfter, document: l.Redact})
+	}
 	s.disk.SetMax(l.MaxDisk)
 	select {
 	case s.limited <- struct{}{}:
@@ -140,6 +147,9 @@ func (s *Store) lookAtClock(ctx context.Context) {
 type pass struct {
 	// old is the time, by the store's clock, at which what expires now ended.
 	old time.Time
+	// look is the time since when what was accepted is not looked at: old, or that of what
+	// is redacted now.
+	look time.Time
 	// excess is how many bytes of finished events go before they expire.
 	excess int64
 	// removed is about how many bytes went so far.
@@ -156,7 +166,13 @@ func (p *pass) early() bool { return p.removed < p.excess }
 // sweepOnce removes what may go now, and of finished events that may stay for a
 // while the oldest, up to excess bytes. It returns about how many bytes went.
 func (s *Store) sweepOnce(ctx context.Context, excess int64) (removed int64, err error) {
-	p := pass{old: s.clock.Now().Add(-s.keep())}
+	now := s.clock.Now()
+	p := pass{old: now.Add(-s.keep())}
+	p.look = p.old
+	redaction := s.redaction.Load()
+	if redaction != nil {
+		p.look = now.Add(-redaction.after)
+	}
 	for {
 		p.from, p.held = waiting{due: s.shown.Load().ended}, false
 		for _, step := range []func(context.Context, *pass) (bool, error){s.sweepEnded, s.sweepSequence} {
@@ -171,6 +187,12 @@ func (s *Store) sweepOnce(ctx context.Context, excess int64) (removed int64, err
 			break
 		}
 		p.excess = excess
+	}
+	if redaction != nil {
+		n, err := s.sweepRedacted(ctx, redaction, p.look)
+		if p.removed += n; err != nil {
+			return p.removed, err
+		}
 	}
 	if s.orphans.Swap(false) {
 		if err := s.sweepOrphans(ctx); err != nil {
@@ -234,7 +256,7 @@ func (s *Store) sweepSequence(ctx context.Context, p *pass) (more bool, err erro
 				swept = seq + 1
 				return true, nil
 			}
-			created, young := s.young(&e, p.old)
+			created, young := s.young(&e, p.look)
 			if young && !p.early() {
 				return false, nil
 			}
@@ -290,7 +312,7 @@ func (s *Store) announceSweep(ctx context.Context, p *pass) (from, rewound uint6
 		return scan(txn, []byte{prefixEvent}, eventKey(st.swept), func(key, rec []byte) (bool, error) {
 			e, err := decodeEvent(key, rec, s.tags)
 			if err == nil && !p.early() {
-				if _, young := s.young(&e, p.old); young {
+				if _, young := s.young(&e, p.look); young {
 					return false, nil
 				}
 			}

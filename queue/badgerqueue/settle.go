@@ -164,6 +164,9 @@ func (s *Store) Requeue(ctx context.Context, id queue.DeliveryID, at time.Time) 
 		if err != nil {
 			return fmt.Errorf("delivery %s: %w", id, err)
 		}
+		if e.Redacted {
+			return fmt.Errorf("delivery %s: %w", id, queue.ErrRedacted)
+		}
 		h := b.webhook(id.Webhook)
 		if h == nil {
 			return fmt.Errorf("webhook %d: %w", id.Webhook, queue.ErrNotFound)

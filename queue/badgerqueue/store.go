@@ -97,8 +97,10 @@ type Store struct {
 	orphans    atomic.Bool // R keys of a deleted webhook may be left
 	erases     atomic.Bool // there may be keys of erased feedback
 	readers    snapshots
-	flattening sync.Mutex            // held while every level is merged; taken alone
-	retention  atomic.Int64          // nanoseconds
+	flattening sync.Mutex   // held while every level is merged; taken alone
+	retention  atomic.Int64 // nanoseconds
+	redaction  atomic.Pointer[redaction]
+	redacted   atomic.Bool           // there may be redacted events
 	limited    chan struct{}         // of capacity 1: the limits have changed
 	logged     []byte                // the sweep's: the key of the last activity it removed
 	sweeping   atomic.Uint64         // events below it may be passed by the sweep under way

@@ -35,6 +35,8 @@ func (q *Queue) Enqueue(ctx context.Context, e queue.Entry) (queue.Receipt, erro
 		return queue.Receipt{}, fmt.Errorf("%s: %w", e.Feedback, queue.ErrErased)
 	case !e.Replaces.IsZero() && held.latest != e.Replaces:
 		return queue.Receipt{}, fmt.Errorf("%s has another latest event than %s: %w", e.Feedback, e.Replaces, queue.ErrConflict)
+	case !e.Replaces.IsZero() && d.event(held.latest).Redacted:
+		return queue.Receipt{}, fmt.Errorf("%s: %w", e.Feedback, queue.ErrRedacted)
 	case e.Replaces.IsZero() && ok && (e.Origin != held.origin || e.Origin == [32]byte{}):
 		return queue.Receipt{}, fmt.Errorf("%s: %w", e.Feedback, queue.ErrExists)
 	case e.Replaces.IsZero() && ok:
@@ -133,6 +135,13 @@ func (q *Queue) sweep() {
 		d.remove(func(e *event) bool { return q.expired(e, now) })
 		d.activities = slices.DeleteFunc(d.activities, func(a queue.Activity) bool { return now.Sub(a.At) >= q.o.Retention })
 	}
+	if q.o.RedactAfter > 0 && q.o.Redact != nil {
+		for _, e := range d.events {
+			if !e.Redacted && !e.Feedback.IsZero() && q.ended(e, now, q.o.RedactAfter) {
+				e.redact(q.o.Redact)
+			}
+		}
+	}
 	if most := int64(nearMax * float64(q.o.MaxDisk)); most > 0 {
 		excess := d.size() - most
 		d.remove(func(e *event) bool {
@@ -191,7 +200,10 @@ func (q *Queue) room() error {
 // expired reports whether retention may remove an event. The retention counts from the
 // end of the last delivery. An event that waits is never removed, unless all webhooks
 // it waits for are parked.
-func (q *Queue) expired(e *event, now time.Time) bool {
+func (q *Queue) expired(e *event, now time.Time) bool { return q.ended(e, now, q.o.Retention) }
+
+// ended reports whether an event has ended for so long.
+func (q *Queue) ended(e *event, now time.Time, ago time.Duration) bool {
 	end := e.Created
 	for w, d := range e.deliveries {
 		if d.State.Waiting() && (!q.data.webhooks[w].Expires || q.leased(w, e.ID)) {
@@ -201,7 +213,21 @@ func (q *Queue) expired(e *event, now time.Time) bool {
 			end = d.Ended
 		}
 	}
-	return now.Sub(end) >= q.o.Retention
+	return now.Sub(end) >= ago
+}
+
+// redact makes the document anew and ends what waits for parked webhooks.
+func (e *event) redact(document func([]byte) []byte) {
+	e.Redacted, e.Body = true, document(e.Body)
+	for _, d := range e.deliveries {
+		if d.State.Waiting() {
+			d.end(queue.Failed)
+		}
+		for i := range d.attempts {
+			a := &d.attempts[i]
+			a.RequestBody, a.ResponseBody, a.ResponseHeaders = nil, nil, nil
+		}
+	}
 }
 
 // Requeue implements queue.Queue.
@@ -216,6 +242,9 @@ func (q *Queue) Requeue(_ context.Context, id queue.DeliveryID, at time.Time) er
 	}
 	if _, ok := q.data.webhooks[id.Webhook]; !ok {
 		return fmt.Errorf("webhook %d: %w", id.Webhook, queue.ErrNotFound)
+	}
+	if e.Redacted {
+		return fmt.Errorf("delivery %s: %w", id, queue.ErrRedacted)
 	}
 	if q.leased(id.Webhook, id.Event) {
 		return fmt.Errorf("delivery %s is being attempted: %w", id, queue.ErrConflict)

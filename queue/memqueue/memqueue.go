@@ -191,10 +191,14 @@ func (q *Queue) end() {
 }
 
 // look locks the queue for reading. It first removes expired events, unless it did so
-// within the last hundredth of the retention.
+// within the last hundredth of the retention, or of what redaction waits for.
 func (q *Queue) look() error {
 	err := q.open()
-	if err == nil && q.o.Retention > 0 && time.Since(q.swept) >= q.o.Retention/100 {
+	shortest := q.o.Retention
+	if after := q.o.RedactAfter; after > 0 && (after < shortest || shortest == 0) {
+		shortest = after
+	}
+	if err == nil && shortest > 0 && time.Since(q.swept) >= shortest/100 {
 		q.sweep()
 	}
 	return err

@@ -39,6 +39,7 @@ func harness(o memqueue.Options) queuetest.Harness {
 			o.Clock = c
 			return memqueue.New(o)
 		},
+		Redacts: true,
 		OpenWithin: func(_ *testing.T, l queue.Limits) queue.Queue {
 			o := o
 			o.Limits = l

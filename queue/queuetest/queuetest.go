@@ -26,6 +26,8 @@ type Harness struct {
 	// OpenWithin opens a new, empty queue with limits. If it is nil, because the engine
 	// keeps everything, the subtests of retention and max_disk are left out.
 	OpenWithin func(t *testing.T, l queue.Limits) queue.Queue
+	// Redacts reports that the engine redacts events, as queue.Limits says.
+	Redacts bool
 	// Reopen opens the store of q again. The suite has closed q.
 	Reopen func(t *testing.T, q queue.Queue) queue.Queue
 	// Crash ends q like a killed process, without closing it, and opens what q had
@@ -202,6 +204,8 @@ func Run(t *testing.T, h Harness) {
 			promise{"KeysOutliveTheirEvents", keysOutliveTheirEvents},
 			promise{"ActivitiesGoAfterTheRetention", activitiesGoAfterTheRetention},
 			promise{"LimitsCanChange", limitsCanChange},
+			promise{"RedactionLeavesWhatIsCounted", redactionLeavesWhatIsCounted},
+			promise{"RedactionEndsWhatIsParked", redactionEndsWhatIsParked},
 			promise{"EvictionTakesTheOldestAndNoMore", evictionTakesTheOldestAndNoMore},
 			promise{"FullQueueKeepsWhatWaits", fullQueueKeepsWhatWaits},
 		)

@@ -395,3 +395,120 @@ func fullQueueKeepsWhatWaits(t *trial) {
 	equal(t, "how many events there are", t.q.Stats(t.ctx).Events, n-1)
 	t.counts(w, queue.Counts{Pending: n - 1})
 }
+
+// redactedTo is what the suite's redaction makes of every document.
+const redactedTo = `{"redacted":true}`
+
+// redaction are limits that redact what has ended for the retention of the harness.
+func (t *trial) redaction() queue.Limits {
+	return queue.Limits{Retention: time.Hour, RedactAfter: t.h.Retention, Redact: func([]byte) []byte { return []byte(redactedTo) }}
+}
+
+// redactionLeavesWhatIsCounted: documents and bodies go, and everything else stays. What
+// was redacted is neither delivered again nor changed.
+func redactionLeavesWhatIsCounted(t *trial) {
+	if !t.h.Redacts {
+		t.Skip("the engine does not redact")
+	}
+	t = t.within(t.redaction())
+	t.limited().SetLimits(t.redaction())
+	w := t.webhook("w")
+	l := t.lane(w, 8)
+	e := t.entry(w)
+	e.Origin, e.Answer = [32]byte{7}, []byte("the answer")
+	created := t.accept(e)
+	echo := made(500)
+	echo.ResponseBody, echo.RequestBody, echo.ResponseHeaders = []byte("echo"), []byte("sent"), []queue.Header{{Name: "X-Echo", Value: "echo"}}
+	t.ok("Retry", t.one(l).Retry(time.Now(), echo))
+	echo.Status, echo.Error, echo.ErrorClass = 200, "", ""
+	t.ok("Ack", t.one(l).Ack(echo))
+	first := t.accept(t.update(created, w))
+	t.ok("Ack", t.one(l).Ack(echo))
+	waits := t.enqueue(w)
+	lease := t.one(l)
+	untouched := t.enqueue() // of which nobody gets anything
+	check := func(when string) {
+		t.Helper()
+		t.eventually(when+", what has ended is redacted", func() string {
+			for _, id := range []queue.EventID{created.ID, first.ID, untouched.ID} {
+				if got, err := t.q.Event(t.ctx, id); err != nil || !got.Redacted || string(got.Body) != redactedTo {
+					return fmt.Sprintf("%s is %q, redacted %v, %v", id, got.Body, got.Redacted, err)
+				}
+			}
+			return ""
+		})
+		got := t.latest(created.Feedback)
+		equal(t, when+": the latest event", got.ID, first.ID)
+		equal(t, when+": Redacted", got.Redacted, true)
+		as := t.attempts(queue.DeliveryID{Event: created.ID, Webhook: w})
+		equal(t, when+": how many attempts are kept", len(as), 2)
+		for _, a := range as {
+			if len(a.ResponseBody)+len(a.RequestBody)+len(a.ResponseHeaders) > 0 || a.Status == 0 {
+				t.Errorf("%s: a redacted attempt is %+v", when, a)
+			}
+		}
+		t.is(when+", Requeue of what was redacted", t.q.Requeue(t.ctx, queue.DeliveryID{Event: first.ID, Webhook: w}, time.Now()), queue.ErrRedacted)
+		_, err := t.q.Enqueue(t.ctx, t.update(first, w))
+		t.is(when+", Enqueue that replaces what was redacted", err, queue.ErrRedacted)
+		t.gets(when+", a repeat", e, "the answer")
+		equal(t, when+": the number of events", t.q.Stats(t.ctx).Events, 4)
+	}
+	check("at first")
+	equal(t, "the document of what waits", string(t.event(waits.ID).Body), string(waits.Body))
+	t.ok("Ack", lease.Ack(made(200)))
+	t.counts(w, queue.Counts{Delivered: 3})
+	t.eventually("what has ended behind the others is redacted too", func() string {
+		if got := t.event(waits.ID); !got.Redacted {
+			return "it is not"
+		}
+		return ""
+	})
+	t.reopenWithin(t.redaction())
+	check("reopened")
+	t.counts(w, queue.Counts{Delivered: 3})
+}
+
+// event reads an event.
+func (t *trial) event(id queue.EventID) queue.Event {
+	t.Helper()
+	e, err := t.q.Event(t.ctx, id)
+	t.ok("Event", err)
+	return e
+}
+
+// reopenWithin is reopen with limits.
+func (t *trial) reopenWithin(l queue.Limits) {
+	t.Helper()
+	t.reopen()
+	t.limited().SetLimits(l)
+}
+
+func (t *trial) limited() queue.Limited {
+	t.Helper()
+	q, ok := t.q.(queue.Limited)
+	if !ok {
+		t.Fatalf("%T has no limits that can change", t.q)
+	}
+	return q
+}
+
+// redactionEndsWhatIsParked: what waits for a webhook that is gone fails when it is
+// redacted, and the webhook gets nothing of it when it comes back.
+func redactionEndsWhatIsParked(t *trial) {
+	if !t.h.Redacts {
+		t.Skip("the engine does not redact")
+	}
+	t = t.within(t.redaction())
+	t.limited().SetLimits(t.redaction())
+	w, err := t.q.PutWebhook(t.ctx, queue.Webhook{Name: "w", Expires: true})
+	t.ok("PutWebhook", err)
+	e := t.enqueue(w.ID)
+	id := queue.DeliveryID{Event: e.ID, Webhook: w.ID}
+	t.becomes(id, queue.Failed)
+	equal(t, "Redacted", t.event(e.ID).Redacted, true)
+	w.Expires = false
+	_, err = t.q.PutWebhook(t.ctx, w)
+	t.ok("PutWebhook", err)
+	t.nothing(t.lane(w.ID, 8), "it was redacted")
+	t.counts(w.ID, queue.Counts{Failed: 1})
+}
