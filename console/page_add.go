@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net/http"
 	"regexp"
-	"slices"
 	"strings"
 
 	"github.com/userhero/relay/console/api"
@@ -28,11 +27,13 @@ type wizard struct {
 	Projects,
 	Filter,
 	Secret string
-	Created, Updated bool
-	Wrong            wrongFields
-	Draft            string // the same in all steps of adding one webhook
-	Snippets         []snippet
-	Test             *testOutcome
+	Ticked   []event.Type
+	Sent     bodyChoice
+	Previews []preview
+	Wrong    wrongFields
+	Draft    string // the same in all steps of adding one webhook
+	Snippets []snippet
+	Test     *testOutcome
 }
 
 // add shows the first step, or the step that a form led to.
@@ -43,7 +44,7 @@ func (p pages) add(r *http.Request) (any, error) {
 	out := p.outcome(r)
 	w, ok := out.Of.(*wizard)
 	if !ok {
-		w = &wizard{Step: 1, Created: true, Updated: true}
+		w = &wizard{Step: 1, Ticked: event.Types()}
 		if r.URL.Query().Has(tokenName) && out.Flash == nil {
 			out.Flash = bad("This step has expired. Start again.")
 		}
@@ -60,9 +61,8 @@ func (p pages) wizardScreen(w *wizard, out outcome) shown {
 func (p pages) addStep(r *http.Request) (any, error) {
 	w := &wizard{
 		Name: field(r, "name"), URL: field(r, "url"), Projects: field(r, "projects"), Filter: field(r, "filter"), Secret: r.PostFormValue("secret"),
-		Created: slices.Contains(r.PostForm["events"], string(event.Created)),
-		Updated: slices.Contains(r.PostForm["events"], string(event.Updated)),
-		Draft:   cmp.Or(field(r, "draft"), rand.Text()),
+		Ticked: tickedIn(r), Sent: sentIn(r),
+		Draft: cmp.Or(field(r, "draft"), rand.Text()),
 	}
 	if w.Name == "" {
 		w.Name = p.freeName(w.URL)
@@ -84,7 +84,7 @@ func (p pages) addStep(r *http.Request) (any, error) {
 	if err != nil {
 		return again(1, err), nil
 	}
-	c := relay.WebhookConfig{Name: w.Name, Projects: projectsOf(r), Filter: w.Filter, Events: *events, Secret: strings.TrimSpace(w.Secret)}
+	c := relay.WebhookConfig{Name: w.Name, Projects: linesOf(r, "projects"), Filter: w.Filter, Body: w.Sent.source(), Events: *events, Secret: strings.TrimSpace(w.Secret)}
 	if c.URL, err = api.UnmaskURL(w.URL, ""); err != nil {
 		return again(1, api.Unprocessable("/url", err)), nil
 	}
@@ -99,6 +99,11 @@ func (p pages) addStep(r *http.Request) (any, error) {
 	}
 	switch field(r, "go") {
 	case "url": // back
+		return show(1, outcome{}), nil
+	case "preview":
+		if w.Previews, err = p.previewsOf(r, w.Name); err != nil {
+			return again(1, err), nil
+		}
 		return show(1, outcome{}), nil
 	case "secret":
 		if w.Secret == "" {

@@ -46,7 +46,7 @@ func (p pages) overview(r *http.Request) (any, error) {
 	}
 	all := p.relay.Webhooks()
 	if len(all) == 0 && !p.relay.ReadOnly() {
-		return p.wizardScreen(&wizard{Step: 1, First: true, Created: true, Updated: true}, out), nil
+		return p.wizardScreen(&wizard{Step: 1, First: true, Ticked: event.Types()}, out), nil
 	}
 	now := time.Now()
 	stats := p.relay.Stats()

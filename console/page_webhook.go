@@ -53,6 +53,7 @@ type webhookPage struct {
 	Settings  settings
 	Headers   []string // names of the present ones
 	Wrong     wrongFields
+	Previews  []preview
 	Until     time.Time // until then the old secret works too; zero: there is none
 	ReadOnly  bool      // the settings are in the Caddyfile, or the console changes nothing
 	HasSecret bool
@@ -163,7 +164,7 @@ func (p pages) webhookScreen(r *http.Request, tab string) (relay.WebhookStatus, 
 	s := &webhookOutcome{screen{Title: title, Area: "webhooks", Flash: out.Flash, Page: page}, out.Status}
 	switch of := out.Of.(type) {
 	case *settingsForm:
-		page.Settings, page.Wrong = of.Settings, of.Wrong
+		page.Settings, page.Wrong, page.Previews = of.Settings, of.Wrong, of.Previews
 	case *testOutcome:
 		page.Test = of
 	case *secretShown:

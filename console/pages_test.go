@@ -141,6 +141,11 @@ func (v *visit) post(action string, fields url.Values, want int) {
 		for _, text := range regexp.MustCompile(`(?s)<textarea name="([^"]*)"[^>]*>(.*?)</textarea>`).FindAllStringSubmatch(f[2], -1) {
 			form.Add(text[1], html.UnescapeString(text[2]))
 		}
+		for _, list := range regexp.MustCompile(`(?s)<select name="([^"]*)">(.*?)</select>`).FindAllStringSubmatch(f[2], -1) {
+			if chosen := regexp.MustCompile(`<option value="([^"]*)" selected`).FindStringSubmatch(list[2]); chosen != nil {
+				form.Add(list[1], html.UnescapeString(chosen[1]))
+			}
+		}
 		for name, values := range fields {
 			form[name] = values
 		}

@@ -47,6 +47,7 @@ var judged = map[string][]asked{
 	"POST /api/webhooks/{name}/enable":    {{"/api/webhooks/{name}/enable", ""}},
 	"POST /api/webhooks/{name}/disable":   {{"/api/webhooks/{name}/disable", ""}},
 	"POST /api/webhooks/{name}/test":      {{"/api/webhooks/{name}/test", ""}},
+	"POST /api/webhooks/{name}/preview":   {{"/api/webhooks/{name}/preview", `{"body":"data"}`}},
 	"POST /api/webhooks/{name}/rotate":    {{"/api/webhooks/{name}/rotate", `{"overlap":"1h"}`}},
 	"POST /api/webhooks/{name}/redeliver": {{"/api/webhooks/{name}/redeliver", `{"state":"missed","since":"2000-01-01T00:00:00Z"}`}, {"/api/webhooks/{name}/redeliver", `{"state":"waiting","dry_run":true}`}},
 	"GET /api/deliveries":                 {{"/api/deliveries?webhook={name}", ""}, {"/api/deliveries?state=retrying&webhook={name}", ""}, {"/api/deliveries?cursor={cursor}", ""}},

@@ -19,8 +19,10 @@ import (
 // settings are the settings of a webhook in a form.
 type settings struct {
 	URL, Filter, Retry, Timeout, Concurrency, Rate string
-	Projects                                       string // one a line
-	Created, Updated, Ordered                      bool
+	Projects, Notify                               string // one a line
+	Sent                                           bodyChoice
+	Ticked                                         []event.Type
+	Ordered                                        bool
 	Headers                                        string // only new ones: the present ones are secrets
 	Removed                                        []string
 }
@@ -30,11 +32,14 @@ func settingsOf(w relay.WebhookStatus) settings {
 	for i, d := range w.Retry {
 		rungs[i] = rung(d)
 	}
-	wants := func(t event.Type) bool { return len(w.Events) == 0 || slices.Contains(w.Events, t) }
+	ticked := w.Events
+	if len(ticked) == 0 {
+		ticked = event.Types()
+	}
 	return settings{
 		URL: redact.Marked(w.URL), Projects: strings.Join(w.Projects, "\n"), Filter: w.Filter, Retry: strings.Join(rungs, " "), Timeout: rung(w.Timeout),
 		Concurrency: strconv.Itoa(w.Concurrency), Rate: w.Rate.String(),
-		Created: wants(event.Created), Updated: wants(event.Updated), Ordered: w.Ordered,
+		Ticked: ticked, Ordered: w.Ordered, Notify: strings.Join(w.Notify, "\n"), Sent: sentOf(w.Body),
 	}
 }
 
@@ -51,8 +56,16 @@ func inputOf(r *http.Request) (in api.WebhookSettings, err error) {
 	}
 	in.URL, in.Filter, in.Rate = given("url"), given("filter"), given("rate")
 	if r.PostForm.Has("projects") {
-		projects := projectsOf(r)
+		projects := linesOf(r, "projects")
 		in.Projects = &projects
+	}
+	if r.PostForm.Has("notify") {
+		owners := linesOf(r, "notify")
+		in.Notify = &owners
+	}
+	if r.PostForm.Has("sent") {
+		source := sentIn(r).source()
+		in.Body = &source
 	}
 	if retry := given("retry"); retry != nil {
 		rungs := strings.Fields(*retry)
@@ -90,29 +103,35 @@ func inputOf(r *http.Request) (in api.WebhookSettings, err error) {
 	return in, errors.Join(errs...)
 }
 
-// projectsOf reads the field of projects: one a line.
-func projectsOf(r *http.Request) (projects []string) {
-	for line := range strings.Lines(field(r, "projects")) {
-		if project := strings.TrimSpace(line); project != "" {
-			projects = append(projects, project)
+// linesOf reads a field with one value a line.
+func linesOf(r *http.Request, name string) (values []string) {
+	for line := range strings.Lines(field(r, name)) {
+		if value := strings.TrimSpace(line); value != "" {
+			values = append(values, value)
 		}
 	}
-	return projects
+	return values
 }
 
-// eventsOf reads the ticked events. If all are ticked, it returns an empty list: the
-// default, which includes types of later versions.
-func eventsOf(r *http.Request) (*[]event.Type, error) {
+// tickedIn returns the types of events whose boxes are ticked.
+func tickedIn(r *http.Request) []event.Type {
 	ticked := []event.Type{}
-	for _, t := range event.Types() {
+	for _, t := range slices.Concat(event.Types(), event.OperationalTypes()) {
 		if slices.Contains(r.PostForm["events"], string(t)) {
 			ticked = append(ticked, t)
 		}
 	}
-	switch len(ticked) {
-	case 0:
+	return ticked
+}
+
+// eventsOf reads the ticked events. If all of feedback are ticked and no others, it
+// returns an empty list: the default, which includes types of later versions.
+func eventsOf(r *http.Request) (*[]event.Type, error) {
+	ticked := tickedIn(r)
+	switch {
+	case len(ticked) == 0:
 		return nil, api.Unprocessable("/events", errors.New("choose at least one; to send nothing, pause the webhook"))
-	case len(event.Types()):
+	case slices.Equal(ticked, event.Types()):
 		ticked = []event.Type{}
 	}
 	return &ticked, nil
@@ -143,10 +162,28 @@ func headersOf(c relay.WebhookConfig, added *map[string]string, removed []string
 type settingsForm struct {
 	Settings settings
 	Wrong    wrongFields
+	Previews []preview
+}
+
+// settingsIn returns the settings as the user has filled them in.
+func settingsIn(r *http.Request) settings {
+	return settings{
+		URL: field(r, "url"), Projects: field(r, "projects"), Filter: field(r, "filter"), Retry: field(r, "retry"), Timeout: field(r, "timeout"),
+		Concurrency: field(r, "concurrency"), Rate: field(r, "rate"), Headers: field(r, "headers"), Removed: r.PostForm["remove"],
+		Ticked: tickedIn(r), Ordered: field(r, "ordered") != "", Notify: field(r, "notify"), Sent: sentIn(r),
+	}
 }
 
 func (p pages) changeWebhook(r *http.Request) (any, error) {
 	name := r.PathValue("name")
+	if field(r, "go") == "preview" {
+		previews, err := p.previewsOf(r, name)
+		wrong := wrongIn(err)
+		if err != nil && wrong == nil {
+			return nil, err
+		}
+		return done{webhookAt(name) + tabSettings + "#sent", outcome{Of: &settingsForm{settingsIn(r), wrong, previews}}}, nil
+	}
 	changed := false
 	in, unread := inputOf(r)
 	err := p.relay.Change(r.Context(), name, func(c *relay.WebhookConfig) error {
@@ -162,12 +199,7 @@ func (p pages) changeWebhook(r *http.Request) (any, error) {
 	if wrong := wrongIn(err); wrong != nil {
 		return done{webhookAt(name) + tabSettings, outcome{
 			Status: http.StatusUnprocessableEntity, Flash: wrong.flash("Nothing was saved."),
-			Of: &settingsForm{settings{
-				URL: field(r, "url"), Projects: field(r, "projects"), Filter: field(r, "filter"), Retry: field(r, "retry"), Timeout: field(r, "timeout"),
-				Concurrency: field(r, "concurrency"), Rate: field(r, "rate"), Headers: field(r, "headers"), Removed: r.PostForm["remove"],
-				Created: slices.Contains(r.PostForm["events"], string(event.Created)),
-				Updated: slices.Contains(r.PostForm["events"], string(event.Updated)), Ordered: field(r, "ordered") != "",
-			}, wrong},
+			Of: &settingsForm{settingsIn(r), wrong, nil},
 		}}, nil
 	}
 	if err != nil {

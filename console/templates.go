@@ -6,8 +6,11 @@ import (
 	"html/template"
 	"io/fs"
 	"path"
+	"slices"
 	"strings"
 	"time"
+
+	"github.com/userhero/relay/event"
 )
 
 //go:embed templates
@@ -19,14 +22,17 @@ var templates = parseTemplates()
 
 func parseTemplates() map[string]*template.Template {
 	functions := template.FuncMap{
-		"icon":      iconFor,
-		"asset":     assetURL,
-		"when":      func(t time.Time) when { return whenOf(t, time.Now()) },
-		"number":    number,
-		"stars":     stars,
-		"live":      func(happenings []string) string { return strings.Join(happenings, " ") },
-		"once":      rand.Text,
-		"types":     func(created, updated bool, wrong wrongFields) typeBoxes { return typeBoxes{created, updated, wrong} },
+		"icon":   iconFor,
+		"asset":  assetURL,
+		"when":   func(t time.Time) when { return whenOf(t, time.Now()) },
+		"number": number,
+		"stars":  stars,
+		"live":   func(happenings []string) string { return strings.Join(happenings, " ") },
+		"once":   rand.Text,
+		"types":  func(ticked []event.Type, wrong wrongFields) typeBoxes { return typeBoxes{ticked, wrong} },
+		"sent": func(s bodyChoice, previews []preview, wrong wrongFields) sentField {
+			return sentField{s, previews, wrong}
+		},
 		"suggested": func(name, value string, all []string) suggested { return suggested{name, value, all} },
 		"tab":       func(root string, of deliveryRow, open string) tab { return tab{root, of, open} },
 		"under":     func(root string, v any) under { return under{root, v} },
@@ -53,8 +59,37 @@ type under struct {
 
 // typeBoxes are the boxes to tick for the types of events.
 type typeBoxes struct {
-	Created, Updated bool
-	Wrong            wrongFields
+	Ticked []event.Type
+	Wrong  wrongFields
+}
+
+// Boxes are the types of events with what they say.
+func (t typeBoxes) Boxes() (boxes []typeBox) {
+	for _, b := range []typeBox{
+		{Type: event.Created, Means: "somebody sent feedback"},
+		{Type: event.Updated, Means: "the status or another member changed"},
+		{Type: event.WebhookFailing, Means: "another webhook ran out of retries"},
+		{Type: event.WebhookRecovered, Means: "it works again"},
+		{Type: event.WebhookDisabled, Means: "its receiver answered 410 Gone"},
+	} {
+		b.Ticked = slices.Contains(t.Ticked, b.Type)
+		boxes = append(boxes, b)
+	}
+	return boxes
+}
+
+type typeBox struct {
+	Type   event.Type
+	Means  string
+	Ticked bool
+}
+
+// sentField is the choice of what is sent, with what it makes.
+type sentField struct {
+	bodyChoice
+
+	Previews []preview
+	Wrong    wrongFields
 }
 
 // suggested is a field with suggestions.

@@ -21,7 +21,7 @@ type wrongFields map[string]wrongField
 
 // formFields are the fields of forms in their order, and the names of their settings.
 var formFields = []struct{ field, setting string }{
-	{"url", "url"}, {"name", "name"}, {"secret", "secret"}, {"projects", "projects"}, {"events", "events"}, {"filter", "filter"}, {"retry", "retry"},
+	{"url", "url"}, {"name", "name"}, {"secret", "secret"}, {"projects", "projects"}, {"events", "events"}, {"filter", "filter"}, {"body", "body"}, {"notify", "notify"}, {"retry", "retry"},
 	{"timeout", "timeout"}, {"concurrency", "concurrency"}, {"rate", "rate"}, {"headers", "header"}, {"tls", "tls"},
 }
 
@@ -65,8 +65,11 @@ func (w wrongFields) read(err error) {
 func (w wrongFields) add(setting, text string) {
 	for _, f := range formFields {
 		if f.setting == setting || f.field == setting {
-			if f.field == "filter" {
-				text = filterText(text)
+			switch f.field {
+			case "filter":
+				text = expressionText(text, "the end of the filter")
+			case "body":
+				text = expressionText(text, "the end of the expression")
 			}
 			if before, ok := w[f.field]; ok {
 				if before.Text == text {
@@ -92,8 +95,8 @@ var (
 	parserNoise = regexp.MustCompile(` (expecting \{.*|\(in container '[^']*'\))\s*$`)
 )
 
-// filterText returns the error of a filter for people: what is wrong and where.
-func filterText(text string) string {
+// expressionText returns the error of an expression for people: what is wrong and where.
+func expressionText(text, ending string) string {
 	places := filterPlace.FindAllStringSubmatchIndex(text, -1)
 	if len(places) == 0 || places[0][0] != 0 {
 		return text
@@ -109,7 +112,7 @@ func filterText(text string) string {
 			where += " of line " + line
 		}
 		what, _ := strings.CutPrefix(text[p[1]:end], "Syntax error: ")
-		what = strings.ReplaceAll(parserNoise.ReplaceAllString(what, ""), "'<EOF>'", "the end of the filter")
+		what = strings.ReplaceAll(parserNoise.ReplaceAllString(what, ""), "'<EOF>'", ending)
 		parts[i] = fmt.Sprintf("%s: %s.", where, strings.TrimSuffix(what, "."))
 	}
 	return strings.Join(parts, " ")

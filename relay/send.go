@@ -2,6 +2,8 @@ package relay
 
 import (
 	"context"
+	"fmt"
+	"strings"
 
 	"github.com/userhero/relay/event"
 	"github.com/userhero/relay/queue"
@@ -25,4 +27,51 @@ func (t *target) attempt(ctx context.Context, m deliver.Message, document []byte
 		a.RequestBody = m.Body
 	}
 	return a, o
+}
+
+// Preview is what a body makes of one event.
+type Preview struct {
+	Event     queue.EventID // zero: the documented sample
+	Body      []byte
+	MediaType string
+	Err       error // why the body cannot be made
+}
+
+// previewed bounds the events that Preview looks through for the newest one.
+const previewed = 200
+
+// Preview returns what a body makes of the documented sample and, if there is any, of the
+// newest feedback of the projects; without projects, of all. Its error is ErrInvalid if
+// the body is wrong.
+func (r *Relay) Preview(ctx context.Context, name string, projects []string, source string) ([]Preview, error) {
+	b, err := body.Compile(source)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrInvalid, &deliver.SettingError{Setting: "body", Err: err})
+	}
+	r.mu.RLock()
+	console := ""
+	if r.current != nil {
+		console = strings.TrimSuffix(r.current.config.ConsoleURL, "/")
+	}
+	r.mu.RUnlock()
+	preview := func(id queue.EventID, t event.Type, document []byte, page string) (p Preview) {
+		e := body.Event{Type: t, Document: document, Webhook: name}
+		if console != "" {
+			e.Link = console + page
+		}
+		p.Event = id
+		p.Body, p.MediaType, p.Err = b.Make(e)
+		return p
+	}
+	all := []Preview{preview(queue.EventID{}, event.Created, []byte(Sample), "/webhooks/"+name)}
+	newest, err := r.queue.Events(ctx, queue.EventQuery{Limit: previewed})
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range newest.Items {
+		if !event.Type(e.Type).Operational() && (WebhookConfig{Projects: projects}).takes(e.Feedback) {
+			return append(all, preview(e.ID, event.Type(e.Type), e.Body, "/events/"+e.ID.String())), nil
+		}
+	}
+	return all, nil
 }

@@ -111,6 +111,7 @@ func (s *server) routes() []route {
 		{"POST", "/webhooks/{name}/enable", s.answer(s.enableWebhook)},
 		{"POST", "/webhooks/{name}/disable", s.answer(s.disableWebhook)},
 		{"POST", "/webhooks/{name}/test", s.answer(s.testWebhook)},
+		{"POST", "/webhooks/{name}/preview", s.answer(s.previewBody)},
 		{"POST", "/webhooks/{name}/rotate", s.answer(s.rotateSecret)},
 		{"POST", "/webhooks/{name}/redeliver", s.answer(s.recoverWebhook)},
 		{"GET", "/deliveries", s.answer(s.deliveries)},

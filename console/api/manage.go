@@ -90,6 +90,24 @@ func (s *server) testWebhook(r *http.Request) (any, error) {
 	}, nil
 }
 
+func (s *server) previewBody(r *http.Request) (any, error) {
+	var in PreviewRequest
+	if err := decode(r, &in); err != nil {
+		return nil, err
+	}
+	w, ok := s.relay.Webhook(r.PathValue("name"))
+	if !ok {
+		return nil, fmt.Errorf("webhook %q: %w", r.PathValue("name"), queue.ErrNotFound)
+	}
+	source := w.Body
+	setIfGiven(&source, in.Body)
+	made, err := s.relay.Preview(r.Context(), w.Name, w.Projects, source)
+	if err != nil {
+		return nil, err
+	}
+	return viewPreviews(made), nil
+}
+
 func (s *server) rotateSecret(r *http.Request) (any, error) {
 	var in Rotation
 	if err := decode(r, &in); err != nil {

@@ -160,6 +160,24 @@ type TestResult struct {
 	RequestBody     string            `json:"request_body,omitempty"` // absent: the sample
 }
 
+// PreviewRequest is a body to preview; absent: the webhook's own.
+type PreviewRequest struct {
+	Body *string `json:"body"`
+}
+
+// Previews are what a body makes of some events.
+type Previews struct {
+	Items []Preview `json:"items"`
+}
+
+// Preview is what a body makes of one event.
+type Preview struct {
+	EventID     string `json:"event_id,omitempty"` // absent: the documented sample
+	ContentType string `json:"content_type,omitempty"`
+	Body        string `json:"body,omitempty"`
+	Error       string `json:"error,omitempty"` // why it cannot be made
+}
+
 // Rotation is a change of a webhook's secret.
 type Rotation struct {
 	Secret  string `json:"secret"`  // empty: the relay makes one

@@ -54,6 +54,20 @@ func viewWebhook(w relay.WebhookStatus) Webhook {
 	return v
 }
 
+func viewPreviews(made []relay.Preview) (v Previews) {
+	for _, p := range made {
+		item := Preview{ContentType: p.MediaType, Body: string(p.Body)}
+		if p.Err != nil {
+			item = Preview{Error: p.Err.Error()}
+		}
+		if !p.Event.IsZero() {
+			item.EventID = p.Event.String()
+		}
+		v.Items = append(v.Items, item)
+	}
+	return v
+}
+
 func viewTLS(s deliver.TLSStatus) *WebhookTLS {
 	var v WebhookTLS
 	if c := s.Certificate; !c.Expires.IsZero() {

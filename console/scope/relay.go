@@ -393,6 +393,18 @@ func (v *View) Try(ctx context.Context, c relay.WebhookConfig) (relay.TestResult
 	return v.relay.Try(ctx, c)
 }
 
+// Preview returns what a body makes of the sample and of the newest feedback that a
+// webhook with these projects gets.
+func (v *View) Preview(ctx context.Context, name string, projects []string, body string) ([]relay.Preview, error) {
+	if err := v.mayChange(); err != nil {
+		return nil, err
+	}
+	if v.Scoped() && (len(projects) == 0 || !v.hasAll(projects)) {
+		projects = v.Projects()
+	}
+	return v.relay.Preview(ctx, name, projects, body)
+}
+
 // Erase removes feedback of the scope for good.
 func (v *View) Erase(ctx context.Context, what relay.Erasure, who string) (relay.Erased, error) {
 	if err := v.mayChange(); err != nil && !what.DryRun {
