@@ -174,7 +174,7 @@ supply: $(GOVULNCHECK) $(LICENCES) ## Known vulnerabilities, licences, go.mod an
 	fi
 
 # The modules that xcaddy compiles in, judged by .ci/licences/rules.json.
-list-licences = go list -deps -f '{{with .Module}}{{if not .Main}}{{.Path}}{{end}}{{end}}' . github.com/caddyserver/caddy/v2/cmd github.com/caddyserver/caddy/v2/modules/standard \
+list-licences = go list -deps -f '{{with .Module}}{{if not .Main}}{{.Path}}{{end}}{{end}}' . ./embeddednats github.com/caddyserver/caddy/v2/cmd github.com/caddyserver/caddy/v2/modules/standard \
 	| sort -u | xargs go list -m -json | $(LICENCES) -includeIndirect -rules .ci/licences/rules.json -overrides .ci/licences/overrides.ndjson
 
 release: $(NFPM) $(CYCLONEDX) programs ## Archives, packages, images, checksums and bills of materials of VERSION (the tag) in dist

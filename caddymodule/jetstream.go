@@ -102,6 +102,9 @@ type NATSServer interface {
 type RunningNATS interface {
 	// Connect is how a client in this process connects.
 	Connect() []nats.Option
+	// Health returns nil if the server has everything that the others have. While it
+	// catches up, no other server should be stopped.
+	Health() error
 	// Stop hands the server's leaderships over and stops it. It returns when the server
 	// has stopped or the context ends.
 	Stop(ctx context.Context) error
@@ -425,6 +428,18 @@ type runningNATS struct {
 type embeddedQueue struct {
 	*jetstreamqueue.Queue
 	server *runningNATS
+}
+
+// Health implements queue.Queue. A relay whose server catches up is not ready, so that
+// nobody restarts the next machine too early.
+func (q *embeddedQueue) Health() error {
+	if err := q.Queue.Health(); err != nil {
+		return err
+	}
+	if err := q.server.Health(); err != nil {
+		return fmt.Errorf("%w: the NATS server in this process: %w", queue.ErrUnavailable, err)
+	}
+	return nil
 }
 
 // Close implements queue.Queue.

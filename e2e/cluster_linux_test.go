@@ -33,17 +33,27 @@ type relayCluster struct {
 // relay owns some. The queue's block has the given options.
 func startCluster(t *testing.T, n int, queue string) *relayCluster {
 	t.Helper()
-	c := &relayCluster{t: t, servers: startNATS(t, n, natsproc.Options{}), receiver: startReceiver(t, nil)}
+	c := newCluster(t)
+	c.servers = startNATS(t, n, natsproc.Options{})
+	for range 2 {
+		c.relays = append(c.relays, startRelay(t, relayOptions{app: c.webhooks(), nats: c.servers, queue: queue}))
+	}
+	return c
+}
+
+func newCluster(t *testing.T) *relayCluster {
+	t.Helper()
+	c := &relayCluster{t: t, receiver: startReceiver(t, nil), load: newLoad(t)}
+	c.load.pause = 5 * time.Millisecond
+	return c
+}
+
+func (c *relayCluster) webhooks() string {
 	var app strings.Builder
 	for i := range 4 {
 		fmt.Fprintf(&app, "webhook app%d {\n url %s/app%d\n secret %s\n}\n", i, c.receiver.url, i, secret)
 	}
-	for range 2 {
-		c.relays = append(c.relays, startRelay(t, relayOptions{app: app.String(), nats: c.servers, queue: queue}))
-	}
-	c.load = newLoad(t)
-	c.load.pause = 5 * time.Millisecond
-	return c
+	return app.String()
 }
 
 // submitting starts the clients, half of them at each relay. A submission that got no

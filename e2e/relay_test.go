@@ -53,7 +53,7 @@ func badgerOnly(t *testing.T, reason string) {
 
 // relayOptions are the parts of the Caddyfile that tests vary.
 type relayOptions struct {
-	// binary is run instead of the Caddy under test; it runs that.
+	// binary is run instead of the Caddy under test: one that runs that, or another Caddy.
 	binary string
 	// app is written into the userhero global option: webhook and retry lines.
 	app string
@@ -68,6 +68,8 @@ type relayOptions struct {
 	// nats are the servers of queue jetstream. Default: one of the relay's own if all
 	// tests run on JetStream.
 	nats []*natsproc.Server
+	// embedded is the block of the NATS server in the relay, whose Caddy is binary.
+	embedded string
 	// grace is the grace_period; "none" leaves it out, empty is 5s.
 	grace string
 	// global is written into the global options, beside userhero.
@@ -82,15 +84,25 @@ type relayOptions struct {
 // test; its log is shown when the test failed.
 func startRelay(t *testing.T, o relayOptions) *relayServer {
 	t.Helper()
+	s := newRelay(t, o)
+	s.start()
+	return s
+}
+
+// newRelay is startRelay for a relay that the caller starts.
+func newRelay(t *testing.T, o relayOptions) *relayServer {
+	t.Helper()
 	s := &relayServer{
 		t: t, dir: t.TempDir(), admin: freeAddress(t), site: freeAddress(t), options: o,
 		client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}, Timeout: 30 * time.Second},
 	}
-	if s.nats = o.nats; s.nats == nil && onJetStream {
+	if s.nats = o.nats; s.nats == nil && o.embedded == "" && onJetStream {
 		s.nats = startNATS(t, 1, natsproc.Options{})
 	}
-	s.start()
 	t.Cleanup(func() {
+		if s.process == nil {
+			return
+		}
 		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 		defer cancel()
 		if err := s.process.Stop(ctx); err != nil {
@@ -121,14 +133,21 @@ func startNATS(t *testing.T, n int, o natsproc.Options) []*natsproc.Server {
 
 func (s *relayServer) start() {
 	s.t.Helper()
-	p, err := caddyproc.Start(s.t.Context(), caddyproc.Options{
-		Binary: cmp.Or(s.options.binary, binary(s.t)), Dir: s.dir, Caddyfile: s.caddyfile(s.options),
-		Ready: "http://" + s.admin + "/userhero/healthz", Env: s.options.env,
-	})
-	if err != nil {
+	if err := s.launch(); err != nil {
 		s.t.Fatal(err)
 	}
-	s.process = p
+}
+
+// launch is start for a goroutine of the test.
+func (s *relayServer) launch() error {
+	p, err := caddyproc.Start(s.t.Context(), caddyproc.Options{
+		Binary: cmp.Or(s.options.binary, binary(s.t)), Dir: s.dir, Caddyfile: s.caddyfile(s.options),
+		Ready: "http://" + s.admin + "/userhero/healthz", Env: s.options.env, Within: 40 * time.Second,
+	})
+	if err == nil {
+		s.process = p
+	}
+	return err
 }
 
 // killAndRestart ends the process with SIGKILL and starts it again on the same
@@ -149,7 +168,10 @@ func (s *relayServer) store() string {
 
 func (s *relayServer) caddyfile(o relayOptions) string {
 	engine := "badger {\n\t\t\tpath " + s.store()
-	if s.nats != nil {
+	switch {
+	case o.embedded != "":
+		engine = "jetstream {\n\t\t\tembedded {\n" + o.embedded + "\n\t\t\t}"
+	case s.nats != nil:
 		engine = "jetstream {\n\t\t\tservers " + strings.Join(natsproc.URLs(s.nats), " ")
 	}
 	egress := "egress {\n\t\t\tallow 127.0.0.1\n\t\t}"

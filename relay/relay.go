@@ -18,6 +18,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"sync"
 
 	"go.opentelemetry.io/otel/trace"
 
@@ -184,11 +185,15 @@ func (r *Relay) Stop(ctx context.Context) error {
 		<-ended
 	}
 	r.cancelAttempts()
+	var saving sync.WaitGroup // together: a store that does not answer holds each up
 	for _, w := range r.all() {
-		w.saveRecord()
+		saving.Go(w.saveRecord)
 	}
 	if ran {
-		r.saveTally()
+		saving.Go(r.saveTally)
+	}
+	saving.Wait()
+	if ran {
 		r.log.Info("deliveries have stopped", "attempts_ended", r.ended.Load(), "attempts_put_back", r.putBack.Load())
 	}
 	return err

@@ -1,0 +1,196 @@
+package e2e
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+	"math/big"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/userhero/relay/e2e/caddyproc"
+)
+
+// embeddedBinary builds a Caddy with the embedded NATS server.
+var embeddedBinary = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "caddyembedded-")
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(dir, "caddy")
+	out, err := exec.Command("go", "build", "-o", path, "../cmd/caddyembedded").CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("%w: %s", err, out)
+	}
+	return path, nil
+})
+
+func embeddedCaddy(t *testing.T) string {
+	t.Helper()
+	path, err := embeddedBinary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// nodeCertificate returns the files of a certificate of 127.0.0.1, its key and its
+// authority, which is the same certificate.
+func nodeCertificate(t *testing.T) (pair, authority string) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		IsCA: true, BasicConstraintsValid: true,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	private, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	pair, authority = filepath.Join(dir, "node.pem"), filepath.Join(dir, "ca.pem")
+	certificate := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+	for file, text := range map[string][]byte{
+		authority: certificate,
+		pair:      append(certificate, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private})...),
+	} {
+		if err := os.WriteFile(file, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return pair, authority
+}
+
+// startEmbedded starts three Caddys, which are their own NATS servers.
+func startEmbedded(t *testing.T) *relayCluster {
+	t.Helper()
+	c := newCluster(t)
+	pair, authority := nodeCertificate(t)
+	addresses := []string{freeAddress(t), freeAddress(t), freeAddress(t)}
+	for i, address := range addresses {
+		r := newRelay(t, relayOptions{binary: embeddedCaddy(t), app: c.webhooks(), embedded: fmt.Sprintf(
+			"name n%d\nlisten %s\nroutes %s\npath nats\ntls %s %s %s", i+1, address, strings.Join(addresses, " "), pair, pair, authority)})
+		c.relays = append(c.relays, r)
+	}
+	var starting sync.WaitGroup
+	errs := make([]error, len(c.relays))
+	for i, relay := range c.relays {
+		starting.Go(func() { errs[i] = relay.launch() })
+	}
+	starting.Wait()
+	for _, err := range errs {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Cleanup(c.stopTogether)
+	return c
+}
+
+// stopTogether stops all relays at the same time. The last ones have no majority any
+// more, and each thing that they would still store takes its time to fail.
+func (c *relayCluster) stopTogether() {
+	var stopping sync.WaitGroup
+	for _, relay := range c.relays {
+		stopping.Go(func() {
+			ctx, cancel := context.WithTimeout(context.Background(), 50*time.Second)
+			defer cancel()
+			if err := relay.process.Stop(ctx); err != nil {
+				c.t.Errorf("stopping all at once: %v", err)
+			}
+		})
+	}
+	stopping.Wait()
+}
+
+// TestThreeCaddysAreACluster: three Caddyfiles and nothing else. Each Caddy is killed
+// under load and comes back, one of them with an empty folder; then each is restarted as
+// planned, which costs no duplicate, and at most a few submissions that are told to try
+// again.
+func TestThreeCaddysAreACluster(t *testing.T) {
+	c := startEmbedded(t)
+	for i, relay := range c.relays {
+		c.load.start(relay, 3, true, c.relays[(i+1)%3], c.relays[(i+2)%3])
+	}
+	for i, relay := range c.relays {
+		c.progress()
+		relay.process.Kill()
+		if i == 2 { // it comes back with nothing
+			if err := os.RemoveAll(filepath.Join(relay.dir, "nats")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		c.progress()
+		relay.start()
+	}
+	c.progress()
+	c.healthy()
+	killed := c.settle()
+	if killed.lost > 0 || c.load.slowest > 13*time.Second {
+		t.Errorf("%d events lost, the slowest answer after %v", killed.lost, c.load.slowest)
+	}
+
+	c.load = newLoad(t)
+	c.load.pause = 5 * time.Millisecond
+	for i, relay := range c.relays {
+		c.load.start(relay, 3, true, c.relays[(i+1)%3], c.relays[(i+2)%3])
+	}
+	for _, relay := range c.relays {
+		c.progress()
+		ctx, cancel := context.WithTimeout(t.Context(), 40*time.Second)
+		err := relay.process.Stop(ctx)
+		cancel()
+		if err != nil {
+			t.Fatal(err)
+		}
+		relay.start()
+	}
+	c.progress()
+	n := c.keepsAll()
+	if more := n.duplicates - killed.duplicates; more > 0 || c.load.refusals() > 3 || c.load.broken > 0 {
+		t.Errorf("planned restarts: %d duplicates, %d without an answer, %d refused: %v", more, c.load.broken, c.load.refusals(), c.load.refused)
+	}
+}
+
+// TestReloadKeepsTheEmbeddedServer: a reload neither restarts the server nor changes its
+// folder, and a build without the server says how to get it.
+func TestReloadKeepsTheEmbeddedServer(t *testing.T) {
+	t.Parallel()
+	r := startReceiver(t, nil)
+	s := newRelay(t, relayOptions{binary: embeddedCaddy(t), app: "webhook app {\n url " + r.url + "\n secret " + secret + "\n}", embedded: "name n1\npath nats"})
+	s.start()
+	s.mustSubmit("before")
+	if err := s.process.Reload(t.Context(), s.caddyfile(s.options)+"\n# changed\n", s.admin); err != nil {
+		t.Fatal(err)
+	}
+	id := s.mustSubmit("after")
+	r.await(t, 20*time.Second, "the event has arrived", func(all []arrival) bool { return feedbackIDs(t, all)[id] > 0 })
+	if opened := strings.Count(s.process.Log(), "the store is open"); opened != 1 {
+		t.Errorf("the store was opened %d times", opened)
+	}
+	s.killAndRestart()
+	id = s.mustSubmit("after a kill")
+	r.await(t, 30*time.Second, "the event has arrived", func(all []arrival) bool { return feedbackIDs(t, all)[id] > 0 })
+
+	out, err := caddyproc.Run(t.Context(), binary(t), s.dir, "validate", "--config", "Caddyfile")
+	if err == nil || !strings.Contains(out, "--with github.com/userhero/relay/embeddednats") {
+		t.Errorf("a Caddy without the server: %v, %s", err, out)
+	}
+}

@@ -1,0 +1,197 @@
+package embeddednats
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"os"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nkeys"
+
+	"github.com/userhero/relay/caddymodule"
+)
+
+// startFor is how long the server may take to listen. It does not wait for the others.
+const startFor = 20 * time.Second
+
+// running is a server that was started.
+type running struct {
+	server *server.Server
+	user   nkeys.KeyPair // by which the relay in this process connects
+}
+
+// Start implements caddymodule.NATSServer.
+func (s *Server) Start(o caddymodule.QueueOptions) (caddymodule.RunningNATS, error) {
+	if err := os.MkdirAll(s.path, 0o700); err != nil {
+		return nil, fmt.Errorf("path: %w", err)
+	}
+	user, err := nkeys.CreateUser()
+	if err != nil {
+		return nil, err
+	}
+	options, err := s.options(user)
+	if err != nil {
+		return nil, err
+	}
+	r := &running{user: user}
+	if r.server, err = server.NewServer(options); err != nil {
+		return nil, err
+	}
+	log := &natsLog{log: o.Logger.With("nats", s.Name), failed: make(chan string, 1)}
+	log.shutdown = r.server.Shutdown
+	r.server.SetLoggerV2(log, false, false, false)
+	if len(s.routes) > 0 && s.TLS == nil {
+		o.Logger.Warn("the NATS servers' connections have no TLS; who can reach this address can read and write all events", "listen", s.Listen)
+	}
+	go r.server.Start()
+	ready := make(chan bool, 1)
+	go func() { ready <- r.server.ReadyForConnections(startFor) }()
+	select {
+	case ok := <-ready:
+		if !ok {
+			err = fmt.Errorf("it does not listen after %v; its messages are in the log", startFor)
+		}
+	case message := <-log.failed:
+		err = errors.New(message)
+	}
+	if err != nil {
+		r.server.Shutdown()
+		return nil, err
+	}
+	return r, nil
+}
+
+// options are the server's. Clients connect within the process; the listener on loopback
+// is there because the server enters lame duck mode only if it has one.
+func (s *Server) options(user nkeys.KeyPair) (*server.Options, error) {
+	public, err := user.PublicKey()
+	if err != nil {
+		return nil, err
+	}
+	o := &server.Options{
+		ServerName: s.Name, Host: "127.0.0.1", Port: server.RANDOM_PORT,
+		Nkeys:     []*server.NkeyUser{{Nkey: public}},
+		JetStream: true, StoreDir: s.path, SyncAlways: true,
+		NoSigs: true, DisableJetStreamBanner: true,
+		LameDuckDuration: 2 * time.Second, LameDuckGracePeriod: time.Millisecond,
+		ReconnectErrorReports: 60, // about one line in a minute for each server that is away
+	}
+	if len(s.routes) == 0 {
+		return o, nil
+	}
+	port, err := strconv.Atoi(s.listen.port)
+	if err != nil {
+		return nil, fmt.Errorf("listen: %w", err)
+	}
+	o.Cluster = server.ClusterOpts{Name: "userhero", Host: s.listen.host, Port: port, ConnectRetries: 1 << 30, NoAdvertise: true, PoolSize: 1}
+	for _, route := range s.routes {
+		o.Routes = append(o.Routes, &url.URL{Scheme: "nats-route", Host: route.String()})
+	}
+	if s.TLS != nil {
+		if o.Cluster.TLSConfig, err = s.TLS.config(); err != nil {
+			return nil, fmt.Errorf("tls: %w", err)
+		}
+		o.Cluster.TLSTimeout = 5
+	}
+	return o, nil
+}
+
+// Connect implements caddymodule.RunningNATS.
+func (r *running) Connect() []nats.Option {
+	public, err := r.user.PublicKey()
+	if err != nil {
+		return nil // never: Start has read it
+	}
+	return []nats.Option{nats.InProcessServer(r.server), nats.Nkey(public, r.user.Sign)}
+}
+
+// Health implements caddymodule.RunningNATS.
+func (r *running) Health() error {
+	answer := healthAnswer{header: make(http.Header), status: http.StatusOK}
+	r.server.HandleHealthz(&answer, &http.Request{URL: new(url.URL)})
+	if answer.status == http.StatusOK {
+		return nil
+	}
+	var why struct{ Error string }
+	if err := json.Unmarshal(answer.body, &why); err != nil {
+		return err
+	}
+	return errors.New(why.Error)
+}
+
+// healthAnswer keeps what the server's health check answers; the server exports the check
+// as an HTTP handler only.
+type healthAnswer struct {
+	header http.Header
+	status int
+	body   []byte
+}
+
+// Header implements http.ResponseWriter.
+func (a *healthAnswer) Header() http.Header { return a.header }
+
+// WriteHeader implements http.ResponseWriter.
+func (a *healthAnswer) WriteHeader(status int) { a.status = status }
+
+// Write implements http.ResponseWriter.
+func (a *healthAnswer) Write(p []byte) (int, error) {
+	a.body = append(a.body, p...)
+	return len(p), nil
+}
+
+// Stop implements caddymodule.RunningNATS.
+func (r *running) Stop(ctx context.Context) error {
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		r.server.LameDuckShutdown()
+		r.server.Shutdown()
+		r.server.WaitForShutdown()
+	}()
+	select {
+	case <-stopped:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("stopping the NATS server: %w", ctx.Err())
+	}
+}
+
+// natsLog writes the server's messages into Caddy's log.
+type natsLog struct {
+	log      *slog.Logger
+	failed   chan string
+	shutdown func()
+	fatal    atomic.Bool
+}
+
+func (l *natsLog) Noticef(format string, v ...any) { l.log.Debug(fmt.Sprintf(format, v...)) }
+func (l *natsLog) Warnf(format string, v ...any)   { l.log.Warn(fmt.Sprintf(format, v...)) }
+func (l *natsLog) Errorf(format string, v ...any)  { l.log.Error(fmt.Sprintf(format, v...)) }
+func (l *natsLog) Debugf(string, ...any)           {}
+func (l *natsLog) Tracef(string, ...any)           {}
+
+// Fatalf stops the server. The library expects the process to end here; a server that
+// goes on would be half alive.
+func (l *natsLog) Fatalf(format string, v ...any) {
+	message := fmt.Sprintf(format, v...)
+	l.log.Error(message)
+	if l.fatal.CompareAndSwap(false, true) {
+		l.failed <- message
+		go l.shutdown()
+	}
+}
+
+// Interface guards
+var (
+	_ caddymodule.RunningNATS = (*running)(nil)
+	_ server.Logger           = (*natsLog)(nil)
+)
