@@ -174,6 +174,19 @@ func TestTeamsDocument(t *testing.T) {
 	t.Run("certificates", testTeamsWithCertificates)
 }
 
+// TestEmptyProjectOfAConsoleIsRefused: a project that comes to nothing does not open
+// everything.
+func TestEmptyProjectOfAConsoleIsRefused(t *testing.T) {
+	t.Setenv("RELAY_EMPTY", "")
+	s := newSite(t)
+	for _, project := range []string{"{env.RELAY_EMPTY}", "{env.RELAY_NOT_SET}", "{http.request.host}"} {
+		err := caddy.Load(s.config("", "userhero_console {\nno_auth\nproject "+project+"\n}"), true)
+		if err == nil || !strings.Contains(err.Error(), "project") {
+			t.Errorf("project %s: %v", project, err)
+		}
+	}
+}
+
 func testTeamsWithCertificates(t *testing.T) {
 	s := newSite(t)
 	block := teamsBlock(t, "## With client certificates")

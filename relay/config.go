@@ -299,6 +299,7 @@ func (c Config) notices(r *Relay) notify.Config {
 // Feedback without a project goes only to webhooks that name none. What is about no
 // feedback is not bound to projects here.
 func (w WebhookConfig) takes(f queue.FeedbackID) bool {
+	// Promise 6: feedback of other projects does not go out.
 	return len(w.Projects) == 0 || f.IsZero() || slices.Contains(w.Projects, f.Project)
 }
 

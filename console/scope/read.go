@@ -26,7 +26,7 @@ type Reader struct {
 // Event returns one event.
 func (r *Reader) Event(ctx context.Context, id queue.EventID) (queue.Event, error) {
 	e, err := r.queue.Event(ctx, id)
-	if err == nil && !r.view.hasProject(e.Feedback.Project) {
+	if err == nil && !r.view.hasProject(e.Feedback.Project) { // Promise 6: what is outside of the scope does not exist there.
 		return queue.Event{}, fmt.Errorf("event %s: %w", id, queue.ErrNotFound)
 	}
 	return e, err

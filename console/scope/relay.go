@@ -228,7 +228,7 @@ func (v *View) admit(c *relay.WebhookConfig) error {
 func (v *View) Prepare(c *relay.WebhookConfig) error {
 	err := v.admit(c)
 	if v.Scoped() {
-		c.Public = true
+		c.Public = true // Promise 6: egress allows inner addresses for the operator's webhooks.
 	}
 	return errors.Join(err, c.Validate())
 }
