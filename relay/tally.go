@@ -45,6 +45,16 @@ type slot struct {
 // mostAnswers bounds the answers that a slot tells apart.
 const mostAnswers = 20
 
+// makeMaps makes the maps that the slot lacks. A stored slot lacks each that was empty.
+func (s *slot) makeMaps() {
+	if s.Answers == nil {
+		s.Answers = make(map[string]int64)
+	}
+	if s.Times == nil {
+		s.Times = make(map[int]int64)
+	}
+}
+
 // count counts an attempt. key is that of its answer, bucket that of its time; -1 if
 // there was no answer.
 func (s *slot) count(ok bool, key string, bucket int) {
@@ -53,9 +63,7 @@ func (s *slot) count(ok bool, key string, bucket int) {
 	} else {
 		s.Failed++
 	}
-	if s.Answers == nil {
-		s.Answers, s.Times = make(map[string]int64), make(map[int]int64)
-	}
+	s.makeMaps()
 	if _, known := s.Answers[key]; !known && len(s.Answers) >= mostAnswers {
 		key = "other"
 	}
@@ -69,9 +77,7 @@ func (s *slot) count(ok bool, key string, bucket int) {
 func (s *slot) add(other slot, factor int64) {
 	s.Delivered += factor * other.Delivered
 	s.Failed += factor * other.Failed
-	if s.Answers == nil {
-		s.Answers, s.Times = make(map[string]int64), make(map[int]int64)
-	}
+	s.makeMaps()
 	for key, n := range other.Answers {
 		s.Answers[key] += factor * n
 	}

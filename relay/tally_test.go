@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"encoding/json"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -8,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/queue/memqueue"
 )
 
@@ -185,4 +187,26 @@ func TestSeriesKeepAMonth(t *testing.T) {
 		check("later", LastWeek, 28, 0, 0, time.Time{}, "[]")
 		stop()
 	})
+}
+
+// TestTallyGoesOnAfterARestart: an hour in which no answer came is stored without times,
+// and counts the answers that come after a restart.
+func TestTallyGoesOnAfterARestart(t *testing.T) {
+	t.Parallel()
+	at := time.Date(2026, 1, 7, 15, 30, 0, 0, time.UTC)
+	var before, after tally
+	before.count(at, queue.Attempt{Error: "no answer", ErrorClass: "timeout"})
+	data, err := json.Marshal(record{storedTally: before.stored()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var rec record
+	if err := json.Unmarshal(data, &rec); err != nil {
+		t.Fatal(err)
+	}
+	after.restore(rec.storedTally)
+	after.count(at, queue.Attempt{Status: 200, Duration: time.Second})
+	if got := after.hours[hourOf(at)%TallyHours]; got.Delivered != 1 || got.Failed != 1 || len(got.Times) != 1 || len(got.Answers) != 2 {
+		t.Errorf("the hour holds %+v", got)
+	}
 }
