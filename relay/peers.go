@@ -163,6 +163,7 @@ func (w *webhook) laneStatus(now time.Time) laneStatus {
 	}
 	for _, h := range w.tally.rows()[0].stored() {
 		if h.Number >= hourOf(now)-1 {
+			h.Answers, h.Times = nil, nil // they go on changing, and come with the record
 			s.Hours = append(s.Hours, h)
 		}
 	}

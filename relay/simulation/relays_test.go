@@ -29,13 +29,14 @@ import (
 // and whose calls are made although they are reported as failed. It runs beside the
 // worlds, which have one relay and a ledger that knows everything about it.
 type cluster struct {
-	rnd    *rand.Rand
+	dice   *rand.Rand // what happens
 	config relay.Config
 	breaks func(queue.Queue) queue.Queue // nil: nothing is broken
 	relays []*member
 	paused string
 
 	mu       sync.Mutex // guards everything below
+	rnd      *rand.Rand // how receivers and servers answer
 	wrong    string
 	well     bool // receivers answer 204 at once
 	accepted map[queue.EventID]bool
@@ -270,7 +271,7 @@ func (c *cluster) accept() error {
 		Key: queue.Key{Name: fmt.Sprint(c.count)},
 	}
 	for {
-		receipt, err := c.relays[c.rnd.IntN(len(c.relays))].relay.Accept(context.Background(), a)
+		receipt, err := c.relays[c.dice.IntN(len(c.relays))].relay.Accept(context.Background(), a)
 		switch {
 		case err == nil:
 			c.mu.Lock()
@@ -287,13 +288,13 @@ func (c *cluster) accept() error {
 // show it.
 func (c *cluster) pause() error {
 	for _, paused := range []bool{true, false} {
-		name := oneOf(c.rnd, c.config.Webhooks).Name
+		name := oneOf(c.dice, c.config.Webhooks).Name
 		if !paused {
 			name = c.paused
 		}
 		c.paused = name
 		for {
-			r, do := oneOf(c.rnd, c.relays).relay, (*relay.Relay).Enable
+			r, do := oneOf(c.dice, c.relays).relay, (*relay.Relay).Enable
 			if paused {
 				do = (*relay.Relay).Disable
 			}
@@ -327,20 +328,20 @@ func (c *cluster) live(steps int) error {
 	}
 	for range steps {
 		var err error
-		switch n := c.rnd.IntN(100); {
+		switch n := c.dice.IntN(100); {
 		case n < 60:
 			err = c.accept()
 		case n < 75:
-			time.Sleep(time.Duration(c.rnd.Int64N(int64(time.Minute))))
+			time.Sleep(time.Duration(c.dice.Int64N(int64(time.Minute))))
 		case n < 92:
 			all := c.relays[0].relay.Webhooks()
-			c.lose(all[c.rnd.IntN(len(all))])
+			c.lose(all[c.dice.IntN(len(all))])
 		case n < 95:
 			err = c.pause()
 		case n < 98:
-			err = c.kill(c.rnd.IntN(len(c.relays)))
+			err = c.kill(c.dice.IntN(len(c.relays)))
 		default:
-			err = c.stop(c.rnd.IntN(len(c.relays)))
+			err = c.stop(c.dice.IntN(len(c.relays)))
 		}
 		if err != nil {
 			return err
@@ -402,7 +403,7 @@ func (c *cluster) judge() error {
 func simulateCluster(t *testing.T, seed uint64, steps int, breaks func(queue.Queue) queue.Queue) (wrong error, report string) {
 	synctest.Test(t, func(t *testing.T) {
 		c := &cluster{
-			rnd: rand.New(rand.NewPCG(seed, 3)), breaks: breaks,
+			dice: rand.New(rand.NewPCG(seed, 3)), rnd: rand.New(rand.NewPCG(seed, 4)), breaks: breaks,
 			accepted: make(map[queue.EventID]bool), requests: make(map[string][]arrival),
 			reached: make(map[queue.EventID]map[string]bool), disturbed: make(map[string]time.Time),
 			config: relay.Config{Retry: clusterLadder, Egress: deliver.Egress{}},
@@ -429,17 +430,28 @@ func simulateCluster(t *testing.T, seed uint64, steps int, breaks func(queue.Que
 	return wrong, report
 }
 
+// clusterSteps is how long a life is.
+func clusterSteps() int {
+	if underRace {
+		return 60
+	}
+	return 200
+}
+
 // TestRelaysOnOneStore lives through seeds with three relays.
 func TestRelaysOnOneStore(t *testing.T) {
 	t.Parallel()
 	first, last := uint64(1), *seedsFlag
-	if *seedFlag > 0 {
+	switch {
+	case *seedFlag > 0:
 		first, last = *seedFlag, *seedFlag
+	case underRace:
+		last = min(last, 2)
 	}
 	for seed := first; seed <= last; seed++ {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			t.Parallel()
-			wrong, report := simulateCluster(t, seed, 200, nil)
+			wrong, report := simulateCluster(t, seed, clusterSteps(), nil)
 			if wrong != nil {
 				t.Fatalf("%v\nagain: go test ./relay/simulation -run TestRelaysOnOneStore -seed %d", wrong, seed)
 			}
