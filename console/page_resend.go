@@ -190,9 +190,9 @@ func (p pages) showResend(r *http.Request) (any, error) {
 	if now.All > 0 {
 		page.Percent = (now.Sent + now.Skipped) * 100 / now.All
 	}
-	s := screen{Title: page.Sentence, Area: "events", Page: page, Again: "resend/" + now.ID, Flash: p.outcome(r).Flash}
+	s := screen{Title: page.Sentence, Area: "events", Page: page, Again: "resend/" + now.ID, Flash: p.outcome(r).Flash, Live: []string{"attempt", "activity", "state"}}
 	if now.State == resendRuns {
-		s.Live, s.Every = []string{"attempt", "activity", "state"}, 1000
+		s.Every = 1000
 	}
 	return shown{name: "resending.html", screen: s}, nil
 }

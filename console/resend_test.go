@@ -92,13 +92,13 @@ func TestManyAreSentAgain(t *testing.T) {
 		s.resend()
 		s.submit("/resend", nil)
 		s.reload("It waits: crm is paused.")
-		s.says("Sending again: 0 of 45 deliveries have gone out.", "45 to go")
+		s.says("Sending again: 0 of 45 sent.", "45 to go")
 		at := strings.TrimPrefix(s.at.RequestURI(), mount)
 		s.open("/webhooks")
 		s.says("Sending again: 0 of 45")
 		s.open(at)
 		s.submit("/stop", nil)
-		s.reload("Stopped. 0 of 45 deliveries have gone out; 45 stayed as they were.")
+		s.reload("Stopped. 0 of 45 sent; 45 stayed as they were.")
 		if got := s.crm().Counts; got.Failed != many || got.Held != 0 {
 			t.Errorf("what was left is not as it was: %+v", got)
 		}

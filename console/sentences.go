@@ -133,7 +133,7 @@ func saidRecovered(w relay.WebhookStatus, n int64, what relay.Recovery) *flash {
 
 // saidResent says how far an action on many deliveries has come.
 func saidResent(s resendStatus) string {
-	all, sent := counted(s.All, "delivery", "deliveries"), number(s.Sent)
+	all, sent := number(s.All), number(s.Sent)
 	rest := ""
 	if s.Skipped > 0 {
 		rest = fmt.Sprintf(" %s left out: being sent, queued or gone already.", were(s.Skipped))
@@ -143,13 +143,13 @@ func saidResent(s resendStatus) string {
 	case s.State == resendRuns && s.Finding:
 		return fmt.Sprintf("Looking for deliveries to send again: %s found.", number(s.All))
 	case s.State == resendRuns:
-		return fmt.Sprintf("Sending again: %s of %s have gone out.", sent, all)
+		return fmt.Sprintf("Sending again: %s of %s sent.", sent, all)
 	case s.State == resendStopped:
 		queued := ""
 		if s.Queued > 0 {
 			queued = fmt.Sprintf(" %s queued already and will still be sent.", were(s.Queued))
 		}
-		return fmt.Sprintf("Stopped. %s of %s have gone out; %s as they were.%s%s", sent, all, stayed(s.Left()), queued, rest)
+		return fmt.Sprintf("Stopped. %s of %s sent; %s as they were.%s%s", sent, all, stayed(s.Left()), queued, rest)
 	case s.All == 0:
 		return "Nothing was sent again: no delivery matched."
 	}

@@ -1,5 +1,5 @@
 // Package console_test brings the console's tests, which run in node and
-// Chromium against the built Caddy, into `go test`.
+// Chromium and Firefox against the built Caddy, into `go test`.
 package console_test
 
 import (
@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// TestConsoleInBrowser needs node, Chromium (the Debian package, or the path in
-// CHROMIUM), what `npm ci` installs here, and a built Caddy: ../../caddy, or
+// TestConsoleInBrowser needs node, Chromium and Firefox (the Debian packages chromium and
+// firefox-esr, or the paths in CHROMIUM and FIREFOX), what `npm ci` installs here, and a built Caddy: ../../caddy, or
 // what RELAY_CADDY names.
 func TestConsoleInBrowser(t *testing.T) {
 	t.Parallel()
@@ -27,7 +27,7 @@ func TestConsoleInBrowser(t *testing.T) {
 		t.Fatalf("no tests: %v", err)
 	}
 	// go test repeats a result from its cache unless it sees what it depends on.
-	for _, input := range append([]string{binary, "relay.js", "node_modules/playwright-core", "node_modules/axe-core"}, tests...) {
+	for _, input := range append([]string{binary, "relay.js", "node_modules/playwright-core", "node_modules/axe-core", "node_modules/puppeteer-core"}, tests...) {
 		if _, err := os.Stat(input); err != nil {
 			t.Fatalf("%v; `make build node` makes it", err)
 		}

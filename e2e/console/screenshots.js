@@ -2,6 +2,7 @@
 // a relay that runs, with receivers of every temper.
 import { mkdir, stat } from "node:fs/promises";
 import { Receiver, Relay, launch, watched } from "./relay.js";
+import { perform, stage, tasks } from "./tasks.js";
 
 const folder = process.argv[2];
 await mkdir(folder, { recursive: true });
@@ -60,4 +61,23 @@ try {
   await browser.close();
   await relay.stop();
   for (const receiver of [good, busy, slow]) receiver.stop();
+}
+
+// The tasks of docs/tasks.md, as they end.
+const scene = await stage();
+const second = await launch();
+try {
+  const context = await watched(second, { colorScheme: "light", viewport: { width: 1240, height: 780 } });
+  const page = await context.newPage();
+  for (const [i, task] of tasks.entries()) {
+    await perform(page, `${scene.relay.console}/`, task);
+    const path = `${folder}/task-${i + 1}.png`;
+    await page.screenshot({ path });
+    const { size } = await stat(path);
+    if (size > 150_000) throw new Error(`${path} has ${size} bytes`);
+    console.log(path, size);
+  }
+} finally {
+  await second.close();
+  await scene.stop();
 }
