@@ -11,6 +11,7 @@ LICENCES_VERSION := v0.11.1
 CYCLONEDX_VERSION := v1.10.0
 NFPM_VERSION := v2.45.2
 ACTIONLINT_VERSION := v1.7.12
+HUGO_VERSION := v0.152.2
 NATS_VERSION := v2.15.2
 BENCHSTAT_VERSION := v0.0.0-20260908200009-22c9c6c9d4da
 
@@ -23,6 +24,7 @@ CYCLONEDX := $(BIN)/cyclonedx-gomod@$(CYCLONEDX_VERSION)/cyclonedx-gomod
 NFPM      := $(BIN)/nfpm@$(NFPM_VERSION)/nfpm
 ACTIONLINT := $(BIN)/actionlint@$(ACTIONLINT_VERSION)/actionlint
 COLLECTOR := $(BIN)/collector/collector
+HUGO      := $(BIN)/hugo@$(HUGO_VERSION)/hugo
 NATS      := $(BIN)/nats-server@$(NATS_VERSION)/nats-server
 BENCHSTAT := $(BIN)/benchstat@$(BENCHSTAT_VERSION)/benchstat
 OUT       := $(BIN)/results
@@ -58,7 +60,7 @@ BENCHFLAGS ?=
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help manifests release build run test lint fmt unit simulation conformance e2e soak $(ROUND) skips collector supply licences sbom cross screenshots bench bench-backlog profile benchstat fuzz node programs clean
+.PHONY: help docs manifests release build run test lint fmt unit simulation conformance e2e soak $(ROUND) skips collector supply licences sbom cross screenshots bench bench-backlog profile benchstat fuzz node programs clean
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -147,6 +149,9 @@ e2e: $(GOTESTSUM) $(NATS) node build collector ## Black-box tests of the built b
 	@mkdir -p $(OUT)
 	@$(MAKE) --no-print-directory release PLATFORMS=linux/amd64 DIST=$(OUT)/release
 	@RELAY_CADDY=$(CURDIR)/caddy RELAY_DIST=$(OUT)/release COLLECTOR=$(COLLECTOR) $(GOTESTSUM) --format testname --jsonfile $(OUT)/e2e.json -- -count=1 -shuffle=on -timeout 25m $(BLACK_BOX)
+
+docs: $(HUGO) ## Build docs/ as a site with search, in dist/docs; a link that leads nowhere fails it
+	@$(HUGO) --source docs/site --destination $(abspath $(DIST))/docs --noBuildLock --quiet
 
 manifests: ## Render and check examples/kubernetes
 	@echo "manifests (a minute, once)"
@@ -299,6 +304,10 @@ $(GOLANGCI):
 $(GOTESTSUM):
 	@echo "installing gotestsum $(GOTESTSUM_VERSION)"
 	@GOBIN=$(@D) go install gotest.tools/gotestsum@$(GOTESTSUM_VERSION)
+
+$(HUGO):
+	@echo "installing hugo $(HUGO_VERSION) (some minutes, once)"
+	@GOBIN=$(@D) go install github.com/gohugoio/hugo@$(HUGO_VERSION)
 
 $(NATS):
 	@echo "installing nats-server $(NATS_VERSION)"
