@@ -76,7 +76,7 @@
   // A form whose answer may take long shows the seconds, and can be stopped: that ends
   // the request, and the relay's attempt with it.
   const busy = find("#busy");
-  let ticking;
+  let ticking, sent;
   const idle = () => {
     clearInterval(ticking);
     if (busy) busy.hidden = true;
@@ -85,11 +85,18 @@
     const word = submitter?.dataset.hangs ?? target.dataset.hangs;
     if (!word) return;
     idle();
+    sent = target;
     const began = Date.now();
     const tick = () => (find("span", busy).textContent = `${word}… ${Math.round((Date.now() - began) / 1000)} s`);
     ticking = setInterval(() => ((busy.hidden = Date.now() - began < 900), tick()), 250);
   });
-  if (busy) find("button", busy).onclick = () => (stop(), idle());
+  if (busy) {
+    find("button", busy).onclick = () => {
+      stop();
+      idle();
+      sent.elements.once.value += Date.now(); // sent again, it is another form
+    };
+  }
   addEventListener("pageshow", idle);
 
   // Filters apply when they change, and the focus stays where it was.

@@ -135,7 +135,7 @@ test("the whole path of a webhook: add, test, save, see it delivered, break, rep
   receiver.status = 200;
   await events.getByRole("link", { name: "given up" }).click();
   await says(events, "Failed after 1 attempt");
-  assert.match(await events.title(), /^given up/);
+  assert.match(await events.title(), /^\(1\) given up/);
   await sound(events);
   await events.locator(".deliveries").getByRole("link", { name: "crm" }).click();
   await says(events, "Failed after 1 attempt");
