@@ -74,7 +74,7 @@ func TestReceiversReadPublicKeysWithoutLogin(t *testing.T) {
 	s.post(`{"message":"hello"}`)
 	verified := 0
 	for _, arrived := range hook.await(t, 2) {
-		if signature.VerifyPublic(set.Keys[0].X, arrived.Header, []byte(arrived.Body)) == nil {
+		if signature.VerifyPublic(set.Keys[0].X, arrived.Header, arrived.Body) == nil {
 			verified++
 		}
 	}

@@ -21,12 +21,13 @@ import (
 	"github.com/userhero/relay/e2e/caddyproc"
 )
 
-// embeddedBinary builds a Caddy with the embedded NATS server.
+// embeddedBinary builds a Caddy with the embedded NATS server. TestMain removes it.
 var embeddedBinary = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "caddyembedded-")
 	if err != nil {
 		return "", err
 	}
+	embeddedFolder = dir
 	path := filepath.Join(dir, "caddy")
 	out, err := exec.Command("go", "build", "-o", path, "../cmd/caddyembedded").CombinedOutput()
 	if err != nil {
@@ -34,6 +35,17 @@ var embeddedBinary = sync.OnceValues(func() (string, error) {
 	}
 	return path, nil
 })
+
+// embeddedFolder is where embeddedBinary has built; empty if it has not.
+var embeddedFolder string
+
+func TestMain(m *testing.M) {
+	status := m.Run()
+	if embeddedFolder != "" {
+		_ = os.RemoveAll(embeddedFolder)
+	}
+	os.Exit(status)
+}
 
 func embeddedCaddy(t *testing.T) string {
 	t.Helper()

@@ -47,7 +47,7 @@ func newCgroup(t *testing.T, limit int64) cgroup {
 			_ = os.WriteFile(filepath.Join(g.path, "cgroup.subtree_control"), []byte("+memory"), 0o600) // or it is on already
 		}
 		g.path = filepath.Join(g.path, "relay-"+strconv.Itoa(os.Getpid())+"-"+strconv.FormatInt(time.Now().UnixNano(), 36))
-		if os.Mkdir(g.path, 0o755) != nil { //nolint:gosec // the mode of a cgroup
+		if os.Mkdir(g.path, 0o755) != nil {
 			continue
 		}
 		t.Cleanup(func() {
@@ -70,7 +70,7 @@ func (g cgroup) binary(t *testing.T) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "caddy")
 	script := fmt.Sprintf("#!/bin/sh\necho $$ >%s/cgroup.procs && exec %s \"$@\"\n", g.path, binary(t))
-	if err := os.WriteFile(path, []byte(script), 0o700); err != nil { //nolint:gosec // it is run
+	if err := os.WriteFile(path, []byte(script), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	return path

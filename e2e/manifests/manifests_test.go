@@ -161,7 +161,7 @@ func TestPrometheusRuleIsRulesYML(t *testing.T) {
 			}
 			made += line
 		}
-		if err := os.WriteFile(rule, []byte(made), 0o644); err != nil { //nolint:gosec // a file of the repository
+		if err := os.WriteFile(rule, []byte(made), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}

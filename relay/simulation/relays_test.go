@@ -400,7 +400,7 @@ func (c *cluster) judge() error {
 }
 
 // simulateCluster lives through one seed.
-func simulateCluster(t *testing.T, seed uint64, steps int, breaks func(queue.Queue) queue.Queue) (wrong error, report string) {
+func simulateCluster(t *testing.T, seed uint64, steps int, breaks func(queue.Queue) queue.Queue) (report string, wrong error) {
 	synctest.Test(t, func(t *testing.T) {
 		c := &cluster{
 			dice: rand.New(rand.NewPCG(seed, 3)), rnd: rand.New(rand.NewPCG(seed, 4)), breaks: breaks,
@@ -427,7 +427,7 @@ func simulateCluster(t *testing.T, seed uint64, steps int, breaks func(queue.Que
 		}
 		report = fmt.Sprintf("%d events, %d attempts, %d of them twice", len(c.accepted), len(c.requests), twice)
 	})
-	return wrong, report
+	return report, wrong
 }
 
 // clusterSteps is how long a life is.
@@ -451,7 +451,7 @@ func TestRelaysOnOneStore(t *testing.T) {
 	for seed := first; seed <= last; seed++ {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			t.Parallel()
-			wrong, report := simulateCluster(t, seed, clusterSteps(), nil)
+			report, wrong := simulateCluster(t, seed, clusterSteps(), nil)
 			if wrong != nil {
 				t.Fatalf("%v\nagain: go test ./relay/simulation -run TestRelaysOnOneStore -seed %d", wrong, seed)
 			}
@@ -472,7 +472,7 @@ func TestRelaysOnOneStoreControls(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			for seed := uint64(1); seed <= 6; seed++ {
-				if wrong, _ := simulateCluster(t, seed, 200, breaks); wrong != nil {
+				if _, wrong := simulateCluster(t, seed, 200, breaks); wrong != nil {
 					t.Logf("seed %d: %v", seed, wrong)
 					return
 				}
