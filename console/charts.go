@@ -5,7 +5,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/userhero/relay/relay"
+	"github.com/userhero/relay/relay/tally"
 )
 
 // charts draw what a webhook's attempts resulted in.
@@ -58,10 +58,10 @@ type chartRow struct {
 
 // drawCharts draws the charts of a webhook over a span of time: 24h, 7d or 30d.
 func (p pages) drawCharts(name, span string) *charts {
-	back := map[string]time.Duration{"7d": relay.LastWeek, "30d": relay.LastMonth}[span]
+	back := map[string]time.Duration{"7d": tally.LastWeek, "30d": tally.LastMonth}[span]
 	s, _ := p.relay.WebhookSeries(name, back)
 	c := &charts{Empty: s.Since.IsZero()}
-	c.Spans = []choice{{"24h", "24 hours", back == 0}, {"7d", "7 days", back == relay.LastWeek}, {"30d", "30 days", back == relay.LastMonth}}
+	c.Spans = []choice{{"24h", "24 hours", back == 0}, {"7d", "7 days", back == tally.LastWeek}, {"30d", "30 days", back == tally.LastMonth}}
 	if c.Empty {
 		return c
 	}
@@ -69,7 +69,7 @@ func (p pages) drawCharts(name, span string) *charts {
 		c.Begin = s.Since
 	}
 	per := map[time.Duration]string{time.Hour: "an hour", 6 * time.Hour: "six hours", 24 * time.Hour: "a day"}[s.Step]
-	var all relay.Part
+	var all tally.Part
 	var most int64 = 1
 	var slowest time.Duration = 1
 	for _, part := range s.Parts {

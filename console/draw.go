@@ -5,7 +5,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/userhero/relay/relay"
+	"github.com/userhero/relay/relay/tally"
 )
 
 // Drawings are numbers that templates write into SVG attributes, because the content
@@ -30,7 +30,7 @@ const (
 )
 
 // drawBars draws one number of each hour. The largest bar is as high as the row.
-func drawBars(day relay.Day, what, kind string, of func(relay.Hour) int64) bars {
+func drawBars(day tally.Day, what, kind string, of func(tally.Hour) int64) bars {
 	b := bars{Kind: kind, Bars: make([]bar, 0, len(day.Hours))}
 	var sum, largest int64
 	for _, h := range day.Hours {
@@ -59,7 +59,7 @@ func drawBars(day relay.Day, what, kind string, of func(relay.Hour) int64) bars 
 // and, on top, what failed.
 type stacked struct{ Label, Good, Bad string }
 
-func drawStacked(day relay.Day) stacked {
+func drawStacked(day tally.Day) stacked {
 	var most int64 = 1
 	for _, h := range day.Hours {
 		most = max(most, h.Delivered+h.Failed)

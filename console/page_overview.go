@@ -12,6 +12,7 @@ import (
 	"github.com/userhero/relay/event"
 	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/relay"
+	"github.com/userhero/relay/relay/tally"
 )
 
 // How many rows the overview shows.
@@ -124,11 +125,11 @@ const countsMayLag = 10 * time.Second
 
 // tiles returns the numbers of the last day. A console of some projects has only those
 // of its webhooks: the others are about everything in the store.
-func tiles(day relay.Day, stats queue.Stats, scoped bool) []tile {
+func tiles(day tally.Day, stats queue.Stats, scoped bool) []tile {
 	sum := day.Sum()
-	accepted := drawBars(day, "Accepted events", "plain", func(h relay.Hour) int64 { return h.Accepted })
-	delivered := drawBars(day, "Deliveries", "good", func(h relay.Hour) int64 { return h.Delivered })
-	failed := drawBars(day, "Failed attempts", "bad", func(h relay.Hour) int64 { return h.Failed })
+	accepted := drawBars(day, "Accepted events", "plain", func(h tally.Hour) int64 { return h.Accepted })
+	delivered := drawBars(day, "Deliveries", "good", func(h tally.Hour) int64 { return h.Delivered })
+	failed := drawBars(day, "Failed attempts", "bad", func(h tally.Hour) int64 { return h.Failed })
 	first := tile{Name: "First attempt", Number: "–", Note: "from accepting the event to the answer"}
 	if day.FirstAttempts > 0 {
 		first.Number = span(day.P50)

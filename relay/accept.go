@@ -64,7 +64,7 @@ func (r *Relay) Accept(ctx context.Context, a Acceptance) (queue.Receipt, error)
 	endSend(span, &a, &receipt, len(webhooks), err)
 	if err == nil && !receipt.Replayed {
 		r.observer.Accepted(string(a.Type), r.countedAs(a.Feedback.Project))
-		r.tally.accepted(receipt.Event.Created)
+		r.tally.Accepted(receipt.Event.Created)
 		if r.feed.hasListeners() {
 			r.feed.publish(Happening{
 				Kind: HappenedAccepted, Event: receipt.Event.ID, Type: string(a.Type), Feedback: a.Feedback, Deliveries: len(webhooks), Takers: r.takers(webhooks),

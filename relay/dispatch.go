@@ -242,7 +242,7 @@ func (w *webhook) deliver(t task) {
 		defer w.saveRecord() // so that the hold survives a restart
 	}
 	if d.Attempts == 0 {
-		w.relay.tally.first(ended, ended.Sub(d.Created))
+		w.relay.tally.First(ended, ended.Sub(d.Created))
 	}
 	if o.OK {
 		if !w.settle(t.lease, t.lease.Ack(attempt)) {
@@ -359,7 +359,7 @@ func (w *webhook) succeeded(at time.Time, a queue.Attempt) {
 	w.breaker.succeeded(at)
 	w.record.LastSuccess = at.UTC()
 	w.noteAnswer(at, a)
-	w.tally.count(at, a)
+	w.tally.Count(at, a)
 	w.endOutageLocked()
 	failing, warned := w.record.State == Failing, !w.record.Episode.IsZero()
 	w.mu.Unlock()
@@ -383,7 +383,7 @@ func (w *webhook) failed(at time.Time, a queue.Attempt, o deliver.Outcome, ladde
 		w.window.shrink()
 	}
 	w.noteAnswer(at, a)
-	w.tally.count(at, a)
+	w.tally.Count(at, a)
 	w.noteFailureLocked(at)
 	w.mu.Unlock()
 	if opened {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/relay/tally"
 )
 
 // Several relays may work on one store. Each holds the records of the webhooks in
@@ -45,7 +46,7 @@ func (rec record) merge(base, theirs record) record {
 	if !rec.HeldUntil.Equal(base.HeldUntil) {
 		merged.HeldUntil = rec.HeldUntil
 	}
-	merged.storedTally = mergeTallies(base.storedTally, rec.storedTally, theirs.storedTally)
+	merged.Stored = tally.Merge(base.Stored, rec.Stored, theirs.Stored)
 	return merged
 }
 
@@ -59,31 +60,6 @@ func mergeConfig(base, ours, theirs WebhookConfig) *WebhookConfig {
 		}
 	}
 	return &theirs
-}
-
-// mergeTallies adds to their counts what ours counted since base.
-func mergeTallies(base, ours, theirs storedTally) storedTally {
-	var sum, before tally
-	sum.restore(theirs)
-	before.restore(base)
-	sums, was := sum.rows(), before.rows()
-	for i, row := range ours.rows() {
-		for _, h := range *row {
-			at := h.Number % int64(len(sums[i].of))
-			to := &sums[i].of[at]
-			if to.Number > h.Number {
-				continue
-			}
-			if to.Number < h.Number {
-				*to = slot{Number: h.Number}
-			}
-			to.add(h, 1)
-			if old := was[i].of[at]; old.Number == h.Number {
-				to.add(old, -1)
-			}
-		}
-	}
-	return sum.stored()
 }
 
 // asStored returns the record as the store would return it.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/relay/tally"
 )
 
 // Relays on one store tell each other what each one alone knows: the owner of a lane
@@ -46,7 +47,7 @@ type laneStatus struct {
 	LastSuccess time.Time       `json:"last_success,omitzero"`
 	LastAttempt time.Time       `json:"last_attempt,omitzero"`
 	LastAnswer  Answer          `json:"last_answer,omitzero"`
-	Hours       []slot          `json:"hours,omitempty"` // the present one and the one before
+	Hours       []tally.Slot    `json:"hours,omitempty"` // the present one and the one before; answers and times come with the record
 }
 
 func (r *Relay) tell(s said) {
@@ -157,17 +158,11 @@ func (w *webhook) checkOwner() bool {
 func (w *webhook) laneStatus(now time.Time) laneStatus {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	s := laneStatus{
+	return laneStatus{
 		Webhook: w.id, Open: w.breaker.open, Delay: w.breaker.delay, Probe: w.breaker.probe.UTC(),
 		LastSuccess: w.record.LastSuccess, LastAttempt: w.record.LastAttempt, LastAnswer: w.record.LastAnswer,
+		Hours: w.tally.Latest(now),
 	}
-	for _, h := range w.tally.rows()[0].stored() {
-		if h.Number >= hourOf(now)-1 {
-			h.Answers, h.Times = nil, nil // they go on changing, and come with the record
-			s.Hours = append(s.Hours, h)
-		}
-	}
-	return s
 }
 
 // hear takes in what the owner of the lane tells. When this relay owns the lane later, it
@@ -189,20 +184,13 @@ func (w *webhook) hear(s laneStatus) {
 }
 
 // addDayLocked adds the webhook's hours to a day.
-func (w *webhook) addDayLocked(day *Day, now time.Time) {
+func (w *webhook) addDayLocked(day *tally.Day, now time.Time) {
 	shown := w.shownTallyLocked()
-	shown.addTo(day, now)
+	shown.AddTo(day, now)
 }
 
 // shownTallyLocked returns the tally to show. Of an hour in which the owner of the lane
 // has counted more, its count is taken. Quarters of a day and days are as last stored.
-func (w *webhook) shownTallyLocked() tally {
-	shown := w.tally
-	for _, h := range w.elsewhere {
-		hour := &shown.hours[h.Number%TallyHours]
-		if hour.Number < h.Number || hour.Number == h.Number && hour.Delivered+hour.Failed < h.Delivered+h.Failed {
-			*hour = h
-		}
-	}
-	return shown
+func (w *webhook) shownTallyLocked() tally.Webhook {
+	return w.tally.With(w.elsewhere)
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/relay/tally"
 )
 
 // writeOnce writes the record. The caller holds storeLock.
@@ -32,7 +33,7 @@ func (w *webhook) writeOnce(ctx context.Context) error {
 
 // noteForStoreLocked enters into the record what is kept elsewhere in memory.
 func (w *webhook) noteForStoreLocked() {
-	w.record.storedTally, w.record.HeldUntil = w.tally.stored(), w.breaker.hold.UTC()
+	w.record.Stored, w.record.HeldUntil = w.tally.Stored(), w.breaker.hold.UTC()
 }
 
 // writeRecord writes the record. If another relay has changed it, or an earlier write
@@ -82,8 +83,8 @@ func (w *webhook) adopt(s queue.Webhook) error {
 	before := w.record.State
 	mine := w.record.asStored(w.name())
 	w.record = mine.merge(base, theirs)
-	w.tally = tally{}
-	w.tally.restore(w.record.storedTally)
+	w.tally = tally.Webhook{}
+	w.tally.Restore(w.record.Stored)
 	w.breaker.hold = time.Time{}
 	if now := time.Now(); now.Before(w.record.HeldUntil) {
 		w.breaker.holdOff(now, w.record.HeldUntil.Sub(now))

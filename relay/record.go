@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/relay/tally"
 )
 
 // The states of a webhook.
@@ -53,7 +54,7 @@ type record struct {
 	// LastAnswer is the result of the attempt at LastAttempt.
 	LastAnswer Answer `json:"last_answer,omitzero"`
 	// The tally at the time the record was stored.
-	storedTally
+	tally.Stored
 }
 
 // lastNotice is a notice as the record keeps it.

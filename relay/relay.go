@@ -104,7 +104,7 @@ func (r *Relay) Start(ctx context.Context) error {
 			continue
 		case s.Name == tallyRecord:
 			// The tally is only for display, so an error in it does not stop the start.
-			if err := r.tally.decode(s.Data); err != nil {
+			if err := r.tally.Decode(s.Data); err != nil {
 				r.log.Warn("the tally of the last hours begins anew", "error", err)
 			}
 			r.tallyStored = s

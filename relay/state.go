@@ -19,6 +19,7 @@ import (
 	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/relay/deliver"
 	"github.com/userhero/relay/relay/notify"
+	"github.com/userhero/relay/relay/tally"
 )
 
 // Relay delivers the events of one queue. All methods may be called from any goroutine.
@@ -27,7 +28,7 @@ import (
 //
 //  1. Relay.attachMu: one change of the configuration at a time
 //  2. webhook.storeLock, Relay.tallyLock: one write of a record at a time
-//  3. Relay.mu, webhook.mu, and the locks inside feed, relayTally, workerPool and
+//  3. Relay.mu, webhook.mu, and the locks inside feed, tally.Relay, workerPool and
 //     notify.Sender: short, and none is held while another lock is taken
 //
 // Locks 1 and 2 are held during calls to the store. The locks of 3 never are.
@@ -60,7 +61,7 @@ type Relay struct {
 	generations      []*Generation // attached, oldest first
 	current          *Generation   // the one that was applied last
 
-	tally       relayTally
+	tally       tally.Relay
 	tallyLock   slowLock      // guards the fields below
 	tallyStored queue.Webhook // its record in the store; see saveTally
 	// tallyAttempted is the data of a write whose outcome is unknown.

@@ -7,30 +7,31 @@ import (
 	"time"
 
 	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/relay/tally"
 )
 
 // Day returns the counts of the last 24 hours, for all webhooks together.
-func (r *Relay) Day() Day {
+func (r *Relay) Day() tally.Day {
 	now := time.Now()
-	d := newDay(now)
+	d := tally.NewDay(now)
 	for _, w := range r.all() {
 		w.mu.Lock()
 		w.addDayLocked(&d, now)
 		w.mu.Unlock()
 	}
-	r.tally.addTo(&d, now)
+	r.tally.AddTo(&d, now)
 	return d
 }
 
 // DayOf returns the counts of the last 24 hours of some webhooks. It has neither
 // accepted events nor the times of first attempts.
-func (r *Relay) DayOf(names []string) Day {
+func (r *Relay) DayOf(names []string) tally.Day {
 	now := time.Now()
-	d := newDay(now)
+	d := tally.NewDay(now)
 	for _, name := range names {
 		if w, err := r.find(name); err == nil {
 			w.mu.Lock()
-			w.tally.addTo(&d, now)
+			w.tally.AddTo(&d, now)
 			w.mu.Unlock()
 		}
 	}
@@ -39,24 +40,42 @@ func (r *Relay) DayOf(names []string) Day {
 
 // WebhookDay returns the counts of the last 24 hours for one webhook; false if it does
 // not exist.
-func (r *Relay) WebhookDay(name string) (Day, bool) {
+func (r *Relay) WebhookDay(name string) (tally.Day, bool) {
 	w, err := r.find(name)
 	if err != nil {
-		return Day{}, false
+		return tally.Day{}, false
 	}
 	now := time.Now()
-	d := newDay(now)
+	d := tally.NewDay(now)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.addDayLocked(&d, now)
 	return d, true
 }
 
+// WebhookSeries returns the series of a webhook over tally.LastDay, LastWeek or
+// LastMonth, in hours, quarters of a day or days; false if the webhook does not exist.
+func (r *Relay) WebhookSeries(name string, back time.Duration) (tally.Series, bool) {
+	w, err := r.find(name)
+	if err != nil {
+		return tally.Series{}, false
+	}
+	now := time.Now()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	shown := w.shownTallyLocked()
+	return shown.Series(now, back), true
+}
+
+// tallyRecord is the name of the record that holds the relay's own tally. It is not a
+// valid webhook name.
+const tallyRecord = ".tally"
+
 // shareTally is how often a relay stores its own tally if others show it too.
 const shareTally = 10 * time.Second
 
 // keepTallies stores the tallies at the end of each hour. It returns when the lanes
-// end.
+// end. If the process is killed, only the counts since the last store are lost.
 func (r *Relay) keepTallies() {
 	var share <-chan time.Time
 	if r.shared {
@@ -66,7 +85,7 @@ func (r *Relay) keepTallies() {
 	}
 	for {
 		now := time.Now()
-		hour := time.NewTimer(time.Unix((hourOf(now)+1)*3600, 0).Sub(now))
+		hour := time.NewTimer(tally.EndOfHour(now).Sub(now))
 		select {
 		case <-hour.C:
 			for _, w := range r.all() {
@@ -94,7 +113,7 @@ func (r *Relay) saveTally() {
 	defer r.tallyLock.unlock()
 	for {
 		put := r.tallyStored
-		put.Name, put.Data = tallyRecord, r.tally.encode()
+		put.Name, put.Data = tallyRecord, r.tally.Encode()
 		if bytes.Equal(put.Data, r.tallyStored.Data) {
 			return
 		}
@@ -139,7 +158,7 @@ func (r *Relay) adoptTally(s queue.Webhook) error {
 func (r *Relay) addTally(s queue.Webhook) error {
 	// A write of this relay that timed out may have succeeded: its counts are its own.
 	if !bytes.Equal(s.Data, r.tallyAttempted) {
-		if err := r.tally.add(r.tallyStored.Data, s.Data); err != nil {
+		if err := r.tally.Add(r.tallyStored.Data, s.Data); err != nil {
 			return err
 		}
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/userhero/relay/event"
 	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/relay/expression"
+	"github.com/userhero/relay/relay/tally"
 )
 
 // webhook is one webhook at run time. Its goroutine, run, takes deliveries from the
@@ -52,10 +53,10 @@ type webhook struct {
 	listening context.Context    // context of the lane's Next calls; nil before the first call
 	interrupt context.CancelFunc // ends listening
 	failure   error              // why the lane cannot be read
-	tally     tally
-	lane      queue.Lane // nil if none is open
-	owned     bool       // whether this relay owned the lane when it was asked last
-	elsewhere []slot     // what the lane's owner has counted, if that is another relay
+	tally     tally.Webhook
+	lane      queue.Lane   // nil if none is open
+	owned     bool         // whether this relay owned the lane when it was asked last
+	elsewhere []tally.Slot // what the lane's owner has counted, if that is another relay
 	// difference says how another relay's configuration file differs; empty if it does
 	// not.
 	difference string
@@ -73,7 +74,7 @@ func newWebhook(r *Relay, s queue.Webhook, rec record) *webhook {
 		storeLock: make(slowLock, 1),
 	}
 	w.named.Store(newNaming(s.Name))
-	w.tally.restore(rec.storedTally)
+	w.tally.Restore(rec.Stored)
 	if now := time.Now(); now.Before(rec.HeldUntil) {
 		w.breaker.holdOff(now, rec.HeldUntil.Sub(now))
 	}

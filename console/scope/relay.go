@@ -11,6 +11,7 @@ import (
 	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/relay"
 	"github.com/userhero/relay/relay/deliver"
+	"github.com/userhero/relay/relay/tally"
 )
 
 // hasWebhook reports whether the scope has a webhook.
@@ -89,20 +90,20 @@ func (v *View) Webhook(name string) (relay.WebhookStatus, bool) {
 }
 
 // WebhookDay returns the counts of the last 24 hours for one webhook.
-func (v *View) WebhookDay(name string) (relay.Day, bool) {
+func (v *View) WebhookDay(name string) (tally.Day, bool) {
 	w, _ := v.find(name)
 	return v.relay.WebhookDay(w.Name)
 }
 
 // WebhookSeries returns the series of one webhook over a time.
-func (v *View) WebhookSeries(name string, back time.Duration) (relay.Series, bool) {
+func (v *View) WebhookSeries(name string, back time.Duration) (tally.Series, bool) {
 	w, _ := v.find(name)
 	return v.relay.WebhookSeries(w.Name, back)
 }
 
 // Day returns the counts of the last 24 hours. A scope with projects has only what its
 // webhooks count: neither the accepted events nor the times of first attempts.
-func (v *View) Day() relay.Day {
+func (v *View) Day() tally.Day {
 	if !v.Scoped() {
 		return v.relay.Day()
 	}

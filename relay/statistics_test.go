@@ -1,16 +1,13 @@
 package relay
 
 import (
-	"encoding/json"
 	"fmt"
-	"math/rand/v2"
-	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/queue/memqueue"
+	"github.com/userhero/relay/relay/tally"
 )
 
 func TestDayTellsHoursApartAndSurvivesARestart(t *testing.T) {
@@ -36,7 +33,7 @@ func TestDayTellsHoursApartAndSurvivesARestart(t *testing.T) {
 			if of, ok := r.WebhookDay("a"); !ok || of.Sum().Delivered != d.Sum().Delivered || of.Sum().Failed != d.Sum().Failed {
 				t.Errorf("%s: the only webhook's day is %+v, the relay's %+v", when, of.Sum(), d.Sum())
 			}
-			now, before := d.Hours[TallyHours-1], d.Hours[TallyHours-3]
+			now, before := d.Hours[tally.Hours-1], d.Hours[tally.Hours-3]
 			if got := [2]int64{before.Accepted, now.Accepted}; got != accepted {
 				t.Errorf("%s: accepted %v, want %v", when, got, accepted)
 			}
@@ -93,35 +90,6 @@ func TestTalliesAreStoredEachHour(t *testing.T) {
 	})
 }
 
-// TestQuantilesAreCloseToTheSorted compares the quantiles with those of the sorted
-// values.
-func TestQuantilesAreCloseToTheSorted(t *testing.T) {
-	t.Parallel()
-	random := rand.New(rand.NewPCG(1, 2))
-	now := time.Now()
-	for _, scale := range []time.Duration{20 * time.Microsecond, time.Millisecond, time.Second, time.Hour} {
-		var y relayTally
-		all := make([]time.Duration, 10_000)
-		for i := range all {
-			all[i] = time.Duration(random.ExpFloat64() * float64(scale))
-			y.first(now, all[i])
-		}
-		slices.Sort(all)
-		d := newDay(now)
-		y.addTo(&d, now)
-		for want, got := range map[time.Duration]time.Duration{all[4999]: d.P50, all[9899]: d.P99} {
-			if diff := (got - want).Abs(); diff > want/15+time.Microsecond {
-				t.Errorf("at a scale of %s: %s, sorted it is %s", scale, got, want)
-			}
-		}
-	}
-	for _, d := range []time.Duration{-1, 0, 1<<63 - 1} {
-		if b := bucketOf(d); b < 0 || b >= buckets {
-			t.Errorf("bucket %d", b)
-		}
-	}
-}
-
 func TestTryTestsWhatIsNotThereYet(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -176,37 +144,15 @@ func TestSeriesKeepAMonth(t *testing.T) {
 			}
 		}
 		now := time.Now()
-		check("a day", LastDay, 24, 0, 1, now.Truncate(time.Hour), "[{503 1}]")
-		check("a week", LastWeek, 28, 2, 1, began.Truncate(6*time.Hour), "[{200 2} {503 1}]")
-		check("a month", LastMonth, 30, 2, 1, began.Truncate(24*time.Hour), "[{200 2} {503 1}]")
+		check("a day", tally.LastDay, 24, 0, 1, now.Truncate(time.Hour), "[{503 1}]")
+		check("a week", tally.LastWeek, 28, 2, 1, began.Truncate(6*time.Hour), "[{200 2} {503 1}]")
+		check("a month", tally.LastMonth, 30, 2, 1, began.Truncate(24*time.Hour), "[{200 2} {503 1}]")
 		stop()
 		r, stop = startOn(t, q, rs, c)
-		check("restarted", LastMonth, 30, 2, 1, began.Truncate(24*time.Hour), "[{200 2} {503 1}]")
+		check("restarted", tally.LastMonth, 30, 2, 1, began.Truncate(24*time.Hour), "[{200 2} {503 1}]")
 		time.Sleep(28 * 24 * time.Hour)
-		check("later", LastMonth, 30, 0, 1, now.Truncate(24*time.Hour), "[{503 1}]")
-		check("later", LastWeek, 28, 0, 0, time.Time{}, "[]")
+		check("later", tally.LastMonth, 30, 0, 1, now.Truncate(24*time.Hour), "[{503 1}]")
+		check("later", tally.LastWeek, 28, 0, 0, time.Time{}, "[]")
 		stop()
 	})
-}
-
-// TestTallyGoesOnAfterARestart: an hour in which no answer came is stored without times,
-// and counts the answers that come after a restart.
-func TestTallyGoesOnAfterARestart(t *testing.T) {
-	t.Parallel()
-	at := time.Date(2026, 1, 7, 15, 30, 0, 0, time.UTC)
-	var before, after tally
-	before.count(at, queue.Attempt{Error: "no answer", ErrorClass: "timeout"})
-	data, err := json.Marshal(record{storedTally: before.stored()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	var rec record
-	if err := json.Unmarshal(data, &rec); err != nil {
-		t.Fatal(err)
-	}
-	after.restore(rec.storedTally)
-	after.count(at, queue.Attempt{Status: 200, Duration: time.Second})
-	if got := after.hours[hourOf(at)%TallyHours]; got.Delivered != 1 || got.Failed != 1 || len(got.Times) != 1 || len(got.Answers) != 2 {
-		t.Errorf("the hour holds %+v", got)
-	}
 }

@@ -1,4 +1,4 @@
-package relay
+package tally
 
 import (
 	"cmp"
@@ -42,33 +42,24 @@ const (
 	LastMonth = 30 * 24 * time.Hour
 )
 
-// WebhookSeries returns the series of a webhook over LastDay, LastWeek or LastMonth, in
-// hours, quarters of a day or days; false if the webhook does not exist.
-func (r *Relay) WebhookSeries(name string, back time.Duration) (Series, bool) {
-	w, err := r.find(name)
-	if err != nil {
-		return Series{}, false
-	}
-	now := time.Now()
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	shown := w.shownTallyLocked()
-	rows := shown.rows()
-	row := rows[0]
+// Series returns the series over LastDay, LastWeek or LastMonth, in hours, quarters of a
+// day or days.
+func (y *Webhook) Series(now time.Time, back time.Duration) Series {
+	rows := y.rows()
 	switch back {
 	case LastWeek:
-		row = rows[1]
+		return rows[1].series(now)
 	case LastMonth:
-		row = rows[2]
+		return rows[2].series(now)
 	}
-	return row.series(now), true
+	return rows[0].series(now)
 }
 
 func (s slots) series(now time.Time) Series {
 	out := Series{Step: s.length, Parts: make([]Part, len(s.of))}
 	length := int64(s.length / time.Second)
 	last := now.Unix() / length
-	var all slot
+	var all Slot
 	for i := range out.Parts {
 		number := last - int64(len(s.of)-1-i)
 		part := &out.Parts[i]
@@ -93,7 +84,7 @@ func (s slots) series(now time.Time) Series {
 }
 
 // quantiles returns the times within which 50 and 95 percent of the answers came.
-func (s *slot) quantiles() (p50, p95 time.Duration) {
+func (s *Slot) quantiles() (p50, p95 time.Duration) {
 	var counts [buckets]int64
 	var total int64
 	for bucket, n := range s.Times {

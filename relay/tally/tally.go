@@ -1,4 +1,12 @@
-package relay
+// Package tally counts the attempts of webhooks by hour, quarter of a day and day, and
+// the accepted events and first attempts of a relay by hour, for people to look at.
+//
+// It promises that a tally is bounded, costs each attempt a few additions, and that
+// tallies which several relays counted can be added without counting anything twice. It
+// knows the queue's attempts. It does not know webhooks, and it stores nothing: its
+// caller stores the records. Its tests compare quantiles with those of sorted
+// values; the relay's tests check the counts over restarts and between relays.
+package tally
 
 import (
 	"encoding/json"
@@ -12,14 +20,8 @@ import (
 	"github.com/userhero/relay/queue"
 )
 
-// Tallies count what happened in each hour of the last day and, for a webhook, in the
-// last month, for people to look at. They are bounded and cost each attempt a few
-// additions. They are stored once an hour and when
-// the relay stops. If the process is killed, only the counts since the last store are
-// lost.
-
-// TallyHours is how many hours are counted separately, including the present one.
-const TallyHours = 24
+// Hours is how many hours are counted separately, including the present one.
+const Hours = 24
 
 // Hour holds the counts of one hour.
 type Hour struct {
@@ -29,12 +31,15 @@ type Hour struct {
 	Failed    int64     // attempts that failed
 }
 
+// EndOfHour returns when the hour of t ends.
+func EndOfHour(t time.Time) time.Time { return time.Unix((hourOf(t)+1)*3600, 0) }
+
 // hourOf returns the number of hours since 1970.
 func hourOf(t time.Time) int64 { return t.Unix() / 3600 }
 
-// slot counts the attempts of one webhook in one hour, quarter of a day or day. It is
+// Slot counts the attempts of one webhook in one hour, quarter of a day or day. It is
 // stored as it is.
-type slot struct {
+type Slot struct {
 	Number    int64            `json:"hour"` // hours, quarters or days since 1970
 	Delivered int64            `json:"delivered,omitempty"`
 	Failed    int64            `json:"failed,omitempty"`
@@ -46,7 +51,7 @@ type slot struct {
 const mostAnswers = 20
 
 // makeMaps makes the maps that the slot lacks. A stored slot lacks each that was empty.
-func (s *slot) makeMaps() {
+func (s *Slot) makeMaps() {
 	if s.Answers == nil {
 		s.Answers = make(map[string]int64)
 	}
@@ -57,7 +62,7 @@ func (s *slot) makeMaps() {
 
 // count counts an attempt. key is that of its answer, bucket that of its time; -1 if
 // there was no answer.
-func (s *slot) count(ok bool, key string, bucket int) {
+func (s *Slot) count(ok bool, key string, bucket int) {
 	if ok {
 		s.Delivered++
 	} else {
@@ -74,7 +79,7 @@ func (s *slot) count(ok bool, key string, bucket int) {
 }
 
 // add adds the counts of other, times a factor.
-func (s *slot) add(other slot, factor int64) {
+func (s *Slot) add(other Slot, factor int64) {
 	s.Delivered += factor * other.Delivered
 	s.Failed += factor * other.Failed
 	s.makeMaps()
@@ -86,36 +91,36 @@ func (s *slot) add(other slot, factor int64) {
 	}
 }
 
-// tally holds the last month of one webhook: 24 hours, 28 quarters of a day and 30
-// days. The webhook's mutex guards it.
-type tally struct {
-	hours    [TallyHours]slot
-	quarters [28]slot
-	days     [30]slot
+// Webhook holds the last month of one webhook: 24 hours, 28 quarters of a day and 30
+// days. The caller serialises the calls.
+type Webhook struct {
+	hours    [Hours]Slot
+	quarters [28]Slot
+	days     [30]Slot
 }
 
 // slots is a row of slots of one length.
 type slots struct {
 	length time.Duration
-	of     []slot
+	of     []Slot
 }
 
-func (y *tally) rows() [3]slots {
+func (y *Webhook) rows() [3]slots {
 	return [3]slots{{time.Hour, y.hours[:]}, {6 * time.Hour, y.quarters[:]}, {24 * time.Hour, y.days[:]}}
 }
 
 // at returns the slot that contains t.
-func (s slots) at(t time.Time) *slot {
+func (s slots) at(t time.Time) *Slot {
 	number := t.Unix() / int64(s.length/time.Second)
 	at := &s.of[number%int64(len(s.of))]
 	if at.Number != number {
-		*at = slot{Number: number}
+		*at = Slot{Number: number}
 	}
 	return at
 }
 
 // stored returns the slots in which something happened.
-func (s slots) stored() (all []slot) {
+func (s slots) stored() (all []Slot) {
 	for _, h := range s.of {
 		if h.Delivered > 0 || h.Failed > 0 {
 			all = append(all, h)
@@ -125,7 +130,7 @@ func (s slots) stored() (all []slot) {
 }
 
 // restore loads stored slots.
-func (s slots) restore(all []slot) {
+func (s slots) restore(all []Slot) {
 	for _, h := range all {
 		if h.Number > 0 {
 			s.of[h.Number%int64(len(s.of))] = h
@@ -133,8 +138,8 @@ func (s slots) restore(all []slot) {
 	}
 }
 
-// count counts an attempt that ended at t.
-func (y *tally) count(t time.Time, a queue.Attempt) {
+// Count counts an attempt that ended at t.
+func (y *Webhook) Count(t time.Time, a queue.Attempt) {
 	key, bucket := a.ErrorClass, -1
 	if a.Status != 0 {
 		key, bucket = strconv.Itoa(a.Status), bucketOf(a.Duration)
@@ -144,35 +149,87 @@ func (y *tally) count(t time.Time, a queue.Attempt) {
 	}
 }
 
-// stored is a tally as a record keeps it.
-type storedTally struct {
+// Stored is the tally of a webhook as a record keeps it.
+type Stored struct {
 	// Hours, Quarters and Days are the slots in which something happened.
-	Hours    []slot `json:"hours,omitempty"`
-	Quarters []slot `json:"quarters,omitempty"`
-	Days     []slot `json:"days,omitempty"`
+	Hours    []Slot `json:"hours,omitempty"`
+	Quarters []Slot `json:"quarters,omitempty"`
+	Days     []Slot `json:"days,omitempty"`
 }
 
-func (s *storedTally) rows() [3]*[]slot { return [3]*[]slot{&s.Hours, &s.Quarters, &s.Days} }
+func (s *Stored) rows() [3]*[]Slot { return [3]*[]Slot{&s.Hours, &s.Quarters, &s.Days} }
 
-func (y *tally) stored() (s storedTally) {
+// Stored returns the tally as a record keeps it.
+func (y *Webhook) Stored() (s Stored) {
 	for i, row := range y.rows() {
 		*s.rows()[i] = row.stored()
 	}
 	return s
 }
 
-func (y *tally) restore(s storedTally) {
+// Restore loads a stored tally into an empty one.
+func (y *Webhook) Restore(s Stored) {
 	for i, row := range y.rows() {
 		row.restore(*s.rows()[i])
 	}
 }
 
-// addTo adds the hours to the day that ends now.
-func (y *tally) addTo(day *Day, now time.Time) {
+// Latest returns the present hour and the one before, if something happened in them. It
+// leaves out answers and times.
+func (y *Webhook) Latest(now time.Time) (latest []Slot) {
+	for _, h := range y.rows()[0].stored() {
+		if h.Number >= hourOf(now)-1 {
+			h.Answers, h.Times = nil, nil
+			latest = append(latest, h)
+		}
+	}
+	return latest
+}
+
+// With returns the tally with hours that were counted elsewhere. Of an hour that has
+// more attempts there, that count is taken. Quarters of a day and days stay.
+func (y *Webhook) With(elsewhere []Slot) Webhook {
+	shown := *y
+	for _, h := range elsewhere {
+		hour := &shown.hours[h.Number%Hours]
+		if hour.Number < h.Number || hour.Number == h.Number && hour.Delivered+hour.Failed < h.Delivered+h.Failed {
+			*hour = h
+		}
+	}
+	return shown
+}
+
+// Merge adds to the counts of theirs what ours counted since base.
+func Merge(base, ours, theirs Stored) Stored {
+	var sum, before Webhook
+	sum.Restore(theirs)
+	before.Restore(base)
+	sums, was := sum.rows(), before.rows()
+	for i, row := range ours.rows() {
+		for _, h := range *row {
+			at := h.Number % int64(len(sums[i].of))
+			to := &sums[i].of[at]
+			if to.Number > h.Number {
+				continue
+			}
+			if to.Number < h.Number {
+				*to = Slot{Number: h.Number}
+			}
+			to.add(h, 1)
+			if old := was[i].of[at]; old.Number == h.Number {
+				to.add(old, -1)
+			}
+		}
+	}
+	return sum.Stored()
+}
+
+// AddTo adds the hours to the day that ends now.
+func (y *Webhook) AddTo(day *Day, now time.Time) {
 	last := hourOf(now)
 	for _, h := range y.hours {
-		if ago := last - h.Number; ago >= 0 && ago < TallyHours {
-			hour := &day.Hours[TallyHours-1-ago]
+		if ago := last - h.Number; ago >= 0 && ago < Hours {
+			hour := &day.Hours[Hours-1-ago]
 			hour.Delivered += h.Delivered
 			hour.Failed += h.Failed
 		}
@@ -181,7 +238,7 @@ func (y *tally) addTo(day *Day, now time.Time) {
 
 // Day holds the last 24 hours, hour by hour.
 type Day struct {
-	Hours [TallyHours]Hour // oldest first; the last is the present one
+	Hours [Hours]Hour // oldest first; the last is the present one
 	// FirstAttempts counts first attempts, successful or not. P50 and P99 are quantiles
 	// of the time from an event's acceptance to the end of its first attempt, accurate
 	// to 6 %. They are set only for the relay as a whole.
@@ -189,10 +246,11 @@ type Day struct {
 	P50, P99      time.Duration
 }
 
-func newDay(now time.Time) Day {
+// NewDay returns the day that ends now, with nothing counted.
+func NewDay(now time.Time) Day {
 	var d Day
 	for i := range d.Hours {
-		d.Hours[i].From = time.Unix((hourOf(now)-int64(TallyHours-1-i))*3600, 0).UTC()
+		d.Hours[i].From = time.Unix((hourOf(now)-int64(Hours-1-i))*3600, 0).UTC()
 	}
 	return d
 }
@@ -231,11 +289,11 @@ func middleOf(bucket int) time.Duration {
 	return time.Duration((8+uint64(bucket%8))*width+width/2) * time.Microsecond
 }
 
-// relayTally counts the last day of the relay as a whole. Any goroutine may add to it.
+// Relay counts the last day of the relay as a whole. Any goroutine may add to it.
 // It takes a lock only once an hour.
-type relayTally struct {
+type Relay struct {
 	turning sync.Mutex // taken to begin an hour
-	hours   [TallyHours]relayHour
+	hours   [Hours]relayHour
 }
 
 type relayHour struct {
@@ -245,9 +303,9 @@ type relayHour struct {
 }
 
 // at returns the tally of the present hour.
-func (y *relayTally) at(t time.Time) *relayHour {
+func (y *Relay) at(t time.Time) *relayHour {
 	hour := hourOf(t)
-	h := &y.hours[hour%TallyHours]
+	h := &y.hours[hour%Hours]
 	if h.hour.Load() == hour {
 		return h
 	}
@@ -263,22 +321,25 @@ func (y *relayTally) at(t time.Time) *relayHour {
 	return h
 }
 
-func (y *relayTally) accepted(t time.Time) { y.at(t).accepted.Add(1) }
+// Accepted counts an event that was accepted at t.
+func (y *Relay) Accepted(t time.Time) { y.at(t).accepted.Add(1) }
 
-// first counts a first attempt that ended at t. took is the time since the event's
+// First counts a first attempt that ended at t. took is the time since the event's
 // acceptance.
-func (y *relayTally) first(t time.Time, took time.Duration) { y.at(t).first[bucketOf(took)].Add(1) }
+func (y *Relay) First(t time.Time, took time.Duration) { y.at(t).first[bucketOf(took)].Add(1) }
 
-func (y *relayTally) addTo(day *Day, now time.Time) {
+// AddTo adds the hours, and the quantiles of all first attempts, to the day that ends
+// now.
+func (y *Relay) AddTo(day *Day, now time.Time) {
 	var all [buckets]int64
 	last := hourOf(now)
 	for i := range y.hours {
 		h := &y.hours[i]
 		ago := last - h.hour.Load()
-		if ago < 0 || ago >= TallyHours {
+		if ago < 0 || ago >= Hours {
 			continue
 		}
-		day.Hours[TallyHours-1-ago].Accepted += h.accepted.Load()
+		day.Hours[Hours-1-ago].Accepted += h.accepted.Load()
 		for b := range all {
 			n := h.first[b].Load()
 			all[b] += n
@@ -307,11 +368,8 @@ type storedHour struct {
 	First    map[int]int64 `json:"first,omitempty"` // by bucket
 }
 
-// tallyRecord is the name of the record that holds the relay's own tally. It is not a
-// valid webhook name.
-const tallyRecord = ".tally"
-
-func (y *relayTally) encode() []byte {
+// Encode returns the tally as it is stored.
+func (y *Relay) Encode() []byte {
 	var stored []storedHour
 	for i := range y.hours {
 		h := &y.hours[i]
@@ -332,12 +390,12 @@ func (y *relayTally) encode() []byte {
 	return b
 }
 
-// decode loads a stored tally.
-func (y *relayTally) decode(data []byte) error { return y.add(nil, data) }
+// Decode loads a stored tally.
+func (y *Relay) Decode(data []byte) error { return y.Add(nil, data) }
 
-// add adds what the stored tally `to` counts more than `from`. An empty tally counts
+// Add adds what the stored tally `to` counts more than `from`. An empty tally counts
 // nothing.
-func (y *relayTally) add(from, to []byte) error {
+func (y *Relay) Add(from, to []byte) error {
 	before, err := decodeTally(from)
 	if err != nil {
 		return err
@@ -347,7 +405,7 @@ func (y *relayTally) add(from, to []byte) error {
 		return err
 	}
 	for hour, s := range after {
-		if y.hours[hour%TallyHours].hour.Load() > hour {
+		if y.hours[hour%Hours].hour.Load() > hour {
 			continue // a day ago, or more
 		}
 		h := y.at(time.Unix(hour*3600, 0))
