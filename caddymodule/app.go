@@ -94,8 +94,8 @@ type App struct {
 	// before the retries of a delivery have run out.
 	WarnAfter caddy.Duration `json:"warn_after,omitempty"`
 
-	// The URL of the console, such as `https://feedback.example.com/relay`, for
-	// links in e-mails. Default: no links.
+	// The URL of the console, such as `https://feedback.example.com/relay`, for links in
+	// e-mails, messages of chat tools and operational events. Default: no links.
 	ConsoleURL string `json:"console_url,omitempty"`
 
 	config  relay.Config
