@@ -9,6 +9,7 @@ import (
 
 	"github.com/userhero/relay/console/api"
 	"github.com/userhero/relay/console/scope"
+	"github.com/userhero/relay/console/words"
 	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/relay"
 	"github.com/userhero/relay/relay/redact"
@@ -31,7 +32,7 @@ func (p pages) pauseWebhook(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return said(back(r), saidPaused(w)), nil
+	return said(back(r), words.Paused(w)), nil
 }
 
 func (p pages) enableWebhook(r *http.Request) (any, error) {
@@ -53,7 +54,7 @@ func (p pages) enableWebhook(r *http.Request) (any, error) {
 			return nil, err
 		}
 	}
-	return said(back(r), saidResumed(before, w, missed, whole)), nil
+	return said(back(r), words.Resumed(before, w, missed, whole, webhookAt(name)+"/recover")), nil
 }
 
 // missedTime bounds the count of what a webhook missed.
@@ -82,7 +83,7 @@ type testOutcome struct {
 func outcomeOf(result relay.TestResult, target string) *testOutcome {
 	a := result.Attempt
 	return &testOutcome{
-		OK: result.OK, Sentence: saidTested(a, result.OK), Sent: saidSent(a), Hint: hintFor(a.ErrorClass),
+		OK: result.OK, Sentence: words.Tested(a, result.OK), Sent: words.Sent(a), Hint: words.HintFor(a.ErrorClass),
 		exchange: exchangeOf(a, target, []byte(relay.Sample)),
 	}
 }
@@ -121,7 +122,7 @@ func (p pages) rotateSecret(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := outcome{Flash: saidRotated(before, overlap), Once: true}
+	out := outcome{Flash: words.Rotated(before, overlap), Once: true}
 	if own == "" {
 		out.Of = &secretShown{secret, "The new secret, shown only once", snippets()}
 		out.Lost = "The new secret was shown here once and cannot be shown again. If you did not copy it, change the secret again."
@@ -187,7 +188,7 @@ func (p pages) askRecover(r *http.Request) (any, error) {
 	what.DryRun = true
 	choices := spans(text)
 	if what.Missed && !what.Failed {
-		choices = append(choices, choice{text, "missed since " + whenOf(what.Since, time.Now()).Absolute, true})
+		choices = append(choices, choice{text, "missed since " + words.WhenOf(what.Since, time.Now()).Absolute, true})
 	}
 	page := recoverPage{Name: name, Span: text, Spans: choices, Then: "They are sent one at first, and faster as the receiver answers."}
 	if w.Parked || w.State == relay.Disabled {
@@ -198,7 +199,7 @@ func (p pages) askRecover(r *http.Request) (any, error) {
 	}
 	page.Sentence = "Nothing would be sent again."
 	if page.Count > 0 {
-		page.Sentence = counted(page.Count, "delivery", "deliveries") + " would be sent again."
+		page.Sentence = words.Counted(page.Count, "delivery", "deliveries") + " would be sent again."
 	}
 	return shown{name: "recover.html", screen: screen{Title: "Recover " + name, Area: "webhooks", Page: page}}, nil
 }
@@ -217,7 +218,7 @@ func (p pages) recoverWebhook(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return said(webhookAt(name), saidRecovered(w, count, what)), nil
+	return said(webhookAt(name), words.Recovered(w, count, what)), nil
 }
 
 // deletePage asks before a webhook is deleted.
@@ -245,7 +246,7 @@ func (p pages) deleteWebhook(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return said("webhooks", saidDeleted(name, cancelled)), nil
+	return said("webhooks", words.Deleted(name, cancelled)), nil
 }
 
 // redeliver sends one delivery again and leads back to the page of the form.
@@ -264,9 +265,9 @@ func (p pages) redeliver(r *http.Request) (any, error) {
 	err = p.relay.Redeliver(r.Context(), id, api.UserOf(r))
 	switch {
 	case errors.Is(err, queue.ErrConflict):
-		return said(to, saidBusy()), nil
+		return said(to, words.Busy()), nil
 	case err != nil:
 		return nil, err
 	}
-	return said(to, saidRedelivered(webhookOf(p.webhooksByID(), id.Webhook))), nil
+	return said(to, words.Redelivered(webhookOf(p.webhooksByID(), id.Webhook))), nil
 }

@@ -3,11 +3,12 @@ package console
 import (
 	"context"
 	"crypto/rand"
-	"fmt"
 	"maps"
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/userhero/relay/console/words"
 )
 
 const (
@@ -24,7 +25,7 @@ const (
 // outcome is what a form did. The browser is redirected to a page that shows it, so
 // that a reload does not send the form again.
 type outcome struct {
-	Flash *flash
+	Flash *words.Flash
 	// Status is the status of the page; 0 is 200.
 	Status int
 	// Once: it can be shown only once.
@@ -37,21 +38,6 @@ type outcome struct {
 	// Of is what the page shows besides: a *wizard, *testOutcome, *secretShown,
 	// *settingsForm, *signature.Verdict or *event.Problem.
 	Of any
-}
-
-// flash is one line about what a form did.
-type flash struct {
-	Kind     string // good or bad
-	Text     string
-	Link, To string // what to do next: words, and an address relative to the root
-}
-
-func good(format string, args ...any) *flash {
-	return &flash{Kind: "good", Text: fmt.Sprintf(format, args...)}
-}
-
-func bad(format string, args ...any) *flash {
-	return &flash{Kind: "bad", Text: fmt.Sprintf(format, args...)}
 }
 
 // kept is an outcome and the user who may see it.
@@ -122,11 +108,11 @@ func (o *outcomes) look(user, token string) (outcome, bool) {
 	return out, true
 }
 
-func lost(text string) *flash {
+func lost(text string) *words.Flash {
 	if text == "" {
 		return nil
 	}
-	return &flash{Kind: "bad", Text: text}
+	return &words.Flash{Kind: "bad", Text: text}
 }
 
 // forget deletes the outcomes of a draft.

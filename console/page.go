@@ -13,6 +13,7 @@ import (
 
 	"github.com/userhero/relay/console/api"
 	"github.com/userhero/relay/console/scope"
+	"github.com/userhero/relay/console/words"
 	"github.com/userhero/relay/event"
 	"github.com/userhero/relay/relay"
 )
@@ -34,7 +35,7 @@ type screen struct {
 	Root  string // relative address of the console's root
 	Title string
 	Area  string // the current entry of the navigation
-	Flash *flash
+	Flash *words.Flash
 	// Live are the kinds of stream events that update the page; without any, the page
 	// is not updated.
 	Live []string
@@ -144,7 +145,7 @@ func (p pages) refused(r *http.Request, err error) done {
 	if to == "" {
 		return done{to, outcome{Once: true, Status: problem.Status, Of: problem}}
 	}
-	return done{to, outcome{Once: true, Status: problem.Status, Flash: &flash{Kind: "bad", Text: problem.Error()}}}
+	return done{to, outcome{Once: true, Status: problem.Status, Flash: &words.Flash{Kind: "bad", Text: problem.Error()}}}
 }
 
 // tokenName is the parameter that holds the token of an outcome.
@@ -250,7 +251,7 @@ func (p pages) webhookNamed(name string) (relay.WebhookStatus, error) {
 func webhookAt(name string) string { return "webhooks/" + url.PathEscape(name) }
 
 // said leads to a page that shows a message once.
-func said(to string, f *flash) done { return done{to, outcome{Flash: f, Once: true}} }
+func said(to string, f *words.Flash) done { return done{to, outcome{Flash: f, Once: true}} }
 
 // tooLarge explains why a form could not be read.
 func tooLarge(err error) error {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/userhero/relay/console/api"
+	"github.com/userhero/relay/console/words"
 	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/relay"
 )
@@ -25,7 +26,7 @@ type activityPage struct {
 type activityRow struct {
 	ID                         string
 	At                         time.Time
-	Mark                       mark
+	Mark                       words.Mark
 	What, Who, Webhook, Detail string
 	There                      bool   // the webhook exists
 	Event                      string // id of the event in the detail
@@ -65,23 +66,23 @@ func (p pages) listActivity(r *http.Request) (any, error) {
 }
 
 // activityMarks are the words of the log, as people read them.
-var activityMarks = map[string]mark{
-	"webhook added":       {"good", "Webhook added"},
-	"webhook changed":     {"none", "Settings changed"},
-	"webhook deleted":     {"bad", "Webhook deleted"},
-	"webhook enabled":     {"good", "Resumed or enabled"},
-	"webhook disabled":    {"hold", "Paused or disabled"},
-	"webhook failing":     {"bad", "Failing"},
-	"webhook recovered":   {"good", "Active again"},
-	"secret rotated":      {"none", "Secret changed"},
-	"delivery requeued":   {"wait", "One delivery queued again"},
-	"deliveries requeued": {"wait", "Deliveries queued again"},
-	"notice sent":         {"mail", "E-mail"},
+var activityMarks = map[string]words.Mark{
+	"webhook added":       {Kind: "good", Text: "Webhook added"},
+	"webhook changed":     {Kind: "none", Text: "Settings changed"},
+	"webhook deleted":     {Kind: "bad", Text: "Webhook deleted"},
+	"webhook enabled":     {Kind: "good", Text: "Resumed or enabled"},
+	"webhook disabled":    {Kind: "hold", Text: "Paused or disabled"},
+	"webhook failing":     {Kind: "bad", Text: "Failing"},
+	"webhook recovered":   {Kind: "good", Text: "Active again"},
+	"secret rotated":      {Kind: "none", Text: "Secret changed"},
+	"delivery requeued":   {Kind: "wait", Text: "One delivery queued again"},
+	"deliveries requeued": {Kind: "wait", Text: "Deliveries queued again"},
+	"notice sent":         {Kind: "mail", Text: "E-mail"},
 }
 
-func activityMark(a relay.Activity) mark {
+func activityMark(a relay.Activity) words.Mark {
 	if m, ok := activityMarks[a.What]; ok {
 		return m
 	}
-	return mark{"none", a.What}
+	return words.Mark{Kind: "none", Text: a.What}
 }

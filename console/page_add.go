@@ -11,6 +11,7 @@ import (
 
 	"github.com/userhero/relay/console/api"
 	"github.com/userhero/relay/console/scope"
+	"github.com/userhero/relay/console/words"
 	"github.com/userhero/relay/event"
 	"github.com/userhero/relay/relay"
 	"github.com/userhero/relay/relay/redact"
@@ -46,7 +47,7 @@ func (p pages) add(r *http.Request) (any, error) {
 	if !ok {
 		w = &wizard{Step: 1, Ticked: event.Types()}
 		if r.URL.Query().Has(tokenName) && out.Flash == nil {
-			out.Flash = bad("This step has expired. Start again.")
+			out.Flash = words.Bad("This step has expired. Start again.")
 		}
 	}
 	w.First = len(p.relay.Webhooks()) == 0
@@ -76,7 +77,7 @@ func (p pages) addStep(r *http.Request) (any, error) {
 	}
 	again := func(step int, err error) done {
 		if w.Wrong = wrongIn(err); w.Wrong == nil {
-			return show(step, outcome{Status: http.StatusUnprocessableEntity, Flash: &flash{Kind: "bad", Text: api.Problem(r, err, p.log).Error()}})
+			return show(step, outcome{Status: http.StatusUnprocessableEntity, Flash: &words.Flash{Kind: "bad", Text: api.Problem(r, err, p.log).Error()}})
 		}
 		return show(step, outcome{Status: http.StatusUnprocessableEntity, Flash: w.Wrong.flash("Nothing was added.")})
 	}
@@ -123,7 +124,7 @@ func (p pages) addStep(r *http.Request) (any, error) {
 		if err != nil {
 			return nil, err
 		}
-		return said(webhookAt(c.Name), saidAdded(added)), nil
+		return said(webhookAt(c.Name), words.Added(added)), nil
 	}
 	result, err := p.relay.Try(r.Context(), c)
 	if err != nil {

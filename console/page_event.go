@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/userhero/relay/console/api"
+	"github.com/userhero/relay/console/words"
 	"github.com/userhero/relay/event"
 	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/relay"
@@ -48,7 +49,7 @@ type openDelivery struct {
 type attemptRow struct {
 	Number int
 	At     time.Time
-	Mark   mark
+	Mark   words.Mark
 	Took   string
 	Open   bool
 }
@@ -58,7 +59,7 @@ type openAttempt struct {
 	exchange
 	Number  int
 	At      time.Time
-	Mark    mark
+	Mark    words.Mark
 	Took    string
 	Error   string
 	Hint    string
@@ -109,14 +110,14 @@ func indented(body []byte) string {
 	return b.String()
 }
 
-func attemptMark(a queue.Attempt) mark {
+func attemptMark(a queue.Attempt) words.Mark {
 	switch {
 	case a.ErrorClass == "" && a.Error == "":
-		return mark{"good", strings.TrimSpace(fmt.Sprintf("%d %s", a.Status, http.StatusText(a.Status)))}
+		return words.Mark{Kind: "good", Text: strings.TrimSpace(fmt.Sprintf("%d %s", a.Status, http.StatusText(a.Status)))}
 	case a.Status != 0:
-		return mark{"bad", strings.TrimSpace(fmt.Sprintf("%d %s", a.Status, http.StatusText(a.Status)))}
+		return words.Mark{Kind: "bad", Text: strings.TrimSpace(fmt.Sprintf("%d %s", a.Status, http.StatusText(a.Status)))}
 	}
-	return mark{"bad", a.Error}
+	return words.Mark{Kind: "bad", Text: a.Error}
 }
 
 // showEvent is the page of one event. The address says which delivery and attempt are
@@ -139,7 +140,7 @@ func (p pages) showEvent(r *http.Request) (any, error) {
 	byID := p.webhooksByID()
 	page := eventPage{
 		eventRow: p.eventRow(r, e, deliveries, byID, now),
-		Type:     e.Type, TraceID: api.TraceID(e.Trace.TraceID), Size: size(int64(len(e.Body))), Body: indented(e.Body),
+		Type:     e.Type, TraceID: api.TraceID(e.Trace.TraceID), Size: words.Size(int64(len(e.Body))), Body: indented(e.Body),
 	}
 	var d document
 	if json.Unmarshal(e.Body, &d) == nil {
@@ -202,12 +203,12 @@ func (p pages) openDelivery(r *http.Request, e queue.Event, d queue.Delivery, w 
 		}
 	}
 	for i, a := range attempts {
-		open.Attempts = append(open.Attempts, attemptRow{a.Number, a.At, attemptMark(a), span(a.Duration), i == chosen})
+		open.Attempts = append(open.Attempts, attemptRow{a.Number, a.At, attemptMark(a), words.Span(a.Duration), i == chosen})
 	}
 	a := attempts[chosen]
 	open.Attempt = &openAttempt{
-		exchange: exchangeOf(a, open.URL, e.Body), Number: a.Number, At: a.At, Mark: attemptMark(a), Took: span(a.Duration),
-		Error: a.Error, Hint: hintFor(a.ErrorClass), TraceID: api.TraceID(a.TraceID), Next: a.Next,
+		exchange: exchangeOf(a, open.URL, e.Body), Number: a.Number, At: a.At, Mark: attemptMark(a), Took: words.Span(a.Duration),
+		Error: a.Error, Hint: words.HintFor(a.ErrorClass), TraceID: api.TraceID(a.TraceID), Next: a.Next,
 		Signed: api.HeaderFields(a.RequestHeaders)["X-UserHero-Signature"] != "",
 	}
 	if a.ErrorClass != deliver.ClassBody {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/userhero/relay/console/api"
+	"github.com/userhero/relay/console/words"
 	"github.com/userhero/relay/event"
 	"github.com/userhero/relay/queue"
 )
@@ -200,10 +201,10 @@ func (s *eventSearch) upto() time.Time {
 func (s *eventSearch) paused(back time.Time) {
 	s.page.Searched = "The search is not complete."
 	if n := s.query.Seen + s.looked; n > 0 {
-		s.page.Searched = fmt.Sprintf("Looked through %s of %s.", number(n), counted(s.relay.Stats().Events, "event", "events"))
+		s.page.Searched = fmt.Sprintf("Looked through %s of %s.", words.Number(n), words.Counted(s.relay.Stats().Events, "event", "events"))
 	}
 	if !back.IsZero() {
-		s.page.Searched += " Searched back to " + whenOf(back, s.now).Absolute + "."
+		s.page.Searched += " Searched back to " + words.WhenOf(back, s.now).Absolute + "."
 	}
 }
 

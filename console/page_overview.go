@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/userhero/relay/console/api"
+	"github.com/userhero/relay/console/draw"
+	"github.com/userhero/relay/console/words"
 	"github.com/userhero/relay/event"
 	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/relay"
@@ -37,7 +39,7 @@ type overviewPage struct {
 // tile is one number of the last day, with a bar for each hour if it has them.
 type tile struct {
 	Name, Number, Note string
-	Bars               *bars
+	Bars               *draw.Bars
 }
 
 func (p pages) overview(r *http.Request) (any, error) {
@@ -85,29 +87,29 @@ func (p pages) overview(r *http.Request) (any, error) {
 func sentence(all []relay.WebhookStatus, stats queue.Stats, user string, now time.Time) string {
 	var healthy, waiting int64
 	for _, w := range all {
-		if kind := webhookMark(w, user, now).Kind; kind == "good" || kind == "none" {
+		if kind := words.WebhookMark(w, user, now).Kind; kind == "good" || kind == "none" {
 			healthy++
 		}
 		waiting += w.Counts.Pending + w.Counts.Retrying + w.Counts.Held
 	}
 	n := int64(len(all))
-	parts := []string{fmt.Sprintf("%s of %s healthy", number(healthy), counted(n, "webhook", "webhooks"))}
+	parts := []string{fmt.Sprintf("%s of %s healthy", words.Number(healthy), words.Counted(n, "webhook", "webhooks"))}
 	switch {
 	case healthy == n && n == 1:
 		parts[0] = "The webhook is healthy"
 	case healthy == n && n == 2:
 		parts[0] = "Both webhooks healthy"
 	case healthy == n:
-		parts[0] = fmt.Sprintf("All %s webhooks healthy", number(n))
+		parts[0] = fmt.Sprintf("All %s webhooks healthy", words.Number(n))
 	}
 	end := "."
 	if !stats.AsOf.IsZero() && now.Sub(stats.AsOf) > countsMayLag {
-		end = fmt.Sprintf(". Counted %s ago: the store's servers do not answer.", span(now.Sub(stats.AsOf).Truncate(time.Second)))
+		end = fmt.Sprintf(". Counted %s ago: the store's servers do not answer.", words.Span(now.Sub(stats.AsOf).Truncate(time.Second)))
 	}
 	if waiting == 0 {
 		return parts[0] + "; nothing waiting" + end
 	}
-	parts = append(parts, counted(waiting, "delivery", "deliveries")+" waiting")
+	parts = append(parts, words.Counted(waiting, "delivery", "deliveries")+" waiting")
 	var oldest time.Time
 	for _, w := range stats.Webhooks {
 		if !w.OldestDue.IsZero() && (oldest.IsZero() || w.OldestDue.Before(oldest)) {
@@ -115,7 +117,7 @@ func sentence(all []relay.WebhookStatus, stats queue.Stats, user string, now tim
 		}
 	}
 	if age := now.Sub(oldest); !oldest.IsZero() && age >= time.Second {
-		parts = append(parts, "the oldest has been due for "+span(age.Truncate(time.Second)))
+		parts = append(parts, "the oldest has been due for "+words.Span(age.Truncate(time.Second)))
 	}
 	return strings.Join(parts, "; ") + end
 }
@@ -127,24 +129,24 @@ const countsMayLag = 10 * time.Second
 // of its webhooks: the others are about everything in the store.
 func tiles(day tally.Day, stats queue.Stats, scoped bool) []tile {
 	sum := day.Sum()
-	accepted := drawBars(day, "Accepted events", "plain", func(h tally.Hour) int64 { return h.Accepted })
-	delivered := drawBars(day, "Deliveries", "good", func(h tally.Hour) int64 { return h.Delivered })
-	failed := drawBars(day, "Failed attempts", "bad", func(h tally.Hour) int64 { return h.Failed })
+	accepted := draw.BarsOf(day, "Accepted events", "plain", func(h tally.Hour) int64 { return h.Accepted })
+	delivered := draw.BarsOf(day, "Deliveries", "good", func(h tally.Hour) int64 { return h.Delivered })
+	failed := draw.BarsOf(day, "Failed attempts", "bad", func(h tally.Hour) int64 { return h.Failed })
 	first := tile{Name: "First attempt", Number: "–", Note: "from accepting the event to the answer"}
 	if day.FirstAttempts > 0 {
-		first.Number = span(day.P50)
-		first.Note = "half of them are faster; 99 % within " + span(day.P99)
+		first.Number = words.Span(day.P50)
+		first.Note = "half of them are faster; 99 % within " + words.Span(day.P99)
 	}
-	disk := tile{Name: "Store", Number: size(stats.DiskBytes), Note: counted(stats.Events, "event", "events") + " kept"}
+	disk := tile{Name: "Store", Number: words.Size(stats.DiskBytes), Note: words.Counted(stats.Events, "event", "events") + " kept"}
 	if stats.DiskFree >= 0 {
-		disk.Note += "; " + size(stats.DiskFree) + " free"
+		disk.Note += "; " + words.Size(stats.DiskFree) + " free"
 	}
 	ended := []tile{
-		{Name: "Delivered", Number: number(sum.Delivered), Note: "deliveries in 24 h", Bars: &delivered},
-		{Name: "Failed", Number: number(sum.Failed), Note: "attempts in 24 h", Bars: &failed},
+		{Name: "Delivered", Number: words.Number(sum.Delivered), Note: "deliveries in 24 h", Bars: &delivered},
+		{Name: "Failed", Number: words.Number(sum.Failed), Note: "attempts in 24 h", Bars: &failed},
 	}
 	if scoped {
 		return ended
 	}
-	return slices.Concat([]tile{{Name: "Accepted", Number: number(sum.Accepted), Note: "events in 24 h", Bars: &accepted}}, ended, []tile{first, disk})
+	return slices.Concat([]tile{{Name: "Accepted", Number: words.Number(sum.Accepted), Note: "events in 24 h", Bars: &accepted}}, ended, []tile{first, disk})
 }

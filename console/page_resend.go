@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/userhero/relay/console/api"
+	"github.com/userhero/relay/console/words"
 	"github.com/userhero/relay/event"
 	"github.com/userhero/relay/queue"
 )
@@ -112,10 +113,10 @@ func (p pages) askResend(r *http.Request) (any, error) {
 	}
 	for _, state := range []string{api.StateFailed, api.StateRetrying, api.StateHeld, api.StatePending, api.StateDelivered} {
 		if n := states[state]; n > 0 {
-			page.States = append(page.States, number(int64(n))+" "+state)
+			page.States = append(page.States, words.Number(int64(n))+" "+state)
 		}
 	}
-	deliveries := counted(int64(page.Count), "delivery", "deliveries")
+	deliveries := words.Counted(int64(page.Count), "delivery", "deliveries")
 	switch {
 	case page.Count == 0 && whole:
 		page.Sentence = "Nothing would be sent again."
@@ -123,7 +124,7 @@ func (p pages) askResend(r *http.Request) (any, error) {
 		page.Sentence = "Send " + deliveries + " again?"
 	default:
 		page.Sentence = "Send more than " + deliveries + " again?"
-		page.Warning = fmt.Sprintf("There are too many to count at once. At most %s are sent again, the newest.", number(mostResent))
+		page.Warning = fmt.Sprintf("There are too many to count at once. At most %s are sent again, the newest.", words.Number(mostResent))
 	}
 	if states[api.StateDelivered] > 0 {
 		page.Warning = strings.TrimSpace(page.Warning + " Receivers get again what was delivered to them.")
@@ -206,3 +207,33 @@ func (p pages) stopResend(r *http.Request) (any, error) {
 	job.stop()
 	return seeOther("resend/" + job.now().ID), nil
 }
+
+// saidResent says how far an action on many deliveries has come.
+func saidResent(s resendStatus) string {
+	all, sent := words.Number(s.All), words.Number(s.Sent)
+	rest := ""
+	if s.Skipped > 0 {
+		rest = fmt.Sprintf(" %s left out: being sent, queued or gone already.", were(s.Skipped))
+	}
+	result := fmt.Sprintf("%s delivered, %s failed again.", words.Number(s.Delivered), words.Number(s.Sent-s.Delivered))
+	switch {
+	case s.State == resendRuns && s.Finding:
+		return fmt.Sprintf("Looking for deliveries to send again: %s found.", words.Number(s.All))
+	case s.State == resendRuns:
+		return fmt.Sprintf("Sending again: %s of %s sent.", sent, all)
+	case s.State == resendStopped:
+		queued := ""
+		if s.Queued > 0 {
+			queued = fmt.Sprintf(" %s queued already and will still be sent.", were(s.Queued))
+		}
+		return fmt.Sprintf("Stopped. %s of %s sent; %s as they were.%s%s", sent, all, stayed(s.Left()), queued, rest)
+	case s.All == 0:
+		return "Nothing was sent again: no delivery matched."
+	}
+	return fmt.Sprintf("Done: %s sent again. %s%s", words.Counted(s.Sent, "delivery was", "deliveries were"), result, rest)
+}
+
+// were returns a number with its verb: "1 was", "2 were".
+func were(n int64) string { return words.Counted(n, "was", "were") }
+
+func stayed(n int64) string { return words.Counted(n, "stayed", "stayed") }

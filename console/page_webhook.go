@@ -8,8 +8,11 @@ import (
 	"time"
 
 	"github.com/userhero/relay/console/api"
+	"github.com/userhero/relay/console/draw"
+	"github.com/userhero/relay/console/words"
 	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/relay"
+	"github.com/userhero/relay/relay/tally"
 )
 
 // recentDeliveries is how many a webhook's page shows.
@@ -38,7 +41,7 @@ type webhookPage struct {
 	Test         *testOutcome
 
 	// Of the tab with deliveries.
-	Ladder  ladder
+	Ladder  draw.Ladder
 	Here    *here
 	Counts  relay.Counts
 	Latest  []eventRow // its newest deliveries
@@ -47,7 +50,8 @@ type webhookPage struct {
 	Retries bool // there are any
 
 	// Of the tab with charts.
-	Charts *charts
+	Charts  *draw.Charts
+	Periods []choice // what the charts can show
 
 	// Of the tab with settings.
 	Settings  settings
@@ -64,7 +68,7 @@ type webhookPage struct {
 // that is due next.
 type here struct {
 	Delivery, Event string
-	Mark            mark
+	Mark            words.Mark
 	Due             time.Time
 	Tries           string // "2 of 6 attempts failed"
 }
@@ -115,7 +119,10 @@ func (p pages) showCharts(r *http.Request) (any, error) {
 		return nil, err
 	}
 	span := r.URL.Query().Get("span")
-	page.Charts = p.drawCharts(w.Name, span)
+	back := map[string]time.Duration{"7d": tally.LastWeek, "30d": tally.LastMonth}[span]
+	series, _ := p.relay.WebhookSeries(w.Name, back)
+	page.Charts = draw.ChartsOf(series)
+	page.Periods = []choice{{"24h", "24 hours", back == 0}, {"7d", "7 days", back == tally.LastWeek}, {"30d", "30 days", back == tally.LastMonth}}
 	s.Live, s.Again = []string{"attempt", "state"}, webhookAt(w.Name)+tabCharts+"?span="+url.QueryEscape(span)
 	return shown{name: "webhook.html", status: s.status, screen: s.screen}, nil
 }
@@ -151,7 +158,7 @@ func (p pages) webhookScreen(r *http.Request, tab string) (relay.WebhookStatus, 
 		Tabs: []choice{{tabDeliveries, "Deliveries", tab == tabDeliveries}, {tabCharts, "Charts", tab == tabCharts}, {tabSettings, "Settings", tab == tabSettings}},
 	}
 	if w.LastAnswer.Error != "" {
-		page.Why, page.Hint = w.LastAnswer.Error, hintFor(w.LastAnswer.Class)
+		page.Why, page.Hint = w.LastAnswer.Error, words.HintFor(w.LastAnswer.Class)
 	}
 	if w.NextProbe.After(now) {
 		page.NextProbe = w.NextProbe
@@ -175,20 +182,20 @@ func (p pages) webhookScreen(r *http.Request, tab string) (relay.WebhookStatus, 
 
 // whereItStands draws the ladder with the delivery that is retried next, of the
 // newest deliveries that are retried.
-func (p pages) whereItStands(r *http.Request, w relay.WebhookStatus, now time.Time) (*here, ladder, error) {
+func (p pages) whereItStands(r *http.Request, w relay.WebhookStatus, now time.Time) (*here, draw.Ladder, error) {
 	found, err := p.queue.Deliveries(r.Context(), queue.DeliveryQuery{Webhook: w.ID, States: []queue.State{queue.Retrying}, Limit: 50})
 	if err != nil {
-		return nil, ladder{}, err
+		return nil, draw.Ladder{}, err
 	}
 	if len(found.Items) == 0 {
-		return nil, drawLadder(w.Retry, -1), nil
+		return nil, draw.LadderOf(w.Retry, -1), nil
 	}
 	next := slices.MinFunc(found.Items, func(a, b queue.Delivery) int { return a.Due.Compare(b.Due) })
 	tries := max(len(w.Retry), next.Rung) + 1 // the ladder may be shorter now
 	return &here{
 		Delivery: next.ID.String(), Event: next.ID.Event.String(),
-		Mark:  deliveryMark(next, p.relay.DeliveryState(next), &w, api.UserOf(r), now),
+		Mark:  words.DeliveryMark(next, p.relay.DeliveryState(next), &w, api.UserOf(r), now),
 		Due:   next.Due,
-		Tries: fmt.Sprintf("%d of %s failed", next.Rung, counted(int64(tries), "attempt", "attempts")),
-	}, drawLadder(w.Retry, next.Rung), nil
+		Tries: fmt.Sprintf("%d of %s failed", next.Rung, words.Counted(int64(tries), "attempt", "attempts")),
+	}, draw.LadderOf(w.Retry, next.Rung), nil
 }

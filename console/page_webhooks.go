@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/userhero/relay/console/api"
+	"github.com/userhero/relay/console/draw"
+	"github.com/userhero/relay/console/words"
 	"github.com/userhero/relay/relay"
 	"github.com/userhero/relay/relay/redact"
 )
@@ -33,14 +35,14 @@ type webhooksPage struct {
 type webhookRow struct {
 	Name, URL  string
 	FromFile   bool
-	Mark       mark
+	Mark       words.Mark
 	Why        string // the reason why it fails
 	Enabled    bool
 	Toggle     string // the word of the button: Pause, Resume or Enable; empty if there is none
 	CanDelete  bool
 	Buttons    bool
 	Share      string // of the attempts of the last day that succeeded
-	Day        stacked
+	Day        draw.Stacked
 	LastAnswer string
 	LastAt     time.Time
 	Waiting    int64
@@ -53,12 +55,12 @@ func (p pages) webhookRow(r *http.Request, w relay.WebhookStatus, now time.Time)
 	sum := day.Sum()
 	row := webhookRow{
 		Name: w.Name, URL: redact.Marked(w.URL), FromFile: w.Source == relay.FromCaddyfile,
-		Mark:       webhookMark(w, api.UserOf(r), now),
+		Mark:       words.WebhookMark(w, api.UserOf(r), now),
 		Enabled:    w.State != relay.Disabled,
 		Toggle:     toggleWord(w),
 		CanDelete:  w.Source == relay.FromAPI || w.Parked,
-		Share:      share(sum.Delivered, sum.Delivered+sum.Failed),
-		Day:        drawStacked(day),
+		Share:      words.Share(sum.Delivered, sum.Delivered+sum.Failed),
+		Day:        draw.StackedOf(day),
 		LastAnswer: answerText(w.LastAnswer), LastAt: w.LastAttempt,
 		Waiting: w.Counts.Pending + w.Counts.Retrying, Held: w.Counts.Held, Failed: w.Counts.Failed,
 	}
@@ -76,7 +78,7 @@ func toggleWord(w relay.WebhookStatus) string {
 		return ""
 	case w.State != relay.Disabled:
 		return "Pause"
-	case pausedByOwner(w):
+	case words.PausedByOwner(w):
 		return "Resume"
 	}
 	return "Enable"
@@ -86,19 +88,11 @@ func toggleWord(w relay.WebhookStatus) string {
 func answerText(a relay.Answer) string {
 	switch {
 	case a.Status != 0:
-		return fmt.Sprintf("%d %s in %s", a.Status, http.StatusText(a.Status), span(a.Duration))
+		return fmt.Sprintf("%d %s in %s", a.Status, http.StatusText(a.Status), words.Span(a.Duration))
 	case a.Error != "":
 		return a.Error
 	}
 	return ""
-}
-
-// answerWords names an answer, which is a status or a class of errors.
-func answerWords(answer string) string {
-	if status, err := strconv.Atoi(answer); err == nil {
-		return strings.TrimSpace(answer + " " + http.StatusText(status))
-	}
-	return "no answer: " + answer
 }
 
 // inTroubleFirst sorts webhooks: those that fail come first.

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/userhero/relay/console/api"
+	"github.com/userhero/relay/console/words"
 	"github.com/userhero/relay/event"
 	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/relay"
@@ -38,7 +39,7 @@ type eventRow struct {
 // arrival is the state of a delivery, or of several in the same state.
 type arrival struct {
 	Webhook  string // its name, or how many webhooks
-	Mark     mark
+	Mark     words.Mark
 	Delivery string // its id; empty for several
 }
 
@@ -58,7 +59,7 @@ func arrivalsOf(deliveries []deliveryRow) (all []arrival) {
 		a := arrival{deliveries[from].Webhook, deliveries[from].Mark, deliveries[from].ID}
 		if n := to - from; n > 1 {
 			state := deliveries[from].State
-			a = arrival{number(int64(n)) + " webhooks", mark{a.Mark.Kind, strings.ToUpper(state[:1]) + state[1:]}, ""}
+			a = arrival{words.Number(int64(n)) + " webhooks", words.Mark{Kind: a.Mark.Kind, Text: strings.ToUpper(state[:1]) + state[1:]}, ""}
 		}
 		all = append(all, a)
 		from = to
@@ -78,7 +79,7 @@ func troubledFirst(deliveries []deliveryRow) {
 type deliveryRow struct {
 	ID, Event, Webhook string
 	State              string
-	Mark               mark
+	Mark               words.Mark
 	Tries              int
 	At                 time.Time // when the event was accepted
 	CanRedeliver       bool
@@ -175,7 +176,7 @@ func (p pages) deliveryRow(r *http.Request, d queue.Delivery, w *relay.WebhookSt
 	state := p.relay.DeliveryState(d)
 	row := deliveryRow{
 		ID: d.ID.String(), Event: d.ID.Event.String(), Webhook: api.DeletedName(d.ID.Webhook), State: state,
-		Mark: deliveryMark(d, state, w, api.UserOf(r), now), Tries: d.Attempts, At: d.Created, CanRedeliver: w != nil && !p.relay.ReadOnly(),
+		Mark: words.DeliveryMark(d, state, w, api.UserOf(r), now), Tries: d.Attempts, At: d.Created, CanRedeliver: w != nil && !p.relay.ReadOnly(),
 	}
 	if w != nil {
 		row.Webhook = w.Name

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/userhero/relay/console/api"
+	"github.com/userhero/relay/console/words"
 	"github.com/userhero/relay/event"
 	"github.com/userhero/relay/relay"
 	"github.com/userhero/relay/relay/redact"
@@ -30,14 +31,14 @@ type settings struct {
 func settingsOf(w relay.WebhookStatus) settings {
 	rungs := make([]string, len(w.Retry))
 	for i, d := range w.Retry {
-		rungs[i] = rung(d)
+		rungs[i] = words.Rung(d)
 	}
 	ticked := w.Events
 	if len(ticked) == 0 {
 		ticked = event.Types()
 	}
 	return settings{
-		URL: redact.Marked(w.URL), Projects: strings.Join(w.Projects, "\n"), Filter: w.Filter, Retry: strings.Join(rungs, " "), Timeout: rung(w.Timeout),
+		URL: redact.Marked(w.URL), Projects: strings.Join(w.Projects, "\n"), Filter: w.Filter, Retry: strings.Join(rungs, " "), Timeout: words.Rung(w.Timeout),
 		Concurrency: strconv.Itoa(w.Concurrency), Rate: w.Rate.String(),
 		Ticked: ticked, Ordered: w.Ordered, Notify: strings.Join(w.Notify, "\n"), Sent: sentOf(w.Body),
 	}
@@ -209,5 +210,5 @@ func (p pages) changeWebhook(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return said(webhookAt(name)+tabSettings, saidChanged(w, changed)), nil
+	return said(webhookAt(name)+tabSettings, words.Changed(w, changed)), nil
 }

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/userhero/relay/console/words"
 	"github.com/userhero/relay/event"
 )
 
@@ -24,9 +25,9 @@ func parseTemplates() map[string]*template.Template {
 	functions := template.FuncMap{
 		"icon":   iconFor,
 		"asset":  assetURL,
-		"when":   func(t time.Time) when { return whenOf(t, time.Now()) },
-		"number": number,
-		"stars":  stars,
+		"when":   func(t time.Time) words.When { return words.WhenOf(t, time.Now()) },
+		"number": words.Number,
+		"stars":  words.Stars,
 		"live":   func(happenings []string) string { return strings.Join(happenings, " ") },
 		"once":   rand.Text,
 		"types":  func(ticked []event.Type, wrong wrongFields) typeBoxes { return typeBoxes{ticked, wrong} },

@@ -1,10 +1,9 @@
 package console
 
 import (
-	"fmt"
-	"regexp"
 	"strings"
 
+	"github.com/userhero/relay/console/words"
 	"github.com/userhero/relay/event"
 	"github.com/userhero/relay/relay"
 	"github.com/userhero/relay/relay/deliver"
@@ -67,9 +66,9 @@ func (w wrongFields) add(setting, text string) {
 		if f.setting == setting || f.field == setting {
 			switch f.field {
 			case "filter":
-				text = expressionText(text, "the end of the filter")
+				text = words.Expression(text, "the end of the filter")
 			case "body":
-				text = expressionText(text, "the end of the expression")
+				text = words.Expression(text, "the end of the expression")
 			}
 			if before, ok := w[f.field]; ok {
 				if before.Text == text {
@@ -83,37 +82,7 @@ func (w wrongFields) add(setting, text string) {
 }
 
 // flash returns the message above the form.
-func (w wrongFields) flash(happened string) *flash {
-	n := counted(int64(len(w)), "field is", "fields are")
-	return bad("%s %s wrong; see the messages there.", happened, n)
-}
-
-var (
-	// filterPlace is the start of each part of a filter's error: line:column.
-	filterPlace = regexp.MustCompile(`(?:^|; )(\d+):(\d+): `)
-	// parserNoise is the part of CEL's errors that does not help to correct the expression.
-	parserNoise = regexp.MustCompile(` (expecting \{.*|\(in container '[^']*'\))\s*$`)
-)
-
-// expressionText returns the error of an expression for people: what is wrong and where.
-func expressionText(text, ending string) string {
-	places := filterPlace.FindAllStringSubmatchIndex(text, -1)
-	if len(places) == 0 || places[0][0] != 0 {
-		return text
-	}
-	parts := make([]string, len(places))
-	for i, p := range places {
-		end := len(text)
-		if i+1 < len(places) {
-			end = places[i+1][0]
-		}
-		where := "At character " + text[p[4]:p[5]]
-		if line := text[p[2]:p[3]]; line != "1" {
-			where += " of line " + line
-		}
-		what, _ := strings.CutPrefix(text[p[1]:end], "Syntax error: ")
-		what = strings.ReplaceAll(parserNoise.ReplaceAllString(what, ""), "'<EOF>'", ending)
-		parts[i] = fmt.Sprintf("%s: %s.", where, strings.TrimSuffix(what, "."))
-	}
-	return strings.Join(parts, " ")
+func (w wrongFields) flash(happened string) *words.Flash {
+	n := words.Counted(int64(len(w)), "field is", "fields are")
+	return words.Bad("%s %s wrong; see the messages there.", happened, n)
 }

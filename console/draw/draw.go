@@ -1,18 +1,24 @@
-package console
+// Package draw makes the console's drawings: bars of a day, charts of a time and the
+// ladder of a webhook.
+//
+// It promises numbers that templates write into SVG attributes, because the content
+// security policy allows no inline styles; each drawing has a label for screen readers. It
+// knows neither requests nor pages, and reads nothing: it is given the numbers that it
+// draws. The tests of package console read the drawings on the pages, and e2e/console
+// sees them in a browser.
+package draw
 
 import (
 	"fmt"
 	"strings"
 	"time"
 
+	"github.com/userhero/relay/console/words"
 	"github.com/userhero/relay/relay/tally"
 )
 
-// Drawings are numbers that templates write into SVG attributes, because the content
-// security policy allows no inline styles.
-
-// bars is a row of bars, one for each hour.
-type bars struct {
+// Bars is a row of bars, one for each hour.
+type Bars struct {
 	Label string // for screen readers
 	Kind  string // its colour: good, bad or plain
 	Bars  []bar
@@ -29,9 +35,9 @@ const (
 	barHeight = 36
 )
 
-// drawBars draws one number of each hour. The largest bar is as high as the row.
-func drawBars(day tally.Day, what, kind string, of func(tally.Hour) int64) bars {
-	b := bars{Kind: kind, Bars: make([]bar, 0, len(day.Hours))}
+// BarsOf draws one number of each hour. The largest bar is as high as the row.
+func BarsOf(day tally.Day, what, kind string, of func(tally.Hour) int64) Bars {
+	b := Bars{Kind: kind, Bars: make([]bar, 0, len(day.Hours))}
 	var sum, largest int64
 	for _, h := range day.Hours {
 		n := of(h)
@@ -48,18 +54,19 @@ func drawBars(day tally.Day, what, kind string, of func(tally.Hour) int64) bars 
 		}
 		b.Bars = append(b.Bars, bar{
 			X: float64(i * barStep), Y: barHeight - height, Height: height,
-			Tip: fmt.Sprintf("%s–%s UTC: %s", h.From.Format("15:04"), h.From.Add(time.Hour).Format("15:04"), number(n)),
+			Tip: fmt.Sprintf("%s–%s UTC: %s", h.From.Format("15:04"), h.From.Add(time.Hour).Format("15:04"), words.Number(n)),
 		})
 	}
-	b.Label = fmt.Sprintf("%s per hour in the last 24 hours: %s, at most %s in one hour", what, number(sum), number(largest))
+	b.Label = fmt.Sprintf("%s per hour in the last 24 hours: %s, at most %s in one hour", what, words.Number(sum), words.Number(largest))
 	return b
 }
 
-// stacked is a webhook's day as two paths: for each hour a bar of what was delivered
+// Stacked is a webhook's day as two paths: for each hour a bar of what was delivered
 // and, on top, what failed.
-type stacked struct{ Label, Good, Bad string }
+type Stacked struct{ Label, Good, Bad string }
 
-func drawStacked(day tally.Day) stacked {
+// StackedOf draws a webhook's day. The hour with the most is as high as the row.
+func StackedOf(day tally.Day) Stacked {
 	var most int64 = 1
 	for _, h := range day.Hours {
 		most = max(most, h.Delivered+h.Failed)
@@ -84,12 +91,12 @@ func drawStacked(day tally.Day) stacked {
 		}
 	}
 	sum := day.Sum()
-	return stacked{fmt.Sprintf("Last 24 hours: %s delivered, %s failed", counted(sum.Delivered, "delivery", "deliveries"), counted(sum.Failed, "attempt", "attempts")),
+	return Stacked{fmt.Sprintf("Last 24 hours: %s delivered, %s failed", words.Counted(sum.Delivered, "delivery", "deliveries"), words.Counted(sum.Failed, "attempt", "attempts")),
 		good.String(), bad.String()}
 }
 
-// ladder shows the attempts of a webhook in a row, and where a delivery stands.
-type ladder struct {
+// Ladder shows the attempts of a webhook in a row, and where a delivery stands.
+type Ladder struct {
 	Label string
 	Steps []step
 	// From and To are the ends of the line, Reached is where the delivery stands; all
@@ -108,18 +115,18 @@ type step struct {
 // namedSteps is how many names fit on a phone.
 const namedSteps = 8
 
-// drawLadder draws a ladder and a delivery with so many attempts made; -1 draws no
+// LadderOf draws a ladder and a delivery with so many attempts made; -1 draws no
 // delivery.
-func drawLadder(rungs []time.Duration, made int) ladder {
+func LadderOf(rungs []time.Duration, made int) Ladder {
 	n := len(rungs) + 1
-	l := ladder{Here: made >= 0 && made < n}
+	l := Ladder{Here: made >= 0 && made < n}
 	width := 100 / float64(n)
 	l.From, l.To = width/2, 100-width/2
 	l.Reached = l.From
 	for i := range n {
 		s := step{X: width * (float64(i) + 0.5), Name: "at once", State: "ahead"}
 		if i > 0 {
-			s.Name = rung(rungs[i-1])
+			s.Name = words.Rung(rungs[i-1])
 		}
 		if n > namedSteps && i != 0 && i != n-1 && i != made {
 			s.Name = ""
@@ -133,7 +140,7 @@ func drawLadder(rungs []time.Duration, made int) ladder {
 		}
 		l.Steps = append(l.Steps, s)
 	}
-	l.Label = fmt.Sprintf("The ladder: one attempt at once and %s", counted(int64(len(rungs)), "retry", "retries"))
+	l.Label = fmt.Sprintf("The ladder: one attempt at once and %s", words.Counted(int64(len(rungs)), "retry", "retries"))
 	if l.Here {
 		l.Label = fmt.Sprintf("The ladder of %d attempts: %d failed, the next is number %d", n, made, made+1)
 	}

@@ -1,10 +1,10 @@
-package console
+package words
 
 import "strings"
 
-// hintFor returns what to do about a class of errors; empty if the error itself says
+// HintFor returns what to do about a class of errors; empty if the error itself says
 // it.
-func hintFor(class string) string {
+func HintFor(class string) string {
 	if hint, ok := hints[class]; ok {
 		return hint
 	}

@@ -1,4 +1,4 @@
-package console
+package words
 
 import (
 	"fmt"
@@ -14,15 +14,32 @@ import (
 // What the console says after an action: what happened, then what to do. A sentence
 // depends on the state after the action. TestSentencesAreTrue has a row for each.
 
-// saidAdded is shown after a webhook was added.
-func saidAdded(w relay.WebhookStatus) *flash {
+// Flash is one line about what a form did.
+type Flash struct {
+	Kind     string // good or bad
+	Text     string
+	Link, To string // what to do next: words, and an address relative to the root
+}
+
+// good is the line about what worked.
+func good(format string, args ...any) *Flash {
+	return &Flash{Kind: "good", Text: fmt.Sprintf(format, args...)}
+}
+
+// Bad is the line about what did not work.
+func Bad(format string, args ...any) *Flash {
+	return &Flash{Kind: "bad", Text: fmt.Sprintf(format, args...)}
+}
+
+// Added is shown after a webhook was added.
+func Added(w relay.WebhookStatus) *Flash {
 	return good("Webhook %s added. New events that match its settings are sent to it.", w.Name)
 }
 
-// saidPaused is shown after a webhook was paused.
-func saidPaused(w relay.WebhookStatus) *flash {
+// Paused is shown after a webhook was paused.
+func Paused(w relay.WebhookStatus) *Flash {
 	if w.State != relay.Disabled {
-		return bad("%s is not paused: somebody else resumed it at the same time.", w.Name)
+		return Bad("%s is not paused: somebody else resumed it at the same time.", w.Name)
 	}
 	f := good("Paused. New events are not queued for %s; use Recover to send them after you resume.", w.Name)
 	if w.Counts.Held > 0 {
@@ -31,18 +48,18 @@ func saidPaused(w relay.WebhookStatus) *flash {
 	return f
 }
 
-// saidResumed is shown after a webhook was resumed or enabled; before is the webhook
+// Resumed is shown after a webhook was resumed or enabled; before is the webhook
 // before that. missed is how many events it did not get meanwhile; if whole is false,
-// there are more.
-func saidResumed(before, w relay.WebhookStatus, missed int64, whole bool) *flash {
+// there are more. recoverAt is the address that sends them.
+func Resumed(before, w relay.WebhookStatus, missed int64, whole bool, recoverAt string) *Flash {
 	switch {
 	case before.State != relay.Disabled:
 		return good("%s was not paused. Nothing changed.", w.Name)
 	case w.State == relay.Disabled:
-		return bad("%s is still paused: somebody else paused it at the same time.", w.Name)
+		return Bad("%s is still paused: somebody else paused it at the same time.", w.Name)
 	}
 	word := "Resumed"
-	if !pausedByOwner(before) {
+	if !PausedByOwner(before) {
 		word = "Enabled"
 	}
 	verb := "sent to"
@@ -58,8 +75,8 @@ func saidResumed(before, w relay.WebhookStatus, missed int64, whole bool) *flash
 		if !whole {
 			more = "More than "
 		}
-		f.Text += " " + more + counted(missed, "event was", "events were") + " missed meanwhile."
-		f.Link, f.To = "Send what it missed", webhookAt(w.Name)+"/recover?span="+url.QueryEscape(before.DisabledSince.Format(time.RFC3339Nano))
+		f.Text += " " + more + Counted(missed, "event was", "events were") + " missed meanwhile."
+		f.Link, f.To = "Send what it missed", recoverAt+"?span="+url.QueryEscape(before.DisabledSince.Format(time.RFC3339Nano))
 	default:
 		f.Text += " It missed no event."
 	}
@@ -74,8 +91,8 @@ func saidResumed(before, w relay.WebhookStatus, missed int64, whole bool) *flash
 	return f
 }
 
-// saidChanged is shown after settings were saved; changed: one of them differs.
-func saidChanged(w relay.WebhookStatus, changed bool) *flash {
+// Changed is shown after settings were saved; changed: one of them differs.
+func Changed(w relay.WebhookStatus, changed bool) *Flash {
 	switch {
 	case !changed:
 		return good("Nothing changed: the settings are the same as before.")
@@ -85,11 +102,11 @@ func saidChanged(w relay.WebhookStatus, changed bool) *flash {
 	return good("Settings saved. The next attempt uses them.")
 }
 
-// saidRedelivered is shown after a delivery was queued again.
-func saidRedelivered(w *relay.WebhookStatus) *flash {
+// Redelivered is shown after a delivery was queued again.
+func Redelivered(w *relay.WebhookStatus) *Flash {
 	switch {
 	case w == nil:
-		return bad("The delivery was queued again, but its webhook was deleted meanwhile.")
+		return Bad("The delivery was queued again, but its webhook was deleted meanwhile.")
 	case w.Parked:
 		return good("Queued again. It is held until %s is in the Caddyfile again.", w.Name)
 	case w.State == relay.Disabled:
@@ -102,13 +119,13 @@ func saidRedelivered(w *relay.WebhookStatus) *flash {
 	return good("Queued again. It will be sent to %s as soon as possible.", w.Name)
 }
 
-// saidBusy is shown if a delivery was not queued because it is being attempted.
-func saidBusy() *flash {
-	return bad("Nothing was queued: this delivery is being sent at the moment. Wait for the result.")
+// Busy is shown if a delivery was not queued because it is being attempted.
+func Busy() *Flash {
+	return Bad("Nothing was queued: this delivery is being sent at the moment. Wait for the result.")
 }
 
-// saidRecovered is shown after deliveries were queued again.
-func saidRecovered(w relay.WebhookStatus, n int64, what relay.Recovery) *flash {
+// Recovered is shown after deliveries were queued again.
+func Recovered(w relay.WebhookStatus, n int64, what relay.Recovery) *Flash {
 	switch {
 	case n == 0 && what.Waiting:
 		return good("Nothing was queued: no delivery waits for a retry.")
@@ -117,7 +134,7 @@ func saidRecovered(w relay.WebhookStatus, n int64, what relay.Recovery) *flash {
 	case n == 0:
 		return good("Nothing was queued: nothing has failed.")
 	}
-	queued := counted(n, "delivery", "deliveries")
+	queued := Counted(n, "delivery", "deliveries")
 	switch {
 	case w.Parked:
 		return good("%s queued again. They are held until %s is in the Caddyfile again.", queued, w.Name)
@@ -131,46 +148,16 @@ func saidRecovered(w relay.WebhookStatus, n int64, what relay.Recovery) *flash {
 	return good("%s queued again. They are sent now: one at first, and faster as the receiver answers.", queued)
 }
 
-// saidResent says how far an action on many deliveries has come.
-func saidResent(s resendStatus) string {
-	all, sent := number(s.All), number(s.Sent)
-	rest := ""
-	if s.Skipped > 0 {
-		rest = fmt.Sprintf(" %s left out: being sent, queued or gone already.", were(s.Skipped))
-	}
-	result := fmt.Sprintf("%s delivered, %s failed again.", number(s.Delivered), number(s.Sent-s.Delivered))
-	switch {
-	case s.State == resendRuns && s.Finding:
-		return fmt.Sprintf("Looking for deliveries to send again: %s found.", number(s.All))
-	case s.State == resendRuns:
-		return fmt.Sprintf("Sending again: %s of %s sent.", sent, all)
-	case s.State == resendStopped:
-		queued := ""
-		if s.Queued > 0 {
-			queued = fmt.Sprintf(" %s queued already and will still be sent.", were(s.Queued))
-		}
-		return fmt.Sprintf("Stopped. %s of %s sent; %s as they were.%s%s", sent, all, stayed(s.Left()), queued, rest)
-	case s.All == 0:
-		return "Nothing was sent again: no delivery matched."
-	}
-	return fmt.Sprintf("Done: %s sent again. %s%s", counted(s.Sent, "delivery was", "deliveries were"), result, rest)
-}
-
-// were returns a number with its verb: "1 was", "2 were".
-func were(n int64) string { return counted(n, "was", "were") }
-
-func stayed(n int64) string { return counted(n, "stayed", "stayed") }
-
-// saidDeleted is shown after a webhook was deleted.
-func saidDeleted(name string, cancelled int64) *flash {
+// Deleted is shown after a webhook was deleted.
+func Deleted(name string, cancelled int64) *Flash {
 	if cancelled == 0 {
 		return good("Webhook %s deleted. No delivery was waiting for it.", name)
 	}
-	return good("Webhook %s deleted. %s cancelled.", name, counted(cancelled, "waiting delivery was", "waiting deliveries were"))
+	return good("Webhook %s deleted. %s cancelled.", name, Counted(cancelled, "waiting delivery was", "waiting deliveries were"))
 }
 
-// saidRotated is shown after a secret was changed; before is the webhook before that.
-func saidRotated(before relay.WebhookStatus, overlap time.Duration) *flash {
+// Rotated is shown after a secret was changed; before is the webhook before that.
+func Rotated(before relay.WebhookStatus, overlap time.Duration) *Flash {
 	switch {
 	case !before.HasSecret:
 		return good("Secret set. All requests are signed from now on.")
@@ -180,16 +167,16 @@ func saidRotated(before relay.WebhookStatus, overlap time.Duration) *flash {
 	return good("Secret changed. The old secret no longer works.")
 }
 
-// saidTested is the result of a test send.
-func saidTested(a queue.Attempt, ok bool) string {
+// Tested is the result of a test send.
+func Tested(a queue.Attempt, ok bool) string {
 	if ok {
-		return fmt.Sprintf("It works: the receiver answered %d %s in %s.", a.Status, http.StatusText(a.Status), span(a.Duration))
+		return fmt.Sprintf("It works: the receiver answered %d %s in %s.", a.Status, http.StatusText(a.Status), Span(a.Duration))
 	}
-	return fmt.Sprintf("It does not work yet: %s (after %s).", a.Error, span(a.Duration))
+	return fmt.Sprintf("It does not work yet: %s (after %s).", a.Error, Span(a.Duration))
 }
 
-// saidSent says what was sent in a test.
-func saidSent(a queue.Attempt) string {
+// Sent says what was sent in a test.
+func Sent(a queue.Attempt) string {
 	switch a.ErrorClass {
 	case "egress", "dns", "refused", "connect", "tls", "request":
 		return "Nothing was sent: there was no connection to the receiver."
@@ -203,7 +190,7 @@ func saidSent(a queue.Attempt) string {
 
 // resumeVerb is the word of the button that makes a webhook active again.
 func resumeVerb(w relay.WebhookStatus) string {
-	if pausedByOwner(w) {
+	if PausedByOwner(w) {
 		return "resume"
 	}
 	return "enable"
@@ -214,25 +201,25 @@ func are(n int64, one, many string) string {
 	if n == 1 {
 		return "1 " + one + " is"
 	}
-	return number(n) + " " + many + " are"
+	return Number(n) + " " + many + " are"
 }
 
 func waits(n int64) string {
 	if n == 1 {
 		return "1 delivery waits"
 	}
-	return number(n) + " deliveries wait"
+	return Number(n) + " deliveries wait"
 }
 
 // inWords formats a duration for a sentence: "24 hours".
 func inWords(d time.Duration) string {
 	switch {
 	case d%(24*time.Hour) == 0 && d > 24*time.Hour:
-		return counted(int64(d/(24*time.Hour)), "day", "days")
+		return Counted(int64(d/(24*time.Hour)), "day", "days")
 	case d%time.Hour == 0:
-		return counted(int64(d/time.Hour), "hour", "hours")
+		return Counted(int64(d/time.Hour), "hour", "hours")
 	case d%time.Minute == 0:
-		return counted(int64(d/time.Minute), "minute", "minutes")
+		return Counted(int64(d/time.Minute), "minute", "minutes")
 	}
 	return api.FormatDuration(d)
 }

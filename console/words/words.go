@@ -1,7 +1,15 @@
-package console
+// Package words holds what the console says: times, sizes and numbers, the states of
+// webhooks and deliveries, what happened after an action and what to do about an error.
+//
+// It promises that the same state is said in the same words on every page, and that a
+// sentence is true of the state that it is given. It knows neither requests nor pages: it
+// gets states and returns text, which the templates escape. The tests of package console
+// read its sentences on the pages, each after the action that leads to it.
+package words
 
 import (
 	"fmt"
+	"net/http"
 	"strconv"
 	"strings"
 	"time"
@@ -11,8 +19,8 @@ import (
 	"github.com/userhero/relay/relay"
 )
 
-// span formats a duration in one unit.
-func span(d time.Duration) string {
+// Span formats a duration in one unit.
+func Span(d time.Duration) string {
 	switch {
 	case d < time.Microsecond:
 		return "0 ms"
@@ -32,36 +40,36 @@ func span(d time.Duration) string {
 	return fmt.Sprintf("%d days", int(d.Hours()/24))
 }
 
-// when is a time as a page shows it.
-type when struct{ Machine, Absolute, Relative string }
+// When is a time as a page shows it.
+type When struct{ Machine, Absolute, Relative string }
 
-// whenOf returns a time and how far it is from now.
-func whenOf(t, now time.Time) when {
-	w := when{
+// WhenOf returns a time and how far it is from now.
+func WhenOf(t, now time.Time) When {
+	w := When{
 		Machine:  t.UTC().Format(time.RFC3339),
 		Absolute: t.UTC().Format("2 January 2006, 15:04:05 UTC"),
 	}
 	switch d := now.Sub(t); {
 	case d >= 5*time.Second:
-		w.Relative = span(d.Truncate(time.Second)) + " ago"
+		w.Relative = Span(d.Truncate(time.Second)) + " ago"
 	case d > -time.Second:
 		w.Relative = "just now"
 	default:
-		w.Relative = "in " + span((-d).Truncate(time.Second))
+		w.Relative = "in " + Span((-d).Truncate(time.Second))
 	}
 	return w
 }
 
-// rung formats a delay of a ladder: 30s, 5m, 2h, 1h30m, 3d.
-func rung(d time.Duration) string {
+// Rung formats a delay of a ladder: 30s, 5m, 2h, 1h30m, 3d.
+func Rung(d time.Duration) string {
 	if days := d / (24 * time.Hour); d%(24*time.Hour) == 0 && days > 1 {
 		return fmt.Sprintf("%dd", days)
 	}
 	return api.FormatDuration(d)
 }
 
-// size formats a number of bytes.
-func size(n int64) string {
+// Size formats a number of bytes.
+func Size(n int64) string {
 	if n < 1000 {
 		return fmt.Sprintf("%d B", n)
 	}
@@ -76,8 +84,8 @@ func size(n int64) string {
 	return strconv.FormatFloat(f, 'f', digits, 64) + " " + []string{"kB", "MB", "GB", "TB"}[unit]
 }
 
-// number formats 1234567 as 1,234,567.
-func number(n int64) string {
+// Number formats 1234567 as 1,234,567.
+func Number(n int64) string {
 	s := strconv.FormatInt(n, 10)
 	for i := len(s) - 3; i > 0 && s[i-1] != '-'; i -= 3 {
 		s = s[:i] + "," + s[i:]
@@ -85,22 +93,22 @@ func number(n int64) string {
 	return s
 }
 
-// counted returns a number with its noun: "1 event", "14 events".
-func counted(n int64, one, many string) string {
+// Counted returns a number with its noun: "1 event", "14 events".
+func Counted(n int64, one, many string) string {
 	if n == 1 {
 		return "1 " + one
 	}
-	return number(n) + " " + many
+	return Number(n) + " " + many
 }
 
-// stars draws a rating.
-func stars(rating int) string {
+// Stars draws a rating.
+func Stars(rating int) string {
 	rating = min(max(rating, 0), 5)
 	return strings.Repeat("★", rating) + strings.Repeat("☆", 5-rating)
 }
 
-// share formats a part in percent. Only everything is 100 %, and only nothing is 0 %.
-func share(part, whole int64) string {
+// Share formats a part in percent. Only everything is 100 %, and only nothing is 0 %.
+func Share(part, whole int64) string {
 	switch {
 	case whole == 0:
 		return "–"
@@ -119,8 +127,8 @@ func share(part, whole int64) string {
 	return strconv.FormatFloat(p, 'f', 0, 64) + " %"
 }
 
-// mark is a state: a sign, its colour and words.
-type mark struct {
+// Mark is a state: a sign, its colour and words.
+type Mark struct {
 	Kind string // good, bad, wait, hold or none
 	Text string
 }
@@ -128,28 +136,28 @@ type mark struct {
 // disabledBy begins the reason of a webhook that a person paused.
 const disabledBy = "disabled by "
 
-// webhookMark returns the state of a webhook, as the user sees it.
-func webhookMark(w relay.WebhookStatus, user string, now time.Time) mark {
+// WebhookMark returns the state of a webhook, as the user sees it.
+func WebhookMark(w relay.WebhookStatus, user string, now time.Time) Mark {
 	switch {
 	case w.Parked:
-		return mark{"hold", "No longer in the Caddyfile"}
+		return Mark{"hold", "No longer in the Caddyfile"}
 	case w.State == relay.Failing:
-		return mark{"bad", "Failing for " + span(now.Sub(w.FailingSince))}
+		return Mark{"bad", "Failing for " + Span(now.Sub(w.FailingSince))}
 	case w.State == relay.Disabled:
-		return mark{"hold", pausedBy(w, user)}
+		return Mark{"hold", pausedBy(w, user)}
 	case w.LastAttempt.IsZero():
-		return mark{"none", "Active, nothing sent yet"}
+		return Mark{"none", "Active, nothing sent yet"}
 	case w.Probing:
-		return mark{"wait", "Active, does not answer"}
+		return Mark{"wait", "Active, does not answer"}
 	case w.Counts.Retrying > 0 && w.LastAnswer.Error != "":
-		return mark{"wait", "Active, retrying"}
+		return Mark{"wait", "Active, retrying"}
 	}
-	return mark{"good", "Active"}
+	return Mark{"good", "Active"}
 }
 
-// pausedByOwner reports whether a person paused the webhook; otherwise it is
+// PausedByOwner reports whether a person paused the webhook; otherwise it is
 // disabled, by the receiver's 410 or in the Caddyfile.
-func pausedByOwner(w relay.WebhookStatus) bool { return strings.HasPrefix(w.Reason, disabledBy) }
+func PausedByOwner(w relay.WebhookStatus) bool { return strings.HasPrefix(w.Reason, disabledBy) }
 
 // pausedBy returns who or what paused or disabled a webhook.
 func pausedBy(w relay.WebhookStatus, user string) string {
@@ -167,38 +175,38 @@ func pausedBy(w relay.WebhookStatus, user string) string {
 	return "Paused by " + who
 }
 
-// deliveryMark returns the state of a delivery. The webhook is nil if it was deleted.
-func deliveryMark(d queue.Delivery, state string, w *relay.WebhookStatus, user string, now time.Time) mark {
+// DeliveryMark returns the state of a delivery. The webhook is nil if it was deleted.
+func DeliveryMark(d queue.Delivery, state string, w *relay.WebhookStatus, user string, now time.Time) Mark {
 	switch state {
 	case api.StateDelivered:
 		if d.Attempts > 1 {
-			return mark{"good", fmt.Sprintf("Delivered at the %s attempt", ordinal(d.Attempts))}
+			return Mark{"good", fmt.Sprintf("Delivered at the %s attempt", ordinal(d.Attempts))}
 		}
-		return mark{"good", "Delivered"}
+		return Mark{"good", "Delivered"}
 	case api.StateFailed:
 		if w == nil && d.Ended.IsZero() {
-			return mark{"bad", "Cancelled: the webhook was deleted"}
+			return Mark{"bad", "Cancelled: the webhook was deleted"}
 		}
-		return mark{"bad", "Failed after " + counted(int64(d.Attempts), "attempt", "attempts")}
+		return Mark{"bad", "Failed after " + Counted(int64(d.Attempts), "attempt", "attempts")}
 	case api.StateHeld:
 		if w == nil {
-			return mark{"hold", "Held"}
+			return Mark{"hold", "Held"}
 		}
-		reason := webhookMark(*w, user, now).Text
-		return mark{"hold", "Held: " + strings.ToLower(reason[:1]) + reason[1:]}
+		reason := WebhookMark(*w, user, now).Text
+		return Mark{"hold", "Held: " + strings.ToLower(reason[:1]) + reason[1:]}
 	case api.StateRetrying:
 		if left := d.Due.Sub(now); left > 0 {
-			return mark{"wait", "Sending in " + span(left.Truncate(time.Second)+time.Second)}
+			return Mark{"wait", "Sending in " + Span(left.Truncate(time.Second)+time.Second)}
 		}
 	}
 	// It is due. An attempt may be in progress.
 	if w != nil && (w.State == relay.Failing || w.Probing) {
-		return mark{"wait", "Waiting until the webhook answers"}
+		return Mark{"wait", "Waiting until the webhook answers"}
 	}
 	if state == api.StateRetrying {
-		return mark{"wait", "Retrying, next in turn"}
+		return Mark{"wait", "Retrying, next in turn"}
 	}
-	return mark{"wait", "Pending, next in turn"}
+	return Mark{"wait", "Pending, next in turn"}
 }
 
 func ordinal(n int) string {
@@ -214,4 +222,12 @@ func ordinal(n int) string {
 		}
 	}
 	return strconv.Itoa(n) + suffix
+}
+
+// Answer names an answer, which is a status or a class of errors.
+func Answer(answer string) string {
+	if status, err := strconv.Atoi(answer); err == nil {
+		return strings.TrimSpace(answer + " " + http.StatusText(status))
+	}
+	return "no answer: " + answer
 }

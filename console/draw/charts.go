@@ -1,16 +1,16 @@
-package console
+package draw
 
 import (
 	"fmt"
 	"strings"
 	"time"
 
+	"github.com/userhero/relay/console/words"
 	"github.com/userhero/relay/relay/tally"
 )
 
-// charts draw what a webhook's attempts resulted in.
-type charts struct {
-	Spans   []choice
+// Charts draw what a webhook's attempts resulted in.
+type Charts struct {
 	Begin   time.Time // where the data begin, if that is later than the chart
 	Empty   bool
 	Charts  []chart
@@ -56,12 +56,9 @@ type chartRow struct {
 	Share, P50, P95   string
 }
 
-// drawCharts draws the charts of a webhook over a span of time: 24h, 7d or 30d.
-func (p pages) drawCharts(name, span string) *charts {
-	back := map[string]time.Duration{"7d": tally.LastWeek, "30d": tally.LastMonth}[span]
-	s, _ := p.relay.WebhookSeries(name, back)
-	c := &charts{Empty: s.Since.IsZero()}
-	c.Spans = []choice{{"24h", "24 hours", back == 0}, {"7d", "7 days", back == tally.LastWeek}, {"30d", "30 days", back == tally.LastMonth}}
+// ChartsOf draws the charts of a webhook's attempts.
+func ChartsOf(s tally.Series) *Charts {
+	c := &Charts{Empty: s.Since.IsZero()}
 	if c.Empty {
 		return c
 	}
@@ -76,10 +73,10 @@ func (p pages) drawCharts(name, span string) *charts {
 		most, slowest = max(most, part.Delivered+part.Failed), max(slowest, part.P95)
 		all.Delivered, all.Failed = all.Delivered+part.Delivered, all.Failed+part.Failed
 	}
-	attempts := counted(all.Delivered+all.Failed, "attempt", "attempts")
-	worked := share(all.Delivered, all.Delivered+all.Failed)
+	attempts := words.Counted(all.Delivered+all.Failed, "attempt", "attempts")
+	worked := words.Share(all.Delivered, all.Delivered+all.Failed)
 	c.Charts = []chart{
-		{Name: attempts + ", at most " + number(most) + " in " + per, Label: attempts + ": " + number(all.Delivered) + " worked, " + number(all.Failed) + " failed"},
+		{Name: attempts + ", at most " + words.Number(most) + " in " + per, Label: attempts + ": " + words.Number(all.Delivered) + " worked, " + words.Number(all.Failed) + " failed"},
 		{Name: worked + " worked", Label: worked + " of the attempts worked"},
 		{Name: "Half of the answers within " + spanOr(s.P50) + ", 95 % within " + spanOr(s.P95), Label: "Time until the answer: the median and the 95th percentile; the highest is " + spanOr(slowest)},
 	}
@@ -91,11 +88,11 @@ func (p pages) drawCharts(name, span string) *charts {
 	}
 	for i, part := range s.Parts {
 		sum := part.Delivered + part.Failed
-		row := chartRow{From: part.From, Delivered: part.Delivered, Failed: part.Failed, Share: share(part.Delivered, sum), P50: spanOr(part.P50), P95: spanOr(part.P95)}
+		row := chartRow{From: part.From, Delivered: part.Delivered, Failed: part.Failed, Share: words.Share(part.Delivered, sum), P50: spanOr(part.P50), P95: spanOr(part.P95)}
 		if sum > 0 {
 			c.Rows = append(c.Rows, row)
 		}
-		tip := fmt.Sprintf("%s UTC: %s worked, %s failed, %s; median %s, 95 %% within %s", part.From.Format("2 Jan 15:04"), number(part.Delivered), number(part.Failed), row.Share, row.P50, row.P95)
+		tip := fmt.Sprintf("%s UTC: %s worked, %s failed, %s; median %s, 95 %% within %s", part.From.Format("2 Jan 15:04"), words.Number(part.Delivered), words.Number(part.Failed), row.Share, row.P50, row.P95)
 		bar := func(stack ...rect) chartBar {
 			b, y := chartBar{Tip: tip}, chartHeight
 			for _, piece := range stack {
@@ -129,7 +126,7 @@ func (p pages) drawCharts(name, span string) *charts {
 			kind = "good"
 		}
 		c.Answers = append(c.Answers, answerShare{
-			Answer: a.Answer, Name: answerWords(a.Answer), Count: a.Count, Share: share(a.Count, all.Delivered+all.Failed),
+			Answer: a.Answer, Name: words.Answer(a.Answer), Count: a.Count, Share: words.Share(a.Count, all.Delivered+all.Failed),
 			Width: max(int(a.Count*100/max(all.Delivered+all.Failed, 1)), 1), Kind: kind,
 		})
 	}
@@ -141,5 +138,5 @@ func spanOr(d time.Duration) string {
 	if d <= 1 {
 		return "–"
 	}
-	return span(d)
+	return words.Span(d)
 }
