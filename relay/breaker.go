@@ -15,7 +15,7 @@ const (
 	maxHold = time.Hour
 )
 
-// breaker stops a webhook whose receiver does not answer from using up the retries of
+// Breaker stops a webhook whose receiver does not answer from using up the retries of
 // all its waiting deliveries. While the breaker is open, only one attempt at a time
 // goes out, a probe. The first success closes it.
 //
@@ -30,7 +30,7 @@ const (
 // probe. The hold ends when that attempt succeeds, or fails without a new Retry-After.
 //
 // The caller passes the time and serialises the calls.
-type breaker struct {
+type Breaker struct {
 	open     bool
 	probing  bool
 	refused  int           // connection failures in a row
@@ -40,19 +40,59 @@ type breaker struct {
 	hold     time.Time     // do not send before this time (Retry-After); zero if no hold is in force
 }
 
-// holdOff holds deliveries for as long as the receiver asks. It never shortens a hold.
-func (b *breaker) holdOff(now time.Time, asked time.Duration) {
+// HoldOff holds deliveries for as long as the receiver asks. It never shortens a hold.
+func (b *Breaker) HoldOff(now time.Time, asked time.Duration) {
 	if until := now.Add(min(asked, maxHold)); until.After(b.hold) {
 		b.hold = until
 	}
 }
 
-// oneAtATime reports whether only one attempt at a time may go out.
-func (b *breaker) oneAtATime() bool { return b.open || !b.hold.IsZero() }
+// EndHold lets deliveries go out although the receiver has asked for a hold.
+func (b *Breaker) EndHold() { b.hold = time.Time{} }
 
-// reset closes the breaker at a person's request. It keeps a hold that the receiver
+// HeldUntil returns the end of the hold; zero if none is in force. An end that has
+// passed means that the attempt after the hold has not ended yet.
+func (b *Breaker) HeldUntil() time.Time { return b.hold }
+
+// Open reports whether the breaker is open.
+func (b *Breaker) Open() bool { return b.open }
+
+// NextProbe returns the earliest time of the next probe. It is zero while the breaker is
+// closed or a probe is in flight.
+func (b *Breaker) NextProbe() time.Time {
+	if !b.open || b.probing {
+		return time.Time{}
+	}
+	return b.probe
+}
+
+// ProbeNow makes the next probe due.
+func (b *Breaker) ProbeNow() { b.probe = time.Time{} }
+
+// Probes is what another relay needs to know of a breaker, to show it and to go on with
+// it.
+type Probes struct {
+	Open  bool          `json:"open,omitempty"`
+	Delay time.Duration `json:"delay,omitempty"` // before the next probe after a failure
+	Probe time.Time     `json:"probe,omitzero"`  // earliest time of the next probe, UTC
+}
+
+// Probes returns what another relay needs to know.
+func (b *Breaker) Probes() Probes {
+	return Probes{Open: b.open, Delay: b.delay, Probe: b.probe.UTC()}
+}
+
+// GoOn goes on with a breaker of another relay, whose last attempt ended at last.
+func (b *Breaker) GoOn(p Probes, last time.Time) {
+	b.open, b.delay, b.probe, b.lastTime = p.Open, p.Delay, p.Probe, last
+}
+
+// OneAtATime reports whether only one attempt at a time may go out.
+func (b *Breaker) OneAtATime() bool { return b.open || !b.hold.IsZero() }
+
+// Reset closes the breaker at a person's request. It keeps a hold that the receiver
 // asked for.
-func (b *breaker) reset() { *b = breaker{lastTime: b.lastTime, hold: b.hold} }
+func (b *Breaker) Reset() { *b = Breaker{lastTime: b.lastTime, hold: b.hold} }
 
 // probeDelays returns the bounds of the delay between probes. The first delay is the
 // first rung. Each next one is twice as long, up to the longest rung or five minutes.
@@ -68,9 +108,9 @@ func probeDelays(ladder []time.Duration) (first, most time.Duration) {
 	return first, most
 }
 
-// trip opens the breaker. If the last attempt ended at least one first rung ago, a
+// Trip opens the breaker. If the last attempt ended at least one first rung ago, a
 // probe may go out at once.
-func (b *breaker) trip(ladder []time.Duration) {
+func (b *Breaker) Trip(ladder []time.Duration) {
 	if b.open {
 		return
 	}
@@ -79,9 +119,16 @@ func (b *breaker) trip(ladder []time.Duration) {
 	b.probe = b.lastTime.Add(first)
 }
 
-// admits reports whether an attempt may go out now. If not, wait is how long to wait; 0
+// TripAfter opens the breaker as Trip does, for a webhook whose last attempt ended at
+// last.
+func (b *Breaker) TripAfter(last time.Time, ladder []time.Duration) {
+	b.lastTime = last
+	b.Trip(ladder)
+}
+
+// Admits reports whether an attempt may go out now. If not, wait is how long to wait; 0
 // means until the probe in flight ends.
-func (b *breaker) admits(now time.Time) (ok bool, wait time.Duration) {
+func (b *Breaker) Admits(now time.Time) (ok bool, wait time.Duration) {
 	switch {
 	case now.Before(b.hold):
 		return false, b.hold.Sub(now)
@@ -95,28 +142,28 @@ func (b *breaker) admits(now time.Time) (ok bool, wait time.Duration) {
 	return true, 0
 }
 
-// begin records that an attempt starts.
-func (b *breaker) begin() {
+// Begin records that an attempt starts.
+func (b *Breaker) Begin() {
 	if b.open {
 		b.probing = true
 	}
 }
 
-// notAttempted records that a delivery was given back without an attempt.
-func (b *breaker) notAttempted() { b.probing = false }
+// NotAttempted records that a delivery was given back without an attempt.
+func (b *Breaker) NotAttempted() { b.probing = false }
 
-// succeeded closes the breaker. An attempt that started before the receiver sent
+// Succeeded closes the breaker. An attempt that started before the receiver sent
 // Retry-After does not end the hold.
-func (b *breaker) succeeded(now time.Time) {
+func (b *Breaker) Succeeded(now time.Time) {
 	hold := b.hold
 	if !now.Before(hold) {
 		hold = time.Time{}
 	}
-	*b = breaker{lastTime: now, hold: hold}
+	*b = Breaker{lastTime: now, hold: hold}
 }
 
-// failed counts a failure. If no connection was made, connection is true.
-func (b *breaker) failed(now time.Time, connection bool, ladder []time.Duration) {
+// Failed counts a failure. If no connection was made, connection is true.
+func (b *Breaker) Failed(now time.Time, connection bool, ladder []time.Duration) {
 	b.lastTime = now
 	if !now.Before(b.hold) {
 		b.hold = time.Time{}
@@ -132,6 +179,6 @@ func (b *breaker) failed(now time.Time, connection bool, ladder []time.Duration)
 		return
 	}
 	if b.refused >= connectionFailures {
-		b.trip(ladder)
+		b.Trip(ladder)
 	}
 }

@@ -9,6 +9,9 @@ import (
 	"github.com/userhero/relay/relay/deliver"
 )
 
+// laneRetry is how long a webhook waits after its lane failed.
+const laneRetry = time.Second
+
 // run is the webhook's goroutine. It stops when l.lanes ends, and returns when the
 // attempts in flight are settled.
 func (w *webhook) run(l lifetime) {
@@ -123,15 +126,15 @@ func (w *webhook) free(now time.Time) (n int, wait time.Duration) {
 	if !w.enabledLocked() {
 		return 0, 0
 	}
-	ok, wait := w.breaker.admits(now)
+	ok, wait := w.breaker.Admits(now)
 	switch {
 	case !ok:
 		return 0, wait
-	case w.breaker.oneAtATime() && w.underWay > 0:
+	case w.breaker.OneAtATime() && w.underWay > 0:
 		return 0, 0
 	}
-	if n = 1; !w.breaker.oneAtATime() {
-		n = w.window.size - w.underWay
+	if n = 1; !w.breaker.OneAtATime() {
+		n = w.window.Size() - w.underWay
 	}
 	if n <= 0 {
 		return 0, 0
@@ -174,9 +177,9 @@ func (w *webhook) dispatch(workers *workerPool, t task) {
 	w.mu.Lock()
 	ok := w.enabledLocked()
 	if ok {
-		ok, _ = w.breaker.admits(now)
+		ok, _ = w.breaker.Admits(now)
 	}
-	if w.breaker.oneAtATime() {
+	if w.breaker.OneAtATime() {
 		ok = ok && w.underWay == 0
 	}
 	if !ok {
@@ -184,7 +187,7 @@ func (w *webhook) dispatch(workers *workerPool, t task) {
 		w.giveBack(t.lease, time.Time{})
 		return
 	}
-	w.breaker.begin()
+	w.breaker.Begin()
 	w.underWay++
 	if w.limiter != nil {
 		w.limiter.AllowN(now, 1)
@@ -192,6 +195,14 @@ func (w *webhook) dispatch(workers *workerPool, t task) {
 	t.target = w.target
 	w.mu.Unlock()
 	workers.deliverTask(t)
+}
+
+// eventBefore reports whether an earlier event of the same feedback still waits for the
+// webhook, and when to check again.
+func (w *webhook) eventBefore(t task) (until time.Time, before bool) {
+	ctx, cancel := context.WithTimeout(t.attempts, storeTime)
+	defer cancel()
+	return EventBefore(ctx, w.relay.queue, t.lease)
 }
 
 // giveBack defers a lease. No attempt is counted.
@@ -208,7 +219,7 @@ func (w *webhook) deliver(t task) {
 		return
 	}
 	if t.target.config.Ordered {
-		if until, before := w.relay.eventBefore(t.attempts, t.lease); before {
+		if until, before := w.eventBefore(t); before {
 			w.notAttempted()
 			w.giveBack(t.lease, until)
 			return
@@ -323,9 +334,9 @@ func (w *webhook) settle(lease *queue.Lease, err error) (counts bool) {
 // whether a new hold began.
 func (w *webhook) holdOff(now time.Time, asked time.Duration) (begun bool) {
 	w.mu.Lock()
-	begun = !now.Before(w.breaker.hold)
-	w.breaker.holdOff(now, asked)
-	until := w.breaker.hold
+	begun = !now.Before(w.breaker.HeldUntil())
+	w.breaker.HoldOff(now, asked)
+	until := w.breaker.HeldUntil()
 	w.mu.Unlock()
 	if begun {
 		w.relay.log.Info("a receiver asks to be left alone; nothing is sent to it until then", "webhook", w.name(), "until", until.UTC())
@@ -338,7 +349,7 @@ func (w *webhook) notAttempted() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.underWay--
-	w.breaker.notAttempted()
+	w.breaker.NotAttempted()
 }
 
 // noteAnswer records the result of an attempt. The caller holds w.mu.
@@ -350,13 +361,13 @@ func (w *webhook) noteAnswer(at time.Time, a queue.Attempt) {
 func (w *webhook) succeeded(at time.Time, a queue.Attempt) {
 	w.mu.Lock()
 	w.underWay--
-	probed := w.breaker.open
-	if w.breaker.oneAtATime() {
-		w.window.restart(w.underWay)
+	probed := w.breaker.Open()
+	if w.breaker.OneAtATime() {
+		w.window.Restart(w.underWay)
 	} else {
-		w.window.grow()
+		w.window.Grow()
 	}
-	w.breaker.succeeded(at)
+	w.breaker.Succeeded(at)
 	w.record.LastSuccess = at.UTC()
 	w.noteAnswer(at, a)
 	w.tally.Count(at, a)
@@ -376,11 +387,11 @@ func (w *webhook) succeeded(at time.Time, a queue.Attempt) {
 func (w *webhook) failed(at time.Time, a queue.Attempt, o deliver.Outcome, ladder []time.Duration) {
 	w.mu.Lock()
 	w.underWay--
-	probed := w.breaker.open
-	w.breaker.failed(at, o.NoConnection, ladder) // Promise 3: a receiver that cannot be reached is probed one delivery at a time.
-	opened, probe := w.breaker.open && !probed, w.breaker.probe
+	probed := w.breaker.Open()
+	w.breaker.Failed(at, o.NoConnection, ladder) // Promise 3: a receiver that cannot be reached is probed one delivery at a time.
+	opened, probe := w.breaker.Open() && !probed, w.breaker.NextProbe()
 	if o.Busy {
-		w.window.shrink()
+		w.window.Shrink()
 	}
 	w.noteAnswer(at, a)
 	w.tally.Count(at, a)

@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"time"
 
 	"golang.org/x/time/rate"
 
@@ -259,11 +258,11 @@ func (w *webhook) configure(ctx context.Context, t *target) error {
 	if t != nil && previous != nil {
 		t.Inherit(previous.Receiver)
 		if t.config.URL != previous.config.URL {
-			w.breaker.hold = time.Time{} // the hold belongs to the old receiver
+			w.breaker.EndHold() // the hold belongs to the old receiver
 		}
 	}
 	if t != nil {
-		w.window.set(t.config.Concurrency)
+		w.window.Set(t.config.Concurrency)
 		w.limiter = newLimiter(t.config.Rate, w.limiter)
 	}
 	after := w.stateLocked()

@@ -172,29 +172,6 @@ func TestAHoldOutlivesARestart(t *testing.T) {
 	})
 }
 
-// TestWhatIsUnderWayDoesNotEndAHold: a success does not end the hold if its attempt
-// began before the receiver sent Retry-After.
-func TestWhatIsUnderWayDoesNotEndAHold(t *testing.T) {
-	t.Parallel()
-	now := time.Now()
-	var b breaker
-	b.holdOff(now, 30*time.Second)
-	b.holdOff(now, 5*time.Second)
-	b.succeeded(now.Add(time.Second))
-	b.failed(now.Add(2*time.Second), false, nil)
-	if ok, wait := b.admits(now.Add(3 * time.Second)); ok || wait != 27*time.Second {
-		t.Errorf("admitted %t, or in %s", ok, wait)
-	}
-	later := now.Add(31 * time.Second)
-	if ok, _ := b.admits(later); !ok || !b.oneAtATime() {
-		t.Errorf("after the hold admitted %t, alone %t", ok, b.oneAtATime())
-	}
-	b.failed(later, false, nil)
-	if b.oneAtATime() {
-		t.Error("the probe has ended, and the hold has not")
-	}
-}
-
 // TestABlackHoleOpensTheBreaker: if connecting hangs until the timeout, it counts as a
 // failed connection, whatever the timeout is.
 func TestABlackHoleOpensTheBreaker(t *testing.T) {

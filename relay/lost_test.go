@@ -42,7 +42,7 @@ func TestLostLeaseIsNotAttempted(t *testing.T) {
 		want    int64
 	}{{lostLease{}, 0}, {settled{}, 1}} {
 		w.mu.Lock()
-		w.breaker.begin()
+		w.breaker.Begin()
 		w.underWay++
 		w.mu.Unlock()
 		w.deliver(task{target: w.currentTarget(), attempts: w.attempts, lease: queue.NewLease(

@@ -375,7 +375,7 @@ func (w *webhook) probeNow() {
 
 func (w *webhook) allowProbe() {
 	w.mu.Lock()
-	w.breaker.probe = time.Time{}
+	w.breaker.ProbeNow()
 	w.mu.Unlock()
 	w.wake(false)
 }
@@ -392,7 +392,7 @@ func (w *webhook) beginGently() {
 func (w *webhook) restartWindow() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.window.restart(w.underWay)
+	w.window.Restart(w.underWay)
 }
 
 // test sends the sample. The delivery's id contains the webhook's number.

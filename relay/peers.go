@@ -41,9 +41,7 @@ type said struct {
 // laneStatus is what the owner of a lane knows about its webhook.
 type laneStatus struct {
 	Webhook     queue.WebhookID `json:"webhook"`
-	Open        bool            `json:"open,omitempty"` // the breaker
-	Delay       time.Duration   `json:"delay,omitempty"`
-	Probe       time.Time       `json:"probe,omitzero"`
+	Probes                      // of the breaker
 	LastSuccess time.Time       `json:"last_success,omitzero"`
 	LastAttempt time.Time       `json:"last_attempt,omitzero"`
 	LastAnswer  Answer          `json:"last_answer,omitzero"`
@@ -159,7 +157,7 @@ func (w *webhook) laneStatus(now time.Time) laneStatus {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return laneStatus{
-		Webhook: w.id, Open: w.breaker.open, Delay: w.breaker.delay, Probe: w.breaker.probe.UTC(),
+		Webhook: w.id, Probes: w.breaker.Probes(),
 		LastSuccess: w.record.LastSuccess, LastAttempt: w.record.LastAttempt, LastAnswer: w.record.LastAnswer,
 		Hours: w.tally.Latest(now),
 	}
@@ -174,7 +172,7 @@ func (w *webhook) hear(s laneStatus) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.elsewhere = s.Hours
-	w.breaker.open, w.breaker.delay, w.breaker.probe, w.breaker.lastTime = s.Open, s.Delay, s.Probe, s.LastAttempt
+	w.breaker.GoOn(s.Probes, s.LastAttempt)
 	if s.LastSuccess.After(w.record.LastSuccess) {
 		w.record.LastSuccess = s.LastSuccess
 	}

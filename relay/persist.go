@@ -33,7 +33,7 @@ func (w *webhook) writeOnce(ctx context.Context) error {
 
 // noteForStoreLocked enters into the record what is kept elsewhere in memory.
 func (w *webhook) noteForStoreLocked() {
-	w.record.Stored, w.record.HeldUntil = w.tally.Stored(), w.breaker.hold.UTC()
+	w.record.Stored, w.record.HeldUntil = w.tally.Stored(), w.breaker.HeldUntil().UTC()
 }
 
 // writeRecord writes the record. If another relay has changed it, or an earlier write
@@ -85,9 +85,9 @@ func (w *webhook) adopt(s queue.Webhook) error {
 	w.record = mine.merge(base, theirs)
 	w.tally = tally.Webhook{}
 	w.tally.Restore(w.record.Stored)
-	w.breaker.hold = time.Time{}
+	w.breaker.EndHold()
 	if now := time.Now(); now.Before(w.record.HeldUntil) {
-		w.breaker.holdOff(now, w.record.HeldUntil.Sub(now))
+		w.breaker.HoldOff(now, w.record.HeldUntil.Sub(now))
 	}
 	switch after := w.record.State; {
 	case before == after:
@@ -96,8 +96,8 @@ func (w *webhook) adopt(s queue.Webhook) error {
 		w.tripLocked()
 	case after == Active:
 		w.endOutageLocked()
-		w.breaker.reset()
-		w.window.restart(w.underWay)
+		w.breaker.Reset()
+		w.window.Restart(w.underWay)
 	}
 	if c := w.record.Config; c != nil && c.Name != named {
 		w.named.Store(newNaming(c.Name))

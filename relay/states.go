@@ -39,7 +39,7 @@ func (w *webhook) setState(to, reason string, at time.Time) {
 	w.record.Episode = time.Time{}
 	if to == Failing {
 		w.record.FailingSince, w.record.Episode = at.UTC(), episode
-		w.breaker.trip(w.ladderLocked())
+		w.breaker.Trip(w.ladderLocked())
 	}
 	if since.IsZero() {
 		since = at
@@ -101,8 +101,8 @@ func (w *webhook) setByOwner(ctx context.Context, to, reason, who string) error 
 	}
 	if to == Active {
 		w.mu.Lock()
-		w.breaker.reset()
-		w.window.restart(w.underWay)
+		w.breaker.Reset()
+		w.window.Restart(w.underWay)
 		w.mu.Unlock()
 	}
 	w.wake(true)

@@ -86,9 +86,9 @@ func (w *webhook) throttledLocked(now time.Time) Throttle {
 	switch {
 	case !w.enabledLocked():
 		return ""
-	case now.Before(w.breaker.hold):
+	case now.Before(w.breaker.HeldUntil()):
 		return ThrottledByRetryAfter
-	case w.breaker.oneAtATime():
+	case w.breaker.OneAtATime():
 		return ThrottledByProbe
 	case w.limiter != nil && w.limiter.TokensAt(now) < 1:
 		return ThrottledByRate
@@ -109,12 +109,12 @@ func (w *webhook) status(c queue.Counts) WebhookStatus {
 		LastSuccess: w.record.LastSuccess, LastAttempt: w.record.LastAttempt, LastAnswer: w.record.LastAnswer,
 		Counts: Counts{Pending: c.Pending, Retrying: c.Retrying, Failed: c.Failed, Delivered: c.Delivered},
 	}
-	if s.Probing = w.breaker.open && w.enabledLocked(); s.Probing && !w.breaker.probing {
-		s.NextProbe = w.breaker.probe
+	if s.Probing = w.breaker.Open() && w.enabledLocked(); s.Probing {
+		s.NextProbe = w.breaker.NextProbe()
 	}
 	now := time.Now()
-	if now.Before(w.breaker.hold) {
-		s.HeldUntil = w.breaker.hold
+	if now.Before(w.breaker.HeldUntil()) {
+		s.HeldUntil = w.breaker.HeldUntil()
 	}
 	s.Throttled = w.throttledLocked(now)
 	if !w.enabledLocked() {

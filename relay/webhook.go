@@ -46,8 +46,8 @@ type webhook struct {
 	record    record
 	target    *target // nil: parked
 	limiter   *rate.Limiter
-	breaker   breaker
-	window    window
+	breaker   Breaker
+	window    Window
 	outage    outage
 	underWay  int
 	listening context.Context    // context of the lane's Next calls; nil before the first call
@@ -76,7 +76,7 @@ func newWebhook(r *Relay, s queue.Webhook, rec record) *webhook {
 	w.named.Store(newNaming(s.Name))
 	w.tally.Restore(rec.Stored)
 	if now := time.Now(); now.Before(rec.HeldUntil) {
-		w.breaker.holdOff(now, rec.HeldUntil.Sub(now))
+		w.breaker.HoldOff(now, rec.HeldUntil.Sub(now))
 	}
 	if rec.State == Failing {
 		w.tripLocked()
@@ -87,11 +87,11 @@ func newWebhook(r *Relay, s queue.Webhook, rec record) *webhook {
 // tripLocked opens the breaker because the record says that the webhook is failing.
 func (w *webhook) tripLocked() {
 	// If the clock was set back since, the next probe must not be delayed.
-	w.breaker.lastTime = w.record.LastAttempt
-	if now := time.Now(); now.Before(w.record.LastAttempt) {
-		w.breaker.lastTime = now
+	last := w.record.LastAttempt
+	if now := time.Now(); now.Before(last) {
+		last = now
 	}
-	w.breaker.trip(w.ladderLocked())
+	w.breaker.TripAfter(last, w.ladderLocked())
 }
 
 // naming is a webhook's name and what is made of it. Renaming a webhook replaces it.
