@@ -7,6 +7,7 @@ import (
 
 	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/relay/deliver"
+	"github.com/userhero/relay/relay/pace"
 )
 
 // laneRetry is how long a webhook waits after its lane failed.
@@ -202,7 +203,7 @@ func (w *webhook) dispatch(workers *workerPool, t task) {
 func (w *webhook) eventBefore(t task) (until time.Time, before bool) {
 	ctx, cancel := context.WithTimeout(t.attempts, storeTime)
 	defer cancel()
-	return EventBefore(ctx, w.relay.queue, t.lease)
+	return pace.EventBefore(ctx, w.relay.queue, t.lease)
 }
 
 // giveBack defers a lease. No attempt is counted.

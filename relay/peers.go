@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/relay/pace"
 	"github.com/userhero/relay/relay/tally"
 )
 
@@ -41,7 +42,7 @@ type said struct {
 // laneStatus is what the owner of a lane knows about its webhook.
 type laneStatus struct {
 	Webhook     queue.WebhookID `json:"webhook"`
-	Probes                      // of the breaker
+	pace.Probes                 // of the breaker
 	LastSuccess time.Time       `json:"last_success,omitzero"`
 	LastAttempt time.Time       `json:"last_attempt,omitzero"`
 	LastAnswer  Answer          `json:"last_answer,omitzero"`

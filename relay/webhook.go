@@ -14,6 +14,7 @@ import (
 	"github.com/userhero/relay/event"
 	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/relay/expression"
+	"github.com/userhero/relay/relay/pace"
 	"github.com/userhero/relay/relay/tally"
 )
 
@@ -46,8 +47,8 @@ type webhook struct {
 	record    record
 	target    *target // nil: parked
 	limiter   *rate.Limiter
-	breaker   Breaker
-	window    Window
+	breaker   pace.Breaker
+	window    pace.Window
 	outage    outage
 	underWay  int
 	listening context.Context    // context of the lane's Next calls; nil before the first call

@@ -1,4 +1,4 @@
-package relay
+package pace
 
 import (
 	"testing"

@@ -1,4 +1,4 @@
-package relay
+package pace
 
 // Window bounds the attempts in flight. It allows as many as configured while the
 // receiver answers, one when the receiver has just recovered, and fewer when it cannot

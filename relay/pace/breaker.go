@@ -1,4 +1,14 @@
-package relay
+// Package pace decides when deliveries may go to a webhook: a breaker stops what would
+// fail, a window bounds the attempts in flight, and events of one feedback keep their
+// order.
+//
+// It promises that one success closes the breaker, that a hold is never shortened, and
+// that the window is never smaller than one attempt. Breaker and window depend on
+// nothing but the calls and times they are given. The package does not know webhooks,
+// lanes or attempts, and it starts nothing: its caller makes the attempts and reports
+// how they ended. Its tests call the rules with fixed times; the relay's tests and
+// simulation check what receivers see.
+package pace
 
 import (
 	"time"
