@@ -11,20 +11,20 @@ import (
 	"github.com/userhero/relay/queue"
 )
 
-// batch is one transaction being put together. The committer has one, which it
-// empties and fills again. What it changes is its own until it is committed.
+// batch is a transaction that is being filled. The committer has one batch, which it
+// empties and fills again. Nobody else sees its changes before the commit.
 type batch struct {
 	scratch
 	s *Store
 
-	// These fields stay from one batch to the next.
+	// These fields keep their values from one batch to the next.
 	committed state // as the last commit left it
-	// outdated reports that the store on disk has an older format: the next commit
-	// gives it this one.
+	// outdated is set if the store on disk has an older format. The next commit writes
+	// the current format.
 	outdated             bool
 	recent               recents
-	caught               *uint16 // the place of the newest record of what a honeypot caught; nil: not known yet
-	maxEntries, maxBytes int     // of one Badger transaction
+	caught               *uint16 // the place of the newest submission that a honeypot caught; nil: not known yet
+	maxEntries, maxBytes int     // the most that one Badger transaction holds
 
 	// These fields belong to one batch.
 	txn                     *badger.Txn
@@ -33,32 +33,33 @@ type batch struct {
 	stored                  map[uint64]int               // sizes of B records before the batch
 	lanes                   map[*webhookState]laneChange // webhooks whose lane record is to be written
 	deleted                 map[*webhookState]struct{}   // webhooks that are removed
-	fresh                   []freshEvent                 // to tell lanes of
+	fresh                   []freshEvent                 // new deliveries to pass to lanes
 	settled                 []inLane                     // leases that end
-	moving                  []inLane                     // deliveries that wait elsewhere from the commit on
-	effects                 []func()                     // others, after the commit
+	moving                  []inLane                     // deliveries whose due time or state this commit changes while they wait
+	effects                 []func()                     // run after the commit
 	retired                 map[uint64]struct{}          // events whose B record is removed
-	stateOf                 state                        // committed, as this batch leaves it
-	entries, bytes, pending int                          // written, and of B records to write
-	writes                  int                          // counts changes of the batch
+	stateOf                 state                        // committed, with this batch's changes
+	entries, bytes, pending int                          // entries and bytes written; pending: bytes of the B records to write
+	writes                  int                          // how many changes the batch holds
 }
 
-// operation is one thing to commit.
+// operation is a change to commit.
 type operation interface {
-	// cost is about how many entries and bytes it writes, and rather more.
+	// cost returns about how many entries and bytes the operation writes. It returns too
+	// many rather than too few.
 	cost() (entries, bytes int)
-	// lazy reports whether nobody waits for it.
+	// lazy reports whether no caller waits for the operation.
 	lazy() bool
-	// apply writes into the batch, and changes nothing else: a batch that is given
-	// up is as if it had never been, and apply may be called again, in another.
+	// apply writes into the batch and changes nothing else. If the batch is given up,
+	// apply is called again with another batch.
 	apply(b *batch) error
-	// done hands over the outcome: nil after the commit, when the effects on lanes
-	// can be seen.
+	// done passes the result to the caller. It is nil only after the commit, when lanes
+	// and readers see the change.
 	done(err error)
 }
 
-// laneChange is what a batch makes of a webhook's lane: its counters, and the R keys
-// it adds.
+// laneChange is a batch's change to a webhook's lane: the new counters and the added R
+// keys.
 type laneChange struct {
 	counts queue.Counts
 	added  []ticket
@@ -93,26 +94,26 @@ func (b *batch) begin() {
 	b.entries, b.bytes, b.pending, b.writes = 0, 0, 0, 0
 }
 
-// giveUp undoes the batch.
+// giveUp discards the batch.
 func (b *batch) giveUp() {
 	b.txn.Discard()
 	for _, l := range b.moving {
 		l.webhook.stays(l.seq)
 	}
 	for seq := range b.touched {
-		b.recent.forget(seq) // it shares its memory with what was touched
+		b.recent.forget(seq) // it shares its memory with the changed deliveries
 	}
 }
 
-// transactionRoom is how many entries and bytes the operations of one batch may
-// write. The rest of a Badger transaction is for what the batch adds: the state
-// record and a lane record for each webhook.
+// transactionRoom returns how many entries and bytes the operations of one batch may
+// write. The batch needs the rest of a Badger transaction for the state record and a lane
+// record for each webhook.
 func transactionRoom(db *badger.DB) (entries, bytes int) {
 	return int(db.MaxBatchCount()) * 3 / 4, int(db.MaxBatchSize()) * 3 / 4
 }
 
-// emptied is the map without its entries, or a new one where clearing would cost
-// more than it saves.
+// emptied returns the map without its entries. It returns a new map if clearing the old
+// one would take too long.
 func emptied[K comparable, V any](m map[K]V) map[K]V {
 	const many = 1 << 12
 	if m == nil || len(m) > many {
@@ -122,7 +123,7 @@ func emptied[K comparable, V any](m map[K]V) map[K]V {
 	return m
 }
 
-// changeOf is what the batch makes of a webhook's lane so far.
+// changeOf returns the batch's change to a webhook's lane so far.
 func (b *batch) changeOf(h *webhookState) laneChange {
 	if c, ok := b.lanes[h]; ok {
 		return c
@@ -130,27 +131,27 @@ func (b *batch) changeOf(h *webhookState) laneChange {
 	return laneChange{counts: h.counts}
 }
 
-// count moves a webhook's counter of a state by n.
+// count adds n to a webhook's counter of a state.
 func (b *batch) count(h *webhookState, s queue.State, n int64) {
 	c := b.changeOf(h)
 	c.counts.Count(s, n)
 	b.change(h, c)
 }
 
-// change has a webhook's lane record written with the batch.
+// change sets the batch's change to a webhook's lane.
 func (b *batch) change(h *webhookState, c laneChange) {
 	b.lanes[h] = c
 	b.writes++
 }
 
-// takes reports whether the transaction has room for what an operation costs.
+// takes reports whether the transaction has room for an operation.
 func (b *batch) takes(op operation) bool {
 	entries, bytes := op.cost()
 	return b.entries+len(b.touched)+entries <= b.maxEntries && b.bytes+b.pending+bytes <= b.maxBytes
 }
 
-// finish writes what the operations of a batch share: each touched B record
-// once, counters, cursors, the time.
+// finish writes the records that the operations of a batch share: each changed B record
+// once, the counters, the cursors and the time.
 func (b *batch) finish() error {
 	for seq, t := range b.touched {
 		b.grow(t.size - b.stored[seq])
@@ -166,32 +167,32 @@ func (b *batch) finish() error {
 			return err
 		}
 	}
-	if b.outdated { // older builds refuse the store from here on: they would not find its feedbacks
+	if b.outdated { // after this, older builds refuse the store, because they would not find its feedbacks
 		if err := b.set(keyFormat, format{version: formatVersion, tags: b.s.tags, former: b.s.former}.encode()); err != nil {
 			return err
 		}
 	}
-	// Every transaction writes the state, moved or not: its newest version tells
-	// inspect how far the tables go.
+	// Every transaction writes the state, even if it is unchanged: inspect reads from its
+	// newest version how far the tables go.
 	b.stateOf.at, b.stateOf.shift = b.now.UnixNano(), b.s.clock.ReadShift()
 	return b.set(keyState, b.stateOf.encode())
 }
 
-// record starts a value of about that many bytes, as record does, in the
-// batch's own memory.
+// record starts a value of about size bytes in the batch's own memory, with the same
+// header as the function record.
 func (b *batch) record(size int) []byte {
 	return append(b.take(recordHeader+size), recordVersion, 0, 0, 0, 0)
 }
 
-// key is an A or B key in the batch's own memory.
+// key returns an A or B key in the batch's own memory.
 func (b *batch) key(prefix byte, seq uint64) []byte {
 	return binary.BigEndian.AppendUint64(append(b.take(9), prefix), seq)
 }
 
-// set writes a key. It and the value must not change before the commit.
+// set writes a record. The caller must not change key or value before the commit.
 func (b *batch) set(key, value []byte) error { return b.setFor(0, key, value) }
 
-// setFor is set for a time; 0 is for ever.
+// setFor writes a record that expires after ttl. A ttl of 0 means never.
 func (b *batch) setFor(ttl time.Duration, key, value []byte) error {
 	if ttl == 0 {
 		return b.setUntil(0, key, value)
@@ -199,7 +200,7 @@ func (b *batch) setFor(ttl time.Duration, key, value []byte) error {
 	return b.setUntil(uint64(time.Now().Add(ttl).Unix()), key, value)
 }
 
-// setUntil is set until a time in seconds since 1970; 0 is for ever.
+// setUntil writes a record that expires at a time in seconds since 1970; 0 means never.
 func (b *batch) setUntil(expires uint64, key, value []byte) error {
 	if most := b.s.bounds.maxValue(); len(value) >= most {
 		return fmt.Errorf("a value of %d bytes; one of %d would go to the value log, which is not synced", len(value), most)
@@ -216,8 +217,9 @@ func (b *batch) delete(key []byte) error {
 	return b.txn.Delete(key)
 }
 
-// logged is no less than what the batch takes in Badger's log. An entry has at most
-// 25 bytes there beside its key and value, and the transaction an entry that ends it.
+// logged returns at least as many bytes as the batch takes in Badger's log. The log adds
+// at most 25 bytes to the key and value of an entry, and one entry at the end of the
+// transaction.
 func (b *batch) logged() int { return b.bytes + (25-entryOverhead)*b.entries + 64 }
 
 func (b *batch) wrote(n int) {
@@ -226,8 +228,8 @@ func (b *batch) wrote(n int) {
 	b.bytes += n + entryOverhead
 }
 
-// deliveriesOf returns an event's deliveries as this batch leaves them. What is
-// changed must be passed to touch.
+// deliveriesOf returns an event's deliveries with this batch's changes. A caller that
+// changes them must pass them to touch.
 func (b *batch) deliveriesOf(seq uint64) (deliveries, error) {
 	if t, ok := b.touched[seq]; ok {
 		return t.ds, nil
@@ -248,7 +250,7 @@ func (b *batch) deliveriesOf(seq uint64) (deliveries, error) {
 	return ds, nil
 }
 
-// grow counts bytes of events that come; n is negative for those that go.
+// grow adds n to the bytes that the stored events take.
 func (b *batch) grow(n int) {
 	if b.stateOf.measured() {
 		b.stateOf.live += int64(n)
@@ -262,15 +264,15 @@ func (b *batch) touch(seq uint64, ds deliveries) {
 	b.writes++
 }
 
-// retire has the B record of an event removed, not written.
+// retire marks the B record of an event as removed, so that the batch does not write it.
 func (b *batch) retire(seq uint64) {
 	b.pending -= b.touched[seq].size
 	delete(b.touched, seq)
 	b.retired[seq] = struct{}{}
 }
 
-// attempted counts an attempt with a delivery and keeps its log: in the B record,
-// or in a record of its own.
+// attempted counts an attempt of a delivery and keeps its log, in the B record or in a
+// record of its own.
 func (b *batch) attempted(seq uint64, ds deliveries, d *delivery, log []byte) error {
 	if d.attempts == math.MaxUint16 {
 		return nil
@@ -286,7 +288,7 @@ func (b *batch) attempted(seq uint64, ds deliveries, d *delivery, log []byte) er
 	return b.set(key, rec)
 }
 
-// move changes a delivery's state and keeps its R key and the counters right.
+// move changes a delivery's state and updates its R key and the counters.
 func (b *batch) move(h *webhookState, seq uint64, d *delivery, to delivery) error {
 	if at, ok := d.waitsAt(seq); ok {
 		if err := b.delete(waitingKey(h.id, d.rung, at)); err != nil {
@@ -307,7 +309,7 @@ func (b *batch) move(h *webhookState, seq uint64, d *delivery, to delivery) erro
 	return nil
 }
 
-// webhook returns the state of a webhook that lives as this batch leaves it.
+// webhook returns the state of a webhook, or nil if it does not exist after this batch.
 func (b *batch) webhook(id queue.WebhookID) *webhookState {
 	h := b.s.webhook(id)
 	if _, deleted := b.deleted[h]; deleted {
@@ -325,8 +327,8 @@ const (
 // scratch is the memory of a batch's keys, values and entries. Badger has copied them
 // when the commit returns, so the next batch uses the same memory.
 type scratch struct {
-	free []byte         // its length is how much is taken
-	made []badger.Entry // its length is how many are taken
+	free []byte         // the bytes up to its length are taken
+	made []badger.Entry // the entries up to its length are taken
 }
 
 // take returns an empty slice with room for n bytes.
@@ -348,7 +350,7 @@ func (s *scratch) entry() *badger.Entry {
 	return &s.made[len(s.made)-1]
 }
 
-// reset takes everything back.
+// reset makes all of the memory free again.
 func (s *scratch) reset() {
 	clear(s.made)
 	s.made, s.free = s.made[:0], s.free[:0]
@@ -359,12 +361,13 @@ func (s *scratch) reset() {
 
 const (
 	recentPlaces = 1 << 14 // events
-	remembered   = 1 << 16 // deliveries of all of them
+	remembered   = 1 << 16 // deliveries in all places together
 )
 
-// recents has the deliveries of recently changed events in memory, so that settling
-// them reads nothing from the disk. An event's place follows from its number: a newer
-// event replaces an older one, whose deliveries are then read from the disk.
+// recents holds the deliveries of recently changed events in memory, so that a settlement
+// reads nothing from the disk. An event's number determines its place. A newer event in the
+// same place replaces an older one; the older event's deliveries are then read from the
+// disk.
 type recents struct {
 	places [recentPlaces]recentEvent
 	held   int    // deliveries in all places
@@ -381,7 +384,8 @@ func (r *recents) get(seq uint64) (deliveries, bool) {
 	return p.ds, p.ds != nil && p.seq == seq
 }
 
-// remember keeps an event, and no more deliveries in all than remembered.
+// remember keeps an event's deliveries, and empties places until recents holds at most
+// remembered deliveries.
 func (r *recents) remember(seq uint64, ds deliveries) {
 	p := &r.places[seq%recentPlaces]
 	r.empty(p)

@@ -14,18 +14,17 @@ import (
 )
 
 const (
-	// maxQueued bounds the operations that wait for the committer, and
-	// maxPending the bytes of new events among them; beyond, Enqueue answers
+	// maxQueued is the most operations that may wait for the committer, and maxPending
+	// the most bytes of new events among them. Above either, Enqueue returns
 	// queue.ErrFull.
 	maxQueued  = 8192
 	maxPending = 64 << 20
-	// lazyDelay is how long a commit that nobody waits for (only settlements)
-	// waits for company. A crash in that time makes duplicates, no losses.
+	// lazyDelay is how long a commit waits for more operations if no caller waits for it
+	// (only settlements). A crash in that time causes duplicates, but no losses.
 	lazyDelay = 10 * time.Millisecond
-	// mostYields bounds how often a commit lets others go first.
+	// mostYields is how many times at most a commit lets other goroutines run first.
 	mostYields = 3
-	// stallPoll is how often free space is looked at while nothing may be
-	// written.
+	// stallPoll is how often free space is read while the disk is full.
 	stallPoll = 200 * time.Millisecond
 )
 
@@ -33,7 +32,7 @@ const (
 type committer struct {
 	s     *Store
 	batch batch
-	errs  []error // of the batch's operations
+	errs  []error // results of the batch's operations
 	timer *time.Timer
 }
 
@@ -44,7 +43,7 @@ func newCommitter(s *Store) *committer {
 	return c
 }
 
-// run commits until the store stops and nothing waits any more.
+// run commits operations until the store stops and no operation waits.
 func (c *committer) run() {
 	var batch []operation
 	for {
@@ -58,18 +57,18 @@ func (c *committer) run() {
 	}
 }
 
-// keepTime writes how far the time of day was set since the last commit.
+// keepTime writes the shift of the time of day if it changed since the last commit.
 func (c *committer) keepTime() {
 	if c.s.clock.MovedFrom(c.batch.committed.shift) && c.s.failure() == nil && c.s.disk.RoomToWrite() {
 		c.commit([]operation{&waitedOp{do: func(*batch) error { return nil }, result: make(chan error, 1)}})
 	}
 }
 
-// gather waits for an operation and takes what else waits. What is about to come,
-// because its goroutine could run and has no turn yet, is let come first: where
-// cores are busy that takes a quarter of the commits away, and where they are not it takes no time.
-// When all of it is lazy it waits a moment for company. None means that the store
-// stops.
+// gather waits for an operation and takes all others that wait. Before it returns it lets
+// other goroutines run, because they may be about to add operations. That saves a quarter
+// of the commits if the cores are busy, and costs no time if they are not. If all
+// operations are lazy, gather waits up to lazyDelay for more. It returns none when the
+// store stops.
 func (c *committer) gather(batch []operation) []operation {
 	urgent := false
 	add := func(op operation) {
@@ -119,9 +118,8 @@ func (c *committer) gather(batch []operation) []operation {
 	return batch
 }
 
-// stall holds settlements until there is room to write them, and refuses what
-// somebody waits for. It returns what is to be committed then; nothing when the
-// store closes.
+// stall waits until the disk has room. It holds settlements, and refuses operations that a
+// caller waits for. It returns the operations to commit, or none when the store closes.
 func (c *committer) stall(ops []operation) []operation {
 	c.s.log.Error("nothing is written: the disk is full", "path", c.s.o.Path, "free", c.s.disk.Free())
 	tick := time.NewTicker(stallPoll)
@@ -138,7 +136,7 @@ func (c *committer) stall(ops []operation) []operation {
 		case <-tick.C:
 			held = c.refuse(held[:0], held)
 		case <-c.s.ending:
-			// What is not written is attempted again at the next start.
+			// Deliveries whose settlement is not written are attempted again at the next start.
 			refuseAll(held, c.s.disk.Full())
 			return nil
 		}
@@ -147,11 +145,11 @@ func (c *committer) stall(ops []operation) []operation {
 	return held
 }
 
-// refuse answers the operations that somebody waits for, unless there is room
-// again, and appends the others to held.
+// refuse answers queue.ErrFull to the operations that a caller waits for, unless the disk
+// has room again. It appends all others to held.
 func (c *committer) refuse(held, ops []operation) []operation {
 	for _, op := range ops {
-		if !op.lazy() && !c.s.disk.RoomToWrite() { // Promise 1: what is refused is told so, and what is kept is committed.
+		if !op.lazy() && !c.s.disk.RoomToWrite() { // Promise 1: a refused operation gets an error, and a held one is committed.
 			op.done(c.s.disk.Full())
 		} else {
 			held = append(held, op)
@@ -167,8 +165,8 @@ func refuseAll(ops []operation, err error) {
 	}
 }
 
-// commit commits the operations, with one fsync for as many as fit one
-// transaction. Before each there must be room on the disk.
+// commit commits the operations: as many as fit in one transaction, with one fsync for
+// each transaction. Before each transaction it checks that the disk has room.
 func (c *committer) commit(ops []operation) {
 	for len(ops) > 0 {
 		if err := c.s.failure(); err != nil {
@@ -185,8 +183,8 @@ func (c *committer) commit(ops []operation) {
 	}
 }
 
-// commitSome commits the first of the operations, as many as fit one transaction,
-// and answers them. It returns how many those were; none if the disk has no room.
+// commitSome commits as many of the first operations as fit in one transaction, and
+// answers them. It returns how many it answered: 0 if the disk has no room.
 func (c *committer) commitSome(ops []operation) int {
 	for {
 		n, err := c.fill(ops)
@@ -199,7 +197,7 @@ func (c *committer) commitSome(ops []operation) int {
 			return n
 		}
 		c.batch.giveUp()
-		if n == 0 { // not even the first fits
+		if n == 0 { // the first operation alone does not fit
 			c.refuseFirst(ops[0], err)
 			return 1
 		}
@@ -207,8 +205,9 @@ func (c *committer) commitSome(ops []operation) int {
 	}
 }
 
-// reserved reports whether the batch has its place in the log on the disk. What is
-// wrong with the disk otherwise is reported when the batch is written.
+// reserved reserves room in the log on the disk for the batch. It returns false if the disk
+// has no room. After any other error it latches the store, and the commit returns that
+// error.
 func (c *committer) reserved() bool {
 	err := c.s.commitLog.Reserve(c.batch.logged())
 	if storefile.NoRoom(err) {
@@ -221,9 +220,9 @@ func (c *committer) reserved() bool {
 	return true
 }
 
-// fill puts operations into a new batch. It returns how many it took; or, with an
-// error, how many to try when this batch has been given up, 0 when the first alone
-// was too much.
+// fill puts operations into a new batch and returns how many it took. With an error it
+// returns how many operations to try in the next batch instead, or 0 if the first alone is
+// too large.
 func (c *committer) fill(ops []operation) (n int, err error) {
 	b := &c.batch
 	b.begin()
@@ -235,7 +234,7 @@ func (c *committer) fill(ops []operation) (n int, err error) {
 		writes := b.writes
 		err := op.apply(b)
 		if err != nil && b.writes != writes {
-			return i, err // half of it is in the batch
+			return i, err // the operation has written a part of its records
 		}
 		c.errs = append(c.errs, err)
 	}
@@ -256,7 +255,8 @@ func (c *committer) refuseFirst(op operation, err error) {
 	op.done(err)
 }
 
-// commitBatch writes the batch, tells the lanes and then everyone who waits.
+// commitBatch writes the batch, passes its effects to the lanes and then answers the
+// callers.
 func (c *committer) commitBatch(b *batch, ops []operation) {
 	defer b.txn.Discard()
 	start := time.Now()
@@ -264,15 +264,15 @@ func (c *committer) commitBatch(b *batch, ops []operation) {
 		c.fail(ops, fmt.Errorf("committing to %s: %w", c.s.o.Path, err))
 		return
 	}
-	// There is one writer, so a transaction's number follows what it read.
+	// The store has one writer, so a transaction's number is one above what it read.
 	if err := c.s.high.Set(storefile.Mark{Seq: b.stateOf.seq, Commit: b.txn.ReadTs() + 1}); err != nil {
 		_ = c.s.latch(fmt.Errorf("writing the high-water mark: %w", err))
 	}
-	if !c.s.high.InPlace() { // Promise 1: nothing is acknowledged that is in no folder any more.
+	if !c.s.high.InPlace() { // Promise 1: nothing is acknowledged after the store's folder was removed.
 		_ = c.s.latch(fmt.Errorf("the folder of the store at %s was removed or replaced while the store was open;"+
 			" what it holds since is lost with it: put the folder back, or restore a backup", c.s.o.Path))
 	}
-	if err := c.s.failure(); err != nil { // Promise 1: Badger itself goes on after some of its failures.
+	if err := c.s.failure(); err != nil { // Promise 1: Badger continues after some of its failures, but the store does not.
 		refuseAll(ops, err)
 		return
 	}
@@ -290,20 +290,20 @@ func (c *committer) commitBatch(b *batch, ops []operation) {
 	case c.s.moved <- struct{}{}:
 	default:
 	}
-	// The goroutine woken last has the first turn when this one waits, and a core
-	// that must wake up for another takes 50 µs: deliveries go before answers.
+	// Wake the lanes last: the goroutine that is woken last runs first when this one
+	// waits, and another core needs 50 µs to wake up. So deliveries go before answers.
 	for _, f := range b.fresh {
 		f.webhook.wake()
 	}
 	if c.s.commitLog.Short() {
-		runtime.Gosched() // who was told something does not wait for this
+		runtime.Gosched() // so that the woken goroutines do not wait for the extension
 		if err := c.s.commitLog.Extend(); err != nil && !storefile.NoRoom(err) {
 			_ = c.s.latch(fmt.Errorf("writing ahead in %s: %w", c.s.o.Path, err))
 		}
 	}
 }
 
-// write commits the batch's transaction, which is on the disk when it returns.
+// write commits the batch's transaction and returns when it is on the disk.
 func (c *committer) write(b *batch) error {
 	if err := b.txn.Commit(); err != nil || c.s.commitLog == nil {
 		return err
@@ -357,11 +357,11 @@ func (c *committer) applied(b *batch) {
 	}
 }
 
-// highWaterEvery bounds how often the high-water mark is synced.
+// highWaterEvery is the least time between two syncs of the high-water mark.
 const highWaterEvery = time.Second
 
-// keepHighWater syncs the mark after commits that moved it, until the store
-// stops, and once more then.
+// keepHighWater syncs the mark after commits that moved it. It syncs once more when the
+// store stops.
 func (s *Store) keepHighWater() {
 	sync := func() {
 		if err := s.high.Sync(); err != nil {
@@ -388,7 +388,7 @@ func (s *Store) keepHighWater() {
 	}
 }
 
-// waitedOp is the part of the operations that somebody waits for.
+// waitedOp is an operation whose caller waits for the result.
 type waitedOp struct {
 	entries, bytes int
 	do             func(b *batch) error

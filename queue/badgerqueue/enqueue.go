@@ -32,7 +32,7 @@ func (s *Store) Enqueue(ctx context.Context, e queue.Entry) (queue.Receipt, erro
 	if err := s.failure(); err != nil {
 		return queue.Receipt{}, err
 	}
-	if err := s.disk.RoomToAccept(); err != nil { // Promise 1: no new event is taken when the disk is nearly full; what waits goes on.
+	if err := s.disk.RoomToAccept(); err != nil { // Promise 1: no new event is accepted when the disk is nearly full; waiting deliveries continue.
 		return queue.Receipt{}, err
 	}
 	if most := s.bounds.deliveries(); len(e.Webhooks) > most {
@@ -57,7 +57,7 @@ func (s *Store) Enqueue(ctx context.Context, e queue.Entry) (queue.Receipt, erro
 		s.pending.Add(-size)
 		return queue.Receipt{}, fmt.Errorf("%w: %d operations wait for the disk", queue.ErrFull, maxQueued)
 	}
-	// The body counts as pending until the commit, even where nobody waits.
+	// The body counts as pending until the commit, even if the caller gave up.
 	select {
 	case err := <-op.result:
 		s.pending.Add(-size)
@@ -67,7 +67,7 @@ func (s *Store) Enqueue(ctx context.Context, e queue.Entry) (queue.Receipt, erro
 		return receipt, err
 	case <-ctx.Done():
 		go func() {
-			_ = <-op.result // nobody is left to tell
+			_ = <-op.result // the caller has gone
 			s.pending.Add(-size)
 		}()
 		return queue.Receipt{}, context.Cause(ctx)
@@ -99,7 +99,7 @@ func (o *enqueueOp) apply(b *batch) error {
 	if err != nil {
 		return err
 	}
-	if held.is && e.Replaces.IsZero() { // created before, by the same submission
+	if held.is && e.Replaces.IsZero() { // the same submission created it before
 		first, err := b.s.getEvent(b.txn, held.seq)
 		if err != nil {
 			return err
@@ -124,7 +124,7 @@ func (o *enqueueOp) apply(b *batch) error {
 		return err
 	}
 	if ds := b.address(event, e.Webhooks); len(ds) > 0 {
-		b.touch(seq, ds) // Promise 1: an event comes with its deliveries, in one commit.
+		b.touch(seq, ds) // Promise 1: one commit stores an event with its deliveries.
 	}
 	if !e.Feedback.IsZero() {
 		if !held.is {
@@ -145,7 +145,8 @@ func (o *enqueueOp) apply(b *batch) error {
 	return nil
 }
 
-// setLatest writes the record of a feedback, in the place of one of format 2.
+// setLatest writes the record of a feedback and deletes its record of format 2, if it
+// has one.
 func (b *batch) setLatest(id queue.FeedbackID, f heldFeedback) error {
 	if f.former {
 		if err := b.delete(formerKey(id.ID)); err != nil {
@@ -156,7 +157,8 @@ func (b *batch) setLatest(id queue.FeedbackID, f heldFeedback) error {
 	return b.set(key, seal(key, f.appendTo(b.record(8+len(f.origin)+len(f.answer)))))
 }
 
-// bind has an idempotency key answer repeats; without a name it does nothing.
+// bind stores an idempotency key, so that repeats get the same answer. It does nothing
+// if the key has no name.
 func (b *batch) bind(k queue.Key, seq uint64, answer []byte) error {
 	if k.Name == "" {
 		return nil
@@ -165,8 +167,8 @@ func (b *batch) bind(k queue.Key, seq uint64, answer []byte) error {
 	return b.setFor(keyWindow, key, idempotency{seq: seq, hash: k.Hash, answer: answer}.encode(key))
 }
 
-// address makes the deliveries of a new event. Webhooks that were deleted
-// meanwhile get none.
+// address makes the deliveries of a new event. It makes none for a webhook that was
+// deleted in the meantime.
 func (b *batch) address(e *queue.Event, webhooks []queue.WebhookID) deliveries {
 	ds := make(deliveries, 0, len(webhooks))
 	for _, w := range webhooks {
@@ -191,8 +193,8 @@ func (s *Store) Repeat(ctx context.Context, k queue.Key) (r queue.Receipt, err e
 	return r, err
 }
 
-// repeat is the receipt of the submission that bound a key. It is there for
-// keyWindow, also if the event is not.
+// repeat returns the receipt of the submission that bound a key. The store keeps the
+// receipt for keyWindow, even if the event is removed earlier.
 func (s *Store) repeat(txn *badger.Txn, k queue.Key) (queue.Receipt, error) {
 	if k.Name == "" {
 		return queue.Receipt{}, queue.ErrNotFound
@@ -218,8 +220,8 @@ func (s *Store) repeat(txn *badger.Txn, k queue.Key) (queue.Receipt, error) {
 	return r, nil
 }
 
-// replaced reads the event that an update replaces. While nothing was redacted, nobody
-// needs to know more than that it is there.
+// replaced reads the event that an update replaces. If the store has no redacted events,
+// the caller needs nothing from it, and replaced returns an empty event.
 func (b *batch) replaced(seq uint64) (queue.Event, error) {
 	if !b.s.redacted.Load() {
 		return queue.Event{}, nil
@@ -227,8 +229,9 @@ func (b *batch) replaced(seq uint64) (queue.Event, error) {
 	return b.s.getEvent(b.txn, seq)
 }
 
-// held finds the feedback of an entry and compares it with what the entry says of
-// it. If it creates a feedback that is held, it is a repeat.
+// held looks up the feedback of an entry and checks that the entry fits it. An update
+// must replace the latest event of the feedback. An entry that creates a feedback which
+// the store already holds must be a repeat of the submission that created it.
 func (b *batch) held(e *queue.Entry) (heldFeedback, error) {
 	if e.Feedback.IsZero() {
 		return heldFeedback{}, nil
@@ -251,7 +254,7 @@ func (b *batch) held(e *queue.Entry) (heldFeedback, error) {
 		if latest, err := b.replaced(h.seq); err != nil || latest.Redacted {
 			return h, fmt.Errorf("%s: %w", e.Feedback, cmp.Or(err, queue.ErrRedacted))
 		}
-	case h.is: // Promise 6: creating feedback never replaces any.
+	case h.is: // Promise 6: creating feedback never replaces other feedback.
 		if h.former {
 			h.origin, err = formerOrigin(b.txn, e.Feedback)
 		}

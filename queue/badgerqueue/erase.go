@@ -16,17 +16,18 @@ import (
 )
 
 const (
-	// eraseEntries and eraseBytes bound what one transaction of an erasure writes.
+	// eraseEntries and eraseBytes limit what one transaction of an erasure writes.
 	eraseEntries = 2048
 	eraseBytes   = 256 << 10
-	// erasePoll is how often an erasure looks whether attempts in flight have ended.
+	// erasePoll is how often an erasure checks whether attempts in flight have ended.
 	erasePoll = 10 * time.Millisecond
 )
 
-// erasedSeq is the event of an idempotency key whose event was erased.
+// erasedSeq is the event number in an idempotency key whose event was erased.
 const erasedSeq = 1<<64 - 1
 
-// erasedKey is where the store keeps that a feedback was erased: a hash of it alone.
+// erasedKey is the key of the marker that a feedback was erased. It holds only a hash of
+// the feedback's project and id.
 func erasedKey(id queue.FeedbackID) []byte {
 	hash := sha256.Sum256(feedbackKey(id))
 	return append([]byte{prefixErased}, hash[:]...)
@@ -44,7 +45,7 @@ func (s *Store) isErased(txn *badger.Txn, id queue.FeedbackID) (bool, error) {
 	return err == nil, err
 }
 
-// errErased is queue.ErrErased for a feedback.
+// errErased wraps queue.ErrErased with the feedback.
 func errErased(id queue.FeedbackID) error { return fmt.Errorf("%s: %w", id, queue.ErrErased) }
 
 // erasure is one call of Erase under way.
@@ -52,8 +53,8 @@ type erasure struct {
 	s      *Store
 	ids    map[queue.FeedbackID]bool
 	seqs   map[uint64]bool
-	left   []erasedEvent // to be removed
-	flight []inLane      // deliveries that were out on lease when they were removed
+	left   []erasedEvent // events still to remove
+	flight []inLane      // deliveries that were leased when they were removed
 	sum    queue.Erased
 }
 
@@ -61,12 +62,12 @@ type erasure struct {
 type erasedEvent struct {
 	seq      uint64
 	feedback queue.FeedbackID
-	size     int // as eventSize
+	size     int // what eventSize returns for it
 }
 
-// Erase implements queue.Eraser. First it writes that the feedbacks are erased, so
-// that no event of them comes after that. It removes their events last: until then
-// another call finds what this one has not finished.
+// Erase implements queue.Eraser. First it marks the feedbacks as erased, so that the store
+// accepts no more events of them. It removes the events only after their idempotency keys:
+// if a call ends early, the next call finds the events and finishes the work.
 func (s *Store) Erase(ctx context.Context, ids []queue.FeedbackID) (queue.Erased, error) {
 	e := erasure{s: s, ids: make(map[queue.FeedbackID]bool, len(ids)), seqs: make(map[uint64]bool)}
 	for _, id := range ids {
@@ -80,7 +81,7 @@ func (s *Store) Erase(ctx context.Context, ids []queue.FeedbackID) (queue.Erased
 	return e.sum, nil
 }
 
-// mark writes that the feedbacks which the store holds are erased.
+// mark marks those feedbacks as erased that the store holds.
 func (e *erasure) mark(ctx context.Context) error {
 	ids := make([]queue.FeedbackID, 0, len(e.ids))
 	for id := range e.ids {
@@ -106,16 +107,16 @@ func (e *erasure) mark(ctx context.Context) error {
 	return nil
 }
 
-// markErased writes that a feedback is erased.
+// markErased writes the marker that a feedback was erased.
 func (b *batch) markErased(id queue.FeedbackID) error {
-	b.s.erases.Store(true) // before the marker can be seen
+	b.s.erases.Store(true) // set before readers can see the marker
 	key := erasedKey(id)
 	at := binary.BigEndian.AppendUint64(record(8), uint64(b.now.UnixNano()))
 	return b.set(key, seal(key, at))
 }
 
-// find reads all events once, to find those of the feedbacks: older ones may be left
-// that no newer one leads to.
+// find collects the events of the feedbacks. It reads all events, because the record of a
+// feedback names only its latest event.
 func (e *erasure) find(ctx context.Context) error {
 	found := make(map[queue.FeedbackID]bool)
 	err := e.s.each(ctx, []byte{prefixEvent}, func(key, rec []byte) error {
@@ -135,7 +136,8 @@ func (e *erasure) find(ctx context.Context) error {
 	return err
 }
 
-// each visits every record of a prefix as of one moment, until the store closes.
+// each visits every record of a prefix in one snapshot. It returns an error if the store
+// closes.
 func (s *Store) each(ctx context.Context, prefix []byte, visit func(key, rec []byte) error) error {
 	seen := 0
 	return s.view(ctx, func(txn *badger.Txn) error {
@@ -150,8 +152,8 @@ func (s *Store) each(ctx context.Context, prefix []byte, visit func(key, rec []b
 	})
 }
 
-// forgetKeys leaves of the idempotency keys of the events their hashes alone, for as
-// long as they would be kept anyway.
+// forgetKeys replaces the events' idempotency keys by records that hold only the
+// submission's hash. They expire when the keys would have expired.
 func (e *erasure) forgetKeys(ctx context.Context) error {
 	type bound struct {
 		key     []byte
@@ -199,12 +201,12 @@ func (e *erasure) forgetKeys(ctx context.Context) error {
 	return nil
 }
 
-// remove removes the events with everything that belongs to them.
+// remove removes the events with their deliveries and attempts.
 func (e *erasure) remove(ctx context.Context) error {
 	for len(e.left) > 0 {
 		var done int
 		var sum queue.Erased
-		var flight []inLane // the committer's, until commit has returned without an error
+		var flight []inLane // owned by the committer until commit returns without an error
 		err := e.s.commit(ctx, eraseEntries, eraseBytes, func(b *batch) error {
 			done, sum, flight = 0, queue.Erased{}, nil
 			from := b.entries
@@ -231,8 +233,8 @@ func (e *erasure) remove(ctx context.Context) error {
 	return nil
 }
 
-// erase removes one event, or as many of its attempts as the batch has room for. It
-// reports whether the event is gone.
+// erase removes one event. If the batch has no room for all of its attempts, erase removes
+// only some attempts. It reports whether the event is removed.
 func (b *batch) erase(e erasedEvent, room int, sum *queue.Erased, flight *[]inLane) (whole bool, err error) {
 	if !b.has(eventKey(e.seq)) {
 		return true, nil
@@ -281,14 +283,14 @@ func (b *batch) erase(e erasedEvent, room int, sum *queue.Erased, flight *[]inLa
 	return true, b.removeEvent(e.seq, e.feedback, size, ds)
 }
 
-// has reports whether there is a record.
+// has reports whether the store has a record with this key.
 func (b *batch) has(key []byte) bool {
 	_, err := b.txn.Get(key)
 	return err == nil
 }
 
-// forgetFeedbacks removes what is left of the feedbacks when all their events are gone,
-// and marks those of which the store had older events alone.
+// forgetFeedbacks deletes the records of the feedbacks after their events. It also marks
+// the feedbacks of which the store held events but no record.
 func (e *erasure) forgetFeedbacks(ctx context.Context) error {
 	if e.sum.Events == 0 {
 		return nil
@@ -327,8 +329,8 @@ func (e *erasure) forgetFeedbacks(ctx context.Context) error {
 	return nil
 }
 
-// await waits until the attempts have ended that were in flight when their deliveries
-// were removed.
+// await waits for the end of the attempts that were in flight when their deliveries were
+// removed.
 func (e *erasure) await(ctx context.Context) error {
 	tick := time.NewTicker(erasePoll)
 	defer tick.Stop()

@@ -11,9 +11,9 @@ import (
 )
 
 const (
-	// leaseBytes bounds the bodies read from disk for one call of Next.
+	// leaseBytes limits the bytes of bodies that one call of Next reads from disk.
 	leaseBytes = 4 << 20
-	// markEvery is after how many calls the low-water marks are published.
+	// markEvery is the number of calls after which the low-water marks are published.
 	markEvery = 64
 )
 
@@ -64,7 +64,8 @@ func (l *lane) Owned() bool {
 	return l.isOpenLocked()
 }
 
-// Sync implements queue.Lane. Operations are committed in the order in which they come.
+// Sync implements queue.Lane. It commits an empty operation: the committer keeps the order
+// of operations, so all earlier settlements are then on disk.
 func (l *lane) Sync(ctx context.Context) error {
 	return l.s.commit(ctx, 0, 0, func(*batch) error { return nil })
 }
@@ -91,8 +92,8 @@ func (l *lane) Next(ctx context.Context, max int) ([]*queue.Lease, error) {
 	}
 }
 
-// poll returns what can be leased now, or how long until something is due (0:
-// until woken).
+// poll returns the leases that can be made now, or the time until the next delivery is due
+// (0: wait until woken).
 func (l *lane) poll(ctx context.Context, max int) ([]*queue.Lease, time.Duration, error) {
 	if err := l.s.begin(); err != nil {
 		return nil, 0, err
@@ -136,8 +137,8 @@ func (l *lane) poll(ctx context.Context, max int) ([]*queue.Lease, time.Duration
 	return l.lease(tickets, &view), time.Microsecond, nil
 }
 
-// lazySnapshot is a snapshot that is taken when it is needed: deliveries handed over in
-// memory need none.
+// lazySnapshot takes a snapshot only when it is needed. Events that came through the inbox
+// need none.
 type lazySnapshot struct {
 	s        *Store
 	snapshot *snapshot
@@ -156,9 +157,9 @@ func (v *lazySnapshot) close() {
 	}
 }
 
-// drain takes over the inbox and returns how many leases may go out. It takes
-// nothing and is not ok if the lane was closed: the inbox and the marks may be
-// those of the next lane.
+// drain takes over the inbox and returns how many more leases the lane may have. If the
+// lane was closed, it takes nothing and ok is false, because the inbox and the marks may
+// belong to the next lane.
 func (l *lane) drain() (room int, ok bool) {
 	l.h.mu.Lock()
 	defer l.h.mu.Unlock()
@@ -176,7 +177,7 @@ func (l *lane) drain() (room int, ok bool) {
 // lease turns tickets into leases.
 func (l *lane) lease(tickets []ticket, v *lazySnapshot) []*queue.Lease {
 	leases := make([]*queue.Lease, 0, len(tickets))
-	out := make([]leased, 0, len(tickets)) // theirs, one for one
+	out := make([]leased, 0, len(tickets)) // out[i] belongs to leases[i]
 	read := 0
 	for i, t := range tickets {
 		if read > leaseBytes {
@@ -186,7 +187,7 @@ func (l *lane) lease(tickets []ticket, v *lazySnapshot) []*queue.Lease {
 		}
 		lease, err := l.open(v, &tickets[i])
 		if err != nil {
-			// Said and stepped over: it stays where it is and is seen by check.
+			// Report and skip the delivery. Its record stays, and check finds it.
 			_ = l.s.report(fmt.Sprintf("leasing event %d", t.seq), err)
 			continue
 		}
@@ -198,7 +199,7 @@ func (l *lane) lease(tickets []ticket, v *lazySnapshot) []*queue.Lease {
 			}
 		}
 	}
-	// What is next is read before its turn: since when it waits is known by it.
+	// Read the next fresh event now: headsLocked needs its time of creation.
 	if len(l.fresh) > 0 && l.fresh[0].event == nil {
 		if e, err := l.s.getEvent(v.get(), l.fresh[0].seq); err == nil {
 			l.fresh[0].event = &e
@@ -207,8 +208,8 @@ func (l *lane) lease(tickets []ticket, v *lazySnapshot) []*queue.Lease {
 	return l.register(leases, out)
 }
 
-// open reads what a ticket needs. No lease and no error means that the ticket
-// is stale.
+// open reads the records of a ticket and makes its lease. It returns no lease and no error
+// if the delivery no longer waits where the ticket says.
 func (l *lane) open(v *lazySnapshot, t *ticket) (*queue.Lease, error) {
 	d := delivery{webhook: l.h.id, state: queue.Pending}
 	if t.event == nil {
@@ -232,21 +233,22 @@ func (l *lane) open(v *lazySnapshot, t *ticket) (*queue.Lease, error) {
 	return queue.NewLease(shownDelivery(l.s.clock, t.event, d), *t.event, l), nil
 }
 
-// register enters the leases as out; those whose ticket went stale are dropped.
+// register records the leases as given out, and returns them without those whose delivery
+// is moving.
 func (l *lane) register(leases []*queue.Lease, out []leased) []*queue.Lease {
 	l.h.mu.Lock()
 	defer l.h.mu.Unlock()
 	if !l.isOpenLocked() || l.h.inbox.lost {
-		return nil // closed meanwhile, or about to read everything anew
+		return nil // the lane was closed, or must read everything again
 	}
 	went := leases[:0]
 	for i, lease := range leases {
 		seq := out[i].ticket.seq
 		if l.h.moving[seq] {
-			continue // it is read again once it has moved
+			continue // the lane reads it again after the move
 		}
 		if l.h.leased[seq] != nil {
-			l.h.inbox.lost = true // must not be; the store knows better
+			l.h.inbox.lost = true // never expected: read everything again from the store
 			continue
 		}
 		l.h.leased[seq] = &out[i]

@@ -20,15 +20,15 @@ import (
 )
 
 const (
-	// listBudget bounds the records one page reads, pageBytes the bodies it
-	// holds; a page that hits a bound is short, with a cursor.
+	// listBudget is the most records that one page reads, and pageBytes the most bytes of
+	// bodies that it holds. A page that reaches a limit is short and has a cursor.
 	listBudget = 20000
 	pageBytes  = 8 << 20
-	// listTime bounds how long one page is looked for, as looked at every
-	// listLook records: a search with rare matches answers what it has.
+	// listTime is about how long the search for one page may take. The clock is read every
+	// listLook records. After that time the page is returned with the rows found so far.
 	listTime = 100 * time.Millisecond
 	listLook = 256
-	// createdSlack is how far apart acceptance and commit may lie: events are
+	// createdSlack is the longest time assumed between acceptance and commit. Events are
 	// numbered at commit, so their times are only nearly in order.
 	createdSlack = time.Minute
 )
@@ -48,8 +48,8 @@ func shownDelivery(c *storeclock.Clock, e *queue.Event, d delivery) queue.Delive
 	return p
 }
 
-// publicDelivery is what a reader sees: a delivery that waits for a webhook
-// that was deleted has failed.
+// publicDelivery returns a delivery as readers see it: a delivery that waits for a
+// deleted webhook is shown as failed.
 func (s *Store) publicDelivery(e *queue.Event, d delivery) queue.Delivery {
 	if d.state.Waiting() && s.webhook(d.webhook) == nil {
 		d.state, d.at = queue.Failed, 0
@@ -57,7 +57,8 @@ func (s *Store) publicDelivery(e *queue.Event, d delivery) queue.Delivery {
 	return shownDelivery(s.clock, e, d)
 }
 
-// eventByID reads an event and checks that it is the one the whole id names.
+// eventByID reads an event and checks that the whole id is the event's id, not only its
+// sequence number.
 func (s *Store) eventByID(txn *badger.Txn, id queue.EventID) (queue.Event, error) {
 	e, err := s.getEvent(txn, id.Seq())
 	if err == nil && e.ID != id {
@@ -124,7 +125,8 @@ func (s *Store) Projects(ctx context.Context, id string, limit int) (projects []
 	return projects, err
 }
 
-// projectOfKey is the project of a G record; a long one is in its event alone.
+// projectOfKey returns the project of a G record. The key of a long project holds only a
+// hash; the project itself is then in the event.
 func (s *Store) projectOfKey(txn *badger.Txn, key, rec []byte) (string, error) {
 	if id, known, _ := parseFeedbackKey(key); known {
 		return id.Project, nil
@@ -234,12 +236,12 @@ func (s *Store) Events(ctx context.Context, q queue.EventQuery) (page queue.Page
 	return page, err
 }
 
-// spent reports whether a page has had its share of work.
+// spent reports whether a page has used up its records or its time.
 func spent(budget int, late time.Time) bool {
 	return budget < 0 || (listBudget-budget)%listLook == 0 && time.Now().After(late)
 }
 
-// selects reports whether a query selects an event, by all but the body.
+// selects reports whether an event matches a query. It does not compare the body.
 func selects(e *queue.Event, q *queue.EventQuery) bool {
 	return !strings.HasPrefix(e.Type, ".") &&
 		(q.Type == "" || e.Type == q.Type) &&
@@ -265,8 +267,8 @@ func (s *Store) Deliveries(ctx context.Context, q queue.DeliveryQuery) (page que
 				page.Next = cursor(at, 0)
 				return false, nil
 			}
-			// Rows that are not wanted are passed without a look at their event, so
-			// now and then one is looked at for its time alone.
+			// Rows that do not match are skipped without reading their event. So read one
+			// event now and then, only for its time.
 			if !q.Since.IsZero() && budget%listLook == 0 {
 				if e, err := s.getEvent(txn, at); err == nil && e.Created.Before(q.Since.Add(-createdSlack)) {
 					return false, nil
@@ -316,9 +318,9 @@ func (s *Store) wanted(d delivery, states []queue.State) bool {
 	return len(states) == 0 || slices.Contains(states, d.state)
 }
 
-// newestBefore is the A key to list downwards from: that of seq, or, without a
-// cursor, of the newest event that may have been created before until. Nil is
-// the very newest.
+// newestBefore returns the A key from which a page lists downwards. With a cursor it is
+// the key of seq. Without one it is the key of the newest event that may have been
+// created before until. Nil means the newest event of all.
 func (s *Store) newestBefore(txn *badger.Txn, seq uint64, until time.Time) []byte {
 	if seq != 0 {
 		return eventKey(seq)
@@ -326,8 +328,8 @@ func (s *Store) newestBefore(txn *badger.Txn, seq uint64, until time.Time) []byt
 	if until.IsZero() {
 		return nil
 	}
-	// Sequence numbers are dense and nearly sorted by time; events that
-	// retention took count as old.
+	// Sequence numbers have no gaps and are nearly in order of time. Events that
+	// retention has removed count as old.
 	newest := s.shown.Load().seq
 	i := sort.Search(int(newest), func(i int) bool {
 		e, err := s.getEvent(txn, uint64(i)+1)
@@ -343,8 +345,7 @@ func asDeliveries(eventKey []byte) []byte {
 	return deliveriesKey(seqOf(eventKey))
 }
 
-// cursor names the row a page goes on with: its place does not move when newer
-// rows come.
+// cursor names the first row of the next page. New rows do not change its position.
 func cursor(seq uint64, w queue.WebhookID) string {
 	c := strconv.FormatUint(seq, 36)
 	if w != 0 {

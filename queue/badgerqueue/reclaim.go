@@ -16,65 +16,65 @@ import (
 )
 
 const (
-	// nearMax is the share of max_disk from which finished events go early.
+	// nearMax is the share of max_disk above which finished events are removed early.
 	nearMax = 0.9
-	// reclaimFrom is how many removed bytes are worth rewriting the tree for.
+	// reclaimFrom is the least number of removed bytes for which the tree is rewritten.
 	reclaimFrom = 32 << 20
-	// reclaimRate is how many bytes a second may be written while the tree is
-	// rewritten: its ordinary compaction rests meanwhile, and who writes more waits
-	// for it in the end.
+	// reclaimRate is the most bytes a second that the store may be writing when a rewrite
+	// of the tree begins. Badger does no ordinary compaction during a rewrite, so a busier
+	// store would have to wait for it.
 	reclaimRate = 1 << 20
-	// memoryKept is how long after a merge Badger may still let go of memory, and
-	// memoryEvery the least time between two collections of it.
+	// memoryKept is how long after a merge Badger may still release memory, and
+	// memoryEvery is the least time between two garbage collections for it.
 	memoryKept  = 45 * time.Second
 	memoryEvery = 8 * time.Second
 	// fillerSize is what one filling write adds to a memtable.
 	fillerSize = 512 << 10
-	// restLooks is after how many looks the size of the files is believed once the
-	// tree was rewritten: files that are not needed any more go meanwhile.
+	// restLooks is how many times the size of the files is measured after a rewrite of the
+	// tree. The least value counts, because Badger deletes the old files in that time.
 	restLooks = 4
-	// leastDead is how many removed bytes are worth rewriting the tree for near
+	// leastDead is the least number of removed bytes for which the tree is rewritten near
 	// max_disk.
 	leastDead = 1 << 20
-	// urgentEvery is the least time between two rewrites near max_disk, and
-	// urgentRest how many times as long as a rewrite took the next one waits.
+	// urgentEvery is the least time between two rewrites near max_disk. The next rewrite
+	// also waits urgentRest times as long as the last one took.
 	urgentEvery = 5 * time.Second
 	urgentRest  = 4
 )
 
-// reclaimer gives the disk back what removed events leave. Badger removes by
-// writing tombstones, and keeps both until it merges the one with the other,
-// which it does only as new data comes in. So after a busy time the tree is
-// rewritten once, in two steps: the tombstones in memory go to disk, and then
-// every level is merged into the last.
+// reclaimer gives the space of removed events back to the disk. Badger removes a record
+// by writing a tombstone, and keeps the record and the tombstone until it merges their
+// tables. It merges tables only when new data comes in. So the reclaimer rewrites the tree
+// once after a busy time, in two steps: it writes the tombstones in memory to the disk,
+// and then it merges every level into the last.
 //
-// It also says how many bytes of finished events must go near max_disk. The files do
-// not show that: what was removed stays in them until tables are merged. So the
-// store counts what its events take (state.live).
+// The reclaimer also computes how many bytes of finished events to remove near max_disk.
+// The size of the files does not show that, because removed records stay in them until
+// tables are merged. So the store counts the bytes that its events take (state.live).
 type reclaimer struct {
 	s       *Store
 	removed int64 // since the last rewrite
 	flushed bool
-	last    time.Time     // of a rewrite
-	took    time.Duration // the last rewrite
-	// others is what the files held beside events after the last rewrite: the keys of
-	// idempotency, the activity log, what Badger adds.
+	last    time.Time     // the end of the last rewrite
+	took    time.Duration // how long the last rewrite took
+	// others is how many bytes other than events the files held after the last rewrite:
+	// idempotency keys, the activity log, and Badger's own data.
 	others int64
-	// After a rewrite the files are looked at resting more times; least is the least
-	// that they held beside events.
+	// resting is how many more times the files are measured after a rewrite. least is the
+	// least number of bytes other than events that they held so far.
 	resting int
 	least   int64
-	freed   time.Time // when memory was given back
-	// What watch saw.
+	freed   time.Time // when memory was last released
+	// watch writes the fields below.
 	written, at int64
 	rate        float64 // bytes a second
 }
 
-// files is what the store's files hold. While tables are merged the old and the new ones
-// are both on disk, and with a small max_disk that is the whole store twice: only
-// those count that the tree has. At the moment when the tree exchanges them, or has
-// the table of a log that is still there, it counts both: one look alone may see too
-// much, and never too little.
+// files returns how many bytes the store's files hold. It counts only the tables that are
+// in the tree: during a merge the old and the new tables are both on disk, and with a small
+// max_disk that would be the whole store twice. While the tree replaces tables, or has the
+// table of a log that still exists, files counts both. So one result may be too high, but
+// never too low.
 func (r *reclaimer) files() int64 {
 	n := r.s.disk.BesideTables()
 	for _, level := range r.s.db.Levels() {
@@ -83,7 +83,7 @@ func (r *reclaimer) files() int64 {
 	return n
 }
 
-// watch reads how busy the store is.
+// watch measures how many bytes a second the store writes.
 func (r *reclaimer) watch() {
 	written, at := r.s.disk.Written(), r.s.clock.Now().UnixNano()
 	if r.at != 0 && at > r.at {
@@ -92,9 +92,10 @@ func (r *reclaimer) watch() {
 	r.written, r.at = written, at
 }
 
-// freeMemory gives back what merging tables took, in a lull; merged is when that ended. Badger takes 16 MiB
-// for each table it writes, keeps them for a while and then drops them; where
-// little else is allocated, the next garbage collection is minutes away.
+// freeMemory releases the memory that a merge of tables took, when the store is not busy.
+// merged is when the merge ended. Badger takes 16 MiB for each table it writes, and drops
+// them some time later. If the process allocates little else, the next garbage collection
+// would come minutes later.
 func (r *reclaimer) freeMemory(merged time.Time) {
 	if r.rate > reclaimRate || time.Since(merged) >= memoryKept || time.Since(r.freed) < memoryEvery {
 		return
@@ -103,7 +104,8 @@ func (r *reclaimer) freeMemory(merged time.Time) {
 	r.freed = time.Now()
 }
 
-// measure looks what the files hold beside events once the tree was rewritten.
+// measure reads, after a rewrite of the tree, how many bytes other than events the files
+// hold.
 func (r *reclaimer) measure(ctx context.Context) error {
 	if r.resting == 0 {
 		return nil
@@ -123,8 +125,8 @@ func (r *reclaimer) measure(ctx context.Context) error {
 	})
 }
 
-// excess is how many bytes of finished events must go for the store to be below
-// the share of max_disk from which they go early.
+// excess returns how many bytes of finished events must be removed to bring the store
+// below nearMax of max_disk.
 func (r *reclaimer) excess() int64 {
 	most, st := r.s.disk.Max(), r.s.shown.Load()
 	if most == 0 || !st.measured() {
@@ -133,7 +135,7 @@ func (r *reclaimer) excess() int64 {
 	return max(st.live+r.others-int64(nearMax*float64(most)), 0)
 }
 
-// urgent reports whether the store is close to max_disk by what was removed.
+// urgent reports whether removed records bring the store close to max_disk.
 func (r *reclaimer) urgent() bool {
 	m, st := r.s.disk.Max(), r.s.shown.Load()
 	return m > 0 && r.resting == 0 &&
@@ -142,14 +144,14 @@ func (r *reclaimer) urgent() bool {
 		time.Since(r.last) >= max(urgentEvery, urgentRest*r.took)
 }
 
-// reclaim is told what a sweep has removed, and takes the next step where its
-// time has come.
+// reclaim adds the bytes that a sweep has removed, and does the next step of a rewrite if
+// it is time.
 func (r *reclaimer) reclaim(ctx context.Context, removed int64) error {
 	r.removed += removed
 	switch {
 	case r.urgent():
 	case r.removed < reclaimFrom,
-		removed > reclaimFrom/8, // there is more to come
+		removed > reclaimFrom/8, // the sweep will remove more
 		r.rate > reclaimRate,
 		!r.last.IsZero() && time.Since(r.last) < r.s.bounds.reclaim:
 		return nil
@@ -157,7 +159,7 @@ func (r *reclaimer) reclaim(ctx context.Context, removed int64) error {
 	if !r.flushed {
 		r.flushed = true
 		err := r.s.flush(ctx)
-		r.watch() // that was no business
+		r.watch() // so that the bytes of the flush do not count as a busy store
 		return err
 	}
 	r.removed, r.flushed = 0, false
@@ -166,16 +168,16 @@ func (r *reclaimer) reclaim(ctx context.Context, removed int64) error {
 	r.last = time.Now()
 	r.took = r.last.Sub(began)
 	r.s.disk.Measure()
-	if err != nil || r.s.db.Levels()[0].NumTables > 0 { // a tree of one level is left as it is
+	if err != nil || r.s.db.Levels()[0].NumTables > 0 { // flatten leaves a tree of one level as it is
 		return err
 	}
 	r.resting, r.least = restLooks, math.MaxInt64
 	return nil
 }
 
-// flush makes Badger write its memtable to disk, by filling it: there is no
-// other way to ask. It takes at most one memtable's worth of writes of one key,
-// and ends when Badger has begun another log.
+// flush makes Badger write its memtable to disk by filling it, because Badger has no call
+// for it. It writes one key again and again, at most about as many bytes as a memtable
+// holds, until Badger begins another log.
 func (s *Store) flush(ctx context.Context) error {
 	filler := make([]byte, fillerSize)
 	first, err := storefile.NewestLog(s.o.Path)
@@ -192,7 +194,7 @@ func (s *Store) flush(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		s.disk.Rewritten(fillerSize) // it is gone with the rewrite
+		s.disk.Rewritten(fillerSize) // the rewrite removes it
 		if log, err := storefile.NewestLog(s.o.Path); err != nil || log != first {
 			return err
 		}
@@ -207,13 +209,13 @@ func (s *Store) flatten() error {
 	return s.db.Flatten(1)
 }
 
-// compactPoll is how often Compact looks whether it can go on.
+// compactPoll is how often Compact checks whether it can continue.
 const compactPoll = 20 * time.Millisecond
 
 // Compact implements queue.Eraser. It writes the memtable to a table, and merges tables
-// until each that was there before is in the last level. A merge leaves out what was
-// removed, but not what somebody still reads: Compact waits until those have ended who
-// began to read before it.
+// until every older table is in the last level. A merge drops removed records, but not
+// those that a reader may still read. So Compact waits until all readers have ended that
+// began before it.
 func (s *Store) Compact(ctx context.Context) error {
 	if err := s.compact(ctx); err != nil {
 		return fmt.Errorf("giving back the space of what was removed: %w", err)
@@ -250,7 +252,8 @@ func (s *Store) compact(ctx context.Context) error {
 	}
 }
 
-// until waits until something is so, or the store closes.
+// until waits until is returns true. It returns an error if the store closes or fails, or
+// the context ends.
 func (s *Store) until(ctx context.Context, is func() bool) error {
 	tick := time.NewTicker(compactPoll)
 	defer tick.Stop()
@@ -269,13 +272,13 @@ func (s *Store) until(ctx context.Context, is func() bool) error {
 	return nil
 }
 
-// oneLog reports whether every memtable but the one that is written to is in a table.
+// oneLog reports whether every full memtable has been written to a table.
 func (s *Store) oneLog() bool {
 	files, err := storefile.List(s.o.Path)
 	return err == nil && len(files.Logs) <= 1
 }
 
-// above reports whether any of these tables is in the tree, above the last level.
+// above reports whether any of the old tables is still in the tree above the last level.
 func (s *Store) above(old []badger.TableInfo) bool {
 	levels := make(map[uint64]int)
 	last := 0
@@ -289,7 +292,7 @@ func (s *Store) above(old []badger.TableInfo) bool {
 	})
 }
 
-// onlyTables reports whether the folder has no tables but those of the tree.
+// onlyTables reports whether every table in the folder is in the tree.
 func (s *Store) onlyTables() bool {
 	files, err := storefile.List(s.o.Path)
 	if err != nil {

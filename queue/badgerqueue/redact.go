@@ -13,18 +13,19 @@ import (
 	"github.com/userhero/relay/queue"
 )
 
-// redaction is what SetLimits asks for.
+// redaction is the redaction that SetLimits sets.
 type redaction struct {
 	after    time.Duration
 	document func([]byte) []byte
 }
 
-// redactBatch bounds the events of one transaction.
+// redactBatch is the most events that one transaction redacts.
 const redactBatch = 32
 
-// sweepRedacted redacts the events that ended before a time. Each has an X key with its
-// end: the sweep writes those of events that it passes, and settlements write them behind
-// the sweep. So it goes on where it ended. It returns about how many bytes went.
+// sweepRedacted redacts the events that ended before a time. Each of them has an X key
+// with the time of its end: the sweep writes the key when it passes the event, and behind
+// the sweep a settlement writes it. So each call continues where the last one ended. It
+// returns about how many bytes it removed.
 func (s *Store) sweepRedacted(ctx context.Context, r *redaction, old time.Time) (removed int64, err error) {
 	began := s.shown.Load().redacted
 	from := waiting{due: max(began-int64(createdSlack), 0)}
@@ -64,8 +65,8 @@ func (s *Store) sweepRedacted(ctx context.Context, r *redaction, old time.Time) 
 	}
 }
 
-// mayRedact reports whether the event of an X key is to be redacted: it has ended then,
-// and was not delivered again.
+// mayRedact reports whether the event of an X key should be redacted: its last delivery
+// ended at the time in the key, and it was not delivered again.
 func (s *Store) mayRedact(txn *badger.Txn, at waiting) bool {
 	e, err := s.getEvent(txn, at.seq)
 	if err != nil || e.Redacted || e.Feedback.IsZero() {
@@ -76,10 +77,10 @@ func (s *Store) mayRedact(txn *badger.Txn, at waiting) bool {
 	return err == nil && !s.waits(ds, true) && (ahead || endedAt(created, ds).UnixNano() <= at.due)
 }
 
-// redact redacts events in one transaction, and keeps up to where that has come.
+// redact redacts events in one transaction, and stores in it how far redaction has come.
 func (s *Store) redact(ctx context.Context, r *redaction, due []waiting, to int64) (removed int64, err error) {
 	if len(due) > 0 {
-		s.redacted.Store(true) // before any is
+		s.redacted.Store(true) // set before the first event is redacted
 	}
 	n := len(due)
 	err = s.commit(ctx, 8+64*n, 1<<10+n<<17, func(b *batch) error {
@@ -93,7 +94,7 @@ func (s *Store) redact(ctx context.Context, r *redaction, due []waiting, to int6
 		b.stateOf.redacted = max(b.stateOf.redacted, to)
 		return nil
 	})
-	if errors.Is(err, queue.ErrTooLarge) && n > 1 { // they have many attempts
+	if errors.Is(err, queue.ErrTooLarge) && n > 1 { // the events have too many attempts for one transaction
 		a, err := s.redact(ctx, r, due[:n/2], 0)
 		if err != nil {
 			return a, err
@@ -107,12 +108,12 @@ func (s *Store) redact(ctx context.Context, r *redaction, due []waiting, to int6
 	return removed, nil
 }
 
-// redact redacts one event, if it may be: it is looked at again. It returns about how
-// many bytes went.
+// redact redacts one event after it has checked again that no delivery waits. It returns
+// about how many bytes it removed.
 func (b *batch) redact(r *redaction, at waiting) (removed int64, err error) {
 	e, err := b.s.getEvent(b.txn, at.seq)
 	if err != nil || e.Redacted {
-		return 0, nil //nolint:nilerr // it is gone, or its damage is reported elsewhere
+		return 0, nil //nolint:nilerr // the event is gone, or its damage is reported elsewhere
 	}
 	ds, err := b.deliveriesOf(at.seq)
 	if err != nil || b.s.waits(ds, true) {
@@ -140,7 +141,7 @@ func (b *batch) redact(r *redaction, at waiting) (removed int64, err error) {
 		if h == nil || !d.state.Waiting() {
 			continue
 		}
-		parked = true // what waits for it would send nothing but the rest
+		parked = true // the delivery ends: it could only send the redacted document
 		if h.move(at.seq) {
 			b.moving = append(b.moving, inLane{h, at.seq})
 		}
@@ -157,7 +158,7 @@ func (b *batch) redact(r *redaction, at waiting) (removed int64, err error) {
 	return removed, nil
 }
 
-// redactAttempts redacts the attempts of an event that have records of their own.
+// redactAttempts redacts those attempts of an event that have their own records.
 func (b *batch) redactAttempts(seq uint64) (removed int64, err error) {
 	err = scanItems(b.txn, seqKey(prefixAttempt, seq), nil, func(item *badger.Item) (bool, error) {
 		key := item.KeyCopy(nil)
@@ -168,7 +169,7 @@ func (b *batch) redactAttempts(seq uint64) (removed int64, err error) {
 			}
 			log, err := redactedAttempt(key, bytes.Clone(p), 1)
 			if err != nil || len(log) == len(p) {
-				return true, nil //nolint:nilerr // as above
+				return true, nil //nolint:nilerr // check reports it
 			}
 			redacted := seal(key, append(record(len(log)), log...))
 			removed += int64(len(rec) - len(redacted))
@@ -179,7 +180,8 @@ func (b *batch) redactAttempts(seq uint64) (removed int64, err error) {
 	return removed, err
 }
 
-// redactedAttempt returns an attempt without what may echo a document.
+// redactedAttempt returns an attempt without the parts that may repeat a document: the
+// request body, the response headers and the response body.
 func redactedAttempt(key, log []byte, number int) ([]byte, error) {
 	if log == nil {
 		return nil, nil

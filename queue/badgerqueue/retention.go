@@ -16,28 +16,30 @@ import (
 )
 
 const (
-	// sweepMost is the longest time between two looks of the sweep.
+	// sweepMost is the longest time between two rounds of the sweep.
 	sweepMost = 10 * time.Second
-	// filesEvery is how often new files are closed to other users.
+	// filesEvery is how often the store takes other users' access to new files away.
 	filesEvery = time.Second
-	// sweepBatch bounds the events of one transaction, so that accepting waits
+	// sweepBatch is the most events that one transaction removes. So a new event waits
 	// no longer for a sweep than for a busy batch.
 	sweepBatch = 128
-	// sweepScan bounds the events one step looks at.
+	// sweepScan is the most events that one step reads.
 	sweepScan  = 16384
 	orphanKeys = 1024
-	// attemptsAtOnce bounds the attempts that are removed in one transaction with
+	// attemptsAtOnce is the most attempts that are removed in the same transaction as
 	// their event.
 	attemptsAtOnce = 4096
 )
 
-// sweep removes what retention and max_disk say, until the store stops.
+// sweep removes the events that retention and max_disk do not keep, until the store
+// stops.
 //
-// It walks the sequence with a cursor. An event is judged once its age exceeds
-// the retention: one that ended long enough ago goes; one that ended later gets
-// an X key, to be found when its time has come; one that still waits gets its X
-// key from the settlement that ends it. So no event is looked at twice in vain,
-// and a delivery that waits for a year costs nothing.
+// It reads the events in order, with a cursor, when they are older than the retention.
+// If an event's last delivery ended long enough ago, the sweep removes the event. If it
+// ended later, the event gets an X key, by which the sweep finds it when its time has
+// come. If a delivery still waits, the settlement that ends it writes the X key. So the
+// sweep reads no event twice without need, and a delivery that waits for a year costs
+// nothing.
 func (s *Store) sweep() {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -48,7 +50,7 @@ func (s *Store) sweep() {
 	tick, files := time.NewTicker(s.sweepEvery()), time.NewTicker(filesEvery)
 	defer tick.Stop()
 	defer files.Stop()
-	var made time.Time // the newest file that was closed to others
+	var made time.Time // when the folder last changed, as closeNewFiles saw it
 	space := reclaimer{s: s}
 	s.orphans.Store(true)
 	for {
@@ -84,7 +86,7 @@ func (s *Store) sweep() {
 	}
 }
 
-// sweepEvery is how often the sweep looks.
+// sweepEvery returns the time between two rounds of the sweep.
 func (s *Store) sweepEvery() time.Duration {
 	every := max(min(s.keep()/20, sweepMost), s.bounds.sweep)
 	if r := s.redaction.Load(); r != nil {
@@ -96,10 +98,11 @@ func (s *Store) sweepEvery() time.Duration {
 	return every
 }
 
-// keep is the retention.
+// keep returns the retention.
 func (s *Store) keep() time.Duration { return time.Duration(s.retention.Load()) }
 
-// SetLimits has other limits count from now on. A retention of 0 is the default.
+// SetLimits replaces the limits; the new ones apply at once. A retention of 0 means the
+// default.
 func (s *Store) SetLimits(l queue.Limits) {
 	if l.Retention == 0 {
 		l.Retention = defaultRetention
@@ -116,7 +119,8 @@ func (s *Store) SetLimits(l queue.Limits) {
 	}
 }
 
-// closeNewFiles closes files to others that Badger has made since last.
+// closeNewFiles takes other users' access to the store's files away if the folder has
+// changed since last.
 func (s *Store) closeNewFiles(last *time.Time) {
 	info, err := os.Stat(s.o.Path)
 	if err != nil || info.ModTime().Equal(*last) {
@@ -128,8 +132,8 @@ func (s *Store) closeNewFiles(last *time.Time) {
 	*last = info.ModTime()
 }
 
-// lookAtClock has the lanes look again where the machine slept through their
-// timers, and keeps how far the time of day was set meanwhile.
+// lookAtClock wakes the lanes if the machine slept, because their timers stood still. If
+// the time of day was set, it writes the change to the disk.
 func (s *Store) lookAtClock(ctx context.Context) {
 	if s.clock.ReadSlept() > 0 {
 		s.wakeLanes()
@@ -137,7 +141,7 @@ func (s *Store) lookAtClock(ctx context.Context) {
 	if !s.clock.MovedFrom(s.shown.Load().shift) {
 		return
 	}
-	err := s.commit(ctx, 2, 256, func(*batch) error { return nil }) // every batch keeps it
+	err := s.commit(ctx, 2, 256, func(*batch) error { return nil }) // every batch writes the change
 	if err != nil && ctx.Err() == nil {
 		s.log.Warn("keeping the time", "error", err)
 	}
@@ -145,26 +149,29 @@ func (s *Store) lookAtClock(ctx context.Context) {
 
 // pass is one round of the sweep.
 type pass struct {
-	// old is the time, by the store's clock, at which what expires now ended.
+	// old is the end of the retention, by the store's clock: an event whose last delivery
+	// ended at old expires now.
 	old time.Time
-	// look is the time since when what was accepted is not looked at: old, or that of what
-	// is redacted now.
+	// look is how far the pass reads: it leaves events alone that were accepted after
+	// look, unless it removes events early. It is old, or, with redaction, the acceptance
+	// time of the events that are due for redaction now.
 	look time.Time
-	// excess is how many bytes of finished events go before they expire.
+	// excess is how many bytes of finished events to remove before they expire.
 	excess int64
-	// removed is about how many bytes went so far.
+	// removed is about how many bytes the pass has removed so far.
 	removed int64
-	// from is where the sweep goes on among the X keys.
+	// from is the X key at which the sweep continues.
 	from waiting
-	// held says that the sweep has passed an X key that stays.
+	// held is set when the sweep has passed an X key that it keeps.
 	held bool
 }
 
-// early reports whether finished events go before they expire.
+// early reports whether the pass must remove more finished events before they expire.
 func (p *pass) early() bool { return p.removed < p.excess }
 
-// sweepOnce removes what may go now, and of finished events that may stay for a
-// while the oldest, up to excess bytes. It returns about how many bytes went.
+// sweepOnce removes the events that have expired. If they are less than excess bytes, it
+// also removes the oldest finished events, up to excess bytes in all. It returns about
+// how many bytes it removed.
 func (s *Store) sweepOnce(ctx context.Context, excess int64) (removed int64, err error) {
 	now := s.clock.Now()
 	p := pass{old: now.Add(-s.keep())}
@@ -182,7 +189,7 @@ func (s *Store) sweepOnce(ctx context.Context, excess int64) (removed int64, err
 				}
 			}
 		}
-		// What has expired goes first, wherever it is.
+		// The first round removes only expired events, wherever they are.
 		if p.excess == excess || excess <= p.removed {
 			break
 		}
@@ -203,27 +210,27 @@ func (s *Store) sweepOnce(ctx context.Context, excess int64) (removed int64, err
 	return p.removed, s.sweepActivities(ctx, p.old)
 }
 
-// finished is an event that may go, as the sweep saw it.
+// finished is an event that may be removed, as the sweep saw it.
 type finished struct {
 	seq      uint64
 	feedback queue.FeedbackID
 	attempts []storedAttempt
-	size     int64     // without its deliveries' record
+	size     int64     // bytes, without the record of its deliveries
 	created  time.Time // by the store's clock
 	ended    time.Time
-	parked   bool    // what waits is parked, and has expired
-	key      waiting // its X key, where due is not 0
+	parked   bool    // deliveries wait, all of them for parked webhooks
+	key      waiting // its X key; due is 0 if it has none
 }
 
 // step collects what one transaction of the sweep does.
 type step struct {
 	gone  []finished
-	later []finished // to be found by an X key when it may go
-	stale [][]byte   // X keys of events that are gone or wait
-	size  int64      // of gone, about
+	later []finished // events that get an X key, because they may not be removed yet
+	stale [][]byte   // X keys of events that are removed, or have waiting deliveries
+	size  int64      // about how many bytes gone takes
 }
 
-// full reports whether the step has enough to do.
+// full reports whether the step needs no more events.
 func (st *step) full(p *pass) bool {
 	return len(st.gone)+len(st.later)+len(st.stale) >= sweepBatch || p.early() && p.removed+st.size >= p.excess
 }
@@ -233,14 +240,14 @@ func (st *step) take(f finished) {
 	st.size += f.size
 }
 
-// sweepSequence goes on from the sweep cursor. More reports that there may be more
-// to do at once.
+// sweepSequence does one step from the sweep cursor. More reports whether another step
+// may have work now.
 func (s *Store) sweepSequence(ctx context.Context, p *pass) (more bool, err error) {
 	from, rewound, err := s.announceSweep(ctx, p)
 	if err != nil || from == 0 {
 		return false, err
 	}
-	defer s.sweeping.Store(0) // the cursor is where it may be by then
+	defer s.sweeping.Store(0) // by then the cursor has been committed
 	var st step
 	swept := from
 	err = s.view(ctx, func(txn *badger.Txn) error {
@@ -269,7 +276,7 @@ func (s *Store) sweepSequence(ctx context.Context, p *pass) (more bool, err erro
 			swept = seq + 1
 			f := finished{seq: seq, created: created, ended: endedAt(created, ds), parked: s.waits(ds, false)}
 			switch {
-			case s.waits(ds, true): // its settlement leaves an X key
+			case s.waits(ds, true): // its settlement writes the X key
 			case f.mayGo(p):
 				st.take(s.measured(txn, f, &e))
 			default:
@@ -282,7 +289,7 @@ func (s *Store) sweepSequence(ctx context.Context, p *pass) (more bool, err erro
 		return false, err
 	}
 	removed, err := s.remove(ctx, &st, func(b *batch) error {
-		if b.stateOf.rewound == rewound { // else the sweep begins anew, from the first event
+		if b.stateOf.rewound == rewound { // otherwise the sweep starts again at the first event
 			b.stateOf.swept = max(b.stateOf.swept, swept)
 		}
 		return nil
@@ -291,21 +298,23 @@ func (s *Store) sweepSequence(ctx context.Context, p *pass) (more bool, err erro
 	return more, err
 }
 
-// mayGo reports whether an event goes in this pass. Before its time goes only what
-// does not wait: what is parked waits until it has expired.
+// mayGo reports whether this pass may remove an event. An event whose deliveries wait for
+// parked webhooks is removed only after it has expired.
 func (f *finished) mayGo(p *pass) bool {
 	return !f.ended.After(p.old) || p.early() && !f.parked
 }
 
-// announceSweep finds where the sweep goes on, and has the committer know how far
-// that may be; 0 is that nothing is old enough. What is still waiting when the
-// sweep passes it leaves its X key when it is settled, and the settlement must know
-// that it is to: also one that is committed after the sweep has looked and before
-// the cursor has moved. So the end of the step is announced, and a commit later
-// every settlement that did not know is visible to the sweep.
+// announceSweep finds the event at which the sweep continues, and tells the committer how
+// far the step may go. It returns from 0 if no event is old enough.
 //
-// Rewound is how often the cursor had been put back before the sweep looked. A step
-// that looked before that must not move it.
+// If a delivery still waits when the sweep passes its event, its settlement must write
+// the X key. This also holds for a settlement that is committed after the sweep has read
+// the event and before the cursor has moved. So announceSweep publishes the end of the
+// step and waits for one commit. After that commit the sweep sees every settlement that
+// did not know of the step.
+//
+// Rewound counts how often the cursor was put back. If the count changes during a step,
+// the step must not move the cursor.
 func (s *Store) announceSweep(ctx context.Context, p *pass) (from, rewound uint64, err error) {
 	st := s.shown.Load()
 	err = s.view(ctx, func(txn *badger.Txn) error {
@@ -316,7 +325,7 @@ func (s *Store) announceSweep(ctx context.Context, p *pass) (from, rewound uint6
 					return false, nil
 				}
 			}
-			from = seqOf(key) // what cannot be read is the sweep's to report
+			from = seqOf(key) // the sweep reports an event that cannot be read
 			return false, nil
 		})
 	})
@@ -327,15 +336,16 @@ func (s *Store) announceSweep(ctx context.Context, p *pass) (from, rewound uint6
 	return from, st.rewound, s.commit(ctx, 2, 256, func(*batch) error { return nil })
 }
 
-// young reports whether an event was accepted after old, and when that was by the
-// store's clock. One from ahead of that clock is not: its date says nothing.
+// young reports whether an event was accepted after old, and returns when it was accepted
+// by the store's clock. An event dated ahead of that clock is not young, because its date
+// is wrong.
 func (s *Store) young(e *queue.Event, old time.Time) (created time.Time, young bool) {
 	created, ahead := s.clock.Own(e.Created)
 	return created, created.After(old) && !ahead
 }
 
-// sweepEnded goes through the X keys: it removes events behind the cursor whose time
-// has come, and gives those that were delivered again since a new key.
+// sweepEnded reads the X keys. It removes the events behind the cursor whose time has
+// come. An event that was delivered again after its X key was written gets a new key.
 func (s *Store) sweepEnded(ctx context.Context, p *pass) (more bool, err error) {
 	var st step
 	looked := 0
@@ -360,12 +370,12 @@ func (s *Store) sweepEnded(ctx context.Context, p *pass) (more bool, err error) 
 				return true
 			}
 			ds, err := getDeliveries(txn, at.seq)
-			if err != nil || s.waits(ds, true) { // its settlement leaves a new key
+			if err != nil || s.waits(ds, true) { // its settlement writes a new key
 				st.stale = append(st.stale, endedKey(at))
 				return true
 			}
 			created, ahead := s.clock.Own(e.Created)
-			if ahead { // its date says nothing: what counts is when the sweep saw it
+			if ahead { // its date is wrong, so use the time in the X key
 				created = fromUnixNano(at.due)
 			}
 			f := finished{seq: at.seq, created: created, ended: endedAt(created, ds), parked: s.waits(ds, false), key: at}
@@ -392,8 +402,8 @@ func (s *Store) sweepEnded(ctx context.Context, p *pass) (more bool, err error) 
 	return more, err
 }
 
-// endedAt is when the last delivery ended; without deliveries, or with parked
-// ones alone, when the event was accepted.
+// endedAt returns when the last delivery of an event ended. If no delivery has ended, it
+// returns when the event was accepted.
 func endedAt(created time.Time, ds deliveries) time.Time {
 	ended := created
 	for _, d := range ds {
@@ -410,7 +420,7 @@ type storedAttempt struct {
 	size int
 }
 
-// measured adds what an event takes.
+// measured adds the event's attempts, and the bytes that they and the event take.
 func (s *Store) measured(txn *badger.Txn, f finished, e *queue.Event) finished {
 	f.feedback, f.size = e.Feedback, int64(eventSize(e))
 	_ = scanItems(txn, seqKey(prefixAttempt, f.seq), nil, func(item *badger.Item) (bool, error) {
@@ -422,8 +432,8 @@ func (s *Store) measured(txn *badger.Txn, f finished, e *queue.Event) finished {
 	return f
 }
 
-// remove does a step: the committer checks each event again, and then does what
-// else belongs to the step. It returns about how many bytes went.
+// remove commits a step. The committer calls then, and checks each event again before it
+// removes it. remove returns about how many bytes it removed.
 func (s *Store) remove(ctx context.Context, st *step, then func(b *batch) error) (int64, error) {
 	entries, bytes := 8+2*len(st.later)+len(st.stale), 1024+96*len(st.later)+48*len(st.stale)
 	for _, f := range st.gone {
@@ -439,7 +449,7 @@ func (s *Store) remove(ctx context.Context, st *step, then func(b *batch) error)
 			return 0, err
 		}
 	}
-	var removed int64 // the committer's, until commit has returned without an error
+	var removed int64 // owned by the committer until commit returns without an error
 	err := s.commit(ctx, entries, bytes, func(b *batch) error {
 		removed = 0
 		if err := then(b); err != nil {
@@ -470,7 +480,7 @@ func (s *Store) remove(ctx context.Context, st *step, then func(b *batch) error)
 		}
 		return nil
 	})
-	if errors.Is(err, queue.ErrTooLarge) && len(st.gone) > 1 { // they have more parked deliveries than one transaction holds
+	if errors.Is(err, queue.ErrTooLarge) && len(st.gone) > 1 { // the events have more parked deliveries than fit in one transaction
 		return s.removeHalves(ctx, st, then)
 	}
 	if err != nil {
@@ -479,7 +489,7 @@ func (s *Store) remove(ctx context.Context, st *step, then func(b *batch) error)
 	return removed, nil
 }
 
-// removeHalves is remove in smaller steps.
+// removeHalves commits a step as two steps of half the events.
 func (s *Store) removeHalves(ctx context.Context, st *step, then func(b *batch) error) (int64, error) {
 	half := len(st.gone) / 2
 	n, err := s.remove(ctx, &step{gone: st.gone[:half]}, func(*batch) error { return nil })
@@ -490,8 +500,8 @@ func (s *Store) removeHalves(ctx context.Context, st *step, then func(b *batch) 
 	return n + m, err
 }
 
-// removeAttempts removes the attempts of an event that goes, before it: they may
-// be more than one transaction holds.
+// removeAttempts removes the attempts of an event before the event itself, because they
+// may not fit in one transaction.
 func (s *Store) removeAttempts(ctx context.Context, f *finished) error {
 	for some := range slices.Chunk(f.attempts, attemptsAtOnce) {
 		size := 0
@@ -518,8 +528,9 @@ func (s *Store) removeAttempts(ctx context.Context, f *finished) error {
 	return nil
 }
 
-// keep gives an event behind the sweep cursor the X key by which it is found when
-// it may go. One that waits gets it from its settlement.
+// keep replaces the X key of an event behind the sweep cursor, so that the sweep finds the
+// event when it may be removed. If a delivery of the event waits, keep writes no key: the
+// settlement will write it.
 func (b *batch) keep(f finished, ds deliveries) error {
 	if f.key.due != 0 {
 		if err := b.delete(endedKey(f.key)); err != nil {
@@ -532,10 +543,10 @@ func (b *batch) keep(f finished, ds deliveries) error {
 	return b.find(waiting{due: endedAt(f.created, ds).UnixNano(), seq: f.seq})
 }
 
-// remove takes one event out. It is kept if it waits again, or was delivered again
-// since the sweep saw it.
+// remove removes one event. It keeps the event if a delivery waits again, or was made
+// again after the sweep read the event.
 func (b *batch) remove(f finished) (bool, error) {
-	if !b.has(eventKey(f.seq)) { // erased since
+	if !b.has(eventKey(f.seq)) { // erased in the meantime
 		return false, nil
 	}
 	ds, err := b.deliveriesOf(f.seq)
@@ -558,8 +569,9 @@ func (b *batch) remove(f finished) (bool, error) {
 	return true, b.removeEvent(f.seq, f.feedback, int(f.size), ds)
 }
 
-// removeEvent takes an event out, with its deliveries. Its attempts are removed
-// already. size is what both take in the files, without the record of the deliveries.
+// removeEvent removes an event with its deliveries. The caller has removed its attempts.
+// size is the bytes that the event and its attempts take in the files, without the record
+// of the deliveries.
 func (b *batch) removeEvent(seq uint64, id queue.FeedbackID, size int, ds deliveries) error {
 	for _, d := range ds {
 		h := b.webhook(d.webhook)
@@ -582,7 +594,7 @@ func (b *batch) removeEvent(seq uint64, id queue.FeedbackID, size int, ds delive
 		if err != nil {
 			return err
 		}
-		if held.is && held.seq == seq { // else it has a newer event
+		if held.is && held.seq == seq { // otherwise the feedback has a newer event
 			keys = append(keys, held.key(id))
 		}
 	}
@@ -623,7 +635,7 @@ func (s *Store) sweepActivities(ctx context.Context, old time.Time) error {
 	}
 }
 
-// deleteKeys removes keys that nothing else is known of.
+// deleteKeys deletes keys whose removal changes no other record and no counter.
 func (s *Store) deleteKeys(ctx context.Context, keys [][]byte) error {
 	return s.commit(ctx, len(keys), 64*len(keys), func(b *batch) error {
 		for _, key := range keys {
@@ -662,7 +674,7 @@ func (s *Store) sweepOrphans(ctx context.Context) error {
 			return err
 		}
 		if len(keys) == 0 {
-			w++ // a webhook that lives
+			w++ // the webhook exists
 			continue
 		}
 		if err := s.deleteKeys(ctx, keys); err != nil {

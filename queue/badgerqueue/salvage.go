@@ -12,7 +12,7 @@ import (
 	"github.com/userhero/relay/queue/badgerqueue/storefile"
 )
 
-// SalvageReport says what was saved of a damaged store, and what was not.
+// SalvageReport counts what was saved from a damaged store, and lists what was lost.
 type SalvageReport struct {
 	Events     int64 `json:"events"`
 	Deliveries int64 `json:"deliveries"`
@@ -20,10 +20,11 @@ type SalvageReport struct {
 	Attempts   int64 `json:"attempts"`
 	Webhooks   int64 `json:"webhooks"`
 	Activities int64 `json:"activities"`
-	// Unaddressed are events without a delivery: nobody wanted them, or the
-	// record is lost. They can be sent again, by webhook.
+	// Unaddressed counts events without a delivery: no webhook took them, or the record
+	// of their deliveries is lost. They can be sent again, webhook by webhook.
 	Unaddressed int64 `json:"unaddressed"`
-	// Lost are what could not be read, the first of them; LostCount is how many.
+	// Lost lists the first records and files that could not be read. LostCount counts all
+	// of them.
 	Lost      []storefile.Finding `json:"lost"`
 	LostCount int64               `json:"lost_count"`
 }
@@ -35,20 +36,20 @@ func (r *SalvageReport) lost(where, format string, args ...any) {
 	}
 }
 
-// SalvageOptions say where a damaged store is and where what is saved goes.
+// SalvageOptions name the damaged store and the folder of the new one.
 type SalvageOptions struct {
-	From string // it is read and not changed; no process may have it open
-	To   string // must not exist, or be empty
-	// EncryptionKey is that of the damaged store, and becomes that of the new one.
+	From string // the damaged store: it is not changed, and no process may have it open
+	To   string // the new store's folder: it must not exist, or be empty
+	// EncryptionKey is the key of the damaged store. The new store has the same key.
 	EncryptionKey []byte
 }
 
-// Salvage writes every record that can be read from a damaged store to a new
-// one: events with their ids and bytes, deliveries with their states, attempts,
-// webhooks, the activity log, idempotency keys. The files are read without
-// Badger, behind a damage too. What can be computed is made anew: counters, the
-// keys that wake deliveries, the index of feedbacks. Where a newer version of a
-// record is lost the one before it counts, so a delivery may be made again.
+// Salvage copies every readable record of a damaged store to a new store: events with
+// their ids and bytes, deliveries with their states, attempts, webhooks, the activity
+// log, and idempotency keys. It reads the files without Badger, and continues after a
+// damaged part. It computes counters, the keys that wake deliveries and the index of
+// feedbacks again. If the newest version of a record is lost, the version before it
+// counts, so a delivery may be made twice.
 func Salvage(ctx context.Context, o SalvageOptions) (r SalvageReport, err error) {
 	r.Lost = []storefile.Finding{}
 	to, err := filepath.Abs(o.To)
@@ -92,7 +93,7 @@ func Salvage(ctx context.Context, o SalvageOptions) (r SalvageReport, err error)
 	return r, b.moveTo(to)
 }
 
-// mostTransactions is more than any store has seen.
+// mostTransactions is more transactions than any real store has.
 const mostTransactions = 1 << 48
 
 // salvage is one salvage under way.
@@ -101,17 +102,17 @@ type salvage struct {
 	o   SalvageOptions
 	b   *build
 	r   *SalvageReport
-	// wrong says that the key does not fit the registry of keys: it is another,
-	// or the registry is damaged where nothing depends on it.
+	// wrong is set if the encryption key does not fit the key registry. Either it is not
+	// the store's key, or the part of the registry that checks the key is damaged.
 	wrong bool
 }
 
-// collect writes every entry that can be read to the new store, as of its
+// collect writes every readable entry to the new store, with the number of its
 // transaction.
 func (s *salvage) collect() (err error) {
 	s.wrong, err = storefile.ReadAll(s.o.From, s.o.EncryptionKey, func(e storefile.Entry) error {
 		if !wellFormed(e.Key) || len(e.Value) > defaultBounds.maxValue() || e.Version > mostTransactions {
-			return nil // Badger's own, or decrypted with a key that is none
+			return nil // Badger's own entry, or one decrypted with a wrong key
 		}
 		if err := s.ctx.Err(); err != nil {
 			return err
@@ -121,8 +122,8 @@ func (s *salvage) collect() (err error) {
 	return err
 }
 
-// mend makes a store of what was collected and returns the number of its newest
-// event, there or not, and its tags.
+// mend makes the collected records a whole store. It returns the number of the newest
+// event, even if that event is lost, and the tags.
 func (s *salvage) mend() (newest uint64, t storefile.Tags, err error) {
 	err = s.b.db.View(func(txn *badger.Txn) error {
 		m := mender{salvage: s, bad: make(map[uint64]bool), erased: make(map[uint64]bool), marks: make(map[queue.WebhookID]*marks), webhooks: make(map[queue.WebhookID]bool)}
@@ -145,18 +146,18 @@ func (s *salvage) mend() (newest uint64, t storefile.Tags, err error) {
 	return newest, t, err
 }
 
-// mender goes through the collected records, kind by kind. The new store keeps those
-// that are not deleted.
+// mender reads the collected records, kind by kind, and deletes those that the new store
+// may not keep.
 type mender struct {
 	*salvage
 	walk
 	f        format
-	counted  state           // by the store that is salvaged
-	seq      uint64          // of the newest event, there or not
-	bad      map[uint64]bool // events whose record is damaged, or was erased
+	counted  state           // the state record of the damaged store
+	seq      uint64          // number of the newest event, even if it is lost
+	bad      map[uint64]bool // events whose record is damaged, or whose feedback was erased
 	erased   map[uint64]bool
 	webhooks map[queue.WebhookID]bool
-	marks    map[queue.WebhookID]*marks // made anew
+	marks    map[queue.WebhookID]*marks // computed from the deliveries
 }
 
 func (m *mender) drop(key []byte, where, format string, args ...any) error {
@@ -178,10 +179,10 @@ func (m *mender) unreadable(key []byte, where string, err error) error {
 // readable reports whether the event can be read.
 func (m *mender) readable(seq uint64) bool { return m.has(eventKey(seq)) && !m.bad[seq] }
 
-// format finds what ids are made of, in the store or beside it. Where that is
-// lost, events get new ones.
+// format finds the tags of the event ids, in the store or in the high-water file. If both
+// are lost, every event gets a new id.
 func (m *mender) format() (err error) {
-	beside, _ := storefile.ReadHighWater(m.o.From) // what cannot be read is zero
+	beside, _ := storefile.ReadHighWater(m.o.From) // zero if it cannot be read
 	m.f, err = getRecord(m.txn, keyFormat, func(_, rec []byte) (format, error) { return decodeFormat(rec) })
 	switch {
 	case err == nil:
@@ -201,7 +202,7 @@ func (m *mender) format() (err error) {
 	return nil
 }
 
-// indexes removes what is made anew.
+// indexes deletes the records that later steps compute again.
 func (m *mender) indexes() error {
 	for _, prefix := range [][]byte{{prefixWaiting}, {prefixEnded}, {prefixFormer}, {prefixFeedback}, []byte("Mw")} {
 		if err := m.each(prefix, func(key, _ []byte) error { return m.b.delete(key) }); err != nil {
@@ -219,10 +220,10 @@ func (m *mender) webhookRecords() error {
 	})
 }
 
-// events also makes the index of feedbacks: the last event of each stays.
+// events reads the events and writes the index of feedbacks: each feedback's latest event.
 func (m *mender) events() error {
 	return m.eachEvent(func(seq uint64, e *queue.Event) error {
-		if m.has(erasedKey(e.Feedback)) { // that it was removed is what could not be read
+		if m.has(erasedKey(e.Feedback)) { // its tombstone was lost
 			m.bad[seq], m.erased[seq] = true, true
 			return m.b.delete(eventKey(seq))
 		}
@@ -236,14 +237,14 @@ func (m *mender) events() error {
 		index := feedbackKey(e.Feedback)
 		held, err := getRecord(m.txn, index, decodeFeedback)
 		if err != nil {
-			held = feedback{} // without its origin nothing is a repeat of what created it
+			held = feedback{} // without an origin, no submission counts as a repeat
 		}
 		held.seq = seq
 		return m.b.set(index, held.encode(index), 0)
 	})
 }
 
-// deliveries also makes the keys that wake them.
+// deliveries reads the deliveries and writes the keys that wake them.
 func (m *mender) deliveries() error {
 	return m.eachDeliveries(func(key []byte, seq uint64, ds deliveries) error {
 		if !m.readable(seq) {
@@ -277,7 +278,7 @@ func (m *mender) deliveries() error {
 	})
 }
 
-// wakes has the lane of a delivery find it, if it waits.
+// wakes writes the key and the marks by which a lane finds a waiting delivery.
 func (m *mender) wakes(seq uint64, d *delivery) error {
 	lane := m.marks[d.webhook]
 	if lane == nil {
@@ -318,8 +319,8 @@ func (m *mender) idempotencyKeys() error {
 
 func (m *mender) activities() error { return m.others(func() { m.r.Activities++ }) }
 
-// counters writes the records that are made anew. The sweep begins at the first
-// event again.
+// counters writes the computed counters, marks and format. The sweep starts again at the
+// first event.
 func (m *mender) counters() error {
 	m.seq = max(m.seq, m.met.newest)
 	if m.seq > m.counted.seq {
@@ -341,7 +342,7 @@ func (m *mender) counters() error {
 			return err
 		}
 	}
-	st := m.counted // with its clock
+	st := m.counted // keeps the clock
 	st.seq, st.events = m.seq, m.r.Events
 	st.webhook, st.noted = max(st.webhook, m.met.newestWebhook), max(st.noted, uint64(m.r.Activities))
 	st.swept, st.ended, st.live, st.counted = 0, 0, 0, false

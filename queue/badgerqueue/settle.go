@@ -10,16 +10,16 @@ import (
 	"github.com/userhero/relay/queue"
 )
 
-// settleOp writes what became of a lease. Nobody waits for it.
+// settleOp stores the settlement of a lease. No caller waits for it.
 type settleOp struct {
 	webhook *webhookState
 	ticket  ticket
 	kind    queue.SettleKind
-	due     int64  // of Retry and Defer, by the store's clock
-	log     []byte // of the attempt, as it is stored; none of Defer
+	due     int64  // for Retry and Defer, by the store's clock
+	log     []byte // the attempt's log as it is stored; nil for Defer
 }
 
-// settleOps are those of before.
+// settleOps holds finished operations for reuse.
 var settleOps = sync.Pool{New: func() any { return new(settleOp) }}
 
 // Settle implements queue.Settler for the lane's leases.
@@ -48,14 +48,14 @@ func (l *lane) Lost(lease *queue.Lease) bool {
 	return l.lost(lease)
 }
 
-// lost reports whether a lease is worth nothing any more; h.mu is held.
+// lost reports whether a lease can no longer be settled. The caller holds h.mu.
 func (l *lane) lost(lease *queue.Lease) bool {
 	out := l.h.leased[lease.Event.ID.Seq()]
 	return out == nil || out.lease != lease || out.settling
 }
 
-// take ends a lease as far as memory goes. Nothing is left to write when it was
-// given back for at once.
+// take ends a lease in memory and returns the operation that stores its settlement. It
+// returns nil if the delivery is due again at once: then nothing needs to be stored.
 func (l *lane) take(lease *queue.Lease, what queue.Settlement) (*settleOp, error) {
 	h, seq := l.h, lease.Event.ID.Seq()
 	var log []byte
@@ -89,7 +89,8 @@ func (o *settleOp) cost() (entries, bytes int) { return 6, 768 + len(o.log) }
 
 func (o *settleOp) lazy() bool { return true }
 
-// done has nobody to tell: what was not stored is attempted again after a restart.
+// done ignores the error: no caller waits, and a delivery whose settlement was not stored
+// is attempted again after a restart.
 func (o *settleOp) done(error) {
 	*o = settleOp{}
 	settleOps.Put(o)
@@ -99,7 +100,7 @@ func (o *settleOp) apply(b *batch) error {
 	seq := o.ticket.seq
 	b.settled = append(b.settled, inLane{o.webhook, seq})
 	if b.webhook(o.webhook.id) != o.webhook {
-		return nil // the webhook was deleted meanwhile
+		return nil // the webhook was deleted in the meantime
 	}
 	ds, err := b.deliveriesOf(seq)
 	if err != nil {
@@ -137,8 +138,8 @@ func (o *settleOp) apply(b *batch) error {
 	return nil
 }
 
-// ended leaves a trace for the sweep of an event that ended behind its cursor, or
-// where the step under way may take the cursor past it.
+// ended writes an X key for an event whose last delivery has ended, if the event is behind
+// the sweep cursor, or if the sweep's current step may move the cursor past it.
 func (b *batch) ended(seq uint64, ds deliveries) error {
 	if seq >= max(b.stateOf.swept, b.s.sweeping.Load()) || b.s.waits(ds, true) {
 		return nil
@@ -146,7 +147,7 @@ func (b *batch) ended(seq uint64, ds deliveries) error {
 	return b.find(waiting{due: b.now.UnixNano(), seq: seq})
 }
 
-// find writes an X key.
+// find writes the X key by which the sweep finds an event.
 func (b *batch) find(at waiting) error {
 	b.stateOf.ended = min(b.stateOf.ended, at.due)
 	return b.set(endedKey(at), nil)
@@ -190,7 +191,7 @@ func (s *Store) Requeue(ctx context.Context, id queue.DeliveryID, at time.Time) 
 			b.count(h, queue.Pending, 1)
 		}
 		if d.fresh() && stored && due <= b.now.UnixNano() {
-			return nil // due already, in its place in the sequence
+			return nil // it is due already, and keeps its place in the order
 		}
 		if d.state.Waiting() && stored {
 			if !h.move(seq) {

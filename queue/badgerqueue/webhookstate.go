@@ -9,41 +9,41 @@ import (
 	"github.com/userhero/relay/queue/badgerqueue/storeclock"
 )
 
-// webhookState holds a webhook's counters, cursors and leases in memory, and what
-// the committer has to tell its open lane.
+// webhookState holds a webhook's counters, cursors and leases in memory, and the news
+// that the committer has for its open lane.
 type webhookState struct {
 	id     queue.WebhookID
 	bounds bounds
 
 	counts queue.Counts // as of the last commit; owned by the committer
 
-	mu sync.Mutex // guards everything below; its place in the order of the locks: see Store
+	mu sync.Mutex // guards everything below; Store declares the order of the locks
 	// shown is counts as of the last commit.
 	shown   queue.Counts
 	marks   marks
 	expires bool
 	lane    *laneSignals // nil: no lane is open
-	// leased are the deliveries that are out, by sequence number, until the
-	// commit that settles them: a lane never hands one out twice.
+	// leased holds the leased deliveries, by sequence number, until their settlement is
+	// committed. So a lane never leases a delivery twice.
 	leased map[uint64]*leased
-	// moving are deliveries that the commit under way requeues while they wait:
-	// a ticket for one names a place it is about to leave.
+	// moving holds deliveries that wait, and that the current commit requeues or ends. A
+	// ticket for one of them names its old due time.
 	moving map[uint64]bool
 	inbox  inbox
-	// freshSince and due are since when the lane's first fresh delivery has
-	// waited and when its first retry is due; zero where it has none.
+	// freshSince is when the lane's first fresh delivery began to wait, and due is when its
+	// first retry is due. They are zero if it has none.
 	freshSince time.Time
 	due        int64
 }
 
-// leased is one delivery that is out.
+// leased is one leased delivery.
 type leased struct {
 	lease    *queue.Lease
 	ticket   ticket
-	settling bool // its settlement is on its way to the disk
+	settling bool // its settlement waits for the commit
 }
 
-// laneSignals are how others reach an open lane: they wake it or close it.
+// laneSignals let other goroutines wake or close an open lane.
 type laneSignals struct {
 	wake   chan struct{} // of capacity 1
 	closed chan struct{}
@@ -63,11 +63,11 @@ type ticket struct {
 	fresh bool
 	rung  uint8 // of its R key, unless fresh
 	due   int64
-	event *queue.Event // nil: to be read
-	again bool         // was out before: the delivery may have moved since
+	event *queue.Event // nil: not read yet
+	again bool         // the delivery was leased before, and may have changed since
 }
 
-// names reports whether the delivery still waits where the ticket says.
+// names reports whether the delivery still waits with the rung and due time of the ticket.
 func (t ticket) names(d delivery) bool {
 	if t.fresh {
 		return d.fresh()
@@ -77,20 +77,20 @@ func (t ticket) names(d delivery) bool {
 
 func (t ticket) at() waiting { return waiting{due: t.due, seq: t.seq} }
 
-// inbox is what the committer tells an open lane.
+// inbox holds the committer's news for an open lane.
 type inbox struct {
-	// fresh are new events of this webhook, in order and without a gap.
+	// fresh holds new events of this webhook, in order and without a gap.
 	fresh []*queue.Event
 	bytes int
-	// behind says that events came which fresh does not hold, because the lane
-	// has not yet read up to them or did not keep up; it finds them on disk.
+	// behind is set if fresh does not hold all new events, because the lane has not read
+	// the earlier ones yet or was too slow. The lane reads the missing ones from disk.
 	behind bool
-	// waiting are new R keys.
+	// waiting holds new R keys.
 	waiting []ticket
-	// lost says that the lane's windows no longer agree with the store, and it
-	// must read everything anew.
+	// lost is set if the lane's windows no longer agree with the store. The lane must then
+	// read everything again.
 	lost bool
-	// returned were leased and given back for at once.
+	// returned holds deliveries that were leased and are due again at once.
 	returned []ticket
 }
 
@@ -104,7 +104,7 @@ func newWebhookState(id queue.WebhookID, b bounds) *webhookState {
 	}
 }
 
-// pushFresh tells of a new event; wake is called later.
+// pushFresh puts a new event into the inbox. The caller calls wake later.
 func (h *webhookState) pushFresh(e *queue.Event) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -119,7 +119,7 @@ func (h *webhookState) pushFresh(e *queue.Event) {
 	h.inbox.bytes += len(e.Body)
 }
 
-// pushWaiting tells of a new R key.
+// pushWaiting puts a new R key into the inbox.
 func (h *webhookState) pushWaiting(t ticket) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -144,8 +144,8 @@ func (h *webhookState) settled(seq uint64) {
 	h.mu.Unlock()
 }
 
-// endLocked ends what is out. It lets go of what that held: the memory is shared
-// with others that went out at the same time.
+// endLocked ends a lease. It clears the entry, because the entry shares its memory with
+// other leases of the same call, and would keep the event in memory.
 func (h *webhookState) endLocked(seq uint64) {
 	if out := h.leased[seq]; out != nil {
 		*out = leased{}
@@ -153,8 +153,8 @@ func (h *webhookState) endLocked(seq uint64) {
 	}
 }
 
-// move says that a waiting delivery is about to wait elsewhere, unless it is out
-// on lease. moved must follow after the commit, or stays without one.
+// move marks a waiting delivery as moving. It returns false if the delivery is leased. The
+// caller must call moved after the commit, or stays if there is no commit.
 func (h *webhookState) move(seq uint64) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -165,8 +165,8 @@ func (h *webhookState) move(seq uint64) bool {
 	return true
 }
 
-// isLeased reports whether a delivery is out; one whose settlement is on its way
-// to the disk is not any more.
+// isLeased reports whether a delivery is leased and no settlement of it waits for the
+// commit.
 func (h *webhookState) isLeased(seq uint64) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -178,7 +178,8 @@ func (h *webhookState) isOutLocked(seq uint64) bool {
 	return out != nil && !out.settling
 }
 
-// moved makes the lane read its windows anew: one of them had the old place.
+// moved ends a move after the commit. The lane reads its windows again, because one of
+// them may hold the old due time.
 func (h *webhookState) moved(seq uint64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -189,7 +190,7 @@ func (h *webhookState) moved(seq uint64) {
 	}
 }
 
-// stays takes back that a delivery is about to wait elsewhere.
+// stays ends a move that was not committed.
 func (h *webhookState) stays(seq uint64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -202,7 +203,7 @@ func (h *webhookState) parked() bool {
 	return h.expires
 }
 
-// wake has an open lane look again.
+// wake makes an open lane check for due deliveries.
 func (h *webhookState) wake() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -219,7 +220,7 @@ func (h *webhookState) show(c queue.Counts) {
 	h.mu.Unlock()
 }
 
-// storedMarks is a copy of the marks, lowered to what this commit adds.
+// storedMarks returns a copy of the marks that is low enough for the added tickets.
 func (h *webhookState) storedMarks(added []ticket) marks {
 	h.mu.Lock()
 	m := marks{fresh: h.marks.fresh, due: maps.Clone(h.marks.due)}
@@ -252,7 +253,7 @@ func (h *webhookState) stats(c *storeclock.Clock) queue.WebhookStats {
 	return st
 }
 
-// closeLane ends the open lane. Leases that were not settled are lost: the
+// closeLane closes the open lane. Leases that were not settled are lost, and their
 // deliveries wait for the next lane.
 func (h *webhookState) closeLane() {
 	h.mu.Lock()

@@ -12,20 +12,19 @@ import (
 // rungWindow is the window of the deliveries that wait on one rung, by due time.
 type rungWindow struct {
 	window []waiting
-	// more says that there are keys behind end on disk; else the window has
-	// them all.
+	// more is set if the disk may hold keys from end on. If not, the window has all keys.
 	more bool
 	end  waiting
-	// taken is the highest key ever handed out: where nothing lower waits, the
-	// low-water mark.
+	// taken is the highest key that was ever leased. It is the low-water mark if the rung
+	// has no waiting delivery.
 	taken waiting
 }
 
 // lane implements queue.Lane. Its windows belong to the goroutine that calls Next;
 // other goroutines reach it through the webhook's inbox.
 //
-// Every waiting delivery of the webhook is in exactly one place: in a window, out on
-// lease, in the inbox, or on disk behind the window's end.
+// Every waiting delivery of the webhook is in exactly one place: in a window, leased, in
+// the inbox, or on disk after the window's end.
 type lane struct {
 	laneSignals
 	s   *Store
@@ -34,8 +33,8 @@ type lane struct {
 	out int // unsettled leases; guarded by h.mu
 
 	returned []ticket
-	// fresh is the window of deliveries never attempted; those from next on
-	// come through the inbox when tail, else they are read from disk.
+	// fresh is the window of deliveries that were never attempted. If tail is set, the
+	// events from next on come through the inbox. If not, the lane reads them from disk.
 	fresh []ticket
 	next  uint64
 	tail  bool
@@ -48,7 +47,7 @@ type lane struct {
 // isOpenLocked reports whether the lane is the webhook's open one.
 func (l *lane) isOpenLocked() bool { return l.h.lane == &l.laneSignals }
 
-// resetLocked forgets the windows: everything is read anew from the marks.
+// resetLocked drops the windows. The lane then reads everything again from the marks.
 func (l *lane) resetLocked() {
 	l.next, l.fresh, l.tail, l.returned = l.h.marks.fresh, nil, false, nil
 	clear(l.rungs)
@@ -62,7 +61,7 @@ func (l *lane) resetLocked() {
 func (l *lane) drainLocked() {
 	in := &l.h.inbox
 	if in.lost {
-		l.resetLocked() // what was given back is on disk too
+		l.resetLocked() // returned deliveries are on disk too
 		return
 	}
 	l.returned = append(l.returned, in.returned...)
@@ -74,8 +73,8 @@ func (l *lane) drainLocked() {
 	if len(l.fresh) > 0 {
 		return
 	}
-	// The inbox continues where the window ended, or, while the lane is behind,
-	// holds what is also on disk from next on.
+	// The inbox continues where the window ended. If the lane is behind, the inbox may hold
+	// events that are also on disk from next on.
 	for _, e := range in.fresh {
 		if seq := e.ID.Seq(); seq >= l.next {
 			l.fresh = append(l.fresh, ticket{seq: seq, fresh: true, event: e})
@@ -87,8 +86,8 @@ func (l *lane) drainLocked() {
 	l.tail = !in.behind
 }
 
-// insert puts a new R key into its rung's window, unless it lies behind the end
-// of what was read.
+// insert puts a new R key into its rung's window. It drops a key after the window's end if
+// the lane will read that key from disk.
 func (l *lane) insert(t ticket) {
 	r := l.rungs[t.rung]
 	if r == nil {
@@ -120,7 +119,7 @@ func compareWaiting(a, b waiting) int {
 	return 0
 }
 
-// next is the first key behind w.
+// next returns the first key after w.
 func next(w waiting) waiting { return waiting{due: w.due, seq: w.seq + 1} }
 
 func (l *lane) needsDisk() bool {
@@ -135,11 +134,11 @@ func (l *lane) needsDisk() bool {
 	return false
 }
 
-// snapshot returns a snapshot that agrees with the lane: the inbox is empty,
-// what comes into it from now on is not in the snapshot, and out is what the lane
-// has in hand: leased, or given back and not handed out again. The caller
-// releases the snapshot also if ok is false, which means that the lane was
-// closed.
+// snapshot takes over the inbox and returns a snapshot that agrees with the lane: it has
+// everything that was in the inbox, and nothing that comes into the inbox later. out holds
+// the deliveries that the lane has leased, and those that were returned and wait to be
+// leased again. If the lane was closed, ok is false. The caller must release the snapshot
+// in either case.
 func (l *lane) snapshot() (newest *snapshot, out map[uint64]bool, ok bool) {
 	l.s.visible.Lock()
 	defer l.s.visible.Unlock()
@@ -151,7 +150,7 @@ func (l *lane) snapshot() (newest *snapshot, out map[uint64]bool, ok bool) {
 	}
 	l.drainLocked()
 	if len(l.fresh) == 0 && !l.tail {
-		l.h.inbox.behind = false // from here on, the inbox has no gap
+		l.h.inbox.behind = false // from now on the inbox has no gap
 	}
 	out = make(map[uint64]bool, len(l.h.leased)+len(l.returned))
 	for seq := range l.h.leased {
@@ -163,7 +162,7 @@ func (l *lane) snapshot() (newest *snapshot, out map[uint64]bool, ok bool) {
 	return newest, out, true
 }
 
-// refill reads the windows that are empty and have more on disk.
+// refill reads deliveries from disk into the windows that are empty.
 func (l *lane) refill(txn *badger.Txn, out map[uint64]bool) error {
 	if len(l.fresh) == 0 && !l.tail {
 		atEnd, err := l.refillFresh(txn, out)
@@ -173,7 +172,7 @@ func (l *lane) refill(txn *badger.Txn, out map[uint64]bool) error {
 		l.tail = atEnd
 		if !atEnd {
 			l.fallBehind()
-			l.signal() // there is more to read, whatever is found now
+			l.signal() // there is more to read, even if this call found nothing
 		}
 	}
 	for n, r := range l.rungs {
@@ -184,8 +183,7 @@ func (l *lane) refill(txn *badger.Txn, out map[uint64]bool) error {
 	return nil
 }
 
-// fallBehind drops the new events that the inbox holds: the lane will read them
-// from disk.
+// fallBehind drops the new events in the inbox. The lane will read them from disk.
 func (l *lane) fallBehind() {
 	l.h.mu.Lock()
 	defer l.h.mu.Unlock()
@@ -197,7 +195,7 @@ func (l *lane) fallBehind() {
 	l.h.inbox.fresh, l.h.inbox.bytes = l.h.inbox.fresh[:0], 0
 }
 
-// refillFresh reads on in B from next; it reports whether it came to the end.
+// refillFresh reads B records from next on. It reports whether it read the last one.
 func (l *lane) refillFresh(txn *badger.Txn, out map[uint64]bool) (atEnd bool, err error) {
 	var ds deliveries
 	budget := l.h.bounds.scan
@@ -212,7 +210,7 @@ func (l *lane) refillFresh(txn *badger.Txn, out map[uint64]bool) (atEnd bool, er
 		l.next = seq + 1
 		var err error
 		if ds, err = decodeDeliveries(ds[:0], key, rec); err != nil {
-			// Said and stepped over: the event cannot be delivered, the others can.
+			// Report and skip the event: it cannot be delivered, but others can.
 			_ = l.s.report("reading on in a lane", err)
 			return true, nil
 		}
@@ -224,7 +222,7 @@ func (l *lane) refillFresh(txn *badger.Txn, out map[uint64]bool) (atEnd bool, er
 	return atEnd, err
 }
 
-// refillRung reads on in R from the window's end.
+// refillRung reads R keys from the window's end on.
 func (l *lane) refillRung(txn *badger.Txn, out map[uint64]bool, n uint8, r *rungWindow) {
 	r.more = false
 	prefix := append(waitingPrefix(l.h.id), n)
@@ -245,8 +243,8 @@ func (l *lane) refillRung(txn *badger.Txn, out map[uint64]bool, n uint8, r *rung
 	})
 }
 
-// pick takes up to n tickets that are due: what was given back first, then
-// fresh ones and retries in turns.
+// pick takes up to n tickets that are due: first the returned ones, then fresh ones and
+// retries in turn.
 func (l *lane) pick(n int, now int64) []ticket {
 	var tickets []ticket
 	for len(tickets) < n {
@@ -277,7 +275,7 @@ func (l *lane) pick(n int, now int64) []ticket {
 	return tickets
 }
 
-// firstDue is the rung whose head is due first, if any is due.
+// firstDue returns the rung whose first delivery is due earliest, or nil if none is due.
 func (l *lane) firstDue(now int64) (first *rungWindow, n uint8) {
 	for i, r := range l.rungs {
 		if len(r.window) == 0 || r.window[0].due > now {
@@ -290,7 +288,7 @@ func (l *lane) firstDue(now int64) (first *rungWindow, n uint8) {
 	return first, n
 }
 
-// wait is how long until the first retry is due; 0 where none waits.
+// wait returns the time until the first retry is due, or 0 if none waits.
 func (l *lane) wait(now time.Time) time.Duration {
 	var first int64
 	for _, r := range l.rungs {
@@ -304,7 +302,8 @@ func (l *lane) wait(now time.Time) time.Duration {
 	return max(time.Duration(first-now.UnixNano()), time.Microsecond)
 }
 
-// headsLocked publishes since when the lane's heads wait.
+// headsLocked publishes when the lane's first fresh delivery began to wait, and when its
+// first retry is due.
 func (l *lane) headsLocked() {
 	l.h.freshSince, l.h.due = time.Time{}, 0
 	if len(l.fresh) > 0 && l.fresh[0].event != nil {
@@ -317,8 +316,8 @@ func (l *lane) headsLocked() {
 	}
 }
 
-// markLocked publishes the low-water marks. The inbox is empty: every key that
-// was ever told of is in a window, out, or behind a window's end.
+// markLocked publishes the low-water marks. The inbox must hold no R keys: every key is in
+// a window, leased, or after a window's end.
 func (l *lane) markLocked() {
 	fresh := l.next
 	if len(l.fresh) > 0 {
