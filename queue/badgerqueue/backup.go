@@ -13,20 +13,20 @@ import (
 	"github.com/userhero/relay/queue/badgerqueue/storefile"
 )
 
-// BackupInfo says what a backup holds.
+// BackupInfo counts what a backup holds.
 type BackupInfo = storefile.BackupInfo
 
 var (
-	// ErrBackup marks a file that is no whole backup.
+	// ErrBackup marks a file that is not a complete backup.
 	ErrBackup = storefile.ErrBackup
-	// ErrBackupKey says that an encrypted backup cannot be read without a key.
+	// ErrBackupKey is returned if an encrypted backup cannot be read without its key.
 	ErrBackupKey = storefile.ErrBackupKey
 )
 
-// Backup writes everything the store holds, as of one moment, while it goes on
-// working. The backup of an encrypted store is encrypted with the same key; that
-// of another one has everything in the clear, the webhooks' secrets among it.
-// It ends early with queue.ErrClosed when the store closes.
+// Backup writes one snapshot of the whole store while the store continues to work. The
+// backup of an encrypted store is encrypted with the same key. The backup of any other
+// store is not encrypted and contains the webhooks' secrets. Backup returns
+// queue.ErrClosed early if the store closes.
 func (s *Store) Backup(ctx context.Context, w io.Writer) (BackupInfo, error) {
 	info := BackupInfo{Encrypted: len(s.o.EncryptionKey) > 0}
 	err := s.view(ctx, func(txn *badger.Txn) error {
@@ -67,8 +67,8 @@ func (s *Store) Backup(ctx context.Context, w io.Writer) (BackupInfo, error) {
 	return info, nil
 }
 
-// NoteBackup records that a backup of this store, made at a time, was read back whole.
-// An older backup than the one recorded changes nothing.
+// NoteBackup records that a backup of this store, made at a time, was read back and is
+// complete. It does nothing if a newer backup is recorded already.
 func (s *Store) NoteBackup(at time.Time) error {
 	if err := s.begin(); err != nil {
 		return err
@@ -94,25 +94,25 @@ func (s *Store) LastBackup() time.Time {
 	return time.Time{}
 }
 
-// RestoreOptions say where a backup goes.
+// RestoreOptions set where and how a backup is restored.
 type RestoreOptions struct {
 	// Path is the folder of the new store. It must not exist, or be empty.
 	Path string
 	// EncryptionKey encrypts the new store.
 	EncryptionKey []byte
-	// BackupKey opens an encrypted backup: it is the key that the store had when it
-	// was backed up. Default: EncryptionKey.
+	// BackupKey decrypts an encrypted backup. It is the key that the store had when the
+	// backup was made. Default: EncryptionKey.
 	BackupKey []byte
-	// Replace puts the new store in the place of one that is there, which is
-	// renamed and kept; where it is now is returned. Files in its folder that are
-	// not the store's stay in their place.
+	// Replace allows Restore to replace an existing store. Restore renames and keeps the
+	// old store, and returns its new path. Files in the folder that do not belong to the
+	// store stay where they are.
 	Replace bool
 }
 
-// Restore makes a store of a backup. The store is built beside its place and
-// moved there when all of the backup has been read and is on disk, so a backup
-// that is damaged or cut leaves everything as it was. Events keep their ids; new
-// ones get a new tag, for the lost store may have given the next numbers.
+// Restore makes a store from a backup. It builds the store in a folder beside its place,
+// and moves it there after the whole backup is read and on disk. So a damaged or truncated
+// backup changes nothing. Events keep their ids. New events get a new tag, because the lost
+// store may have used the next numbers.
 func Restore(ctx context.Context, r io.Reader, o RestoreOptions) (info BackupInfo, kept string, err error) {
 	path, err := filepath.Abs(o.Path)
 	if err != nil {
@@ -190,8 +190,8 @@ func Restore(ctx context.Context, r io.Reader, o RestoreOptions) (info BackupInf
 	return info, "", b.moveTo(path)
 }
 
-// VerifyBackup reads a backup and reports whether it is whole. Of an encrypted one
-// without its key only that it is encrypted can be told: ErrBackupKey.
+// VerifyBackup reads a backup and returns an error if it is not complete. If the backup is
+// encrypted and the key is missing, it returns ErrBackupKey.
 func VerifyBackup(r io.Reader, key []byte) (BackupInfo, error) {
 	return storefile.ReadBackup(r, key, func(storefile.BackupBegin) error { return nil }, func(_, _ []byte, _ uint64) error { return nil })
 }

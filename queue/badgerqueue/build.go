@@ -15,27 +15,27 @@ import (
 	"github.com/userhero/relay/queue/badgerqueue/storefile"
 )
 
-// build is a store that is being written, in a folder of its own, by whoever
-// has its records already. Nothing of it counts until it is finished.
+// build is a new store that Restore or Salvage writes, in a folder of its own. It is not
+// used before it is finished.
 type build struct {
 	path   string
 	db     *badger.DB
 	writes *badger.WriteBatch
 	store  *Store // for its options, its log and its disk
-	bytes  int    // written since the free space was looked at
+	bytes  int    // written since the free space was last read
 }
 
 const (
-	// buildStep is how many bytes are written before the free space is looked at again.
+	// buildStep is how many bytes are written before the free space is read again.
 	buildStep = 1 << 20
-	// reserveBuild is the free space below which nothing more is written: what is
-	// under way then takes no more than badgercompat.ReserveTable, and closing needs the rest.
+	// reserveBuild is the free space below which nothing more is written. Badger's running
+	// work takes at most badgercompat.ReserveTable of it, and closing needs the rest.
 	reserveBuild = badgercompat.ReserveAccept + badgercompat.ReserveTable
 )
 
-// newBuild makes the folder. With versions, each record is written as of a
-// transaction, and the newest wins. Errors of this and all that follows wrap
-// queue.ErrFull when the disk has no room.
+// newBuild makes the folder. With versions, each record is written with the number of its
+// transaction, and the highest number wins. Errors of newBuild and of the build's methods
+// wrap queue.ErrFull if the disk has no room.
 func newBuild(path string, key []byte, versions bool) (*build, error) {
 	disk, err := badgercompat.NewDisk(badgercompat.FileSystemOf, path, reserveBuild, 0)
 	if err == nil {
@@ -57,8 +57,8 @@ func newBuild(path string, key []byte, versions bool) (*build, error) {
 }
 
 func (b *build) openBadger(versions bool) (err error) {
-	b.store.compactions = badgercompat.NewCompactions(b.store.disk, b.store.latch, func(string) error { return nil }) // nothing of it counts yet
-	o := b.store.badgerOptions().WithSyncWrites(false)                                                                // all of it is synced at the end, or thrown away
+	b.store.compactions = badgercompat.NewCompactions(b.store.disk, b.store.latch, func(string) error { return nil }) // the store is not used yet
+	o := b.store.badgerOptions().WithSyncWrites(false)                                                                // everything is synced at the end, or deleted
 	if versions {
 		b.db, err = badger.OpenManaged(o)
 	} else {
@@ -77,7 +77,7 @@ func (b *build) openBadger(versions bool) (err error) {
 	return nil
 }
 
-// read returns a transaction that holds tables while they are merged.
+// read returns a transaction that keeps tables open while they are merged.
 func (b *build) read(versions bool) *badger.Txn {
 	if versions {
 		return b.db.NewTransactionAt(math.MaxUint64, false)
@@ -85,8 +85,8 @@ func (b *build) read(versions bool) *badger.Txn {
 	return b.db.NewTransaction(false)
 }
 
-// room looks at the free space now and then. Badger writes through memory maps:
-// on a full disk the process would die.
+// room reads the free space once every buildStep bytes. Badger writes through memory maps,
+// so the process would die on a full disk.
 func (b *build) room(key, rec []byte) error {
 	if b.bytes += len(key) + len(rec); b.bytes < buildStep {
 		return nil
@@ -98,7 +98,7 @@ func (b *build) room(key, rec []byte) error {
 	return nil
 }
 
-// close has Badger flush what it holds and close, if there is room for that.
+// close makes Badger flush its memtables and close, if the disk has room for that.
 func (b *build) close() error {
 	if !b.store.disk.RoomToClose() {
 		return b.store.disk.Full()
@@ -121,7 +121,7 @@ func (b *build) set(key, rec []byte, expires uint64) error {
 	return nil
 }
 
-// setAt writes a record, or that it was deleted, as of a transaction.
+// setAt writes a record, or its deletion, with the number of its transaction.
 func (b *build) setAt(key, rec []byte, expires, version uint64, deleted bool) (err error) {
 	if err := b.room(key, rec); err != nil {
 		return err
@@ -148,8 +148,8 @@ func (b *build) delete(key []byte) error {
 	return nil
 }
 
-// reopen closes the store and opens it without versions: from here on what is
-// written is newer than all before.
+// reopen closes the store and opens it without versions. Records that are written after
+// that are newer than all earlier ones.
 func (b *build) reopen() error {
 	err := b.writes.Flush()
 	if err == nil {
@@ -161,7 +161,7 @@ func (b *build) reopen() error {
 	return b.openBadger(false)
 }
 
-// finish closes the store and leaves its mark: seq is the newest event.
+// finish closes the store and writes its high-water mark. seq is the newest event.
 func (b *build) finish(seq uint64, t storefile.Tags) error {
 	if err := b.writes.Flush(); err != nil {
 		return fmt.Errorf("writing the new store: %w", err)
@@ -187,12 +187,12 @@ func (b *build) moveTo(path string) error {
 	return storefile.SyncFolder(filepath.Dir(path))
 }
 
-// discard removes what was not moved.
+// discard removes the folder if it was not moved.
 func (b *build) discard() error {
 	if b.path == "" {
 		return nil
 	}
-	if b.db != nil && b.store.disk.RoomToClose() { // else Badger stays open, without its files
+	if b.db != nil && b.store.disk.RoomToClose() { // otherwise Badger stays open, without its files
 		if b.writes != nil {
 			b.writes.Cancel()
 		}

@@ -14,12 +14,12 @@ import (
 	"github.com/userhero/relay/queue"
 )
 
-// caughtKey is a place in the ring of what honeypots caught.
+// caughtKey returns the key of a place in the ring of caught submissions.
 func caughtKey(place uint16) []byte {
 	return binary.BigEndian.AppendUint16([]byte{prefixCaught}, place)
 }
 
-// decodeCaught reads a record: when it was caught, and its document.
+// decodeCaught reads a record: when the submission was caught, and its document.
 func decodeCaught(key, rec []byte) (queue.Caught, error) {
 	payload, err := unseal(key, rec)
 	if err != nil {
@@ -32,8 +32,8 @@ func decodeCaught(key, rec []byte) (queue.Caught, error) {
 	return queue.Caught{At: at, Body: payload[8:]}, nil
 }
 
-// KeepCaught implements queue.Queue. The newest takes the place of the oldest, so
-// robots fill no disk.
+// KeepCaught implements queue.Queue. The newest submission replaces the oldest, so robots
+// cannot fill the disk.
 func (s *Store) KeepCaught(ctx context.Context, c queue.Caught) error {
 	if err := s.disk.RoomToAccept(); err != nil {
 		return err
@@ -57,15 +57,15 @@ func (s *Store) KeepCaught(ctx context.Context, c queue.Caught) error {
 	return nil
 }
 
-// caughtPlace is the place after the last one taken. The first time it is behind
-// the newest record.
+// caughtPlace returns the place after the last one that was used. On the first call it
+// finds the newest record and returns the place after it.
 func (b *batch) caughtPlace() (place uint16, err error) {
 	if b.caught != nil {
 		return (*b.caught + 1) % queue.MaxCaught, nil
 	}
 	var newest time.Time
 	err = scan(b.txn, []byte{prefixCaught}, nil, func(key, rec []byte) (bool, error) {
-		// One that is damaged is overwritten in its turn.
+		// Skip a damaged record. It will be overwritten later.
 		if kept, err := decodeCaught(key, rec); err == nil && !kept.At.Before(newest) {
 			newest, place = kept.At, (binary.BigEndian.Uint16(key[1:])+1)%queue.MaxCaught
 		}

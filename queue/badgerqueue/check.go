@@ -15,7 +15,7 @@ import (
 	"github.com/userhero/relay/queue/badgerqueue/storefile"
 )
 
-// CheckReport says what a store holds and what is wrong with it.
+// CheckReport counts what a store holds, and lists what is wrong with it.
 type CheckReport struct {
 	Events      int64  `json:"events"`
 	Deliveries  int64  `json:"deliveries"`
@@ -26,14 +26,14 @@ type CheckReport struct {
 	Idempotency int64  `json:"idempotency_keys"`
 	Activities  int64  `json:"activities"`
 	Newest      uint64 `json:"newest_event"` // sequence number
-	// Findings are what is wrong, the first of them; Found is how many there are.
+	// Findings lists the first faults. Found counts all of them.
 	Findings []storefile.Finding `json:"findings"`
 	Found    int64               `json:"found"`
-	// Notes are no damage.
+	// Notes lists observations that are not damage.
 	Notes []storefile.Finding `json:"notes,omitempty"`
 }
 
-// mostFindings bounds a report.
+// mostFindings is the most findings that a report lists.
 const mostFindings = 1000
 
 func (r *CheckReport) found(where, format string, args ...any) {
@@ -43,10 +43,9 @@ func (r *CheckReport) found(where, format string, args ...any) {
 	}
 }
 
-// Check reads every record the store holds, as of one moment, while it goes on
-// working: every checksum, that records which speak of the same agree, and that
-// the counters count what is there. It ends early with queue.ErrClosed when the
-// store closes.
+// Check reads every record of one snapshot while the store continues to work. It checks
+// every checksum, that related records agree, and that the counters are right. It returns
+// queue.ErrClosed early if the store closes.
 func (s *Store) Check(ctx context.Context) (CheckReport, error) {
 	c := checker{s: s, webhooks: make(map[queue.WebhookID]laneRecord)}
 	c.r.Findings = []storefile.Finding{}
@@ -73,7 +72,7 @@ func (s *Store) Check(ctx context.Context) (CheckReport, error) {
 	return c.r, nil
 }
 
-// checker is one check under way.
+// checker is one running check.
 type checker struct {
 	walk
 	s        *Store
@@ -81,14 +80,14 @@ type checker struct {
 	webhooks map[queue.WebhookID]laneRecord
 }
 
-// laneRecord is what the store keeps of a webhook's lane.
+// laneRecord is the stored record of a webhook's lane.
 type laneRecord struct {
 	counts queue.Counts
 	marks  marks
 	err    error // the record cannot be read
 }
 
-// passed reports a delivery that waits where its webhook's lane does not look.
+// passed reports a waiting delivery that its webhook's lane will not find.
 func (c *checker) passed(seq uint64, w queue.WebhookID) {
 	c.r.found(eventName(seq), "the lane of webhook %d has passed its delivery, which waits", w)
 }
@@ -108,8 +107,8 @@ func (c *checker) events() error {
 	return c.eachEvent(func(uint64, *queue.Event) error { return nil })
 }
 
-// deliveries checks B records, that what waits on a rung has its R key, and that
-// no lane has passed what waits in order of acceptance.
+// deliveries checks the B records. Every delivery that waits on a rung must have its R key,
+// and no lane may have passed a fresh delivery that waits.
 func (c *checker) deliveries() error {
 	return c.eachDeliveries(func(key []byte, seq uint64, ds deliveries) error {
 		if !c.has(eventKey(seq)) {
@@ -141,8 +140,8 @@ func (c *checker) deliveries() error {
 	})
 }
 
-// waiting checks that each R key names a delivery that waits there, and that no
-// lane has passed it.
+// waiting checks that each R key names a delivery that waits for that time, and that no
+// lane has passed the key.
 func (c *checker) waiting() error {
 	return c.each([]byte{prefixWaiting}, func(key, _ []byte) error {
 		w, at, _ := parseWaitingKey(key)
@@ -155,7 +154,7 @@ func (c *checker) waiting() error {
 		}
 		ds, err := getDeliveries(c.txn, at.seq)
 		if err != nil {
-			return nil //nolint:nilerr // said already
+			return nil //nolint:nilerr // already reported
 		}
 		d := ds.find(w)
 		if d == nil || !(ticket{seq: at.seq, rung: key[5], due: at.due}).names(*d) {
@@ -214,9 +213,9 @@ func (c *checker) idempotencyKeys() error {
 
 func (c *checker) activities() error { return c.others(func() {}) }
 
-// counters compares what the committer counts with what is there. Events are
-// numbered without a gap and counted when retention takes them, so the count
-// tells of every event that is missing.
+// counters compares the committer's counters with the records. Events are numbered without
+// a gap, and the counter changes when retention removes one. So the counter shows every
+// event that is missing.
 func (c *checker) counters() error {
 	st, err := getRecord(c.txn, keyState, func(_, rec []byte) (state, error) { return decodeState(rec) })
 	if err != nil && !errors.Is(err, badger.ErrKeyNotFound) {
@@ -244,8 +243,8 @@ func (c *checker) counters() error {
 	return nil
 }
 
-// unknownKeys looks for what no store writes. X keys need no other check: one
-// whose event is gone is stale, which the sweep knows.
+// unknownKeys reports keys that no store writes. X keys need no other check: if the event
+// is gone, the key is stale, and the sweep removes it.
 func (c *checker) unknownKeys() (err error) {
 	scanKeys(c.txn, nil, nil, func(key []byte) bool {
 		if !wellFormed(key) {
@@ -259,10 +258,10 @@ func (c *checker) unknownKeys() (err error) {
 	return err
 }
 
-// CheckFolder checks a store that no process has open: its files first, as they
-// lie there, and where nothing is wrong with them, its records. That opens the
-// store as a start of the server would. Where the files are damaged nothing is
-// opened and nothing is changed. Errors are those of not being able to look.
+// CheckFolder checks a store that no process has open. It checks the files first. If they
+// are whole, it opens the store, as a start of the server does, and checks the records. If
+// the files are damaged, it opens and changes nothing. It returns an error only if it
+// cannot check the store; faults are in the report.
 func CheckFolder(ctx context.Context, o Options) (CheckReport, error) {
 	if err := o.complete(); err != nil {
 		return CheckReport{}, err

@@ -14,16 +14,16 @@ import (
 	"github.com/userhero/relay/queue/badgerqueue/storefile"
 )
 
-// eventFormat begins the payload of an event. Those of format 2 begin with the
-// length of their type instead, which is never zero; their project is in their
-// document.
+// eventFormat is the first byte of an event's payload. A payload of format 2 begins with
+// the length of the event's type instead, which is never zero; the event's project is only
+// in its document.
 const (
 	eventFormat    = 0
-	redactedFormat = 1 // of an event that was redacted; no type has one byte
+	redactedFormat = 1 // for a redacted event; no event type is one byte long
 )
 
-// appendEvent appends an event's payload; the ID is not stored, for it follows
-// from the time, the store's tag and the key.
+// appendEvent appends an event's payload. The ID is not stored, because the time, the
+// store's tag and the key determine it.
 func appendEvent(b []byte, e *queue.Event) []byte {
 	format := byte(eventFormat)
 	if e.Redacted {
@@ -74,8 +74,8 @@ func decodeEvent(key, rec []byte, t storefile.Tags) (queue.Event, error) {
 	return e, nil
 }
 
-// projectOf reads the project from the document of an event. Documents have their
-// members in order: data begins with id and projectId, as far as it has them.
+// projectOf reads the project from an event's document. Documents have their members in a
+// fixed order: data begins with id and projectId, if it has them.
 func projectOf(document []byte) string {
 	d := json.NewDecoder(bytes.NewReader(document))
 	if !descend(d, "data") {
@@ -97,7 +97,7 @@ func projectOf(document []byte) string {
 	return ""
 }
 
-// descend enters the object that a member of the next object holds.
+// descend enters the object that is the value of a member of the next object.
 func descend(d *json.Decoder, member string) bool {
 	if t, err := d.Token(); err != nil || t != json.Delim('{') {
 		return false
@@ -140,51 +140,51 @@ func readTrace(r *codec.Reader) (t queue.TraceContext) {
 		t.Flags = f[0]
 	}
 	t.State = r.String()
-	if t.TraceID == ([16]byte{}) { // appendTrace writes no such
+	if t.TraceID == ([16]byte{}) { // appendTrace never writes an empty trace ID
 		return queue.TraceContext{}
 	}
 	return t
 }
 
-// delivery is one webhook's entry in a B record: 16 bytes, and the log of its
-// attempt where there is one.
+// delivery is one webhook's entry in a B record: 16 bytes, and the log of its attempt if
+// it is kept there.
 type delivery struct {
 	webhook  queue.WebhookID
 	state    queue.State
 	rung     uint8
 	attempts uint16
-	// at is, in unix nanoseconds, when it is due while it waits, and when it
-	// ended once it has. A pending delivery with at 0 is fresh: it has no R
-	// key, its lane finds it by its place in the sequence.
+	// at is a time in unix nanoseconds: when the delivery is due, or, if it does not wait
+	// any more, when it ended. A pending delivery with at 0 is fresh: it has no R key, and
+	// its lane finds it by its event's number.
 	at int64
-	// log is its first attempt, where that delivered it and is kept here; all
-	// others have attempt records. Nil: none.
+	// log is the first attempt, if it delivered the event and is short enough to be kept
+	// here. All other attempts have records of their own. Nil means none.
 	log []byte
 }
 
 func (d delivery) fresh() bool { return d.state == queue.Pending && d.at == 0 }
 
-// waitsAt tells the R key of a delivery that has one.
+// waitsAt returns the R key of a delivery, and whether it has one.
 func (d delivery) waitsAt(seq uint64) (waiting, bool) {
 	return waiting{due: d.at, seq: seq}, d.state.Waiting() && d.at != 0
 }
 
 const (
 	deliverySize = 16
-	// hasLog, in the byte of the state, says that the log follows, with its length.
+	// hasLog is a flag in the byte of the state: the log follows, with its length.
 	hasLog = 0x80
-	// What is settled at the first attempt, as nearly everything is, costs one
-	// record less where its log is kept with its state. But the record is written
-	// anew for each of the event's webhooks: logs are kept there only where they
-	// are short, and of events with few webhooks.
+	// Nearly every delivery succeeds at the first attempt. It needs one record less if the
+	// log of that attempt is in the B record. But the B record is rewritten for each of the
+	// event's webhooks. So a log is kept there only if it is short, and if the event has
+	// few webhooks.
 	maxLog, maxLogged = 1 << 10, 8
 )
 
-// maxDeliveries bounds those of one event: to remove it takes two entries for each in
-// one transaction.
+// maxDeliveries is the most deliveries of one event. Removing the event takes two entries
+// for each delivery, in one transaction.
 const maxDeliveries = 10_000
 
-// deliveries is a B record: what became of one event at each webhook.
+// deliveries is a B record: the deliveries of one event, one for each webhook.
 type deliveries []delivery
 
 func (ds deliveries) find(w queue.WebhookID) *delivery {
@@ -196,7 +196,7 @@ func (ds deliveries) find(w queue.WebhookID) *delivery {
 	return nil
 }
 
-// wait reports whether any of them has attempts to come.
+// wait reports whether any of the deliveries waits.
 func (ds deliveries) wait() bool {
 	return slices.ContainsFunc(ds, func(d delivery) bool { return d.state.Waiting() })
 }
@@ -206,7 +206,7 @@ func (ds deliveries) sort() {
 	slices.SortFunc(ds, func(a, b delivery) int { return cmp.Compare(a.webhook, b.webhook) })
 }
 
-// size is a bound on the bytes of the record.
+// size returns the most bytes that the record may take.
 func (ds deliveries) size() int {
 	n := recordHeader + len(ds)*deliverySize
 	for i := range ds {
@@ -217,7 +217,7 @@ func (ds deliveries) size() int {
 	return n
 }
 
-// encode makes the record, begun by record.
+// encode completes a record that was started with the function record.
 func (ds deliveries) encode(key, rec []byte) []byte { return seal(key, ds.appendTo(rec)) }
 
 // appendTo appends the payload.
@@ -270,8 +270,8 @@ func decodeDeliveries(ds deliveries, key, rec []byte) (deliveries, error) {
 	return ds, nil
 }
 
-// The payload of an attempt begins with its format. Only attempts that sent another body
-// than the event's document have the second.
+// The payload of an attempt begins with its format. The second format is only for attempts
+// whose request body was not the event's document.
 const (
 	attemptFormat         = 2
 	attemptFormatWithBody = 3
@@ -308,7 +308,7 @@ func decodeAttempt(key, rec []byte) (queue.Attempt, error) {
 	return parseAttempt(key, p, int(binary.BigEndian.Uint16(key[13:])))
 }
 
-// parseAttempt reads the payload of an attempt that stands under a key.
+// parseAttempt reads the payload of the attempt with this key.
 func parseAttempt(key, p []byte, number int) (queue.Attempt, error) {
 	r := codec.Reader{B: p}
 	format := r.Take(1)
@@ -342,7 +342,7 @@ const entryOverhead = 24
 // eventSize is about how many bytes an event takes in the files, without its
 // deliveries and attempts. It depends on the event alone.
 func eventSize(e *queue.Event) int {
-	const header = 64 // of the record and the keys
+	const header = 64 // bytes of the record's header and of the keys
 	return header + 2*entryOverhead + len(e.Body) + 2*len(e.Feedback.ID) + 2*len(e.Feedback.Project) + len(e.Trace.State)
 }
 

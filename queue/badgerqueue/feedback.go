@@ -13,11 +13,11 @@ import (
 // heldFeedback is what the store knows about a feedback.
 type heldFeedback struct {
 	feedback
-	is     bool // the store has it
-	former bool // under a key of format 2
+	is     bool // the store has the feedback
+	former bool // its record has a key of format 2
 }
 
-// key is where the store keeps it.
+// key returns the key of the feedback's record.
 func (h heldFeedback) key(id queue.FeedbackID) []byte {
 	if h.former {
 		return formerKey(id.ID)
@@ -39,12 +39,12 @@ func (s *Store) lookUp(txn *badger.Txn, id queue.FeedbackID) (h heldFeedback, er
 	return h, err
 }
 
-// Format 2 knew a feedback by its id alone: one F key for each id in any project. The
-// functions below read its records. An F key counts only for the project of its
-// event, and the next change of that feedback replaces it by a G key.
+// Format 2 identified a feedback by its id alone, with one F key for each id in any
+// project. The functions below read these records. An F key counts only for the project of
+// its event. The next change of that feedback replaces the F key by a G key.
 
-// formerFeedback finds a feedback by its F key; badger.ErrKeyNotFound if there is
-// none, or if it is another project's.
+// formerFeedback finds a feedback by its F key. It returns badger.ErrKeyNotFound if there
+// is no such key, or if the key's event belongs to another project.
 func (s *Store) formerFeedback(txn *badger.Txn, id queue.FeedbackID) (feedback, error) {
 	if s.former == 0 {
 		return feedback{}, badger.ErrKeyNotFound
@@ -59,14 +59,14 @@ func (s *Store) formerFeedback(txn *badger.Txn, id queue.FeedbackID) (feedback, 
 		return feedback{}, badger.ErrKeyNotFound
 	case err != nil:
 		return feedback{}, err
-	case e.Feedback != id: // Promise 6: an old key counts for the project of its event only.
+	case e.Feedback != id: // Promise 6: an F key counts only for the project of its event.
 		return feedback{}, badger.ErrKeyNotFound
 	}
 	return feedback{seq: seq}, nil
 }
 
-// formerOrigin is the hash that format 2 kept of a submission with an id of its
-// own: for a day, as an idempotency key. Zero is none.
+// formerOrigin returns the hash of a submission that named its feedback's id itself. Format
+// 2 kept the hash for a day, as an idempotency key. Zero means that there is none.
 func formerOrigin(txn *badger.Txn, id queue.FeedbackID) (origin [32]byte, err error) {
 	h := sha256.New()
 	for _, part := range []string{"id", id.Project, id.ID} {

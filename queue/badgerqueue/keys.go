@@ -9,32 +9,32 @@ import (
 	"github.com/userhero/relay/queue/badgerqueue/codec"
 )
 
-// The key space. Numbers are big endian, so keys sort as they count.
+// The key space. Numbers are big endian, so keys sort in the order of their numbers.
 //
 //	A seq8                       one event: header and the exact body
-//	B seq8                       its deliveries, one small record; with few of them
-//	                             also the attempts that delivered at once
+//	B seq8                       its deliveries, one small record; if they are few, also
+//	                             each first attempt that succeeded
 //	C seq8 webhook4 number2      one attempt, unless it is in B
-//	E hash of a feedback         it was erased: when
+//	E hash of a feedback         the time when the feedback was erased
 //	F feedback id                seq8 of the latest event of that id in any project:
 //	                             written by format 2, replaced when its feedback changes
 //	G feedback id, project       the latest event of that feedback, and its origin
-//	H place2                     what a honeypot caught: time and document; expires
+//	H place2                     a submission that a honeypot caught: time and document; expires
 //	K idempotency key            seq8, hash and answer; expires
 //	L at8 n4                     an activity
 //	M name                       counters, cursors, format
 //	M w webhook4                 a webhook's counters and cursors
-//	R webhook4 rung1 due8 seq8   empty; a delivery that waits for a time
+//	R webhook4 rung1 due8 seq8   empty; a delivery that waits until it is due
 //	W webhook4                   a webhook record
 //	X ended8 seq8                an event that ended behind the sweep cursor
 //
-// Fresh deliveries have no key of their own: a lane reads B from its cursor.
-// So accepting an event writes two records however many webhooks want it, and
-// only a delivery that waits on a rung costs a third.
+// Fresh deliveries have no key of their own: a lane reads B from its cursor. So accepting
+// an event writes two records, however many webhooks take it. Only a delivery that waits
+// on a rung needs a third record.
 //
-// The events, which are nearly all of a store, come first and in their order. So a
-// table of Badger's with new events, whatever other keys it ends with, reaches over
-// no old ones, and merging it rewrites none of them.
+// Events take nearly all of the space. They sort first, in the order of their numbers. So
+// the key range of a Badger table with new events does not overlap old events, and merging
+// the table rewrites no old events.
 const (
 	prefixEvent       = 'A'
 	prefixDeliveries  = 'B'
@@ -70,7 +70,7 @@ func deliveriesKey(seq uint64) []byte { return seqKey(prefixDeliveries, seq) }
 // seqOf reads the sequence number of an A or B key.
 func seqOf(key []byte) uint64 { return binary.BigEndian.Uint64(key[1:]) }
 
-// waiting names one R key within a webhook: where a delivery waits.
+// waiting names one R or X key without its webhook and rung: a time and an event.
 type waiting struct {
 	due int64 // unix nanoseconds
 	seq uint64
@@ -93,7 +93,7 @@ func waitingKey(w queue.WebhookID, rung uint8, at waiting) []byte {
 	return binary.BigEndian.AppendUint64(k, at.seq)
 }
 
-// parseWaitingKey reads an R key of 22 bytes, but for its rung.
+// parseWaitingKey reads an R key of 22 bytes. It does not return the rung.
 func parseWaitingKey(k []byte) (w queue.WebhookID, at waiting, ok bool) {
 	if len(k) != 22 || k[0] != prefixWaiting {
 		return 0, waiting{}, false
@@ -114,8 +114,9 @@ func attemptKey(seq uint64, w queue.WebhookID, number uint16) []byte {
 	return binary.BigEndian.AppendUint16(attemptPrefix(seq, w), number)
 }
 
-// longestProject is the length of the longest project that stands in a key as it
-// is. Badger's keys are bounded, projects are not: a longer one has its hash there.
+// longestProject is the length of the longest project that a key holds in full. Badger
+// limits the length of keys, and projects have no limit, so for a longer project the key
+// holds its hash.
 const longestProject = 255
 
 // feedbackPrefix begins the keys of all feedback with this id.
@@ -126,7 +127,7 @@ func feedbackPrefix(id string) []byte {
 }
 
 func feedbackKey(f queue.FeedbackID) []byte {
-	k := binary.AppendUvarint(feedbackPrefix(f.ID), uint64(len(f.Project))) // Promise 6: feedback is known by its project and id together.
+	k := binary.AppendUvarint(feedbackPrefix(f.ID), uint64(len(f.Project))) // Promise 6: project and id together identify feedback.
 	if len(f.Project) <= longestProject {
 		return append(k, f.Project...)
 	}
@@ -134,8 +135,8 @@ func feedbackKey(f queue.FeedbackID) []byte {
 	return append(k, hash[:]...)
 }
 
-// parseFeedbackKey reads a G key. Of a project that is too long for it the name is
-// unknown.
+// parseFeedbackKey reads a G key. known is false if the key holds only the hash of the
+// project.
 func parseFeedbackKey(k []byte) (f queue.FeedbackID, known, ok bool) {
 	r := codec.Reader{B: k[1:]}
 	f.ID = r.String()
@@ -150,8 +151,8 @@ func parseFeedbackKey(k []byte) (f queue.FeedbackID, known, ok bool) {
 	return f, true, uint64(len(r.B)) == length
 }
 
-// formerKey is where format 2 kept the latest event of a feedback, whatever its
-// project.
+// formerKey returns the key under which format 2 kept the latest event with this feedback
+// id in any project.
 func formerKey(id string) []byte {
 	return append([]byte{prefixFormer}, id...)
 }
@@ -182,7 +183,7 @@ func activityKey(at int64, n uint32) []byte {
 	return binary.BigEndian.AppendUint32(k, n)
 }
 
-// wellFormed reports whether a key has the shape of one of ours.
+// wellFormed reports whether a key has the shape of a key of the store.
 func wellFormed(k []byte) bool {
 	if len(k) == 0 {
 		return false
@@ -215,7 +216,7 @@ func wellFormed(k []byte) bool {
 	return false
 }
 
-// after is the first key that sorts behind every key with this prefix.
+// after returns the first key that sorts after all keys with this prefix.
 func after(prefix []byte) []byte {
 	k := append([]byte(nil), prefix...)
 	for i := len(k) - 1; i >= 0; i-- {

@@ -21,17 +21,17 @@ import (
 )
 
 const (
-	// In a store of at most smallStore, a few tables that are not merged hold more than
-	// may be there of what was removed.
+	// In a store of at most smallStore, a few unmerged tables would hold too many removed
+	// records. So such a store merges after smallLevelZeroTables.
 	smallLevelZeroTables = 1
 	smallStore           = 32 * badgercompat.MemTableSize
-	blockSize            = 16 << 10 // a dozen events: a table's index, read at every start, stays small
-	blockCache           = 32 << 20 // with encryption only: else blocks are mapped
-	indexCache           = 16 << 20 // likewise
+	blockSize            = 16 << 10 // about a dozen events, so that a table's index, which every start reads, stays small
+	blockCache           = 32 << 20 // only with encryption; without it blocks are mapped into memory
+	indexCache           = 16 << 20 // only with encryption
 )
 
-// Open opens the store at o.Path or makes a new one. Errors wrap queue.ErrFull
-// when the disk has no room to open safely, and say what to do.
+// Open opens the store at o.Path or makes a new one. Errors wrap queue.ErrFull if the disk
+// has no room to open safely, and explain what to do.
 func Open(ctx context.Context, o Options) (*Store, error) {
 	return open(ctx, o, defaultBounds.within(o.Memory))
 }
@@ -90,7 +90,7 @@ func open(ctx context.Context, o Options, b bounds) (*Store, error) {
 		s.log.Warn("a table that cannot be written while tables are merged would go unnoticed: build with Badger "+badgercompat.KnownBadger, "badger", badgercompat.OtherBadger)
 	}
 	s.snapshot = newSnapshot(s.db, &s.readers)
-	s.compactions.Watch(s.db, s.reading) // compactions wait until then, and closing for them
+	s.compactions.Watch(s.db, s.reading) // compactions wait for this call, and closing waits for compactions
 	if err := s.load(found.Mark); err != nil {
 		return nil, errors.Join(err, s.db.Close())
 	}
@@ -100,8 +100,8 @@ func open(ctx context.Context, o Options, b bounds) (*Store, error) {
 		s.lastBackup.Store(at.UnixMilli())
 	}
 	s.disk.Measure()
-	s.visible.Lock()                      // a compaction may be reading already
-	s.show(newSnapshot(s.db, &s.readers)) // with what load has written
+	s.visible.Lock()                      // a compaction may already read the snapshot
+	s.show(newSnapshot(s.db, &s.readers)) // includes what load wrote
 	s.visible.Unlock()
 	if badgercompat.SyncsCommits && !o.unsynced {
 		newest, err := storefile.NewestLog(o.Path)
@@ -119,8 +119,8 @@ func open(ctx context.Context, o Options, b bounds) (*Store, error) {
 	return s, nil
 }
 
-// preflight looks at the files before Badger does, which would cut, delete and
-// die, and says what it found.
+// preflight inspects the files before Badger opens them, because Badger would truncate or
+// delete damaged files, or crash. It returns what it found.
 func (s *Store) preflight(ctx context.Context) (storefile.Inspection, error) {
 	in, err := inspectLocked(ctx, s.o, s.bounds.verify)
 	if err != nil {
@@ -135,7 +135,8 @@ func (s *Store) preflight(ctx context.Context) (storefile.Inspection, error) {
 	return in, nil
 }
 
-// inspectLocked inspects a store while nobody can open it.
+// inspectLocked inspects a store while it holds the lock of the folder, so that no process
+// can open the store.
 func inspectLocked(ctx context.Context, o Options, most int64) (storefile.Inspection, error) {
 	unlock, err := lockFolder(o.Path)
 	if err != nil {
@@ -149,10 +150,10 @@ func inspectLocked(ctx context.Context, o Options, most int64) (storefile.Inspec
 	return in, nil
 }
 
-// verifyBehind reads the tables that were not read before the store opened, until
-// it stops. Damage latches the store: what it holds cannot be trusted. Until a
-// table's turn has come its records are checked by their own checksums alone. It
-// leaves half of one core to others.
+// verifyBehind reads the tables that were not read before the store opened. It ends when
+// the store stops. If a table is damaged, it latches the store, because the records cannot
+// be trusted. Before a table is verified, only the checksums of its records are checked.
+// verifyBehind uses at most half of one core.
 func (s *Store) verifyBehind(in storefile.Inspection) {
 	begun := time.Now()
 	pause := time.NewTimer(0)
@@ -166,8 +167,8 @@ func (s *Store) verifyBehind(in storefile.Inspection) {
 		start := time.Now()
 		err := in.VerifyTable(s.o.Path, id)
 		switch {
-		case errors.Is(err, fs.ErrNotExist): // it was merged into others
-		case err != nil: // Promise 5: damage behind the start is found.
+		case errors.Is(err, fs.ErrNotExist): // the table was merged into others
+		case err != nil: // Promise 5: damage is also found after the start.
 			_ = s.latch(&storefile.DamageError{Path: s.o.Path, Findings: []storefile.Finding{{Where: storefile.TableName(id), What: err.Error()}}})
 			s.wakeLanes()
 			return
@@ -181,7 +182,7 @@ func (s *Store) verifyBehind(in storefile.Inspection) {
 
 func (s *Store) badgerOptions() badger.Options {
 	o := badger.DefaultOptions(s.o.Path).
-		WithSyncWrites(!badgercompat.SyncsCommits && !s.o.unsynced). // else the committer does it
+		WithSyncWrites(!badgercompat.SyncsCommits && !s.o.unsynced). // otherwise the committer syncs
 		WithValueThreshold(int64(s.bounds.maxValue())).
 		WithMemTableSize(s.bounds.memtable).
 		WithNumMemtables(badgercompat.NumMemtables).
@@ -190,19 +191,19 @@ func (s *Store) badgerOptions() badger.Options {
 		WithNumLevelZeroTables(badgercompat.LevelZeroTables).
 		WithBlockSize(blockSize).
 		WithNumCompactors(2).
-		WithValueLogFileSize(16 << 20). // holds nothing: values stay in the tree
-		// Badger measures a table by its compressed size, and keeps the memory
-		// that the largest one took to build, eight times over: with text that
-		// compresses well that is gigabytes. Without compression blocks are read
-		// from the page cache as they are, and memory is bounded by the options.
+		WithValueLogFileSize(16 << 20). // the value log is empty: values stay in the tree
+		// Badger measures a table by its compressed size, and keeps eight times the
+		// memory that it took to build the largest one. With text that compresses
+		// well that is gigabytes. Without compression, blocks are read directly
+		// from the page cache, and the options limit the memory.
 		WithCompression(options.None).
 		WithBlockCacheSize(0).
-		WithDetectConflicts(false). // there is one writer
+		WithDetectConflicts(false). // the store has only one writer
 		WithNumVersionsToKeep(1).
 		WithMetricsEnabled(false).
-		// We verify tables ourselves. Badger would read them all before it opens,
-		// or, where it checks blocks as they are read, end iterations early in
-		// silence or crash (seen on v4.9.6).
+		// The store verifies tables itself. Badger would read all of them before it
+		// opens. If it checked blocks when it reads them, it would end iterations
+		// early without an error, or crash (seen on v4.9.6).
 		WithChecksumVerificationMode(options.NoVerification).
 		WithLogger(badgercompat.Logger{Log: s.log, Failed: s.latch, Compactions: s.compactions})
 	o.TableSizeMultiplier = 1 // tables of one size on every level
@@ -215,8 +216,8 @@ func (s *Store) badgerOptions() badger.Options {
 	return o
 }
 
-// flushLargerLogs turns logs into tables that a process with larger memtables has left:
-// Badger would read each into a memtable, and panic if that is too small.
+// flushLargerLogs turns the logs of a process with larger memtables into tables. Badger
+// would read each log into a memtable, and panic if the memtable is too small.
 func (s *Store) flushLargerLogs() error {
 	files, err := storefile.List(s.o.Path)
 	if err != nil {
@@ -242,7 +243,7 @@ func (s *Store) flushLargerLogs() error {
 	return nil
 }
 
-// explainOpen adds the remedy to what Badger says.
+// explainOpen adds to Badger's error what to do.
 func explainOpen(path string, err error) error {
 	switch {
 	case errors.Is(err, badger.ErrEncryptionKeyMismatch):
@@ -260,7 +261,8 @@ func inUse(path string) error {
 	return fmt.Errorf("opening the store at %s: another process has it open; stop that one, or give this one another path", path)
 }
 
-// load reads format, counters and webhooks, and makes a new store's format.
+// load reads the format, the counters and the webhooks. In a new store it writes the
+// format.
 func (s *Store) load(marked storefile.Mark) error {
 	st := state{}
 	err := s.db.Update(func(txn *badger.Txn) error {
@@ -308,7 +310,7 @@ func (s *Store) load(marked storefile.Mark) error {
 	if err != nil {
 		return fmt.Errorf("reading the store at %s: %w", s.o.Path, err)
 	}
-	if err := s.db.Sync(); err != nil { // what opening has written, before the mark that tells of it
+	if err := s.db.Sync(); err != nil { // sync what opening wrote before the high-water mark counts it
 		return explainOpen(s.o.Path, err)
 	}
 	s.clock.Resume(st.at, st.shift)
@@ -352,7 +354,8 @@ func getLane(txn *badger.Txn, id queue.WebhookID) (c queue.Counts, m marks, err 
 	return c, m, err
 }
 
-// newestSeq is the highest sequence number of an event in the store; 0 is none.
+// newestSeq returns the highest sequence number of an event in the store, or 0 if there is
+// none.
 func newestSeq(txn *badger.Txn) (newest uint64, err error) {
 	err = scanBack(txn, []byte{prefixEvent}, nil, func(key, _ []byte) (bool, error) {
 		if len(key) != 9 {
@@ -364,11 +367,11 @@ func newestSeq(txn *badger.Txn) (newest uint64, err error) {
 	return newest, err
 }
 
-// RotateKey gives an encrypted store that no process has open another key. The
-// key encrypts the data keys, and those the data; so this takes no time, and who
-// has kept a copy of the old KEYREGISTRY and the old key can read what was
-// written until now. To have everything encrypted anew, restore a backup into a
-// new store with another key.
+// RotateKey changes the key of an encrypted store that no process has open. The key
+// encrypts the data keys, and the data keys encrypt the data. So the change takes no time,
+// but a person with a copy of the old KEYREGISTRY and the old key can still read all data
+// written until now. To encrypt everything again, restore a backup into a new store with
+// another key.
 func RotateKey(path string, from, to []byte) error {
 	if len(from) == 0 || len(to) == 0 {
 		return errors.New("both keys are needed: to encrypt a store that is not, back it up and restore it with a key, for else what was written before stays in the clear")
@@ -386,8 +389,8 @@ func RotateKey(path string, from, to []byte) error {
 	return rewriteKeys(path, from, to)
 }
 
-// rewriteKeys replaces the registry of keys, by a rename: a crash leaves the old
-// one or the new one.
+// rewriteKeys replaces the key registry by a rename, so that a crash leaves either the old
+// or the new registry.
 func rewriteKeys(path string, from, to []byte) error {
 	switch _, err := storefile.ReadKeys(path, from); {
 	case errors.Is(err, storefile.ErrKey):
@@ -407,16 +410,16 @@ func rewriteKeys(path string, from, to []byte) error {
 	return nil
 }
 
-// rotate changes the key where the store still has the previous one.
+// rotate changes the key if the store still has the previous one.
 func (s *Store) rotate() error {
 	if len(s.o.PreviousKey) == 0 {
 		return nil
 	}
 	if _, err := storefile.ReadKeys(s.o.Path, s.o.EncryptionKey); !errors.Is(err, storefile.ErrKey) {
-		return nil // a new store, one that has the key, or one that inspect judges
+		return nil // the store is new, has the key already, or is damaged, which inspect reports
 	}
 	if _, err := storefile.ReadKeys(s.o.Path, s.o.PreviousKey); err != nil {
-		return nil //nolint:nilerr // neither key: opening says so
+		return nil //nolint:nilerr // the store has neither key, and opening it reports that
 	}
 	if err := RotateKey(s.o.Path, s.o.PreviousKey, s.o.EncryptionKey); err != nil {
 		return err
@@ -425,7 +428,7 @@ func (s *Store) rotate() error {
 	return nil
 }
 
-// lockFolder keeps a store from being opened until unlock.
+// lockFolder prevents other processes from opening a store until unlock.
 func lockFolder(path string) (unlock func(), err error) {
 	if unlock, err = storefile.Lock(path); errors.Is(err, storefile.ErrLocked) {
 		err = inUse(path)

@@ -11,54 +11,54 @@ import (
 	"github.com/userhero/relay/queue/badgerqueue/storeclock"
 )
 
-// Options say where the store is and what it may use.
+// Options set where the store is and what it may use.
 type Options struct {
-	// Path is the store's folder. It is made if it is missing, and closed to other
-	// users (mode 0700). If it belongs to another user and is open to others, the
-	// store goes into a folder "store" in it.
+	// Path is the store's folder. It is made if it is missing, and only its owner gets
+	// access (mode 0700). If the folder belongs to another user and others have access, the
+	// store uses the folder "store" inside it.
 	Path string
-	// EncryptionKey, of 16, 24 or 32 bytes, encrypts everything at rest with
-	// AES. A store keeps the key it was made with.
+	// EncryptionKey has 16, 24 or 32 bytes and encrypts everything on disk with AES. A
+	// store keeps the key that it was made with, unless PreviousKey or RotateKey changes it.
 	EncryptionKey []byte
-	// PreviousKey is the key a store may still have: then Open changes it to
-	// EncryptionKey first. See RotateKey.
+	// PreviousKey is a key that the store may still have. If it has that key, Open first
+	// changes it to EncryptionKey. See RotateKey.
 	PreviousKey []byte
 	// Retention is how long an event is kept after its last delivery ended.
 	// Default 30 days.
 	Retention time.Duration
-	// MaxDisk bounds the store's files in bytes: near it finished events go
-	// early, at it Enqueue answers queue.ErrFull. 0 is no bound.
+	// MaxDisk is the most bytes that the store's files may take. Near it the store removes
+	// finished events early; at it Enqueue returns queue.ErrFull. 0 means no limit.
 	MaxDisk int64
-	// MinFree is the free disk space in bytes below which Enqueue answers
+	// MinFree is the free disk space in bytes below which Enqueue returns
 	// queue.ErrFull. Default: 15 % of the file system, but at least 64 MiB
-	// (four memtables) and at most 256 MiB. -1 takes the guard away, for file
-	// systems that do not tell their free space truly; on a disk that is really
-	// full the process then dies by SIGBUS.
+	// (four memtables) and at most 256 MiB. -1 disables the check, for file
+	// systems that report their free space wrongly. The process then dies by
+	// SIGBUS if the disk is really full.
 	MinFree int64
-	// Memory is the memory that the process may use, in bytes, as far as it limits the
-	// store: with less than 1 GiB tables are smaller, and less may wait for a commit.
-	// 0 is no limit. A store may be opened with another value than before.
+	// Memory is the memory that the process may use, in bytes. With less than 1 GiB the
+	// store makes smaller tables, and fewer bytes may wait for a commit. 0 means no limit.
+	// A store may be opened with a different value each time.
 	Memory int64
 	// FileSystem reads the size and the free space, in bytes, of the file system
-	// that path is on; free is -1 if the system does not say. Default: the
-	// machine's. Tests fill a disk with it.
+	// that holds path. free is -1 if the system does not report it. Default: the
+	// machine's file system. Tests simulate a full disk with it.
 	FileSystem func(path string) (size, free int64, err error)
-	// Clock tells the time of day and what the machine slept. Default: the
-	// machine's. Everything else is timed by the runtime's clock.
+	// Clock reads the time of day and how long the machine slept. Default: the
+	// machine's clock. Everything else uses the runtime's clock.
 	Clock queue.Clock
 	// Logger gets the store's and Badger's messages. Default: none.
 	Logger *slog.Logger
-	// OnCommit, unless nil, is called after every durable commit with the time
-	// it took and the number of operations in it.
+	// OnCommit is called after every durable commit, with the time that the commit took and
+	// its number of operations. It may be nil.
 	OnCommit func(took time.Duration, operations int)
 
-	// Tests show with these what their opposites are for: trusting opens a damaged
-	// store as Badger would and goes on after a failed write, unsynced acknowledges
-	// what is not on the disk.
+	// Only tests set these, to show what the checks are for. trusting opens a damaged store
+	// as Badger would, and continues after a failed write. unsynced acknowledges events that
+	// are not on the disk.
 	trusting, unsynced bool
 }
 
-// defaultRetention is how long an event is kept if nothing is said.
+// defaultRetention is how long an event is kept if Options.Retention is 0.
 const defaultRetention = 30 * 24 * time.Hour
 
 func (o *Options) complete() error {
@@ -91,35 +91,34 @@ func (o *Options) complete() error {
 	return nil
 }
 
-// bounds say what the store may hold in memory and how often it cleans up. Tests make
-// them tiny, so that they take every way between memory and disk.
+// bounds limit what the store holds in memory and how often it cleans up. Tests make them
+// tiny, so that every path between memory and disk is used.
 type bounds struct {
 	fresh      int   // events in an inbox
-	freshBytes int   // of their bodies
+	freshBytes int   // bytes of the bodies of these events
 	pending    int64 // bytes of new events that wait for the committer
 	window     int   // deliveries in a window read from disk
-	told       int   // new R keys a lane is told of one by one
-	scan       int   // B records one call reads in search of fresh deliveries
-	// memtable is the size of Badger's memtables in bytes, from which its other sizes
-	// follow.
+	told       int   // new R keys in an inbox
+	scan       int   // B records that one call reads to find fresh deliveries
+	// memtable is the size of Badger's memtables in bytes. Badger's other sizes are
+	// computed from it.
 	memtable int64
 	// verify is how many bytes of tables are verified before the store opens.
 	verify int64
-	// The sweep looks no more often than sweep, and gives the disk back what it has
-	// removed no more often than reclaim.
+	// sweep is the least time between two rounds of the sweep. reclaim is the least time
+	// between two rewrites of the tree that give space back to the disk.
 	sweep, reclaim time.Duration
 }
 
-// A start must not wait until the whole of a large store has been verified, 12 GB
-// with 10,000,000 waiting events: beyond verify, tables are read after the start.
+// A start must not wait until all of a large store is verified (12 GB with 10,000,000
+// waiting events). So only verify bytes are read before the start, and the rest after it.
 var defaultBounds = bounds{
 	fresh: 512, freshBytes: 1 << 20, pending: maxPending, window: 256, told: 4096, scan: 16384,
 	memtable: badgercompat.MemTableSize, verify: 256 << 20, sweep: 50 * time.Millisecond, reclaim: 5 * time.Minute,
 }
 
-// within returns the bounds for a process that may use so much memory, in bytes; 0 is
-// no limit. A memtable of half the size makes Badger's tables and what it takes to
-// build them half as large.
+// within returns the bounds for a process that may use this much memory, in bytes; 0 means
+// no limit. Half the memtable size halves Badger's tables and the memory to build them.
 func (b bounds) within(memory int64) bounds {
 	if memory > 0 && memory < enoughMemory {
 		b.memtable = max(b.memtable*memory/enoughMemory, b.memtable/2)
@@ -129,14 +128,15 @@ func (b bounds) within(memory int64) bounds {
 	return b
 }
 
-// enoughMemory is the memory from which on nothing is made smaller, in bytes.
+// enoughMemory is the memory, in bytes, from which the default bounds are used.
 const enoughMemory = 1 << 30
 
-// deliveries bounds those of one event.
+// deliveries returns the most deliveries of one event.
 func (b *bounds) deliveries() int {
 	return int(maxDeliveries * min(b.memtable, badgercompat.MemTableSize) / badgercompat.MemTableSize)
 }
 
-// maxValue is the size in bytes from which Badger puts a value into its value log,
-// which nobody syncs; ours are shorter. 1 MiB but in tests.
+// maxValue returns the size in bytes from which Badger puts a value into its value log.
+// That log is not synced, so the store writes only shorter values. It is 1 MiB with the
+// default memtable.
 func (b *bounds) maxValue() int { return int(b.memtable / 16) }

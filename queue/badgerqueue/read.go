@@ -10,8 +10,8 @@ import (
 	"github.com/dgraph-io/badger/v4"
 )
 
-// getRecord reads and decodes one record. The record is valid only within
-// decode. It returns badger.ErrKeyNotFound where there is none.
+// getRecord reads and decodes one record. The record is valid only within decode. It
+// returns badger.ErrKeyNotFound if there is no record.
 func getRecord[T any](txn *badger.Txn, key []byte, decode func(key, rec []byte) (T, error)) (T, error) {
 	var v T
 	item, err := txn.Get(key)
@@ -26,7 +26,7 @@ func getRecord[T any](txn *badger.Txn, key []byte, decode func(key, rec []byte) 
 	return v, err
 }
 
-// getDeliveries reads an event's deliveries; none is an empty list.
+// getDeliveries reads an event's deliveries. If there are none, the list is empty.
 func getDeliveries(txn *badger.Txn, seq uint64) (deliveries, error) {
 	ds, err := getRecord(txn, deliveriesKey(seq), func(key, rec []byte) (deliveries, error) {
 		ds, err := decodeDeliveries(nil, key, rec)
@@ -61,17 +61,17 @@ func scanItems(txn *badger.Txn, prefix, start []byte, visit func(item *badger.It
 	return nil
 }
 
-// scan is scanItems with keys and values. Both are valid only within visit.
+// scan works as scanItems and passes keys and values. Both are valid only within visit.
 func scan(txn *badger.Txn, prefix, start []byte, visit func(key, rec []byte) (bool, error)) error {
 	return scanItems(txn, prefix, start, func(item *badger.Item) (bool, error) { return visitItem(item, visit) })
 }
 
-// scanKeys is scanItems with keys.
+// scanKeys works as scanItems and passes only keys.
 func scanKeys(txn *badger.Txn, prefix, start []byte, visit func(key []byte) bool) {
 	_ = scanItems(txn, prefix, start, func(item *badger.Item) (bool, error) { return visit(item.Key()), nil })
 }
 
-// scanBack is scan downwards: from the last key that is not above start.
+// scanBack works as scan, but downwards: from the last key that is not above start.
 func scanBack(txn *badger.Txn, prefix, start []byte, visit func(key, rec []byte) (bool, error)) error {
 	o := badger.DefaultIteratorOptions
 	o.Reverse, o.PrefetchValues = true, false
@@ -104,17 +104,17 @@ func visitItem(item *badger.Item, visit func(key, rec []byte) (bool, error)) (on
 	return on, err
 }
 
-// snapshot is the store as one commit left it. Readers share it: a transaction of
-// their own would wait for the commit under way, and a commit may wait for room on
-// the disk. Badger's read-only transactions may be used by several goroutines at
-// once, apart from Discard.
+// snapshot shows the store after one commit. Readers share it. A new transaction for each
+// reader would wait for the running commit, and a commit may wait for room on the disk.
+// Several goroutines may use one of Badger's read-only transactions at once, except for
+// Discard.
 type snapshot struct {
 	txn  *badger.Txn
-	uses atomic.Int64 // readers, and the store while it is the newest
+	uses atomic.Int64 // the number of readers, plus 1 while it is the store's newest
 	in   *snapshots
 }
 
-// newSnapshot is used by the store, until release.
+// newSnapshot returns a snapshot with one use, which release ends.
 func newSnapshot(db *badger.DB, in *snapshots) *snapshot {
 	s := &snapshot{txn: db.NewTransaction(false), in: in}
 	s.uses.Store(1)
@@ -130,9 +130,9 @@ func (s *snapshot) release() {
 	}
 }
 
-// snapshots counts the snapshots that are in use, by the transaction that they show.
+// snapshots counts the snapshots in use, by the number of the transaction that they show.
 type snapshots struct {
-	mu   sync.Mutex // guards what follows; no other lock is taken under it
+	mu   sync.Mutex // guards everything below; no other lock is taken under it
 	open map[uint64]int
 }
 
@@ -147,7 +147,7 @@ func (s *snapshots) count(ts uint64, n int) {
 	}
 }
 
-// oldest is the oldest transaction that a snapshot shows.
+// oldest returns the oldest transaction that a snapshot in use shows.
 func (s *snapshots) oldest() uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -12,24 +12,24 @@ import (
 	"github.com/userhero/relay/queue/badgerqueue/storefile"
 )
 
-// Every record begins with a version byte and the CRC-32C of its key and of
-// the rest of its value, so a record that is damaged, or that stands under
-// another's key, is seen on reading. Badger checks blocks of tables when it
-// opens them, but not what it replays from memory or reads from a cache.
+// Every record begins with a version byte and the CRC-32C of its key and of the rest of
+// its value. So a reader notices a record that is damaged or has the wrong key. Badger
+// checks blocks of tables when it opens them, but not the data that it replays from memory
+// or reads from a cache.
 const (
 	recordVersion = 1
 	recordHeader  = 1 + 4
 )
 
-// formatVersion is that of the whole layout. A store of formerVersion is read as it
-// is and gets formatVersion with its first commit; then builds that know only
-// formerVersion refuse it.
+// formatVersion is the version of the whole layout. A store with formerVersion is read
+// without conversion. Its first commit writes formatVersion; after that, builds that know
+// only formerVersion refuse the store.
 const (
 	formatVersion = 3
 	formerVersion = 2
 )
 
-// knows checks the format of what has records: a store, or a backup of one.
+// knows returns an error if this build does not know the format of a store or a backup.
 func knows(what string, version uint64) error {
 	switch {
 	case version > formatVersion:
@@ -43,10 +43,10 @@ func knows(what string, version uint64) error {
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// errDamaged marks a record whose checksum or shape is wrong.
+// errDamaged marks a record with a wrong checksum or shape.
 var errDamaged = errors.New("damaged record")
 
-// record starts a value: room for the header, then the payload is appended.
+// record starts a value with room for the header. The caller appends the payload.
 func record(size int) []byte {
 	return append(make([]byte, 0, recordHeader+size), recordVersion, 0, 0, 0, 0)
 }
@@ -77,21 +77,21 @@ func unseal(key, rec []byte) ([]byte, error) {
 
 // idempotency is a K record.
 type idempotency struct {
-	// seq is the number of the event. If the submission stored none, it is that of the
-	// event which it left as it was, with withoutEvent; older builds wrote 0. If the
-	// event was erased, it is erasedSeq.
+	// seq is the number of the event. If the submission stored no event, seq is the number
+	// of the feedback's latest event, with the flag withoutEvent; older builds wrote 0. If
+	// the event was erased, seq is erasedSeq.
 	seq    uint64
 	hash   [32]byte
-	answer []byte // format 2 kept none: it follows from the event
+	answer []byte // format 2 did not store it: the event determines it
 }
 
 // withoutEvent marks the key of a submission that stored no event.
 const withoutEvent = 1 << 63
 
-// about is the event that the submission stored or left as it was.
+// about returns the event that the submission stored, or the one that it left unchanged.
 func (k idempotency) about() uint64 { return k.seq &^ withoutEvent }
 
-// event is the event that the submission stored; 0 is none.
+// event returns the event that the submission stored, or 0 if it stored none.
 func (k idempotency) event() uint64 {
 	if k.seq&withoutEvent != 0 {
 		return 0
@@ -121,9 +121,9 @@ func decodeIdempotency(key, rec []byte) (k idempotency, err error) {
 
 // feedback is a G record.
 type feedback struct {
-	seq uint64 // of its latest event
-	// origin is a hash of the submission that created it, and answer what that was
-	// told. Without an origin nothing is a repeat of that submission.
+	seq uint64 // number of its latest event
+	// origin is a hash of the submission that created the feedback, and answer is the
+	// answer to it. If origin is empty, no submission counts as its repeat.
 	origin [32]byte
 	answer []byte
 }
@@ -193,17 +193,18 @@ func decodeWebhook(key, rec []byte) (queue.Webhook, error) {
 	return w, nil
 }
 
-// format is written once, when the store is made.
+// format is the format record. It is written when the store is made, and when its format
+// changes.
 type format struct {
 	version uint64
 	tags    storefile.Tags
-	// former is the newest event of before the store had this format, if it had
-	// another: F keys may lead to events up to this one, and to none after it.
+	// former is the newest event from the time when the store had an older format, or 0. F
+	// keys name only events up to this one.
 	former uint64
 }
 
-// encode writes version, first tag, and how many more there are, each with the
-// number it counts from; then former.
+// encode writes the version, the first tag, the number of further tags, each further tag
+// after the first event number that has it, and former.
 func (f format) encode() []byte {
 	b := binary.AppendUvarint(record(16), f.version)
 	b = binary.BigEndian.AppendUint32(b, f.tags[0].Tag)
@@ -231,7 +232,7 @@ func decodeFormat(rec []byte) (f format, err error) {
 	for n := r.Uvarint(); n > 0 && !r.Bad; n-- {
 		life(r.Uvarint())
 	}
-	if len(r.B) > 0 { // format 2 wrote no more
+	if len(r.B) > 0 { // a record of format 2 ends here
 		f.former = r.Uvarint()
 	}
 	if r.Bad {
@@ -240,26 +241,26 @@ func decodeFormat(rec []byte) (f format, err error) {
 	return f, nil
 }
 
-// state is what the committer counts, written with every commit that moves it.
+// state holds the committer's counters and cursors. Every commit writes it.
 type state struct {
-	seq     uint64          // of the newest event; numbers are dense from 1
-	events  int64           // stored now
-	webhook queue.WebhookID // last given
-	noted   uint64          // activities ever recorded; tells apart those of one instant
-	// swept is the sweep cursor: events below it are gone, or wait, or have an
-	// X key to be found by.
+	seq     uint64          // number of the newest event; numbers start at 1, without gaps
+	events  int64           // how many events are stored now
+	webhook queue.WebhookID // the last one that was given
+	noted   uint64          // activities ever recorded; makes keys of the same instant differ
+	// swept is the sweep cursor. Each event below it is removed, has a waiting delivery, or
+	// has an X key.
 	swept uint64
 	ended int64 // no X key is older; unix nanoseconds
-	// at is the store's time of the last commit, and shift how far the time of
-	// day was ahead of it; in nanoseconds.
+	// at is the time of the last commit by the store's clock. shift is how far the time of
+	// day was ahead of that clock. Both are in nanoseconds.
 	at, shift int64
 	// live is about how many bytes the stored events take in the files, with their
-	// deliveries and attempts. If counted is set, it is the sum of their sizes. If not,
-	// an older build wrote the counters, or salvage did; then live is 0 until the files
-	// have been rewritten, and from then on what they held, with every change since.
+	// deliveries and attempts. If counted is set, live is the sum of their sizes. If it is
+	// not set, an older build or salvage wrote the counters. live is then 0 until the tree
+	// has been rewritten; after that it is the size of the files plus all later changes.
 	live    int64
 	counted bool
-	// redacted is up to which end, in unix nanoseconds, the events with an X key are
+	// redacted is a time in unix nanoseconds: events with an X key that ended before it are
 	// redacted. If it is not 0, there may be redacted events.
 	redacted int64
 	// rewound counts how often the sweep cursor was put back since the store was
@@ -277,7 +278,7 @@ func flag(set bool) uint64 {
 // measured reports whether live is known.
 func (s *state) measured() bool { return s.counted || s.live != 0 }
 
-// rewind has the sweep begin with the first event again.
+// rewind makes the sweep start again at the first event.
 func (s *state) rewind() {
 	s.swept, s.redacted = 0, min(s.redacted, 1)
 	s.rewound++
@@ -310,7 +311,7 @@ func decodeState(rec []byte) (s state, err error) {
 		at: r.Varint(), shift: r.Varint()}
 	if len(r.B) > 0 {
 		live := r.Varint()
-		if len(r.B) > 0 { // alone, the number is another: older builds counted removed bytes
+		if len(r.B) > 0 { // if no number follows, an older build wrote this one, with another meaning
 			s.live, s.counted = live, r.Uvarint() == 1
 		}
 		if len(r.B) > 0 {
@@ -323,12 +324,12 @@ func decodeState(rec []byte) (s state, err error) {
 	return s, nil
 }
 
-// marks are a webhook's low-water marks: no fresh delivery of it has a lower
-// sequence number than fresh, and none waits on a rung for an earlier time than
-// due[rung]. Reading starts there, past the tombstones of what is done.
+// marks holds a webhook's low-water marks. No fresh delivery of the webhook has a lower
+// sequence number than fresh, and no delivery on a rung is due before due[rung]. A lane
+// starts to read there, after the tombstones of finished deliveries.
 type marks struct {
 	fresh uint64
-	due   map[uint8]int64 // a rung that is missing has never been used
+	due   map[uint8]int64 // has no entry for a rung that was never used
 }
 
 func encodeLane(key []byte, c queue.Counts, m marks) []byte {

@@ -1,18 +1,18 @@
 // Package badgerqueue keeps a queue in one folder, on Badger.
 //
-// It promises what package queue promises, with one writer: a single committer
-// goroutine gathers what is asked of it while the last commit was on its way to
-// the disk, and commits it as one transaction with one fsync. So the cost of
-// durability is shared by everyone who waits for it, batches form without a
-// timer, and every counter and cursor has one owner.
+// It promises what package queue promises, with one writer. A single committer goroutine
+// collects the operations that arrive while the last commit is written, and commits them
+// as one transaction with one fsync. So all waiting callers share the cost of the fsync,
+// batches form without a timer, and every counter and cursor has one owner.
 //
-// Memory is bounded whatever the backlog: a webhook's lane holds a window of
-// what comes next and reads on from a cursor. Nothing is scanned from the start
-// of a prefix, where the tombstones of finished work lie.
+// Memory is bounded however many deliveries wait: a webhook's lane holds a window of the
+// next deliveries and reads further ones from a cursor. Nothing is scanned from the start
+// of a prefix, where the tombstones of finished deliveries are.
 //
-// What Badger does not see, it looks for itself: free disk space before every
-// commit (Badger writes through a memory map and would die by SIGBUS), a failed
-// sync (after which nothing more is acknowledged), checksums in every record.
+// The package checks what Badger does not check: free disk space before every commit
+// (Badger writes through a memory map, and the process would die by SIGBUS on a full
+// disk), failed syncs (after one, nothing more is acknowledged), and a checksum in every
+// record.
 package badgerqueue
 
 import (
@@ -43,48 +43,49 @@ type Store struct {
 	log    *slog.Logger
 	db     *badger.DB
 	tags   storefile.Tags
-	// outdated reports that the store was opened with an older format; former is
-	// the newest event of then, or 0: see format.
+	// outdated is set if the store on disk had an older format when it was opened. former
+	// is the newest event that was stored with the older format, or 0: see format.
 	outdated bool
 	former   uint64
 	clock    *storeclock.Clock
 	disk     *badgercompat.Disk
 	high     *storefile.HighWaterWriter
-	// commitLog is nil if Badger syncs its log itself, or nothing does.
+	// commitLog is nil if Badger syncs its log itself, or if nothing is synced.
 	commitLog *badgercompat.CommitLog
-	// compactions is nil if nobody watches them.
+	// compactions is nil if compactions are not watched.
 	compactions *badgercompat.Compactions
 
-	// calls counts the methods under way, so that nothing touches a closed Badger.
-	// Close adds shut to it: from then on it is negative, and no method begins.
+	// calls counts the running methods, so that no method uses a closed Badger. Close adds
+	// shut to it. After that it is negative, and no method begins.
 	calls    atomic.Int64
-	idle     chan struct{} // of capacity 1: no method is under way after Close
+	idle     chan struct{} // of capacity 1: after Close, no method is running
 	closing  sync.Once
-	closed   chan struct{} // closed when the store is; closeErr is set before
+	closed   chan struct{} // closed when the store is closed; closeErr is set before that
 	closeErr error
 
 	ops       chan operation
 	pending   atomic.Int64  // bytes of entries that wait for their commit
-	ending    chan struct{} // closed when Close begins: nothing waits for room or reads on
+	ending    chan struct{} // closed when Close begins: then waiting for room and long reads end
 	stop      chan struct{}
 	stopped   sync.WaitGroup
 	committed sync.WaitGroup        // waits for the committer alone
 	moved     chan struct{}         // of capacity 1: the committer has moved the high-water mark
-	failed    atomic.Pointer[error] // the first error of a commit, for good
+	failed    atomic.Pointer[error] // the first error of a commit; it stays
 
-	// The locks are taken in this order, and any of them may be left out:
+	// Locks are taken in this order. A goroutine may skip any of them:
 	//
 	//	the lock of badgercompat.Compactions, which reads a snapshot
 	//	visible
 	//	webhooksMu
 	//	webhookState.mu, of one webhook at a time
 	//
-	// None of the store's own is held while the disk works or a channel is waited for.
+	// No goroutine holds one of the store's own locks while it uses the disk or waits for
+	// a channel.
 
 	// visible guards snapshot. The committer holds it while it makes a commit visible
-	// and passes the commit's effects to the lanes. Whoever empties a lane's inbox
-	// under visible has a snapshot that agrees with the inbox: the snapshot has
-	// everything that was in it, and nothing that comes later.
+	// and passes the commit's effects to the lanes. A lane that takes over its inbox under
+	// visible gets a snapshot that agrees with the inbox: the snapshot has everything that
+	// was in the inbox, and nothing that comes later.
 	visible  sync.Mutex
 	snapshot *snapshot
 
@@ -94,16 +95,16 @@ type Store struct {
 	webhooks   map[queue.WebhookID]*webhookState
 
 	enqueueOps sync.Pool   // of *enqueueOp, for reuse: their channels are empty
-	orphans    atomic.Bool // R keys of a deleted webhook may be left
+	orphans    atomic.Bool // R keys of a deleted webhook may still exist
 	erases     atomic.Bool // there may be keys of erased feedback
 	readers    snapshots
-	flattening sync.Mutex   // held while every level is merged; taken alone
+	flattening sync.Mutex   // held while every level is merged; no other lock is held with it
 	retention  atomic.Int64 // nanoseconds
 	redaction  atomic.Pointer[redaction]
 	redacted   atomic.Bool           // there may be redacted events
 	limited    chan struct{}         // of capacity 1: the limits have changed
-	logged     []byte                // the sweep's: the key of the last activity it removed
-	sweeping   atomic.Uint64         // events below it may be passed by the sweep under way
+	logged     []byte                // owned by the sweep: the key of the last activity that it removed
+	sweeping   atomic.Uint64         // the sweep's current step may pass events below this one; 0: no step runs
 	shown      atomic.Pointer[state] // of the last commit
 	lastBackup atomic.Int64          // unix milliseconds; 0 if there is none
 	latency    atomic.Int64          // moving average of a commit, nanoseconds
@@ -118,19 +119,19 @@ var (
 
 const (
 	closeDeadline = 20 * time.Second
-	// closeFull is how long closing may take on a full disk: a commit may wait for a
+	// closeFull is how long closing may take on a full disk, where a commit may wait for a
 	// merge of tables, and the merge for room.
 	closeFull = 2 * time.Second
-	// closePoll is how often a store that waits for room to close looks for it. It is
-	// shorter than the time for which Open waits for the lock of the folder.
+	// closePoll is how often a store that waits for room to close reads the free space. It
+	// is shorter than the time for which Open waits for the lock of the folder.
 	closePoll = 50 * time.Millisecond
 )
 
-// shut is less than any number of calls is high.
+// shut makes calls negative, however many methods run.
 const shut = math.MinInt64 / 2
 
-// begin says that a method uses the store; end must follow unless it returns an
-// error. It never waits.
+// begin counts a method as running. The caller must call end, unless begin returns an
+// error. begin never waits.
 func (s *Store) begin() error {
 	if s.calls.Add(1) < 0 {
 		s.end()
@@ -148,7 +149,7 @@ func (s *Store) end() {
 	}
 }
 
-// going is nil until the context ends or the store is about to close.
+// going returns an error if the context has ended or the store is closing.
 func (s *Store) going(ctx context.Context) error {
 	select {
 	case <-s.ending:
@@ -158,14 +159,14 @@ func (s *Store) going(ctx context.Context) error {
 	}
 }
 
-// webhook returns a webhook's state in memory, or nil for one that is unknown.
+// webhook returns a webhook's state in memory, or nil if the webhook does not exist.
 func (s *Store) webhook(id queue.WebhookID) *webhookState {
 	s.webhooksMu.RLock()
 	defer s.webhooksMu.RUnlock()
 	return s.webhooks[id]
 }
 
-// wakeLanes makes every lane look at what is due.
+// wakeLanes makes every lane check for due deliveries.
 func (s *Store) wakeLanes() {
 	s.webhooksMu.RLock()
 	defer s.webhooksMu.RUnlock()
@@ -174,9 +175,9 @@ func (s *Store) wakeLanes() {
 	}
 }
 
-// waits reports whether any delivery has attempts to come. A delivery whose webhook
-// was deleted has none. A delivery whose webhook is parked has, unless parkedEnded
-// is set.
+// waits reports whether any of the deliveries still waits. A delivery whose webhook was
+// deleted does not wait. If parkedEnded is set, a delivery whose webhook is parked does
+// not wait either.
 func (s *Store) waits(ds deliveries, parkedEnded bool) bool {
 	for _, d := range ds {
 		if !d.state.Waiting() {
@@ -201,7 +202,7 @@ func (s *Store) Health() error {
 	return s.disk.RoomToAccept()
 }
 
-// failure is the latched error of the first commit that failed.
+// failure returns the latched error of the first commit that failed, or nil.
 func (s *Store) failure() error {
 	if err := s.failed.Load(); err != nil {
 		return *err
@@ -209,8 +210,8 @@ func (s *Store) failure() error {
 	return nil
 }
 
-// latch makes the store take nothing more: after a failed write nobody knows what
-// the disk holds, so nothing is acknowledged until the store is opened again.
+// latch makes the store refuse all further writes. After a failed write the content of the
+// disk is unknown, so nothing is acknowledged until the store is opened again.
 func (s *Store) latch(err error) error {
 	err = fmt.Errorf("%w: %w; restart to read what the disk holds", queue.ErrFailed, badgercompat.WithoutStack(err))
 	if !s.o.trusting && s.failed.CompareAndSwap(nil, &err) { // Promise 1: after a failed write nothing is acknowledged.
@@ -219,8 +220,8 @@ func (s *Store) latch(err error) error {
 	return err
 }
 
-// report logs a record that cannot be read, and returns the error with what was
-// being done.
+// report logs a record that cannot be read, and returns the error wrapped with what the
+// store was doing.
 func (s *Store) report(doing string, err error) error {
 	if errors.Is(err, errDamaged) {
 		s.log.Error("a record of the store is damaged", "doing", doing, "error", err)
@@ -247,10 +248,10 @@ func (s *Store) Stats(context.Context) queue.Stats {
 	return st
 }
 
-// Close implements queue.Queue. Calls under way get an answer first. When the
-// context ends before that, or before Badger has flushed its memtables, the rest
-// goes on in the background; the process may end at any time, for what was
-// acknowledged is in synced logs.
+// Close implements queue.Queue. Running calls get an answer first. If the context ends
+// before that, or before Badger has flushed its memtables, closing continues in the
+// background. The process may end at any time, because acknowledged changes are in synced
+// logs.
 func (s *Store) Close(ctx context.Context) error {
 	s.closing.Do(func() { go s.shut() })
 	deadline := closeDeadline
@@ -267,7 +268,7 @@ func (s *Store) Close(ctx context.Context) error {
 	}
 }
 
-// shut ends every goroutine of the store, then Badger.
+// shut stops every goroutine of the store and then closes Badger.
 func (s *Store) shut() {
 	defer close(s.closed)
 	close(s.ending)
@@ -287,7 +288,8 @@ func (s *Store) shut() {
 	}
 }
 
-// closeFilesLeft closes the files to others that Badger made when it closed.
+// closeFilesLeft takes other users' access away from the files that Badger made when it
+// closed.
 func (s *Store) closeFilesLeft() error {
 	if !s.high.InPlace() {
 		return nil
@@ -295,14 +297,14 @@ func (s *Store) closeFilesLeft() error {
 	return storefile.CloseFiles(s.o.Path)
 }
 
-// leftOpen has the paths of this process's stores that are closed while their Badger
-// stays open: see closeBadger.
+// leftOpen holds the paths of this process's closed stores whose Badger is still open: see
+// closeBadger.
 var leftOpen sync.Map
 
-// closeBadger has Badger flush its memtables to tables, for which it needs room:
-// on a full disk the process would die. Then Badger stays open until there is room
-// or the process ends. Nothing depends on the flush: the logs are synced, and the
-// next start reads them.
+// closeBadger makes Badger flush its memtables to tables and close. On a full disk the
+// flush would kill the process, so Badger then stays open until the disk has room or the
+// process ends. No data depends on the flush: the logs are synced, and the next start
+// reads them.
 func (s *Store) closeBadger() error {
 	switch {
 	case !s.high.InPlace():
@@ -329,33 +331,34 @@ func (s *Store) closeBadger() error {
 	return nil
 }
 
-// show makes a snapshot the newest; visible is held.
+// show makes a snapshot the newest one. The caller holds visible.
 func (s *Store) show(newest *snapshot) {
 	s.snapshot.release()
 	s.snapshot = newest
 }
 
-// newestLocked is the newest snapshot, to be released; visible is held.
+// newestLocked returns the newest snapshot, which the caller must release. The caller holds
+// visible.
 func (s *Store) newestLocked() *snapshot {
 	s.snapshot.uses.Add(1)
 	return s.snapshot
 }
 
-// newest is the newest snapshot, to be released.
+// newest returns the newest snapshot, which the caller must release.
 func (s *Store) newest() *snapshot {
 	s.visible.Lock()
 	defer s.visible.Unlock()
 	return s.newestLocked()
 }
 
-// reading returns the transaction of the newest snapshot, until release. It never
-// waits for a commit.
+// reading returns the transaction of the newest snapshot. It is valid until release.
+// reading never waits for a commit.
 func (s *Store) reading() (txn *badger.Txn, release func()) {
 	newest := s.newest()
 	return newest.txn, newest.release
 }
 
-// getEvent reads one event; its Body is a copy. queue.ErrNotFound where there
+// getEvent reads one event, with a copy of its Body. It returns queue.ErrNotFound if there
 // is none.
 func (s *Store) getEvent(txn *badger.Txn, seq uint64) (queue.Event, error) {
 	e, err := getRecord(txn, eventKey(seq), func(key, rec []byte) (queue.Event, error) {
@@ -367,8 +370,8 @@ func (s *Store) getEvent(txn *badger.Txn, seq uint64) (queue.Event, error) {
 	return e, err
 }
 
-// view runs fn with a snapshot of what is on the disk and has been told to lanes
-// and counters. It never waits for a commit. fn must not change the transaction.
+// view runs fn with the newest snapshot: all commits that are on disk and that lanes and
+// counters know. It never waits for a commit. fn must not write to the transaction.
 func (s *Store) view(ctx context.Context, fn func(txn *badger.Txn) error) error {
 	if err := ctx.Err(); err != nil {
 		return err

@@ -11,24 +11,25 @@ import (
 	"github.com/userhero/relay/queue/badgerqueue/storefile"
 )
 
-// walk goes through the records of a store, kind by kind, and decodes each. Check and
-// Salvage walk: the one compares what it meets, the other mends it.
+// walk reads the records of a store, kind by kind, and decodes each one. Check uses it to
+// compare records, and Salvage uses it to repair them.
 type walk struct {
 	txn  *badger.Txn
 	tags storefile.Tags
-	// going returns an error when the walk is to end.
+	// going returns an error when the walk must end.
 	going func() error
-	// bad is called with a record that does not decode; an error ends the walk.
+	// bad is called with each record that does not decode. If it returns an error, the walk
+	// ends.
 	bad  func(key []byte, where string, err error) error
 	seen int64
 	met  tally
 }
 
-// tally is what a walk has met, readable or not.
+// tally counts the records that a walk has read.
 type tally struct {
 	events, deliveries, attempts, webhooks, idempotencyKeys, activities int64
 	newestEvent                                                         uint64 // sequence number
-	newest                                                              uint64 // also of deliveries
+	newest                                                              uint64 // as newestEvent, but also counts events of which only deliveries exist
 	newestWebhook                                                       queue.WebhookID
 	counts                                                              map[queue.WebhookID]queue.Counts
 	live                                                                int64 // bytes, as state.live
@@ -60,7 +61,7 @@ func eachRecord[T any](w *walk, prefix byte, where func(key []byte) string, deco
 	})
 }
 
-// has reports whether there is a record.
+// has reports whether the store has a record with this key.
 func (w *walk) has(key []byte) bool {
 	_, err := w.txn.Get(key)
 	return err == nil
@@ -74,7 +75,7 @@ func webhookOfKey(key []byte) queue.WebhookID {
 	return queue.WebhookID(binary.BigEndian.Uint32(key[1:]))
 }
 
-// prefixed says what an error is about; nil stays nil.
+// prefixed adds to an error what it is about. It returns nil for nil.
 func prefixed(what string, err error) error {
 	if err == nil {
 		return nil
@@ -152,8 +153,8 @@ func (w *walk) eachIdempotencyKey(visit func(key []byte, k idempotency) error) e
 	return eachRecord(w, prefixIdempotency, always("an idempotency key"), decode, func(key, _ []byte, k idempotency) error { return visit(key, k) })
 }
 
-// others looks at the records that nothing else depends on; each activity that
-// decodes is given to visit.
+// others reads the records that no other record depends on. It calls visit for each
+// activity that decodes.
 func (w *walk) others(visit func()) error {
 	activity := func(key, rec []byte) ([]byte, error) {
 		w.met.activities++

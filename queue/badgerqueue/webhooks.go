@@ -39,7 +39,7 @@ func (s *Store) PutWebhook(ctx context.Context, w queue.Webhook) (queue.Webhook,
 		put.Revision = w.Revision + 1
 		h := s.webhook(put.ID)
 		if put.Expires && (h == nil || !h.parked()) {
-			b.stateOf.rewind() // what waits for it may go now, wherever it is
+			b.stateOf.rewind() // its waiting deliveries may expire now, wherever their events are
 		}
 		key := webhookKey(put.ID)
 		if err := b.set(key, encodeWebhook(key, put)); err != nil {
@@ -90,10 +90,10 @@ func (b *batch) isRevision(id queue.WebhookID, revision uint64) error {
 	return err
 }
 
-// DeleteWebhook implements queue.Queue. The keys of its waiting deliveries are
-// removed by the sweep; without a webhook they mean nothing.
+// DeleteWebhook implements queue.Queue. The sweep removes the keys of the webhook's waiting
+// deliveries later; without a webhook the store ignores them.
 func (s *Store) DeleteWebhook(ctx context.Context, id queue.WebhookID, revision uint64) (int64, error) {
-	var ended int64 // the committer's, until commit has returned without an error
+	var ended int64 // owned by the committer until commit returns without an error
 	err := s.commit(ctx, 4, 1024, func(b *batch) error {
 		if err := b.isRevision(id, revision); err != nil {
 			return err
