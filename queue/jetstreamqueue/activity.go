@@ -15,7 +15,7 @@ import (
 	"github.com/userhero/relay/queue"
 )
 
-// dated is an activity or a honeypot's catch as it is stored.
+// dated is the stored form of an activity or of a submission that a honeypot caught.
 type dated struct {
 	At   time.Time `json:"at"`
 	Data []byte    `json:"data"`
@@ -39,8 +39,8 @@ func (q *Queue) AppendActivity(ctx context.Context, a queue.Activity) error {
 	return q.appendDated(ctx, q.names.activity(), dated{a.At.Round(0).UTC(), a.Data})
 }
 
-// Activities implements queue.Queue. Their ids follow the order in which they were
-// recorded.
+// Activities implements queue.Queue. The ids of activities are in the order in which they
+// were recorded.
 func (q *Queue) Activities(ctx context.Context, limit int, cursor string) (page queue.Page[queue.Activity], err error) {
 	if err := q.isClosed(); err != nil {
 		return page, err
@@ -132,7 +132,7 @@ func (q *Queue) Caught(ctx context.Context) (all []queue.Caught, err error) {
 	return all[:min(len(all), queue.MaxCaught)], nil
 }
 
-// ignoreNotFound is err, unless it says that there is nothing.
+// ignoreNotFound returns nil if err is queue.ErrNotFound, and err otherwise.
 func ignoreNotFound(err error) error {
 	if errors.Is(err, queue.ErrNotFound) {
 		return nil

@@ -7,16 +7,16 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// Clocks of relays may differ by seconds. Times that one relay stores and another one
-// acts on are stored as the servers' clock has them; each relay knows by how much its
-// own differs.
+// The clocks of relays may differ by seconds. So times that one relay stores and another
+// one acts on are stored by the servers' clock. Each relay measures how far its own clock
+// differs from that clock.
 
-// clockSlack is what is not worth correcting: an answer takes as long.
+// clockSlack is the difference that is not corrected, because an answer takes as long.
 const clockSlack = 250 * time.Millisecond
 
 // measureClock compares this machine's clock with the servers'.
 func (q *Queue) measureClock(ctx context.Context) error {
-	m := nats.NewMsg(q.names.lock("clock-" + q.node)) // goes by itself, as a lock does
+	m := nats.NewMsg(q.names.lock("clock-" + q.node)) // it expires, as a lock does
 	began := time.Now()
 	seq, err := q.publish(ctx, m, whatever)
 	if err != nil {
@@ -39,9 +39,10 @@ func (q *Queue) measureClock(ctx context.Context) error {
 	return nil
 }
 
-// serverNanos is a due time as it is stored, by the servers' clock: 0 is at once.
+// serverNanos returns the stored form of a due time, by the servers' clock. 0 means at
+// once.
 func (q *Queue) serverNanos(t time.Time) int64 {
-	// Times that UnixNano cannot hold lie centuries away.
+	// UnixNano cannot hold times that are centuries away.
 	const latest = 1<<62 - 1
 	switch {
 	case t.IsZero() || t.Year() < 1971:
@@ -52,7 +53,7 @@ func (q *Queue) serverNanos(t time.Time) int64 {
 	return t.UnixNano() + q.ahead.Load()
 }
 
-// localTime is a stored due time by this machine's clock.
+// localTime returns a stored due time by this machine's clock.
 func (q *Queue) localTime(nanos int64) time.Time {
 	if nanos == 0 {
 		return time.Time{}

@@ -32,7 +32,8 @@ func (q *Queue) Enqueue(ctx context.Context, e queue.Entry) (queue.Receipt, erro
 	return q.storeKeyed(ctx, e)
 }
 
-// store stores an entry. Claim is that of its idempotency key, empty if it has none.
+// store stores an entry. claim is the claim on its idempotency key, or empty if it has no
+// key.
 func (q *Queue) store(ctx context.Context, e queue.Entry, claim string) (queue.Receipt, error) {
 	origin, answer := e.Origin[:], e.Answer
 	if e.Origin == [32]byte{} {
@@ -93,7 +94,7 @@ func (q *Queue) replaceable(ctx context.Context, e queue.Entry) (*storedEvent, e
 	return latest, nil
 }
 
-// refuse says why an entry could not be stored, or that it is a repeat.
+// refuse returns why an entry could not be stored, or the receipt if it is a repeat.
 func (q *Queue) refuse(ctx context.Context, e queue.Entry) (queue.Receipt, error) {
 	if !e.Replaces.IsZero() {
 		return queue.Receipt{}, fmt.Errorf("%s has another latest event than %s: %w", e.Feedback, e.Replaces, queue.ErrConflict)
@@ -108,7 +109,7 @@ func (q *Queue) refuse(ctx context.Context, e queue.Entry) (queue.Receipt, error
 	return queue.Receipt{Event: held.Event, Replayed: true, Answer: held.answer}, nil
 }
 
-// existing are those of the webhooks that exist, each once.
+// existing returns the webhooks that exist, each only once.
 func (q *Queue) existing(ids []queue.WebhookID) []queue.WebhookID {
 	var have []queue.WebhookID
 	for _, id := range ids {
@@ -119,7 +120,7 @@ func (q *Queue) existing(ids []queue.WebhookID) []queue.WebhookID {
 	return have
 }
 
-// latest is the newest event of a feedback, from the leader.
+// latest reads the newest event of a feedback from the leader.
 func (q *Queue) latest(ctx context.Context, id queue.FeedbackID) (*storedEvent, error) {
 	m, err := q.last(ctx, q.names.events(), q.names.event(id))
 	if err != nil {
@@ -128,9 +129,9 @@ func (q *Queue) latest(ctx context.Context, id queue.FeedbackID) (*storedEvent, 
 	return q.event(m)
 }
 
-// heldKey is what is stored of an idempotency key. First it is claimed; when its event
-// is stored it is bound. A claim of a relay that died between the two is resolved by
-// whoever comes next.
+// heldKey is the stored form of an idempotency key. A relay first claims the key, then
+// stores the event, then binds the key. If the relay dies before it binds the key, the next
+// relay that reads the key resolves the claim.
 type heldKey struct {
 	Hash     []byte `json:"hash"`
 	Claim    string `json:"claim"`
@@ -142,8 +143,8 @@ type heldKey struct {
 	Answer   []byte `json:"answer,omitempty"`
 }
 
-// claimHolds is for how long a claim may be open before it is taken for abandoned: its
-// owner stops trying long before.
+// claimHolds is how long a claim may stay open before it counts as abandoned. Its owner
+// gives up long before that.
 const claimHolds = 3 * defaultPatience
 
 // storeKeyed stores an entry that has an idempotency key.
@@ -157,7 +158,7 @@ func (q *Queue) storeKeyed(ctx context.Context, e queue.Entry) (queue.Receipt, e
 	}
 	claim := heldKey{Hash: e.Key.Hash[:], Claim: newToken(), Project: e.Feedback.Project, Feedback: e.Feedback.ID}
 	seq, err = q.writeKey(ctx, e.Key, claim, seq)
-	if errors.Is(err, errSequence) { // somebody else's claim came first
+	if errors.Is(err, errSequence) { // another claim came first
 		return q.storeKeyed(ctx, e)
 	}
 	if err != nil {
@@ -175,7 +176,7 @@ func (q *Queue) storeKeyed(ctx context.Context, e queue.Entry) (queue.Receipt, e
 			bound.Event = ""
 		}
 	case errors.Is(err, queue.ErrUnavailable) || ctx.Err() != nil:
-		return r, err // the event may have been stored: the claim stays open
+		return r, err // the event may be stored, so the claim stays open
 	default:
 		bound.Free = true
 	}
@@ -195,8 +196,9 @@ func (q *Queue) writeKey(ctx context.Context, k queue.Key, held heldKey, last ui
 	return q.publish(ctx, m, after(last))
 }
 
-// resolve reads a key. One that somebody has claimed is waited for; queue.ErrNotFound
-// says that it is free, and seq what a claim has to follow.
+// resolve reads a key. If the key is claimed, resolve waits until it is bound or free. It
+// returns queue.ErrNotFound if the key is free. seq is the sequence number of the key's
+// last message, which a claim must follow.
 func (q *Queue) resolve(ctx context.Context, k queue.Key) (held heldKey, seq uint64, err error) {
 	began, pause := time.Now(), 2*time.Millisecond
 	for {
@@ -217,8 +219,7 @@ func (q *Queue) resolve(ctx context.Context, k queue.Key) (held heldKey, seq uin
 		case held.Free:
 			return held, seq, queue.ErrNotFound
 		}
-		// Was its event stored, and the relay that did so stopped before it could bind
-		// the key?
+		// The relay that stored the event may have stopped before it bound the key.
 		found, err := q.findClaim(ctx, held)
 		if err != nil {
 			return held, 0, err
@@ -244,7 +245,7 @@ func (q *Queue) resolve(ctx context.Context, k queue.Key) (held heldKey, seq uin
 	}
 }
 
-// findClaim looks for the event that was stored under a claim; nil is none.
+// findClaim returns the event that was stored with a claim, or nil if there is none.
 func (q *Queue) findClaim(ctx context.Context, held heldKey) (*storedEvent, error) {
 	id := queue.FeedbackID{Project: held.Project, ID: held.Feedback}
 	if id.IsZero() {
@@ -265,7 +266,7 @@ func (q *Queue) findClaim(ctx context.Context, held heldKey) (*storedEvent, erro
 	}
 }
 
-// replay is the receipt of a repeat.
+// replay returns the receipt of a repeat.
 func (q *Queue) replay(ctx context.Context, held heldKey, k queue.Key) (queue.Receipt, error) {
 	if !slices.Equal(held.Hash, k.Hash[:]) {
 		return queue.Receipt{}, queue.ErrMismatch

@@ -16,12 +16,13 @@ const (
 	fetchMessages  = 512
 	fetchWait      = 5 * time.Second
 	fetchHeartbeat = time.Second
-	// idleConsumer is after what time a server forgets a follower that has died.
+	// idleConsumer is the time after which a server removes the consumer of a follower that
+	// has died.
 	idleConsumer = 30 * time.Second
 )
 
-// follow reads a stream from a sequence number on, in order and without a gap, and
-// goes on with what comes, until the queue is closed.
+// follow reads a stream from a sequence number on, in order and without a gap. It
+// continues with new messages until the queue is closed.
 func (q *Queue) follow(stream string, from uint64, headersOnly bool, handle func(*message)) {
 	q.running.Go(func() {
 		next := max(from, 1)
@@ -59,7 +60,7 @@ func (q *Queue) followFrom(stream string, next *uint64, headersOnly bool, handle
 	return nil
 }
 
-// fetch handles the messages of one pull. Expected is the consumer's next number.
+// fetch handles the messages of one pull. expected is the consumer's next number.
 func (q *Queue) fetch(c jetstream.Consumer, expected *uint64, handle func(*message)) error {
 	ctx, cancel := context.WithTimeout(q.closed, fetchWait)
 	defer cancel()
@@ -85,7 +86,7 @@ func (q *Queue) fetch(c jetstream.Consumer, expected *uint64, handle func(*messa
 	return nil
 }
 
-// isFollowed reports whether the follower of a stream reads.
+// isFollowed reports whether the follower of a stream is reading.
 func (q *Queue) isFollowed(stream string) bool {
 	at, ok := q.fetched.Load(stream)
 	return ok && time.Since(at.(time.Time)) < 2*fetchWait //nolint:forcetypeassert // fetch stores times
@@ -95,8 +96,8 @@ func messageOf(m jetstream.Msg, meta *jetstream.MsgMetadata) *message {
 	return &message{seq: meta.Sequence.Stream, subject: m.Subject(), header: m.Headers(), data: m.Data(), at: meta.Timestamp}
 }
 
-// consumerFrom is a consumer that lives as long as its reader does. It is lost with
-// its server: whoever reads goes on with a new one.
+// consumerFrom configures a consumer that exists only while its reader does. If its server
+// fails, the consumer is lost, and the reader makes a new one.
 func consumerFrom(from uint64, headersOnly bool) jetstream.ConsumerConfig {
 	return jetstream.ConsumerConfig{
 		AckPolicy: jetstream.AckNonePolicy, DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: from,
@@ -104,7 +105,7 @@ func consumerFrom(from uint64, headersOnly bool) jetstream.ConsumerConfig {
 	}
 }
 
-// forget removes a consumer; one that stays goes by itself.
+// forget removes a consumer. If that fails, the server removes it after idleConsumer.
 func (q *Queue) forget(stream string, c jetstream.Consumer) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
@@ -113,10 +114,10 @@ func (q *Queue) forget(stream string, c jetstream.Consumer) {
 	}
 }
 
-// newest calls handle for the last message on each subject that matches, in order of
-// their sequence numbers, and returns the stream's last sequence number before it
-// began. Later messages may be missing. It calls begin before it begins, and again
-// before it begins anew.
+// newest calls handle for the last message on each matching subject, in the order of their
+// sequence numbers. It returns the stream's last sequence number at the start; later
+// messages may be missing. It calls begin before the first try and before each further
+// one.
 func (q *Queue) newest(ctx context.Context, stream string, subjects []string, begin func(), handle func(*message)) (last uint64, err error) {
 	err = q.insist(ctx, "reading stream "+stream, func(ctx context.Context) error {
 		s, err := q.info(ctx, stream, "")
@@ -124,8 +125,8 @@ func (q *Queue) newest(ctx context.Context, stream string, subjects []string, be
 			return err
 		}
 		last = s.last
-		// The consumer may live on a replica that lags behind: it has seen all if it has
-		// seen what the leader says is the last.
+		// The consumer may be on a replica that lags behind. It has seen everything if it
+		// has seen the message that is the last one on the leader.
 		var least, seen uint64
 		for _, subject := range subjects {
 			m, err := q.last(ctx, stream, subject)

@@ -1,24 +1,24 @@
 // Package jetstreamqueue is a durable queue of webhook deliveries on NATS JetStream,
-// for several relays that work as one.
+// for several relays that share one store.
 //
 // It promises what package queue promises, for as long as a majority of the servers
 // keeps its disks. Its streams are made at the first start and checked at every start.
 //
-// An event is one message; its subject is its feedback, so that the server itself
-// compares and sets. A webhook's lane has one owner among the relays, by a lock that
-// expires (lock.go). Where a delivery stands is said by
+// An event is one message. Its subject is its feedback, so the server itself does the
+// compare-and-set for updates. One relay owns a webhook's lane, by a lock that expires
+// (lock.go). The state of a delivery is in one of two places:
 //
-//   - its last record, if it has one: a message on a subject of the delivery's own,
-//     with the attempt that led to it;
-//   - else the cursor of its lane: how far the owner has come with the events in order,
-//     and which of those it has passed are still out. A cursor carries the log of the
-//     deliveries that succeeded at their first attempt since the one before. Each
-//     expects to follow the one before, so that a relay that has lost its lane without
-//     noticing can settle nothing.
+//   - If the delivery has a record, the last record is its state. A record is a message on
+//     the delivery's own subject, with the attempt that led to it.
+//   - Otherwise the cursor of its lane has the state: how far the owner has come with the
+//     events in order, and which earlier events still wait. A cursor also carries the log
+//     of the deliveries that succeeded at their first attempt since the last cursor. Each
+//     cursor must follow the one before it. So a relay that lost its lane without noticing
+//     cannot settle anything.
 //
-// So a success costs a share of one message, however many there are; a delivery that
-// fails costs one per attempt. No consumer of the server's is needed to wait on a
-// rung: the records say when a delivery is due, and the owner has read them all.
+// So many successes share one message, and a delivery that fails needs one message for
+// each attempt. Waiting on a rung needs no consumer on the server: the records hold the due
+// times, and the owner of the lane has read all of them.
 //
 // The package knows nothing of HTTP, ladders or settings. It is tested by the suite of
 // package queuetest against real servers.
@@ -44,7 +44,7 @@ import (
 	"github.com/userhero/relay/queue"
 )
 
-// Options say where the servers are and how the queue behaves.
+// Options set where the servers are and how the queue behaves.
 type Options struct {
 	// Servers are URLs such as nats://10.0.0.1:4222, at least one.
 	Servers []string
@@ -55,25 +55,26 @@ type Options struct {
 	// Replicas is how many servers hold each message. Default: 3, or 1 if there is one
 	// server in Servers.
 	Replicas int
-	// Limits bound what is kept.
+	// Limits set how much is kept, and for how long.
 	queue.Limits
-	// MaxBytes bounds the stream of events when it is made; 0 is no bound.
+	// MaxBytes is the size limit that the stream of events gets when it is made. 0 means no
+	// limit.
 	MaxBytes int64
 	// LockTTL is how long a relay that dies keeps its lanes. Default 13 s: a shorter
 	// time costs healthy relays their lanes at each election. At least 1 s.
 	LockTTL time.Duration
-	// Patience is for how long calls are repeated while the servers elect a leader.
+	// Patience is how long calls are repeated while the servers elect a leader.
 	// Default 12 s.
 	Patience time.Duration
-	// EncryptionKey, of 16, 24 or 32 bytes, encrypts the settings of webhooks. Without
-	// one they are stored as they are.
+	// EncryptionKey has 16, 24 or 32 bytes and encrypts the settings of webhooks. Without a
+	// key they are stored unencrypted.
 	EncryptionKey []byte
 	Logger        *slog.Logger // default: slog.Default()
 
-	storage jetstream.StorageType // of tests: the zero value is files
+	storage jetstream.StorageType // only tests set it; the zero value means files
 }
 
-// defaults fills in what is not set.
+// defaults fills in the options that are not set.
 func (o *Options) defaults() {
 	if o.Prefix == "" {
 		o.Prefix = "userhero"
@@ -97,14 +98,14 @@ func (o *Options) defaults() {
 
 // Queue is a queue on JetStream; it implements queue.Queue.
 //
-// Locks, in the order in which they are taken: registry.mu, mu, lane.mu, ledger.mu.
+// Locks are taken in this order: registry.mu, mu, lane.mu, ledger.mu.
 type Queue struct {
 	o     Options
 	names names
-	node  string // names this relay among the others
+	node  string // this relay's name, which no other relay has
 	nc    *nats.Conn
 	js    jetstream.JetStream
-	tag   uint32 // of the store, in the ids of its events
+	tag   uint32 // the store's tag, which is part of its event ids
 
 	sealer sealer
 
@@ -115,15 +116,15 @@ type Queue struct {
 	size      storeSize
 	limitsSet chan struct{} // of capacity 1: SetLimits was called
 	ahead     atomic.Int64  // by how many nanoseconds the servers' clock is ahead of this machine's
-	sweptTo   atomic.Uint64 // the first event when the log was swept last
+	sweptTo   atomic.Uint64 // the first event in the stream when the log was last swept
 
 	unavailable atomic.Int64              // calls that were given up
-	gaveUp      atomic.Pointer[time.Time] // when one was given up last
-	answered    atomic.Pointer[time.Time] // when the pulse was answered last
+	gaveUp      atomic.Pointer[time.Time] // when a call was last given up
+	answered    atomic.Pointer[time.Time] // when the pulse was last answered
 	commit      atomic.Int64              // a moving average of one durable commit, in nanoseconds
 	taking      chan struct{}             // one place for each lane that is being taken
 
-	fetched sync.Map // of a stream's name: when its follower has ended a pull last
+	fetched sync.Map // by the stream's name: when its follower last ended a pull
 
 	peers peers
 
@@ -132,7 +133,7 @@ type Queue struct {
 	closing sync.Once
 	running sync.WaitGroup
 
-	mu     sync.Mutex // guards what follows
+	mu     sync.Mutex // guards everything below
 	lanes  map[queue.WebhookID]*lane
 	limits queue.Limits
 }
@@ -143,7 +144,7 @@ var (
 )
 
 // Open connects to the servers, makes or checks the streams, and returns when the
-// queue knows what they hold.
+// queue has read their state.
 func Open(ctx context.Context, o Options) (*Queue, error) {
 	o.defaults()
 	if len(o.Servers) == 0 {
@@ -173,13 +174,13 @@ func Open(ctx context.Context, o Options) (*Queue, error) {
 	return q, nil
 }
 
-// connect makes the connection, which mends itself for as long as the queue is open.
+// connect makes the connection. It reconnects by itself while the queue is open.
 func (q *Queue) connect() (err error) {
 	options := append([]nats.Option{
 		nats.Name("UserHero Relay"),
 		nats.PingInterval(2 * time.Second), nats.MaxPingsOutstanding(2),
 		nats.MaxReconnects(-1), nats.ReconnectWait(200 * time.Millisecond), nats.ReconnectJitter(100*time.Millisecond, 100*time.Millisecond),
-		nats.ReconnectBufSize(-1), // what cannot be sent is repeated by insist
+		nats.ReconnectBufSize(-1), // insist repeats a call that could not be sent
 		nats.Timeout(3 * time.Second),
 		nats.ErrorHandler(func(_ *nats.Conn, s *nats.Subscription, err error) {
 			q.o.Logger.Warn("NATS reports an error", "error", err)
@@ -192,8 +193,8 @@ func (q *Queue) connect() (err error) {
 	return err
 }
 
-// connectError returns what to do about an error of connecting. Only a server that does
-// not answer is queue.ErrUnavailable.
+// connectError explains what to do about an error of connecting. It returns
+// queue.ErrUnavailable only if the server does not answer.
 func connectError(err error) error {
 	var untrusted *tls.CertificateVerificationError
 	switch {
@@ -211,7 +212,7 @@ func joinServers(servers []string) string {
 	return strings.Join(servers, ",")
 }
 
-// start brings the queue up to date with what the servers hold.
+// start reads the state from the servers.
 func (q *Queue) start(ctx context.Context) error {
 	if err := q.checkServer(); err != nil {
 		return err
@@ -248,16 +249,16 @@ func (q *Queue) start(ctx context.Context) error {
 }
 
 const (
-	// takeAtOnce is how many lanes are taken at a time.
+	// takeAtOnce is how many lanes are taken at the same time.
 	takeAtOnce = 16
 	// pulseEvery is how often a relay stores a message to see whether a majority answers.
 	pulseEvery = 3 * time.Second
-	// redFor is for how long Health reports a call that was given up.
+	// redFor is how long Health reports a call that was given up.
 	redFor = 5 * time.Second
 )
 
-// keepPulse finds out whether a majority of the servers answers, also if nothing else
-// is to be stored, and how their clock differs.
+// keepPulse checks whether a majority of the servers answers, even if there is nothing else
+// to store. It also measures how far their clock differs.
 func (q *Queue) keepPulse() {
 	tick := time.NewTicker(pulseEvery)
 	defer tick.Stop()
@@ -273,7 +274,7 @@ func (q *Queue) keepPulse() {
 	}
 }
 
-// readTag returns the store's tag, which the first relay draws.
+// readTag returns the store's tag. The first relay makes it at random.
 func (q *Queue) readTag(ctx context.Context) (uint32, error) {
 	for {
 		m, err := q.last(ctx, q.names.registry(), q.names.tag())
@@ -298,7 +299,7 @@ func (q *Queue) readTag(ctx context.Context) (uint32, error) {
 	}
 }
 
-// isClosed is queue.ErrClosed after Close.
+// isClosed returns queue.ErrClosed after Close, and nil before.
 func (q *Queue) isClosed() error {
 	if q.closed.Err() != nil {
 		return queue.ErrClosed
@@ -320,8 +321,8 @@ func (q *Queue) limit() queue.Limits {
 	return q.limits
 }
 
-// Close implements queue.Queue. Lanes are handed over: another relay may have them at
-// once.
+// Close implements queue.Queue. It releases the lanes, so that another relay can take them
+// at once.
 func (q *Queue) Close(ctx context.Context) error {
 	var err error
 	q.closing.Do(func() {

@@ -13,10 +13,10 @@ import (
 
 const (
 	defaultInFlight = 8
-	// A lane keeps so many fresh events ready, with at most so many bytes.
+	// windowEvents and windowBytes limit the fresh events that a lane holds ready.
 	windowEvents = 512
 	windowBytes  = 1 << 20
-	// lookForLock is how often a relay looks whether a lane has lost its owner.
+	// lookForLock is how often a relay checks whether a lane has no owner.
 	lookForLock = time.Second
 )
 
@@ -34,46 +34,48 @@ type lane struct {
 	most    int
 	life    context.Context //nolint:containedctx // ends when the lane is closed
 	end     context.CancelFunc
-	done    chan struct{} // closed when what was settled is stored and the lock released
-	wake    chan struct{} // of capacity 1: something may be due, or free
-	work    chan struct{} // of capacity 1: something was settled
+	done    chan struct{} // closed when all settlements are stored and the lock is released
+	wake    chan struct{} // of capacity 1: a delivery may be due, or a place free
+	work    chan struct{} // of capacity 1: there are settlements to store
 	// successor, of capacity 1, receives a relay that waits for the lane and ranks higher.
 	successor chan string
 
-	mu      sync.Mutex // guards what follows
+	mu      sync.Mutex // guards everything below
 	owned   bool
-	leaving bool // nothing more is handed out: the lane goes to its successor
+	leaving bool // the lane goes to its successor, so Next returns no more deliveries
 	lock    *lock
-	token   string // of this ownership: in every message that the owner writes
+	token   string // names this ownership in every message that the owner writes
 	chain   uint64 // the last cursor's sequence number
 
-	// Fresh deliveries. head is the last one taken; passed are those up to head that are
-	// neither settled nor recorded; gaps are passed ones of owners before, to be handed
-	// out first; window are the next ones, from the stream or as they come.
+	// Fresh deliveries. head is the last one that was taken. passed holds those up to head
+	// that are neither settled nor have a record. gaps holds the passed ones of earlier
+	// owners, which go out first. window holds the next ones, read from the stream or
+	// offered when they were accepted.
 	head, next       uint64 // next is the first event that the window does not cover
 	taken, delivered int64
 	passed           map[uint64]struct{}
 	gaps             []uint64
 	window           []*storedEvent
 	bytes            int
-	behind           bool // there may be events from next on that nobody offers
+	behind           bool // there may be events from next on that were not offered
 
-	records map[uint64]record // of those that wait, and of those not yet passed
-	// ended has the last record's sequence number of deliveries that have ended, until the
-	// ledger has read it: before, it may still tell of older records.
+	records map[uint64]record // records of deliveries that wait or are not passed yet
+	// ended holds the sequence number of the last record of deliveries that have ended. An
+	// entry stays until the ledger has read that record, because the ledger may still pass
+	// older records to the lane.
 	ended map[uint64]uint64
 	due   dueHeap
 
 	leased     map[uint64]*lease
 	committing map[uint64]struct{} // settled and not yet stored, or being requeued
-	returned   []*lease            // given back for at once
+	returned   []*lease            // deferred and due again at once
 	settled    []settled
-	storing    time.Time // since when what was settled is on its way to the stream; zero: nothing is
+	storing    time.Time // when the commit that is running began; zero: no commit is running
 	retryTurn  bool
-	syncing    []chan error // of those who wait until what was settled is stored
+	syncing    []chan error // calls of Sync that wait for the next commit
 }
 
-// lease is a delivery that is handed out.
+// lease is a leased delivery.
 type lease struct {
 	*queue.Lease
 	seq   uint64
@@ -81,7 +83,7 @@ type lease struct {
 	fresh bool // it has no record
 }
 
-// settled is what a lease became.
+// settled is a lease with its settlement.
 type settled struct {
 	*lease
 	queue.Settlement
@@ -108,7 +110,7 @@ func (h *dueHeap) Pop() any {
 	return x
 }
 
-// Lane implements queue.Queue. It does not wait for ownership: Next does.
+// Lane implements queue.Queue. It does not wait until this relay owns the lane; Next does.
 func (q *Queue) Lane(w queue.WebhookID, o queue.LaneOptions) (queue.Lane, error) {
 	if err := q.isClosed(); err != nil {
 		return nil, err
@@ -136,14 +138,14 @@ func (q *Queue) Lane(w queue.WebhookID, o queue.LaneOptions) (queue.Lane, error)
 	return l, nil
 }
 
-// laneOf is the lane that this relay has open for a webhook; nil is none.
+// laneOf returns the lane that this relay has open for a webhook, or nil.
 func (q *Queue) laneOf(w queue.WebhookID) *lane {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return q.lanes[w]
 }
 
-// tellLane tells a lane of a record that somebody has written.
+// tellLane passes a record to the webhook's lane, unless the lane's owner wrote it.
 func (q *Queue) tellLane(w queue.WebhookID, seq uint64, r record, first bool) {
 	if first {
 		return // no lane is open yet
@@ -167,8 +169,8 @@ func (l *lane) Close() error {
 	return nil
 }
 
-// stop ends the lane: Next returns, and leases are lost. What was settled is stored
-// before done is closed.
+// stop ends the lane: Next returns, and leases are lost. done is closed after the last
+// settlements are stored.
 func (l *lane) stop() {
 	l.q.mu.Lock()
 	if l.q.lanes[l.webhook] == l {
@@ -221,7 +223,8 @@ func (l *lane) run() {
 	}
 }
 
-// await waits until the lane's lock is free and takes it; nil if the lane is closed.
+// await waits until the lane's lock is free and takes it. It returns nil if the lane is
+// closed.
 func (l *lane) await() *lock {
 	name := laneLock(l.webhook)
 	freed := l.q.peers.waitFor(l.webhook)
@@ -243,7 +246,7 @@ func (l *lane) await() *lock {
 
 func laneLock(w queue.WebhookID) string { return "lane" + number(w) }
 
-// says is what the owner tells the other relays of the lane.
+// says returns what the owner publishes about the lane to the other relays.
 func (l *lane) says() holder {
 	return holder{OldestDue: l.q.serverNanos(l.oldestDue(time.Now()))}
 }
@@ -274,7 +277,8 @@ func (l *lane) Sync(ctx context.Context) error {
 	}
 }
 
-// pause waits for a time, or until something happens or the lane is closed.
+// pause waits for a time. It returns earlier if sooner receives a value or the lane is
+// closed.
 func (l *lane) pause(d time.Duration, sooner <-chan struct{}) {
 	select {
 	case <-time.After(d):
@@ -283,13 +287,13 @@ func (l *lane) pause(d time.Duration, sooner <-chan struct{}) {
 	}
 }
 
-// take brings the lane up to date with what is stored. First it writes a cursor: from
-// then on the owner before can store none.
+// take reads the stored state of the lane. First it writes a cursor. After that the
+// previous owner can store no cursor any more.
 func (l *lane) take(lock *lock) error {
 	ctx, cancel := context.WithDeadline(l.life, *lock.until.Load())
 	defer cancel()
 	select {
-	case l.q.taking <- struct{}{}: // many lanes at once would keep each other waiting
+	case l.q.taking <- struct{}{}: // too many lanes at once would slow each other down
 		defer func() { <-l.q.taking }()
 	case <-ctx.Done():
 		return ctx.Err()
@@ -337,7 +341,7 @@ func (l *lane) take(lock *lock) error {
 	return nil
 }
 
-// readCursor reads a webhook's last cursor and its place from the leader.
+// readCursor reads a webhook's last cursor and its sequence number from the leader.
 func (q *Queue) readCursor(ctx context.Context, w queue.WebhookID) (c cursor, seq uint64, err error) {
 	m, err := q.last(ctx, q.names.state(), q.names.cursor(w))
 	if errors.Is(err, queue.ErrNotFound) {
@@ -350,8 +354,8 @@ func (q *Queue) readCursor(ctx context.Context, w queue.WebhookID) (c cursor, se
 	return c, m.seq, m.head(headerCursor, &c)
 }
 
-// adopt takes over a record that somebody else has written; l.mu is held. It voids the
-// lease of its delivery.
+// adopt takes over a record that this lane did not write. The lease of its delivery is
+// lost. The caller holds l.mu.
 func (l *lane) adopt(seq uint64, r record) {
 	if before, ok := l.records[seq]; ok && before.seq >= r.seq || l.ended[seq] > r.seq {
 		return
@@ -367,7 +371,7 @@ func (l *lane) adopt(seq uint64, r record) {
 	signal(l.wake)
 }
 
-// recorded enters a record; l.mu is held.
+// recorded enters a record. The caller holds l.mu.
 func (l *lane) recorded(seq uint64, r record) {
 	delete(l.passed, seq)
 	if !r.waits() && seq <= l.head {
@@ -380,7 +384,8 @@ func (l *lane) recorded(seq uint64, r record) {
 	}
 }
 
-// endRecord forgets the record of a delivery that has ended and is passed; l.mu is held.
+// endRecord forgets the record of a delivery that has ended and is passed. The caller holds
+// l.mu.
 func (l *lane) endRecord(seq uint64, r record) {
 	delete(l.records, seq)
 	if r.seq > l.q.ledger.stateRead() {
@@ -388,7 +393,7 @@ func (l *lane) endRecord(seq uint64, r record) {
 	}
 }
 
-// letGo forgets everything; l.mu is held. Leases are lost.
+// letGo forgets the state of the lane. Leases are lost. The caller holds l.mu.
 func (l *lane) letGo() {
 	l.owned, l.leaving = false, false
 	for _, stored := range l.syncing {
@@ -433,11 +438,11 @@ func (l *lane) load(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	end := position + 1 // nothing is stored from `from` to position
+	end := position + 1 // if the stream has no event between from and position
 	if len(all) > 0 {
 		end = all[len(all)-1].seq + 1
 	} else if from <= position {
-		// A replica that lags behind has nothing either: only the leader knows.
+		// A replica that lags behind also returns nothing, so ask the leader.
 		switch _, err := l.q.get(ctx, l.q.names.events(), getRequest{Seq: from, Next: ">"}); {
 		case err == nil:
 			end = from
@@ -494,7 +499,7 @@ func (l *lane) Next(ctx context.Context, most int) ([]*queue.Lease, error) {
 	}
 }
 
-// sleep waits until something changes or until due; zero is never.
+// sleep waits until something changes, or until due if due is not zero.
 func (l *lane) sleep(ctx context.Context, due time.Time) error {
 	var alarm <-chan time.Time
 	if !due.IsZero() {
@@ -512,8 +517,8 @@ func (l *lane) sleep(ctx context.Context, due time.Time) error {
 	return nil
 }
 
-// pick takes up to most deliveries that are due; without any it returns when the first
-// one will be, or that the window is to be filled first.
+// pick takes up to most deliveries that are due. If none is due, due is when the first one
+// will be, and load is set if the window must be filled first.
 func (l *lane) pick(most int) (picked []*lease, due time.Time, load bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -537,19 +542,21 @@ func (l *lane) pick(most int) (picked []*lease, due time.Time, load bool) {
 }
 
 const (
-	// mostUnstored and mayStall bound what comes again if the lane is lost: with so many
-	// settlements on their way, or when they take so long, nothing more is handed out.
+	// mostUnstored and mayStall limit how many deliveries are sent again if the lane is
+	// lost. If mostUnstored settlements are not stored yet, or a commit takes longer than
+	// mayStall, Next returns no more deliveries.
 	mostUnstored = 512
 	mayStall     = 300 * time.Millisecond
 )
 
-// isStalledLocked reports whether settlements must be stored before more is handed out.
+// isStalledLocked reports whether settlements must be stored before Next may return more
+// deliveries.
 func (l *lane) isStalledLocked(now time.Time) bool {
 	return len(l.committing) >= mostUnstored || !l.storing.IsZero() && now.Sub(l.storing) > mayStall
 }
 
-// pickOne chooses the next delivery: what was given back, then fresh ones and retries
-// in turns. Without any it returns when the first retry is due.
+// pickOne chooses the next delivery: first the returned ones, then fresh ones and retries
+// in turn. If there is none, due is when the first retry is due.
 func (l *lane) pickOne(now time.Time) (one *lease, due time.Time) {
 	if len(l.returned) > 0 {
 		one = l.returned[0]
@@ -571,8 +578,8 @@ func (l *lane) pickOne(now time.Time) (one *lease, due time.Time) {
 	return &lease{seq: retry}, due
 }
 
-// dueRetry is the first delivery with a record that is due; 0 is none, and then due is
-// when the first will be.
+// dueRetry returns the first delivery with a record that is due. If there is none, it
+// returns 0 and when the first one will be due.
 func (l *lane) dueRetry(now time.Time) (seq uint64, due time.Time) {
 	for len(l.due) > 0 {
 		top := l.due[0]
@@ -582,7 +589,7 @@ func (l *lane) dueRetry(now time.Time) (seq uint64, due time.Time) {
 		}
 		_, out := l.leased[top.event]
 		if _, busy := l.committing[top.event]; out || busy || l.isReturned(top.event) {
-			heap.Pop(&l.due) // it comes back when that ends
+			heap.Pop(&l.due) // it is pushed again later
 			continue
 		}
 		if at := l.q.localTime(top.due); at.After(now) {
@@ -593,7 +600,7 @@ func (l *lane) dueRetry(now time.Time) (seq uint64, due time.Time) {
 	return 0, due
 }
 
-// nextFresh is the next delivery in order of acceptance, nil if none is ready.
+// nextFresh returns the next delivery in order of acceptance, or nil if none is ready.
 func (l *lane) nextFresh() *lease {
 	for len(l.gaps) > 0 {
 		seq := l.gaps[0]
@@ -619,15 +626,15 @@ func (l *lane) nextFresh() *lease {
 		}
 		l.passed[seq] = struct{}{}
 		if _, busy := l.committing[seq]; busy {
-			continue // it is being requeued: a record comes, or unhold gives it back
+			continue // it is being requeued: either a record arrives, or unhold returns it
 		}
 		return &lease{seq: seq, event: e, fresh: true}
 	}
 	return nil
 }
 
-// fetch reads the documents of picked deliveries and makes leases of them. One whose
-// event is gone waits no longer.
+// fetch reads the documents of the picked deliveries and makes their leases. It drops a
+// delivery whose event was removed.
 func (l *lane) fetch(ctx context.Context, picked []*lease) ([]*queue.Lease, error) {
 	var fetching sync.WaitGroup
 	errs := make([]error, len(picked))
@@ -643,7 +650,7 @@ func (l *lane) fetch(ctx context.Context, picked []*lease) ([]*queue.Lease, erro
 	var failed error
 	for i, one := range picked {
 		if l.leased[one.seq] != one {
-			continue // lost meanwhile
+			continue // the lease was lost in the meantime
 		}
 		switch {
 		case errors.Is(errs[i], queue.ErrNotFound):
@@ -674,7 +681,7 @@ func (l *lane) fetch(ctx context.Context, picked []*lease) ([]*queue.Lease, erro
 	return leases, nil
 }
 
-// gone drops a delivery whose event was removed; l.mu is held.
+// gone drops a delivery whose event was removed. The caller holds l.mu.
 func (l *lane) gone(one *lease) {
 	delete(l.leased, one.seq)
 	delete(l.records, one.seq)
@@ -692,7 +699,7 @@ func (l *lane) Lost(given *queue.Lease) bool {
 	return l.lost(given)
 }
 
-// lost reports whether a lease is worth nothing any more; l.mu is held.
+// lost reports whether a lease can no longer be settled. The caller holds l.mu.
 func (l *lane) lost(given *queue.Lease) bool {
 	one := l.leased[given.Delivery.ID.Event.Seq()]
 	return one == nil || one.Lease != given || !l.owned || l.lock.lost()
@@ -721,8 +728,8 @@ func (l *lane) Settle(given *queue.Lease, s queue.Settlement) error {
 	return nil
 }
 
-// oldestDue is since when the oldest delivery that is due and not out has waited; zero
-// is none.
+// oldestDue returns when the oldest delivery that is due and not leased began to wait. It
+// returns zero if there is none.
 func (l *lane) oldestDue(now time.Time) (oldest time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -738,7 +745,7 @@ func (l *lane) oldestDue(now time.Time) (oldest time.Time) {
 		}
 	}
 	if l.records == nil {
-		return oldest // not the owner
+		return oldest // this relay does not own the lane
 	}
 	for _, back := range l.returned {
 		if back.event != nil {
@@ -753,12 +760,12 @@ func (l *lane) oldestDue(now time.Time) (oldest time.Time) {
 	return oldest
 }
 
-// hold keeps a delivery from being handed out while it is requeued.
+// hold prevents a delivery from being leased while it is requeued.
 func (l *lane) hold(seq uint64) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.records == nil {
-		return nil // not the owner
+		return nil // this relay does not own the lane
 	}
 	_, out := l.leased[seq]
 	if _, busy := l.committing[seq]; out || busy {
@@ -768,8 +775,8 @@ func (l *lane) hold(seq uint64) error {
 	return nil
 }
 
-// unhold takes over what was written of a delivery since hold; the zero record is
-// nothing.
+// unhold ends hold and takes over the record that was written for the delivery. A zero
+// record means that none was written.
 func (l *lane) unhold(seq uint64, r record) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -777,7 +784,7 @@ func (l *lane) unhold(seq uint64, r record) {
 	switch {
 	case l.records == nil:
 	case r.seq > 0:
-		if l.records[seq].seq == r.seq { // heard of it already, and held it back
+		if l.records[seq].seq == r.seq { // the ledger passed it already, while the delivery was held
 			heap.Push(&l.due, dueAt{r.Due, seq, r.seq})
 		} else {
 			l.adopt(seq, r)

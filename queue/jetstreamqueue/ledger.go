@@ -9,35 +9,34 @@ import (
 	"github.com/userhero/relay/queue"
 )
 
-// ledger counts deliveries. Each relay keeps its own, from the messages that all of
-// them read.
+// ledger counts deliveries. Each relay has its own ledger and reads all messages for it.
 type ledger struct {
 	mu       sync.Mutex // guards everything below
 	events   uint64     // the last event that was entered
-	state    uint64     // the last message of the state stream
+	state    uint64     // the last message of the state stream that was entered
 	accounts map[queue.WebhookID]*account
-	changed  chan struct{} // closed when events or state move on; nil if nobody waits
-	// When everything that the leader of each stream had was read, and what the streams
-	// held, when the servers answered last.
+	changed  chan struct{} // closed when events or state changes; nil if no call waits
+	// complete is when the ledger last had everything that the leaders had. stored and
+	// bytes are the size of the streams when the servers last answered.
 	complete      time.Time
 	stored, bytes int64
 }
 
-// account is what is known of one webhook's deliveries.
+// account holds the counts of one webhook's deliveries.
 type account struct {
 	cursor cursor
-	from   uint64 // events up to this one are in cursor.Taken
-	listed int64  // events that the webhook gets: cursor.Taken at first, and those after from
-	// Deliveries with a record, by state, and how many of them cursors count as
-	// delivered.
+	from   uint64 // at the start, cursor.Taken counted the events up to this one
+	listed int64  // events that the webhook gets: cursor.Taken at the start, plus those after from
+	// records counts the deliveries with a record, by state. wereDelivered counts those of
+	// them that cursors count as delivered.
 	records          queue.Counts
 	wereDelivered    int64
-	ahead            map[uint64]struct{} // with a record, and in order still to come
-	removedDelivered int64               // delivered without a record, and removed since
-	removedFresh     int64               // waited in order, and removed since
+	ahead            map[uint64]struct{} // have a record, but the cursor has not passed them yet
+	removedDelivered int64               // removed deliveries that cursors count as delivered
+	removedFresh     int64               // removed deliveries that no cursor has passed
 }
 
-// counts are the webhook's deliveries by state.
+// counts returns the number of the webhook's deliveries by state.
 func (a *account) counts() queue.Counts {
 	c := a.records
 	c.Pending += a.listed - a.cursor.Taken + int64(len(a.cursor.Gaps)) - int64(len(a.ahead)) - a.removedFresh
@@ -45,7 +44,7 @@ func (a *account) counts() queue.Counts {
 	return c
 }
 
-// account returns a webhook's account; g.mu is held.
+// account returns a webhook's account. The caller holds g.mu.
 func (g *ledger) account(w queue.WebhookID) *account {
 	a := g.accounts[w]
 	if a == nil {
@@ -55,7 +54,7 @@ func (g *ledger) account(w queue.WebhookID) *account {
 	return a
 }
 
-// start reads where every delivery stands, and goes on with what comes.
+// start reads the state of every delivery and then follows new messages.
 func (g *ledger) start(ctx context.Context, q *Queue) error {
 	begin := func() { g.accounts = make(map[queue.WebhookID]*account) }
 	last, err := q.newest(ctx, q.names.state(), []string{q.names.prefix + ".d.>", q.names.prefix + ".l.*", q.names.sweep()}, begin, func(m *message) {
@@ -160,7 +159,7 @@ func (g *ledger) enterEvent(q *Queue, m *message) {
 	}
 }
 
-// wake wakes those who wait for the ledger to move on; g.mu is held.
+// wake wakes the calls of wait. The caller holds g.mu.
 func (g *ledger) wake() {
 	if g.changed != nil {
 		close(g.changed)
@@ -168,8 +167,8 @@ func (g *ledger) wake() {
 	}
 }
 
-// wait waits until the ledger has come so far in both streams, at most for a time, and
-// reports whether it has.
+// wait waits until the ledger has entered both streams up to these sequence numbers, for at
+// most a time. It reports whether the ledger has.
 func (g *ledger) wait(ctx context.Context, events, state uint64, most time.Duration) (bool, error) {
 	timeout := time.NewTimer(most)
 	defer timeout.Stop()
@@ -194,7 +193,7 @@ func (g *ledger) wait(ctx context.Context, events, state uint64, most time.Durat
 	}
 }
 
-// noteSizes keeps what the streams hold.
+// noteSizes stores the size of the streams.
 func (g *ledger) noteSizes(stored, bytes int64) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -207,8 +206,9 @@ func (g *ledger) sizes() (stored, bytes int64) {
 	return g.stored, g.bytes
 }
 
-// asOf returns up to when the counts are complete. Asked is when the leaders said how
-// far the streams go, and complete whether all of that was read since.
+// asOf returns the time up to which the counts are complete. asked is when the leaders
+// reported the ends of the streams. complete is set if the ledger has read up to these
+// ends.
 func (g *ledger) asOf(asked time.Time, complete bool) time.Time {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -218,7 +218,7 @@ func (g *ledger) asOf(asked time.Time, complete bool) time.Time {
 	return g.complete
 }
 
-// cursor is the last cursor of a webhook that the ledger has seen.
+// cursor returns the last cursor of a webhook that the ledger has entered.
 func (g *ledger) cursor(w queue.WebhookID) cursor {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -228,14 +228,14 @@ func (g *ledger) cursor(w queue.WebhookID) cursor {
 	return cursor{}
 }
 
-// stateRead is the last message of the state stream that was entered.
+// stateRead returns the last message of the state stream that was entered.
 func (g *ledger) stateRead() uint64 {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.state
 }
 
-// position is the last event that was entered.
+// position returns the last event that was entered.
 func (g *ledger) position() uint64 {
 	g.mu.Lock()
 	defer g.mu.Unlock()

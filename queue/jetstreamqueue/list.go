@@ -15,7 +15,7 @@ import (
 )
 
 const (
-	// pageEvents bounds how many events one page of a list looks at.
+	// pageEvents is the most events that one page of a list reads.
 	pageEvents = 5000
 	// chunkEvents is how many events are read at a time for a list.
 	chunkEvents = 128
@@ -121,7 +121,7 @@ func (q *Queue) Delivery(ctx context.Context, id queue.DeliveryID) (queue.Delive
 	return q.delivery(ctx, e, id.Webhook, r)
 }
 
-// delivery puts together what is known of a delivery; the zero record is none.
+// delivery returns the state of a delivery. A zero record means that it has no record.
 func (q *Queue) delivery(ctx context.Context, e *storedEvent, w queue.WebhookID, r record) (queue.Delivery, error) {
 	d := queue.Delivery{
 		ID: queue.DeliveryID{Event: e.ID, Webhook: w}, Type: e.Type, Feedback: e.Feedback, Created: e.Created, State: queue.Pending,
@@ -137,7 +137,7 @@ func (q *Queue) delivery(ctx context.Context, e *storedEvent, w queue.WebhookID,
 		d.State, d.Attempts, d.Ended = queue.Delivered, 1, ended
 	}
 	if _, ok := q.registry.get(w); !ok && d.State.Waiting() {
-		d.State, d.Due = queue.Failed, time.Time{} // cancelled with its webhook
+		d.State, d.Due = queue.Failed, time.Time{} // it was cancelled when its webhook was deleted
 	}
 	return d, nil
 }
@@ -168,7 +168,7 @@ func (q *Queue) EventDeliveries(ctx context.Context, id queue.EventID) ([]queue.
 	return q.deliveriesOf(ctx, e, records)
 }
 
-// deliveriesOf puts together the deliveries of an event, by webhook.
+// deliveriesOf returns the deliveries of an event, sorted by webhook.
 func (q *Queue) deliveriesOf(ctx context.Context, e *storedEvent, records map[queue.WebhookID]record) ([]queue.Delivery, error) {
 	ids := slices.Clone(e.webhooks)
 	for w := range records {
@@ -254,14 +254,14 @@ func (q *Queue) appendLogged(ctx context.Context, list []queue.Attempt, w queue.
 	return append(list, one.Attempt.attempt(1)), nil
 }
 
-// shown reports whether lists show the event: the relay's own are in none.
+// shown reports whether lists show the event. They do not show the relay's own events.
 func (e *storedEvent) shown(since, until time.Time) bool {
 	return !strings.HasPrefix(e.Type, ".") && !e.Created.Before(since) && (until.IsZero() || e.Created.Before(until))
 }
 
-// backward calls visit for events, newest first, from one on, until it returns false;
-// at most for so many as a page may look at. It returns where it stopped; 0 is the
-// stream's beginning.
+// backward calls visit with events, newest first, from the event from on, until visit
+// returns a stop or an error. It reads at most pageEvents events. It returns where it
+// stopped; 0 means the beginning of the stream.
 func (q *Queue) backward(ctx context.Context, from uint64, limit int, visit func([]*storedEvent) (stop uint64, err error)) (uint64, error) {
 	s, err := q.info(ctx, q.names.events(), "")
 	if err != nil {
@@ -274,7 +274,7 @@ func (q *Queue) backward(ctx context.Context, from uint64, limit int, visit func
 			return end, nil
 		}
 		if looked > 0 {
-			width = chunkEvents // most events are not wanted
+			width = chunkEvents // few events match, so read larger chunks
 		}
 		begin := max(s.first, end-min(end, width)+1)
 		chunk, err := q.chunk(ctx, begin, end)
@@ -298,7 +298,7 @@ func (q *Queue) chunk(ctx context.Context, begin, end uint64) ([]*storedEvent, e
 		if err != nil {
 			return nil, err
 		}
-		if len(messages) == 0 { // removed, or the replica lags behind
+		if len(messages) == 0 { // the events were removed, or the replica lags behind
 			m, err := q.get(ctx, q.names.events(), getRequest{Seq: at, Next: ">"})
 			if errors.Is(err, queue.ErrNotFound) {
 				break
@@ -356,8 +356,8 @@ func (q *Queue) Events(ctx context.Context, want queue.EventQuery) (page queue.P
 	return page, err
 }
 
-// Deliveries implements queue.Queue. Records are read from any replica: a delivery that
-// was settled a moment ago may show its state before.
+// Deliveries implements queue.Queue. It reads records from any replica, so a delivery that
+// was just settled may show its previous state.
 func (q *Queue) Deliveries(ctx context.Context, want queue.DeliveryQuery) (page queue.Page[queue.Delivery], err error) {
 	if err := q.isClosed(); err != nil {
 		return page, err
@@ -436,7 +436,7 @@ func (q *Queue) recordsOf(ctx context.Context, events []*storedEvent) (map[uint6
 	return all, nil
 }
 
-// attemptCache remembers where the log holds what was delivered lately.
+// attemptCache remembers which cursors carry the logs of recent deliveries.
 type attemptCache struct {
 	mu     sync.Mutex // guards everything below
 	places map[loggedID]loggedAt
@@ -450,11 +450,11 @@ type loggedID struct {
 }
 
 type loggedAt struct {
-	cursor uint64 // the sequence number of the cursor that carries it
+	cursor uint64 // the sequence number of the cursor that carries the log
 	ended  int64
 }
 
-// cachedAttempts is how many deliveries are remembered: some 100 bytes each.
+// cachedAttempts is how many deliveries are remembered, at about 100 bytes each.
 const cachedAttempts = 50_000
 
 func (c *attemptCache) add(w queue.WebhookID, event, cursor uint64, ended int64) {
@@ -483,13 +483,13 @@ func (c *attemptCache) get(w queue.WebhookID, event uint64) (loggedAt, bool) {
 	return at, ok
 }
 
-// endedAt is when a delivery succeeded at its first attempt.
+// endedAt returns when a delivery succeeded at its first attempt.
 func (q *Queue) endedAt(ctx context.Context, w queue.WebhookID, event uint64) (time.Time, error) {
 	at, err := q.findLogged(ctx, w, event)
 	return q.localTime(at.ended), err
 }
 
-// readLogged reads a delivery that succeeded at its first attempt from the log.
+// readLogged reads from the log a delivery that succeeded at its first attempt.
 func (q *Queue) readLogged(ctx context.Context, w queue.WebhookID, event uint64) (one logged, err error) {
 	at, err := q.findLogged(ctx, w, event)
 	if err != nil {
@@ -523,9 +523,9 @@ func readCursorMessage(m *message) (c cursor, entries []logged, err error) {
 	return c, entries, nil
 }
 
-// findLogged finds which cursor carries a delivery. Heads never go back along the
-// cursors of a webhook, so that the first one whose head has reached the event is found
-// by halving; the delivery is in it or in one that follows soon.
+// findLogged finds the cursor that carries a delivery's log. The heads of a webhook's
+// cursors never decrease, so a binary search finds the first cursor whose head has reached
+// the event. The log is in that cursor or in one of the next.
 func (q *Queue) findLogged(ctx context.Context, w queue.WebhookID, event uint64) (loggedAt, error) {
 	if at, ok := q.attempts.get(w, event); ok {
 		return at, nil
@@ -535,7 +535,7 @@ func (q *Queue) findLogged(ctx context.Context, w queue.WebhookID, event uint64)
 	if err != nil {
 		return loggedAt{}, err
 	}
-	low, high := uint64(1), last.seq // the cursor is one at low or behind it, and not behind high
+	low, high := uint64(1), last.seq // the cursor is at low or later, but not after high
 	for low < high {
 		middle := low + (high-low)/2
 		m, err := q.get(ctx, q.names.state(), getRequest{Seq: middle, Next: subject})

@@ -12,35 +12,35 @@ import (
 	"github.com/userhero/relay/queue"
 )
 
-// lock is a named lock that expires with its owner. The server removes its message
-// after the TTL of the stream of locks; its owner writes it anew at a fifth of that, so
-// that an election does not cost it the lock.
+// lock is a named lock that expires if its owner dies. The server removes the lock's
+// message after the TTL of the stream of locks. The owner writes the message again five
+// times within the TTL, so that it keeps the lock during an election.
 type lock struct {
 	q     *Queue
 	name  string
-	state func() holder // what the owner says with each refresh; may be nil
-	seq   uint64        // of the owner's last message
-	// until is when the lock may expire: on this process's monotonic clock, counted
-	// from before the message was sent.
+	state func() holder // returns what the owner publishes with each refresh; may be nil
+	seq   uint64        // sequence number of the owner's last message
+	// until is when the lock may expire. It is measured by this process's monotonic clock,
+	// from the time before the message was sent.
 	until atomic.Pointer[time.Time]
 }
 
 // holder is the content of a lock's message. All relays hear it: see peers.
 type holder struct {
 	Node string `json:"node"`
-	Held bool   `json:"held,omitempty"` // a refresh, so that the sender had the lock before
-	// OldestDue is since when the oldest due delivery of the lane has waited, by the
-	// servers' clock; 0 if nothing is due.
+	Held bool   `json:"held,omitempty"` // set in a refresh: the sender had the lock already
+	// OldestDue is when the lane's oldest due delivery began to wait, by the servers'
+	// clock. It is 0 if no delivery is due.
 	OldestDue int64 `json:"oldest_due,omitempty"`
 }
 
-// lockMargin is the share of the TTL that is given up against slow timers.
+// lockMargin shortens the TTL by a tenth for the owner, because timers may be late.
 const lockMargin = 10
 
 // refreshes is how often a lock is written within its TTL.
 const refreshes = 5
 
-// acquire takes the lock if nobody has it.
+// acquire takes the lock if it is free.
 func (q *Queue) acquire(ctx context.Context, name string, state func() holder) (*lock, error) {
 	l := &lock{q: q, name: name, state: state}
 	if err := l.write(ctx); err != nil {
@@ -49,7 +49,7 @@ func (q *Queue) acquire(ctx context.Context, name string, state func() holder) (
 	return l, nil
 }
 
-// write takes or refreshes the lock: errSequence if somebody else has it.
+// write takes or refreshes the lock. It returns errSequence if another owner has it.
 func (l *lock) write(ctx context.Context) error {
 	m := nats.NewMsg(l.q.names.lock(l.name))
 	var says holder
@@ -62,8 +62,9 @@ func (l *lock) write(ctx context.Context) error {
 		return err
 	}
 	m.Data = data
-	// A repeat could be stored late, but never after a later one: it expects to follow
-	// the same message. That it was sent before counts.
+	// publish may repeat the message, and a repeat may be stored late. But it is never
+	// stored after a later refresh, because it must follow the same message. So count from
+	// before the first try.
 	began := time.Now()
 	seq, err := l.q.publish(ctx, m, after(l.seq))
 	if err != nil {
@@ -75,8 +76,8 @@ func (l *lock) write(ctx context.Context) error {
 	return nil
 }
 
-// lost reports whether somebody else may have the lock. The monotonic clock stands
-// still while the machine sleeps, so the time of day counts too.
+// lost reports whether another owner may have the lock. The monotonic clock stands still
+// while the machine sleeps, so lost compares the time of day too.
 func (l *lock) lost() bool {
 	until, now := l.until.Load(), time.Now()
 	return until == nil || !now.Before(*until) || !now.Round(0).Before(until.Round(0))
@@ -106,12 +107,12 @@ func (l *lock) keep(ctx context.Context) {
 	}
 }
 
-// release lets go of the lock at once; what fails expires. A lock that is lost is left
-// alone: the message would be somebody else's. If there is a successor, other relays
-// give it time to take the lock.
+// release releases the lock at once. If that fails, the lock expires. It must not be called
+// for a lost lock, whose message may belong to another owner. If there is a successor,
+// other relays give it time to take the lock.
 func (l *lock) release(ctx context.Context, successor string) {
 	l.until.Store(nil)
 	if err := l.q.remove(ctx, l.q.names.locks(), l.seq); err == nil {
-		_ = l.q.nc.Publish(l.q.names.released(l.name), []byte(successor)) // those who wait look sooner
+		_ = l.q.nc.Publish(l.q.names.released(l.name), []byte(successor)) // waiting relays then try sooner
 	}
 }

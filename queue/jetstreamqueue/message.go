@@ -11,32 +11,33 @@ import (
 	"github.com/userhero/relay/queue"
 )
 
-// Headers of messages. What followers need is in a header: they read no bodies.
+// Headers of messages. Followers read only headers, so everything that they need is in one.
 const (
 	headerEvent  = "Userhero-Event"   // an eventHead
 	headerRecord = "Userhero-Record"  // a recordHead
 	headerCursor = "Userhero-Cursor"  // a cursor
 	headerSweep  = "Userhero-Removal" // a removal
-	headerToken  = "Userhero-Token"   // tells a repeat of a publish from somebody else's
+	headerToken  = "Userhero-Token"   // distinguishes a repeat of a publish from another message
 	headerKey    = "Userhero-Key"     // the claim of the idempotency key that an event was published under
 )
 
-// maxHeader is how much of an event's header a project's name may take. Longer ones
-// stand before the document: a server takes headers of 64 KiB.
+// maxHeader is the most bytes that a project's name may take in an event's header. A server
+// accepts headers of at most 64 KiB, so a longer name is stored in the body, before the
+// document.
 const maxHeader = 1 << 10
 
-// eventHead is what is stored of an event beside its document.
+// eventHead holds what is stored with an event besides its document.
 type eventHead struct {
 	Type     string            `json:"type"`
 	Created  int64             `json:"created"` // milliseconds since 1970
 	Project  string            `json:"project,omitempty"`
-	Long     int               `json:"long,omitempty"` // bytes before the document that are the project's name
+	Long     int               `json:"long,omitempty"` // length of the project's name if it is in the body, before the document
 	Feedback string            `json:"feedback,omitempty"`
 	Replaces string            `json:"replaces,omitempty"` // an event's id
 	Webhooks []queue.WebhookID `json:"webhooks,omitempty"`
 	Trace    *traceHead        `json:"trace,omitempty"`
-	// Origin and Answer are those of the submission that created the feedback. Each
-	// update carries them on, so that the newest event alone answers a repeat.
+	// Origin and Answer belong to the submission that created the feedback. Each update
+	// copies them, so that the newest event is enough to answer a repeat.
 	Origin []byte `json:"origin,omitempty"`
 	Answer []byte `json:"answer,omitempty"`
 }
@@ -48,7 +49,7 @@ type traceHead struct {
 	State string `json:"state,omitempty"`
 }
 
-// storedEvent is an event with what the queue alone needs of it.
+// storedEvent is an event with fields that only the queue needs.
 type storedEvent struct {
 	queue.Event
 	webhooks []queue.WebhookID
@@ -67,7 +68,7 @@ func (e *storedEvent) isFor(w queue.WebhookID) bool {
 	return false
 }
 
-// message is a message as it is stored.
+// message is a stored message.
 type message struct {
 	seq     uint64
 	subject string
@@ -76,7 +77,7 @@ type message struct {
 	at      time.Time
 }
 
-// newEventMessage is the message of an event.
+// newEventMessage returns the message that stores an event.
 func newEventMessage(subject string, e queue.Entry, webhooks []queue.WebhookID, origin, answer []byte) (*nats.Msg, error) {
 	h := eventHead{
 		Type: e.Type, Created: e.Created.UnixMilli(), Project: e.Feedback.Project, Feedback: e.Feedback.ID,
@@ -152,18 +153,18 @@ func (q *Queue) event(m *message) (*storedEvent, error) {
 	return e, nil
 }
 
-// recordHead is the stored state of one delivery that is not simply waiting in order
-// or delivered at the first attempt. The last record of a delivery is its state; the
-// attempt that led to a record is the record's body.
+// recordHead is the stored state of one delivery. A delivery that waits in order, or
+// succeeded at the first attempt, has no record. The last record of a delivery is its
+// state. The body of a record is the attempt that led to it.
 type recordHead struct {
 	State    queue.State `json:"state"`
-	Was      queue.State `json:"was,omitempty"` // of the record before; 0 if this is the first
-	Origin   origin      `json:"origin"`        // of the delivery's first record
+	Was      queue.State `json:"was,omitempty"` // state in the previous record; 0 if this is the first
+	Origin   origin      `json:"origin"`        // what the delivery was before its first record
 	Rung     int         `json:"rung,omitempty"`
 	Attempts int         `json:"attempts,omitempty"`
 	Due      int64       `json:"due,omitempty"`   // nanoseconds since 1970 by the servers' clock; 0 is at once
 	Ended    int64       `json:"ended,omitempty"` // nanoseconds since 1970 by the servers' clock
-	By       string      `json:"by"`              // the owner of the lane, or who requeued
+	By       string      `json:"by"`              // the token of the lane's owner, or "requeue"
 }
 
 // origin is what a delivery was before its first record.
@@ -171,11 +172,11 @@ type origin string
 
 const (
 	originFresh     origin = "fresh"     // it waited in order
-	originDelivered origin = "delivered" // at the first attempt, so cursors count it
-	originNew       origin = "new"       // there was no such delivery
+	originDelivered origin = "delivered" // it succeeded at the first attempt, so cursors count it
+	originNew       origin = "new"       // it did not exist
 )
 
-// record is a recordHead with its place.
+// record is a recordHead with the sequence number of its message; 0 means no record.
 type record struct {
 	recordHead
 	seq uint64
@@ -183,7 +184,7 @@ type record struct {
 
 func (r record) waits() bool { return r.seq > 0 && r.State.Waiting() }
 
-// fill enters what a record says of a delivery.
+// fill sets the fields of a delivery from its record.
 func (q *Queue) fill(d *queue.Delivery, r record) {
 	d.State, d.Rung, d.Attempts = r.State, r.Rung, r.Attempts
 	if r.State.Waiting() {
@@ -192,19 +193,19 @@ func (q *Queue) fill(d *queue.Delivery, r record) {
 	d.Ended = q.localTime(r.Ended)
 }
 
-// cursor is how far a lane has come with the events in order of acceptance. Of the
-// events up to Head that the webhook gets, those in Gaps wait still; all others were
+// cursor stores how far a lane has come with the events in order of acceptance. Of the
+// events up to Head that the webhook gets, those in Gaps still wait. All others were
 // delivered at the first attempt, or have a record.
 type cursor struct {
 	Head      uint64   `json:"head"`
 	Gaps      []uint64 `json:"gaps,omitempty"` // ascending
-	Taken     int64    `json:"taken"`          // how many events up to Head the webhook gets, less removed ones in Gaps
+	Taken     int64    `json:"taken"`          // how many events up to Head the webhook gets, without removed ones in Gaps
 	Delivered int64    `json:"delivered"`      // how many of them were delivered at the first attempt
 	By        string   `json:"by"`
 }
 
-// has reports whether an event lies behind the lane, so that what is said of it is
-// said by a record or by the log.
+// has reports whether the lane has passed an event. The state of its delivery is then in a
+// record or in the log.
 func (c *cursor) has(seq uint64) bool {
 	if seq > c.Head {
 		return false
@@ -217,7 +218,7 @@ func (c *cursor) has(seq uint64) bool {
 	return true
 }
 
-// floor is the event up to which nothing waits in order.
+// floor returns the last event up to which no delivery waits in order.
 func (c *cursor) floor() uint64 {
 	if len(c.Gaps) > 0 {
 		return c.Gaps[0] - 1
@@ -232,7 +233,7 @@ type logged struct {
 	Attempt attemptEntry `json:"attempt"`
 }
 
-// attemptEntry is an attempt as it is stored.
+// attemptEntry is the stored form of an attempt.
 type attemptEntry struct {
 	At       time.Time      `json:"at"`
 	Duration time.Duration  `json:"duration"`
@@ -271,7 +272,7 @@ func (e attemptEntry) attempt(number int) queue.Attempt {
 		Number: number, At: e.At.UTC(), Duration: e.Duration, Status: e.Status, Error: e.Error, ErrorClass: e.Class,
 		RequestHeaders: e.Request, ResponseHeaders: e.Response, RequestBody: e.Sent, ResponseBody: e.Body, TraceFlags: e.Flags,
 	}
-	_, _ = hex.Decode(a.TraceID[:], []byte(e.Trace)) // a trace that cannot be read is none
+	_, _ = hex.Decode(a.TraceID[:], []byte(e.Trace)) // an unreadable trace counts as no trace
 	_, _ = hex.Decode(a.SpanID[:], []byte(e.Span))
 	if e.Next != nil {
 		a.Next = e.Next.UTC()

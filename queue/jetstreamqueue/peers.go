@@ -13,37 +13,37 @@ import (
 	"github.com/userhero/relay/queue"
 )
 
-// Relays talk to each other by messages that nothing stores. What they say may be lost:
-// it makes things quicker or better spread, and nothing depends on it.
+// Relays send each other messages that are not stored. A message may be lost: messages only
+// make the relays faster or spread lanes better.
 //
-//   - The messages of locks are heard on their way to the stream. So a relay that waits
-//     for a lane knows who owns it, and does not ask the servers again and again.
-//   - Who lets go of a lock says so.
-//   - Who waits for lanes says so every two seconds. An owner lets go of a lane if a relay
-//     that waits for it ranks higher: see rank.
-//   - Registry.Tell.
+//   - All relays receive the messages of locks. So a relay that waits for a lane knows the
+//     lane's owner without asking the servers again and again.
+//   - A relay that releases a lock sends a message.
+//   - A relay that waits for lanes sends their list every two seconds. The owner of a lane
+//     releases it if a relay that waits for it ranks higher: see rank.
+//   - Registry.Tell sends messages of the relay itself.
 
 const (
-	// sayWanted is how often a relay says for which lanes it waits.
+	// sayWanted is how often a relay sends the list of lanes that it waits for.
 	sayWanted = 2 * time.Second
-	// successorsTime is for how long a released lock is left to its successor.
+	// successorsTime is how long a released lock is reserved for its successor.
 	successorsTime = time.Second
-	// maxHeard bounds the messages of Tell that wait for one listener.
+	// maxHeard is the most messages of Tell that wait for one listener.
 	maxHeard = 1024
 	// nodeHeader names the sender of a message that was sent with Tell.
 	nodeHeader = "Userhero-Node"
 )
 
-// peers is what this relay has heard of the others.
+// peers holds what this relay knows about the others.
 type peers struct {
 	mu     sync.Mutex // guards everything below
 	owners map[string]owner
-	// waiting are the lanes that this relay waits for, with the channel that wakes them.
+	// waiting holds the lanes that this relay waits for, and the channels that wake them.
 	waiting map[queue.WebhookID]chan struct{}
 	heard   map[chan []byte]struct{}
 }
 
-// owner is the relay that has refreshed a lock, or the one to which it was left.
+// owner is the relay that refreshed a lock, or the successor for which it is reserved.
 type owner struct {
 	holder
 	until time.Time // the lock is not free before
@@ -64,11 +64,11 @@ func (q *Queue) startPeers() error {
 	return nil
 }
 
-// hearLock notes who has a lock.
+// hearLock notes which relay has a lock.
 func (q *Queue) hearLock(m *nats.Msg) {
 	var h holder
 	if err := json.Unmarshal(m.Data, &h); err != nil || !h.Held {
-		return // it asks for the lock, and may not get it
+		return // the sender asks for the lock, and may not get it
 	}
 	q.peers.mu.Lock()
 	defer q.peers.mu.Unlock()
@@ -87,7 +87,7 @@ func (q *Queue) hearPeer(m *nats.Msg) {
 		for c := range q.peers.heard {
 			select {
 			case c <- m.Data:
-			default: // it listens too slowly
+			default: // the listener is too slow
 			}
 		}
 	}
@@ -107,7 +107,7 @@ func (q *Queue) hearReleased(name, successor string) {
 	}
 }
 
-// wanted says for which lanes a relay waits.
+// wanted lists the lanes that a relay waits for.
 type wanted struct {
 	Node  string            `json:"node"`
 	Lanes []queue.WebhookID `json:"lanes"`
@@ -137,7 +137,7 @@ func (q *Queue) sayWhatIsWanted() {
 	}
 }
 
-// hearWanted lets lanes of this relay go to one that ranks higher.
+// hearWanted offers lanes of this relay to a relay that waits for them and ranks higher.
 func (q *Queue) hearWanted(data []byte) {
 	var w wanted
 	if err := json.Unmarshal(data, &w); err != nil || w.Node == q.node {
@@ -158,13 +158,14 @@ func (q *Queue) hearWanted(data []byte) {
 func rank(node string, w queue.WebhookID) uint64 {
 	h := fnv.New64a()
 	_, _ = h.Write([]byte(node + "/" + number(w)))
-	x := h.Sum64() // its high bits hardly depend on the last bytes: mix (Stafford's variant 13)
+	x := h.Sum64() // the last bytes hardly change the high bits, so mix the bits (Stafford's variant 13)
 	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
 	x = (x ^ x>>27) * 0x94d049bb133111eb
 	return x ^ x>>31
 }
 
-// waitFor notes that a lane waits, and returns what wakes it when its lock is released.
+// waitFor notes that this relay waits for a lane. It returns a channel that receives a value
+// when the lane's lock is released.
 func (p *peers) waitFor(w queue.WebhookID) <-chan struct{} {
 	freed := make(chan struct{}, 1)
 	p.mu.Lock()
@@ -179,21 +180,21 @@ func (p *peers) waitNoMore(w queue.WebhookID) {
 	delete(p.waiting, w)
 }
 
-// mayBeFree reports whether it is worth while to ask for a lock.
+// mayBeFree reports whether a lock may be free, so that asking the servers makes sense.
 func (p *peers) mayBeFree(name string) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return !time.Now().Before(p.owners[name].until)
 }
 
-// leaveTo leaves a lock of this relay to its successor for a moment.
+// leaveTo reserves a lock of this relay for its successor, for successorsTime.
 func (p *peers) leaveTo(name, successor string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.owners[name] = owner{holder{Node: successor}, time.Now().Add(successorsTime)}
 }
 
-// owner returns who has refreshed a lock within its TTL.
+// owner returns the relay that refreshed a lock within its TTL.
 func (p *peers) owner(name string) (holder, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

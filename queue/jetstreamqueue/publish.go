@@ -15,8 +15,8 @@ import (
 )
 
 const (
-	// defaultPatience is for how long a call is repeated while the servers elect a
-	// leader: that takes 5 to 10 s.
+	// defaultPatience is how long a call is repeated while the servers elect a leader. An
+	// election takes 5 to 10 s.
 	defaultPatience = 12 * time.Second
 	// tryFor is how long one try waits for its answer.
 	tryFor = 3 * time.Second
@@ -24,28 +24,28 @@ const (
 	pauseFor = 100 * time.Millisecond
 )
 
-// Codes of the server's errors, as server/errors.json of nats-server has them.
+// Codes of the server's errors, from server/errors.json of nats-server.
 const (
 	codeClusterNotLeader jetstream.ErrorCode = 10009
 	codeClusterNotAvail  jetstream.ErrorCode = 10008
 	codeNoPeers          jetstream.ErrorCode = 10005 // too few servers for the replicas, as when a cluster starts
 	codeNoResources      jetstream.ErrorCode = 10023
 	codeNoStorage        jetstream.ErrorCode = 10047
-	codeWrongSequence    jetstream.ErrorCode = 10071 // and which one is there
+	codeWrongSequence    jetstream.ErrorCode = 10071 // the error's text names the actual sequence
 	codeStoreFailed      jetstream.ErrorCode = 10077
-	codeSequenceInFlight jetstream.ErrorCode = 10164 // another message on the subject is on its way
+	codeSequenceInFlight jetstream.ErrorCode = 10164 // another message on the subject is being stored
 	codeMessageTooLarge  jetstream.ErrorCode = 10054
 	codeHeaderTooLarge   jetstream.ErrorCode = 10097
 	codeNoMessage        jetstream.ErrorCode = 10037
 	codeStreamOffline    jetstream.ErrorCode = 10118
-	codeDeleteFailed     jetstream.ErrorCode = 10057 // there is no such message any more
+	codeDeleteFailed     jetstream.ErrorCode = 10057 // the message no longer exists
 	codeNoSequence       jetstream.ErrorCode = 10043
 )
 
-// errSequence says that the last message on a subject is another one than expected.
+// errSequence is returned if the last message on a subject is not the expected one.
 var errSequence = errors.New("another message came before")
 
-// newToken is a name that nobody else has.
+// newToken returns a unique name.
 func newToken() string { return rand.Text() }
 
 // transient reports whether a call may succeed a moment later.
@@ -65,17 +65,18 @@ func transient(err error) bool {
 		errors.Is(err, nats.ErrDisconnected) || errors.Is(err, nats.ErrReconnectBufExceeded) || errors.Is(err, nats.ErrStaleConnection)
 }
 
-// giveUpKey is a context's time at which its calls have been repeated for long enough.
+// giveUpKey is the context key of the time after which calls are not repeated any more.
 type giveUpKey struct{}
 
-// patient is a context whose calls together are repeated for the queue's patience.
+// patient returns a context whose calls together are repeated for at most the queue's
+// patience.
 func (q *Queue) patient(ctx context.Context) context.Context {
 	return context.WithValue(ctx, giveUpKey{}, time.Now().Add(q.o.Patience))
 }
 
-// insist repeats a call while the servers cannot answer, and gives up with
-// queue.ErrUnavailable after the queue's patience. The call may be made again after it
-// has done its work: it must not matter.
+// insist repeats a call while the servers cannot answer. It returns queue.ErrUnavailable
+// after the queue's patience. A call may be repeated although it succeeded, so repeating it
+// must be harmless.
 func (q *Queue) insist(ctx context.Context, doing string, call func(context.Context) error) error {
 	giveUp := time.Now().Add(q.o.Patience)
 	if whole, ok := ctx.Value(giveUpKey{}).(time.Time); ok {
@@ -120,7 +121,7 @@ func isCode(err error, code jetstream.ErrorCode) bool {
 	return errors.As(err, &api) && api.ErrorCode == code
 }
 
-// stored is what Enqueue and its like say of an error of the server.
+// storeError translates an error of the server into an error of package queue.
 func storeError(err error) error {
 	var api *jetstream.APIError
 	switch {
@@ -145,19 +146,19 @@ func storeError(err error) error {
 	return err
 }
 
-// expect is what a publish expects of its subject.
+// expect is what a publish requires of its subject.
 type expect struct {
 	any bool
-	seq uint64 // of the last message; 0 is none
+	seq uint64 // sequence number of the last message; 0: there is none
 }
 
 func after(seq uint64) expect { return expect{seq: seq} }
 
 var whatever = expect{any: true}
 
-// publish stores a message and returns its sequence number when a majority has it. A
-// message that is not the next one after what is expected is errSequence. The same
-// message is repeated while the servers cannot answer, and stored once.
+// publish stores a message, and returns its sequence number when a majority of the servers
+// has it. It returns errSequence if the last message is not the expected one. It repeats
+// the message while the servers cannot answer; the message is stored only once.
 func (q *Queue) publish(ctx context.Context, m *nats.Msg, e expect) (seq uint64, err error) {
 	own := newToken()
 	var options []jetstream.PublishOpt
@@ -177,7 +178,7 @@ func (q *Queue) publish(ctx context.Context, m *nats.Msg, e expect) (seq uint64,
 			return nil
 		}
 		if isCode(err, codeWrongSequence) {
-			if tries > 1 { // an earlier try may have been stored
+			if tries > 1 { // the message of an earlier try may be stored
 				found, err := q.findToken(ctx, m.Subject, e.seq+1, own)
 				if err != nil || found > 0 {
 					seq = found
@@ -191,8 +192,8 @@ func (q *Queue) publish(ctx context.Context, m *nats.Msg, e expect) (seq uint64,
 	return seq, storeError(err)
 }
 
-// findToken looks for the message that was published with a token, from a sequence
-// number on; 0 is none.
+// findToken returns the sequence number of the message that was published with a token. It
+// searches from a sequence number on. 0 means that there is none.
 func (q *Queue) findToken(ctx context.Context, subject string, from uint64, token string) (uint64, error) {
 	for {
 		m, err := q.get(ctx, q.streamOf(subject), getRequest{Seq: from, Next: subject})
@@ -208,7 +209,7 @@ func (q *Queue) findToken(ctx context.Context, subject string, from uint64, toke
 	}
 }
 
-// streamOf is the stream that holds a subject.
+// streamOf returns the stream that holds a subject.
 func (q *Queue) streamOf(subject string) string {
 	kind := strings.TrimPrefix(subject, q.names.prefix+".")
 	if kind == "" {

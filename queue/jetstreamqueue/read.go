@@ -14,8 +14,8 @@ import (
 	"github.com/userhero/relay/queue"
 )
 
-// get asks the leader of a stream for one message. What was acknowledged before is
-// seen: a replica that answers directly may lag behind.
+// get asks the leader of a stream for one message, so it sees everything that was
+// acknowledged before. A replica that answers directly may lag behind.
 func (q *Queue) get(ctx context.Context, stream string, request getRequest) (m *message, err error) {
 	body, err := json.Marshal(request)
 	if err != nil {
@@ -35,14 +35,14 @@ func (q *Queue) get(ctx context.Context, stream string, request getRequest) (m *
 	return m, err
 }
 
-// getRequest names the message that is wanted.
+// getRequest names the message to read.
 type getRequest struct {
 	Seq  uint64 `json:"seq,omitempty"`
 	Last string `json:"last_by_subj,omitempty"`
 	Next string `json:"next_by_subj,omitempty"` // the first one on this subject from Seq on
 }
 
-// last is the last message on a subject, queue.ErrNotFound if there is none.
+// last reads the last message on a subject. It returns queue.ErrNotFound if there is none.
 func (q *Queue) last(ctx context.Context, stream, subject string) (*message, error) {
 	return q.get(ctx, stream, getRequest{Last: subject})
 }
@@ -74,7 +74,7 @@ func parseGet(data []byte) (*message, error) {
 	}, nil
 }
 
-// parseHeader reads the header of a message as the server stores it.
+// parseHeader reads the stored header of a message.
 func parseHeader(b []byte) (nats.Header, error) {
 	if len(b) == 0 {
 		return nats.Header{}, nil
@@ -86,19 +86,19 @@ func parseHeader(b []byte) (nats.Header, error) {
 	return h, nil
 }
 
-// bounds of one answer to rangeFrom.
+// The most that one answer to rangeFrom holds.
 const (
 	rangeMessages = 256
 	rangeBytes    = 4 << 20
 )
 
-// rangeFrom reads messages in order, from a sequence number on; any replica answers,
-// and may lag behind. There are more if fewer were returned than the stream holds.
+// rangeFrom reads messages in order, from a sequence number on, up to rangeMessages and
+// rangeBytes. Any replica may answer, and it may lag behind.
 func (q *Queue) rangeFrom(ctx context.Context, stream, subject string, from uint64, most int) ([]*message, error) {
 	return q.direct(ctx, stream, directRequest{Seq: max(from, 1), Next: subject, Batch: min(most, rangeMessages), MaxBytes: rangeBytes})
 }
 
-// lastOf reads the last messages on several subjects; any replica answers.
+// lastOf reads the last messages on several subjects. Any replica may answer.
 func (q *Queue) lastOf(ctx context.Context, stream string, subjects []string) ([]*message, error) {
 	if len(subjects) == 0 {
 		return nil, nil
@@ -180,14 +180,14 @@ func parseDirect(m *nats.Msg) (*message, error) {
 	return &message{seq: seq, subject: m.Header.Get("Nats-Subject"), header: m.Header, data: m.Data, at: at}, nil
 }
 
-// streamState is what a stream's leader says of it.
+// streamState is the state of a stream as its leader reports it.
 type streamState struct {
 	first, last, messages, bytes uint64
 	subjects                     map[string]uint64
 }
 
-// info asks the leader of a stream; with a filter it names the subjects that match, at
-// most 100,000 of them.
+// info reads the state of a stream from its leader. With a filter, the state includes the
+// subjects that match, at most 100,000 of them.
 func (q *Queue) info(ctx context.Context, stream, filter string) (s streamState, err error) {
 	body := []byte("{}")
 	if filter != "" {
@@ -222,13 +222,13 @@ func (q *Queue) info(ctx context.Context, stream, filter string) (s streamState,
 	return s, err
 }
 
-// remove deletes one message. That it is gone already is fine.
+// remove deletes one message. It returns no error if the message is already deleted.
 func (q *Queue) remove(ctx context.Context, stream string, seq uint64) error {
 	return q.manage(ctx, "STREAM.MSG.DELETE."+stream, map[string]any{"seq": seq, "no_erase": true})
 }
 
-// purge removes messages from a stream: those before a sequence number, those on a
-// subject, or all but the newest on it.
+// purge selects messages to remove from a stream: those before a sequence number, those on
+// a subject, or all except the newest ones on it.
 type purge struct {
 	Before  uint64 `json:"seq,omitempty"`
 	Subject string `json:"filter,omitempty"`

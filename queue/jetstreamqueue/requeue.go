@@ -11,8 +11,8 @@ import (
 	"github.com/userhero/relay/queue"
 )
 
-// Requeue implements queue.Queue. If another relay attempts the delivery just now, that
-// relay's lease is void from then on.
+// Requeue implements queue.Queue. If another relay is attempting the delivery, that relay
+// loses its lease.
 func (q *Queue) Requeue(ctx context.Context, id queue.DeliveryID, at time.Time) error {
 	if err := q.isClosed(); err != nil {
 		return err
@@ -38,7 +38,7 @@ func (q *Queue) Requeue(ctx context.Context, id queue.DeliveryID, at time.Time) 
 	return err
 }
 
-// requeue writes a record with a fresh ladder.
+// requeue writes a record that begins a new ladder.
 func (q *Queue) requeue(ctx context.Context, w queue.WebhookID, e *storedEvent, at time.Time) (record, error) {
 	seq := e.ID.Seq()
 	for {

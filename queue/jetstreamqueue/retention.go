@@ -15,40 +15,41 @@ import (
 )
 
 const (
-	// Retention is looked at every fiftieth of it, within these bounds.
+	// The time between two sweeps is a fiftieth of the retention, within these limits.
 	sweepLeast, sweepMost = 20 * time.Millisecond, 30 * time.Second
-	// sweepEvents bounds how many events one look judges, sweepRemoves how many it removes.
+	// sweepEvents is about how many events one sweep judges at most, and sweepRemoves about
+	// how many it removes.
 	sweepEvents, sweepRemoves = 4096, 512
-	// nearMax is the share of MaxDisk from which finished events go early.
+	// nearMax is the share of MaxDisk above which finished events are removed early.
 	nearMax = 0.9
-	// judgesAtOnce is how many events are looked at together.
+	// judgesAtOnce is how many events are judged at the same time.
 	judgesAtOnce = 16
 )
 
-// storeSize is the size of the stream of events: as the server said last, and what
-// this relay has stored since.
+// storeSize is the size of the stream of events: the size that the server last reported,
+// plus what this relay has stored since.
 type storeSize struct{ bytes atomic.Int64 }
 
 func (s *storeSize) note(bytes uint64) { s.bytes.Store(int64(bytes)) }
 func (s *storeSize) add(n int)         { s.bytes.Add(int64(n)) }
 func (s *storeSize) get() int64        { return s.bytes.Load() }
 
-// removal is written before events are removed: whoever counts takes them off, and
-// whoever starts finishes what a relay that died has begun.
+// removal is written before events are removed. Each ledger subtracts them from its counts.
+// If the relay dies before it has removed them, the next relay that starts removes them.
 type removal struct {
-	Events []uint64 `json:"events"` // removed now
-	// Records are the deliveries with a record that go with them; WereDelivered how many
-	// of those cursors count as delivered.
+	Events []uint64 `json:"events"` // the events of this removal
+	// Records counts the removed deliveries that have a record. WereDelivered counts those
+	// of them that cursors count as delivered.
 	Records       map[queue.WebhookID]queue.Counts `json:"records,omitempty"`
 	WereDelivered map[queue.WebhookID]int64        `json:"were_delivered,omitempty"`
-	// Delivered and Fresh are deliveries without a record that were removed so far, in
-	// all.
+	// Delivered counts all deliveries removed so far that cursors count as delivered. Fresh
+	// counts all those removed so far that no cursor has passed.
 	Delivered map[queue.WebhookID]int64 `json:"delivered,omitempty"`
 	Fresh     map[queue.WebhookID]int64 `json:"fresh,omitempty"`
 }
 
-// enterSweep enters a removal. Deliveries with a record that went before the ledger
-// began were never counted.
+// enterSweep enters a removal. At the start (first) it does not subtract deliveries with a
+// record, because the ledger has never counted them.
 func (g *ledger) enterSweep(q *Queue, m *message, first bool) {
 	var r removal
 	if err := m.head(headerSweep, &r); err != nil {
@@ -80,7 +81,8 @@ func (g *ledger) enterSweep(q *Queue, m *message, first bool) {
 	}
 }
 
-// sweepAgainAndAgain removes what may go, on one relay at a time.
+// sweepAgainAndAgain removes expired events until the queue is closed. Only one relay at a
+// time sweeps.
 func (q *Queue) sweepAgainAndAgain() {
 	var held *lock
 	var keeping sync.WaitGroup
@@ -135,7 +137,7 @@ func (q *Queue) sweepEvery() time.Duration {
 	return min(max(every, sweepLeast), sweepMost)
 }
 
-// verdict is what is known of an event that may go.
+// verdict is the decision about one event.
 type verdict struct {
 	*storedEvent
 	goes    bool
@@ -143,8 +145,8 @@ type verdict struct {
 	records map[queue.WebhookID]record
 }
 
-// sweep judges events from one on and removes those that may go. It returns where to go
-// on; 0 is the beginning.
+// sweep judges events from a sequence number on, and removes those that may be removed. It
+// returns where the next sweep continues; 0 means at the beginning.
 func (q *Queue) sweep(ctx context.Context, held *lock, from uint64) (next uint64, err error) {
 	limits := q.limit()
 	s, err := q.info(ctx, q.names.events(), "")
@@ -158,7 +160,7 @@ func (q *Queue) sweep(ctx context.Context, held *lock, from uint64) (next uint64
 	var excess int64
 	if limits.MaxDisk > 0 {
 		if excess = int64(s.bytes) - int64(nearMax*float64(limits.MaxDisk)); excess > 0 {
-			from = 0 // the oldest go first
+			from = 0 // remove the oldest first
 		}
 	}
 	if limits.Retention <= 0 && excess <= 0 {
@@ -169,7 +171,7 @@ func (q *Queue) sweep(ctx context.Context, held *lock, from uint64) (next uint64
 	young := 0
 	for judged := 0; judged < sweepEvents && from <= s.last && len(gone) < sweepRemoves; judged += chunkEvents {
 		if excess <= 0 && young >= 2*chunkEvents {
-			break // what follows is younger still
+			break // all later events are even younger
 		}
 		chunk, err := q.chunk(ctx, from, min(from+chunkEvents-1, s.last))
 		if err != nil {
@@ -187,7 +189,7 @@ func (q *Queue) sweep(ctx context.Context, held *lock, from uint64) (next uint64
 			if !v.goes {
 				continue
 			}
-			if v.young { // it goes to make room
+			if v.young { // it may only be removed to make room
 				if excess <= 0 {
 					continue
 				}
@@ -208,13 +210,13 @@ func (q *Queue) sweep(ctx context.Context, held *lock, from uint64) (next uint64
 	return from, nil
 }
 
-// judge decides which events may go.
+// judge decides which events may be removed.
 func (q *Queue) judge(ctx context.Context, events []*storedEvent, limits queue.Limits, early bool) ([]verdict, error) {
 	verdicts := make([]verdict, len(events))
 	errs := make([]error, len(events))
 	var judging sync.WaitGroup
 	slots := make(chan struct{}, judgesAtOnce)
-	gone := make(map[uint64]bool) // of this round: what replaces them may go too
+	gone := make(map[uint64]bool) // events of this round; the events that replace them may also be removed
 	for i, e := range events {
 		verdicts[i] = verdict{storedEvent: e}
 		if limits.Retention > 0 && time.Since(e.Created) < limits.Retention || limits.Retention <= 0 {
@@ -235,8 +237,8 @@ func (q *Queue) judge(ctx context.Context, events []*storedEvent, limits queue.L
 		if errs[i] != nil {
 			return nil, errs[i]
 		}
-		// An event stays as long as the one that it replaces: else the older one would be
-		// the latest again.
+		// Keep an event as long as the event that it replaces. Otherwise the older one would
+		// be the latest again.
 		if v.goes && !v.Replaces.IsZero() && !gone[v.Replaces.Seq()] {
 			if _, err := q.storedEvent(ctx, v.Replaces); err == nil {
 				v.goes = false
@@ -251,8 +253,8 @@ func (q *Queue) judge(ctx context.Context, events []*storedEvent, limits queue.L
 	return verdicts, nil
 }
 
-// judgeOne decides about one event. Records are read from the leader: one that was just
-// requeued waits.
+// judgeOne decides about one event. It reads the records from the leader, so that it sees a
+// delivery that was just requeued.
 func (q *Queue) judgeOne(ctx context.Context, v *verdict, limits queue.Limits) error {
 	seq := v.ID.Seq()
 	s, err := q.info(ctx, q.names.state(), q.names.recordsOf(seq))
@@ -293,8 +295,8 @@ func (q *Queue) judgeOne(ctx context.Context, v *verdict, limits queue.Limits) e
 	return nil
 }
 
-// isOwned reports whether a relay delivers to a webhook: then it is not parked there,
-// whatever its record says.
+// isOwned reports whether a relay delivers to a webhook. If so, the webhook is not parked
+// on that relay, even if its record says so.
 func (q *Queue) isOwned(w queue.WebhookID) bool {
 	if l := q.laneOf(w); l != nil {
 		return true
@@ -323,7 +325,7 @@ func (q *Queue) removeEvents(ctx context.Context, gone []verdict) error {
 			}
 			if one.Origin == originFresh {
 				if c := q.ledger.cursor(w); !c.has(v.ID.Seq()) {
-					r.Fresh[w]++ // it counts as listed and was never taken
+					r.Fresh[w]++ // the ledger lists it, but no cursor has taken it
 				}
 			}
 		}
@@ -348,7 +350,7 @@ func (q *Queue) removeEvents(ctx context.Context, gone []verdict) error {
 	return q.finishRemoval(ctx, r)
 }
 
-// lastRemoval reads the removal before.
+// lastRemoval reads the last removal.
 func (q *Queue) lastRemoval(ctx context.Context) (r removal, seq uint64, err error) {
 	m, err := q.last(ctx, q.names.state(), q.names.sweep())
 	if err == nil {
@@ -368,7 +370,8 @@ func (q *Queue) lastRemoval(ctx context.Context) (r removal, seq uint64, err err
 	return r, seq, ignoreNotFound(err)
 }
 
-// finishRemoval removes what a removal names. It may be done again.
+// finishRemoval removes the events of a removal and their records. It may be called again
+// for the same removal.
 func (q *Queue) finishRemoval(ctx context.Context, r removal) error {
 	if len(r.Events) == 0 {
 		return nil
@@ -377,7 +380,7 @@ func (q *Queue) finishRemoval(ctx context.Context, r removal) error {
 	if err != nil {
 		return err
 	}
-	// Those at the stream's beginning go together, the others one by one.
+	// Remove the events at the stream's beginning together, and the others one by one.
 	prefix, end := 0, s.first
 	for prefix < len(r.Events) && r.Events[prefix] <= end {
 		end = r.Events[prefix] + 1
@@ -397,7 +400,7 @@ func (q *Queue) finishRemoval(ctx context.Context, r removal) error {
 	})
 }
 
-// each calls do for all, several at a time, and returns an error if there is one.
+// each calls do for all numbers, several at a time, and returns the joined errors.
 func each(all []uint64, do func(uint64) error) error {
 	errs := make([]error, len(all))
 	var running sync.WaitGroup
@@ -413,8 +416,8 @@ func each(all []uint64, do func(uint64) error) error {
 	return errors.Join(errs...)
 }
 
-// sweepState removes activities that are too old, what honeypots caught beyond what is
-// kept, and the log of events that are gone.
+// sweepState removes activities that are too old, the oldest caught submissions beyond
+// queue.MaxCaught, and the logs of removed events.
 func (q *Queue) sweepState(ctx context.Context, limits queue.Limits, events streamState) error {
 	if limits.Retention > 0 {
 		all, err := q.rangeFrom(ctx, q.names.state(), q.names.activity(), 1, rangeMessages)
@@ -455,7 +458,7 @@ func (q *Queue) sweepState(ctx context.Context, limits queue.Limits, events stre
 	return nil
 }
 
-// sweepLog removes cursors whose log tells of removed events only. The last one stays.
+// sweepLog removes cursors whose log holds only removed events. It keeps the last cursor.
 func (q *Queue) sweepLog(ctx context.Context, subject string, first uint64) error {
 	last, err := q.last(ctx, q.names.state(), subject)
 	if err != nil {

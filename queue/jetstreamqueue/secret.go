@@ -10,8 +10,8 @@ import (
 	"github.com/userhero/relay/queue"
 )
 
-// sealer encrypts what is stored of webhooks: their settings hold secrets. Without a
-// key it leaves them as they are.
+// sealer encrypts the stored data of webhooks, because their settings hold secrets. Without
+// a key it leaves the data unencrypted.
 type sealer struct{ aead cipher.AEAD }
 
 func newSealer(key []byte) (s sealer, err error) {
@@ -26,7 +26,7 @@ func newSealer(key []byte) (s sealer, err error) {
 	return s, err
 }
 
-// seal encrypts a webhook's data for that webhook alone.
+// seal encrypts a webhook's data. It can be decrypted only for the same webhook.
 func (s sealer) seal(w queue.WebhookID, data []byte) (sealed []byte, encrypted bool) {
 	if s.aead == nil {
 		return data, false
@@ -36,7 +36,7 @@ func (s sealer) seal(w queue.WebhookID, data []byte) (sealed []byte, encrypted b
 	return s.aead.Seal(nonce, nonce, data, []byte(number(w))), true
 }
 
-// open is the reverse of seal.
+// open decrypts data that seal encrypted.
 func (s sealer) open(w queue.WebhookID, sealed []byte) ([]byte, error) {
 	if s.aead == nil {
 		return nil, errors.New("its settings are encrypted, and there is no encryption_key")

@@ -16,19 +16,20 @@ import (
 )
 
 const (
-	// cursorEntries and cursorBytes bound the log that one cursor carries.
+	// cursorEntries and cursorBytes limit the log that one cursor carries.
 	cursorEntries = 256
 	cursorBytes   = 256 << 10
-	// recordsAtOnce is how many records are on their way at a time.
+	// recordsAtOnce is how many records are stored at the same time.
 	recordsAtOnce = 64
 )
 
-// serve stores what is settled, until the lock is lost or the lane is closed; then it
-// stores the rest. If it returns a successor, the lane is to be left to that relay:
-// everything is stored, and nothing is leased.
+// serve stores settlements until the lock is lost or the lane is closed. When the lane is
+// closed, it stores the remaining ones. If it returns a successor, the caller must release
+// the lane for that relay; then everything is stored, and nothing is leased.
 func (l *lane) serve(lock *lock) (successor string) {
 	keeping, stopKeeping := context.WithCancel(context.WithoutCancel(l.life))
-	// What is on its way when the lock is lost is given up: the next owner must not meet it.
+	// When the lock is lost, running calls are cancelled, so that they do not disturb the
+	// next owner.
 	working, stopWorking := context.WithCancel(keeping)
 	defer stopWorking()
 	lost := make(chan struct{})
@@ -41,7 +42,7 @@ func (l *lane) serve(lock *lock) (successor string) {
 		stopKeeping()
 		<-lost
 	}()
-	var deaf, giveUp <-chan time.Time // of leaving the lane to a successor
+	var deaf, giveUp <-chan time.Time // giveUp ends an attempt to leave the lane; deaf ends the pause after it
 	calls := l.successor
 	for {
 		select {
@@ -57,7 +58,7 @@ func (l *lane) serve(lock *lock) (successor string) {
 			l.leave(true)
 			calls, giveUp = nil, time.After(leaveWithin)
 			signal(l.work)
-		case <-giveUp: // attempts take longer: they go on, and new ones with them
+		case <-giveUp: // attempts take too long: stay, and let Next return deliveries again
 			l.leave(false)
 			successor, giveUp, deaf = "", nil, time.After(leaveAgain)
 		case <-deaf:
@@ -77,14 +78,14 @@ func (l *lane) serve(lock *lock) (successor string) {
 }
 
 const (
-	// leaveWithin is for how long a lane hands nothing out so that it can go to its
-	// successor without a duplicate. If attempts take longer, it stays, and tries again
-	// after leaveAgain.
+	// leaveWithin is how long a lane leases nothing, so that its successor can take it
+	// without a duplicate. If attempts take longer, the lane stays, and tries again after
+	// leaveAgain.
 	leaveWithin = 2 * time.Second
 	leaveAgain  = 15 * time.Second
 )
 
-// leave begins or gives up to leave the lane.
+// leave begins to leave the lane, or stops that.
 func (l *lane) leave(leaving bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -92,16 +93,16 @@ func (l *lane) leave(leaving bool) {
 	signal(l.wake)
 }
 
-// isIdle reports whether nothing is leased and everything settled is stored.
+// isIdle reports whether nothing is leased and all settlements are stored.
 func (l *lane) isIdle() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return len(l.leased) == 0 && len(l.committing) == 0 && len(l.settled) == 0
 }
 
-// commit stores all that was settled: first the cursor, which only the owner of the lane
-// can store, then the records. Until the next cursor, a delivery with a record may be
-// among the gaps of the last one, too: the record counts.
+// commit stores all settlements: first the cursor, which only the owner of the lane can
+// store, then the records. Until the next cursor is stored, a delivery with a record may
+// also be in the gaps of the last cursor. Then the record counts.
 func (l *lane) commit(ctx context.Context, lock *lock) (err error) {
 	l.mu.Lock()
 	all, syncing := l.settled, l.syncing
@@ -169,7 +170,7 @@ func (l *lane) commit(ctx context.Context, lock *lock) (err error) {
 	return nil
 }
 
-// size is about how many bytes an attempt has in the log.
+// size returns about how many bytes an attempt takes in the log.
 func size(a queue.Attempt) int {
 	n := 300 + len(a.Error) + (len(a.RequestBody)+len(a.ResponseBody))*4/3
 	for _, h := range slices.Concat(a.RequestHeaders, a.ResponseHeaders) {
@@ -180,8 +181,8 @@ func size(a queue.Attempt) int {
 
 var errLaneLost = errors.New("the lane's lock has expired")
 
-// insistOwned repeats a call for as long as the lane is owned, through elections that
-// take longer than the queue's patience.
+// insistOwned repeats a call while this relay owns the lane, even if an election takes
+// longer than the queue's patience.
 func (l *lane) insistOwned(ctx context.Context, lock *lock, call func(context.Context) error) error {
 	for {
 		if lock.lost() {
@@ -199,7 +200,8 @@ func (l *lane) insistOwned(ctx context.Context, lock *lock, call func(context.Co
 	}
 }
 
-// storeRecord stores what a delivery with a record has become, or one that needs one.
+// storeRecord stores a settlement as a record. before is the delivery's last record, or
+// zero if it has none.
 func (l *lane) storeRecord(ctx context.Context, lock *lock, s settled, before record) error {
 	head := recordHead{Was: before.State, Origin: before.Origin, Rung: before.Rung, Attempts: before.Attempts, By: l.token}
 	if before.seq == 0 {
@@ -241,7 +243,7 @@ func (l *lane) storeRecord(ctx context.Context, lock *lock, s settled, before re
 		return err
 	})
 	stored := record{head, seq}
-	if errors.Is(err, errSequence) { // somebody has requeued it
+	if errors.Is(err, errSequence) { // another call requeued the delivery
 		if stored, err = l.q.readRecord(ctx, l.webhook, s.seq); err != nil {
 			return err
 		}
@@ -259,8 +261,8 @@ func (l *lane) storeRecord(ctx context.Context, lock *lock, s settled, before re
 	return nil
 }
 
-// storeCursor stores how far the lane has come, with the deliveries that have
-// succeeded since.
+// storeCursor stores how far the lane has come, with the log of the deliveries that
+// succeeded since the last cursor.
 func (l *lane) storeCursor(ctx context.Context, delivered []settled) error {
 	entries := make([]logged, len(delivered))
 	l.mu.Lock()
@@ -301,7 +303,7 @@ func (l *lane) storeCursor(ctx context.Context, delivered []settled) error {
 	return nil
 }
 
-// noteCommit enters the time of one durable commit into the moving average.
+// noteCommit adds the time of one durable commit to the moving average.
 func (q *Queue) noteCommit(took time.Duration) {
 	before := q.commit.Load()
 	q.commit.Store(before + (int64(took)-before)/8)

@@ -9,14 +9,14 @@ import (
 )
 
 const (
-	// statsWait bounds how long Stats waits for this relay to have read what is stored.
+	// statsWait is how long Stats waits at most until this relay has read all messages.
 	statsWait = 250 * time.Millisecond
-	// statsTry bounds how long Stats waits for the servers.
+	// statsTry is how long Stats waits at most for the servers.
 	statsTry = time.Second
 )
 
-// Stats implements queue.Reader. If the servers do not answer, it counts what this relay
-// has read so far.
+// Stats implements queue.Reader. If the servers do not answer, it returns the counts of the
+// messages that this relay has read so far.
 func (q *Queue) Stats(ctx context.Context) queue.Stats {
 	ctx, cancel := context.WithTimeout(ctx, statsTry)
 	defer cancel()
@@ -24,7 +24,8 @@ func (q *Queue) Stats(ctx context.Context) queue.Stats {
 	return s
 }
 
-// stats counts over all relays. With an error it counts what this relay has read.
+// stats returns the counts over all relays. With an error it returns the counts of the
+// messages that this relay has read.
 func (q *Queue) stats(ctx context.Context) (queue.Stats, error) {
 	began := time.Now()
 	st := queue.Stats{
@@ -42,7 +43,8 @@ func (q *Queue) stats(ctx context.Context) (queue.Stats, error) {
 		st.Events, st.DiskBytes = int64(events.messages), int64(events.bytes+state.bytes)
 		q.ledger.noteSizes(st.Events, st.DiskBytes)
 		complete, err = q.ledger.wait(ctx, events.last, state.last, statsWait)
-		// Messages that were removed are never read.
+		// A removed message is never read, so wait cannot see it. The counts are complete
+		// too if both followers are reading.
 		complete = complete || err == nil && q.isFollowed(q.names.events()) && q.isFollowed(q.names.state())
 	} else {
 		st.Events, st.DiskBytes = q.ledger.sizes()
@@ -67,7 +69,7 @@ func (q *Queue) stats(ctx context.Context) (queue.Stats, error) {
 	return st, err
 }
 
-// room is queue.ErrFull at MaxDisk.
+// room returns queue.ErrFull if the events take MaxDisk or more.
 func (q *Queue) room() error {
 	most := q.limit().MaxDisk
 	if have := q.size.get(); most > 0 && have >= most {

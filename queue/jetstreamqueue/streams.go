@@ -14,22 +14,22 @@ import (
 	"github.com/userhero/relay/queue"
 )
 
-// The oldest server that has what the queue needs.
+// The oldest server version that has everything the queue needs.
 const leastMajor, leastMinor = 2, 12
 
 // formatVersion is written into every stream's metadata. A stream of a later format
 // is refused.
 const formatVersion = 1
 
-// keyWindow is how long an idempotency key is held.
+// keyWindow is how long an idempotency key is kept.
 const keyWindow = 24 * time.Hour
 
-// names are those of streams and subjects, all below one prefix.
+// names makes the names of streams and subjects, which all begin with one prefix.
 type names struct{ prefix string }
 
 // The streams, by what they hold.
 func (n names) events() string   { return n.prefix + "_events" }   // events
-func (n names) state() string    { return n.prefix + "_state" }    // records, cursors, activities, honeypots' catch
+func (n names) state() string    { return n.prefix + "_state" }    // records, cursors, activities, caught submissions
 func (n names) registry() string { return n.prefix + "_registry" } // webhooks, the store's tag
 func (n names) keys() string     { return n.prefix + "_keys" }     // idempotency keys
 func (n names) locks() string    { return n.prefix + "_locks" }    // owners of lanes
@@ -83,7 +83,7 @@ func (n names) webhookOf(kind, subject string) (w queue.WebhookID, ok bool) {
 	return queue.WebhookID(id), ok && err == nil
 }
 
-// streams are the streams as the queue wants them.
+// streams returns the configuration of the streams that the queue needs.
 func (q *Queue) streams() []jetstream.StreamConfig {
 	stream := func(name, holds string, subjects ...string) jetstream.StreamConfig {
 		return jetstream.StreamConfig{
@@ -103,7 +103,7 @@ func (q *Queue) streams() []jetstream.StreamConfig {
 		q.names.prefix+".d.*.*", q.names.prefix+".l.*", q.names.activity(), q.names.caught(), q.names.sweep())
 	registry := stream(q.names.registry(), "webhooks", q.names.prefix+".w.*", q.names.prefix+".m.*")
 	registry.MaxMsgsPerSubject = 1
-	registry.Discard = jetstream.DiscardOld // what a newer record replaces
+	registry.Discard = jetstream.DiscardOld // a newer record replaces the older one
 	keys := stream(q.names.keys(), "idempotency keys", q.names.prefix+".k.*")
 	keys.MaxMsgsPerSubject, keys.MaxAge, keys.Discard = 1, keyWindow, jetstream.DiscardOld
 	locks := stream(q.names.locks(), "owners of lanes", q.names.prefix+".x.*")
@@ -112,8 +112,8 @@ func (q *Queue) streams() []jetstream.StreamConfig {
 	return []jetstream.StreamConfig{events, state, registry, keys, locks}
 }
 
-// prepareStreams makes the streams that are missing and checks those that exist. It
-// changes none: somebody may have had a reason.
+// prepareStreams makes missing streams and checks existing ones. It does not change an
+// existing stream, because an operator may have changed it on purpose.
 func (q *Queue) prepareStreams(ctx context.Context) error {
 	for _, want := range q.streams() {
 		if err := q.prepareStream(ctx, want); err != nil {
@@ -127,7 +127,8 @@ func (q *Queue) prepareStream(ctx context.Context, want jetstream.StreamConfig) 
 	return q.insist(ctx, "preparing stream "+want.Name, func(ctx context.Context) error {
 		s, err := q.js.Stream(ctx, want.Name)
 		if errors.Is(err, jetstream.ErrStreamNotFound) {
-			// Made meanwhile by another relay: it is there with the same settings, or refused.
+			// If another relay makes the stream at the same time, CreateStream succeeds for
+			// the same settings and fails for others.
 			if s, err = q.js.CreateStream(ctx, want); errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
 				s, err = q.js.Stream(ctx, want.Name)
 			}
@@ -144,10 +145,11 @@ func (q *Queue) prepareStream(ctx context.Context, want jetstream.StreamConfig) 
 	})
 }
 
-// errStream says that a stream is not as the queue needs it.
+// errStream is returned if a stream has settings that the queue cannot work with.
 var errStream = errors.New("the stream has other settings than the queue needs")
 
-// checkStream returns what is different about a stream, and what to do.
+// checkStream returns an error if a stream has wrong settings. The error explains what to
+// do.
 func checkStream(have, want jetstream.StreamConfig) error {
 	format, err := strconv.Atoi(have.Metadata["userhero.format"])
 	if err != nil {

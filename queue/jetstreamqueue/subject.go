@@ -6,12 +6,12 @@ import (
 	"strings"
 )
 
-// longToken is how long a name may be to stand in a subject as it is written.
+// longToken is the length of the longest name that a subject holds in full.
 const longToken = 200
 
-// token is a name as one token of a subject: letters, digits, '-' and '_' as they are,
-// other bytes as '=' and two hexadecimal digits; '%' stands for the empty name, and
-// '%' with a hash for one that is too long. Two names never have the same token.
+// token returns a name as one token of a subject. Letters, digits, '-' and '_' stay as they
+// are; any other byte becomes '=' and two hexadecimal digits. The empty name becomes '%',
+// and a name that is too long becomes '%' and a hash. Two names never have the same token.
 func token(name string) string {
 	if name == "" {
 		return "%"
@@ -34,7 +34,7 @@ func token(name string) string {
 
 var base32Lower = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)
 
-// hashed is the SHA-256 of a name as one token of a subject.
+// hashed returns the SHA-256 of a name as one token of a subject.
 func hashed(name string) string {
 	sum := sha256.Sum256([]byte(name))
 	return base32Lower.EncodeToString(sum[:])

@@ -15,33 +15,33 @@ import (
 	"github.com/userhero/relay/queue"
 )
 
-// registry is the webhooks as this relay knows them. A write expects to be the next
-// message of the whole stream, so that a name is given once and no id twice.
+// registry holds the webhooks that this relay knows. A write must be the next message of
+// the whole stream, so that no name and no id is given twice.
 type registry struct {
-	mu       sync.Mutex // one write at a time from this relay
-	known    sync.Mutex // guards what follows
+	mu       sync.Mutex // held for a write: this relay does one at a time
+	known    sync.Mutex // guards everything below
 	seq      uint64     // the last message of the stream that was read
 	webhooks map[queue.WebhookID]registered
 	highest  queue.WebhookID // the highest id ever given
-	// unreadable says what could not be read.
+	// unreadable is the error of a record that could not be read.
 	unreadable error
 	watchers   map[*watcher]struct{}
 }
 
-// watcher collects for one call of Watch what has changed.
+// watcher collects the changes for one call of Watch.
 type watcher struct {
 	changed map[queue.WebhookID]struct{} // guarded by registry.known
 	wake    chan struct{}                // of capacity 1
 }
 
-// registered is a webhook record with what the queue alone needs of it.
+// registered is a webhook record with a field that only the queue needs.
 type registered struct {
 	queue.Webhook
 	since uint64 // the last event before the webhook was made
 }
 
-// webhookHead is a webhook as it is stored. A deleted one stays, without its name and
-// data, so that its id is not given again.
+// webhookHead is the stored form of a webhook. A deleted webhook keeps its record, without
+// name and data, so that its id is not given again.
 type webhookHead struct {
 	Name     string `json:"name,omitempty"`
 	Revision uint64 `json:"revision"`
@@ -69,7 +69,7 @@ func (r *registry) start(ctx context.Context, q *Queue) error {
 	return nil
 }
 
-// refresh reads what the stream's leader has.
+// refresh reads the webhooks from the stream's leader.
 func (r *registry) refresh(ctx context.Context, q *Queue) error {
 	s, err := q.info(ctx, q.names.registry(), "")
 	if err != nil {
@@ -139,7 +139,7 @@ func (r *registry) enter(q *Queue, m *message) {
 	}
 }
 
-// all are the webhooks as this relay knows them.
+// all returns the webhooks that this relay knows.
 func (r *registry) all() map[queue.WebhookID]registered {
 	r.known.Lock()
 	defer r.known.Unlock()
@@ -192,8 +192,8 @@ func (q *Queue) Watch(ctx context.Context, changed func(w queue.Webhook, deleted
 	}
 }
 
-// change writes one webhook. Decide sees the webhooks as they are and returns what is
-// to be written; it may be called again after somebody else's change.
+// change writes one webhook. decide reads the current webhooks and returns what to write.
+// If another relay writes first, change calls decide again.
 func (r *registry) change(ctx context.Context, q *Queue, decide func() (queue.WebhookID, webhookHead, error)) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -238,7 +238,7 @@ func (q *Queue) publishNext(ctx context.Context, m *nats.Msg, last uint64) (seq 
 			return nil
 		}
 		if isCode(err, codeWrongSequence) {
-			if tries > 1 { // an earlier try may have been stored
+			if tries > 1 { // the message of an earlier try may be stored
 				found, err := q.findToken(ctx, m.Subject, last+1, own)
 				if err != nil || found > 0 {
 					seq = found
@@ -252,7 +252,7 @@ func (q *Queue) publishNext(ctx context.Context, m *nats.Msg, last uint64) (seq 
 	return seq, storeError(err)
 }
 
-// Webhooks implements queue.Queue: they are read from the servers.
+// Webhooks implements queue.Queue. It reads the webhooks from the servers.
 func (q *Queue) Webhooks(ctx context.Context) ([]queue.Webhook, error) {
 	if err := q.isClosed(); err != nil {
 		return nil, err
@@ -319,14 +319,14 @@ func checkRevision(id queue.WebhookID, stored registered, ok bool, revision uint
 	return nil
 }
 
-// DeleteWebhook implements queue.Queue. What waited is failed from then on because its
-// webhook is gone; no record says so.
+// DeleteWebhook implements queue.Queue. From then on the webhook's waiting deliveries count
+// as failed, because the webhook does not exist. No record is written for them.
 func (q *Queue) DeleteWebhook(ctx context.Context, id queue.WebhookID, revision uint64) (int64, error) {
 	if err := q.isClosed(); err != nil {
 		return 0, err
 	}
 	if l := q.laneOf(id); l != nil {
-		_ = l.Sync(ctx) // what was settled is counted as such
+		_ = l.Sync(ctx) // store the settlements, so that they are counted
 	}
 	var waiting int64
 	err := q.registry.change(ctx, q, func() (queue.WebhookID, webhookHead, error) {
