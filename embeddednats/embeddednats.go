@@ -1,13 +1,14 @@
-// Package embeddednats is a NATS server inside of Caddy, for `queue jetstream`: three
-// Caddys are the cluster, and nothing else is started. It is in a build that asks for
-// it, and adds 10 MB to the program:
+// Package embeddednats is a NATS server inside Caddy, for `queue jetstream`. Three Caddys
+// are then the whole cluster, without other programs. It is only in builds that name it,
+// and adds 10 MB to the program:
 //
 //	xcaddy build --with github.com/userhero/relay --with github.com/userhero/relay/embeddednats
 //
-// It promises that the server acknowledges what is on its disk, that a reload leaves it
-// alone, that it hands its leaderships over before it stops, and that it never ends the
-// process. Clients of other machines cannot connect to it: the relay in this process is
-// its only one. It does not know what is stored. e2e tests three built Caddys.
+// It promises that the server acknowledges a message only when it is on its disk, that a
+// reload does not restart the server, that the server gives up its leaderships before it
+// stops, and that it never ends the process. Its only client is the relay in this process:
+// clients on other machines cannot connect. The package does not know what is stored. e2e
+// tests three built Caddys.
 package embeddednats
 
 import (
@@ -28,8 +29,8 @@ import (
 
 func init() { caddy.RegisterModule(Server{}) }
 
-// Server is a NATS server in this process. Three of them, or five, make a cluster that
-// goes on while a majority runs.
+// Server is a NATS server in this process. Three or five of them make a cluster that works
+// while a majority of them runs.
 type Server struct {
 	// The server's name, which no other server of the cluster has: letters, digits, `-`
 	// and `_`. It must not change. Required.
@@ -71,7 +72,7 @@ type RouteTLS struct {
 	CAFile string `json:"ca_file,omitempty"`
 }
 
-// address is where a server listens for the others.
+// address is the address where a server listens for the other servers.
 type address struct{ host, port string }
 
 func (a address) String() string { return net.JoinHostPort(a.host, a.port) }

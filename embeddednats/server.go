@@ -20,13 +20,14 @@ import (
 	"github.com/userhero/relay/caddymodule"
 )
 
-// startFor is how long the server may take to listen. It does not wait for the others.
+// startFor is how long the server may take to begin to listen. It does not wait for the
+// other servers.
 const startFor = 20 * time.Second
 
-// running is a server that was started.
+// running is a started server.
 type running struct {
 	server *server.Server
-	user   nkeys.KeyPair // by which the relay in this process connects
+	user   nkeys.KeyPair // with which the relay in this process connects
 }
 
 // Start implements caddymodule.NATSServer.
@@ -70,8 +71,8 @@ func (s *Server) Start(o caddymodule.QueueOptions) (caddymodule.RunningNATS, err
 	return r, nil
 }
 
-// options are the server's. Clients connect within the process; the listener on loopback
-// is there because the server enters lame duck mode only if it has one.
+// options returns the server's options. Clients connect within the process. The listener on
+// loopback is needed because the server enters lame duck mode only if it has a listener.
 func (s *Server) options(user nkeys.KeyPair) (*server.Options, error) {
 	public, err := user.PublicKey()
 	if err != nil {
@@ -83,7 +84,7 @@ func (s *Server) options(user nkeys.KeyPair) (*server.Options, error) {
 		JetStream: true, StoreDir: s.path, SyncAlways: true,
 		NoSigs: true, DisableJetStreamBanner: true,
 		LameDuckDuration: 2 * time.Second, LameDuckGracePeriod: time.Millisecond,
-		ReconnectErrorReports: 60, // about one line in a minute for each server that is away
+		ReconnectErrorReports: 60, // about one line a minute for each server that cannot be reached
 	}
 	if len(s.routes) == 0 {
 		return o, nil
@@ -109,7 +110,7 @@ func (s *Server) options(user nkeys.KeyPair) (*server.Options, error) {
 func (r *running) Connect() []nats.Option {
 	public, err := r.user.PublicKey()
 	if err != nil {
-		return nil // never: Start has read it
+		return nil // never happens: Start has already read the key
 	}
 	return []nats.Option{nats.InProcessServer(r.server), nats.Nkey(public, r.user.Sign)}
 }
@@ -128,8 +129,8 @@ func (r *running) Health() error {
 	return errors.New(why.Error)
 }
 
-// healthAnswer keeps what the server's health check answers; the server exports the check
-// as an HTTP handler only.
+// healthAnswer keeps the answer of the server's health check, which the server exports only
+// as an HTTP handler.
 type healthAnswer struct {
 	header http.Header
 	status int
@@ -179,8 +180,8 @@ func (l *natsLog) Errorf(format string, v ...any)  { l.log.Error(fmt.Sprintf(for
 func (l *natsLog) Debugf(string, ...any)           {}
 func (l *natsLog) Tracef(string, ...any)           {}
 
-// Fatalf stops the server. The library expects the process to end here; a server that
-// goes on would be half alive.
+// Fatalf stops the server. The library expects the process to end here, so a server that
+// continued would work only in part.
 func (l *natsLog) Fatalf(format string, v ...any) {
 	message := fmt.Sprintf(format, v...)
 	l.log.Error(message)

@@ -8,9 +8,9 @@ import (
 	"os"
 )
 
-// config returns the TLS of the connections between servers: each verifies the other's
-// certificate. The certificate is read at each connection, so that one that was renewed
-// is used; the authority is read once.
+// config returns the TLS settings of the connections between servers. Both sides verify the
+// certificate of the other side. The certificate is read for each connection, so that a
+// renewed one is used. The authority is read once.
 func (t *RouteTLS) config() (*tls.Config, error) {
 	if t.CertificateFile == "" || t.KeyFile == "" || t.CAFile == "" {
 		return nil, errors.New("name the files of the certificate, its key and the authority")
