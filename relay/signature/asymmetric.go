@@ -13,16 +13,16 @@ import (
 	"strings"
 )
 
-// The keys of Standard Webhooks 1.0 for asymmetric signatures. What follows is in base64.
+// The prefixes of keys for asymmetric signatures in Standard Webhooks 1.0. The rest of a key
+// is base64.
 const (
 	privatePrefix    = "whsk_"
 	publicPrefix     = "whpk_"
 	asymmetricPrefix = "v1a,"
 )
 
-// Key is an ed25519 key that makes asymmetric signatures of Standard Webhooks 1.0:
-// receivers verify them with the public key, which is no secret. It is safe for
-// concurrent use.
+// Key is an ed25519 key that makes asymmetric signatures of Standard Webhooks 1.0. Receivers
+// verify them with the public key, which is not a secret. Key is safe for concurrent use.
 type Key struct{ private ed25519.PrivateKey }
 
 // NewKey makes a key.
@@ -104,13 +104,13 @@ func (k *Key) JWK() JWK {
 	return JWK{"OKP", "Ed25519", x, base64.RawURLEncoding.EncodeToString(thumbprint[:]), "sig", "EdDSA"}
 }
 
-// VerifyPublic reports whether a request with these headers and this body was signed with
-// the private key that belongs to a public key: whpk_ and base64, or the x of a JWK. It
-// returns nil if one of the v1a signatures in webhook-signature is right; else
-// ErrMissing, ErrWrong, or what is wrong with the key. The body is the request's, byte
-// for byte.
+// VerifyPublic checks whether a request with these headers and this body was signed with
+// the private key that belongs to a public key. The public key is whpk_ and base64, or the
+// x of a JWK. VerifyPublic returns nil if one of the v1a signatures in webhook-signature is
+// right. Otherwise it returns ErrMissing, ErrWrong, or an error about the key. Pass the
+// request's body byte for byte.
 //
-// Like Verify it does not look at the time: handle each webhook-id once.
+// VerifyPublic does not check the time, just as Verify: handle each webhook-id once.
 func VerifyPublic(public string, header http.Header, body []byte) error {
 	encoded := strings.NewReplacer("-", "+", "_", "/").Replace(strings.TrimPrefix(public, publicPrefix))
 	key := decodeKey(encoded)

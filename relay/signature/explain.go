@@ -11,7 +11,7 @@ import (
 	"strings"
 )
 
-// Request is what a receiver has of a signed request.
+// Request holds the parts of a signed request that Explain needs.
 type Request struct {
 	// Secret is the webhook's secret as the receiver knows it.
 	Secret string
@@ -27,11 +27,11 @@ type Request struct {
 
 // Verdict is what Explain returns.
 type Verdict struct {
-	// Valid reports whether the signature is right as it is.
+	// Valid reports whether the signature is right without any correction.
 	Valid bool
-	// Reasons say why it is wrong, in a sentence or two each. If Explained is
-	// true, correcting all of them makes the signature right. If it is false, the
-	// cause is unknown, and they say what to check.
+	// Reasons explain why the signature is wrong, in one or two sentences each. If
+	// Explained is true, correcting all of them makes the signature right. If it is false,
+	// the cause is unknown, and the reasons name what to check.
 	Reasons   []string
 	Explained bool
 }
@@ -41,8 +41,8 @@ type Verdict struct {
 // written again, a newline that a tool added, white space around the secret,
 // another encoding.
 //
-// Canonical writes a JSON document in the form in which the relay sends it, or
-// returns why it cannot: event.Canonical of this module.
+// canonical writes a JSON document in the form in which the relay sends it, or returns why
+// it cannot. Pass event.Canonical of this module.
 func Explain(s Request, canonical func([]byte) ([]byte, error)) Verdict {
 	if s.Secret == "" {
 		return wrong("The secret is empty. For a webhook without a secret nothing is signed.")
@@ -60,7 +60,7 @@ func Explain(s Request, canonical func([]byte) ([]byte, error)) Verdict {
 	if covered {
 		schemes = append(schemes, standardScheme(s))
 	}
-	if standard { // what it claims to be comes first
+	if standard { // try the scheme that the signature seems to have first
 		schemes[0], schemes[1] = schemes[1], schemes[0]
 	}
 	readable := false
@@ -85,23 +85,23 @@ func Explain(s Request, canonical func([]byte) ([]byte, error)) Verdict {
 	return wrong(unexplained(s.Body, written, writeErr)...)
 }
 
-// maxMistakes is how many mistakes at once are looked for. More are rare, and a
-// wrong secret costs all the tries.
+// maxMistakes is the most mistakes at once that Explain looks for. More are rare, and with a
+// wrong secret Explain tries all combinations.
 const maxMistakes = 3
 
 func wrong(reasons ...string) Verdict { return Verdict{Reasons: reasons} }
 
-// variant is something that was given, or what it becomes when one mistake is
-// mended. The mistake is a sentence; it is empty for what was given.
+// variant is a value as it was given, or the value after one mistake is corrected. The
+// mistake is described in a sentence, which is empty for the given value.
 type variant struct {
 	value   []byte
 	mistake string
 }
 
-// variants are tried in turn; the first is what was given.
+// variants are tried in turn. The first one is the given value.
 type variants []variant
 
-// add appends what is not there yet.
+// add appends a variant unless the same value is already in the list.
 func (v variants) add(value []byte, mistake string) variants {
 	for _, known := range v {
 		if bytes.Equal(known.value, value) {
@@ -115,8 +115,8 @@ func (v variants) add(value []byte, mistake string) variants {
 // over one of the heads and the body, gives one of the sums.
 type scheme struct{ sums, keys, heads variants }
 
-// match looks for a combination with exactly so many mistakes that gives one
-// of the sums.
+// match looks for a combination with exactly this number of mistakes that gives one of the
+// sums.
 func (c scheme) match(bodies variants, mistakes int) (reasons []string, ok bool) {
 	for _, key := range c.keys {
 		for _, head := range c.heads {
@@ -192,7 +192,7 @@ func standardScheme(s Request) scheme {
 		sum, encoding := decodeSum(trimPrefixFold(token, plainPrefix, standardPrefix))
 		var mistake string
 		switch {
-		case sum == nil: // of another version, such as v1a
+		case sum == nil: // a signature of another version, such as v1a
 			continue
 		case encoding != inBase64:
 			mistake = "The signature is in hex. webhook-signature is v1, and the HMAC in base64."
@@ -206,8 +206,8 @@ func standardScheme(s Request) scheme {
 
 func head(id, timestamp string) []byte { return []byte(id + "." + timestamp + ".") }
 
-// secretVariants are the keys of a secret, as it is given and without what
-// tends to stick to it.
+// secretVariants returns the keys of a secret: of the given text, and of the text without
+// characters that people often copy with it.
 func secretVariants(secret string, key func(string) ([]byte, bool)) (keys variants) {
 	add := func(secret, mistake string) {
 		if k, ok := key(secret); ok {
@@ -225,7 +225,7 @@ func secretVariants(secret string, key func(string) ([]byte, bool)) (keys varian
 	return keys
 }
 
-// bodyVariants are the body, and what it may have been when it was signed.
+// bodyVariants returns the body, and other bodies that may have been signed.
 func bodyVariants(body []byte) variants {
 	v := variants{{value: body}}
 	v = v.add(bytes.TrimRight(body, "\r\n"), "The body ends with a newline that was not sent. Many editors and echo add one: use printf '%s', or keep the bytes as they came.")
@@ -245,7 +245,7 @@ const (
 	inBase64
 )
 
-// decodeSum reads an HMAC-SHA256 in any encoding; nil if it is none.
+// decodeSum reads an HMAC-SHA256 in any encoding. It returns nil if the text is not one.
 func decodeSum(text string) ([]byte, encoding) {
 	if len(text) == 2*sha256.Size {
 		if sum, err := hex.DecodeString(text); err == nil {
@@ -264,7 +264,7 @@ func decodeSum(text string) ([]byte, encoding) {
 	return nil, inHex
 }
 
-// trimPrefixFold cuts the first of the prefixes that is there, in any case.
+// trimPrefixFold removes the first prefix that matches, in upper or lower case.
 func trimPrefixFold(text string, prefixes ...string) string {
 	for _, p := range prefixes {
 		if len(text) >= len(p) && strings.EqualFold(text[:len(p)], p) {
@@ -274,8 +274,8 @@ func trimPrefixFold(text string, prefixes ...string) string {
 	return text
 }
 
-// fieldValue is the value of a header field that may have been copied with its
-// name, in quotation marks, or with white space.
+// fieldValue returns the value of a header field that may have been copied with its name, in
+// quotation marks, or with white space.
 func fieldValue(text string) string {
 	bare := func(s string) string { return strings.Trim(strings.TrimSpace(s), `"'`) }
 	text = bare(text)
@@ -287,7 +287,7 @@ func fieldValue(text string) string {
 	return text
 }
 
-// unreadable says why a signature cannot be one.
+// unreadable returns why a text cannot be a signature.
 func unreadable(signature string) string {
 	text := trimPrefixFold(strings.Fields(signature)[0], plainPrefix, standardPrefix)
 	if strings.Trim(text, "0123456789abcdefABCDEF") == "" {
@@ -301,8 +301,8 @@ func unreadable(signature string) string {
 	return "The signature is no HMAC-SHA256: X-UserHero-Signature is sha256= and 64 hex digits, webhook-signature is v1, and 44 characters of base64. Give the header's value as it came."
 }
 
-// unexplained says what to check if no known mistake explains the signature.
-// canonical is the body as the relay would write it, or err why it cannot.
+// unexplained returns what to check if no known mistake explains the signature. canonical is
+// the body as the relay would write it; err is why the relay cannot.
 func unexplained(body, canonical []byte, err error) []string {
 	const (
 		secret = "Compare the secret with the one that the webhook is configured with; while it is being rotated, X-UserHero-Signature is made with the previous one."

@@ -25,7 +25,7 @@ func NewSecret() string {
 	return secretPrefix + base64.StdEncoding.EncodeToString(b[:])
 }
 
-// standardKey is the key of a secret's webhook-signature.
+// standardKey returns the key with which a secret signs webhook-signature.
 func standardKey(secret string) ([]byte, error) {
 	encoded, ok := strings.CutPrefix(secret, secretPrefix)
 	if !ok {
@@ -41,12 +41,12 @@ func standardKey(secret string) ([]byte, error) {
 	return key, nil
 }
 
-// Signer signs with one secret, in both ways. It is safe for concurrent use.
+// Signer makes both signatures with one secret. It is safe for concurrent use.
 type Signer struct {
 	plain, standard sync.Pool // of *mac
 }
 
-// mac is a keyed hash that is used again, and space for its input and output.
+// mac is a reusable keyed hash, with space for its input and output.
 type mac struct {
 	hash.Hash
 	head [64]byte

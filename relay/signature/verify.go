@@ -13,13 +13,13 @@
 //	X-UserHero-Signature   sha256= and lower-case hex, over the body
 //	webhook-signature      v1, and base64, over id.timestamp.body (Standard Webhooks 1.0)
 //
-// A webhook with a signing key has asymmetric signatures in webhook-signature besides,
-// v1a, and base64, which VerifyPublic verifies with the public key.
+// If a webhook has a signing key, webhook-signature also has asymmetric signatures: v1a,
+// and base64. VerifyPublic verifies them with the public key.
 //
-// It promises that Verify compares in constant time, and that whatever a Signer
-// makes is valid to Verify, and to Explain. It knows nothing of webhooks, events
-// and HTTP servers, and imports only the standard library. Its tests use the
-// vectors of RFC 4231 and of the Standard Webhooks specification.
+// The package promises that Verify compares in constant time, and that Verify and Explain
+// accept every signature of a Signer. It knows nothing of webhooks, events and HTTP
+// servers, and imports only the standard library. Its tests use the vectors of RFC 4231
+// and of the Standard Webhooks specification.
 package signature
 
 import (
@@ -39,21 +39,21 @@ const (
 
 // Errors of Verify.
 var (
-	// ErrMissing: the request has no signature. Its webhook has no secret, or
-	// something between relay and receiver removed the headers.
+	// ErrMissing: the request has no signature. Either its webhook has no secret, or a
+	// proxy between relay and receiver removed the headers.
 	ErrMissing = errors.New("the request has no signature")
 	// ErrWrong: no signature of the request was made with this secret over this
 	// body.
 	ErrWrong = errors.New("the signature is wrong")
 )
 
-// Verify reports whether a request with these headers and this body was signed
-// with the secret. It returns nil if X-UserHero-Signature or one of the
-// signatures in webhook-signature is right; else ErrMissing, ErrWrong, or what is
-// wrong with the secret. The body is the request's, byte for byte.
+// Verify checks whether a request with these headers and this body was signed with the
+// secret. It returns nil if X-UserHero-Signature or one of the signatures in
+// webhook-signature is right. Otherwise it returns ErrMissing, ErrWrong, or an error about
+// the secret. Pass the request's body byte for byte.
 //
-// Verify does not look at the time: a receiver that handles each webhook-id once
-// is safe from repeated requests, however late they come.
+// Verify does not check the time. A receiver that handles each webhook-id only once is safe
+// from repeated requests, however late they come.
 func Verify(secret string, header http.Header, body []byte) error {
 	signer, err := NewSigner(secret)
 	if err != nil {
