@@ -16,6 +16,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/userhero/relay/caddymodule/memory"
+	"github.com/userhero/relay/caddymodule/sites"
 	"github.com/userhero/relay/caddymodule/telemetry"
 	"github.com/userhero/relay/caddymodule/version"
 	"github.com/userhero/relay/console"
@@ -135,7 +136,7 @@ func newEngine(owner engineOwner, opener QueueOpener, o QueueOptions, log *slog.
 	e.wanted, e.unwanted = context.WithCancel(context.Background())
 	e.metrics = telemetry.NewMetrics(telemetry.MetricsOptions{
 		Relay: e.current, SpansLost: e.lostSpans,
-		Certificates:    func() []telemetry.Certificate { return siteCertificates(e.config.Load()) },
+		Certificates:    func() []telemetry.Certificate { return sites.Certificates(e.config.Load()) },
 		RejectedReasons: intake.RejectedReasons(), MissedReasons: intake.MissedReasons(),
 	})
 	e.observer = observer{e.metrics, func(webhook, from, to string) { owner.stateChanged(e, webhook, from, to) }}
@@ -313,7 +314,7 @@ func (e *engine) build(ctx context.Context) (queue.Queue, *relay.Relay, error) {
 		Version:  version.String(),
 		Observer: e.observer,
 		Tracer:   e.tracing.Tracer(), // tracing does not change once opening has begun
-		Own:      func(to netip.AddrPort) bool { return isOwn(to, e.config.Load()) },
+		Own:      func(to netip.AddrPort) bool { return sites.IsOwnListener(to, e.config.Load()) },
 	})
 	if err := r.Start(ctx); err != nil {
 		return nil, nil, errors.Join(fmt.Errorf("starting the relay: %w", err), abandon(q, r))

@@ -1,4 +1,11 @@
-package caddymodule
+// Package sites answers what Caddy's configuration says about its sites: where they
+// listen, and which certificates they have.
+//
+// It promises that an address at which Caddy listens without a site, such as its admin
+// endpoint, is known as Caddy's own. It knows neither relay nor app; a configuration that
+// is nil has no sites. The tests of package caddymodule ask it in a running Caddy: what a
+// webhook cannot reach, and which certificates the metrics name.
+package sites
 
 import (
 	"net"
@@ -10,11 +17,11 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// isOwn reports whether Caddy listens at an address that no site of the configuration
+// IsOwnListener reports whether Caddy listens at an address that no site of the configuration
 // uses. Such an address may be Caddy's admin endpoint, where everybody who reaches it
 // can stop Caddy. Modules cannot read the endpoint's address, but they can ask whether
-// Caddy listens at an address. So isOwn is also true for listeners of other apps.
-func isOwn(to netip.AddrPort, config *caddy.Context) bool {
+// Caddy listens at an address. So IsOwnListener is also true for listeners of other apps.
+func IsOwnListener(to netip.AddrPort, config *caddy.Context) bool {
 	return isLocal(to.Addr()) && listensAt(to) && !servesSite(to.Port(), config)
 }
 

@@ -1,4 +1,4 @@
-package caddymodule
+package sites
 
 import (
 	"maps"
@@ -16,10 +16,10 @@ import (
 // metrics.
 const maxSiteCertificates = 200
 
-// siteCertificates returns the certificates of the sites that a configuration names, in
+// Certificates returns the certificates of the sites that a configuration names, in
 // the order of their names. If a site has several, the one that expires last counts:
 // Caddy keeps the old one for a while after a renewal. A nil configuration has no sites.
-func siteCertificates(config *caddy.Context) (all []telemetry.Certificate) {
+func Certificates(config *caddy.Context) (all []telemetry.Certificate) {
 	for _, host := range siteHosts(config) {
 		c := telemetry.Certificate{Kind: "site", Name: host}
 		for _, found := range caddytls.AllMatchingCertificates(host) {
