@@ -98,8 +98,8 @@ func (r *Relay) wanting(a Acceptance) []queue.WebhookID {
 	return ids
 }
 
-// What is counted by project is counted so for projects that the configuration does not
-// name, and for feedback without a project.
+// Counters by project use these names for projects that the configuration does not name,
+// and for feedback without a project.
 const (
 	OtherProjects = "_other"
 	NoProject     = "_none"
@@ -115,8 +115,8 @@ func (r *Relay) Projects() []string {
 	return r.current.config.Projects
 }
 
-// countedAs returns the name by which a project is counted: clients choose projects, so
-// only those that the configuration names have one of their own.
+// countedAs returns the name under which a project is counted. Clients choose projects, so
+// only projects that the configuration names have their own counter.
 func (r *Relay) countedAs(project string) string {
 	if project == "" {
 		return NoProject

@@ -111,8 +111,8 @@ type WebhookConfig struct {
 	Rate Rate `json:"rate,omitzero"`
 	// Ordered keeps the events of each feedback in order.
 	Ordered bool `json:"ordered,omitempty"`
-	// Notify are the e-mail addresses of the webhook's owners. They get the notices about
-	// it besides those whom the notifiers name.
+	// Notify holds the e-mail addresses of the webhook's owners. They get the notices about
+	// it, in addition to the recipients of the notifiers.
 	Notify []string `json:"notify,omitempty"`
 	// WarnAfter is how long every attempt must fail before a warning is sent. 0 means
 	// the generation's.
@@ -296,8 +296,8 @@ func (c Config) notices(r *Relay) notify.Config {
 }
 
 // takes reports whether the webhook gets the events of a feedback, by its project.
-// Feedback without a project goes only to webhooks that name none. What is about no
-// feedback is not bound to projects here.
+// Feedback without a project goes only to webhooks that name no project. Events that are
+// not about feedback are not checked here.
 func (w WebhookConfig) takes(f queue.FeedbackID) bool {
 	// Promise 6: feedback of other projects does not go out.
 	return len(w.Projects) == 0 || f.IsZero() || slices.Contains(w.Projects, f.Project)

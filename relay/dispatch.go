@@ -289,13 +289,13 @@ func (w *webhook) deliver(t task) {
 	case o.Gone:
 		w.setState(Disabled, "the receiver answered 410 Gone", ended)
 	case !more:
-		w.setState(Failing, attempt.Error, ended) // Promise 1: what fails for good is shown: the webhook is failing.
+		w.setState(Failing, attempt.Error, ended) // Promise 1: a delivery that has failed is shown: the webhook is failing.
 	}
 }
 
-// refuse ends a delivery that has waited since before the webhook had its projects:
-// whoever the webhook belongs to now may have changed its URL.
-func (w *webhook) refuse(lease *queue.Lease) { // Promise 6: a webhook gets nothing of projects that it does not name.
+// refuse ends a delivery that was made before the webhook had its current projects. The
+// webhook may have a new owner since then, who may have changed its URL.
+func (w *webhook) refuse(lease *queue.Lease) { // Promise 6: a webhook gets no feedback of projects that it does not name.
 	a := queue.Attempt{At: time.Now(), ErrorClass: "project", Error: "not sent: the webhook no longer gets feedback of this project"}
 	if w.settle(lease, lease.Dead(a)) {
 		w.notAttempted()

@@ -13,13 +13,13 @@ import (
 // Erasure selects feedback to erase: one, or what a filter selects.
 type Erasure struct {
 	Feedback queue.FeedbackID
-	// Filter is a CEL expression over `event` and `data`. It selects each feedback of
-	// which an event matches.
+	// Filter is a CEL expression over `event` and `data`. It selects each feedback that has
+	// a matching event.
 	Filter   string
-	Projects []string // of what the filter selects; nil is all
+	Projects []string // the filter selects only feedback of these; nil means all
 	DryRun   bool     // only count
-	// Compact has the store give back the space at once, so that none of its files has
-	// anything of what was erased.
+	// Compact makes the store free the space at once, so that none of its files holds any
+	// part of the erased feedback.
 	Compact bool
 
 	atOnce int // replaces eraseAtOnce in tests
@@ -28,30 +28,31 @@ type Erasure struct {
 // Erased counts what was erased, or would be.
 type Erased struct {
 	queue.Erased
-	// NotJudged counts the events that the filter could not judge. They were not erased
-	// by themselves. LastError is the last reason.
+	// NotJudged counts the events that the filter could not judge. Such an event is erased
+	// only if another event of its feedback matches. LastError is the last reason.
 	NotJudged int64
 	LastError string
 }
 
-// eraseAtOnce bounds the feedback ids held in memory.
+// eraseAtOnce is the most feedback ids held in memory.
 const eraseAtOnce = 50_000
 
 // ErrCannotErase reports an engine that cannot erase.
 var ErrCannotErase = errors.New("this queue cannot erase feedback yet")
 
-// Erase removes feedback for good: its events with their deliveries and attempts, and
-// the answers that are kept for repeats. It returns when the attempts in flight have
-// ended. The activity log records who erased how many. A feedback that is not there is
-// queue.ErrNotFound, one that was erased before queue.ErrErased. After an error some
-// feedback may be erased, which is counted; another call goes on.
+// Erase removes feedback permanently: its events with their deliveries and attempts, and
+// the answers that are kept for repeats. It returns when the attempts in flight have ended.
+// The activity log records who erased feedback, and how much. If the feedback does not
+// exist, the error is queue.ErrNotFound; if it was erased before, queue.ErrErased. After an
+// error some feedback may be erased already. The result counts it, and another call
+// continues.
 func (r *Relay) Erase(ctx context.Context, what Erasure, who string) (sum Erased, err error) {
 	q, ok := r.queue.(queue.Eraser)
 	if !ok {
 		return sum, ErrCannotErase
 	}
 	if !what.DryRun {
-		ctx = context.WithoutCancel(ctx) // who asked may have gone; half of it would be left
+		ctx = context.WithoutCancel(ctx) // finish even if the client disconnects, so that no part is left
 	}
 	remove := func(ids []queue.FeedbackID) error {
 		if len(ids) == 0 {
@@ -69,7 +70,7 @@ func (r *Relay) Erase(ctx context.Context, what Erasure, who string) (sum Erased
 		err = remove([]queue.FeedbackID{what.Feedback})
 		if err == nil && sum.Events == 0 {
 			if _, err = r.queue.Latest(ctx, what.Feedback); err == nil {
-				err = fmt.Errorf("%s: %w", what.Feedback, queue.ErrConflict) // it was created meanwhile
+				err = fmt.Errorf("%s: %w", what.Feedback, queue.ErrConflict) // it was created in the meantime
 			}
 		}
 	} else {
@@ -84,7 +85,8 @@ func (r *Relay) Erase(ctx context.Context, what Erasure, who string) (sum Erased
 	return sum, err
 }
 
-// eraseSelected removes what the filter selects, as it is found, newest first.
+// eraseSelected removes the feedback that the filter selects, in the order in which it is
+// found: newest events first.
 func (r *Relay) eraseSelected(ctx context.Context, what Erasure, sum *Erased, remove func([]queue.FeedbackID) error) error {
 	filter, err := expression.CompileCondition(what.Filter)
 	if err != nil {
@@ -112,7 +114,7 @@ func (r *Relay) eraseSelected(ctx context.Context, what Erasure, sum *Erased, re
 		err := remove(ids)
 		ids = ids[:0]
 		if !what.DryRun {
-			clear(seen) // they are gone
+			clear(seen) // their events are removed
 		}
 		return err
 	})
@@ -138,7 +140,7 @@ func (r *Relay) countErasable(ctx context.Context, ids []queue.FeedbackID) (sum 
 		}
 		deliveries, err := r.queue.EventDeliveries(ctx, e.ID)
 		if errors.Is(err, queue.ErrNotFound) {
-			return nil // removed meanwhile
+			return nil // the event was removed in the meantime
 		}
 		found[e.Feedback] = true
 		sum.Events++
@@ -155,7 +157,7 @@ func (r *Relay) countErasable(ctx context.Context, ids []queue.FeedbackID) (sum 
 	return sum, err
 }
 
-// noteErased records who erased how many, and not what.
+// noteErased records who erased feedback, and how much. It does not record which.
 func (r *Relay) noteErased(what Erasure, sum Erased, who string) {
 	a := activity{What: "feedback erased", Who: who, Projects: what.Projects, Detail: fmt.Sprintf(
 		"feedbacks: %d, events: %d, deliveries: %d, of which cancelled: %d", sum.Feedbacks, sum.Events, sum.Deliveries, sum.Waiting)}

@@ -63,15 +63,15 @@ const maxUntaken = 512
 // feed publishes happenings to open subscriptions. It keeps none for later: the store
 // has the records.
 type feed struct {
-	// listened reports whether anybody listens, here or on another relay. Publishers
-	// check it first.
+	// listened is set if there are subscriptions, here or on another relay. Publishers check
+	// it first.
 	listened atomic.Bool
-	// tell, if it is not nil, tells other relays what has happened on this one.
+	// tell, if it is not nil, sends other relays what has happened on this one.
 	tell func(Happening)
 
 	mu   sync.Mutex // guards everything below, and the buffers of subscriptions
 	open map[*Subscription]struct{}
-	// until is up to when somebody listens on another relay.
+	// until is the time until which another relay counts as listening.
 	until time.Time
 }
 
@@ -80,7 +80,7 @@ type feed struct {
 // returns how many.
 type Subscription struct {
 	feed  *feed
-	see   func(Happening) (Happening, bool) // nil: everything as it is
+	see   func(Happening) (Happening, bool) // nil: all happenings, unchanged
 	done  <-chan struct{}
 	ready chan struct{}
 	last  uint64 // guarded by feed.mu, like everything below
@@ -119,7 +119,7 @@ func (f *feed) hasSubscriptions() bool {
 	return len(f.open) > 0
 }
 
-// listenedElsewhere notes that somebody listens on another relay, up to a time.
+// listenedElsewhere notes that another relay listens, until a time.
 func (f *feed) listenedElsewhere(until time.Time) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -127,7 +127,7 @@ func (f *feed) listenedElsewhere(until time.Time) {
 	f.listened.Store(true)
 }
 
-// expire notes that nobody listens on another relay any more, if it is time.
+// expire notes that no other relay listens any more, if that time has passed.
 func (f *feed) expire(now time.Time) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -137,8 +137,9 @@ func (f *feed) expire(now time.Time) {
 	}
 }
 
-// hasListeners reports whether anybody listens. Publishers call it before they
-// build a Happening, so that without subscriptions they pay only for one atomic load.
+// hasListeners reports whether there are subscriptions, here or on another relay. Publishers
+// call it before they build a Happening, so that without subscriptions they pay only for
+// one atomic load.
 func (f *feed) hasListeners() bool { return f.listened.Load() }
 
 // publish gives a happening to every subscription, also on other relays. It never waits
@@ -210,7 +211,7 @@ type Observer interface {
 	Mailed(kind, outcome string)
 }
 
-// nobody is the observer if none is given.
+// nobody is the default observer. It does nothing.
 type nobody struct{}
 
 func (nobody) Accepted(string, string) {}

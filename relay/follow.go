@@ -8,8 +8,7 @@ import (
 	"github.com/userhero/relay/relay/notify"
 )
 
-// follow puts into force what other relays on the store have changed, until the lanes
-// end.
+// follow puts the changes of other relays on the store into force, until the lanes end.
 func (r *Relay) follow() {
 	r.queue.Watch(r.lanes, func(s queue.Webhook, deleted bool) {
 		if r.attachMu.lock(r.lanes) != nil {
@@ -22,8 +21,8 @@ func (r *Relay) follow() {
 	})
 }
 
-// adopt puts into force a webhook's record that may be another relay's. The caller holds
-// r.attachMu.
+// adopt puts a webhook's stored record into force. Another relay may have written it. The
+// caller holds r.attachMu.
 func (r *Relay) adopt(s queue.Webhook, deleted bool) error {
 	r.mu.RLock()
 	w := r.byID[s.ID]
@@ -72,7 +71,7 @@ func (w *webhook) follow(s queue.Webhook) error {
 	return nil
 }
 
-// compareNow is compare for a caller that does not hold storeLock.
+// compareNow calls compare. The caller does not hold storeLock.
 func (w *webhook) compareNow() {
 	if w.storeLock.lock(w.relay.lanes) == nil {
 		defer w.storeLock.unlock()
@@ -80,9 +79,10 @@ func (w *webhook) compareNow() {
 	}
 }
 
-// retarget compiles a webhook's settings if they are not those in force. A webhook of
-// the configuration file that this relay does not have in its own stays without a
-// target, and is not parked for the others. The caller holds r.attachMu.
+// retarget compiles a webhook's settings if they differ from those in force. If the webhook
+// comes from another relay's configuration file and is not in this relay's file, it gets no
+// target here. It is not parked, because the other relays still deliver to it. The caller
+// holds r.attachMu.
 func (r *Relay) retarget(w *webhook) error {
 	r.mu.RLock()
 	g := r.current
@@ -141,9 +141,9 @@ func (w *webhook) hasSettings(t *target) bool {
 	return w.record.Settings == settingsOf(t.config)
 }
 
-// compare logs if the configuration file of another relay says something else about the
-// webhook than that of this one. Nothing is done about it: while a change goes from one
-// relay to the next, they differ for a moment. The caller holds storeLock.
+// compare logs if the settings of the webhook in another relay's configuration file differ
+// from those in this relay's file. It changes nothing, because the files differ for a moment
+// while a change is rolled out. The caller holds storeLock.
 func (w *webhook) compare() {
 	w.mu.Lock()
 	before := w.difference

@@ -113,7 +113,7 @@ func (r *Relay) change(ctx context.Context, name string, change func(*WebhookCon
 	return nil
 }
 
-// renamed has a webhook found by its new name.
+// renamed makes the relay find a webhook by its new name.
 func (r *Relay) renamed(w *webhook, before string) {
 	r.mu.Lock()
 	delete(r.webhooks, before)
@@ -365,7 +365,7 @@ const Sample = `{"event":"feedback.created","timestamp":"2026-01-07T15:30:00Z","
 
 // probeNow allows the next probe at once: a person who requests a delivery may know
 // that the receiver works again. A Retry-After still holds it back.
-// If another relay owns the lane, it is told.
+// If another relay owns the lane, probeNow sends that relay a message.
 func (w *webhook) probeNow() {
 	w.allowProbe()
 	if w.relay.shared {

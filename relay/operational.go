@@ -76,9 +76,10 @@ func (r *Relay) subscribers(n notify.Notice) (ready []queue.WebhookID, all int) 
 	return ready, all
 }
 
-// mayHear reports whether a webhook may get operational events about another: never about
-// itself, and only if it gets feedback of all projects of the other. A webhook whose
-// settings are not known may have any project's.
+// mayHear reports whether a webhook may get operational events about another webhook. It
+// never gets events about itself. It must get feedback of all projects of the other
+// webhook. If the settings of the other webhook are not known, only a webhook that names no
+// projects gets its events.
 func (r *Relay) mayHear(w *webhook, about string) bool {
 	t, other := w.currentTarget(), (*target)(nil)
 	if subject, err := r.find(about); err == nil {
@@ -94,9 +95,9 @@ func (r *Relay) mayHear(w *webhook, about string) bool {
 		!slices.ContainsFunc(other.config.Projects, func(project string) bool { return !slices.Contains(t.config.Projects, project) })
 }
 
-// mayGet reports whether a delivery that exists, or may be made, can be sent to the
-// webhook: feedback of its projects, and operational events that it may hear of and has a
-// delivery of already.
+// mayGet reports whether an event may be sent to the webhook. The webhook may get feedback
+// of its projects. It may get an operational event if mayHear allows it and a delivery of
+// the event to the webhook already exists.
 func (r *Relay) mayGet(ctx context.Context, w *webhook, e queue.Event) (bool, error) {
 	if !event.Type(e.Type).Operational() {
 		return w.takes(e.Feedback), nil
@@ -111,8 +112,8 @@ func (r *Relay) mayGet(ctx context.Context, w *webhook, e queue.Event) (bool, er
 	return err == nil, err
 }
 
-// stillGets reports whether a delivery that waited can be sent: since it was made, the
-// webhook may have got other projects.
+// stillGets reports whether a waiting delivery can still be sent. The webhook's projects may
+// have changed since the delivery was made.
 func (r *Relay) stillGets(w *webhook, t task) bool {
 	e := &t.lease.Event
 	if !event.Type(e.Type).Operational() {
@@ -120,7 +121,7 @@ func (r *Relay) stillGets(w *webhook, t task) bool {
 	}
 	about := subjectOf(e.Body)
 	_, err := r.find(about)
-	return err != nil || r.mayHear(w, about) // what was deleted or renamed has no projects to compare
+	return err != nil || r.mayHear(w, about) // a deleted or renamed webhook has no projects to compare
 }
 
 // subjectOf returns the webhook that an operational event is about; empty if it cannot

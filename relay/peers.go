@@ -11,30 +11,31 @@ import (
 	"github.com/userhero/relay/relay/tally"
 )
 
-// Relays on one store tell each other what each one alone knows: the owner of a lane
-// knows its webhook's breaker and counts, and each relay what has happened on it. None
-// of this is stored, and nothing depends on it but what people are shown. What must hold
-// is in the webhooks' records.
+// Relays on one store send each other what only one of them knows. The owner of a lane
+// knows its webhook's breaker and counts. Each relay knows what has happened on it. These
+// messages are not stored, and only the pages that people see depend on them. State that
+// must not be lost is in the webhooks' records.
 
 const (
-	// talkEvery is how often a relay tells what has changed on its lanes.
+	// talkEvery is how often a relay sends what has changed on its lanes.
 	talkEvery = time.Second
-	// talkAll is after how many times it tells all, for relays that have come since.
+	// talkAll is how many rounds pass before a relay sends the state of all its lanes, for
+	// relays that have started since.
 	talkAll = 10
-	// listensFor is how long a relay is taken to listen after it said so. It says so
-	// every third time it could talk.
+	// listensFor is how long a relay counts as listening after its message. It sends the
+	// message in every third round.
 	listensFor = 10 * time.Second
-	// lanesInMessage bounds a message.
+	// lanesInMessage is the most lanes in one message.
 	lanesInMessage = 200
 )
 
 // said is a message between relays.
 type said struct {
-	Listening bool         `json:"listening,omitempty"` // somebody follows the feed there
+	Listening bool         `json:"listening,omitempty"` // the sender's feed has subscriptions
 	Happened  *Happening   `json:"happened,omitempty"`
 	Lanes     []laneStatus `json:"lanes,omitempty"`
-	// Probe is a webhook of which a person has requested a delivery, and Gently one of
-	// which many deliveries become due.
+	// Probe is a webhook for which a person has requested a delivery. Gently is a webhook
+	// whose deliveries become due in large numbers.
 	Probe  queue.WebhookID `json:"probe,omitempty"`
 	Gently queue.WebhookID `json:"gently,omitempty"`
 }
@@ -57,7 +58,7 @@ func (r *Relay) tell(s said) {
 	r.queue.Tell(data)
 }
 
-// talk tells other relays what they show, until the lanes end.
+// talk sends other relays what they show, until the lanes end.
 func (r *Relay) talk() {
 	tick := time.NewTicker(talkEvery)
 	defer tick.Stop()
@@ -92,12 +93,12 @@ func (r *Relay) talk() {
 	}
 }
 
-// hear takes in what other relays tell, until the lanes end.
+// hear handles the messages of other relays until the lanes end.
 func (r *Relay) hear() {
 	r.queue.Hear(r.lanes, func(message []byte) {
 		var s said
 		if json.Unmarshal(message, &s) != nil {
-			return // of a later version
+			return // the message is from a later version
 		}
 		if s.Listening {
 			r.feed.listenedElsewhere(time.Now().Add(listensFor))
@@ -153,7 +154,7 @@ func (w *webhook) checkOwner() bool {
 	return owns
 }
 
-// laneStatus returns what to tell about the webhook's lane.
+// laneStatus returns the status of the webhook's lane, to be sent to other relays.
 func (w *webhook) laneStatus(now time.Time) laneStatus {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -164,11 +165,11 @@ func (w *webhook) laneStatus(now time.Time) laneStatus {
 	}
 }
 
-// hear takes in what the owner of the lane tells. When this relay owns the lane later, it
-// goes on with the owner's breaker.
+// hear takes over the status that the owner of the lane has sent. If this relay owns the
+// lane later, it continues with the owner's breaker.
 func (w *webhook) hear(s laneStatus) {
 	if w.owns() {
-		return // it was told before the lane moved
+		return // the message was sent before this relay took the lane
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -188,8 +189,8 @@ func (w *webhook) addDayLocked(day *tally.Day, now time.Time) {
 	shown.AddTo(day, now)
 }
 
-// shownTallyLocked returns the tally to show. Of an hour in which the owner of the lane
-// has counted more, its count is taken. Quarters of a day and days are as last stored.
+// shownTallyLocked returns the tally to show. If the owner of the lane has counted more in
+// an hour, the owner's count is used. Quarters of a day and days show the stored counts.
 func (w *webhook) shownTallyLocked() tally.Webhook {
 	return w.tally.With(w.elsewhere)
 }

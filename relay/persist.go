@@ -31,7 +31,7 @@ func (w *webhook) writeOnce(ctx context.Context) error {
 	return nil
 }
 
-// noteForStoreLocked enters into the record what is kept elsewhere in memory.
+// noteForStoreLocked copies state that is kept elsewhere in memory into the record.
 func (w *webhook) noteForStoreLocked() {
 	w.record.Stored, w.record.HeldUntil = w.tally.Stored(), w.breaker.HeldUntil().UTC()
 }

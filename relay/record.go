@@ -57,7 +57,7 @@ type record struct {
 	tally.Stored
 }
 
-// lastNotice is a notice as the record keeps it.
+// lastNotice is the stored form of a notice.
 type lastNotice struct {
 	Kind    string    `json:"kind"`
 	Reason  string    `json:"reason,omitempty"`

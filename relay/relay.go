@@ -202,8 +202,8 @@ func (r *Relay) Stop(ctx context.Context) error {
 // Health returns nil while the queue takes events and the webhooks' goroutines run.
 func (r *Relay) Health() error { return r.HealthOf(func(WebhookStatus) bool { return true }) }
 
-// HealthOf is Health for somebody who sees only some webhooks: the errors of others do
-// not count.
+// HealthOf returns the health for a user who sees only some webhooks. The errors of other
+// webhooks do not count.
 func (r *Relay) HealthOf(seen func(WebhookStatus) bool) error {
 	r.mu.RLock()
 	started, stopped := r.started, r.stopped

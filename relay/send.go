@@ -37,12 +37,12 @@ type Preview struct {
 	Err       error // why the body cannot be made
 }
 
-// previewed bounds the events that Preview looks through for the newest one.
+// previewed is the most events that Preview reads to find one of the projects.
 const previewed = 200
 
-// Preview returns what a body makes of the documented sample and, if there is any, of the
-// newest feedback of the projects; without projects, of all. Its error is ErrInvalid if
-// the body is wrong.
+// Preview returns what a body makes of the documented sample and of the newest feedback of
+// the projects, if there is any. Without projects it uses the newest feedback of all. The
+// error is ErrInvalid if the body is wrong.
 func (r *Relay) Preview(ctx context.Context, name string, projects []string, source string) ([]Preview, error) {
 	b, err := body.Compile(source)
 	if err != nil {

@@ -40,8 +40,8 @@ type WebhookStatus struct {
 	// Parked means that the webhook has left the configuration. Its deliveries are held
 	// until it returns or they expire.
 	Parked bool
-	// Difference says how the configuration file of another relay on the store differs.
-	// It is empty if there is none, or it does not.
+	// Difference describes how the configuration file of another relay on the store
+	// differs. It is empty if there is no other relay or no difference.
 	Difference   string
 	FailingSince time.Time
 	// DisabledSince is when the webhook was disabled. It is zero if it is not, or if the
@@ -184,8 +184,8 @@ func (r *Relay) OldestDueAge(stats queue.Stats) time.Duration {
 	return oldest
 }
 
-// DueAge is OldestDueAge of one webhook, or of one notifier's notices. stats are its
-// counters.
+// DueAge returns what OldestDueAge returns, for one webhook or for one notifier's notices.
+// stats holds its counters.
 func (r *Relay) DueAge(id queue.WebhookID, stats queue.WebhookStats) time.Duration {
 	if stats.OldestDue.IsZero() {
 		return 0
@@ -193,8 +193,8 @@ func (r *Relay) DueAge(id queue.WebhookID, stats queue.WebhookStats) time.Durati
 	return max(0, time.Since(stats.OldestDue)-r.notices.MayWait(id))
 }
 
-// LastBackup returns when the newest backup of the store was made that was read back
-// whole. It is zero if there is none, or if the queue does not know.
+// LastBackup returns when the newest verified backup of the store was made: one that was
+// read back and is complete. It is zero if there is none, or if the queue does not know.
 func (r *Relay) LastBackup() time.Time {
 	if q, ok := r.queue.(queue.BackedUp); ok {
 		return q.LastBackup()
