@@ -57,11 +57,11 @@ func (p pages) enableWebhook(r *http.Request) (any, error) {
 	return said(back(r), words.Resumed(before, w, missed, whole, webhookAt(name)+"/recover")), nil
 }
 
-// missedTime bounds the count of what a webhook missed.
+// missedTime is how long the count of missed events may take.
 const missedTime = 80 * time.Millisecond
 
-// missed counts the events that a webhook would have got since then. whole is false if
-// there are too many to count them all.
+// missed counts the events that a webhook would have got since a time. whole is false if
+// there are too many to count.
 func (p pages) missed(r *http.Request, name string, since time.Time) (count int64, whole bool, err error) {
 	ctx, cancel := context.WithTimeout(r.Context(), missedTime)
 	defer cancel()
@@ -101,7 +101,7 @@ func (p pages) testWebhook(r *http.Request) (any, error) {
 	return done{webhookAt(name) + "#outcome", outcome{Of: outcomeOf(result, redact.Marked(w.URL))}}, nil
 }
 
-// secretShown is a new secret, which is shown once, and how to verify with it.
+// secretShown is a new secret, which is shown only once, with code that verifies signatures.
 type secretShown struct {
 	Secret   string
 	Title    string
@@ -154,7 +154,7 @@ type recoverPage struct {
 	Spans                      []choice
 }
 
-// recoveryOf reads what to send again.
+// recoveryOf reads from a form which deliveries to send again.
 func recoveryOf(text string, now time.Time) (relay.Recovery, error) {
 	switch text {
 	case "failed", "":

@@ -17,7 +17,7 @@ type eventsQuery struct {
 	Feedback, Project, Category, Status  string
 	Rating                               string // one of ratings
 	Since, Until, Zone                   string
-	View                                 string // the name that somebody gave to this query
+	View                                 string // the name that a user gave to this query
 	Cursor                               string
 	Seen                                 int64 // documents that the pages before have read
 

@@ -238,7 +238,7 @@ func problemScreen(problem *event.Problem) shown {
 // field reads a field of a form, without white space around it.
 func field(r *http.Request, name string) string { return strings.TrimSpace(r.PostFormValue(name)) }
 
-// webhookNamed returns a webhook as it is now.
+// webhookNamed returns the current state of a webhook.
 func (p pages) webhookNamed(name string) (relay.WebhookStatus, error) {
 	w, ok := p.relay.Webhook(name)
 	if !ok {

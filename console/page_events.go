@@ -117,7 +117,7 @@ func (p pages) list(r *http.Request, feedback bool) (any, error) {
 	return shown{name: "events.html", screen: s}, nil
 }
 
-// suggest returns what the newest events hold.
+// suggest returns values that occur in the newest events.
 func (p pages) suggest(r *http.Request) (s suggestions, err error) {
 	found, err := p.queue.Events(r.Context(), queue.EventQuery{Limit: suggestedFrom})
 	add := func(list *[]string, value string) {
@@ -142,7 +142,7 @@ func (p pages) suggest(r *http.Request) (s suggestions, err error) {
 	return s, err
 }
 
-// byAnyID leads to the page of what has this id: a feedback, an event or a delivery.
+// byAnyID leads to the page of the feedback, the event or the delivery with this id.
 func (p pages) byAnyID(r *http.Request, text string) (to seeOther, ok bool) {
 	if strings.HasPrefix(text, "fb_") && event.IsID(text) {
 		id, err := api.FindFeedback(r.Context(), p.queue, text, nil)
@@ -318,8 +318,8 @@ func (s *eventSearch) deliveries() (next string, err error) {
 	return query.Cursor, nil
 }
 
-// wanted returns a function that reports whether a delivery matches the filters that
-// the store does not know.
+// wanted returns a function that reports whether a delivery matches the filters that the
+// store cannot apply.
 func (s *eventSearch) wanted() func(queue.Delivery) (bool, error) {
 	q, matches := s.query, s.match()
 	return func(d queue.Delivery) (bool, error) {

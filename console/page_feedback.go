@@ -28,7 +28,7 @@ const (
 	foldedAfter = 1200
 )
 
-// feedbackPage is one feedback as it is now, with its history and its deliveries.
+// feedbackPage is the current state of one feedback, with its history and its deliveries.
 type feedbackPage struct {
 	ID, Project   string
 	Address       string
@@ -49,7 +49,7 @@ type feedbackPage struct {
 // member is a name and a value of a document.
 type member struct{ Name, Value string }
 
-// picture is a screenshot. The browser loads it only if somebody asked for it.
+// picture is a screenshot. The browser loads it only if the user asked for it.
 type picture struct {
 	URL, Host string
 	Shown     bool
@@ -227,7 +227,8 @@ type rawMember struct {
 	value json.RawMessage
 }
 
-// membersOf returns the members of a JSON object in their order; nil if it is none.
+// membersOf returns the members of a JSON object in their order. It returns nil if the value
+// is not an object.
 func membersOf(object json.RawMessage) (members []rawMember) {
 	decoder := json.NewDecoder(bytes.NewReader(object))
 	if t, err := decoder.Token(); err != nil || t != json.Delim('{') {
@@ -264,7 +265,7 @@ func flatten(value json.RawMessage, path string, to *[]member) {
 	}
 }
 
-// historyOf says what each event changed, newest first.
+// historyOf returns what each event changed, newest first.
 func historyOf(events []queue.Event) []update {
 	all := make([]update, 0, len(events))
 	var before []member

@@ -122,7 +122,7 @@ func sentence(all []relay.WebhookStatus, stats queue.Stats, user string, now tim
 	return strings.Join(parts, "; ") + end
 }
 
-// countsMayLag is for how long nobody needs to be told that counts lag behind.
+// countsMayLag is how far counts may lag behind before the page says so.
 const countsMayLag = 10 * time.Second
 
 // tiles returns the numbers of the last day. A console of some projects has only those

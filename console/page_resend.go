@@ -44,9 +44,9 @@ func resendAsked(v url.Values) (chosen []queue.DeliveryID, q eventsQuery, err er
 	return chosen, q, nil
 }
 
-// walk calls each for every delivery that a query selects, newest first, until each
-// returns false or the time is over; a zero time is no bound. It reports whether it has
-// seen all.
+// walk calls each for every delivery that a query selects, newest first. It stops when each
+// returns false or the time is over; a zero time means no limit. It reports whether it has
+// seen all deliveries.
 func (p pages) walk(r *http.Request, q eventsQuery, within time.Duration, each func(queue.Delivery) bool) (all bool, err error) {
 	now := time.Now()
 	s := eventSearch{pages: p, r: r, query: q, page: new(eventsPage), now: now}
@@ -198,7 +198,7 @@ func (p pages) showResend(r *http.Request) (any, error) {
 	return shown{name: "resending.html", screen: s}, nil
 }
 
-// stopResend leaves what has not gone out as it was.
+// stopResend ends a resend. Deliveries that were not queued yet stay unchanged.
 func (p pages) stopResend(r *http.Request) (any, error) {
 	job := p.resends.find(r.PathValue("id"))
 	if job == nil {
@@ -208,7 +208,7 @@ func (p pages) stopResend(r *http.Request) (any, error) {
 	return seeOther("resend/" + job.now().ID), nil
 }
 
-// saidResent says how far an action on many deliveries has come.
+// saidResent describes the progress of an action on many deliveries.
 func saidResent(s resendStatus) string {
 	all, sent := words.Number(s.All), words.Number(s.Sent)
 	rest := ""

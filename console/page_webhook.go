@@ -15,7 +15,7 @@ import (
 	"github.com/userhero/relay/relay/tally"
 )
 
-// recentDeliveries is how many a webhook's page shows.
+// recentDeliveries is how many deliveries a webhook's page shows.
 const recentDeliveries = 15
 
 // The tabs of a webhook's page.
@@ -34,7 +34,7 @@ type webhookPage struct {
 	Probes    bool      // it does not answer; one delivery at a time is tried
 	NextProbe time.Time // the next try; zero: at once
 	HeldUntil time.Time // end of the pause that the receiver asked for; zero: none
-	// Difference says how the configuration file of another relay differs.
+	// Difference describes how the configuration file of another relay differs.
 	Difference string
 	// FilterErrors are the events that the filter could not judge.
 	FilterErrors relay.FilterErrors
@@ -64,8 +64,7 @@ type webhookPage struct {
 	Secret    *secretShown
 }
 
-// here is the delivery that stands on the ladder: of those that are retried, the one
-// that is due next.
+// here is the delivery that is shown on the ladder: the retry that is due next.
 type here struct {
 	Delivery, Event string
 	Mark            words.Mark
@@ -180,8 +179,7 @@ func (p pages) webhookScreen(r *http.Request, tab string) (relay.WebhookStatus, 
 	return w, page, s, nil
 }
 
-// whereItStands draws the ladder with the delivery that is retried next, of the
-// newest deliveries that are retried.
+// whereItStands draws the ladder with the next retry among the newest deliveries.
 func (p pages) whereItStands(r *http.Request, w relay.WebhookStatus, now time.Time) (*here, draw.Ladder, error) {
 	found, err := p.queue.Deliveries(r.Context(), queue.DeliveryQuery{Webhook: w.ID, States: []queue.State{queue.Retrying}, Limit: 50})
 	if err != nil {

@@ -70,8 +70,8 @@ func (p pages) webhookRow(r *http.Request, w relay.WebhookStatus, now time.Time)
 	return row
 }
 
-// toggleWord is the word of the button that pauses, resumes or enables a webhook;
-// empty if there is none. What the Caddyfile disables, only the Caddyfile enables.
+// toggleWord returns the word of the button that pauses, resumes or enables a webhook. It is
+// empty if there is no button: only the Caddyfile can enable a webhook that it disables.
 func toggleWord(w relay.WebhookStatus) string {
 	switch {
 	case w.Parked || w.State == relay.Disabled && w.Reason == "":

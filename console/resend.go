@@ -17,12 +17,12 @@ import (
 )
 
 const (
-	// mostResent bounds the deliveries of one resend.
+	// mostResent is the most deliveries of one resend.
 	mostResent = 100_000
 	// resendAhead is how many deliveries of a resend wait in the queue of one webhook.
 	// The others stay as they are until it is their turn, so a resend can be stopped.
 	resendAhead = 20
-	// mostResends bounds the resends that are remembered, and mostRunning those that run.
+	// mostResends is how many resends are remembered at most, and mostRunning how many run.
 	mostResends, mostRunning = 50, 8
 	// resendPause is how long a resend waits if nothing happens.
 	resendPause = 250 * time.Millisecond
@@ -41,16 +41,16 @@ type resendStatus struct {
 	State          string
 	Reason         string // why it ended early
 	Began          time.Time
-	Finding        bool  // it still looks for deliveries
+	Finding        bool  // it is still looking for deliveries
 	All            int64 // deliveries found
-	Sent           int64 // attempted since
-	Delivered      int64 // of Sent, those that arrived
+	Sent           int64 // deliveries attempted by the resend
+	Delivered      int64 // those of Sent that succeeded
 	Queued         int64 // in the queue, not attempted yet
 	Skipped        int64 // being sent or queued already, or gone
 	Waits          []string
 }
 
-// Left is how many deliveries are as they were.
+// Left returns how many deliveries are not queued yet.
 func (s resendStatus) Left() int64 { return s.All - s.Sent - s.Queued - s.Skipped }
 
 // resend sends deliveries again, a few at a time. Its goroutine ends with the last
@@ -71,8 +71,8 @@ type resends struct {
 
 var errTooManyResends = event.NewProblem(429, "Too many deliveries are being sent again already. Wait until one of these actions ends, or stop one.")
 
-// start begins a resend of what find returns, newest first. ctx has the values of the
-// request and no end.
+// start begins a resend of the deliveries that find returns, newest first. ctx has the
+// values of the request and does not end with it.
 func (s *resends) start(ctx context.Context, p pages, what, user string, find func(context.Context, func(queue.DeliveryID) bool) error) (string, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -135,7 +135,7 @@ func (r *resend) note(change func(*resendStatus)) {
 	change(&r.status)
 }
 
-// lane is what a resend has to do for one webhook.
+// resendLane holds the work of a resend for one webhook.
 type resendLane struct {
 	ids    []queue.DeliveryID       // oldest first
 	ahead  map[queue.DeliveryID]int // in the queue, with the attempts that they had before
@@ -196,8 +196,8 @@ func (r *resend) run(ctx context.Context, find func(context.Context, func(queue.
 	}
 }
 
-// turn looks at what has gone out and queues the next deliveries. It reports whether
-// some are left.
+// turn counts the deliveries that were attempted, and queues the next ones. It reports
+// whether some are left.
 func (r *resend) turn(ctx context.Context, lanes map[queue.WebhookID]*resendLane) (left bool, err error) {
 	byID := r.webhooksByID()
 	var waits []string
@@ -242,7 +242,7 @@ func (r *resend) turn(ctx context.Context, lanes map[queue.WebhookID]*resendLane
 
 func (r *resend) skip(n int64) { r.note(func(s *resendStatus) { s.Skipped += n }) }
 
-// settled counts what has been attempted since it was queued.
+// settled counts the deliveries that were attempted since they were queued.
 func (r *resend) settled(ctx context.Context, lane *resendLane) error {
 	for id, before := range lane.ahead {
 		d, err := r.queue.Delivery(ctx, id)
@@ -266,7 +266,7 @@ func (r *resend) settled(ctx context.Context, lane *resendLane) error {
 	return nil
 }
 
-// requeue queues one delivery. It skips what is due or being sent already.
+// requeue queues one delivery. It skips a delivery that is already due or being sent.
 func (r *resend) requeue(ctx context.Context, lane *resendLane, id queue.DeliveryID) error {
 	d, err := r.queue.Delivery(ctx, id)
 	if err == nil && d.State == queue.Pending {

@@ -148,7 +148,7 @@ func whatOf(t event.Type) string {
 // rowOf returns the row of one delivery.
 func (p pages) rowOf(r *http.Request, d queue.Delivery, byID map[queue.WebhookID]relay.WebhookStatus, now time.Time) (eventRow, error) {
 	e, err := p.queue.Event(r.Context(), d.ID.Event)
-	if errors.Is(err, queue.ErrNotFound) { // retention has deleted it meanwhile
+	if errors.Is(err, queue.ErrNotFound) { // retention has deleted it in the meantime
 		e, err = queue.Event{ID: d.ID.Event, Type: d.Type, Feedback: d.Feedback, Created: d.Created}, nil
 	}
 	row := p.eventRow(r, e, []queue.Delivery{d}, byID, now)
@@ -209,7 +209,7 @@ func (p pages) eventRows(r *http.Request, events []queue.Event, now time.Time) (
 // wholeRow returns the row of an event with all its deliveries.
 func (p pages) wholeRow(r *http.Request, e queue.Event, byID map[queue.WebhookID]relay.WebhookStatus, now time.Time) (eventRow, error) {
 	deliveries, err := p.queue.EventDeliveries(r.Context(), e.ID)
-	if err != nil && !errors.Is(err, queue.ErrNotFound) { // retention may have deleted them meanwhile
+	if err != nil && !errors.Is(err, queue.ErrNotFound) { // retention may have deleted them in the meantime
 		return eventRow{}, err
 	}
 	return p.eventRow(r, e, deliveries, byID, now), nil

@@ -18,7 +18,7 @@ import (
 var templateFiles embed.FS
 
 // templates are the pages by file name, each with the frame and the parts that pages
-// share. html/template escapes all values, so whatever people wrote is text.
+// share. html/template escapes all values, so visitors' texts stay text.
 var templates = parseTemplates()
 
 func parseTemplates() map[string]*template.Template {
