@@ -13,19 +13,19 @@ const (
 	maxKey    = 1 << 16
 )
 
-// Log is what a log of transactions holds.
+// Log describes the content of a log of transactions.
 type Log struct {
 	Length int64 // of the file, in bytes; most of it was never written
-	// First and Last are the numbers of the transactions that can be read from
-	// the start on; 0 where there are none. This is what Badger reads.
+	// First and Last are the numbers of the first and the last transaction that can be read
+	// from the start on, which are those that Badger reads. They are 0 if there are none.
 	First, Last uint64
-	// End is where they end.
+	// End is the offset at which these transactions end.
 	End int64
-	// Tail is how many bytes behind End are not zero. A process that dies while
-	// it writes leaves some: one transaction, which nobody was told of.
+	// Tail is how many bytes after End are not zero. A process that dies during a write
+	// leaves some: one transaction that was not acknowledged.
 	Tail int64
-	// Beyond are the numbers of the transactions behind End that were written
-	// to their end, in the order of the file.
+	// Beyond holds the numbers of the complete transactions after End, in the order of the
+	// file.
 	Beyond []uint64
 }
 
@@ -36,10 +36,10 @@ type logEntry struct {
 	end  int64
 }
 
-// ReadLog reads a log of transactions, and hands out what Badger would read,
-// and behind a damage whatever can still be read. Of a transaction that was not
-// written to its end nothing is handed out, unless a later one follows it.
-// Errors wrap ErrDamaged or ErrKey.
+// ReadLog reads a log of transactions. It passes on the entries that Badger would read, and
+// the entries after a damaged part that can still be read. It passes on nothing of an
+// incomplete transaction, unless a later transaction follows it. Errors wrap ErrDamaged or
+// ErrKey.
 func ReadLog(path string, keys Keys, visit func(Entry) error) (Log, error) {
 	b, err := os.ReadFile(path)
 	if err != nil {
@@ -56,12 +56,12 @@ func ReadLog(path string, keys Keys, visit func(Entry) error) (Log, error) {
 	if r.key, err = keys.of(binary.BigEndian.Uint64(b)); err != nil && len(keys) > 0 {
 		return l, err
 	}
-	// Where there are no keys, nothing is encrypted, and the number is damaged.
+	// If there are no keys, nothing is encrypted, so the number is damaged.
 	unknown := err
 	used := int64(Used(b))
 
-	// As Badger does: transactions, each of entries of one version and a last
-	// entry that names it.
+	// Read as Badger does: each transaction has entries of one version, and a last entry
+	// that names the version.
 	var open []Entry
 	for off := l.End; ; {
 		e, ok := r.at(off)
@@ -96,12 +96,12 @@ func ReadLog(path string, keys Keys, visit func(Entry) error) (Log, error) {
 		return l, unknown
 	}
 
-	// Behind the damage an entry may begin anywhere.
+	// After the damage an entry may begin at any byte.
 	var rest []Entry
 	for off := l.End; off < used; {
 		e, ok := r.at(off)
 		if !ok {
-			off++ // Promise 5: what lies behind a damage is found.
+			off++ // Promise 5: entries after a damaged part are found.
 			continue
 		}
 		off = e.end
@@ -129,13 +129,13 @@ func ReadLog(path string, keys Keys, visit func(Entry) error) (Log, error) {
 //
 //	meta1 usermeta1 klen vlen expires (varints) key value crc4
 //
-// Key and value may be encrypted, the checksum is of what is written.
+// Key and value may be encrypted. The checksum covers the bytes as they are written.
 type logReader struct {
 	b, iv, key []byte
 }
 
-// at reads the entry that begins at an offset. None begins where the bytes are
-// zero, or do not have the look and the checksum of an entry of a transaction.
+// at reads the entry that begins at an offset. No entry begins there if the bytes are zero,
+// or do not have the format and the checksum of an entry.
 func (r logReader) at(off int64) (e logEntry, ok bool) {
 	b := r.b[off:]
 	if len(b) < 2 || b[0]&(bitTxn|bitFin) == 0 || b[1] != 0 {
@@ -176,8 +176,8 @@ func (r logReader) at(off int64) (e logEntry, ok bool) {
 	return e, true
 }
 
-// Used is how much of b there is up to its last byte that is not zero. Most of a
-// log was never written.
+// Used returns the length of b up to its last byte that is not zero. Most of a log was never
+// written.
 func Used(b []byte) int {
 	n := len(b)
 	for ; n >= len(zeros) && bytes.Equal(b[n-len(zeros):n], zeros); n -= len(zeros) {

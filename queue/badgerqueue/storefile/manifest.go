@@ -9,11 +9,11 @@ import (
 	"github.com/dgraph-io/badger/v4"
 )
 
-// Manifest names the tables that count.
+// Manifest names the tables that are in use.
 type Manifest struct {
 	Tables map[uint64]uint64 // data key by number of the table
-	// Torn is how many bytes of an unfinished change end the file: a crash
-	// while it was written leaves some, a cut does too.
+	// Torn is how many bytes of an unfinished change are at the end of the file. A crash
+	// during the write leaves some, and so does a truncation of the file.
 	Torn int64
 }
 

@@ -11,14 +11,15 @@ import (
 	"github.com/dgraph-io/badger/v4"
 )
 
-// ReadAll hands out every entry of every table and log that can be read, also behind
-// a damage, and says what cannot be read to lost. Tables that the MANIFEST does not
-// name are read too: it may have forgotten them, and if it has not, their entries are
-// in others as well. So one entry may come several times, in any order.
+// ReadAll passes every readable entry of every table and log to visit, even after a damaged
+// part. It passes what cannot be read to lost. It also reads tables that the MANIFEST does
+// not name, because a damaged MANIFEST may lack them. The entries of tables that were
+// replaced are in other tables too. So visit may get the same entry several times, in any
+// order.
 //
-// wrongKey reports that the key does not fit KEYREGISTRY: it is another, or the
-// registry is damaged where nothing depends on it. An error is visit's, or that there
-// is no store.
+// wrongKey is set if the key does not fit KEYREGISTRY: either the key is wrong, or the part
+// of the registry that checks the key is damaged. ReadAll returns an error only if visit
+// does, if files cannot be read, or if there is no store.
 func ReadAll(dir string, encryptionKey []byte, visit func(Entry) error, lost func(where, what string)) (wrongKey bool, err error) {
 	files, err := List(dir)
 	if err != nil {

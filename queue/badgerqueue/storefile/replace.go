@@ -10,14 +10,14 @@ import (
 	"time"
 )
 
-// Restoring ends the name of a folder in which a store is being restored, beside
-// its place.
+// Restoring is the end of the name of the folder in which a store is being restored. The
+// folder is beside the store's place.
 const Restoring = ".Restoring"
 
-// ReplaceWith puts a finished store in the place of the one at a path, and returns
-// where that one is now. Files in the old folder that are not the store's are in
-// both folders then. Nothing is at the path for a moment only if the system cannot
-// exchange two folders; who finds it so completes it: see CompleteRestore.
+// ReplaceWith replaces the store at a path by a finished one, and returns the new path of
+// the old store. Files in the old folder that do not belong to the store are then in both
+// folders. If the system cannot exchange two folders, there is no store at the path for a
+// moment. A process that finds it so calls CompleteRestore.
 func ReplaceWith(built, path string) (kept string, err error) {
 	if err := Adopt(built, path); err != nil {
 		return "", fmt.Errorf("giving the new store to the owner of %s: %w", path, err)
@@ -44,9 +44,8 @@ func ReplaceWith(built, path string) (kept string, err error) {
 	return kept, errors.Join(os.Remove(filepath.Join(path, Replacing)), SyncFolder(filepath.Dir(path)))
 }
 
-// exchangeInto exchanges the folders at built and path, and leaves the one that was
-// at path under the name kept. A process that dies on the way leaves path as it was
-// or as it is to be.
+// exchangeInto exchanges the folders at built and path, and leaves the old folder of path
+// under the name kept. If the process dies, path is either the old or the new folder.
 func exchangeInto(built, path, kept string) error {
 	if err := os.Rename(built, kept); err != nil {
 		return err
@@ -57,7 +56,8 @@ func exchangeInto(built, path, kept string) error {
 	return nil
 }
 
-// swap does with two renames what exchangeInto does with one.
+// swap does the work of exchangeInto with two renames, if the system cannot exchange two
+// folders.
 func swap(built, path, kept string) error {
 	if err := os.Rename(path, kept); err != nil {
 		return err
@@ -68,7 +68,7 @@ func swap(built, path, kept string) error {
 	return nil
 }
 
-// completed reports whether somebody else has put the store in its place.
+// completed reports whether another process has moved the store to its place.
 func completed(built, path string, err error) bool {
 	_, gone := os.Lstat(built)
 	there, _ := Occupied(path)
@@ -82,18 +82,18 @@ func explainRename(path string, err error) error {
 	return fmt.Errorf("putting the new store in its place: %w", err)
 }
 
-// CompleteRestore puts a restored store in its place if the process that restored it
-// died after it had put the store before aside.
+// CompleteRestore moves a restored store to its place if the process that restored it died
+// after it had moved the old store away.
 func CompleteRestore(path string) error {
 	if err := os.Remove(filepath.Join(path, Replacing)); err == nil {
-		return SyncFolder(path) // it died after that
+		return SyncFolder(path) // the process died after it had moved the new store
 	}
 	built := path + Restoring
 	if _, err := os.Lstat(filepath.Join(built, Replacing)); err != nil {
 		return nil //nolint:nilerr // no store that is ready to be moved
 	}
 	if there, err := Occupied(path); err != nil || there {
-		return err // the store before is still in its place
+		return err // the old store is still in its place
 	}
 	_ = os.Remove(path) // an empty folder may be there
 	if err := os.Rename(built, path); err != nil && !completed(built, path, err) {
@@ -102,8 +102,8 @@ func CompleteRestore(path string) error {
 	return errors.Join(os.Remove(filepath.Join(path, Replacing)), SyncFolder(filepath.Dir(path)))
 }
 
-// linkOthers gives a new folder what lies in the old one and is not the store's:
-// files by another link, folders with all that is in them.
+// linkOthers links the files of the old folder that do not belong to the store into the new
+// folder, with all subfolders.
 func linkOthers(from, to string) error {
 	return filepath.WalkDir(from, func(name string, e fs.DirEntry, err error) error {
 		rel, relErr := filepath.Rel(from, name)
@@ -147,7 +147,7 @@ func linkOther(from, to string, e fs.DirEntry) error {
 	return os.Link(from, to)
 }
 
-// own gives a new file to the owner of another one.
+// own sets the owner of a new file to the owner of another file.
 func own(name string, like fs.FileInfo) error {
 	uid, gid, ok := owner(like)
 	if !ok {
@@ -163,7 +163,7 @@ func own(name string, like fs.FileInfo) error {
 	return os.Lchown(name, uid, gid)
 }
 
-// Nearest is a path, or the nearest folder above it that exists.
+// Nearest returns the path if it exists, or else the nearest folder above it that exists.
 func Nearest(path string) string {
 	for {
 		if _, err := os.Stat(path); err == nil || filepath.Dir(path) == path {
@@ -173,7 +173,7 @@ func Nearest(path string) string {
 	}
 }
 
-// Occupied reports whether there is anything at a path.
+// Occupied reports whether a path exists and is not an empty folder.
 func Occupied(path string) (bool, error) {
 	entries, err := os.ReadDir(path)
 	if errors.Is(err, fs.ErrNotExist) {

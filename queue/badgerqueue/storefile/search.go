@@ -8,14 +8,14 @@ import (
 	"math/big"
 )
 
-// longestBlock bounds the blocks that are searched for, in bytes: a block ends
-// after the entry that makes it longer than 4 KiB.
+// longestBlock is the longest block that the search finds, in bytes. A block ends after the
+// entry that makes it longer than 4 KiB.
 const longestBlock = 256 << 10
 
-// searchBlocks hands out the blocks of a table whose index is gone. They lie one
-// behind the other, and a checksum tells where one ends. Behind a block that is
-// damaged too, the next is looked for at every byte; in an encrypted table,
-// where no byte looks like another, the search ends there.
+// searchBlocks passes on the blocks of a table whose index is lost. The blocks follow each
+// other without a gap, and a checksum shows where each ends. After a damaged block the
+// search tries every byte as the start of the next one. In an encrypted table the start of
+// a block has no visible format, so the search ends at a damaged block.
 func searchBlocks(b, key []byte, visit func(Entry) error) error {
 	s := blockSearch{b: b, key: key}
 	if key != nil {
@@ -46,7 +46,7 @@ type blockSearch struct {
 	cipher cipher.Block
 }
 
-// end is where the block that begins at from ends; 0 where none begins.
+// end returns the end of the block that begins at from, or 0 if none begins there.
 func (s blockSearch) end(from int) int {
 	if !s.begins(s.b[from:]) {
 		return 0
@@ -92,11 +92,11 @@ func (s blockSearch) ends(b []byte) bool {
 	return size >= 2 && size <= 8
 }
 
-// stream is block i of what is mixed into the text (AES in counter mode).
+// stream returns block i of the key stream (AES in counter mode).
 func (s blockSearch) stream(iv []byte, i int) []byte {
 	n := new(big.Int).SetBytes(iv)
 	n.Add(n, big.NewInt(int64(i)))
-	var counter [blockSize + 1]byte // one byte more: the counter may overflow
+	var counter [blockSize + 1]byte // has one more byte, because the counter may overflow
 	n.FillBytes(counter[:])
 	out := make([]byte, blockSize)
 	s.cipher.Encrypt(out, counter[1:])

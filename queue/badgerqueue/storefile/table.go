@@ -14,18 +14,18 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// Table is what a table holds.
+// Table describes the content of a table.
 type Table struct {
-	Last uint64 // the newest transaction that any entry is of; 0 where the index is gone
+	Last uint64 // the newest transaction of all entries; 0 if the index is lost
 	Keys uint32 // entries, by the index
-	// Lost says of each block that cannot be read where it is.
+	// Lost describes the position of each block that cannot be read.
 	Lost []string
 }
 
-// ReadTable reads a table that is not compressed and checks every checksum. It
-// hands out the entries of every block that is whole, unless visit is nil.
-// Errors wrap ErrDamaged or ErrKey: the index is gone, and with a visit the
-// blocks have been looked for without it.
+// ReadTable reads a table that is not compressed and checks every checksum. If visit is not
+// nil, it gets the entries of every undamaged block. Errors wrap ErrDamaged or ErrKey: the
+// index is lost. If visit is not nil, ReadTable has then searched for blocks without the
+// index.
 //
 //	block… index indexLen4 checksum checksumLen4
 func ReadTable(path string, keys Keys, keyID uint64, visit func(Entry) error) (Table, error) {
@@ -36,11 +36,11 @@ func ReadTable(path string, keys Keys, keyID uint64, visit func(Entry) error) (T
 	return readTable(b, keys, keyID, visit)
 }
 
-// indexTail is how much of a table's end is read in search of its index.
+// indexTail is how many bytes of a table's end are read to find its index.
 const indexTail = 64 << 10
 
-// ReadTableIndex reads the index of a table alone: its checksum is right, and of
-// the blocks nothing is said. Errors are those of ReadTable.
+// ReadTableIndex reads only the index of a table and checks its checksum. It does not check
+// the blocks. It returns the errors of ReadTable.
 func ReadTableIndex(path string, keys Keys, keyID uint64) (t Table, err error) {
 	key, err := keys.of(keyID)
 	if err != nil {
@@ -70,7 +70,7 @@ func ReadTableIndex(path string, keys Keys, keyID uint64) (t Table, err error) {
 		}
 	}
 	defer func() {
-		// As in readTable.
+		// The decoder may panic if the index is random bytes.
 		if nonsense := recover(); nonsense != nil {
 			err = damaged("its index does not decode: %v", nonsense)
 		}
@@ -82,8 +82,8 @@ func ReadTableIndex(path string, keys Keys, keyID uint64) (t Table, err error) {
 	return Table{Last: index.MaxVersion(), Keys: index.KeyCount()}, nil
 }
 
-// ReadAnyTable reads a table that no MANIFEST tells the data key of: it is the one
-// that some block's checksum is right with.
+// ReadAnyTable reads a table whose data key is not known from a MANIFEST. It uses the key
+// with which the checksum of a block is right.
 func ReadAnyTable(path string, keys Keys, visit func(Entry) error) (Table, error) {
 	b, err := os.ReadFile(path)
 	if err != nil {
@@ -104,8 +104,8 @@ func readTable(b []byte, keys Keys, keyID uint64, visit func(Entry) error) (t Ta
 		return t, err
 	}
 	defer func() {
-		// An index that was decrypted with another key is nonsense, of which the
-		// decoder knows nothing.
+		// An index that was decrypted with a wrong key is random bytes, and the decoder
+		// does not notice that.
 		if nonsense := recover(); nonsense != nil {
 			err = damaged("its index does not decode: %v", nonsense)
 		}
@@ -161,7 +161,7 @@ func tableIndex(b, key []byte) (*fb.TableIndex, error) {
 	return fb.GetRootAsTableIndex(index, 0), nil
 }
 
-// cutChecksum takes the checksum off the end of a block or a table:
+// cutChecksum separates the checksum from the end of a block or a table:
 //
 //	… checksum checksumLen4
 func cutChecksum(b []byte) (body []byte, sum uint32, ok bool) {
@@ -180,8 +180,7 @@ func cutChecksum(b []byte) (body []byte, sum uint32, ok bool) {
 	return b[:n-int(size)], uint32(c.Sum), true
 }
 
-// unlock decrypts a block or an index, which has its initialisation vector
-// behind it.
+// unlock decrypts a block or an index. Its initialisation vector follows it.
 func unlock(b, key []byte) ([]byte, error) {
 	if key == nil {
 		return b, nil
@@ -193,7 +192,7 @@ func unlock(b, key []byte) ([]byte, error) {
 	return decrypt(b[:n], key, b[n:])
 }
 
-// readBlock checks one block and hands out its entries:
+// readBlock checks one block and passes on its entries:
 //
 //	entry… offset4… count4 checksum checksumLen4
 func readBlock(b []byte, from, to uint64, key []byte, visit func(Entry) error) error {
@@ -214,8 +213,8 @@ func readBlock(b []byte, from, to uint64, key []byte, visit func(Entry) error) e
 	return blockEntries(body, visit)
 }
 
-// blockEntries hands out the entries of a block whose checksum is right. Each
-// says how many bytes of its key it shares with the first one of the block.
+// blockEntries passes on the entries of a block whose checksum is right. Each entry holds
+// how many bytes of its key are the same as in the block's first key.
 //
 //	overlap2 diff2 key meta1 usermeta1 expires (varint) value
 func blockEntries(body []byte, visit func(Entry) error) error {
