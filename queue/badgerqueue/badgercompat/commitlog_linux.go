@@ -13,35 +13,35 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// CommitLog syncs the log that commits are in, on a descriptor of its own. Badger's
-// own way, SyncWrites, syncs its value log too, in which nothing of ours is ever
-// written, and cannot write ahead.
+// CommitLog syncs the log that holds the commits, on its own file descriptor. Badger's
+// SyncWrites would also sync the value log, which the store does not use, and it cannot
+// write the log ahead.
 //
-// The log is the .mem file with the highest number: Badger makes the next one, with
-// the next number, before it writes a commit that the full one has no room for, and
-// a commit is never in two. A sync of the file covers what was written through
-// Badger's memory map, for the kernel has one copy of each page.
+// The log is the .mem file with the highest number. If the log has no room for a commit,
+// Badger first makes the log with the next number. A commit is never in two logs. A sync of
+// the file covers what was written through Badger's memory map, because the kernel has only
+// one copy of each page.
 //
-// A CommitLog may be used when a commit has returned and before the next begins:
-// between the two nothing writes. So a log is synced before another takes its place.
+// Call the methods of a CommitLog only between two commits, when Badger writes nothing. So
+// a log is synced before the next log replaces it.
 type CommitLog struct {
 	dir      string
 	memtable int    // the size of one; its log may become twice as long
 	id       uint64 // the number of the log
 	file     *os.File
-	end      int // no commit has written behind it
-	ready    int // how far the file is written ahead
+	end      int // no commit has written after this offset
+	ready    int // the file is written ahead up to this offset
 }
 
-// SyncsCommits reports whether a CommitLog syncs commits; else Badger must.
+// SyncsCommits reports whether a CommitLog syncs commits. If not, Badger must.
 const SyncsCommits = true
 
-// slack is more than Badger writes behind the end of its log: an empty header.
+// slack is more than Badger writes after the end of its log, which is an empty header.
 const slack = 64
 
-// OpenCommitLog opens the newest log of an open store, whose memtables have so many
-// bytes. Into it was written so far what
-// opening writes: less than a page, also with slack.
+// OpenCommitLog opens the newest log of an open store. memtable is the size of the store's
+// memtables in bytes. The log must hold only what opening the store has written: with slack,
+// less than a page.
 func OpenCommitLog(dir, newest string, memtable int) (*CommitLog, error) {
 	l := &CommitLog{dir: dir, memtable: memtable}
 	if _, err := fmt.Sscanf(newest, "%d.mem", &l.id); err != nil {
@@ -59,7 +59,7 @@ func (l *CommitLog) open() (err error) {
 	return err
 }
 
-// Sync makes durable what a commit has written, no more than n bytes.
+// Sync makes the last commit durable. The commit has written at most n bytes.
 func (l *CommitLog) Sync(n int) error {
 	for {
 		if err := unix.Access(l.name(l.id+1), unix.F_OK); errors.Is(err, fs.ErrNotExist) {
@@ -73,7 +73,7 @@ func (l *CommitLog) Sync(n int) error {
 		}
 	}
 	l.end += n
-	if l.ready == 0 { // so that what is written ahead begins where the log ends, and leaves no hole
+	if l.ready == 0 { // so that the part written ahead begins at the log's end, without a hole
 		if err := l.findEnd(); err != nil {
 			return err
 		}
@@ -81,8 +81,8 @@ func (l *CommitLog) Sync(n int) error {
 	return os.NewSyscallError("fdatasync", unix.Fdatasync(int(l.file.Fd())))
 }
 
-// findEnd looks where the commits of a new log end. The last byte of one may be zero,
-// but not more than the four of a checksum.
+// findEnd finds the end of the commits in a new log. A commit may end with zero bytes, but
+// at most with the four bytes of its checksum.
 func (l *CommitLog) findEnd() error {
 	b := make([]byte, l.end)
 	n, err := l.file.ReadAt(b, 0)
@@ -93,8 +93,7 @@ func (l *CommitLog) findEnd() error {
 	return nil
 }
 
-// Place returns the file that is synced, and an offset that no commit in it is
-// behind.
+// Place returns the file that is synced, and an offset after which it holds no commit.
 func (l *CommitLog) Place() (name string, end int) { return l.name(l.id), l.end }
 
 // Close closes the file.
@@ -105,23 +104,22 @@ func (l *CommitLog) Close() {
 }
 
 const (
-	// ReadyLeast is how little of what is written ahead is left, in bytes, when more is
-	// written, readyStep at once.
+	// ReadyLeast is a number of bytes. When less than that is left of the part written
+	// ahead, the next readyStep bytes are written.
 	ReadyLeast = readyStep / 4
 	readyStep  = 512 << 10
 )
 
 var zeros [readyStep]byte
 
-// Short reports whether more of the log is to be written ahead.
+// Short reports whether more of the log should be written ahead.
 func (l *CommitLog) Short() bool {
 	return l != nil && l.ready-l.end < ReadyLeast && max(l.ready, l.end) < l.memtable
 }
 
-// Reserve has the next n bytes of the log on the disk before they are written:
-// writing into a hole of a full disk would end the process. It returns ENOSPC or
-// EDQUOT if there is no room. The first commit of a log is not reserved: the log is
-// made for it.
+// Reserve allocates the next n bytes of the log on the disk before they are written, because
+// writing into a hole on a full disk would end the process. It returns ENOSPC or EDQUOT if
+// the disk has no room. The first commit of a new log is not reserved.
 func (l *CommitLog) Reserve(n int) error {
 	if l == nil {
 		return nil
@@ -134,10 +132,9 @@ func (l *CommitLog) Reserve(n int) error {
 	return nil
 }
 
-// Extend writes the log ahead, with the zeros that it reads as anyway: Badger makes
-// it as one hole. Syncing what was written into a hole writes the file system's
-// journal too, which takes longer than all the rest. Like Sync it may be used only
-// between two commits.
+// Extend writes zeros ahead of the log's end. Badger makes the log as one hole, which reads
+// as zeros. A sync after a write into a hole also writes the file system's journal, which
+// takes longer than all other work. Call Extend only between two commits.
 func (l *CommitLog) Extend() error {
 	page := os.Getpagesize()
 	from := max(l.ready, (l.end+slack+page-1)/page*page)

@@ -13,63 +13,63 @@ import (
 	"github.com/dgraph-io/badger/v4"
 )
 
-// Compactions watches Badger merge its tables, because of two defects. A table
-// that cannot be written is forgotten: the compaction goes on without it and
-// removes the tables it was made of (subcompact in levels.go). And a table is
-// written through a memory map, which ends the process on a full disk.
+// Compactions watches Badger merge its tables, because of two defects of Badger. If a table
+// cannot be written, the compaction continues without it and still removes the tables that
+// it was made from (subcompact in levels.go). And a table is written through a memory map,
+// which ends the process on a full disk.
 //
 //	a table is about to be written ── wait for room; hold the tables of now
 //	the compaction is done ────────── if every announced table is there, let the
 //	                                  others go; else keep them, and the store
 //	                                  takes no more
 //
-// It learns of both from Badger's log, which announces each table, with its number
-// of keys, in the goroutine that will write it. Compactions are let through one by
-// one, so a table that appears meanwhile is this compaction's, or a memtable's.
+// Badger's log reports both moments. It announces each table, with its number of keys, in
+// the goroutine that will write the table. Only one compaction runs at a time, so a table
+// that appears during it belongs to it or to a memtable.
 //
-// Tables are held by an iterator that is never moved: it has a reference to every
-// table, and Badger removes the file of a table with its last reference. The
-// iterator holds the memtables too, with their logs, so it is given up while a
-// compaction waits for room. Badger opens no iterator once it closes; what merges
-// then is held by one that was opened when closing began.
+// An iterator that is never moved holds the tables: it has a reference to every table, and
+// Badger removes the file of a table with its last reference. The iterator also holds the
+// memtables and their logs, so Compactions closes it while a compaction waits for room.
+// Badger opens no iterator after it begins to close. So an iterator that is opened at that
+// moment holds the tables that are merged later.
 type Compactions struct {
-	disk *Disk              // nil: no room is asked for
-	lost func(error) error  // is given what could not be written
-	note func(string) error // keeps it for the next start
+	disk *Disk              // nil: do not check for room
+	lost func(error) error  // called with the error if a table could not be written
+	note func(string) error // stores the error's text for the next start
 
 	mu      sync.Mutex
-	turn    *sync.Cond // compactor has changed, or db
+	turn    *sync.Cond // signals that running, id or db has changed
 	db      *badger.DB // nil until Badger is open
 	read    func() (txn *badger.Txn, release func())
 	running bool
-	id      int             // of the compactor that has its turn
-	release func()          // lets go of what is held; nil: nothing is
-	closing func()          // likewise, of what is held until Badger is closed
-	old     map[uint64]bool // tables that were there before
-	due     map[uint32]int  // tables to be written, by their number of keys
-	begun   []time.Time     // when those of the last moments were
-	missed  bool            // a table was missed: what was held then stays held
+	id      int             // number of the compactor that is running
+	release func()          // releases the held tables; nil if none are held
+	closing func()          // releases the tables that are held until Badger is closed; nil if none are
+	old     map[uint64]bool // tables that existed when they were held
+	due     map[uint32]int  // announced tables, by their number of keys
+	begun   []time.Time     // when the tables of the last moments were begun
+	missed  bool            // a table was not written: the tables that were held stay held
 
-	deep  atomic.Int64 // deepMerge, as of the last compaction
-	ended atomic.Int64 // when that was, unix nanoseconds
+	deep  atomic.Int64 // deepMerge after the last compaction
+	ended atomic.Int64 // when the last compaction ended, unix nanoseconds
 }
 
-// What Badger says of its compactions.
+// Badger's messages about its compactions.
 const (
 	saysTable  = "[%d] LOG Compact. Added %d keys. Skipped %d keys. Iteration took: %v"
 	saysDone   = "[Compactor: %d] Compaction for level: %d DONE"
 	saysFailed = "[Compactor: %d] LOG Compact FAILED with error: %+v: %+v"
-	// saysClosing comes before Badger begins to close, saysClosed when nothing is
-	// merged any more and the folder is still locked.
+	// saysClosing comes before Badger begins to close. saysClosed comes when no compaction
+	// runs any more and the folder is still locked.
 	saysClosing = "Closing database"
 	saysClosed  = "Waiting for closer"
 )
 
-// KnownBadger is the version whose messages are understood.
+// KnownBadger is the version whose messages this package understands.
 const KnownBadger = "v4.9.6"
 
-// OtherBadger is the version of Badger that this program was built with, where it
-// is not the one of go.mod: another module may have asked for a newer one.
+// OtherBadger is the version of Badger that this program was built with if it is not
+// KnownBadger: another module may require a newer one. Otherwise it is empty.
 var OtherBadger = func() string {
 	if info, ok := debug.ReadBuildInfo(); ok {
 		for _, d := range info.Deps {
@@ -81,16 +81,16 @@ var OtherBadger = func() string {
 	return ""
 }()
 
-// writeTime is how long a table, once begun, may not show in the free space yet: it
-// is copied into the memory map in some 20 ms.
+// writeTime is how long a table that was begun may not show in the free space yet. Badger
+// copies it into the memory map in about 20 ms.
 const writeTime = 250 * time.Millisecond
 
-// roomPoll is how often a compaction that waits looks for room.
+// roomPoll is how often a waiting compaction checks for room.
 const roomPoll = 50 * time.Millisecond
 
-// NewCompactions returns nil, which watches nothing, if Badger is not the version
-// whose log is understood. lost is called with what could not be written; note must
-// keep it for the next start.
+// NewCompactions returns nil, which watches nothing, if Badger is not KnownBadger. lost is
+// called with the error if a table could not be written. note must store its text for the
+// next start.
 func NewCompactions(d *Disk, lost func(error) error, note func(string) error) *Compactions {
 	if OtherBadger != "" {
 		return nil
@@ -138,8 +138,8 @@ func (c *Compactions) Logged(format string, args []any) {
 	}
 }
 
-// begin waits for the compactor's turn and for room, before it writes a table of
-// so many keys.
+// begin waits for the compactor's turn and for room before the compactor writes a table
+// with this number of keys.
 func (c *Compactions) begin(id int, keys uint32) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -151,7 +151,7 @@ func (c *Compactions) begin(id int, keys uint32) {
 		return
 	}
 	c.due[keys]++
-	for !c.roomToBegin() { // Promise 1: a compaction begins no table for which there is no room.
+	for !c.roomToBegin() { // Promise 1: a compaction begins a table only if the disk has room for it.
 		c.letGo()
 		c.mu.Unlock()
 		<-time.After(roomPoll)
@@ -163,7 +163,7 @@ func (c *Compactions) begin(id int, keys uint32) {
 	}
 }
 
-// hold keeps the files of the tables of now until release.
+// hold keeps the files of the present tables until release.
 func (c *Compactions) hold() (release func()) {
 	txn, done := c.read()
 	it := txn.NewIterator(badger.IteratorOptions{})
@@ -184,8 +184,8 @@ func (c *Compactions) letGo() {
 	}
 }
 
-// roomToBegin reports whether another table fits beside those that are being
-// written and a memtable that becomes one.
+// roomToBegin reports whether the disk has room for another table, in addition to the
+// tables that are being written and to a memtable that becomes a table.
 func (c *Compactions) roomToBegin() bool {
 	if c.disk == nil {
 		return true
@@ -194,7 +194,7 @@ func (c *Compactions) roomToBegin() bool {
 	return c.disk.roomToCompact(int64(len(c.begun)+1) * TableSize)
 }
 
-// end lets go what was held, if everything is there that was to be written.
+// end releases the held tables if all announced tables exist.
 func (c *Compactions) end(id int, done bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -211,8 +211,8 @@ func (c *Compactions) end(id int, done bool) {
 	c.deep.Store(deepMerge(tables))
 	c.ended.Store(time.Now().UnixNano())
 	c.turn.Broadcast()
-	if missing > 0 { // Promise 1: what a compaction could not write is not removed.
-		c.missed, c.release = true, nil // for good
+	if missing > 0 { // Promise 1: records that a compaction could not write are not removed.
+		c.missed, c.release = true, nil // never release them
 		what := fmt.Sprintf("a table of %d records could not be written, and Badger goes on without it;"+
 			" the tables it was to be made of are still here, and Badger would remove them at the next start", missing)
 		err := errors.New("compacting: " + what)
@@ -224,7 +224,7 @@ func (c *Compactions) end(id int, done bool) {
 	c.letGo()
 }
 
-// beginClosing holds all that is merged from now on.
+// beginClosing holds the tables that are merged from now on.
 func (c *Compactions) beginClosing() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -241,8 +241,8 @@ func (c *Compactions) endClosing() {
 	}
 }
 
-// Idle reports whether no compaction has its turn, and when the last table that is
-// still remembered was begun.
+// Idle reports whether no compaction runs. begun is when the last remembered table was
+// begun.
 func (c *Compactions) Idle() (idle bool, begun time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -252,7 +252,7 @@ func (c *Compactions) Idle() (idle bool, begun time.Time) {
 	return !c.running, begun
 }
 
-// Ended is when the last compaction ended; 1970 if none has.
+// Ended returns when the last compaction ended, or 1970 if none has ended.
 func (c *Compactions) Ended() time.Time {
 	if c == nil {
 		return time.Unix(0, 0)
@@ -260,8 +260,8 @@ func (c *Compactions) Ended() time.Time {
 	return time.Unix(0, c.ended.Load())
 }
 
-// missing is how many records a table has that was to be written and is not
-// there, or 0.
+// missing returns the number of records of an announced table that does not exist, or 0 if
+// all exist.
 func (c *Compactions) missing(tables []badger.TableInfo) uint32 {
 	for _, t := range tables {
 		if !c.old[t.ID] && c.due[t.KeyCount] > 0 {
@@ -276,9 +276,9 @@ func (c *Compactions) missing(tables []badger.TableInfo) uint32 {
 	return 0
 }
 
-// flatMerge is the most that a merge of level 0 writes before it removes anything:
-// all of it and what is still in memtables go into the first of the other levels
-// that has tables. 0: it is not about to happen.
+// flatMerge returns the most bytes that a merge of level 0 writes before it removes any
+// table. Such a merge writes level 0 and the memtables into the first other level that has
+// tables. flatMerge returns 0 if no merge of level 0 is near.
 func flatMerge(levels []badger.LevelInfo) int64 {
 	if levels[0].NumTables+NumMemtables < LevelZeroTables {
 		return 0
@@ -286,7 +286,7 @@ func flatMerge(levels []badger.LevelInfo) int64 {
 	bytes := levels[0].Size + NumMemtables*MemTableSize
 	for i, into := range levels[1:] {
 		if into.NumTables > 0 && i+1 == len(levels)-1 {
-			return bytes + min(into.Size, BaseLevelSize) // if it were more, a level above would be taken
+			return bytes + min(into.Size, BaseLevelSize) // with more, Badger would choose a level above
 		}
 		if into.NumTables > 0 {
 			return bytes + into.Size
@@ -298,8 +298,8 @@ func flatMerge(levels []badger.LevelInfo) int64 {
 // lastLevel is the last of Badger's seven levels.
 const lastLevel = 6
 
-// deepMerge is the most that a merge of another level writes before it removes
-// anything: one table and all that it overlaps in the next.
+// deepMerge returns the most bytes that a merge of another level writes before it removes
+// any table: one table and all tables that it overlaps in the next level.
 func deepMerge(tables []badger.TableInfo) (most int64) {
 	levels := make(map[int][]span)
 	for _, t := range tables {
@@ -317,16 +317,16 @@ func deepMerge(tables []badger.TableInfo) (most int64) {
 	return most
 }
 
-// span is the keys of a table.
+// span is the key range and the size of a table.
 type span struct {
 	from, to []byte
 	size     int64
 }
 
-// heaviest is the most bytes of one of the tables above with those below that it
-// overlaps; both are in order.
+// heaviest returns the most bytes that one table in above and the tables in below that it
+// overlaps have together. Both lists are sorted.
 func heaviest(above, below []span) (most int64) {
-	first := 0 // of those that the next one above may overlap
+	first := 0 // the first table in below that the next one in above may overlap
 	for _, a := range above {
 		for first < len(below) && bytes.Compare(below[first].to, a.from) < 0 {
 			first++

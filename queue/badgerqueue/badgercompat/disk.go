@@ -29,32 +29,32 @@ type Disk struct {
 	path          string
 	accept, write int64
 	max           atomic.Int64 // of the store's files; 0 is none
-	// merge tells how many bytes Badger's next compaction may write before it
-	// removes any; nil: none.
+	// merge returns how many bytes Badger's next compaction may write before it removes
+	// any. Nil means 0.
 	merge func() int64
 
-	merging atomic.Int64 // what merge told when avail was read
-	size    atomic.Int64 // measured
-	tables  atomic.Int64 // of size; also those that a merge has replaced, or is about to
-	written atomic.Int64 // since it was measured
-	ever    atomic.Int64 // written since the store was opened
+	merging atomic.Int64 // what merge returned when avail was read
+	size    atomic.Int64 // bytes of the store's files, as last measured
+	tables  atomic.Int64 // bytes of tables in size, including old and new tables of a merge
+	written atomic.Int64 // bytes written since size was measured
+	ever    atomic.Int64 // bytes written since the store was opened
 	avail   atomic.Int64 // last reading of free space; -1 if it is unknown
 	read    atomic.Int64 // when avail was read, unix nanoseconds
-	falls   atomic.Int64 // by so much avail may fall within fallAhead
+	falls   atomic.Int64 // how far avail may fall within fallAhead
 
 	mu    sync.Mutex // guards everything below
 	past  int64      // an earlier reading of free space, at most fallOver old
 	since int64      // when past was read, unix nanoseconds
 }
 
-// Sizes of Badger's parts, in bytes or numbers. They bound the process's memory, and
-// the room that must be free on the disk follows from them.
+// Sizes of Badger's parts, in bytes or numbers. They limit the process's memory and
+// determine how much room must be free on the disk.
 const (
 	MemTableSize    = 16 << 20
 	NumMemtables    = 3
 	TableSize       = 8 << 20
-	BaseLevelSize   = 64 << 20 // with Badger's 10 MiB, events are written to one level more
-	LevelZeroTables = 5        // with more, merges write less, and a drained store keeps as many
+	BaseLevelSize   = 64 << 20 // with Badger's default of 10 MiB, events are written to one more level
+	LevelZeroTables = 5        // with more, merges write less, but a drained store keeps that many tables
 )
 
 // A memtable's log is mapped at twice the memtable's size, and one more may be
@@ -64,15 +64,16 @@ const (
 	ReserveTable  = 3 * MemTableSize
 	ReserveAccept = 4 * MemTableSize
 	reserveMost   = 256 << 20
-	// FreeAge is how long a reading of free space is believed.
+	// FreeAge is how long a reading of free space is used.
 	FreeAge = 5 * time.Millisecond
-	// Somebody else may be filling the disk, a gigabyte a second. If within
-	// fallOver more goes than our own tables take (fallOwn), free space counts as
-	// what will be left after fallAhead: so long a memtable takes to become a table.
+	// Another process may fill the disk with a gigabyte a second. If the free space falls
+	// within fallOver by more than the store's own tables take (fallOwn), Disk counts with
+	// the free space that will be left after fallAhead. A memtable needs that long to
+	// become a table.
 	fallOver  = 100 * time.Millisecond
 	fallOwn   = 2 * MemTableSize
 	fallAhead = 250 * time.Millisecond
-	fallMost  = 512 << 20 // nobody fills faster, so a disk with more free is never full
+	fallMost  = 512 << 20 // the fastest fall that is expected: a disk with more free space does not become full
 )
 
 // NewDisk watches the file system that path is on. minFree is the free space, in bytes, below
@@ -104,8 +105,8 @@ func FileSystemOf(path string) (total, free int64, err error) {
 	return total, free, err
 }
 
-// Free is the free space in bytes, read at most every few milliseconds; -1 if
-// the system does not say.
+// Free returns the free space in bytes. It reads the space at most once in FreeAge. It
+// returns -1 if the system does not report it.
 func (d *Disk) Free() int64 {
 	if time.Now().UnixNano()-d.read.Load() > int64(FreeAge) {
 		d.look()
