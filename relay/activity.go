@@ -97,16 +97,8 @@ func (r *Relay) ProjectsOf(id queue.WebhookID) []string {
 // subscription has only the happenings for which it reports true, as it returns them.
 // It is called under a lock: it must be quick, and must not call the relay.
 func (r *Relay) Subscribe(see func(Happening) (Happening, bool)) *Subscription {
-	f := &r.feed
-	s := &Subscription{feed: f, see: see, done: r.lanes.Done(), ready: make(chan struct{}, 1)}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.open == nil {
-		f.open = make(map[*Subscription]struct{})
-	}
-	f.open[s] = struct{}{}
-	f.listened.Store(true)
-	if len(f.open) == 1 && r.shared {
+	s, only := r.feed.subscribe(see, r.lanes.Done())
+	if only && r.shared {
 		go r.tell(said{Listening: true})
 	}
 	return s

@@ -88,6 +88,20 @@ type Subscription struct {
 	lost  int
 }
 
+// subscribe opens a subscription, which ends when done is closed. It reports whether it
+// is the only one on this relay.
+func (f *feed) subscribe(see func(Happening) (Happening, bool), done <-chan struct{}) (s *Subscription, only bool) {
+	s = &Subscription{feed: f, see: see, done: done, ready: make(chan struct{}, 1)}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.open == nil {
+		f.open = make(map[*Subscription]struct{})
+	}
+	f.open[s] = struct{}{}
+	f.listened.Store(true)
+	return s, len(f.open) == 1
+}
+
 // Ready returns a channel that receives a value when Take has something to return.
 func (s *Subscription) Ready() <-chan struct{} { return s.ready }
 
@@ -186,44 +200,3 @@ func (f *feed) publishHere(h Happening) {
 		}
 	}
 }
-
-// Observer receives what happens, for metrics. Any goroutine may call its methods; they
-// must not block.
-type Observer interface {
-	// Accepted: an event of this type is on disk. project is one that the configuration
-	// names, OtherProjects or NoProject.
-	Accepted(eventType, project string)
-	// Attempted: an attempt ended. The outcome is "ok" or the error class, and span is
-	// the attempt's span.
-	Attempted(webhook, outcome string, took time.Duration, span queue.TraceContext)
-	// Delivered: an event reached its webhook. endToEnd is the time since its
-	// acceptance, and creation is the span of the acceptance.
-	Delivered(webhook string, endToEnd time.Duration, creation queue.TraceContext)
-	// StateChanged: a webhook's state changed.
-	StateChanged(webhook, from, to string)
-	// FilterFailed: the webhook's filter could not judge an event, so the event is not
-	// sent.
-	FilterFailed(webhook string)
-	// Deleted: the webhook was deleted. No further call names it.
-	Deleted(webhook string)
-	// Mailed: a notice of this kind was tried. The outcome is "ok", "retry" or
-	// "failed".
-	Mailed(kind, outcome string)
-}
-
-// nobody is the default observer. It does nothing.
-type nobody struct{}
-
-func (nobody) Accepted(string, string) {}
-
-func (nobody) Attempted(string, string, time.Duration, queue.TraceContext) {}
-
-func (nobody) Delivered(string, time.Duration, queue.TraceContext) {}
-
-func (nobody) StateChanged(string, string, string) {}
-
-func (nobody) FilterFailed(string) {}
-
-func (nobody) Deleted(string) {}
-
-func (nobody) Mailed(string, string) {}
