@@ -15,6 +15,7 @@ import (
 	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/relay/deliver"
 	"github.com/userhero/relay/relay/expression"
+	"github.com/userhero/relay/relay/feed"
 )
 
 // Acceptance is an event to take in.
@@ -65,9 +66,9 @@ func (r *Relay) Accept(ctx context.Context, a Acceptance) (queue.Receipt, error)
 	if err == nil && !receipt.Replayed {
 		r.observer.Accepted(string(a.Type), r.countedAs(a.Feedback.Project))
 		r.tally.Accepted(receipt.Event.Created)
-		if r.feed.hasListeners() {
-			r.feed.publish(Happening{
-				Kind: HappenedAccepted, Event: receipt.Event.ID, Type: string(a.Type), Feedback: a.Feedback, Deliveries: len(webhooks), Takers: r.takers(webhooks),
+		if r.feed.HasListeners() {
+			r.feed.Publish(feed.Happening{
+				Kind: feed.Accepted, Event: receipt.Event.ID, Type: string(a.Type), Feedback: a.Feedback, Deliveries: len(webhooks), Takers: r.takers(webhooks),
 			})
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/relay/feed"
 )
 
 // activity is one entry of the activity log, as stored in JSON.
@@ -42,8 +43,8 @@ func (r *Relay) note(a activity) {
 	if err == nil {
 		err = r.queue.AppendActivity(ctx, queue.Activity{At: time.Now(), Data: data})
 	}
-	if err == nil && r.feed.hasListeners() {
-		r.feed.publish(Happening{Kind: HappenedActivity, What: a.What, Who: a.Who, Webhook: a.Webhook, Detail: a.Detail, Projects: a.Projects})
+	if err == nil && r.feed.HasListeners() {
+		r.feed.Publish(feed.Happening{Kind: feed.Activity, What: a.What, Who: a.Who, Webhook: a.Webhook, Detail: a.Detail, Projects: a.Projects})
 	}
 	if err != nil && !errors.Is(err, queue.ErrClosed) {
 		r.log.Warn("the activity log misses a line", "what", a.What, "webhook", a.Webhook, "error", err)
@@ -67,8 +68,8 @@ func (r *Relay) Activities(ctx context.Context, limit int, cursor string) (queue
 // stateChanged reports a new state to the observer and to the feed.
 func (r *Relay) stateChanged(webhook, from, to, reason string) {
 	r.observer.StateChanged(webhook, from, to)
-	if r.feed.hasListeners() {
-		r.feed.publish(Happening{Kind: HappenedState, Webhook: webhook, From: from, To: to, Reason: reason, Projects: r.projectsOf(webhook)})
+	if r.feed.HasListeners() {
+		r.feed.Publish(feed.Happening{Kind: feed.State, Webhook: webhook, From: from, To: to, Reason: reason, Projects: r.projectsOf(webhook)})
 	}
 }
 
@@ -96,8 +97,8 @@ func (r *Relay) ProjectsOf(id queue.WebhookID) []string {
 // Subscribe opens a subscription. The caller must close it. If see is not nil, the
 // subscription has only the happenings for which it reports true, as it returns them.
 // It is called under a lock: it must be quick, and must not call the relay.
-func (r *Relay) Subscribe(see func(Happening) (Happening, bool)) *Subscription {
-	s, only := r.feed.subscribe(see, r.lanes.Done())
+func (r *Relay) Subscribe(see func(feed.Happening) (feed.Happening, bool)) *feed.Subscription {
+	s, only := r.feed.Subscribe(see, r.lanes.Done())
 	if only && r.shared {
 		go r.tell(said{Listening: true})
 	}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/relay/deliver"
+	"github.com/userhero/relay/relay/feed"
 	"github.com/userhero/relay/relay/pace"
 )
 
@@ -306,11 +307,11 @@ func (w *webhook) refuse(lease *queue.Lease) { // Promise 6: a webhook gets no f
 
 // publishAttempt publishes a settled attempt to the feed.
 func (w *webhook) publishAttempt(d *queue.Delivery, a *queue.Attempt, class string, state queue.State) {
-	if !w.relay.feed.hasListeners() {
+	if !w.relay.feed.HasListeners() {
 		return
 	}
-	w.relay.feed.publish(Happening{
-		Kind: HappenedAttempt, Event: d.ID.Event, Type: d.Type, Feedback: d.Feedback,
+	w.relay.feed.Publish(feed.Happening{
+		Kind: feed.Attempt, Event: d.ID.Event, Type: d.Type, Feedback: d.Feedback,
 		Delivery: d.ID, Webhook: w.name(), Projects: w.projects(), Number: d.Attempts + 1, Status: a.Status, Class: class, Error: a.Error,
 		Duration: a.Duration, State: state, Next: a.Next,
 	})

@@ -8,6 +8,7 @@ import (
 
 	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/queue/memqueue"
+	"github.com/userhero/relay/relay/feed"
 )
 
 func TestListenersAreToldWhatHappens(t *testing.T) {
@@ -43,7 +44,7 @@ func TestListenersAreToldWhatHappens(t *testing.T) {
 				t.Errorf("happening %d: %+v", i, h)
 			}
 			count[h.Kind]++
-			if h.Kind == HappenedAttempt && h.Event == e.ID {
+			if h.Kind == feed.Attempt && h.Event == e.ID {
 				states = append(states, h.State)
 				if h.Number != len(states) || h.Status != http.StatusTeapot || h.Class != "http_418" || h.Webhook != "w" || h.Feedback.ID != "fb_1" {
 					t.Errorf("attempt: %+v", h)
@@ -57,50 +58,12 @@ func TestListenersAreToldWhatHappens(t *testing.T) {
 			t.Errorf("the event went through %v, want retrying, then failed", states)
 		}
 		// The webhook became failing, then disabled. Each change also adds an activity.
-		if count[HappenedAccepted] != 1 || count[HappenedState] != 2 || count[HappenedActivity] != 2 {
+		if count[feed.Accepted] != 1 || count[feed.State] != 2 || count[feed.Activity] != 2 {
 			t.Errorf("happened: %v", count)
 		}
 		last := happened[len(happened)-1]
-		if last.Kind != HappenedActivity || last.Who != "ada" || last.What != "webhook disabled" {
+		if last.Kind != feed.Activity || last.Who != "ada" || last.What != "webhook disabled" {
 			t.Errorf("last: %+v", last)
 		}
 	})
-}
-
-func TestSlowListenersLoseTheOldestAndKnowHowMany(t *testing.T) {
-	t.Parallel()
-	r := New(Options{Queue: memqueue.New(memqueue.Options{})})
-	slow, quick := r.Subscribe(nil), r.Subscribe(nil)
-	defer quick.Close()
-	const all = 3*maxUntaken + 7
-	next := uint64(1)
-	for range all {
-		r.feed.publish(Happening{Kind: HappenedState})
-		happened, lost := quick.Take()
-		if len(happened) != 1 || lost != 0 || happened[0].ID != next {
-			t.Fatalf("the quick one took %d from %d, %d lost", len(happened), next, lost)
-		}
-		next++
-	}
-	kept, lost := slow.Take()
-	if len(kept)+lost != all || len(kept) > maxUntaken || len(kept) < maxUntaken/2 {
-		t.Errorf("%d kept, %d lost, of %d", len(kept), lost, all)
-	}
-	for i, h := range kept {
-		if want := uint64(lost + i + 1); h.ID != want {
-			t.Fatalf("kept %d is number %d, want %d: the newest, in order", i, h.ID, want)
-		}
-	}
-	slow.Close()
-	slow.Close()
-	if r.feed.publish(Happening{}); !r.feed.hasListeners() {
-		t.Error("one still listens")
-	}
-	if kept, _ := slow.Take(); len(kept) != 0 {
-		t.Error("a closed subscription is told")
-	}
-	quick.Close()
-	if r.feed.hasListeners() {
-		t.Error("nobody listens")
-	}
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/relay/feed"
 	"github.com/userhero/relay/relay/pace"
 	"github.com/userhero/relay/relay/tally"
 )
@@ -31,9 +32,9 @@ const (
 
 // said is a message between relays.
 type said struct {
-	Listening bool         `json:"listening,omitempty"` // the sender's feed has subscriptions
-	Happened  *Happening   `json:"happened,omitempty"`
-	Lanes     []laneStatus `json:"lanes,omitempty"`
+	Listening bool            `json:"listening,omitempty"` // the sender's feed has subscriptions
+	Happened  *feed.Happening `json:"happened,omitempty"`
+	Lanes     []laneStatus    `json:"lanes,omitempty"`
 	// Probe is a webhook for which a person has requested a delivery. Gently is a webhook
 	// whose deliveries become due in large numbers.
 	Probe  queue.WebhookID `json:"probe,omitempty"`
@@ -69,10 +70,10 @@ func (r *Relay) talk() {
 		case <-r.lanes.Done():
 			return
 		}
-		if n%3 == 0 && r.feed.hasSubscriptions() {
+		if n%3 == 0 && r.feed.HasSubscriptions() {
 			r.tell(said{Listening: true})
 		}
-		r.feed.expire(time.Now())
+		r.feed.Expire(time.Now())
 		if n%talkAll == 0 {
 			clear(told)
 		}
@@ -101,10 +102,10 @@ func (r *Relay) hear() {
 			return // the message is from a later version
 		}
 		if s.Listening {
-			r.feed.listenedElsewhere(time.Now().Add(listensFor))
+			r.feed.ListenedElsewhere(time.Now().Add(listensFor))
 		}
 		if s.Happened != nil {
-			r.feed.publishHere(*s.Happened)
+			r.feed.PublishHere(*s.Happened)
 		}
 		for _, lane := range s.Lanes {
 			if w := r.withID(lane.Webhook); w != nil {

@@ -13,6 +13,7 @@ import (
 	"github.com/userhero/relay/event"
 	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/queue/memqueue"
+	"github.com/userhero/relay/relay/feed"
 	"github.com/userhero/relay/relay/notify"
 )
 
@@ -273,12 +274,12 @@ func TestFeedTellsOfAllRelays(t *testing.T) {
 			kinds = append(kinds, h.Kind)
 		}
 		slices.Sort(kinds)
-		if want := []string{HappenedAccepted, HappenedActivity, HappenedAttempt, HappenedState}; !slices.Equal(kinds, want) {
+		if want := []string{feed.Accepted, feed.Activity, feed.Attempt, feed.State}; !slices.Equal(kinds, want) {
 			t.Errorf("the other relay's feed has %v, want %v", kinds, want)
 		}
 		s.Close()
 		time.Sleep(time.Minute)
-		if a.feed.hasListeners() {
+		if a.feed.HasListeners() {
 			t.Error("a relay tells what happens though nobody listens any more")
 		}
 	})

@@ -25,6 +25,7 @@ import (
 
 	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/relay/deliver"
+	"github.com/userhero/relay/relay/feed"
 	"github.com/userhero/relay/relay/notify"
 	"github.com/userhero/relay/relay/redact"
 )
@@ -114,7 +115,7 @@ func New(o Options) *Relay {
 		r.agent = "UserHero-Relay/dev"
 	}
 	if r.shared = r.queue != nil && r.queue.Node() != ""; r.shared {
-		r.feed.tell = func(h Happening) { r.tell(said{Happened: &h}) }
+		r.feed.Tell = func(h feed.Happening) { r.tell(said{Happened: &h}) }
 	}
 	r.lanes, r.stopLanes = context.WithCancel(context.Background())
 	attempts, cancel := context.WithCancelCause(context.Background())

@@ -18,6 +18,7 @@ import (
 
 	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/relay/deliver"
+	"github.com/userhero/relay/relay/feed"
 	"github.com/userhero/relay/relay/notify"
 	"github.com/userhero/relay/relay/tally"
 )
@@ -28,7 +29,7 @@ import (
 //
 //  1. Relay.attachMu: one change of the configuration at a time
 //  2. webhook.storeLock, Relay.tallyLock: one write of a record at a time
-//  3. Relay.mu, webhook.mu, and the locks inside feed, tally.Relay, workerPool and
+//  3. Relay.mu, webhook.mu, and the locks inside feed.Feed, tally.Relay, workerPool and
 //     notify.Sender: short, and none is held while another lock is taken
 //
 // Locks 1 and 2 are held during calls to the store. The locks of 3 never are.
@@ -42,7 +43,7 @@ type Relay struct {
 	client   *deliver.Client // nil: each generation has its own
 	dial     func(ctx context.Context, network, address string) (net.Conn, error)
 	own      func(netip.AddrPort) bool
-	feed     feed
+	feed     feed.Feed
 	notices  *notify.Sender
 
 	// lanes ends the webhooks' goroutines. attempts cancels the attempts in flight.

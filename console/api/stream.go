@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/userhero/relay/event"
-	"github.com/userhero/relay/relay"
+	"github.com/userhero/relay/relay/feed"
 )
 
 const (
@@ -101,14 +101,14 @@ func (s *server) stream(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-func (s *server) writeHappening(b *bytes.Buffer, h *relay.Happening) {
+func (s *server) writeHappening(b *bytes.Buffer, h *feed.Happening) {
 	at := moment(h.At)
 	var data any
 	switch h.Kind {
-	case relay.HappenedAccepted:
+	case feed.Accepted:
 		data = StreamedAccepted{At: at, EventID: h.Event.String(), Type: h.Type,
 			FeedbackID: h.Feedback.ID, ProjectID: h.Feedback.Project, Deliveries: h.Deliveries}
-	case relay.HappenedAttempt:
+	case feed.Attempt:
 		v := StreamedAttempt{
 			At: at, DeliveryID: h.Delivery.String(), EventID: h.Event.String(), Type: h.Type,
 			FeedbackID: h.Feedback.ID, ProjectID: h.Feedback.Project,
@@ -119,9 +119,9 @@ func (s *server) writeHappening(b *bytes.Buffer, h *relay.Happening) {
 			v.ErrorClass = h.Class
 		}
 		data = v
-	case relay.HappenedState:
+	case feed.State:
 		data = StreamedState{At: at, Webhook: h.Webhook, From: h.From, To: h.To, Reason: h.Reason}
-	case relay.HappenedActivity:
+	case feed.Activity:
 		data = StreamedActivity{At: at, What: h.What, Who: h.Who, Webhook: h.Webhook, Detail: h.Detail}
 	default:
 		return

@@ -11,6 +11,7 @@ import (
 	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/relay"
 	"github.com/userhero/relay/relay/deliver"
+	"github.com/userhero/relay/relay/feed"
 	"github.com/userhero/relay/relay/tally"
 )
 
@@ -176,7 +177,7 @@ func (v *View) Activities(ctx context.Context, limit int, cursor string) (queue.
 }
 
 // Subscribe opens a subscription to what happens. The caller must close it.
-func (v *View) Subscribe() *relay.Subscription {
+func (v *View) Subscribe() *feed.Subscription {
 	if !v.Scoped() {
 		return v.relay.Subscribe(nil)
 	}
@@ -184,11 +185,11 @@ func (v *View) Subscribe() *relay.Subscription {
 }
 
 // see returns a happening as the scope sees it, and whether it does.
-func (v *View) see(h relay.Happening) (relay.Happening, bool) {
-	if h.Kind != relay.HappenedActivity && h.Kind != relay.HappenedState && !v.hasProject(h.Feedback.Project) {
+func (v *View) see(h feed.Happening) (feed.Happening, bool) {
+	if h.Kind != feed.Activity && h.Kind != feed.State && !v.hasProject(h.Feedback.Project) {
 		return h, false
 	}
-	if h.Kind != relay.HappenedAccepted && !v.hasAll(h.Projects) {
+	if h.Kind != feed.Accepted && !v.hasAll(h.Projects) {
 		return h, false
 	}
 	h.Deliveries = 0

@@ -1,4 +1,13 @@
-package relay
+// Package feed publishes what happens in a relay to people who watch it, and to other
+// relays where somebody watches.
+//
+// It promises that publishing never waits for a subscription, that it costs one atomic
+// load if nobody listens, and that a subscription which is too slow loses the oldest
+// happenings and learns how many. It stores nothing. It does not know the relay, how
+// messages reach other relays, or who may see what: its caller passes functions for
+// these. A test follows a slow and a quick subscription; the relay's tests check which
+// happenings are published.
+package feed
 
 import (
 	"sync"
@@ -10,18 +19,18 @@ import (
 
 // Kinds of happenings.
 const (
-	// HappenedAccepted: an event and its deliveries are on disk. It sets Event, Type,
+	// Accepted: an event and its deliveries are on disk. It sets Event, Type,
 	// Feedback, and Deliveries, the number of webhooks that get the event.
-	HappenedAccepted = "accepted"
-	// HappenedAttempt: an attempt ended. It sets Delivery, Webhook, Number, Status,
+	Accepted = "accepted"
+	// Attempt: an attempt ended. It sets Delivery, Webhook, Number, Status,
 	// Class, Error and Duration. State is the delivery's new state, and Next is when it
 	// is tried again.
-	HappenedAttempt = "attempt"
-	// HappenedState: a webhook's state changed. It sets Webhook, From, To and Reason.
-	HappenedState = "state"
-	// HappenedActivity: an entry was added to the activity log. It sets What, Who,
+	Attempt = "attempt"
+	// State: a webhook's state changed. It sets Webhook, From, To and Reason.
+	State = "state"
+	// Activity: an entry was added to the activity log. It sets What, Who,
 	// Webhook and Detail.
-	HappenedActivity = "activity"
+	Activity = "activity"
 )
 
 // Happening is one thing that happened. It holds no payload and no secret. Kind
@@ -60,14 +69,14 @@ type Happening struct {
 // With a smaller buffer, a page would lose some at each burst.
 const maxUntaken = 512
 
-// feed publishes happenings to open subscriptions. It keeps none for later: the store
+// Feed publishes happenings to open subscriptions. It keeps none for later: the store
 // has the records.
-type feed struct {
+type Feed struct {
 	// listened is set if there are subscriptions, here or on another relay. Publishers check
 	// it first.
 	listened atomic.Bool
-	// tell, if it is not nil, sends other relays what has happened on this one.
-	tell func(Happening)
+	// Tell, if it is not nil, sends other relays what has happened on this one.
+	Tell func(Happening)
 
 	mu   sync.Mutex // guards everything below, and the buffers of subscriptions
 	open map[*Subscription]struct{}
@@ -79,18 +88,20 @@ type feed struct {
 // bounded: if Take is called too seldom, the oldest happenings are lost, and Take
 // returns how many.
 type Subscription struct {
-	feed  *feed
+	feed  *Feed
 	see   func(Happening) (Happening, bool) // nil: all happenings, unchanged
 	done  <-chan struct{}
 	ready chan struct{}
-	last  uint64 // guarded by feed.mu, like everything below
+	last  uint64 // guarded by Feed.mu, like everything below
 	kept  []Happening
 	lost  int
 }
 
-// subscribe opens a subscription, which ends when done is closed. It reports whether it
-// is the only one on this relay.
-func (f *feed) subscribe(see func(Happening) (Happening, bool), done <-chan struct{}) (s *Subscription, only bool) {
+// Subscribe opens a subscription, whose Done returns done. If see is not nil, the
+// subscription has only the happenings for which it reports true, as it returns them. It
+// is called under a lock: it must be quick, and must not call the feed. Subscribe
+// reports whether the subscription is the only one on this relay.
+func (f *Feed) Subscribe(see func(Happening) (Happening, bool), done <-chan struct{}) (s *Subscription, only bool) {
 	s = &Subscription{feed: f, see: see, done: done, ready: make(chan struct{}, 1)}
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -127,22 +138,23 @@ func (s *Subscription) Close() {
 	f.listened.Store(len(f.open) > 0 || !f.until.IsZero())
 }
 
-func (f *feed) hasSubscriptions() bool {
+// HasSubscriptions reports whether anybody listens on this relay.
+func (f *Feed) HasSubscriptions() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return len(f.open) > 0
 }
 
-// listenedElsewhere notes that another relay listens, until a time.
-func (f *feed) listenedElsewhere(until time.Time) {
+// ListenedElsewhere notes that another relay listens, until a time.
+func (f *Feed) ListenedElsewhere(until time.Time) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.until = until
 	f.listened.Store(true)
 }
 
-// expire notes that no other relay listens any more, if that time has passed.
-func (f *feed) expire(now time.Time) {
+// Expire notes that no other relay listens any more, if that time has passed.
+func (f *Feed) Expire(now time.Time) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if !f.until.IsZero() && now.After(f.until) {
@@ -151,29 +163,29 @@ func (f *feed) expire(now time.Time) {
 	}
 }
 
-// hasListeners reports whether there are subscriptions, here or on another relay. Publishers
+// HasListeners reports whether there are subscriptions, here or on another relay. Publishers
 // call it before they build a Happening, so that without subscriptions they pay only for
 // one atomic load.
-func (f *feed) hasListeners() bool { return f.listened.Load() }
+func (f *Feed) HasListeners() bool { return f.listened.Load() }
 
-// publish gives a happening to every subscription, also on other relays. It never waits
+// Publish gives a happening to every subscription, also on other relays. It never waits
 // for them.
-func (f *feed) publish(h Happening) {
+func (f *Feed) Publish(h Happening) {
 	h.At = time.Now().UTC()
-	f.publishHere(h)
-	if f.tell == nil {
+	f.PublishHere(h)
+	if f.Tell == nil {
 		return
 	}
 	f.mu.Lock()
 	elsewhere := !f.until.IsZero()
 	f.mu.Unlock()
 	if elsewhere {
-		f.tell(h)
+		f.Tell(h)
 	}
 }
 
-// publishHere gives a happening to the subscriptions of this relay.
-func (f *feed) publishHere(h Happening) {
+// PublishHere gives a happening to the subscriptions of this relay.
+func (f *Feed) PublishHere(h Happening) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for s := range f.open {
