@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/queue/badgerqueue/layout"
 )
 
 // TestAttemptsAreReadWhereverTheyAreKept: with the state of their delivery where
@@ -69,7 +70,7 @@ func TestAttemptsAreReadWhereverTheyAreKept(t *testing.T) {
 						t.Errorf("%v: %+v", err, got)
 					}
 				}
-				if n := keysLeft(t, s, prefixAttempt); n != c.records {
+				if n := keysLeft(t, s, layout.PrefixAttempt); n != c.records {
 					t.Errorf("%d records of attempts, want %d", n, c.records)
 				}
 				wantNoFindings(t, s)
@@ -102,7 +103,7 @@ func TestSalvageDropsALogThatCannotBeRead(t *testing.T) {
 	}
 	err := s.commit(ctx, 2, 1024, func(b *batch) error {
 		ds := deliveries{{webhook: w, state: queue.Delivered, attempts: 1, at: 1, log: []byte{attemptFormat}}}
-		return b.set(deliveriesKey(1), ds.encode(deliveriesKey(1), record(0)))
+		return b.set(layout.DeliveriesKey(1), ds.encode(layout.DeliveriesKey(1), layout.Record(0)))
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/dgraph-io/badger/v4"
 
+	"github.com/userhero/relay/queue/badgerqueue/layout"
 	"github.com/userhero/relay/queue/badgerqueue/storefile"
 )
 
@@ -30,13 +31,13 @@ var (
 func (s *Store) Backup(ctx context.Context, w io.Writer) (BackupInfo, error) {
 	info := BackupInfo{Encrypted: len(s.o.EncryptionKey) > 0}
 	err := s.view(ctx, func(txn *badger.Txn) error {
-		st, err := getRecord(txn, keyState, func(_, rec []byte) (state, error) { return decodeState(rec) })
+		st, err := getRecord(txn, layout.KeyState, func(_, rec []byte) (layout.State, error) { return layout.DecodeState(rec) })
 		if err != nil && !errors.Is(err, badger.ErrKeyNotFound) {
 			return err
 		}
-		info.Made, info.Newest = time.Now().UTC().Truncate(time.Millisecond), st.seq
+		info.Made, info.Newest = time.Now().UTC().Truncate(time.Millisecond), st.Seq
 		bw, err := storefile.NewBackupWriter(w, s.o.EncryptionKey, storefile.BackupBegin{
-			Format: formatVersion, Mark: storefile.Mark{Seq: st.seq, Commit: txn.ReadTs()}, Made: info.Made,
+			Format: layout.FormatVersion, Mark: storefile.Mark{Seq: st.Seq, Commit: txn.ReadTs()}, Made: info.Made,
 		})
 		if err != nil {
 			return err
@@ -144,17 +145,17 @@ func Restore(ctx context.Context, r io.Reader, o RestoreOptions) (info BackupInf
 		return info, "", err
 	}
 	defer func() { err = errors.Join(err, b.discard()) }()
-	var f format
+	var f layout.Format
 	var next uint64
 	info, err = storefile.ReadBackup(r, o.BackupKey, func(begin storefile.BackupBegin) error {
-		if err := knows("backup", begin.Format); err != nil {
+		if err := layout.Knows("backup", begin.Format); err != nil {
 			return err
 		}
 		next = begin.Mark.Seq + 1
 		return nil
 	}, func(key, rec []byte, expires uint64) (err error) {
-		if string(key) == string(keyFormat) {
-			f, err = decodeFormat(rec)
+		if string(key) == string(layout.KeyFormat) {
+			f, err = layout.DecodeFormat(rec)
 			return err
 		}
 		if err := ctx.Err(); err != nil {
@@ -165,14 +166,14 @@ func Restore(ctx context.Context, r io.Reader, o RestoreOptions) (info BackupInf
 	if err != nil {
 		return info, "", err
 	}
-	if len(f.tags) == 0 {
+	if len(f.Tags) == 0 {
 		return info, "", fmt.Errorf("%w: it holds no format record", ErrBackup)
 	}
-	f.tags = append(f.tags, storefile.NewTag(next))
-	if err := b.set(keyFormat, f.encode(), 0); err != nil {
+	f.Tags = append(f.Tags, storefile.NewTag(next))
+	if err := b.set(layout.KeyFormat, f.Encode(), 0); err != nil {
 		return info, "", err
 	}
-	if err := b.finish(info.Newest, f.tags); err != nil {
+	if err := b.finish(info.Newest, f.Tags); err != nil {
 		return info, "", err
 	}
 	if err := storefile.CloseFiles(b.path); err != nil {

@@ -9,6 +9,7 @@ import (
 	"github.com/dgraph-io/badger/v4"
 
 	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/queue/badgerqueue/layout"
 )
 
 // batch is a transaction that is being filled. The committer has one batch, which it
@@ -18,7 +19,7 @@ type batch struct {
 	s *Store
 
 	// These fields keep their values from one batch to the next.
-	committed state // as the last commit left it
+	committed layout.State // as the last commit left it
 	// outdated is set if the store on disk has an older format. The next commit writes
 	// the current format.
 	outdated             bool
@@ -38,7 +39,7 @@ type batch struct {
 	moving                  []inLane                     // deliveries whose due time or state this commit changes while they wait
 	effects                 []func()                     // run after the commit
 	retired                 map[uint64]struct{}          // events whose B record is removed
-	stateOf                 state                        // committed, with this batch's changes
+	stateOf                 layout.State                 // committed, with this batch's changes
 	entries, bytes, pending int                          // entries and bytes written; pending: bytes of the B records to write
 	writes                  int                          // how many changes the batch holds
 }
@@ -155,33 +156,33 @@ func (b *batch) takes(op operation) bool {
 func (b *batch) finish() error {
 	for seq, t := range b.touched {
 		b.grow(t.size - b.stored[seq])
-		key := b.key(prefixDeliveries, seq)
+		key := b.key(layout.PrefixDeliveries, seq)
 		if err := b.set(key, t.ds.encode(key, b.record(t.size))); err != nil {
 			return err
 		}
 	}
 	for h, c := range b.lanes {
-		key := laneKey(h.id)
-		rec := encodeLane(key, c.counts, h.storedMarks(c.added))
+		key := layout.LaneKey(h.id)
+		rec := layout.EncodeLane(key, c.counts, h.storedMarks(c.added))
 		if err := b.set(key, rec); err != nil {
 			return err
 		}
 	}
 	if b.outdated { // after this, older builds refuse the store, because they would not find its feedbacks
-		if err := b.set(keyFormat, format{version: formatVersion, tags: b.s.tags, former: b.s.former}.encode()); err != nil {
+		if err := b.set(layout.KeyFormat, layout.Format{Version: layout.FormatVersion, Tags: b.s.tags, Former: b.s.former}.Encode()); err != nil {
 			return err
 		}
 	}
 	// Every transaction writes the state, even if it is unchanged: inspect reads from its
 	// newest version how far the tables go.
-	b.stateOf.at, b.stateOf.shift = b.now.UnixNano(), b.s.clock.ReadShift()
-	return b.set(keyState, b.stateOf.encode())
+	b.stateOf.At, b.stateOf.Shift = b.now.UnixNano(), b.s.clock.ReadShift()
+	return b.set(layout.KeyState, b.stateOf.Encode())
 }
 
 // record starts a value of about size bytes in the batch's own memory, with the same
 // header as the function record.
 func (b *batch) record(size int) []byte {
-	return append(b.take(recordHeader+size), recordVersion, 0, 0, 0, 0)
+	return append(b.take(layout.RecordHeader+size), layout.RecordVersion, 0, 0, 0, 0)
 }
 
 // key returns an A or B key in the batch's own memory.
@@ -252,8 +253,8 @@ func (b *batch) deliveriesOf(seq uint64) (deliveries, error) {
 
 // grow adds n to the bytes that the stored events take.
 func (b *batch) grow(n int) {
-	if b.stateOf.measured() {
-		b.stateOf.live += int64(n)
+	if b.stateOf.Measured() {
+		b.stateOf.Live += int64(n)
 	}
 }
 
@@ -282,8 +283,8 @@ func (b *batch) attempted(seq uint64, ds deliveries, d *delivery, log []byte) er
 		d.log = log
 		return nil
 	}
-	key := attemptKey(seq, d.webhook, d.attempts)
-	rec := seal(key, append(b.record(len(log)), log...))
+	key := layout.AttemptKey(seq, d.webhook, d.attempts)
+	rec := layout.Seal(key, append(b.record(len(log)), log...))
 	b.grow(attemptSize(key, rec))
 	return b.set(key, rec)
 }
@@ -291,7 +292,7 @@ func (b *batch) attempted(seq uint64, ds deliveries, d *delivery, log []byte) er
 // move changes a delivery's state and updates its R key and the counters.
 func (b *batch) move(h *webhookState, seq uint64, d *delivery, to delivery) error {
 	if at, ok := d.waitsAt(seq); ok {
-		if err := b.delete(waitingKey(h.id, d.rung, at)); err != nil {
+		if err := b.delete(layout.WaitingKey(h.id, d.rung, at)); err != nil {
 			return err
 		}
 	}
@@ -299,10 +300,10 @@ func (b *batch) move(h *webhookState, seq uint64, d *delivery, to delivery) erro
 	c.counts.Count(d.state, -1)
 	c.counts.Count(to.state, 1)
 	if at, ok := to.waitsAt(seq); ok {
-		if err := b.set(waitingKey(h.id, to.rung, at), nil); err != nil { // Promise 1: a retry is found again after a restart: its key is written with its state.
+		if err := b.set(layout.WaitingKey(h.id, to.rung, at), nil); err != nil { // Promise 1: a retry is found again after a restart: its key is written with its state.
 			return err
 		}
-		c.added = append(c.added, ticket{seq: seq, rung: to.rung, due: at.due})
+		c.added = append(c.added, ticket{seq: seq, rung: to.rung, due: at.Due})
 	}
 	b.change(h, c)
 	*d = to

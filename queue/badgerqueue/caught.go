@@ -12,21 +12,22 @@ import (
 	"github.com/dgraph-io/badger/v4"
 
 	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/queue/badgerqueue/layout"
 )
 
 // caughtKey returns the key of a place in the ring of caught submissions.
 func caughtKey(place uint16) []byte {
-	return binary.BigEndian.AppendUint16([]byte{prefixCaught}, place)
+	return binary.BigEndian.AppendUint16([]byte{layout.PrefixCaught}, place)
 }
 
 // decodeCaught reads a record: when the submission was caught, and its document.
 func decodeCaught(key, rec []byte) (queue.Caught, error) {
-	payload, err := unseal(key, rec)
+	payload, err := layout.Unseal(key, rec)
 	if err != nil {
 		return queue.Caught{}, err
 	}
 	if len(payload) < 8 {
-		return queue.Caught{}, fmt.Errorf("%w %q: %d bytes", errDamaged, key, len(payload))
+		return queue.Caught{}, fmt.Errorf("%w %q: %d bytes", layout.ErrDamaged, key, len(payload))
 	}
 	at := time.UnixMilli(int64(binary.BigEndian.Uint64(payload))).UTC()
 	return queue.Caught{At: at, Body: payload[8:]}, nil
@@ -44,8 +45,8 @@ func (s *Store) KeepCaught(ctx context.Context, c queue.Caught) error {
 			return err
 		}
 		key := caughtKey(place)
-		rec := binary.BigEndian.AppendUint64(record(8+len(c.Body)), uint64(c.At.UnixMilli()))
-		if err := b.setFor(queue.CaughtFor, key, seal(key, append(rec, c.Body...))); err != nil {
+		rec := binary.BigEndian.AppendUint64(layout.Record(8+len(c.Body)), uint64(c.At.UnixMilli()))
+		if err := b.setFor(queue.CaughtFor, key, layout.Seal(key, append(rec, c.Body...))); err != nil {
 			return err
 		}
 		b.caught = &place
@@ -64,7 +65,7 @@ func (b *batch) caughtPlace() (place uint16, err error) {
 		return (*b.caught + 1) % queue.MaxCaught, nil
 	}
 	var newest time.Time
-	err = scan(b.txn, []byte{prefixCaught}, nil, func(key, rec []byte) (bool, error) {
+	err = scan(b.txn, []byte{layout.PrefixCaught}, nil, func(key, rec []byte) (bool, error) {
 		// Skip a damaged record. It will be overwritten later.
 		if kept, err := decodeCaught(key, rec); err == nil && !kept.At.Before(newest) {
 			newest, place = kept.At, (binary.BigEndian.Uint16(key[1:])+1)%queue.MaxCaught
@@ -78,7 +79,7 @@ func (b *batch) caughtPlace() (place uint16, err error) {
 func (s *Store) Caught(ctx context.Context) (all []queue.Caught, err error) {
 	old := time.Now().Add(-queue.CaughtFor)
 	err = s.view(ctx, func(txn *badger.Txn) error {
-		return scan(txn, []byte{prefixCaught}, nil, func(key, rec []byte) (bool, error) {
+		return scan(txn, []byte{layout.PrefixCaught}, nil, func(key, rec []byte) (bool, error) {
 			c, err := decodeCaught(key, rec)
 			if err != nil {
 				_ = s.report("listing what honeypots caught", err)

@@ -12,6 +12,7 @@ import (
 	"github.com/dgraph-io/badger/v4"
 
 	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/queue/badgerqueue/layout"
 	"github.com/userhero/relay/queue/badgerqueue/storefile"
 )
 
@@ -83,7 +84,7 @@ type checker struct {
 // laneRecord is the stored record of a webhook's lane.
 type laneRecord struct {
 	counts queue.Counts
-	marks  marks
+	marks  layout.Marks
 	err    error // the record cannot be read
 }
 
@@ -111,7 +112,7 @@ func (c *checker) events() error {
 // and no lane may have passed a fresh delivery that waits.
 func (c *checker) deliveries() error {
 	return c.eachDeliveries(func(key []byte, seq uint64, ds deliveries) error {
-		if !c.has(eventKey(seq)) {
+		if !c.has(layout.EventKey(seq)) {
 			c.r.found(eventName(seq), "is missing, and its deliveries are there")
 		}
 		for i := range ds {
@@ -128,11 +129,11 @@ func (c *checker) deliveries() error {
 			if d.state.Waiting() && lives {
 				c.r.Waiting++
 			}
-			if d.fresh() && lives && l.err == nil && seq < l.marks.fresh {
+			if d.fresh() && lives && l.err == nil && seq < l.marks.Fresh {
 				c.passed(seq, d.webhook)
 			}
 			at, ok := d.waitsAt(seq)
-			if ok && lives && !c.has(waitingKey(d.webhook, d.rung, at)) {
+			if ok && lives && !c.has(layout.WaitingKey(d.webhook, d.rung, at)) {
 				c.r.found(eventName(seq), "the delivery to webhook %d waits, and nothing will wake it", d.webhook)
 			}
 		}
@@ -143,22 +144,22 @@ func (c *checker) deliveries() error {
 // waiting checks that each R key names a delivery that waits for that time, and that no
 // lane has passed the key.
 func (c *checker) waiting() error {
-	return c.each([]byte{prefixWaiting}, func(key, _ []byte) error {
-		w, at, _ := parseWaitingKey(key)
+	return c.each([]byte{layout.PrefixWaiting}, func(key, _ []byte) error {
+		w, at, _ := layout.ParseWaitingKey(key)
 		l, lives := c.webhooks[w]
 		if !lives {
 			return nil // its webhook was deleted; the sweep removes it
 		}
-		if low, used := l.marks.due[key[5]]; l.err == nil && (!used || at.due < low) {
-			c.passed(at.seq, w)
+		if low, used := l.marks.Due[key[5]]; l.err == nil && (!used || at.Due < low) {
+			c.passed(at.Seq, w)
 		}
-		ds, err := getDeliveries(c.txn, at.seq)
+		ds, err := getDeliveries(c.txn, at.Seq)
 		if err != nil {
 			return nil //nolint:nilerr // already reported
 		}
 		d := ds.find(w)
-		if d == nil || !(ticket{seq: at.seq, rung: key[5], due: at.due}).names(*d) {
-			c.r.found(eventName(at.seq), "a key says that the delivery to webhook %d waits, and its record does not", w)
+		if d == nil || !(ticket{seq: at.Seq, rung: key[5], due: at.Due}).names(*d) {
+			c.r.found(eventName(at.Seq), "a key says that the delivery to webhook %d waits, and its record does not", w)
 		}
 		return nil
 	})
@@ -169,7 +170,7 @@ func (c *checker) attempts() error {
 	var there bool
 	return c.eachAttempt(func(_ []byte, seq uint64) error {
 		if seq != last {
-			last, there = seq, c.has(eventKey(seq))
+			last, there = seq, c.has(layout.EventKey(seq))
 		}
 		if !there {
 			c.r.found(eventName(seq), "is missing, and attempts of it are there")
@@ -193,22 +194,22 @@ func (c *checker) feedbacks() error {
 			c.r.found(name, "its latest event, number %d, is of %s", seq, e.Feedback)
 		}
 	}
-	err := c.each([]byte{prefixFeedback}, func(key, rec []byte) error {
-		id, _, _ := parseFeedbackKey(key)
-		held, err := decodeFeedback(key, rec)
-		latest(id.String(), held.seq, err, func(f queue.FeedbackID) bool { return bytes.Equal(feedbackKey(f), key) })
+	err := c.each([]byte{layout.PrefixFeedback}, func(key, rec []byte) error {
+		id, _, _ := layout.ParseFeedbackKey(key)
+		held, err := layout.DecodeFeedback(key, rec)
+		latest(id.String(), held.Seq, err, func(f queue.FeedbackID) bool { return bytes.Equal(layout.FeedbackKey(f), key) })
 		return nil
 	})
-	return errors.Join(err, c.each([]byte{prefixFormer}, func(key, rec []byte) error {
+	return errors.Join(err, c.each([]byte{layout.PrefixFormer}, func(key, rec []byte) error {
 		id := string(key[1:])
-		seq, err := decodeSeq(key, rec)
+		seq, err := layout.DecodeSeq(key, rec)
 		latest(fmt.Sprintf("feedback %q", id), seq, err, func(f queue.FeedbackID) bool { return f.ID == id })
 		return nil
 	}))
 }
 
 func (c *checker) idempotencyKeys() error {
-	return c.eachIdempotencyKey(func([]byte, idempotency) error { return nil })
+	return c.eachIdempotencyKey(func([]byte, layout.Idempotency) error { return nil })
 }
 
 func (c *checker) activities() error { return c.others(func() {}) }
@@ -217,21 +218,21 @@ func (c *checker) activities() error { return c.others(func() {}) }
 // a gap, and the counter changes when retention removes one. So the counter shows every
 // event that is missing.
 func (c *checker) counters() error {
-	st, err := getRecord(c.txn, keyState, func(_, rec []byte) (state, error) { return decodeState(rec) })
+	st, err := getRecord(c.txn, layout.KeyState, func(_, rec []byte) (layout.State, error) { return layout.DecodeState(rec) })
 	if err != nil && !errors.Is(err, badger.ErrKeyNotFound) {
 		c.r.found("the counters", "%v", err)
 		return nil
 	}
-	if st.events != c.met.events {
-		c.r.found("the counters", "they count %d events, and %d are there", st.events, c.met.events)
+	if st.Events != c.met.events {
+		c.r.found("the counters", "they count %d events, and %d are there", st.Events, c.met.events)
 	}
-	if st.counted && st.live != c.met.live {
-		c.r.found("the counters", "they count %d bytes of events, and %d are there", st.live, c.met.live)
+	if st.Counted && st.Live != c.met.live {
+		c.r.found("the counters", "they count %d bytes of events, and %d are there", st.Live, c.met.live)
 	}
-	if st.seq < c.met.newestEvent {
-		c.r.found("the counters", "they end with event number %d, and the newest is %d", st.seq, c.met.newestEvent)
+	if st.Seq < c.met.newestEvent {
+		c.r.found("the counters", "they end with event number %d, and the newest is %d", st.Seq, c.met.newestEvent)
 	}
-	c.r.Newest = max(c.met.newestEvent, st.seq)
+	c.r.Newest = max(c.met.newestEvent, st.Seq)
 	for _, w := range slices.Sorted(maps.Keys(c.webhooks)) {
 		switch l := c.webhooks[w]; {
 		case l.err != nil:
@@ -247,7 +248,7 @@ func (c *checker) counters() error {
 // is gone, the key is stale, and the sweep removes it.
 func (c *checker) unknownKeys() (err error) {
 	scanKeys(c.txn, nil, nil, func(key []byte) bool {
-		if !wellFormed(key) {
+		if !layout.WellFormed(key) {
 			c.r.found(fmt.Sprintf("key %q", key), "is none of ours")
 		}
 		if c.seen++; c.seen%1024 == 0 {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/queue/badgerqueue/layout"
 )
 
 // TestCheckFindsWhatDoesNotAgree breaks one record at a time, each with a right
@@ -20,41 +21,43 @@ func TestCheckFindsWhatDoesNotAgree(t *testing.T) {
 		do   func(b *batch, w queue.WebhookID) error
 		want string
 	}{
-		"an event is gone": {func(b *batch, _ queue.WebhookID) error { return b.delete(eventKey(seq)) },
+		"an event is gone": {func(b *batch, _ queue.WebhookID) error { return b.delete(layout.EventKey(seq)) },
 			"event number 2: is missing, and its deliveries are there"},
-		"a body is damaged": {func(b *batch, _ queue.WebhookID) error { return b.set(eventKey(seq), []byte("\x01not a record")) },
+		"a body is damaged": {func(b *batch, _ queue.WebhookID) error {
+			return b.set(layout.EventKey(seq), []byte("\x01not a record"))
+		},
 			"event number 2: damaged record"},
-		"deliveries are damaged": {func(b *batch, _ queue.WebhookID) error { return b.set(deliveriesKey(seq), []byte("\x01no")) },
+		"deliveries are damaged": {func(b *batch, _ queue.WebhookID) error { return b.set(layout.DeliveriesKey(seq), []byte("\x01no")) },
 			"event number 2: deliveries: damaged record"},
 		"a waiting delivery has no key": {func(b *batch, w queue.WebhookID) error {
-			return b.set(deliveriesKey(seq), deliveries{{webhook: w, state: queue.Retrying, rung: 1, at: 1}}.encode(deliveriesKey(seq), record(0)))
+			return b.set(layout.DeliveriesKey(seq), deliveries{{webhook: w, state: queue.Retrying, rung: 1, at: 1}}.encode(layout.DeliveriesKey(seq), layout.Record(0)))
 		}, "nothing will wake it"},
 		"a log is damaged": {func(b *batch, w queue.WebhookID) error {
-			return b.set(deliveriesKey(seq), deliveries{{webhook: w, state: queue.Delivered, attempts: 1, at: 1, log: []byte{attemptFormat}}}.encode(deliveriesKey(seq), record(0)))
+			return b.set(layout.DeliveriesKey(seq), deliveries{{webhook: w, state: queue.Delivered, attempts: 1, at: 1, log: []byte{attemptFormat}}}.encode(layout.DeliveriesKey(seq), layout.Record(0)))
 		}, "event number 2: attempt: damaged record"},
 		"a key wakes nothing": {func(b *batch, w queue.WebhookID) error {
-			return b.set(waitingKey(w, 3, waiting{due: 5, seq: seq}), nil)
+			return b.set(layout.WaitingKey(w, 3, layout.Waiting{Due: 5, Seq: seq}), nil)
 		},
 			"its record does not"},
 		"a feedback points nowhere": {func(b *batch, _ queue.WebhookID) error {
-			return b.set(feedbackKey(first), feedback{seq: 77}.encode(feedbackKey(first)))
+			return b.set(layout.FeedbackKey(first), layout.Feedback{Seq: 77}.Encode(layout.FeedbackKey(first)))
 		},
 			`feedback "fb_1" of project "proj": its latest event, number 77, is missing`},
 		"a feedback points to another": {func(b *batch, _ queue.WebhookID) error {
-			return b.set(feedbackKey(first), feedback{seq: 3}.encode(feedbackKey(first)))
+			return b.set(layout.FeedbackKey(first), layout.Feedback{Seq: 3}.Encode(layout.FeedbackKey(first)))
 		},
 			`is of feedback "fb_3" of project "proj"`},
 		"a feedback of the older format points to another": {func(b *batch, _ queue.WebhookID) error {
-			return b.set(formerKey("fb_1"), encodeSeq(formerKey("fb_1"), 3))
+			return b.set(layout.FormerKey("fb_1"), encodeSeq(layout.FormerKey("fb_1"), 3))
 		},
 			`feedback "fb_1": its latest event, number 3, is of feedback "fb_3"`},
-		"a webhook is damaged":   {func(b *batch, w queue.WebhookID) error { return b.set(webhookKey(w), []byte("\x01no")) }, "webhook 1: damaged record"},
-		"the counters are wrong": {func(b *batch, _ queue.WebhookID) error { b.stateOf.events++; return nil }, "they count 5 events, and 4 are there"},
+		"a webhook is damaged":   {func(b *batch, w queue.WebhookID) error { return b.set(layout.WebhookKey(w), []byte("\x01no")) }, "webhook 1: damaged record"},
+		"the counters are wrong": {func(b *batch, _ queue.WebhookID) error { b.stateOf.Events++; return nil }, "they count 5 events, and 4 are there"},
 		"a lane's counters are wrong": {func(b *batch, w queue.WebhookID) error {
-			return b.set(laneKey(w), encodeLane(laneKey(w), queue.Counts{Pending: 9}, marks{}))
+			return b.set(layout.LaneKey(w), layout.EncodeLane(layout.LaneKey(w), queue.Counts{Pending: 9}, layout.Marks{}))
 		}, "webhook 1: it counts {Pending:9"},
 		"a lane has passed what waits": {func(b *batch, w queue.WebhookID) error {
-			return b.set(laneKey(w), encodeLane(laneKey(w), queue.Counts{Pending: 4}, marks{fresh: 4}))
+			return b.set(layout.LaneKey(w), layout.EncodeLane(layout.LaneKey(w), queue.Counts{Pending: 4}, layout.Marks{Fresh: 4}))
 		}, "event number 3: the lane of webhook 1 has passed its delivery"},
 		"a key is none of ours": {func(b *batch, _ queue.WebhookID) error { return b.set([]byte("Zzz"), nil) }, "is none of ours"},
 	} {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/queue/badgerqueue/layout"
 	"github.com/userhero/relay/queue/queuetest"
 )
 
@@ -112,13 +113,13 @@ func TestRetentionOutlivesAClockThatWasAhead(t *testing.T) {
 // the bytes that were removed.
 func TestStateOfAnOlderBuildIsRead(t *testing.T) {
 	t.Parallel()
-	written := state{seq: 7, events: 6, webhook: 5, noted: 4, swept: 3, ended: 2, live: 1}
+	written := layout.State{Seq: 7, Events: 6, Webhook: 5, Noted: 4, Swept: 3, Ended: 2, Live: 1}
 	want := written
-	want.live = 0
-	rec := written.encode()
+	want.Live = 0
+	rec := written.Encode()
 	for _, without := range []int{1, 2} { // live and counted are a byte each
-		old := seal(keyState, append([]byte(nil), rec[:len(rec)-without]...))
-		got, err := decodeState(old)
+		old := layout.Seal(layout.KeyState, append([]byte(nil), rec[:len(rec)-without]...))
+		got, err := layout.DecodeState(old)
 		if err != nil || got != want {
 			t.Errorf("without %d bytes: %+v, %v; want %+v", without, got, err, want)
 		}

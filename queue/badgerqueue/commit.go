@@ -59,7 +59,7 @@ func (c *committer) run() {
 
 // keepTime writes the shift of the time of day if it changed since the last commit.
 func (c *committer) keepTime() {
-	if c.s.clock.MovedFrom(c.batch.committed.shift) && c.s.failure() == nil && c.s.disk.RoomToWrite() {
+	if c.s.clock.MovedFrom(c.batch.committed.Shift) && c.s.failure() == nil && c.s.disk.RoomToWrite() {
 		c.commit([]operation{&waitedOp{do: func(*batch) error { return nil }, result: make(chan error, 1)}})
 	}
 }
@@ -265,7 +265,7 @@ func (c *committer) commitBatch(b *batch, ops []operation) {
 		return
 	}
 	// The store has one writer, so a transaction's number is one above what it read.
-	if err := c.s.high.Set(storefile.Mark{Seq: b.stateOf.seq, Commit: b.txn.ReadTs() + 1}); err != nil {
+	if err := c.s.high.Set(storefile.Mark{Seq: b.stateOf.Seq, Commit: b.txn.ReadTs() + 1}); err != nil {
 		_ = c.s.latch(fmt.Errorf("writing the high-water mark: %w", err))
 	}
 	if !c.s.high.InPlace() { // Promise 1: nothing is acknowledged after the store's folder was removed.

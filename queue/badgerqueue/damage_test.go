@@ -19,6 +19,7 @@ import (
 
 	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/queue/badgerqueue/badgercompat"
+	"github.com/userhero/relay/queue/badgerqueue/layout"
 	"github.com/userhero/relay/queue/badgerqueue/storefile"
 )
 
@@ -420,7 +421,7 @@ func TestNewerFormatIsRefused(t *testing.T) {
 	dir := t.TempDir()
 	s := openAt(t, Options{Path: dir})
 	if err := s.commit(t.Context(), 1, 1024, func(b *batch) error {
-		return b.set(keyFormat, format{version: formatVersion + 1, tags: s.tags}.encode())
+		return b.set(layout.KeyFormat, layout.Format{Version: layout.FormatVersion + 1, Tags: s.tags}.Encode())
 	}); err != nil {
 		t.Fatal(err)
 	}
@@ -441,14 +442,14 @@ func TestDamagedRecordIsSteppedOverAndSaid(t *testing.T) {
 	w := newWebhook(t, s, "w")
 	bad, good := enqueue(t, s, entry(1, w)), enqueue(t, s, entry(2, w))
 	if err := s.commit(t.Context(), 1, 1024, func(b *batch) error {
-		key := eventKey(bad.ID.Seq())
-		rec := seal(key, appendEvent(record(128), &bad))
+		key := layout.EventKey(bad.ID.Seq())
+		rec := layout.Seal(key, appendEvent(layout.Record(128), &bad))
 		rec[len(rec)-1] ^= 1
 		return b.set(key, rec)
 	}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Event(t.Context(), bad.ID); !errors.Is(err, errDamaged) {
+	if _, err := s.Event(t.Context(), bad.ID); !errors.Is(err, layout.ErrDamaged) {
 		t.Errorf("a damaged event reads as %v", err)
 	}
 	l, err := s.Lane(w, queue.LaneOptions{})

@@ -11,6 +11,7 @@ import (
 
 	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/queue/badgerqueue/badgercompat"
+	"github.com/userhero/relay/queue/badgerqueue/layout"
 )
 
 // keyWindow is how long an idempotency key is kept.
@@ -100,27 +101,27 @@ func (o *enqueueOp) apply(b *batch) error {
 		return err
 	}
 	if held.is && e.Replaces.IsZero() { // the same submission created it before
-		first, err := b.s.getEvent(b.txn, held.seq)
+		first, err := b.s.getEvent(b.txn, held.Seq)
 		if err != nil {
 			return err
 		}
-		o.receipt = queue.Receipt{Event: first, Replayed: true, Answer: held.answer}
-		return b.bind(e.Key, held.seq, held.answer)
+		o.receipt = queue.Receipt{Event: first, Replayed: true, Answer: held.Answer}
+		return b.bind(e.Key, held.Seq, held.Answer)
 	}
 	if e.Body == nil {
 		o.receipt = queue.Receipt{Answer: e.Answer}
-		return b.bind(e.Key, e.Replaces.Seq()|withoutEvent, e.Answer)
+		return b.bind(e.Key, e.Replaces.Seq()|layout.WithoutEvent, e.Answer)
 	}
-	seq := b.stateOf.seq + 1
+	seq := b.stateOf.Seq + 1
 	event := &queue.Event{
 		Type: e.Type, Feedback: e.Feedback,
 		Created: e.Created.UTC().Truncate(time.Millisecond),
 		Trace:   e.Trace, Replaces: e.Replaces, Body: e.Body,
 	}
 	event.ID = queue.NewEventID(event.Created, b.s.tags.Of(seq), seq)
-	key := b.key(prefixEvent, seq)
+	key := b.key(layout.PrefixEvent, seq)
 	rec := b.record(128 + len(e.Feedback.ID) + len(e.Feedback.Project) + len(e.Trace.State) + len(e.Body))
-	if err := b.set(key, seal(key, appendEvent(rec, event))); err != nil {
+	if err := b.set(key, layout.Seal(key, appendEvent(rec, event))); err != nil {
 		return err
 	}
 	if ds := b.address(event, e.Webhooks); len(ds) > 0 {
@@ -128,9 +129,9 @@ func (o *enqueueOp) apply(b *batch) error {
 	}
 	if !e.Feedback.IsZero() {
 		if !held.is {
-			held.feedback = feedback{origin: e.Origin, answer: e.Answer}
+			held.Feedback = layout.Feedback{Origin: e.Origin, Answer: e.Answer}
 		}
-		held.seq = seq
+		held.Seq = seq
 		if err := b.setLatest(e.Feedback, held); err != nil {
 			return err
 		}
@@ -138,8 +139,8 @@ func (o *enqueueOp) apply(b *batch) error {
 	if err := b.bind(e.Key, seq, e.Answer); err != nil {
 		return err
 	}
-	b.stateOf.seq = seq
-	b.stateOf.events++
+	b.stateOf.Seq = seq
+	b.stateOf.Events++
 	b.grow(eventSize(event))
 	o.receipt = queue.Receipt{Event: *event, Answer: e.Answer}
 	return nil
@@ -149,12 +150,12 @@ func (o *enqueueOp) apply(b *batch) error {
 // has one.
 func (b *batch) setLatest(id queue.FeedbackID, f heldFeedback) error {
 	if f.former {
-		if err := b.delete(formerKey(id.ID)); err != nil {
+		if err := b.delete(layout.FormerKey(id.ID)); err != nil {
 			return err
 		}
 	}
-	key := feedbackKey(id)
-	return b.set(key, seal(key, f.appendTo(b.record(8+len(f.origin)+len(f.answer)))))
+	key := layout.FeedbackKey(id)
+	return b.set(key, layout.Seal(key, f.AppendTo(b.record(8+len(f.Origin)+len(f.Answer)))))
 }
 
 // bind stores an idempotency key, so that repeats get the same answer. It does nothing
@@ -163,8 +164,8 @@ func (b *batch) bind(k queue.Key, seq uint64, answer []byte) error {
 	if k.Name == "" {
 		return nil
 	}
-	key := idempotencyKey(k.Name)
-	return b.setFor(keyWindow, key, idempotency{seq: seq, hash: k.Hash, answer: answer}.encode(key))
+	key := layout.IdempotencyKey(k.Name)
+	return b.setFor(keyWindow, key, layout.Idempotency{Seq: seq, Hash: k.Hash, Answer: answer}.Encode(key))
 }
 
 // address makes the deliveries of a new event. It makes none for a webhook that was
@@ -199,19 +200,19 @@ func (s *Store) repeat(txn *badger.Txn, k queue.Key) (queue.Receipt, error) {
 	if k.Name == "" {
 		return queue.Receipt{}, queue.ErrNotFound
 	}
-	rec, err := getRecord(txn, idempotencyKey(k.Name), decodeIdempotency)
+	rec, err := getRecord(txn, layout.IdempotencyKey(k.Name), layout.DecodeIdempotency)
 	switch {
 	case errors.Is(err, badger.ErrKeyNotFound):
 		return queue.Receipt{}, fmt.Errorf("idempotency key %q: %w", k.Name, queue.ErrNotFound)
 	case err != nil:
 		return queue.Receipt{}, err
-	case rec.hash != k.Hash:
+	case rec.Hash != k.Hash:
 		return queue.Receipt{}, queue.ErrMismatch
-	case rec.seq == erasedSeq:
+	case rec.Seq == erasedSeq:
 		return queue.Receipt{}, fmt.Errorf("the submission with this idempotency key: %w", queue.ErrErased)
 	}
-	r := queue.Receipt{Replayed: true, Answer: rec.answer}
-	if seq := rec.event(); seq != 0 {
+	r := queue.Receipt{Replayed: true, Answer: rec.Answer}
+	if seq := rec.Event(); seq != 0 {
 		r.Event, err = s.getEvent(txn, seq)
 	}
 	if err != nil && !errors.Is(err, queue.ErrNotFound) {
@@ -248,17 +249,17 @@ func (b *batch) held(e *queue.Entry) (heldFeedback, error) {
 	case err != nil:
 		return h, err
 	case !e.Replaces.IsZero():
-		if !h.is || h.seq != e.Replaces.Seq() || e.Replaces.Tag() != b.s.tags.Of(h.seq) {
+		if !h.is || h.Seq != e.Replaces.Seq() || e.Replaces.Tag() != b.s.tags.Of(h.Seq) {
 			return h, fmt.Errorf("%s has another latest event than %s: %w", e.Feedback, e.Replaces, queue.ErrConflict)
 		}
-		if latest, err := b.replaced(h.seq); err != nil || latest.Redacted {
+		if latest, err := b.replaced(h.Seq); err != nil || latest.Redacted {
 			return h, fmt.Errorf("%s: %w", e.Feedback, cmp.Or(err, queue.ErrRedacted))
 		}
 	case h.is: // Promise 6: creating feedback never replaces other feedback.
 		if h.former {
-			h.origin, err = formerOrigin(b.txn, e.Feedback)
+			h.Origin, err = formerOrigin(b.txn, e.Feedback)
 		}
-		if err == nil && (e.Origin != h.origin || e.Origin == [32]byte{}) {
+		if err == nil && (e.Origin != h.Origin || e.Origin == [32]byte{}) {
 			err = fmt.Errorf("%s: %w", e.Feedback, queue.ErrExists)
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/dgraph-io/badger/v4"
 
 	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/queue/badgerqueue/layout"
 )
 
 const (
@@ -29,8 +30,8 @@ const erasedSeq = 1<<64 - 1
 // erasedKey is the key of the marker that a feedback was erased. It holds only a hash of
 // the feedback's project and id.
 func erasedKey(id queue.FeedbackID) []byte {
-	hash := sha256.Sum256(feedbackKey(id))
-	return append([]byte{prefixErased}, hash[:]...)
+	hash := sha256.Sum256(layout.FeedbackKey(id))
+	return append([]byte{layout.PrefixErased}, hash[:]...)
 }
 
 // isErased reports whether a feedback was erased.
@@ -111,21 +112,21 @@ func (e *erasure) mark(ctx context.Context) error {
 func (b *batch) markErased(id queue.FeedbackID) error {
 	b.s.erases.Store(true) // set before readers can see the marker
 	key := erasedKey(id)
-	at := binary.BigEndian.AppendUint64(record(8), uint64(b.now.UnixNano()))
-	return b.set(key, seal(key, at))
+	at := binary.BigEndian.AppendUint64(layout.Record(8), uint64(b.now.UnixNano()))
+	return b.set(key, layout.Seal(key, at))
 }
 
 // find collects the events of the feedbacks. It reads all events, because the record of a
 // feedback names only its latest event.
 func (e *erasure) find(ctx context.Context) error {
 	found := make(map[queue.FeedbackID]bool)
-	err := e.s.each(ctx, []byte{prefixEvent}, func(key, rec []byte) error {
+	err := e.s.each(ctx, []byte{layout.PrefixEvent}, func(key, rec []byte) error {
 		event, err := decodeEvent(key, rec, e.s.tags)
 		if err != nil {
 			return e.s.report("looking for feedback to erase", err)
 		}
 		if e.ids[event.Feedback] {
-			seq := seqOf(key)
+			seq := layout.SeqOf(key)
 			e.seqs[seq] = true
 			e.left = append(e.left, erasedEvent{seq: seq, feedback: event.Feedback, size: eventSize(&event)})
 			found[event.Feedback] = true
@@ -163,19 +164,19 @@ func (e *erasure) forgetKeys(ctx context.Context) error {
 	var keys []bound
 	seen := 0
 	err := e.s.view(ctx, func(txn *badger.Txn) error {
-		return scanItems(txn, []byte{prefixIdempotency}, nil, func(item *badger.Item) (bool, error) {
+		return scanItems(txn, []byte{layout.PrefixIdempotency}, nil, func(item *badger.Item) (bool, error) {
 			if seen++; seen%1024 == 0 {
 				if err := e.s.going(ctx); err != nil {
 					return false, err
 				}
 			}
 			return visitItem(item, func(key, rec []byte) (bool, error) {
-				k, err := decodeIdempotency(key, rec)
+				k, err := layout.DecodeIdempotency(key, rec)
 				if err != nil {
 					return true, e.s.report("looking for idempotency keys to erase", err)
 				}
-				if e.seqs[k.about()] {
-					keys = append(keys, bound{key: bytes.Clone(key), hash: k.hash, expires: item.ExpiresAt()})
+				if e.seqs[k.About()] {
+					keys = append(keys, bound{key: bytes.Clone(key), hash: k.Hash, expires: item.ExpiresAt()})
 				}
 				return true, nil
 			})
@@ -187,7 +188,7 @@ func (e *erasure) forgetKeys(ctx context.Context) error {
 	for some := range slices.Chunk(keys, eraseEntries/2) {
 		err := e.s.commit(ctx, len(some), 256*len(some), func(b *batch) error {
 			for _, k := range some {
-				if err := b.setUntil(k.expires, k.key, idempotency{seq: erasedSeq, hash: k.hash}.encode(k.key)); err != nil {
+				if err := b.setUntil(k.expires, k.key, layout.Idempotency{Seq: erasedSeq, Hash: k.hash}.Encode(k.key)); err != nil {
 					return err
 				}
 			}
@@ -236,11 +237,11 @@ func (e *erasure) remove(ctx context.Context) error {
 // erase removes one event. If the batch has no room for all of its attempts, erase removes
 // only some attempts. It reports whether the event is removed.
 func (b *batch) erase(e erasedEvent, room int, sum *queue.Erased, flight *[]inLane) (whole bool, err error) {
-	if !b.has(eventKey(e.seq)) {
+	if !b.has(layout.EventKey(e.seq)) {
 		return true, nil
 	}
 	var attempts []storedAttempt
-	err = scanItems(b.txn, seqKey(prefixAttempt, e.seq), nil, func(item *badger.Item) (bool, error) {
+	err = scanItems(b.txn, layout.SeqKey(layout.PrefixAttempt, e.seq), nil, func(item *badger.Item) (bool, error) {
 		attempts = append(attempts, storedAttempt{key: item.KeyCopy(nil), size: int(item.KeySize()+item.ValueSize()) + entryOverhead})
 		return len(attempts) < room, nil
 	})

@@ -11,6 +11,7 @@ import (
 
 	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/queue/badgerqueue/codec"
+	"github.com/userhero/relay/queue/badgerqueue/layout"
 	"github.com/userhero/relay/queue/badgerqueue/storefile"
 )
 
@@ -44,7 +45,7 @@ func appendEvent(b []byte, e *queue.Event) []byte {
 
 // decodeEvent reads an event. Its Body is a slice of rec.
 func decodeEvent(key, rec []byte, t storefile.Tags) (queue.Event, error) {
-	p, err := unseal(key, rec)
+	p, err := layout.Unseal(key, rec)
 	if err != nil {
 		return queue.Event{}, err
 	}
@@ -64,9 +65,9 @@ func decodeEvent(key, rec []byte, t storefile.Tags) (queue.Event, error) {
 		copy(e.Replaces[:], r.Take(len(e.Replaces)))
 	}
 	if r.Bad {
-		return queue.Event{}, fmt.Errorf("%w %q: short event header", errDamaged, key)
+		return queue.Event{}, fmt.Errorf("%w %q: short event header", layout.ErrDamaged, key)
 	}
-	e.ID = queue.NewEventID(e.Created, t.Of(seqOf(key)), seqOf(key))
+	e.ID = queue.NewEventID(e.Created, t.Of(layout.SeqOf(key)), layout.SeqOf(key))
 	e.Body = r.B[:len(r.B):len(r.B)]
 	if former && !e.Feedback.IsZero() {
 		e.Feedback.Project = projectOf(e.Body)
@@ -165,8 +166,8 @@ type delivery struct {
 func (d delivery) fresh() bool { return d.state == queue.Pending && d.at == 0 }
 
 // waitsAt returns the R key of a delivery, and whether it has one.
-func (d delivery) waitsAt(seq uint64) (waiting, bool) {
-	return waiting{due: d.at, seq: seq}, d.state.Waiting() && d.at != 0
+func (d delivery) waitsAt(seq uint64) (layout.Waiting, bool) {
+	return layout.Waiting{Due: d.at, Seq: seq}, d.state.Waiting() && d.at != 0
 }
 
 const (
@@ -208,7 +209,7 @@ func (ds deliveries) sort() {
 
 // size returns the most bytes that the record may take.
 func (ds deliveries) size() int {
-	n := recordHeader + len(ds)*deliverySize
+	n := layout.RecordHeader + len(ds)*deliverySize
 	for i := range ds {
 		if ds[i].log != nil {
 			n += binary.MaxVarintLen16 + len(ds[i].log)
@@ -218,7 +219,7 @@ func (ds deliveries) size() int {
 }
 
 // encode completes a record that was started with the function record.
-func (ds deliveries) encode(key, rec []byte) []byte { return seal(key, ds.appendTo(rec)) }
+func (ds deliveries) encode(key, rec []byte) []byte { return layout.Seal(key, ds.appendTo(rec)) }
 
 // appendTo appends the payload.
 func (ds deliveries) appendTo(b []byte) []byte {
@@ -242,7 +243,7 @@ func (ds deliveries) appendTo(b []byte) []byte {
 // decodeDeliveries appends the entries of a B record to ds. Their logs are slices
 // of rec.
 func decodeDeliveries(ds deliveries, key, rec []byte) (deliveries, error) {
-	p, err := unseal(key, rec)
+	p, err := layout.Unseal(key, rec)
 	if err != nil {
 		return nil, err
 	}
@@ -265,7 +266,7 @@ func decodeDeliveries(ds deliveries, key, rec []byte) (deliveries, error) {
 		ds = append(ds, d)
 	}
 	if r.Bad {
-		return nil, fmt.Errorf("%w %q: %d bytes of deliveries", errDamaged, key, len(p))
+		return nil, fmt.Errorf("%w %q: %d bytes of deliveries", layout.ErrDamaged, key, len(p))
 	}
 	return ds, nil
 }
@@ -301,7 +302,7 @@ func appendAttempt(b []byte, a *queue.Attempt) []byte {
 }
 
 func decodeAttempt(key, rec []byte) (queue.Attempt, error) {
-	p, err := unseal(key, rec)
+	p, err := layout.Unseal(key, rec)
 	if err != nil {
 		return queue.Attempt{}, err
 	}
@@ -313,7 +314,7 @@ func parseAttempt(key, p []byte, number int) (queue.Attempt, error) {
 	r := codec.Reader{B: p}
 	format := r.Take(1)
 	if format == nil || format[0] != attemptFormat && format[0] != attemptFormatWithBody {
-		return queue.Attempt{}, fmt.Errorf("%w %q: an attempt of an unknown format", errDamaged, key)
+		return queue.Attempt{}, fmt.Errorf("%w %q: an attempt of an unknown format", layout.ErrDamaged, key)
 	}
 	a := queue.Attempt{
 		Number: number, At: fromUnixNano(r.Varint()), Duration: time.Duration(r.Varint()), Status: int(r.Uvarint()),
@@ -331,7 +332,7 @@ func parseAttempt(key, p []byte, number int) (queue.Attempt, error) {
 	}
 	a.ResponseBody = append([]byte(nil), r.B...)
 	if r.Bad {
-		return queue.Attempt{}, fmt.Errorf("%w %q: short attempt", errDamaged, key)
+		return queue.Attempt{}, fmt.Errorf("%w %q: short attempt", layout.ErrDamaged, key)
 	}
 	return a, nil
 }

@@ -8,11 +8,12 @@ import (
 	"github.com/dgraph-io/badger/v4"
 
 	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/queue/badgerqueue/layout"
 )
 
 // heldFeedback is what the store knows about a feedback.
 type heldFeedback struct {
-	feedback
+	layout.Feedback
 	is     bool // the store has the feedback
 	former bool // its record has a key of format 2
 }
@@ -20,17 +21,17 @@ type heldFeedback struct {
 // key returns the key of the feedback's record.
 func (h heldFeedback) key(id queue.FeedbackID) []byte {
 	if h.former {
-		return formerKey(id.ID)
+		return layout.FormerKey(id.ID)
 	}
-	return feedbackKey(id)
+	return layout.FeedbackKey(id)
 }
 
 // lookUp finds a feedback. If the store has none, h.is is false and err is nil.
 func (s *Store) lookUp(txn *badger.Txn, id queue.FeedbackID) (h heldFeedback, err error) {
-	h.feedback, err = getRecord(txn, feedbackKey(id), decodeFeedback)
+	h.Feedback, err = getRecord(txn, layout.FeedbackKey(id), layout.DecodeFeedback)
 	if errors.Is(err, badger.ErrKeyNotFound) {
 		h.former = true
-		h.feedback, err = s.formerFeedback(txn, id)
+		h.Feedback, err = s.formerFeedback(txn, id)
 	}
 	if errors.Is(err, badger.ErrKeyNotFound) {
 		return heldFeedback{}, nil
@@ -45,24 +46,24 @@ func (s *Store) lookUp(txn *badger.Txn, id queue.FeedbackID) (h heldFeedback, er
 
 // formerFeedback finds a feedback by its F key. It returns badger.ErrKeyNotFound if there
 // is no such key, or if the key's event belongs to another project.
-func (s *Store) formerFeedback(txn *badger.Txn, id queue.FeedbackID) (feedback, error) {
+func (s *Store) formerFeedback(txn *badger.Txn, id queue.FeedbackID) (layout.Feedback, error) {
 	if s.former == 0 {
-		return feedback{}, badger.ErrKeyNotFound
+		return layout.Feedback{}, badger.ErrKeyNotFound
 	}
-	seq, err := getRecord(txn, formerKey(id.ID), decodeSeq)
+	seq, err := getRecord(txn, layout.FormerKey(id.ID), layout.DecodeSeq)
 	if err != nil {
-		return feedback{}, err
+		return layout.Feedback{}, err
 	}
 	e, err := s.getEvent(txn, seq)
 	switch {
 	case errors.Is(err, queue.ErrNotFound):
-		return feedback{}, badger.ErrKeyNotFound
+		return layout.Feedback{}, badger.ErrKeyNotFound
 	case err != nil:
-		return feedback{}, err
+		return layout.Feedback{}, err
 	case e.Feedback != id: // Promise 6: an F key counts only for the project of its event.
-		return feedback{}, badger.ErrKeyNotFound
+		return layout.Feedback{}, badger.ErrKeyNotFound
 	}
-	return feedback{seq: seq}, nil
+	return layout.Feedback{Seq: seq}, nil
 }
 
 // formerOrigin returns the hash of a submission that named its feedback's id itself. Format
@@ -74,9 +75,9 @@ func formerOrigin(txn *badger.Txn, id queue.FeedbackID) (origin [32]byte, err er
 		h.Write(inner[:])
 	}
 	name := "id:" + base64.RawURLEncoding.EncodeToString(h.Sum(nil))
-	k, err := getRecord(txn, idempotencyKey(name), decodeIdempotency)
+	k, err := getRecord(txn, layout.IdempotencyKey(name), layout.DecodeIdempotency)
 	if errors.Is(err, badger.ErrKeyNotFound) {
 		return origin, nil
 	}
-	return k.hash, err
+	return k.Hash, err
 }

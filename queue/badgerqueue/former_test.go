@@ -15,6 +15,7 @@ import (
 	"github.com/dgraph-io/badger/v4"
 
 	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/queue/badgerqueue/layout"
 )
 
 // testdata/format2 is a store that a build of format 2 wrote and closed, and
@@ -90,8 +91,8 @@ func isWhole(t *testing.T, s *Store, events, feedbacks int64) {
 func formatOnDisk(t *testing.T, s *Store) (version uint64) {
 	t.Helper()
 	if err := s.view(t.Context(), func(txn *badger.Txn) error {
-		f, err := getRecord(txn, keyFormat, func(_, rec []byte) (format, error) { return decodeFormat(rec) })
-		version = f.version
+		f, err := getRecord(txn, layout.KeyFormat, func(_, rec []byte) (layout.Format, error) { return layout.DecodeFormat(rec) })
+		version = f.Version
 		return err
 	}); err != nil {
 		t.Fatal(err)
@@ -145,8 +146,8 @@ func TestStoreOfTheFormerFormatGoesOn(t *testing.T) {
 	if _, err := s.Enqueue(t.Context(), stranger); !errors.Is(err, queue.ErrConflict) {
 		t.Errorf("proj_a replaces an event of proj_b: %v", err)
 	}
-	if got := formatOnDisk(t, s); got != formatVersion {
-		t.Errorf("after a commit the store has format %d, want %d: older builds must refuse it", got, formatVersion)
+	if got := formatOnDisk(t, s); got != layout.FormatVersion {
+		t.Errorf("after a commit the store has format %d, want %d: older builds must refuse it", got, layout.FormatVersion)
 	}
 	again := entry(0)
 	again.Feedback = sharedB
@@ -171,7 +172,7 @@ func TestStoreOfTheFormerFormatGoesOn(t *testing.T) {
 		want[id] = e.ID.Seq()
 		check("after an update of " + id.String())
 	}
-	if n := keysLeft(t, s, prefixFormer); n != 1 { // of number 5, which nobody has changed
+	if n := keysLeft(t, s, layout.PrefixFormer); n != 1 { // of number 5, which nobody has changed
 		t.Errorf("%d keys of the older format are left, want 1", n)
 	}
 	isWhole(t, s, 13, 5)
@@ -244,7 +245,7 @@ func TestStoreOfTheFormerFormatForgets(t *testing.T) {
 	}
 	eventually(t, "every event is gone", func() bool { return s.Stats(context.Background()).Events == 0 })
 	isWhole(t, s, 0, 0)
-	if n := keysLeft(t, s, prefixFormer) + keysLeft(t, s, prefixFeedback); n != 0 {
+	if n := keysLeft(t, s, layout.PrefixFormer) + keysLeft(t, s, layout.PrefixFeedback); n != 0 {
 		t.Errorf("%d keys of feedback are left", n)
 	}
 }
@@ -260,9 +261,9 @@ func TestRepeatsOfTheFormerFormatAreKnown(t *testing.T) {
 	const idName = "id:38EDCxYL6YUXfnfkVBDoU2_NZ0WMgkn8g8YQPT5wi1k"
 	if err := s.commit(t.Context(), 4, 1024, func(b *batch) error {
 		for name, seq := range map[string]uint64{"key:k": 5, idName: 1} {
-			key := idempotencyKey(name)
-			rec := append(binary.BigEndian.AppendUint64(record(40), seq), hash[:]...)
-			if err := b.setFor(keyWindow, key, seal(key, rec)); err != nil {
+			key := layout.IdempotencyKey(name)
+			rec := append(binary.BigEndian.AppendUint64(layout.Record(40), seq), hash[:]...)
+			if err := b.setFor(keyWindow, key, layout.Seal(key, rec)); err != nil {
 				return err
 			}
 		}
@@ -315,8 +316,8 @@ func TestBackupAndSalvageReadTheFormerFormat(t *testing.T) {
 		}
 	}
 	isWhole(t, s, 8, 5)
-	if got := formatOnDisk(t, s); got != formatVersion {
-		t.Errorf("salvaged: the store has format %d, want %d", got, formatVersion)
+	if got := formatOnDisk(t, s); got != layout.FormatVersion {
+		t.Errorf("salvaged: the store has format %d, want %d", got, layout.FormatVersion)
 	}
 }
 

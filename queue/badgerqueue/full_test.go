@@ -14,6 +14,7 @@ import (
 
 	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/queue/badgerqueue/badgercompat"
+	"github.com/userhero/relay/queue/badgerqueue/layout"
 	"github.com/userhero/relay/queue/badgerqueue/storefile"
 )
 
@@ -194,7 +195,7 @@ func TestReadersGoOnWhileACommitWaits(t *testing.T) {
 	commits := make(chan error, 1)
 	go func() {
 		for err := error(nil); err == nil; {
-			err = s.commit(context.Background(), 2, fillerSize, func(b *batch) error { return b.set(keyFiller, filler) })
+			err = s.commit(context.Background(), 2, fillerSize, func(b *batch) error { return b.set(layout.KeyFiller, filler) })
 			commits <- err
 		}
 	}()
@@ -289,7 +290,7 @@ func TestBatchThatIsGivenUpChangesNothing(t *testing.T) {
 		big <- s.commit(context.Background(), 1, 1, func(b *batch) error {
 			b.count(s.webhook(w), queue.Failed, 1000)
 			for n := range uint64(30_000) {
-				if err := b.set(endedKey(farKey(n)), nil); err != nil {
+				if err := b.set(layout.EndedKey(farKey(n)), nil); err != nil {
 					return err
 				}
 			}
@@ -319,7 +320,7 @@ func TestBatchThatIsGivenUpChangesNothing(t *testing.T) {
 	checkCounters(t, s)
 }
 
-func farKey(n uint64) waiting { return waiting{due: 1, seq: 1<<40 + n} }
+func farKey(n uint64) layout.Waiting { return layout.Waiting{Due: 1, Seq: 1<<40 + n} }
 
 // TestEventForTooManyWebhooksIsRefused: at the door, and the store goes on, also
 // after it was opened again.
@@ -362,9 +363,9 @@ func addWebhooks(t *testing.T, s *Store, n int) (ids []queue.WebhookID) {
 				if s.webhook(id) != nil {
 					continue
 				}
-				b.stateOf.webhook = id
-				key := webhookKey(id)
-				if err := b.set(key, encodeWebhook(key, queue.Webhook{ID: id, Name: fmt.Sprint(id), Revision: 1})); err != nil {
+				b.stateOf.Webhook = id
+				key := layout.WebhookKey(id)
+				if err := b.set(key, layout.EncodeWebhook(key, queue.Webhook{ID: id, Name: fmt.Sprint(id), Revision: 1})); err != nil {
 					return err
 				}
 				h := newWebhookState(id, s.bounds)

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/queue/badgerqueue/layout"
 )
 
 var writeGolden = flags.Bool("golden", false, "write testdata/format* of the present format, and the documents of every golden store, where they are missing")
@@ -27,11 +28,11 @@ func golden(format int) string { return fmt.Sprintf("testdata/format%d", format)
 // before and after. A new format needs a store of its own in testdata.
 func TestGoldenStores(t *testing.T) {
 	t.Parallel()
-	for n := formerVersion; n <= formatVersion; n++ {
+	for n := layout.FormerVersion; n <= layout.FormatVersion; n++ {
 		t.Run(fmt.Sprint("format ", n), func(t *testing.T) {
 			t.Parallel()
 			if _, err := os.Stat(golden(n)); err != nil {
-				if !*writeGolden || n != formatVersion {
+				if !*writeGolden || n != layout.FormatVersion {
 					t.Fatalf("%v: the build that introduces a format adds a store of it, with go test ./queue/badgerqueue -run TestGoldenStores -golden", err)
 				}
 				writeGoldenStore(t, golden(n))
@@ -141,8 +142,8 @@ func deliversGolden(t *testing.T, o Options, want [][]byte) {
 	}
 	s = openAt(t, o)
 	whole("opened again")
-	if got := formatOnDisk(t, s); got != formatVersion {
-		t.Errorf("it has format %d after a commit, want %d", got, formatVersion)
+	if got := formatOnDisk(t, s); got != layout.FormatVersion {
+		t.Errorf("it has format %d after a commit, want %d", got, layout.FormatVersion)
 	}
 }
 
@@ -237,7 +238,7 @@ func TestDowngradeChangesNothing(t *testing.T) {
 	}
 	enqueue(t, s, entry(1, newWebhook(t, s, "w")))
 	if err := s.commit(t.Context(), 1, 1024, func(b *batch) error {
-		return b.set(keyFormat, format{version: formatVersion + 1, tags: s.tags}.encode())
+		return b.set(layout.KeyFormat, layout.Format{Version: layout.FormatVersion + 1, Tags: s.tags}.Encode())
 	}); err != nil {
 		t.Fatal(err)
 	}

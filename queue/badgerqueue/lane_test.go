@@ -267,7 +267,7 @@ func TestDeliveryGivenBackWhileTheLaneReadsAnewGoesOutOnce(t *testing.T) {
 			}
 			for n, r := range l.rungs {
 				for _, w := range r.window {
-					t.Errorf("event %d is out and in the window of rung %d", w.seq, n)
+					t.Errorf("event %d is out and in the window of rung %d", w.Seq, n)
 				}
 			}
 			if err := again[0].Ack(queue.Attempt{At: time.Now(), Status: 200}); err != nil {

@@ -16,6 +16,7 @@ import (
 	"github.com/dgraph-io/badger/v4"
 
 	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/queue/badgerqueue/layout"
 	"github.com/userhero/relay/queue/badgerqueue/storeclock"
 )
 
@@ -84,7 +85,7 @@ func (s *Store) Latest(ctx context.Context, id queue.FeedbackID) (e queue.Event,
 	err = s.view(ctx, func(txn *badger.Txn) error {
 		held, err := s.lookUp(txn, id)
 		if err == nil && held.is {
-			e, err = s.getEvent(txn, held.seq)
+			e, err = s.getEvent(txn, held.Seq)
 		}
 		if err == nil && !held.is {
 			err = queue.ErrNotFound
@@ -103,7 +104,7 @@ func (s *Store) Latest(ctx context.Context, id queue.FeedbackID) (e queue.Event,
 // Projects implements queue.Queue.
 func (s *Store) Projects(ctx context.Context, id string, limit int) (projects []string, err error) {
 	err = s.view(ctx, func(txn *badger.Txn) error {
-		former, err := getRecord(txn, formerKey(id), decodeSeq)
+		former, err := getRecord(txn, layout.FormerKey(id), layout.DecodeSeq)
 		if err == nil {
 			var e queue.Event
 			if e, err = s.getEvent(txn, former); err == nil && e.Feedback.ID == id {
@@ -113,7 +114,7 @@ func (s *Store) Projects(ctx context.Context, id string, limit int) (projects []
 		if err != nil && !errors.Is(err, badger.ErrKeyNotFound) && !errors.Is(err, queue.ErrNotFound) {
 			return err
 		}
-		return scan(txn, feedbackPrefix(id), nil, func(key, rec []byte) (bool, error) {
+		return scan(txn, layout.FeedbackPrefix(id), nil, func(key, rec []byte) (bool, error) {
 			if len(projects) >= limit {
 				return false, nil
 			}
@@ -128,14 +129,14 @@ func (s *Store) Projects(ctx context.Context, id string, limit int) (projects []
 // projectOfKey returns the project of a G record. The key of a long project holds only a
 // hash; the project itself is then in the event.
 func (s *Store) projectOfKey(txn *badger.Txn, key, rec []byte) (string, error) {
-	if id, known, _ := parseFeedbackKey(key); known {
+	if id, known, _ := layout.ParseFeedbackKey(key); known {
 		return id.Project, nil
 	}
-	held, err := decodeFeedback(key, rec)
+	held, err := layout.DecodeFeedback(key, rec)
 	if err != nil {
 		return "", err
 	}
-	e, err := s.getEvent(txn, held.seq)
+	e, err := s.getEvent(txn, held.Seq)
 	return e.Feedback.Project, err
 }
 
@@ -187,13 +188,13 @@ func (s *Store) Attempts(ctx context.Context, id queue.DeliveryID) (list []queue
 			return err
 		}
 		if d := ds.find(id.Webhook); d != nil && d.log != nil {
-			first, err := parseAttempt(deliveriesKey(id.Event.Seq()), d.log, 1)
+			first, err := parseAttempt(layout.DeliveriesKey(id.Event.Seq()), d.log, 1)
 			if err != nil {
 				return err
 			}
 			list = append(list, first)
 		}
-		return scan(txn, attemptPrefix(id.Event.Seq(), id.Webhook), nil, func(key, rec []byte) (bool, error) {
+		return scan(txn, layout.AttemptPrefix(id.Event.Seq(), id.Webhook), nil, func(key, rec []byte) (bool, error) {
 			a, err := decodeAttempt(key, rec)
 			list = append(list, a)
 			return err == nil, err
@@ -211,9 +212,9 @@ func (s *Store) Events(ctx context.Context, q queue.EventQuery) (page queue.Page
 	err = s.view(ctx, func(txn *badger.Txn) error {
 		start := s.newestBefore(txn, seq, q.Until)
 		budget, size, late := listBudget, 0, time.Now().Add(listTime)
-		return scanBack(txn, []byte{prefixEvent}, start, func(key, rec []byte) (bool, error) {
+		return scanBack(txn, []byte{layout.PrefixEvent}, start, func(key, rec []byte) (bool, error) {
 			if budget--; spent(budget, late) || len(page.Items) >= limit || size > pageBytes {
-				page.Next = cursor(seqOf(key), 0)
+				page.Next = cursor(layout.SeqOf(key), 0)
 				return false, nil
 			}
 			e, err := decodeEvent(key, rec, s.tags)
@@ -261,8 +262,8 @@ func (s *Store) Deliveries(ctx context.Context, q queue.DeliveryQuery) (page que
 	err = s.view(ctx, func(txn *badger.Txn) error {
 		start := s.newestBefore(txn, seq, q.Until)
 		budget, late := listBudget, time.Now().Add(listTime)
-		return scanBack(txn, []byte{prefixDeliveries}, asDeliveries(start), func(key, rec []byte) (bool, error) {
-			at := seqOf(key)
+		return scanBack(txn, []byte{layout.PrefixDeliveries}, asDeliveries(start), func(key, rec []byte) (bool, error) {
+			at := layout.SeqOf(key)
 			if budget--; spent(budget, late) {
 				page.Next = cursor(at, 0)
 				return false, nil
@@ -323,26 +324,26 @@ func (s *Store) wanted(d delivery, states []queue.State) bool {
 // created before until. Nil means the newest event of all.
 func (s *Store) newestBefore(txn *badger.Txn, seq uint64, until time.Time) []byte {
 	if seq != 0 {
-		return eventKey(seq)
+		return layout.EventKey(seq)
 	}
 	if until.IsZero() {
 		return nil
 	}
 	// Sequence numbers have no gaps and are nearly in order of time. Events that
 	// retention has removed count as old.
-	newest := s.shown.Load().seq
+	newest := s.shown.Load().Seq
 	i := sort.Search(int(newest), func(i int) bool {
 		e, err := s.getEvent(txn, uint64(i)+1)
 		return err == nil && !e.Created.Before(until.Add(createdSlack))
 	})
-	return eventKey(uint64(i) + 1)
+	return layout.EventKey(uint64(i) + 1)
 }
 
 func asDeliveries(eventKey []byte) []byte {
 	if eventKey == nil {
 		return nil
 	}
-	return deliveriesKey(seqOf(eventKey))
+	return layout.DeliveriesKey(layout.SeqOf(eventKey))
 }
 
 // cursor names the first row of the next page. New rows do not change its position.
@@ -383,12 +384,12 @@ func (s *Store) Activities(ctx context.Context, limit int, c string) (page queue
 		}
 	}
 	err = s.view(ctx, func(txn *badger.Txn) error {
-		return scanBack(txn, []byte{prefixActivity}, start, func(key, rec []byte) (bool, error) {
+		return scanBack(txn, []byte{layout.PrefixActivity}, start, func(key, rec []byte) (bool, error) {
 			if len(page.Items) >= limit {
 				page.Next = activityID(key)
 				return false, nil
 			}
-			data, err := unseal(key, rec)
+			data, err := layout.Unseal(key, rec)
 			if err != nil {
 				_ = s.report("listing activities", err)
 				return true, nil
@@ -411,5 +412,5 @@ func parseActivityID(id string) ([]byte, error) {
 	if n, err := fmt.Sscanf(id, "act_%x", &b); n != 1 || err != nil || len(b) != 12 {
 		return nil, fmt.Errorf("%w: %q is no cursor of this list", queue.ErrNotFound, id)
 	}
-	return append([]byte{prefixActivity}, b...), nil
+	return append([]byte{layout.PrefixActivity}, b...), nil
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/queue/badgerqueue/layout"
 )
 
 const migrateEnv = "BADGERQUEUE_MIGRATE_DIR"
@@ -93,7 +94,7 @@ func TestMigrationResumesAfterSIGKILL(t *testing.T) {
 			run(steps + 1)
 			s := openAt(t, o)
 			isWhole(t, s, 12, 5)
-			if got := formatOnDisk(t, s); got != formatVersion {
+			if got := formatOnDisk(t, s); got != layout.FormatVersion {
 				t.Errorf("the store has format %d", got)
 			}
 			for _, id := range []queue.FeedbackID{onlyA, sharedA, sharedB, plain} {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/queue/badgerqueue/badgercompat"
+	"github.com/userhero/relay/queue/badgerqueue/layout"
 	"github.com/userhero/relay/queue/badgerqueue/storeclock"
 	"github.com/userhero/relay/queue/badgerqueue/storefile"
 )
@@ -264,44 +265,44 @@ func inUse(path string) error {
 // load reads the format, the counters and the webhooks. In a new store it writes the
 // format.
 func (s *Store) load(marked storefile.Mark) error {
-	st := state{}
+	st := layout.State{}
 	err := s.db.Update(func(txn *badger.Txn) error {
-		f, err := getRecord(txn, keyFormat, func(_, rec []byte) (format, error) { return decodeFormat(rec) })
+		f, err := getRecord(txn, layout.KeyFormat, func(_, rec []byte) (layout.Format, error) { return layout.DecodeFormat(rec) })
 		switch {
 		case errors.Is(err, badger.ErrKeyNotFound):
 			if seq, err := newestSeq(txn); err != nil || seq != 0 {
-				return errors.Join(err, fmt.Errorf("%w: the store holds events but no format record", errDamaged))
+				return errors.Join(err, fmt.Errorf("%w: the store holds events but no format record", layout.ErrDamaged))
 			}
-			f = format{version: formatVersion, tags: storefile.Tags{storefile.NewTag(0)}}
-			if err := txn.Set(keyFormat, f.encode()); err != nil {
+			f = layout.Format{Version: layout.FormatVersion, Tags: storefile.Tags{storefile.NewTag(0)}}
+			if err := txn.Set(layout.KeyFormat, f.Encode()); err != nil {
 				return err
 			}
 		case err != nil:
 			return err
 		default:
-			if err := knows("store", f.version); err != nil {
+			if err := layout.Knows("store", f.Version); err != nil {
 				return err
 			}
 		}
-		s.tags, s.outdated, s.former = f.tags, f.version < formatVersion, f.former
-		st, err = getRecord(txn, keyState, func(_, rec []byte) (state, error) { return decodeState(rec) })
+		s.tags, s.outdated, s.former = f.Tags, f.Version < layout.FormatVersion, f.Former
+		st, err = getRecord(txn, layout.KeyState, func(_, rec []byte) (layout.State, error) { return layout.DecodeState(rec) })
 		switch {
 		case errors.Is(err, badger.ErrKeyNotFound): // a new store
-			st = state{counted: true}
+			st = layout.State{Counted: true}
 		case err != nil:
 			return err
 		}
 		if s.outdated {
-			s.former = st.seq
+			s.former = st.Seq
 		}
 		newest, err := newestSeq(txn)
 		if err != nil {
 			return err
 		}
-		if newest > st.seq {
-			return fmt.Errorf("%w: the counters end with event number %d, the events with %d", errDamaged, st.seq, newest)
+		if newest > st.Seq {
+			return fmt.Errorf("%w: the counters end with event number %d, the events with %d", layout.ErrDamaged, st.Seq, newest)
 		}
-		scanKeys(txn, []byte{prefixErased}, nil, func([]byte) bool {
+		scanKeys(txn, []byte{layout.PrefixErased}, nil, func([]byte) bool {
 			s.erases.Store(true)
 			return false
 		})
@@ -313,10 +314,10 @@ func (s *Store) load(marked storefile.Mark) error {
 	if err := s.db.Sync(); err != nil { // sync what opening wrote before the high-water mark counts it
 		return explainOpen(s.o.Path, err)
 	}
-	s.clock.Resume(st.at, st.shift)
+	s.clock.Resume(st.At, st.Shift)
 	s.shown.Store(&st)
-	s.redacted.Store(st.redacted != 0)
-	now := storefile.Mark{Seq: st.seq, Commit: s.db.MaxVersion()}
+	s.redacted.Store(st.Redacted != 0)
+	now := storefile.Mark{Seq: st.Seq, Commit: s.db.MaxVersion()}
 	if (now.Seq < marked.Seq || now.Commit < marked.Commit) && !s.o.trusting {
 		return &storefile.DamageError{Path: s.o.Path, Findings: []storefile.Finding{{Where: storefile.HighWaterFile, What: fmt.Sprintf(
 			"event %d and transaction %d had been acknowledged; opened, the store ends with %d and %d", marked.Seq, marked.Commit, now.Seq, now.Commit)}}}
@@ -326,8 +327,8 @@ func (s *Store) load(marked storefile.Mark) error {
 }
 
 func (s *Store) loadWebhooks(txn *badger.Txn) error {
-	return scan(txn, []byte{prefixWebhook}, nil, func(key, rec []byte) (bool, error) {
-		w, err := decodeWebhook(key, rec)
+	return scan(txn, []byte{layout.PrefixWebhook}, nil, func(key, rec []byte) (bool, error) {
+		w, err := layout.DecodeWebhook(key, rec)
 		if err != nil {
 			return false, err
 		}
@@ -345,10 +346,10 @@ func (s *Store) loadWebhooks(txn *badger.Txn) error {
 	})
 }
 
-func getLane(txn *badger.Txn, id queue.WebhookID) (c queue.Counts, m marks, err error) {
-	_, err = getRecord(txn, laneKey(id), func(key, rec []byte) (struct{}, error) {
+func getLane(txn *badger.Txn, id queue.WebhookID) (c queue.Counts, m layout.Marks, err error) {
+	_, err = getRecord(txn, layout.LaneKey(id), func(key, rec []byte) (struct{}, error) {
 		var err error
-		c, m, err = decodeLane(key, rec)
+		c, m, err = layout.DecodeLane(key, rec)
 		return struct{}{}, err
 	})
 	return c, m, err
@@ -357,11 +358,11 @@ func getLane(txn *badger.Txn, id queue.WebhookID) (c queue.Counts, m marks, err 
 // newestSeq returns the highest sequence number of an event in the store, or 0 if there is
 // none.
 func newestSeq(txn *badger.Txn) (newest uint64, err error) {
-	err = scanBack(txn, []byte{prefixEvent}, nil, func(key, _ []byte) (bool, error) {
+	err = scanBack(txn, []byte{layout.PrefixEvent}, nil, func(key, _ []byte) (bool, error) {
 		if len(key) != 9 {
 			return true, nil
 		}
-		newest = seqOf(key)
+		newest = layout.SeqOf(key)
 		return false, nil
 	})
 	return newest, err

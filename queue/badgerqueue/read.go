@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 
 	"github.com/dgraph-io/badger/v4"
+
+	"github.com/userhero/relay/queue/badgerqueue/layout"
 )
 
 // getRecord reads and decodes one record. The record is valid only within decode. It
@@ -28,7 +30,7 @@ func getRecord[T any](txn *badger.Txn, key []byte, decode func(key, rec []byte) 
 
 // getDeliveries reads an event's deliveries. If there are none, the list is empty.
 func getDeliveries(txn *badger.Txn, seq uint64) (deliveries, error) {
-	ds, err := getRecord(txn, deliveriesKey(seq), func(key, rec []byte) (deliveries, error) {
+	ds, err := getRecord(txn, layout.DeliveriesKey(seq), func(key, rec []byte) (deliveries, error) {
 		ds, err := decodeDeliveries(nil, key, rec)
 		for i := range ds {
 			ds[i].log = bytes.Clone(ds[i].log)
@@ -78,7 +80,7 @@ func scanBack(txn *badger.Txn, prefix, start []byte, visit func(key, rec []byte)
 	it := txn.NewIterator(o)
 	defer it.Close()
 	if start == nil {
-		start = after(prefix)
+		start = layout.After(prefix)
 	}
 	for it.Seek(start); it.Valid(); it.Next() {
 		item := it.Item()

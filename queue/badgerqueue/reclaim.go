@@ -12,6 +12,7 @@ import (
 
 	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/queue/badgerqueue/badgercompat"
+	"github.com/userhero/relay/queue/badgerqueue/layout"
 	"github.com/userhero/relay/queue/badgerqueue/storefile"
 )
 
@@ -111,16 +112,16 @@ func (r *reclaimer) measure(ctx context.Context) error {
 		return nil
 	}
 	st := r.s.shown.Load()
-	r.least = min(r.least, r.files()-st.live)
+	r.least = min(r.least, r.files()-st.Live)
 	if r.resting--; r.resting > 0 {
 		return nil
 	}
-	if st.measured() {
+	if st.Measured() {
 		r.others = r.least
 		return nil
 	}
 	return r.s.commit(ctx, 2, 256, func(b *batch) error {
-		b.stateOf.live = max(r.least, 1)
+		b.stateOf.Live = max(r.least, 1)
 		return nil
 	})
 }
@@ -129,10 +130,10 @@ func (r *reclaimer) measure(ctx context.Context) error {
 // below nearMax of max_disk.
 func (r *reclaimer) excess() int64 {
 	most, st := r.s.disk.Max(), r.s.shown.Load()
-	if most == 0 || !st.measured() {
+	if most == 0 || !st.Measured() {
 		return 0
 	}
-	return max(st.live+r.others-int64(nearMax*float64(most)), 0)
+	return max(st.Live+r.others-int64(nearMax*float64(most)), 0)
 }
 
 // urgent reports whether removed records bring the store close to max_disk.
@@ -140,7 +141,7 @@ func (r *reclaimer) urgent() bool {
 	m, st := r.s.disk.Max(), r.s.shown.Load()
 	return m > 0 && r.resting == 0 &&
 		float64(r.s.disk.Used()) >= (1+nearMax)/2*float64(m) &&
-		r.files()-st.live-r.others >= max(m/64, leastDead) &&
+		r.files()-st.Live-r.others >= max(m/64, leastDead) &&
 		time.Since(r.last) >= max(urgentEvery, urgentRest*r.took)
 }
 
@@ -189,7 +190,7 @@ func (s *Store) flush(ctx context.Context) error {
 			return nil
 		}
 		err := s.commit(ctx, 2, fillerSize+256, func(b *batch) error {
-			return b.set(keyFiller, filler)
+			return b.set(layout.KeyFiller, filler)
 		})
 		if err != nil {
 			return err

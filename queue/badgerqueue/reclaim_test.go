@@ -110,7 +110,7 @@ func TestEventsOfAnOlderBuildAreMeasuredAfterARewrite(t *testing.T) {
 	s := openAt(t, Options{Path: t.TempDir(), MaxDisk: 1 << 40})
 	enqueue(t, s, entry(1))
 	err := s.commit(t.Context(), 2, 256, func(b *batch) error {
-		b.stateOf.live, b.stateOf.counted = 0, false
+		b.stateOf.Live, b.stateOf.Counted = 0, false
 		return nil
 	})
 	if err != nil {

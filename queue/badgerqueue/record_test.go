@@ -8,23 +8,24 @@ import (
 	"time"
 
 	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/queue/badgerqueue/layout"
 )
 
 // TestRecordsWithAnotherKeyOrAFlippedBitAreDamaged: each bit of a record counts,
 // and so does the key it stands under.
 func TestRecordsWithAnotherKeyOrAFlippedBitAreDamaged(t *testing.T) {
 	t.Parallel()
-	key := formerKey("fb_1")
+	key := layout.FormerKey("fb_1")
 	rec := encodeSeq(key, 7)
-	if seq, err := decodeSeq(key, rec); err != nil || seq != 7 {
+	if seq, err := layout.DecodeSeq(key, rec); err != nil || seq != 7 {
 		t.Fatalf("read as %d, %v", seq, err)
 	}
-	if _, err := decodeSeq(formerKey("fb_2"), rec); !errors.Is(err, errDamaged) {
+	if _, err := layout.DecodeSeq(layout.FormerKey("fb_2"), rec); !errors.Is(err, layout.ErrDamaged) {
 		t.Errorf("under another key: %v", err)
 	}
 	for bit := range len(rec) * 8 {
 		rec[bit/8] ^= 1 << (bit % 8)
-		if _, err := decodeSeq(key, rec); !errors.Is(err, errDamaged) {
+		if _, err := layout.DecodeSeq(key, rec); !errors.Is(err, layout.ErrDamaged) {
 			t.Errorf("with bit %d flipped: %v", bit, err)
 		}
 		rec[bit/8] ^= 1 << (bit % 8)

@@ -11,6 +11,7 @@ import (
 	"github.com/dgraph-io/badger/v4"
 
 	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/queue/badgerqueue/layout"
 )
 
 // redaction is the redaction that SetLimits sets.
@@ -27,15 +28,15 @@ const redactBatch = 32
 // the sweep a settlement writes it. So each call continues where the last one ended. It
 // returns about how many bytes it removed.
 func (s *Store) sweepRedacted(ctx context.Context, r *redaction, old time.Time) (removed int64, err error) {
-	began := s.shown.Load().redacted
-	from := waiting{due: max(began-int64(createdSlack), 0)}
+	began := s.shown.Load().Redacted
+	from := layout.Waiting{Due: max(began-int64(createdSlack), 0)}
 	for {
-		var due []waiting
+		var due []layout.Waiting
 		looked, more := 0, false
 		err := s.view(ctx, func(txn *badger.Txn) error {
-			scanKeys(txn, []byte{prefixEnded}, endedKey(from), func(key []byte) bool {
-				at := waiting{due: int64(binary.BigEndian.Uint64(key[1:])), seq: binary.BigEndian.Uint64(key[9:])}
-				if at.due > old.UnixNano() {
+			scanKeys(txn, []byte{layout.PrefixEnded}, layout.EndedKey(from), func(key []byte) bool {
+				at := layout.Waiting{Due: int64(binary.BigEndian.Uint64(key[1:])), Seq: binary.BigEndian.Uint64(key[9:])}
+				if at.Due > old.UnixNano() {
 					return false
 				}
 				if looked++; looked > sweepScan || len(due) >= redactBatch {
@@ -53,8 +54,8 @@ func (s *Store) sweepRedacted(ctx context.Context, r *redaction, old time.Time) 
 		if err != nil {
 			return removed, err
 		}
-		if len(due) > 0 || !more && from.due > began {
-			n, err := s.redact(ctx, r, due, from.due)
+		if len(due) > 0 || !more && from.Due > began {
+			n, err := s.redact(ctx, r, due, from.Due)
 			if removed += n; err != nil {
 				return removed, err
 			}
@@ -67,18 +68,18 @@ func (s *Store) sweepRedacted(ctx context.Context, r *redaction, old time.Time) 
 
 // mayRedact reports whether the event of an X key should be redacted: its last delivery
 // ended at the time in the key, and it was not delivered again.
-func (s *Store) mayRedact(txn *badger.Txn, at waiting) bool {
-	e, err := s.getEvent(txn, at.seq)
+func (s *Store) mayRedact(txn *badger.Txn, at layout.Waiting) bool {
+	e, err := s.getEvent(txn, at.Seq)
 	if err != nil || e.Redacted || e.Feedback.IsZero() {
 		return false
 	}
-	ds, err := getDeliveries(txn, at.seq)
+	ds, err := getDeliveries(txn, at.Seq)
 	created, ahead := s.clock.Own(e.Created)
-	return err == nil && !s.waits(ds, true) && (ahead || endedAt(created, ds).UnixNano() <= at.due)
+	return err == nil && !s.waits(ds, true) && (ahead || endedAt(created, ds).UnixNano() <= at.Due)
 }
 
 // redact redacts events in one transaction, and stores in it how far redaction has come.
-func (s *Store) redact(ctx context.Context, r *redaction, due []waiting, to int64) (removed int64, err error) {
+func (s *Store) redact(ctx context.Context, r *redaction, due []layout.Waiting, to int64) (removed int64, err error) {
 	if len(due) > 0 {
 		s.redacted.Store(true) // set before the first event is redacted
 	}
@@ -91,7 +92,7 @@ func (s *Store) redact(ctx context.Context, r *redaction, due []waiting, to int6
 				return err
 			}
 		}
-		b.stateOf.redacted = max(b.stateOf.redacted, to)
+		b.stateOf.Redacted = max(b.stateOf.Redacted, to)
 		return nil
 	})
 	if errors.Is(err, queue.ErrTooLarge) && n > 1 { // the events have too many attempts for one transaction
@@ -110,31 +111,31 @@ func (s *Store) redact(ctx context.Context, r *redaction, due []waiting, to int6
 
 // redact redacts one event after it has checked again that no delivery waits. It returns
 // about how many bytes it removed.
-func (b *batch) redact(r *redaction, at waiting) (removed int64, err error) {
-	e, err := b.s.getEvent(b.txn, at.seq)
+func (b *batch) redact(r *redaction, at layout.Waiting) (removed int64, err error) {
+	e, err := b.s.getEvent(b.txn, at.Seq)
 	if err != nil || e.Redacted {
 		return 0, nil //nolint:nilerr // the event is gone, or its damage is reported elsewhere
 	}
-	ds, err := b.deliveriesOf(at.seq)
+	ds, err := b.deliveriesOf(at.Seq)
 	if err != nil || b.s.waits(ds, true) {
 		return 0, err
 	}
 	before := eventSize(&e)
 	e.Redacted, e.Body = true, r.document(e.Body)
-	key := eventKey(at.seq)
-	if err := b.set(key, seal(key, appendEvent(record(128+len(e.Body)), &e))); err != nil {
+	key := layout.EventKey(at.Seq)
+	if err := b.set(key, layout.Seal(key, appendEvent(layout.Record(128+len(e.Body)), &e))); err != nil {
 		return 0, err
 	}
 	b.grow(eventSize(&e) - before)
 	removed = int64(before - eventSize(&e))
-	n, err := b.redactAttempts(at.seq)
+	n, err := b.redactAttempts(at.Seq)
 	if removed += n; err != nil || len(ds) == 0 {
 		return removed, err
 	}
 	parked := false
 	for i := range ds {
 		d := &ds[i]
-		if d.log, err = redactedAttempt(deliveriesKey(at.seq), d.log, 1); err != nil {
+		if d.log, err = redactedAttempt(layout.DeliveriesKey(at.Seq), d.log, 1); err != nil {
 			return removed, err
 		}
 		h := b.webhook(d.webhook)
@@ -142,28 +143,28 @@ func (b *batch) redact(r *redaction, at waiting) (removed int64, err error) {
 			continue
 		}
 		parked = true // the delivery ends: it could only send the redacted document
-		if h.move(at.seq) {
-			b.moving = append(b.moving, inLane{h, at.seq})
+		if h.move(at.Seq) {
+			b.moving = append(b.moving, inLane{h, at.Seq})
 		}
 		to := *d
 		to.state, to.at = queue.Failed, b.now.UnixNano()
-		if err := b.move(h, at.seq, d, to); err != nil {
+		if err := b.move(h, at.Seq, d, to); err != nil {
 			return removed, err
 		}
 	}
-	b.touch(at.seq, ds)
+	b.touch(at.Seq, ds)
 	if parked {
-		return removed, b.ended(at.seq, ds)
+		return removed, b.ended(at.Seq, ds)
 	}
 	return removed, nil
 }
 
 // redactAttempts redacts those attempts of an event that have their own records.
 func (b *batch) redactAttempts(seq uint64) (removed int64, err error) {
-	err = scanItems(b.txn, seqKey(prefixAttempt, seq), nil, func(item *badger.Item) (bool, error) {
+	err = scanItems(b.txn, layout.SeqKey(layout.PrefixAttempt, seq), nil, func(item *badger.Item) (bool, error) {
 		key := item.KeyCopy(nil)
 		return visitItem(item, func(_, rec []byte) (bool, error) {
-			p, err := unseal(key, rec)
+			p, err := layout.Unseal(key, rec)
 			if err != nil {
 				return true, nil //nolint:nilerr // check reports it
 			}
@@ -171,7 +172,7 @@ func (b *batch) redactAttempts(seq uint64) (removed int64, err error) {
 			if err != nil || len(log) == len(p) {
 				return true, nil //nolint:nilerr // check reports it
 			}
-			redacted := seal(key, append(record(len(log)), log...))
+			redacted := layout.Seal(key, append(layout.Record(len(log)), log...))
 			removed += int64(len(rec) - len(redacted))
 			b.grow(len(redacted) - len(rec))
 			return true, b.set(key, redacted)

@@ -12,6 +12,7 @@ import (
 	"github.com/dgraph-io/badger/v4"
 
 	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/queue/badgerqueue/layout"
 	"github.com/userhero/relay/queue/badgerqueue/storefile"
 )
 
@@ -138,7 +139,7 @@ func (s *Store) lookAtClock(ctx context.Context) {
 	if s.clock.ReadSlept() > 0 {
 		s.wakeLanes()
 	}
-	if !s.clock.MovedFrom(s.shown.Load().shift) {
+	if !s.clock.MovedFrom(s.shown.Load().Shift) {
 		return
 	}
 	err := s.commit(ctx, 2, 256, func(*batch) error { return nil }) // every batch writes the change
@@ -161,7 +162,7 @@ type pass struct {
 	// removed is about how many bytes the pass has removed so far.
 	removed int64
 	// from is the X key at which the sweep continues.
-	from waiting
+	from layout.Waiting
 	// held is set when the sweep has passed an X key that it keeps.
 	held bool
 }
@@ -181,7 +182,7 @@ func (s *Store) sweepOnce(ctx context.Context, excess int64) (removed int64, err
 		p.look = now.Add(-redaction.after)
 	}
 	for {
-		p.from, p.held = waiting{due: s.shown.Load().ended}, false
+		p.from, p.held = layout.Waiting{Due: s.shown.Load().Ended}, false
 		for _, step := range []func(context.Context, *pass) (bool, error){s.sweepEnded, s.sweepSequence} {
 			for more := true; more; {
 				if more, err = step(ctx, &p); err != nil {
@@ -218,8 +219,8 @@ type finished struct {
 	size     int64     // bytes, without the record of its deliveries
 	created  time.Time // by the store's clock
 	ended    time.Time
-	parked   bool    // deliveries wait, all of them for parked webhooks
-	key      waiting // its X key; due is 0 if it has none
+	parked   bool           // deliveries wait, all of them for parked webhooks
+	key      layout.Waiting // its X key; due is 0 if it has none
 }
 
 // step collects what one transaction of the sweep does.
@@ -251,8 +252,8 @@ func (s *Store) sweepSequence(ctx context.Context, p *pass) (more bool, err erro
 	var st step
 	swept := from
 	err = s.view(ctx, func(txn *badger.Txn) error {
-		return scan(txn, []byte{prefixEvent}, eventKey(from), func(key, rec []byte) (bool, error) {
-			seq := seqOf(key)
+		return scan(txn, []byte{layout.PrefixEvent}, layout.EventKey(from), func(key, rec []byte) (bool, error) {
+			seq := layout.SeqOf(key)
 			if st.full(p) || seq >= from+sweepScan {
 				more = true
 				return false, nil
@@ -289,8 +290,8 @@ func (s *Store) sweepSequence(ctx context.Context, p *pass) (more bool, err erro
 		return false, err
 	}
 	removed, err := s.remove(ctx, &st, func(b *batch) error {
-		if b.stateOf.rewound == rewound { // otherwise the sweep starts again at the first event
-			b.stateOf.swept = max(b.stateOf.swept, swept)
+		if b.stateOf.Rewound == rewound { // otherwise the sweep starts again at the first event
+			b.stateOf.Swept = max(b.stateOf.Swept, swept)
 		}
 		return nil
 	})
@@ -318,14 +319,14 @@ func (f *finished) mayGo(p *pass) bool {
 func (s *Store) announceSweep(ctx context.Context, p *pass) (from, rewound uint64, err error) {
 	st := s.shown.Load()
 	err = s.view(ctx, func(txn *badger.Txn) error {
-		return scan(txn, []byte{prefixEvent}, eventKey(st.swept), func(key, rec []byte) (bool, error) {
+		return scan(txn, []byte{layout.PrefixEvent}, layout.EventKey(st.Swept), func(key, rec []byte) (bool, error) {
 			e, err := decodeEvent(key, rec, s.tags)
 			if err == nil && !p.early() {
 				if _, young := s.young(&e, p.look); young {
 					return false, nil
 				}
 			}
-			from = seqOf(key) // the sweep reports an event that cannot be read
+			from = layout.SeqOf(key) // the sweep reports an event that cannot be read
 			return false, nil
 		})
 	})
@@ -333,7 +334,7 @@ func (s *Store) announceSweep(ctx context.Context, p *pass) (from, rewound uint6
 		return 0, 0, err
 	}
 	s.sweeping.Store(from + sweepScan)
-	return from, st.rewound, s.commit(ctx, 2, 256, func(*batch) error { return nil })
+	return from, st.Rewound, s.commit(ctx, 2, 256, func(*batch) error { return nil })
 }
 
 // young reports whether an event was accepted after old, and returns when it was accepted
@@ -349,11 +350,11 @@ func (s *Store) young(e *queue.Event, old time.Time) (created time.Time, young b
 func (s *Store) sweepEnded(ctx context.Context, p *pass) (more bool, err error) {
 	var st step
 	looked := 0
-	low := s.shown.Load().ended
+	low := s.shown.Load().Ended
 	err = s.view(ctx, func(txn *badger.Txn) error {
-		scanKeys(txn, []byte{prefixEnded}, endedKey(p.from), func(key []byte) bool {
-			at := waiting{due: int64(binary.BigEndian.Uint64(key[1:])), seq: binary.BigEndian.Uint64(key[9:])}
-			if at.due > p.old.UnixNano() && !p.early() {
+		scanKeys(txn, []byte{layout.PrefixEnded}, layout.EndedKey(p.from), func(key []byte) bool {
+			at := layout.Waiting{Due: int64(binary.BigEndian.Uint64(key[1:])), Seq: binary.BigEndian.Uint64(key[9:])}
+			if at.Due > p.old.UnixNano() && !p.early() {
 				return false
 			}
 			if looked++; st.full(p) || looked > sweepScan {
@@ -362,25 +363,25 @@ func (s *Store) sweepEnded(ctx context.Context, p *pass) (more bool, err error) 
 			}
 			p.from = next(at)
 			if !p.held {
-				low = at.due
+				low = at.Due
 			}
-			e, err := s.getEvent(txn, at.seq)
+			e, err := s.getEvent(txn, at.Seq)
 			if err != nil {
-				st.stale = append(st.stale, endedKey(at))
+				st.stale = append(st.stale, layout.EndedKey(at))
 				return true
 			}
-			ds, err := getDeliveries(txn, at.seq)
+			ds, err := getDeliveries(txn, at.Seq)
 			if err != nil || s.waits(ds, true) { // its settlement writes a new key
-				st.stale = append(st.stale, endedKey(at))
+				st.stale = append(st.stale, layout.EndedKey(at))
 				return true
 			}
 			created, ahead := s.clock.Own(e.Created)
 			if ahead { // its date is wrong, so use the time in the X key
-				created = fromUnixNano(at.due)
+				created = fromUnixNano(at.Due)
 			}
-			f := finished{seq: at.seq, created: created, ended: endedAt(created, ds), parked: s.waits(ds, false), key: at}
+			f := finished{seq: at.Seq, created: created, ended: endedAt(created, ds), parked: s.waits(ds, false), key: at}
 			switch {
-			case f.ended.UnixNano() > at.due: // it was delivered again
+			case f.ended.UnixNano() > at.Due: // it was delivered again
 				st.later = append(st.later, f)
 			case f.mayGo(p):
 				st.take(s.measured(txn, f, &e))
@@ -395,7 +396,7 @@ func (s *Store) sweepEnded(ctx context.Context, p *pass) (more bool, err error) 
 		return more && err == nil, err
 	}
 	removed, err := s.remove(ctx, &st, func(b *batch) error {
-		b.stateOf.ended = max(b.stateOf.ended, low)
+		b.stateOf.Ended = max(b.stateOf.Ended, low)
 		return nil
 	})
 	p.removed += removed
@@ -423,7 +424,7 @@ type storedAttempt struct {
 // measured adds the event's attempts, and the bytes that they and the event take.
 func (s *Store) measured(txn *badger.Txn, f finished, e *queue.Event) finished {
 	f.feedback, f.size = e.Feedback, int64(eventSize(e))
-	_ = scanItems(txn, seqKey(prefixAttempt, f.seq), nil, func(item *badger.Item) (bool, error) {
+	_ = scanItems(txn, layout.SeqKey(layout.PrefixAttempt, f.seq), nil, func(item *badger.Item) (bool, error) {
 		a := storedAttempt{key: item.KeyCopy(nil), size: int(item.KeySize()+item.ValueSize()) + entryOverhead}
 		f.attempts = append(f.attempts, a)
 		f.size += int64(a.size)
@@ -532,21 +533,21 @@ func (s *Store) removeAttempts(ctx context.Context, f *finished) error {
 // event when it may be removed. If a delivery of the event waits, keep writes no key: the
 // settlement will write it.
 func (b *batch) keep(f finished, ds deliveries) error {
-	if f.key.due != 0 {
-		if err := b.delete(endedKey(f.key)); err != nil {
+	if f.key.Due != 0 {
+		if err := b.delete(layout.EndedKey(f.key)); err != nil {
 			return err
 		}
 	}
 	if b.s.waits(ds, true) {
 		return nil
 	}
-	return b.find(waiting{due: endedAt(f.created, ds).UnixNano(), seq: f.seq})
+	return b.find(layout.Waiting{Due: endedAt(f.created, ds).UnixNano(), Seq: f.seq})
 }
 
 // remove removes one event. It keeps the event if a delivery waits again, or was made
 // again after the sweep read the event.
 func (b *batch) remove(f finished) (bool, error) {
-	if !b.has(eventKey(f.seq)) { // erased in the meantime
+	if !b.has(layout.EventKey(f.seq)) { // erased in the meantime
 		return false, nil
 	}
 	ds, err := b.deliveriesOf(f.seq)
@@ -556,8 +557,8 @@ func (b *batch) remove(f finished) (bool, error) {
 	if b.s.waits(ds, f.parked) || !endedAt(f.created, ds).Equal(f.ended) {
 		return false, b.keep(f, ds)
 	}
-	if f.key.due != 0 {
-		if err := b.delete(endedKey(f.key)); err != nil {
+	if f.key.Due != 0 {
+		if err := b.delete(layout.EndedKey(f.key)); err != nil {
 			return false, err
 		}
 	}
@@ -579,22 +580,22 @@ func (b *batch) removeEvent(seq uint64, id queue.FeedbackID, size int, ds delive
 			continue
 		}
 		if at, ok := d.waitsAt(seq); ok {
-			if err := b.delete(waitingKey(d.webhook, d.rung, at)); err != nil {
+			if err := b.delete(layout.WaitingKey(d.webhook, d.rung, at)); err != nil {
 				return err
 			}
 		}
 		b.count(h, d.state, -1)
 	}
-	keys := [][]byte{eventKey(seq)}
+	keys := [][]byte{layout.EventKey(seq)}
 	if len(ds) > 0 {
-		keys = append(keys, deliveriesKey(seq))
+		keys = append(keys, layout.DeliveriesKey(seq))
 	}
 	if !id.IsZero() {
 		held, err := b.s.lookUp(b.txn, id)
 		if err != nil {
 			return err
 		}
-		if held.is && held.seq == seq { // otherwise the feedback has a newer event
+		if held.is && held.Seq == seq { // otherwise the feedback has a newer event
 			keys = append(keys, held.key(id))
 		}
 	}
@@ -604,7 +605,7 @@ func (b *batch) removeEvent(seq uint64, id queue.FeedbackID, size int, ds delive
 		}
 	}
 	b.retire(seq)
-	b.stateOf.events--
+	b.stateOf.Events--
 	b.grow(-size - b.stored[seq])
 	return nil
 }
@@ -612,11 +613,11 @@ func (b *batch) removeEvent(seq uint64, id queue.FeedbackID, size int, ds delive
 // sweepActivities removes lines of the activity log that are older than the
 // retention.
 func (s *Store) sweepActivities(ctx context.Context, old time.Time) error {
-	before := activityKey(old.Add(s.clock.Shift()).UnixNano(), 0)
+	before := layout.ActivityKey(old.Add(s.clock.Shift()).UnixNano(), 0)
 	for {
 		var keys [][]byte
 		err := s.view(ctx, func(txn *badger.Txn) error {
-			scanKeys(txn, []byte{prefixActivity}, s.logged, func(key []byte) bool {
+			scanKeys(txn, []byte{layout.PrefixActivity}, s.logged, func(key []byte) bool {
 				if bytes.Compare(key, before) >= 0 || len(keys) >= orphanKeys {
 					return false
 				}
@@ -653,8 +654,8 @@ func (s *Store) sweepOrphans(ctx context.Context) error {
 		var keys [][]byte
 		found := false
 		err := s.view(ctx, func(txn *badger.Txn) error {
-			scanKeys(txn, []byte{prefixWaiting}, waitingPrefix(w), func(key []byte) bool {
-				id, _, ok := parseWaitingKey(key)
+			scanKeys(txn, []byte{layout.PrefixWaiting}, layout.WaitingPrefix(w), func(key []byte) bool {
+				id, _, ok := layout.ParseWaitingKey(key)
 				if !ok {
 					return true
 				}

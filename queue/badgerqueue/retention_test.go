@@ -11,6 +11,7 @@ import (
 	"github.com/dgraph-io/badger/v4"
 
 	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/queue/badgerqueue/layout"
 )
 
 // eventuallyWithin is how long what must happen may take on a busy machine: it
@@ -100,7 +101,7 @@ func TestRetentionCountsFromTheEndAndSparesWhatWaits(t *testing.T) {
 	if took := time.Since(ended); took < retention {
 		t.Errorf("the straggler went %v after its end, retention is %v", took, retention)
 	}
-	for _, prefix := range []byte{prefixEvent, prefixDeliveries, prefixWaiting, prefixAttempt, prefixFeedback, prefixEnded} {
+	for _, prefix := range []byte{layout.PrefixEvent, layout.PrefixDeliveries, layout.PrefixWaiting, layout.PrefixAttempt, layout.PrefixFeedback, layout.PrefixEnded} {
 		eventually(t, fmt.Sprintf("no key %c is left", prefix), func() bool { return keysLeft(t, s, prefix) == 0 })
 	}
 	if st := s.Stats(context.Background()); st.Events != 0 || st.Webhooks[w].Counts != (queue.Counts{}) {
@@ -136,7 +137,7 @@ func TestParkedAndDeletedWebhooksLetGo(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	eventually(t, "both wait", func() bool { return keysLeft(t, s, prefixWaiting) == 2 })
+	eventually(t, "both wait", func() bool { return keysLeft(t, s, layout.PrefixWaiting) == 2 })
 	time.Sleep(300 * time.Millisecond) // longer than the retention
 	if n := s.Stats(context.Background()).Events; n != 2 {
 		t.Fatalf("%d events, want both that wait", n)
@@ -150,7 +151,7 @@ func TestParkedAndDeletedWebhooksLetGo(t *testing.T) {
 		t.Fatalf("deleting ended %d deliveries, %v; want 1", n, err)
 	}
 	eventually(t, "both events go", func() bool { return s.Stats(context.Background()).Events == 0 })
-	eventually(t, "no waiting key is left", func() bool { return keysLeft(t, s, prefixWaiting) == 0 })
+	eventually(t, "no waiting key is left", func() bool { return keysLeft(t, s, layout.PrefixWaiting) == 0 })
 }
 
 // TestMaxDiskEvictsFinishedEventsAndThenRefuses: near the bound finished events

@@ -9,6 +9,7 @@ import (
 	"github.com/dgraph-io/badger/v4"
 
 	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/queue/badgerqueue/layout"
 	"github.com/userhero/relay/queue/badgerqueue/storefile"
 )
 
@@ -111,7 +112,7 @@ type salvage struct {
 // transaction.
 func (s *salvage) collect() (err error) {
 	s.wrong, err = storefile.ReadAll(s.o.From, s.o.EncryptionKey, func(e storefile.Entry) error {
-		if !wellFormed(e.Key) || len(e.Value) > defaultBounds.maxValue() || e.Version > mostTransactions {
+		if !layout.WellFormed(e.Key) || len(e.Value) > defaultBounds.maxValue() || e.Version > mostTransactions {
 			return nil // Badger's own entry, or one decrypted with a wrong key
 		}
 		if err := s.ctx.Err(); err != nil {
@@ -126,7 +127,7 @@ func (s *salvage) collect() (err error) {
 // event, even if that event is lost, and the tags.
 func (s *salvage) mend() (newest uint64, t storefile.Tags, err error) {
 	err = s.b.db.View(func(txn *badger.Txn) error {
-		m := mender{salvage: s, bad: make(map[uint64]bool), erased: make(map[uint64]bool), marks: make(map[queue.WebhookID]*marks), webhooks: make(map[queue.WebhookID]bool)}
+		m := mender{salvage: s, bad: make(map[uint64]bool), erased: make(map[uint64]bool), marks: make(map[queue.WebhookID]*layout.Marks), webhooks: make(map[queue.WebhookID]bool)}
 		m.walk = walk{
 			txn: txn, met: tally{counts: make(map[queue.WebhookID]queue.Counts)}, going: s.ctx.Err, bad: m.unreadable,
 		}
@@ -140,7 +141,7 @@ func (s *salvage) mend() (newest uint64, t storefile.Tags, err error) {
 				return err
 			}
 		}
-		newest, t = m.seq, m.f.tags
+		newest, t = m.seq, m.f.Tags
 		return s.ctx.Err()
 	})
 	return newest, t, err
@@ -151,13 +152,13 @@ func (s *salvage) mend() (newest uint64, t storefile.Tags, err error) {
 type mender struct {
 	*salvage
 	walk
-	f        format
-	counted  state           // the state record of the damaged store
+	f        layout.Format
+	counted  layout.State    // the state record of the damaged store
 	seq      uint64          // number of the newest event, even if it is lost
 	bad      map[uint64]bool // events whose record is damaged, or whose feedback was erased
 	erased   map[uint64]bool
 	webhooks map[queue.WebhookID]bool
-	marks    map[queue.WebhookID]*marks // computed from the deliveries
+	marks    map[queue.WebhookID]*layout.Marks // computed from the deliveries
 }
 
 func (m *mender) drop(key []byte, where, format string, args ...any) error {
@@ -168,43 +169,43 @@ func (m *mender) drop(key []byte, where, format string, args ...any) error {
 // unreadable removes a record that does not decode.
 func (m *mender) unreadable(key []byte, where string, err error) error {
 	switch key[0] {
-	case prefixEvent:
-		m.bad[seqOf(key)] = true
-	case prefixDeliveries:
+	case layout.PrefixEvent:
+		m.bad[layout.SeqOf(key)] = true
+	case layout.PrefixDeliveries:
 		m.r.Unaddressed++
 	}
 	return m.drop(key, where, "%v", err)
 }
 
 // readable reports whether the event can be read.
-func (m *mender) readable(seq uint64) bool { return m.has(eventKey(seq)) && !m.bad[seq] }
+func (m *mender) readable(seq uint64) bool { return m.has(layout.EventKey(seq)) && !m.bad[seq] }
 
 // format finds the tags of the event ids, in the store or in the high-water file. If both
 // are lost, every event gets a new id.
 func (m *mender) format() (err error) {
 	beside, _ := storefile.ReadHighWater(m.o.From) // zero if it cannot be read
-	m.f, err = getRecord(m.txn, keyFormat, func(_, rec []byte) (format, error) { return decodeFormat(rec) })
+	m.f, err = getRecord(m.txn, layout.KeyFormat, func(_, rec []byte) (layout.Format, error) { return layout.DecodeFormat(rec) })
 	switch {
 	case err == nil:
-		if err := knows("store", m.f.version); err != nil {
+		if err := layout.Knows("store", m.f.Version); err != nil {
 			return err
 		}
 	case len(beside.Tags) > 0:
-		m.f = format{version: formatVersion, tags: beside.Tags}
+		m.f = layout.Format{Version: layout.FormatVersion, Tags: beside.Tags}
 	default:
 		m.r.lost("the format record", "%v; every event gets a new id", err)
-		m.f = format{version: formatVersion, tags: storefile.Tags{storefile.NewTag(0)}}
+		m.f = layout.Format{Version: layout.FormatVersion, Tags: storefile.Tags{storefile.NewTag(0)}}
 	}
-	if st, err := getRecord(m.txn, keyState, func(_, rec []byte) (state, error) { return decodeState(rec) }); err == nil {
+	if st, err := getRecord(m.txn, layout.KeyState, func(_, rec []byte) (layout.State, error) { return layout.DecodeState(rec) }); err == nil {
 		m.counted = st
 	}
-	m.tags, m.seq = m.f.tags, max(m.counted.seq, beside.Mark.Seq)
+	m.tags, m.seq = m.f.Tags, max(m.counted.Seq, beside.Mark.Seq)
 	return nil
 }
 
 // indexes deletes the records that later steps compute again.
 func (m *mender) indexes() error {
-	for _, prefix := range [][]byte{{prefixWaiting}, {prefixEnded}, {prefixFormer}, {prefixFeedback}, []byte("Mw")} {
+	for _, prefix := range [][]byte{{layout.PrefixWaiting}, {layout.PrefixEnded}, {layout.PrefixFormer}, {layout.PrefixFeedback}, []byte("Mw")} {
 		if err := m.each(prefix, func(key, _ []byte) error { return m.b.delete(key) }); err != nil {
 			return err
 		}
@@ -225,22 +226,22 @@ func (m *mender) events() error {
 	return m.eachEvent(func(seq uint64, e *queue.Event) error {
 		if m.has(erasedKey(e.Feedback)) { // its tombstone was lost
 			m.bad[seq], m.erased[seq] = true, true
-			return m.b.delete(eventKey(seq))
+			return m.b.delete(layout.EventKey(seq))
 		}
 		m.r.Events++
-		if !m.has(deliveriesKey(seq)) {
+		if !m.has(layout.DeliveriesKey(seq)) {
 			m.r.Unaddressed++
 		}
 		if e.Feedback.IsZero() {
 			return nil
 		}
-		index := feedbackKey(e.Feedback)
-		held, err := getRecord(m.txn, index, decodeFeedback)
+		index := layout.FeedbackKey(e.Feedback)
+		held, err := getRecord(m.txn, index, layout.DecodeFeedback)
 		if err != nil {
-			held = feedback{} // without an origin, no submission counts as a repeat
+			held = layout.Feedback{} // without an origin, no submission counts as a repeat
 		}
-		held.seq = seq
-		return m.b.set(index, held.encode(index), 0)
+		held.Seq = seq
+		return m.b.set(index, held.Encode(index), 0)
 	})
 }
 
@@ -272,7 +273,7 @@ func (m *mender) deliveries() error {
 			}
 		}
 		if mended {
-			return m.b.set(key, ds.encode(key, record(ds.size())), 0)
+			return m.b.set(key, ds.encode(key, layout.Record(ds.size())), 0)
 		}
 		return nil
 	})
@@ -282,20 +283,20 @@ func (m *mender) deliveries() error {
 func (m *mender) wakes(seq uint64, d *delivery) error {
 	lane := m.marks[d.webhook]
 	if lane == nil {
-		lane = &marks{due: make(map[uint8]int64)}
+		lane = &layout.Marks{Due: make(map[uint8]int64)}
 		m.marks[d.webhook] = lane
 	}
-	if d.fresh() && lane.fresh == 0 {
-		lane.fresh = seq
+	if d.fresh() && lane.Fresh == 0 {
+		lane.Fresh = seq
 	}
 	at, ok := d.waitsAt(seq)
 	if !ok {
 		return nil
 	}
-	if low, used := lane.due[d.rung]; !used || at.due < low {
-		lane.due[d.rung] = at.due
+	if low, used := lane.Due[d.rung]; !used || at.Due < low {
+		lane.Due[d.rung] = at.Due
 	}
-	return m.b.set(waitingKey(d.webhook, d.rung, at), nil, 0)
+	return m.b.set(layout.WaitingKey(d.webhook, d.rung, at), nil, 0)
 }
 
 func (m *mender) attempts() error {
@@ -309,8 +310,8 @@ func (m *mender) attempts() error {
 }
 
 func (m *mender) idempotencyKeys() error {
-	return m.eachIdempotencyKey(func(key []byte, k idempotency) error {
-		if k.seq != erasedSeq && !m.readable(k.about()) {
+	return m.eachIdempotencyKey(func(key []byte, k layout.Idempotency) error {
+		if k.Seq != erasedSeq && !m.readable(k.About()) {
 			return m.b.delete(key)
 		}
 		return nil
@@ -323,32 +324,32 @@ func (m *mender) activities() error { return m.others(func() { m.r.Activities++ 
 // first event.
 func (m *mender) counters() error {
 	m.seq = max(m.seq, m.met.newest)
-	if m.seq > m.counted.seq {
-		m.r.lost("the newest events", "number %d to %d had been acknowledged, and whatever of them can be read is saved", m.counted.seq+1, m.seq)
+	if m.seq > m.counted.Seq {
+		m.r.lost("the newest events", "number %d to %d had been acknowledged, and whatever of them can be read is saved", m.counted.Seq+1, m.seq)
 	}
-	if missing := m.counted.events - m.r.Events - int64(len(m.erased)); missing > 0 {
-		m.r.lost("events", "%d of the %d that the store counted cannot be read", missing, m.counted.events)
+	if missing := m.counted.Events - m.r.Events - int64(len(m.erased)); missing > 0 {
+		m.r.lost("events", "%d of the %d that the store counted cannot be read", missing, m.counted.Events)
 	}
 	for id := range m.webhooks {
 		lane := m.marks[id]
 		if lane == nil {
-			lane = new(marks)
+			lane = new(layout.Marks)
 		}
-		if lane.fresh == 0 {
-			lane.fresh = m.seq + 1
+		if lane.Fresh == 0 {
+			lane.Fresh = m.seq + 1
 		}
-		key := laneKey(id)
-		if err := m.b.set(key, encodeLane(key, m.met.counts[id], *lane), 0); err != nil {
+		key := layout.LaneKey(id)
+		if err := m.b.set(key, layout.EncodeLane(key, m.met.counts[id], *lane), 0); err != nil {
 			return err
 		}
 	}
 	st := m.counted // keeps the clock
-	st.seq, st.events = m.seq, m.r.Events
-	st.webhook, st.noted = max(st.webhook, m.met.newestWebhook), max(st.noted, uint64(m.r.Activities))
-	st.swept, st.ended, st.live, st.counted = 0, 0, 0, false
-	if err := m.b.set(keyState, st.encode(), 0); err != nil {
+	st.Seq, st.Events = m.seq, m.r.Events
+	st.Webhook, st.Noted = max(st.Webhook, m.met.newestWebhook), max(st.Noted, uint64(m.r.Activities))
+	st.Swept, st.Ended, st.Live, st.Counted = 0, 0, 0, false
+	if err := m.b.set(layout.KeyState, st.Encode(), 0); err != nil {
 		return err
 	}
-	m.f.version, m.f.tags, m.f.former = formatVersion, append(m.f.tags, storefile.NewTag(m.seq+1)), 0
-	return m.b.set(keyFormat, m.f.encode(), 0)
+	m.f.Version, m.f.Tags, m.f.Former = layout.FormatVersion, append(m.f.Tags, storefile.NewTag(m.seq+1)), 0
+	return m.b.set(layout.KeyFormat, m.f.Encode(), 0)
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/queue/badgerqueue/layout"
 )
 
 // settleOp stores the settlement of a lease. No caller waits for it.
@@ -141,16 +142,16 @@ func (o *settleOp) apply(b *batch) error {
 // ended writes an X key for an event whose last delivery has ended, if the event is behind
 // the sweep cursor, or if the sweep's current step may move the cursor past it.
 func (b *batch) ended(seq uint64, ds deliveries) error {
-	if seq >= max(b.stateOf.swept, b.s.sweeping.Load()) || b.s.waits(ds, true) {
+	if seq >= max(b.stateOf.Swept, b.s.sweeping.Load()) || b.s.waits(ds, true) {
 		return nil
 	}
-	return b.find(waiting{due: b.now.UnixNano(), seq: seq})
+	return b.find(layout.Waiting{Due: b.now.UnixNano(), Seq: seq})
 }
 
 // find writes the X key by which the sweep finds an event.
-func (b *batch) find(at waiting) error {
-	b.stateOf.ended = min(b.stateOf.ended, at.due)
-	return b.set(endedKey(at), nil)
+func (b *batch) find(at layout.Waiting) error {
+	b.stateOf.Ended = min(b.stateOf.Ended, at.Due)
+	return b.set(layout.EndedKey(at), nil)
 }
 
 // Requeue implements queue.Queue.

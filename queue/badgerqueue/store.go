@@ -31,6 +31,7 @@ import (
 
 	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/queue/badgerqueue/badgercompat"
+	"github.com/userhero/relay/queue/badgerqueue/layout"
 	"github.com/userhero/relay/queue/badgerqueue/storeclock"
 	"github.com/userhero/relay/queue/badgerqueue/storefile"
 )
@@ -101,13 +102,13 @@ type Store struct {
 	flattening sync.Mutex   // held while every level is merged; no other lock is held with it
 	retention  atomic.Int64 // nanoseconds
 	redaction  atomic.Pointer[redaction]
-	redacted   atomic.Bool           // there may be redacted events
-	limited    chan struct{}         // of capacity 1: the limits have changed
-	logged     []byte                // owned by the sweep: the key of the last activity that it removed
-	sweeping   atomic.Uint64         // the sweep's current step may pass events below this one; 0: no step runs
-	shown      atomic.Pointer[state] // of the last commit
-	lastBackup atomic.Int64          // unix milliseconds; 0 if there is none
-	latency    atomic.Int64          // moving average of a commit, nanoseconds
+	redacted   atomic.Bool                  // there may be redacted events
+	limited    chan struct{}                // of capacity 1: the limits have changed
+	logged     []byte                       // owned by the sweep: the key of the last activity that it removed
+	sweeping   atomic.Uint64                // the sweep's current step may pass events below this one; 0: no step runs
+	shown      atomic.Pointer[layout.State] // of the last commit
+	lastBackup atomic.Int64                 // unix milliseconds; 0 if there is none
+	latency    atomic.Int64                 // moving average of a commit, nanoseconds
 }
 
 var (
@@ -223,7 +224,7 @@ func (s *Store) latch(err error) error {
 // report logs a record that cannot be read, and returns the error wrapped with what the
 // store was doing.
 func (s *Store) report(doing string, err error) error {
-	if errors.Is(err, errDamaged) {
+	if errors.Is(err, layout.ErrDamaged) {
 		s.log.Error("a record of the store is damaged", "doing", doing, "error", err)
 	}
 	return fmt.Errorf("%s: %w", doing, err)
@@ -233,7 +234,7 @@ func (s *Store) report(doing string, err error) error {
 func (s *Store) Stats(context.Context) queue.Stats {
 	st := queue.Stats{
 		AsOf:      time.Now(),
-		Events:    s.shown.Load().events,
+		Events:    s.shown.Load().Events,
 		Webhooks:  make(map[queue.WebhookID]queue.WebhookStats),
 		DiskBytes: s.disk.Used(),
 		DiskFree:  s.disk.Free(),
@@ -361,7 +362,7 @@ func (s *Store) reading() (txn *badger.Txn, release func()) {
 // getEvent reads one event, with a copy of its Body. It returns queue.ErrNotFound if there
 // is none.
 func (s *Store) getEvent(txn *badger.Txn, seq uint64) (queue.Event, error) {
-	e, err := getRecord(txn, eventKey(seq), func(key, rec []byte) (queue.Event, error) {
+	e, err := getRecord(txn, layout.EventKey(seq), func(key, rec []byte) (queue.Event, error) {
 		return decodeEvent(key, bytes.Clone(rec), s.tags)
 	})
 	if errors.Is(err, badger.ErrKeyNotFound) {

@@ -8,6 +8,7 @@ import (
 	"github.com/dgraph-io/badger/v4"
 
 	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/queue/badgerqueue/layout"
 	"github.com/userhero/relay/queue/badgerqueue/storefile"
 )
 
@@ -43,7 +44,7 @@ func (w *walk) each(prefix []byte, visit func(key, rec []byte) error) error {
 				return false, err
 			}
 		}
-		if !wellFormed(key) {
+		if !layout.WellFormed(key) {
 			return true, nil
 		}
 		return true, visit(key, rec)
@@ -68,7 +69,7 @@ func (w *walk) has(key []byte) bool {
 }
 
 func eventName(seq uint64) string            { return fmt.Sprintf("event number %d", seq) }
-func eventOfKey(key []byte) string           { return eventName(seqOf(key)) }
+func eventOfKey(key []byte) string           { return eventName(layout.SeqOf(key)) }
 func webhookName(id queue.WebhookID) string  { return fmt.Sprintf("webhook %d", id) }
 func always(name string) func([]byte) string { return func([]byte) string { return name } }
 func webhookOfKey(key []byte) queue.WebhookID {
@@ -86,9 +87,9 @@ func prefixed(what string, err error) error {
 func (w *walk) eachWebhook(visit func(hook queue.Webhook) error) error {
 	decode := func(key, rec []byte) (queue.Webhook, error) {
 		w.met.newestWebhook = max(w.met.newestWebhook, webhookOfKey(key))
-		return decodeWebhook(key, rec)
+		return layout.DecodeWebhook(key, rec)
 	}
-	return eachRecord(w, prefixWebhook, func(key []byte) string { return webhookName(webhookOfKey(key)) }, decode, func(_, _ []byte, hook queue.Webhook) error {
+	return eachRecord(w, layout.PrefixWebhook, func(key []byte) string { return webhookName(webhookOfKey(key)) }, decode, func(_, _ []byte, hook queue.Webhook) error {
 		w.met.webhooks++
 		return visit(hook)
 	})
@@ -97,25 +98,25 @@ func (w *walk) eachWebhook(visit func(hook queue.Webhook) error) error {
 func (w *walk) eachEvent(visit func(seq uint64, e *queue.Event) error) error {
 	decode := func(key, rec []byte) (queue.Event, error) {
 		w.met.events++
-		w.met.newestEvent = max(w.met.newestEvent, seqOf(key))
-		w.met.newest = max(w.met.newest, seqOf(key))
+		w.met.newestEvent = max(w.met.newestEvent, layout.SeqOf(key))
+		w.met.newest = max(w.met.newest, layout.SeqOf(key))
 		return decodeEvent(key, rec, w.tags)
 	}
-	return eachRecord(w, prefixEvent, eventOfKey, decode, func(key, _ []byte, e queue.Event) error {
+	return eachRecord(w, layout.PrefixEvent, eventOfKey, decode, func(key, _ []byte, e queue.Event) error {
 		w.met.live += int64(eventSize(&e))
-		return visit(seqOf(key), &e)
+		return visit(layout.SeqOf(key), &e)
 	})
 }
 
 func (w *walk) eachDeliveries(visit func(key []byte, seq uint64, ds deliveries) error) error {
 	decode := func(key, rec []byte) (deliveries, error) {
-		w.met.newest = max(w.met.newest, seqOf(key))
+		w.met.newest = max(w.met.newest, layout.SeqOf(key))
 		ds, err := decodeDeliveries(nil, key, rec)
 		return ds, prefixed("deliveries", err)
 	}
-	return eachRecord(w, prefixDeliveries, eventOfKey, decode, func(key, _ []byte, ds deliveries) error {
+	return eachRecord(w, layout.PrefixDeliveries, eventOfKey, decode, func(key, _ []byte, ds deliveries) error {
 		w.met.live += int64(ds.size())
-		return visit(key, seqOf(key), ds)
+		return visit(key, layout.SeqOf(key), ds)
 	})
 }
 
@@ -142,15 +143,15 @@ func (w *walk) eachAttempt(visit func(key []byte, seq uint64) error) error {
 		a, err := decodeAttempt(key, rec)
 		return a, prefixed("attempt", err)
 	}
-	return eachRecord(w, prefixAttempt, eventOfKey, decode, func(key, _ []byte, _ queue.Attempt) error { return visit(key, seqOf(key)) })
+	return eachRecord(w, layout.PrefixAttempt, eventOfKey, decode, func(key, _ []byte, _ queue.Attempt) error { return visit(key, layout.SeqOf(key)) })
 }
 
-func (w *walk) eachIdempotencyKey(visit func(key []byte, k idempotency) error) error {
-	decode := func(key, rec []byte) (idempotency, error) {
+func (w *walk) eachIdempotencyKey(visit func(key []byte, k layout.Idempotency) error) error {
+	decode := func(key, rec []byte) (layout.Idempotency, error) {
 		w.met.idempotencyKeys++
-		return decodeIdempotency(key, rec)
+		return layout.DecodeIdempotency(key, rec)
 	}
-	return eachRecord(w, prefixIdempotency, always("an idempotency key"), decode, func(key, _ []byte, k idempotency) error { return visit(key, k) })
+	return eachRecord(w, layout.PrefixIdempotency, always("an idempotency key"), decode, func(key, _ []byte, k layout.Idempotency) error { return visit(key, k) })
 }
 
 // others reads the records that no other record depends on. It calls visit for each
@@ -158,9 +159,9 @@ func (w *walk) eachIdempotencyKey(visit func(key []byte, k idempotency) error) e
 func (w *walk) others(visit func()) error {
 	activity := func(key, rec []byte) ([]byte, error) {
 		w.met.activities++
-		return unseal(key, rec)
+		return layout.Unseal(key, rec)
 	}
 	return errors.Join(
-		eachRecord(w, prefixActivity, always("an activity"), activity, func(_, _, _ []byte) error { visit(); return nil }),
-		eachRecord(w, prefixCaught, always("what a honeypot caught"), decodeCaught, func(_, _ []byte, _ queue.Caught) error { return nil }))
+		eachRecord(w, layout.PrefixActivity, always("an activity"), activity, func(_, _, _ []byte) error { visit(); return nil }),
+		eachRecord(w, layout.PrefixCaught, always("what a honeypot caught"), decodeCaught, func(_, _ []byte, _ queue.Caught) error { return nil }))
 }

@@ -8,13 +8,14 @@ import (
 	"github.com/dgraph-io/badger/v4"
 
 	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/queue/badgerqueue/layout"
 )
 
 // Webhooks implements queue.Queue.
 func (s *Store) Webhooks(ctx context.Context) (list []queue.Webhook, err error) {
 	err = s.view(ctx, func(txn *badger.Txn) error {
-		return scan(txn, []byte{prefixWebhook}, nil, func(key, rec []byte) (bool, error) {
-			w, err := decodeWebhook(key, rec)
+		return scan(txn, []byte{layout.PrefixWebhook}, nil, func(key, rec []byte) (bool, error) {
+			w, err := layout.DecodeWebhook(key, rec)
 			list = append(list, w)
 			return err == nil, err
 		})
@@ -28,26 +29,26 @@ func (s *Store) PutWebhook(ctx context.Context, w queue.Webhook) (queue.Webhook,
 	err := s.commit(ctx, 4, 1024+len(w.Data)+len(w.Name), func(b *batch) error {
 		put = w
 		if w.Revision == 0 {
-			put.ID = b.stateOf.webhook + 1
+			put.ID = b.stateOf.Webhook + 1
 		} else if err := b.isRevision(w.ID, w.Revision); err != nil {
 			return err
 		}
 		if err := b.nameIsFree(w.Name, put.ID); err != nil {
 			return err
 		}
-		b.stateOf.webhook = max(b.stateOf.webhook, put.ID)
+		b.stateOf.Webhook = max(b.stateOf.Webhook, put.ID)
 		put.Revision = w.Revision + 1
 		h := s.webhook(put.ID)
 		if put.Expires && (h == nil || !h.parked()) {
-			b.stateOf.rewind() // its waiting deliveries may expire now, wherever their events are
+			b.stateOf.Rewind() // its waiting deliveries may expire now, wherever their events are
 		}
-		key := webhookKey(put.ID)
-		if err := b.set(key, encodeWebhook(key, put)); err != nil {
+		key := layout.WebhookKey(put.ID)
+		if err := b.set(key, layout.EncodeWebhook(key, put)); err != nil {
 			return err
 		}
 		if h == nil {
 			h = newWebhookState(put.ID, s.bounds)
-			h.marks.fresh = b.stateOf.seq + 1
+			h.marks.Fresh = b.stateOf.Seq + 1
 			b.change(h, laneChange{})
 			b.effects = append(b.effects, func() {
 				s.webhooksMu.Lock()
@@ -70,8 +71,8 @@ func (s *Store) PutWebhook(ctx context.Context, w queue.Webhook) (queue.Webhook,
 
 // nameIsFree reports whether no webhook but id has the name.
 func (b *batch) nameIsFree(name string, id queue.WebhookID) error {
-	return scan(b.txn, []byte{prefixWebhook}, nil, func(key, rec []byte) (bool, error) {
-		w, err := decodeWebhook(key, rec)
+	return scan(b.txn, []byte{layout.PrefixWebhook}, nil, func(key, rec []byte) (bool, error) {
+		w, err := layout.DecodeWebhook(key, rec)
 		if err == nil && w.Name == name && w.ID != id {
 			err = fmt.Errorf("the name is taken: %w", queue.ErrConflict)
 		}
@@ -80,7 +81,7 @@ func (b *batch) nameIsFree(name string, id queue.WebhookID) error {
 }
 
 func (b *batch) isRevision(id queue.WebhookID, revision uint64) error {
-	w, err := getRecord(b.txn, webhookKey(id), decodeWebhook)
+	w, err := getRecord(b.txn, layout.WebhookKey(id), layout.DecodeWebhook)
 	if errors.Is(err, badger.ErrKeyNotFound) {
 		return queue.ErrNotFound
 	}
@@ -102,15 +103,15 @@ func (s *Store) DeleteWebhook(ctx context.Context, id queue.WebhookID, revision 
 		if h == nil {
 			return queue.ErrNotFound
 		}
-		if err := b.delete(webhookKey(id)); err != nil {
+		if err := b.delete(layout.WebhookKey(id)); err != nil {
 			return err
 		}
-		if err := b.delete(laneKey(id)); err != nil {
+		if err := b.delete(layout.LaneKey(id)); err != nil {
 			return err
 		}
 		ended = b.changeOf(h).counts.Waiting()
 		b.deleted[h] = struct{}{}
-		b.stateOf.rewind()
+		b.stateOf.Rewind()
 		delete(b.lanes, h)
 		b.effects = append(b.effects, func() {
 			s.webhooksMu.Lock()
@@ -130,9 +131,9 @@ func (s *Store) DeleteWebhook(ctx context.Context, id queue.WebhookID, revision 
 // AppendActivity implements queue.Queue.
 func (s *Store) AppendActivity(ctx context.Context, a queue.Activity) error {
 	err := s.commit(ctx, 2, 256+len(a.Data), func(b *batch) error {
-		b.stateOf.noted++
-		key := activityKey(a.At.UnixNano(), uint32(b.stateOf.noted))
-		return b.set(key, seal(key, append(record(len(a.Data)), a.Data...)))
+		b.stateOf.Noted++
+		key := layout.ActivityKey(a.At.UnixNano(), uint32(b.stateOf.Noted))
+		return b.set(key, layout.Seal(key, append(layout.Record(len(a.Data)), a.Data...)))
 	})
 	if err != nil {
 		return fmt.Errorf("recording an activity: %w", err)

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/queue/badgerqueue/layout"
 	"github.com/userhero/relay/queue/badgerqueue/storeclock"
 )
 
@@ -20,7 +21,7 @@ type webhookState struct {
 	mu sync.Mutex // guards everything below; Store declares the order of the locks
 	// shown is counts as of the last commit.
 	shown   queue.Counts
-	marks   marks
+	marks   layout.Marks
 	expires bool
 	lane    *laneSignals // nil: no lane is open
 	// leased holds the leased deliveries, by sequence number, until their settlement is
@@ -75,7 +76,7 @@ func (t ticket) names(d delivery) bool {
 	return d.state.Waiting() && d.at == t.due && d.rung == t.rung
 }
 
-func (t ticket) at() waiting { return waiting{due: t.due, seq: t.seq} }
+func (t ticket) at() layout.Waiting { return layout.Waiting{Due: t.due, Seq: t.seq} }
 
 // inbox holds the committer's news for an open lane.
 type inbox struct {
@@ -98,7 +99,7 @@ func newWebhookState(id queue.WebhookID, b bounds) *webhookState {
 	return &webhookState{
 		id:     id,
 		bounds: b,
-		marks:  marks{fresh: 1, due: make(map[uint8]int64)},
+		marks:  layout.Marks{Fresh: 1, Due: make(map[uint8]int64)},
 		leased: make(map[uint64]*leased),
 		moving: make(map[uint64]bool),
 	}
@@ -123,8 +124,8 @@ func (h *webhookState) pushFresh(e *queue.Event) {
 func (h *webhookState) pushWaiting(t ticket) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if low, ok := h.marks.due[t.rung]; !ok || t.due < low {
-		h.marks.due[t.rung] = t.due
+	if low, ok := h.marks.Due[t.rung]; !ok || t.due < low {
+		h.marks.Due[t.rung] = t.due
 	}
 	if h.lane == nil {
 		return
@@ -221,13 +222,13 @@ func (h *webhookState) show(c queue.Counts) {
 }
 
 // storedMarks returns a copy of the marks that is low enough for the added tickets.
-func (h *webhookState) storedMarks(added []ticket) marks {
+func (h *webhookState) storedMarks(added []ticket) layout.Marks {
 	h.mu.Lock()
-	m := marks{fresh: h.marks.fresh, due: maps.Clone(h.marks.due)}
+	m := layout.Marks{Fresh: h.marks.Fresh, Due: maps.Clone(h.marks.Due)}
 	h.mu.Unlock()
 	for _, t := range added {
-		if low, ok := m.due[t.rung]; !ok || t.due < low {
-			m.due[t.rung] = t.due
+		if low, ok := m.Due[t.rung]; !ok || t.due < low {
+			m.Due[t.rung] = t.due
 		}
 	}
 	return m

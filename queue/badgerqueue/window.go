@@ -7,17 +7,18 @@ import (
 	"github.com/dgraph-io/badger/v4"
 
 	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/queue/badgerqueue/layout"
 )
 
 // rungWindow is the window of the deliveries that wait on one rung, by due time.
 type rungWindow struct {
-	window []waiting
+	window []layout.Waiting
 	// more is set if the disk may hold keys from end on. If not, the window has all keys.
 	more bool
-	end  waiting
+	end  layout.Waiting
 	// taken is the highest key that was ever leased. It is the low-water mark if the rung
 	// has no waiting delivery.
-	taken waiting
+	taken layout.Waiting
 }
 
 // lane implements queue.Lane. Its windows belong to the goroutine that calls Next;
@@ -49,10 +50,10 @@ func (l *lane) isOpenLocked() bool { return l.h.lane == &l.laneSignals }
 
 // resetLocked drops the windows. The lane then reads everything again from the marks.
 func (l *lane) resetLocked() {
-	l.next, l.fresh, l.tail, l.returned = l.h.marks.fresh, nil, false, nil
+	l.next, l.fresh, l.tail, l.returned = l.h.marks.Fresh, nil, false, nil
 	clear(l.rungs)
-	for r, due := range l.h.marks.due {
-		l.rungs[r] = &rungWindow{more: true, end: waiting{due: due}, taken: waiting{due: due}}
+	for r, due := range l.h.marks.Due {
+		l.rungs[r] = &rungWindow{more: true, end: layout.Waiting{Due: due}, taken: layout.Waiting{Due: due}}
 	}
 	l.h.inbox = inbox{behind: true}
 }
@@ -95,7 +96,7 @@ func (l *lane) insert(t ticket) {
 		l.rungs[t.rung] = r
 	}
 	at := t.at()
-	if r.more && !at.less(r.end) {
+	if r.more && !at.Less(r.end) {
 		return
 	}
 	i, found := slices.BinarySearchFunc(r.window, at, compareWaiting)
@@ -109,18 +110,18 @@ func (l *lane) insert(t ticket) {
 	}
 }
 
-func compareWaiting(a, b waiting) int {
+func compareWaiting(a, b layout.Waiting) int {
 	switch {
-	case a.less(b):
+	case a.Less(b):
 		return -1
-	case b.less(a):
+	case b.Less(a):
 		return 1
 	}
 	return 0
 }
 
 // next returns the first key after w.
-func next(w waiting) waiting { return waiting{due: w.due, seq: w.seq + 1} }
+func next(w layout.Waiting) layout.Waiting { return layout.Waiting{Due: w.Due, Seq: w.Seq + 1} }
 
 func (l *lane) needsDisk() bool {
 	if len(l.fresh) == 0 && !l.tail {
@@ -201,12 +202,12 @@ func (l *lane) refillFresh(txn *badger.Txn, out map[uint64]bool) (atEnd bool, er
 	budget := l.h.bounds.scan
 	atEnd = true
 	from := l.next
-	err = scan(txn, []byte{prefixDeliveries}, deliveriesKey(from), func(key, rec []byte) (bool, error) {
+	err = scan(txn, []byte{layout.PrefixDeliveries}, layout.DeliveriesKey(from), func(key, rec []byte) (bool, error) {
 		if budget--; budget < 0 || len(l.fresh) >= l.h.bounds.window {
 			atEnd = false
 			return false, nil
 		}
-		seq := seqOf(key)
+		seq := layout.SeqOf(key)
 		l.next = seq + 1
 		var err error
 		if ds, err = decodeDeliveries(ds[:0], key, rec); err != nil {
@@ -225,18 +226,18 @@ func (l *lane) refillFresh(txn *badger.Txn, out map[uint64]bool) (atEnd bool, er
 // refillRung reads R keys from the window's end on.
 func (l *lane) refillRung(txn *badger.Txn, out map[uint64]bool, n uint8, r *rungWindow) {
 	r.more = false
-	prefix := append(waitingPrefix(l.h.id), n)
-	scanKeys(txn, prefix, waitingKey(l.h.id, n, r.end), func(key []byte) bool {
+	prefix := append(layout.WaitingPrefix(l.h.id), n)
+	scanKeys(txn, prefix, layout.WaitingKey(l.h.id, n, r.end), func(key []byte) bool {
 		if len(r.window) >= l.h.bounds.window {
 			r.more = true
 			return false
 		}
-		_, at, ok := parseWaitingKey(key)
+		_, at, ok := layout.ParseWaitingKey(key)
 		if !ok {
 			return true
 		}
 		r.end = next(at)
-		if !out[at.seq] {
+		if !out[at.Seq] {
 			r.window = append(r.window, at)
 		}
 		return true
@@ -266,10 +267,10 @@ func (l *lane) pick(n int, now int64) []ticket {
 		}
 		at := r.window[0]
 		r.window = r.window[1:]
-		if r.taken.less(at) {
+		if r.taken.Less(at) {
 			r.taken = at
 		}
-		tickets = append(tickets, ticket{seq: at.seq, rung: due, due: at.due})
+		tickets = append(tickets, ticket{seq: at.Seq, rung: due, due: at.Due})
 		l.turn = false
 	}
 	return tickets
@@ -278,10 +279,10 @@ func (l *lane) pick(n int, now int64) []ticket {
 // firstDue returns the rung whose first delivery is due earliest, or nil if none is due.
 func (l *lane) firstDue(now int64) (first *rungWindow, n uint8) {
 	for i, r := range l.rungs {
-		if len(r.window) == 0 || r.window[0].due > now {
+		if len(r.window) == 0 || r.window[0].Due > now {
 			continue
 		}
-		if first == nil || r.window[0].less(first.window[0]) {
+		if first == nil || r.window[0].Less(first.window[0]) {
 			first, n = r, i
 		}
 	}
@@ -292,8 +293,8 @@ func (l *lane) firstDue(now int64) (first *rungWindow, n uint8) {
 func (l *lane) wait(now time.Time) time.Duration {
 	var first int64
 	for _, r := range l.rungs {
-		if len(r.window) > 0 && (first == 0 || r.window[0].due < first) {
-			first = r.window[0].due
+		if len(r.window) > 0 && (first == 0 || r.window[0].Due < first) {
+			first = r.window[0].Due
 		}
 	}
 	if first == 0 {
@@ -310,8 +311,8 @@ func (l *lane) headsLocked() {
 		l.h.freshSince = l.fresh[0].event.Created
 	}
 	for _, r := range l.rungs {
-		if len(r.window) > 0 && (l.h.due == 0 || r.window[0].due < l.h.due) {
-			l.h.due = r.window[0].due
+		if len(r.window) > 0 && (l.h.due == 0 || r.window[0].Due < l.h.due) {
+			l.h.due = r.window[0].Due
 		}
 	}
 }
@@ -330,11 +331,11 @@ func (l *lane) markLocked() {
 	for n, r := range l.rungs {
 		switch {
 		case len(r.window) > 0:
-			due[n] = r.window[0].due
+			due[n] = r.window[0].Due
 		case r.more:
-			due[n] = r.end.due
+			due[n] = r.end.Due
 		default:
-			due[n] = r.taken.due
+			due[n] = r.taken.Due
 		}
 	}
 	lower := func(t ticket) {
@@ -350,6 +351,6 @@ func (l *lane) markLocked() {
 	for _, out := range l.h.leased {
 		lower(out.ticket)
 	}
-	l.h.marks.fresh = fresh
-	l.h.marks.due = due
+	l.h.marks.Fresh = fresh
+	l.h.marks.Due = due
 }
