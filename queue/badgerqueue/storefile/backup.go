@@ -26,12 +26,12 @@ import (
 //	salt                 16 random bytes
 //	frame…               length (4 bytes, big endian), content, seal
 //
-// A frame's content begins with what it is: B begin, R records, E end. The end
-// says how many records there were, so a stream that was cut is seen. The seal
-// of frame n is the CRC-32C of the stream's head, of n (8 bytes) and of the
-// content. In the backup of an encrypted store content and seal are AES-256-GCM
-// under a key of this stream alone, HKDF-SHA256 of the store's encryption key
-// and the salt; n is the nonce, and the head is authenticated.
+// A frame's content begins with its kind: B begin, R records, E end. The end frame holds the
+// number of records, so a reader notices a truncated stream. The seal of frame n is the
+// CRC-32C of the stream's head, of n (8 bytes) and of the content. In the backup of an
+// encrypted store, content and seal are AES-256-GCM. The key belongs only to this stream: it
+// is HKDF-SHA256 of the store's encryption key and the salt. n is the nonce, and the head is
+// authenticated.
 //
 //	B  format version, newest event, newest transaction (varints), made at (unix ms, varint)
 //	R  length and bytes of key, length and bytes of record, expiry (unix s; varints), …
@@ -52,13 +52,13 @@ const (
 	backupPurpose = "userhero backup 1"
 )
 
-// ErrBackup marks a file that is no whole backup.
+// ErrBackup marks a file that is not a complete backup.
 var ErrBackup = errors.New("this is no whole backup")
 
-// ErrBackupKey says that an encrypted backup cannot be read without a key.
+// ErrBackupKey is returned if an encrypted backup cannot be read without its key.
 var ErrBackupKey = errors.New("the backup is encrypted: give the encryption key that the store had when it was backed up")
 
-// BackupInfo says what a backup holds.
+// BackupInfo counts what a backup holds.
 type BackupInfo struct {
 	Made      time.Time `json:"made"`
 	Records   int64     `json:"records"`
@@ -87,8 +87,8 @@ type seals struct {
 	n    uint64
 }
 
-// newSeals takes a stream's head, and the store's key where the head says that
-// the stream is encrypted.
+// newSeals makes the seals of a stream from its head, and from the store's key if the head
+// says that the stream is encrypted.
 func newSeals(head, key []byte) (*seals, error) {
 	s := &seals{head: head}
 	if head[len(backupMagic)+1] == 0 {
@@ -151,8 +151,8 @@ type BackupWriter struct {
 	Records uint64 // added so far
 }
 
-// NewBackupWriter writes the head and the first frame. Without a key the backup
-// is in the clear.
+// NewBackupWriter writes the head and the first frame. Without a key the backup is not
+// encrypted.
 func NewBackupWriter(w io.Writer, key []byte, b BackupBegin) (*BackupWriter, error) {
 	head := append([]byte(backupMagic), backupVersion, 0)
 	if len(key) > 0 {
@@ -181,7 +181,7 @@ func (bw *BackupWriter) write(content []byte) error {
 	return err
 }
 
-// Record adds one record; full reports that a frame was written.
+// Record adds one record. full reports whether a frame was written.
 func (bw *BackupWriter) Record(key, rec []byte, expires uint64) (full bool, err error) {
 	if len(bw.frame) == 0 {
 		bw.frame = append(bw.frame, frameRecords)
@@ -205,7 +205,8 @@ func (bw *BackupWriter) flush() error {
 	return err
 }
 
-// End writes what is buffered and the mark by which a reader knows that nothing is missing.
+// End writes the buffered records and the end frame, which shows a reader that nothing is
+// missing.
 func (bw *BackupWriter) End() error {
 	if err := bw.flush(); err != nil {
 		return err
@@ -213,8 +214,8 @@ func (bw *BackupWriter) End() error {
 	return bw.write(binary.AppendUvarint([]byte{frameEnd}, bw.Records))
 }
 
-// ReadBackup reads a whole backup; every record is handed out after its frame
-// was checked. Only where it returns no error was it all of the backup.
+// ReadBackup reads a backup. It passes on every record after it has checked the record's
+// frame. The backup is complete only if ReadBackup returns no error.
 func ReadBackup(r io.Reader, key []byte, begin func(BackupBegin) error, visit func(key, rec []byte, expires uint64) error) (info BackupInfo, err error) {
 	br := bufio.NewReaderSize(r, 1<<16)
 	head := make([]byte, backupHead)
@@ -235,7 +236,7 @@ func ReadBackup(r io.Reader, key []byte, begin func(BackupBegin) error, visit fu
 	for {
 		content, err := readFrame(br, s)
 		if err != nil {
-			return info, err // Promise 5: a backup counts when its end was read.
+			return info, err // Promise 5: a backup counts only if its end was read.
 		}
 		kind, p := content[0], codec.Reader{B: content[1:]}
 		switch first := s.n == 1; {

@@ -16,22 +16,22 @@ import (
 )
 
 const (
-	// InnerFolder holds the store if the folder it was given is open to others and
-	// belongs to somebody else, as a volume of Kubernetes does with fsGroup.
+	// InnerFolder holds the store if the given folder is open to others and belongs to
+	// another user. A volume of Kubernetes with fsGroup is such a folder.
 	InnerFolder = "store"
-	// Replacing is a file in a restored store that is about to take the place of
-	// another one. See CompleteRestore.
+	// Replacing is a file in a restored store that will replace another store. See
+	// CompleteRestore.
 	Replacing = "REPLACING"
 	// open to others: the permissions that a store's folder and files do not have.
 	others = 0o077
 )
 
-// ErrLocked says that another process, or another part of this one, has the store
+// ErrLocked is returned if another process, or another part of this process, has the store
 // open.
 var ErrLocked = errors.New("the store is open")
 
-// Folder returns the folder in which the store at a path is, or would be: path
-// itself, or the folder in it that closeFolder has made.
+// Folder returns the folder of the store at a path: path itself, or the folder in it that
+// closeFolder has made.
 func Folder(path string) string {
 	inner := filepath.Join(path, InnerFolder)
 	if files, err := List(path); err != nil || files.Any {
@@ -45,8 +45,8 @@ func Folder(path string) string {
 	return path
 }
 
-// Ready makes the folder of a store if it is missing, closes it to others,
-// and returns where the store is.
+// Ready makes the folder of a store if it is missing, takes other users' access away, and
+// returns the store's folder.
 func Ready(path string) (string, error) {
 	path = Folder(path)
 	if err := CompleteRestore(path); err != nil {
@@ -61,9 +61,8 @@ func Ready(path string) (string, error) {
 	return closeFolder(path)
 }
 
-// closeFolder takes a folder from everybody but its owner, with the files in it. If
-// the folder is somebody else's and has no store, the store goes into a folder of
-// its own in there.
+// closeFolder allows only the owner to access a folder and the files in it. If the folder
+// belongs to another user and has no store, the store goes into a new folder inside it.
 func closeFolder(path string) (string, error) {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -97,8 +96,8 @@ func closeFolder(path string) (string, error) {
 	return inner, CloseFiles(inner)
 }
 
-// CloseFiles takes a store's files from everybody but their owner. Badger makes new
-// ones as the process's umask says.
+// CloseFiles allows only the owner to access a store's files. Badger makes new files with
+// the process's umask.
 func CloseFiles(path string) error {
 	if !closable {
 		return nil
@@ -115,14 +114,14 @@ func CloseFiles(path string) error {
 		if err == nil && info.Mode().Perm()&others != 0 {
 			err = os.Chmod(filepath.Join(path, e.Name()), 0o600)
 		}
-		if err != nil && !errors.Is(err, fs.ErrNotExist) { // Badger removes files as it goes
+		if err != nil && !errors.Is(err, fs.ErrNotExist) { // Badger may remove files at any time
 			return fmt.Errorf("closing a file of the store to others: %w; the files must belong to the user that runs this", err)
 		}
 	}
 	return nil
 }
 
-// Owns reports whether a name is that of one of a store's own files.
+// Owns reports whether a file with this name belongs to a store.
 func Owns(name string) bool {
 	switch name {
 	case badger.ManifestFilename, "MANIFEST-REWRITE", badger.KeyRegistryFileName, "REWRITE-KEYREGISTRY",

@@ -12,29 +12,29 @@ import (
 	"strings"
 )
 
-// HighWaterFile is the name of the file, beside Badger's, that keeps how far the
-// store has come. Badger reads a damaged log up to the damage and no further,
-// without an error; only a number kept outside the log shows that there was more.
+// HighWaterFile is the name of the file, beside Badger's files, that holds the store's newest
+// event and transaction. Badger reads a damaged log only up to the damage, and returns no
+// error. Only a number outside the log shows that the log held more.
 const HighWaterFile = "HIGHWATER"
 
-// Mark is how far a store has come.
+// Mark names the newest event and the newest transaction of a store.
 type Mark struct {
-	Seq    uint64 // of the newest event
-	Commit uint64 // the newest transaction; they are numbered without a gap
+	Seq    uint64 // number of the newest event
+	Commit uint64 // number of the newest transaction; the numbers have no gap
 }
 
-// Tags are the random numbers in a store's event ids, one for each of its lives.
-// A store that was restored from a copy goes on with a new tag: the store that was
-// copied may have given the next sequence numbers to other events since.
+// Tags are the random numbers in a store's event ids. A store gets a new tag when it is
+// restored from a copy, because the original store may have given the next sequence numbers
+// to other events.
 type Tags []Tag // ascending, the first from 0
 
 // Tag is one of a store's tags.
 type Tag struct {
-	From uint64 // the first sequence number it counts for
+	From uint64 // the first sequence number that has the tag
 	Tag  uint32
 }
 
-// NewTag makes a tag for sequence numbers from one on.
+// NewTag makes a tag for all sequence numbers from `from` on.
 func NewTag(from uint64) Tag {
 	var b [4]byte
 	_, _ = rand.Read(b[:]) // never fails
@@ -52,17 +52,17 @@ func (t Tags) Of(seq uint64) (tag uint32) {
 	return tag
 }
 
-// HighWater is what the file holds. Its first line has a fixed length,
+// HighWater is the content of the file. Its first line has a fixed length:
 //
 //	newest event, newest transaction, CRC-32C of both
 //
-// and is overwritten in place after every commit, before anybody gets an answer.
-// So it is never ahead of the disk, exact after a process was killed, and about a
-// second old after a power loss. The second line is a copy of the store's tags, of
-// which the store itself has one record. A third line is added when the store must
-// not be opened as it is, and says why.
+// It is overwritten in place after every commit, before the callers get an answer. So it is
+// never ahead of the disk. It is exact after the process was killed, and about a second old
+// after a power loss. The second line is a copy of the store's tags, because the store
+// itself has only one record of them. If the store must not be opened, a third line says
+// why.
 type HighWater struct {
-	Found bool // there is a file
+	Found bool // the file exists
 	Mark  Mark
 	Tags  Tags
 	Lost  string // the third line; empty if there is none
@@ -74,7 +74,7 @@ type HighWaterWriter struct {
 	info os.FileInfo // of f
 }
 
-// CreateHighWater writes a new file and renames it over the one before.
+// CreateHighWater writes a new file and renames it over the old one.
 func CreateHighWater(path string, m Mark, t Tags) (*HighWaterWriter, error) {
 	name := filepath.Join(path, HighWaterFile)
 	f, err := os.OpenFile(name+".new", os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
@@ -98,14 +98,14 @@ func CreateHighWater(path string, m Mark, t Tags) (*HighWaterWriter, error) {
 	return &HighWaterWriter{f: f, info: info}, nil
 }
 
-// InPlace reports whether the file is still where it was made. It is not when the
+// InPlace reports whether the file is still where it was made. It returns false if the
 // store's folder was removed or replaced.
 func (h *HighWaterWriter) InPlace() bool {
 	info, err := os.Stat(h.f.Name())
 	return err == nil && os.SameFile(info, h.info)
 }
 
-// Set writes the mark. The system keeps it when the process dies.
+// Set writes the mark. The system keeps it even if the process dies.
 func (h *HighWaterWriter) Set(m Mark) error {
 	_, err := h.f.WriteAt(m.line(), 0)
 	return err
@@ -131,8 +131,8 @@ func sealedLine(line string) []byte {
 	return fmt.Appendf(nil, "%s %08x\n", line, crc32.Checksum([]byte(line), castagnoli))
 }
 
-// NoteLost adds the line that says why the store must not be opened as it is. It
-// fits on a full disk: the file is shorter than the block it is in.
+// NoteLost adds the line that says why the store must not be opened. The line can be written
+// on a full disk, because the file is shorter than its block.
 func NoteLost(path, why string) error {
 	f, err := os.OpenFile(filepath.Join(path, HighWaterFile), os.O_WRONLY|os.O_APPEND, 0)
 	if err == nil {
@@ -145,8 +145,8 @@ func NoteLost(path, why string) error {
 	return nil
 }
 
-// ReadHighWater reads the file; no file is no error. Errors wrap ErrDamaged if a
-// line is not one that this package writes; what could be read is returned.
+// ReadHighWater reads the file. A missing file is not an error. Errors wrap ErrDamaged if a
+// line has a wrong format. The lines that could be read are returned with the error.
 func ReadHighWater(path string) (h HighWater, err error) {
 	text, err := os.ReadFile(filepath.Join(path, HighWaterFile))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -190,7 +190,7 @@ func SyncFolder(path string) error {
 	}
 	err = d.Sync()
 	if errors.Is(err, errors.ErrUnsupported) || errors.Is(err, fs.ErrPermission) {
-		err = nil // a system whose folders cannot be synced
+		err = nil // this system cannot sync folders
 	}
 	return errors.Join(err, d.Close())
 }

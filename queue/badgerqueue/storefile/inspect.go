@@ -21,7 +21,7 @@ import (
 // ErrLost marks a store that has lost acknowledged events.
 var ErrLost = errors.New("acknowledged events may be missing")
 
-// Finding is one thing that is wrong with a store.
+// Finding is one fault of a store.
 type Finding struct {
 	Where string `json:"where"` // a file, or a record
 	What  string `json:"what"`
@@ -29,7 +29,7 @@ type Finding struct {
 
 func (f Finding) String() string { return f.Where + ": " + f.What }
 
-// DamageError says why a store is not opened. Nothing in its folder was changed.
+// DamageError explains why a store is not opened. Nothing in its folder was changed.
 type DamageError struct {
 	Path     string
 	Findings []Finding
@@ -56,13 +56,13 @@ func (e *DamageError) Error() string {
 // Unwrap makes a DamageError an ErrLost.
 func (e *DamageError) Unwrap() error { return ErrLost }
 
-// Inspection is what the files of a store look like before Badger opens them.
+// Inspection is the state of a store's files before Badger opens them.
 type Inspection struct {
 	Exists bool // there is a store
-	// Damage must be dealt with first: Badger would open the store with less
-	// than was acknowledged, or end the process.
+	// Damage lists faults with which the store must not be opened: Badger would lose
+	// acknowledged events, or end the process.
 	Damage []Finding
-	// Notes are worth saying, and no obstacle.
+	// Notes lists observations that do not prevent opening the store.
 	Notes []Finding
 	// Mark is the high-water mark; zero if it cannot be read.
 	Mark Mark
@@ -82,14 +82,14 @@ func (in *Inspection) note(where, format string, args ...any) {
 	in.Notes = append(in.Notes, Finding{Where: where, What: fmt.Sprintf(format, args...)})
 }
 
-// Inspect reads every file of a store and checks every checksum; of its tables no
-// more than `most` bytes, and of the rest their indexes. What it relies on: Badger
-// numbers transactions without a gap, and each of ours writes the state record, so
-// the newest version of that record in the tables is the newest transaction that is
-// in a table. So a log that is missing, a table that the MANIFEST has forgotten and
-// an end that was cut off all leave a gap to be seen.
+// Inspect reads every file of a store and checks every checksum. It reads at most `most`
+// bytes of tables; of the other tables it reads only the indexes. It relies on two facts:
+// Badger numbers transactions without a gap, and every transaction of the store writes the
+// state record. So the newest version of that record in the tables is the newest transaction
+// in a table. A missing log, a table that the MANIFEST lacks and a truncated file all leave
+// a gap in the numbers.
 //
-// It returns an error only where it cannot look, or the key is another.
+// It returns an error only if it cannot read the files, or if the key is wrong.
 func Inspect(ctx context.Context, dir string, key []byte, most int64) (in Inspection, err error) {
 	files, err := List(dir)
 	if err != nil {
@@ -111,7 +111,7 @@ func Inspect(ctx context.Context, dir string, key []byte, most int64) (in Inspec
 	if in.tables, err = in.manifest(dir, files.Tables); err != nil {
 		return in, err
 	}
-	if in.commit, err = in.checkTables(ctx, dir, most); err != nil { // Promise 5: a damaged table is seen before Badger maps it.
+	if in.commit, err = in.checkTables(ctx, dir, most); err != nil { // Promise 5: a damaged table is found before Badger maps it.
 		return in, err
 	}
 	beside, err := ReadHighWater(dir)
@@ -121,7 +121,7 @@ func Inspect(ctx context.Context, dir string, key []byte, most int64) (in Inspec
 		in.damaged(HighWaterFile, "%v; where nothing else is wrong, remove the file to go on without it", err)
 	case err != nil:
 		return in, err
-	case beside.Lost != "": // Promise 5: tables that Badger has given up are read before it removes them.
+	case beside.Lost != "": // Promise 5: tables that Badger no longer uses are read before it removes them.
 		in.damaged(HighWaterFile, "%s", beside.Lost)
 	}
 	if err := in.checkLogs(dir, files.Logs); err != nil {
@@ -131,14 +131,14 @@ func Inspect(ctx context.Context, dir string, key []byte, most int64) (in Inspec
 	switch {
 	case !beside.Found && in.commit > 0:
 		in.note(HighWaterFile, "is missing: whether the store has lost its newest events cannot be told")
-	case in.Mark.Commit > in.commit && len(in.Damage) == 0: // Promise 5: a store that ends early is not taken for one that held less.
+	case in.Mark.Commit > in.commit && len(in.Damage) == 0: // Promise 5: a store that has lost its newest transactions is not opened.
 		in.damaged(HighWaterFile, "transaction %d had been acknowledged and the store ends with %d: files of it are missing, or older ones took their place;"+
 			" to go on without what is missing, remove %s", in.Mark.Commit, in.commit, HighWaterFile)
 	}
 	return in, nil
 }
 
-// manifest returns the tables that count.
+// manifest returns the tables that are in use.
 func (in *Inspection) manifest(dir string, present map[uint64]string) (map[uint64]uint64, error) {
 	m, err := ReadManifest(dir)
 	switch {
@@ -162,11 +162,10 @@ func (in *Inspection) manifest(dir string, present map[uint64]string) (map[uint6
 	return m.Tables, nil
 }
 
-// tableReaders is how many tables are checked at a time.
+// tableReaders is how many tables are checked at the same time.
 const tableReaders = 4
 
-// checkTables reads the tables that count, and returns the newest transaction
-// in them.
+// checkTables reads the tables that are in use, and returns the newest transaction in them.
 func (in *Inspection) checkTables(ctx context.Context, dir string, most int64) (newest uint64, err error) {
 	order := slices.SortedFunc(maps.Keys(in.tables), func(a, b uint64) int { return cmp.Compare(b, a) })
 	now, err := in.verifyNow(ctx, dir, order, most)
@@ -212,8 +211,8 @@ func (in *Inspection) checkTables(ctx context.Context, dir string, most int64) (
 	return newest, errors.Join(failed, ctx.Err())
 }
 
-// unreadable notes a file that cannot be read for what is in it; false where the
-// error is another one.
+// unreadable notes a file that cannot be read because of its content. It returns false for
+// any other error.
 func (in *Inspection) unreadable(where string, err error) bool {
 	switch {
 	case err == nil:
@@ -235,20 +234,20 @@ func (in *Inspection) checkLogs(dir string, names []string) error {
 		if err != nil {
 			continue
 		}
-		if l.First > in.commit+1 { // Promise 5: a file that is missing is missed.
+		if l.First > in.commit+1 { // Promise 5: a missing file is found.
 			in.damaged(name, "it begins with transaction %d, and before it the store ends with %d: a log or a table is missing", l.First, in.commit)
 		}
 		in.commit = max(in.commit, l.Last)
 		if l.Tail == 0 {
 			continue
 		}
-		// A process that dies leaves one transaction unfinished, in the last log.
-		// Where it was finished, or others follow, it was acknowledged.
+		// A process that dies leaves one incomplete transaction, in the last log. If the
+		// transaction is complete, or others follow, it was acknowledged.
 		acknowledged := len(l.Beyond) > 1 || i < len(names)-1
 		for _, n := range l.Beyond {
 			acknowledged = acknowledged || n <= in.Mark.Commit
 		}
-		if acknowledged { // Promise 5: a log is not cut at its damage.
+		if acknowledged { // Promise 5: a damaged log is not truncated.
 			in.damaged(name, "unreadable from byte %d on, with %d finished transactions behind that", l.End, len(l.Beyond))
 			in.commit = slices.Max(append(l.Beyond, in.commit))
 			continue
@@ -258,7 +257,8 @@ func (in *Inspection) checkLogs(dir string, names []string) error {
 	return nil
 }
 
-// checkValueLogs looks at what should be empty: our values are in the tree.
+// checkValueLogs checks that the value logs are empty, because the store's values are in the
+// tree.
 func (in *Inspection) checkValueLogs(dir string, names []string) {
 	for _, name := range names {
 		if err := valueLogKey(filepath.Join(dir, name), in.keys); err != nil {
@@ -277,7 +277,7 @@ func valueLogKey(path string, keys Keys) error {
 	var id [8]byte
 	switch _, err := io.ReadFull(f, id[:]); {
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-		return nil // Badger makes it anew
+		return nil // Badger makes the file again
 	case err != nil:
 		return err
 	}
@@ -287,8 +287,8 @@ func valueLogKey(path string, keys Keys) error {
 	return nil
 }
 
-// verifyNow chooses the tables that are read before the store opens, the newest
-// first, up to a size; the others become Unverified.
+// verifyNow chooses the tables that are read before the store opens: the newest first, up to
+// a size. The other tables become Unverified.
 func (in *Inspection) verifyNow(ctx context.Context, dir string, ids []uint64, most int64) (now map[uint64]bool, err error) {
 	now = make(map[uint64]bool, len(ids))
 	for _, id := range ids {
@@ -308,8 +308,8 @@ func (in *Inspection) verifyNow(ctx context.Context, dir string, ids []uint64, m
 	return now, nil
 }
 
-// VerifyTable reads a table that Inspect left unverified. Errors wrap ErrDamaged,
-// ErrKey, or fs.ErrNotExist if it has been merged into others since.
+// VerifyTable reads a table that Inspect left unverified. Errors wrap ErrDamaged, ErrKey, or
+// fs.ErrNotExist if the table was merged into others in the meantime.
 func (in *Inspection) VerifyTable(dir string, id uint64) error {
 	t, err := ReadTable(filepath.Join(dir, TableName(id)), in.keys, in.tables[id], nil)
 	if err == nil && len(t.Lost) > 0 {
@@ -318,7 +318,8 @@ func (in *Inspection) VerifyTable(dir string, id uint64) error {
 	return err
 }
 
-// WrongKey says what to do about a store that does not open with a key.
+// WrongKey returns the error for a store that does not open with a key. It explains what to
+// do.
 func WrongKey(dir string) error {
 	return fmt.Errorf("the encryption key is not the one the store at %s was made with: set encryption_key to that one, or leave it out for a store that is not encrypted;"+
 		" where the key is right, %s is damaged and must come from a copy", dir, badger.KeyRegistryFileName)

@@ -10,11 +10,11 @@ import (
 	"time"
 )
 
-// LastBackupFile is the name of the file, beside Badger's, that says when the newest
-// backup was made that was read back whole. It has one line, a time as RFC 3339 writes it.
+// LastBackupFile is the name of the file, beside Badger's files, that holds when the newest
+// verified backup was made. It has one line, a time in the format of RFC 3339.
 const LastBackupFile = "LASTBACKUP"
 
-// WriteLastBackup writes a new file and renames it over the one before.
+// WriteLastBackup writes a new file and renames it over the old one.
 func WriteLastBackup(path string, at time.Time) error {
 	name := filepath.Join(path, LastBackupFile)
 	f, err := os.OpenFile(name+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
