@@ -13,10 +13,9 @@ import (
 	"github.com/userhero/relay/queue"
 )
 
-// Disk watches the room the store has. Badger writes through memory maps of
-// sparse files: on a full disk the kernel answers with SIGBUS, which no Go code
-// survives, and again at every start. So room is asked for before anything is
-// written.
+// Disk watches the free space of the store's disk. Badger writes through memory maps of
+// sparse files. On a full disk the kernel sends SIGBUS, which ends the process, at every
+// start again. So the store checks for room before it writes anything.
 //
 //	accept ── free space below which no new event is taken; deliveries go on.
 //	          More where a compaction needs more: else a disk that is full of
@@ -159,8 +158,8 @@ func (d *Disk) room() int64 {
 	return max(free-d.falls.Load(), 0)
 }
 
-// Used is the size of the store's files, with what was written since it was
-// last measured.
+// Used returns the size of the store's files: the last measured size plus the bytes written
+// since.
 func (d *Disk) Used() int64 { return d.size.Load() + d.written.Load() }
 
 // Wrote counts what a commit wrote.
@@ -197,7 +196,7 @@ func (d *Disk) RoomToAccept() error {
 	return nil
 }
 
-// kept is the free space that no new event gets.
+// kept returns the free space that new events may not use.
 func (d *Disk) kept() int64 {
 	if merging := d.merging.Load(); d.accept >= 0 && merging > 0 {
 		return max(d.accept, merging+ReserveTable)
@@ -205,14 +204,13 @@ func (d *Disk) kept() int64 {
 	return d.accept
 }
 
-// roomToCompact reports whether a compaction may have so many bytes of tables
-// under way.
+// roomToCompact reports whether a compaction may be writing this many bytes of tables.
 func (d *Disk) roomToCompact(bytes int64) bool { return d.room() >= ReserveTable+bytes }
 
 // RoomToWrite reports whether anything may be written.
 func (d *Disk) RoomToWrite() bool { return d.room() >= d.write }
 
-// Full is why nothing can be written.
+// Full returns the error that explains why nothing can be written. It wraps queue.ErrFull.
 func (d *Disk) Full() error {
 	return fmt.Errorf("%w: %s free at %s, and writing needs %s; free some space", queue.ErrFull, MiB(d.room()), d.path, MiB(d.write))
 }
@@ -224,10 +222,10 @@ func (d *Disk) RoomToClose() bool { return d.room() >= ReserveAccept }
 // MiB writes a number of bytes for people, in whole MiB.
 func MiB(n int64) string { return fmt.Sprintf("%d MiB", n>>20) }
 
-// Max is the bound on the store's files in bytes; 0 is none.
+// Max returns the limit of the store's files in bytes; 0 means no limit.
 func (d *Disk) Max() int64 { return d.max.Load() }
 
-// SetMax changes the bound.
+// SetMax changes the limit.
 func (d *Disk) SetMax(n int64) { d.max.Store(n) }
 
 // Written is how many bytes commits have written since the store was opened.

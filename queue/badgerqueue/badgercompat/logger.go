@@ -7,9 +7,8 @@ import (
 	"strings"
 )
 
-// Logger is a badger.Logger. It logs Badger's messages, and passes to Failed what
-// Badger could not write: Badger only logs that, tries again for ever, and takes new
-// writes meanwhile.
+// Logger is a badger.Logger. It logs Badger's messages, and passes failed writes to Failed,
+// because Badger only logs them, retries forever, and accepts new writes meanwhile.
 type Logger struct {
 	Log         *slog.Logger
 	Failed      func(error) error
