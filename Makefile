@@ -41,7 +41,7 @@ CROSS := linux/arm64 darwin/arm64 windows/amd64
 # Packages whose tests run one after the other and without the race detector,
 # because they measure time against another process.
 BLACK_BOX := ./e2e/... ./examples/widget/ ./bench/
-UNIT      := $(shell go list ./... 2>/dev/null | grep -v /relay/e2e)
+UNIT      := $(shell go list ./... 2>/dev/null | grep -v -e /relay/e2e -e /examples/widget)
 
 FUZZTIME ?= 30s
 

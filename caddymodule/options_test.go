@@ -25,7 +25,7 @@ func TestSingleValuedOptionGivenTwiceIsAnError(t *testing.T) {
 	}{
 		"userhero": {app, map[string]string{
 			"queue": "badger", "retry": "1m", "timeout": "1s", "retention": "1d", "max_disk": "1GiB",
-			"webhook": "a {\nurl http://a.example\n}", "egress": "{\nallow 10.0.0.0/8\n}", "notify": "smtp {\nhost a:25\n}", "group_notices": "1m", "console_url": "https://a.example", "warn_after": "1h",
+			"webhook": "a {\nurl http://a.example\n}", "egress": "{\nallow 10.0.0.0/8\n}", "notify": "smtp {\nhost a:25\n}", "group_notices": "1m", "console_url": "https://a.example", "warn_after": "1h", "redact_after": "1d",
 		}, "notify"},
 		"webhook": {within("webhook a"), map[string]string{
 			"url": "http://a.example", "secret": "s", "signing_key": "k", "projects": "p", "body": "slack", "notify": "a@example.com", "events": "feedback.created", "filter": "true", "header": "A b", "tls_client_auth": "a b",

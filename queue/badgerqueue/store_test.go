@@ -14,7 +14,7 @@ import (
 
 func openAt(t testing.TB, o Options) *Store {
 	t.Helper()
-	return openBounded(t, o, defaultBounds)
+	return openBounded(t, o, defaultBounds.within(o.Memory))
 }
 
 // openSmall opens a store whose transactions hold an eighth of the usual.
