@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -21,9 +22,9 @@ import (
 func TestWebhookGetsItsOwnBody(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		fails := true
+		var works atomic.Bool
 		rs := &receivers{answer: func(request) (int, http.Header) {
-			if fails {
+			if !works.Load() {
 				return 500, nil
 			}
 			return 200, nil
@@ -45,7 +46,7 @@ func TestWebhookGetsItsOwnBody(t *testing.T) {
 		}
 		synctest.Wait()
 		time.Sleep(time.Minute + time.Second)
-		fails = false
+		works.Store(true)
 		time.Sleep(time.Minute + 10*time.Second)
 		synctest.Wait()
 		data := Sample[strings.Index(Sample, `"data":`)+7 : len(Sample)-1]

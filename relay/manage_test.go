@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -20,16 +21,16 @@ import (
 // does not.
 type givesUp struct {
 	queue.Queue
-	next, fails bool
-	takes       time.Duration
+	next, fails atomic.Bool
+	takes       atomic.Int64 // nanoseconds
 }
 
 var errFailed = errors.New("the disk stands still")
 
 func (q *givesUp) gives() (up bool, err error) {
-	up, q.next = q.next, false
-	time.Sleep(q.takes)
-	if q.fails {
+	up = q.next.Swap(false)
+	time.Sleep(time.Duration(q.takes.Load()))
+	if q.fails.Load() {
 		return up, errFailed
 	}
 	return up, nil
@@ -70,7 +71,7 @@ func TestWriteThatWasGivenUpStandsInNobodysWay(t *testing.T) {
 		defer stop()
 		givenUp := func(doing string, do func() error) {
 			t.Helper()
-			q.next = true
+			q.next.Store(true)
 			if err := do(); !errors.Is(err, context.DeadlineExceeded) {
 				t.Fatalf("%s, given up, returns %v", doing, err)
 			}
@@ -135,7 +136,7 @@ func TestSecretOfARotationThatFailedIsNotFoundAfterACrash(t *testing.T) {
 		if err := r.Add(t.Context(), WebhookConfig{Name: "w", URL: "https://w.example/", Secret: "known to all"}, "test"); err != nil {
 			t.Fatal(err)
 		}
-		q.next = true
+		q.next.Store(true)
 		if _, err := r.Rotate(t.Context(), "w", "", time.Hour, "test"); err == nil {
 			t.Fatal("the rotation has not failed")
 		}
@@ -192,11 +193,11 @@ func TestWebhookThatCouldNotBeDeletedGoesOn(t *testing.T) {
 		accept(t, r, "fb_1")
 		synctest.Wait()
 		rs.answer = always(200) // the attempt that hangs has already been answered by the old function
-		q.fails = true
+		q.fails.Store(true)
 		if _, err := r.Delete(t.Context(), "w", "test"); !errors.Is(err, errFailed) {
 			t.Fatalf("the store refuses, and deleting returns %v", err)
 		}
-		q.fails = false
+		q.fails.Store(false)
 		accept(t, r, "fb_2")
 		synctest.Wait()
 		if w, _ := r.Webhook("w"); w.Counts.Delivered != 2 {
@@ -319,11 +320,13 @@ func TestDisablingThatFailedHoldsNothing(t *testing.T) {
 		accept(t, r, "fb_1")
 		synctest.Wait()
 		rs.answer = always(200)
-		q.takes, q.fails = 2*time.Second, true
+		q.takes.Store(int64(2 * time.Second))
+		q.fails.Store(true)
 		if err := r.Disable(t.Context(), "w", "test"); !errors.Is(err, errFailed) {
 			t.Fatalf("the store refuses, and disabling returns %v", err)
 		}
-		q.takes, q.fails = 0, false
+		q.takes.Store(0)
+		q.fails.Store(false)
 		time.Sleep(time.Second)
 		if w, _ := r.Webhook("w"); w.Counts.Delivered != 1 {
 			t.Errorf("after it could not be disabled the webhook is %+v", w)
@@ -339,7 +342,7 @@ func TestReloadThatWasGivenUpParksNothing(t *testing.T) {
 		q := &givesUp{Queue: memqueue.New(memqueue.Options{})}
 		r, stop := startOn(t, q, &receivers{answer: always(200)}, Config{Webhooks: []WebhookConfig{{Name: "w", URL: "https://w.example/"}}})
 		defer stop()
-		q.next = true
+		q.next.Store(true)
 		if _, err := r.Attach(Config{}); !errors.Is(err, context.DeadlineExceeded) {
 			t.Fatalf("the store is given up, and attaching returns %v", err)
 		}
@@ -360,7 +363,7 @@ func TestEnablingThatFailedLeavesTheBreakerOpen(t *testing.T) {
 		defer stop()
 		accept(t, r, "fb_1")
 		synctest.Wait()
-		q.fails = true
+		q.fails.Store(true)
 		if err := r.Enable(t.Context(), "w", "test"); !errors.Is(err, errFailed) {
 			t.Fatalf("the store refuses, and enabling returns %v", err)
 		}

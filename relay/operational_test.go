@@ -5,6 +5,8 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -30,10 +32,10 @@ var everyOperational = event.OperationalTypes()
 func TestSubscribersHearOfOtherWebhooksOfTheirProjects(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		status := map[string]int{}
+		var status sync.Map // by host; others answer 200
 		rs := &receivers{answer: func(r request) (int, http.Header) {
-			if s := status[r.host]; s != 0 {
-				return s, nil
+			if s, ok := status.Load(r.host); ok {
+				return s.(int), nil
 			}
 			return 200, nil
 		}}
@@ -64,7 +66,7 @@ func TestSubscribersHearOfOtherWebhooksOfTheirProjects(t *testing.T) {
 			}
 			time.Sleep(10 * time.Second)
 		}
-		status["crm.example"] = 500
+		status.Store("crm.example", 500)
 		began := time.Now()
 		send("a", "fb_1")
 		want := fmt.Sprintf(`{"event":"webhook.failing","timestamp":"%s","data":{"webhook":"crm","url":"https://crm.example/hook","since":"%[1]s",`+
@@ -83,7 +85,7 @@ func TestSubscribersHearOfOtherWebhooksOfTheirProjects(t *testing.T) {
 				t.Errorf("%s got %q", host, got)
 			}
 		}
-		status["crm.example"] = 0
+		status.Store("crm.example", 200)
 		time.Sleep(time.Minute)
 		send("a", "fb_2")
 		if got := operationalRequests(rs, "all.example"); len(got) != 2 || !strings.HasPrefix(got[1], `{"event":"webhook.recovered"`) {
@@ -91,9 +93,9 @@ func TestSubscribersHearOfOtherWebhooksOfTheirProjects(t *testing.T) {
 		}
 		// A webhook of all projects is only for those who may see all projects; a
 		// subscriber never hears of itself.
-		status["plain.example"] = 410
+		status.Store("plain.example", 410)
 		send("", "fb_3")
-		status["both.example"] = 410
+		status.Store("both.example", 410)
 		send("", "fb_4")
 		for host, n := range map[string]int{"all.example": 4, "own.example": 4, "both.example": 3, "ab.example": 2, "slack.example": 2, "b.example": 0} {
 			if got := operationalRequests(rs, host); len(got) != n {
@@ -129,9 +131,9 @@ func TestSubscribersHearOfOtherWebhooksOfTheirProjects(t *testing.T) {
 func TestOperationalEventsAreDampedAndHeld(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		fails := false
+		var fails atomic.Bool
 		rs := &receivers{answer: func(r request) (int, http.Header) {
-			if fails && r.host == "crm.example" {
+			if fails.Load() && r.host == "crm.example" {
 				return 500, nil
 			}
 			return 200, nil
@@ -146,10 +148,10 @@ func TestOperationalEventsAreDampedAndHeld(t *testing.T) {
 		n := 0
 		flap := func() {
 			n++
-			fails = true
+			fails.Store(true)
 			accept(t, r, fmt.Sprintf("fb_%d", n))
 			time.Sleep(time.Minute)
-			fails = false
+			fails.Store(false)
 			time.Sleep(6 * time.Minute) // for the next probe
 			n++
 			accept(t, r, fmt.Sprintf("fb_%d", n))
@@ -175,7 +177,7 @@ func TestOperationalEventsAreDampedAndHeld(t *testing.T) {
 		if err := r.Disable(t.Context(), "chat", "ada"); err != nil {
 			t.Fatal(err)
 		}
-		fails = true
+		fails.Store(true)
 		n++
 		accept(t, r, fmt.Sprintf("fb_%d", n))
 		time.Sleep(3 * time.Hour)
