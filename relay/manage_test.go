@@ -22,6 +22,7 @@ import (
 type givesUp struct {
 	queue.Queue
 	next, fails atomic.Bool
+	then        atomic.Bool // fails is set after the next write
 	takes       atomic.Int64 // nanoseconds
 }
 
@@ -29,6 +30,9 @@ var errFailed = errors.New("the disk stands still")
 
 func (q *givesUp) gives() (up bool, err error) {
 	up = q.next.Swap(false)
+	if up && q.then.Swap(false) {
+		defer q.fails.Store(true)
+	}
 	time.Sleep(time.Duration(q.takes.Load()))
 	if q.fails.Load() {
 		return up, errFailed
@@ -120,6 +124,38 @@ func TestWriteThatWasGivenUpStandsInNobodysWay(t *testing.T) {
 		}
 		if _, ok := r.Webhook("added"); ok {
 			t.Error("a webhook that was deleted is there")
+		}
+	})
+}
+
+// TestRotationThatFailedStaysUndone: the store makes a rotation that timed out, and the
+// write that undoes it fails. The next change of the webhook undoes it: no caller received
+// the secret.
+func TestRotationThatFailedStaysUndone(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		q := &givesUp{Queue: memqueue.New(memqueue.Options{})}
+		r, stop := startOn(t, q, &receivers{answer: always(200)}, Config{})
+		defer stop()
+		if err := r.Add(t.Context(), WebhookConfig{Name: "w", URL: "https://w.example/", Secret: "first"}, "ada"); err != nil {
+			t.Fatal(err)
+		}
+		q.then.Store(true)
+		q.next.Store(true)
+		if _, err := r.Rotate(t.Context(), "w", "", time.Hour, "ada"); !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatalf("a rotation that times out returns %v", err)
+		}
+		q.fails.Store(false)
+		if err := r.Disable(t.Context(), "w", "ada"); err != nil {
+			t.Fatal(err)
+		}
+		stored, err := r.storedWebhook(t.Context(), withName("w"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		rec, err := decodeRecord(stored)
+		if err != nil || rec.Config.Secret != "first" || rec.State != Disabled {
+			t.Errorf("the store holds the secret %q, state %v (%v)", rec.Config.Secret, rec.State, err)
 		}
 	})
 }

@@ -71,8 +71,10 @@ func (w *webhook) adopt(s queue.Webhook) error {
 	if err != nil {
 		return err
 	}
+	// What the store has made of a write of this relay that timed out is no change of
+	// another relay: the caller was told that it failed.
 	base := theirs
-	if !bytes.Equal(s.Data, w.attempted) {
+	if w.relay.shared && !bytes.Equal(s.Data, w.attempted) {
 		if base, err = decodeRecord(w.stored); err != nil {
 			return err
 		}

@@ -157,7 +157,7 @@ func (r *Relay) adoptTally(s queue.Webhook) error {
 // The caller holds tallyLock.
 func (r *Relay) addTally(s queue.Webhook) error {
 	// A write of this relay that timed out may have succeeded: its counts are its own.
-	if !bytes.Equal(s.Data, r.tallyAttempted) {
+	if r.shared && !bytes.Equal(s.Data, r.tallyAttempted) {
 		if err := r.tally.Add(r.tallyStored.Data, s.Data); err != nil {
 			return err
 		}
