@@ -47,6 +47,7 @@ func TestKeepsEveryPromise(t *testing.T) {
 			t.Helper()
 			return open(t, badgerqueue.Options{Path: t.TempDir(), Retention: 10 * time.Second, Clock: c})
 		},
+		Erases:  true,
 		Redacts: true,
 		OpenWithin: func(t *testing.T, l queue.Limits) queue.Queue {
 			t.Helper()

@@ -39,6 +39,7 @@ func harness(o memqueue.Options) queuetest.Harness {
 			o.Clock = c
 			return memqueue.New(o)
 		},
+		Erases:  true,
 		Redacts: true,
 		OpenWithin: func(_ *testing.T, l queue.Limits) queue.Queue {
 			o := o

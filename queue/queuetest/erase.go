@@ -16,7 +16,7 @@ func (t *trial) eraser() queue.Eraser {
 	t.Helper()
 	q, ok := t.q.(queue.Eraser)
 	if !ok {
-		t.Skip("the engine does not erase")
+		t.Fatalf("%T does not erase", t.q)
 	}
 	return q
 }

@@ -26,7 +26,11 @@ type Harness struct {
 	// OpenWithin opens a new, empty queue with limits. If it is nil, because the engine
 	// keeps everything, the subtests of retention and max_disk are left out.
 	OpenWithin func(t *testing.T, l queue.Limits) queue.Queue
-	// Redacts reports that the engine redacts events, as queue.Limits says.
+	// Erases reports that the engine is a queue.Eraser. If it is not, the subtests of
+	// erasing are left out.
+	Erases bool
+	// Redacts reports that the engine redacts events, as queue.Limits says. If it does
+	// not, the subtests of redacting are left out.
 	Redacts bool
 	// Reopen opens the store of q again. The suite has closed q.
 	Reopen func(t *testing.T, q queue.Queue) queue.Queue
@@ -126,15 +130,6 @@ func Run(t *testing.T, h Harness) {
 		{"RequeueMakesAMissingDelivery", requeueMakesAMissingDelivery},
 		{"RequeueOfUnknownIsNotFound", requeueOfUnknownIsNotFound},
 
-		// Erase.
-		{"EraseRemovesEverything", eraseRemovesEverything},
-		{"ErasedNeverComesBack", erasedNeverComesBack},
-		{"EraseWaitsForAttemptsInFlight", eraseWaitsForAttemptsInFlight},
-		{"EraseEndsWithItsContext", eraseEndsWithItsContext},
-		{"ErasedDeliveriesAreNotHandedOut", erasedDeliveriesAreNotHandedOut},
-		{"EraseOfUnknownDoesNothing", eraseOfUnknownDoesNothing},
-		{"EraseHoldsAgainstEverybody", eraseHoldsAgainstEverybody},
-
 		// Reading.
 		{"UnknownIsNotFound", unknownIsNotFound},
 		{"LatestIsTheNewestOfItsFeedback", latestIsTheNewestOfItsFeedback},
@@ -169,13 +164,26 @@ func Run(t *testing.T, h Harness) {
 		{"RandomOperationsAgreeWithTheModel", randomOperationsAgreeWithTheModel},
 		{"ConcurrentUseKeepsEveryPromise", concurrentUseKeepsEveryPromise},
 	}
+	if h.Erases {
+		promises = append(promises,
+			promise{"EraseRemovesEverything", eraseRemovesEverything},
+			promise{"ErasedNeverComesBack", erasedNeverComesBack},
+			promise{"EraseWaitsForAttemptsInFlight", eraseWaitsForAttemptsInFlight},
+			promise{"EraseEndsWithItsContext", eraseEndsWithItsContext},
+			promise{"ErasedDeliveriesAreNotHandedOut", erasedDeliveriesAreNotHandedOut},
+			promise{"EraseOfUnknownDoesNothing", eraseOfUnknownDoesNothing},
+			promise{"EraseHoldsAgainstEverybody", eraseHoldsAgainstEverybody},
+		)
+	}
 	if h.Crash != nil {
 		promises = append(promises,
 			promise{"CrashKeepsWhatWasAcknowledged", crashKeepsWhatWasAcknowledged},
 			promise{"CrashLosesNoDelivery", crashLosesNoDelivery},
 			promise{"SyncIsDurable", syncIsDurable},
-			promise{"CrashBringsNothingErasedBack", crashBringsNothingErasedBack},
 		)
+	}
+	if h.Crash != nil && h.Erases {
+		promises = append(promises, promise{"CrashBringsNothingErasedBack", crashBringsNothingErasedBack})
 	}
 	if h.Join != nil {
 		promises = append(promises,
@@ -204,10 +212,14 @@ func Run(t *testing.T, h Harness) {
 			promise{"KeysOutliveTheirEvents", keysOutliveTheirEvents},
 			promise{"ActivitiesGoAfterTheRetention", activitiesGoAfterTheRetention},
 			promise{"LimitsCanChange", limitsCanChange},
-			promise{"RedactionLeavesWhatIsCounted", redactionLeavesWhatIsCounted},
-			promise{"RedactionEndsWhatIsParked", redactionEndsWhatIsParked},
 			promise{"EvictionTakesTheOldestAndNoMore", evictionTakesTheOldestAndNoMore},
 			promise{"FullQueueKeepsWhatWaits", fullQueueKeepsWhatWaits},
+		)
+	}
+	if h.OpenWithin != nil && h.Redacts {
+		promises = append(promises,
+			promise{"RedactionLeavesWhatIsCounted", redactionLeavesWhatIsCounted},
+			promise{"RedactionEndsWhatIsParked", redactionEndsWhatIsParked},
 		)
 	}
 	if h.Patience == 0 {
