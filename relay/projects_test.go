@@ -108,6 +108,7 @@ func TestNarrowedWebhookGetsNothingElseAgain(t *testing.T) {
 			t.Fatal("no attempt was made")
 		}
 		time.Sleep(time.Hour) // the breaker's probe is due
+		synctest.Wait()
 		s.rs.answer = always(200)
 		s.configure(toProjects("hook", "a"))
 		w, _ := s.Webhook("hook")

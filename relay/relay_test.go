@@ -49,8 +49,9 @@ func (rs *receivers) RoundTrip(r *http.Request) (*http.Response, error) {
 	seen := request{at: time.Now(), host: r.URL.Host, header: r.Header, body: string(body)}
 	rs.mu.Lock()
 	rs.seen = append(rs.seen, seen)
+	answer := rs.answer
 	rs.mu.Unlock()
-	status, header := rs.answer(seen)
+	status, header := answer(seen)
 	if status == 0 {
 		<-r.Context().Done()
 		return nil, context.Cause(r.Context())
