@@ -351,9 +351,10 @@ func TestAlerts(t *testing.T) {
 		t.Fatal(err)
 	}
 	fill := strings.NewReplacer("$__rate_interval", "30s", "$job", "userhero-relay", "$instance", ".*", "$webhook", ".*")
+	onJetStream := regexp.MustCompile(`userhero_(lanes_owned|queue_unavailable_total)`) // not with one relay alone
 	for _, panel := range dashboard.Panels {
 		for _, target := range panel.Targets {
-			if len(p.query(t, fill.Replace(target.Expr))) == 0 {
+			if len(p.query(t, fill.Replace(target.Expr))) == 0 && !onJetStream.MatchString(target.Expr) {
 				t.Errorf("the panel %q is empty: %s", panel.Title, target.Expr)
 			}
 		}
