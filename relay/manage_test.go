@@ -22,7 +22,7 @@ import (
 type givesUp struct {
 	queue.Queue
 	next, fails atomic.Bool
-	then        atomic.Bool // fails is set after the next write
+	then        atomic.Bool  // fails is set after the next write
 	takes       atomic.Int64 // nanoseconds
 }
 
