@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"os/exec"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -102,21 +103,30 @@ func TestStoppedOwnerIsReplaced(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := process.Start(); err != nil {
+	started, read, ended := make(chan error), make(chan struct{}), make(chan struct{})
+	var status error // of the process, once it has ended
+	go func() {
+		defer close(ended)
+		runtime.LockOSThread() // the process ends with the thread that has started it
+		err := process.Start()
+		started <- err
+		if err == nil {
+			<-read // Wait closes the pipe
+			status = process.Wait()
+		}
+	}()
+	if err := <-started; err != nil {
 		t.Fatal(err)
 	}
-	ended := make(chan struct{})
-	var status error // of the process, once it has ended
 	t.Cleanup(func() {
 		_ = process.Process.Kill()
 		<-ended
 	})
 	lines := bufio.NewReader(stdout)
 	line, err := lines.ReadString('\n')
-	go func() { // Wait closes the pipe, so that reading comes first
+	go func() {
 		_, _ = lines.WriteTo(os.Stderr)
-		status = process.Wait()
-		close(ended)
+		close(read)
 	}()
 	if err != nil || line != "started\n" {
 		t.Fatalf("the relay's process says %q, error %v", line, err)
