@@ -121,8 +121,8 @@ func TestBackupOfARunningRelayRestoresAndDelivers(t *testing.T) {
 	run("nothing is wrong", "check", file("saved"))
 }
 
-// TestBackupsOfATimer: a backup of a folder of backups is read back, the relay tells
-// how old it is, also after a restart, and the oldest files go. A backup that cannot
+// TestBackupsOfATimer: a backup that a timer makes is read back, the relay shows its age,
+// also after a restart, and the oldest backups are removed. A backup that cannot
 // be read back removes none.
 func TestBackupsOfATimer(t *testing.T) {
 	s := newSite(t)

@@ -199,8 +199,8 @@ func (e *engine) open() error {
 	return e.failure
 }
 
-// tryUntilOpen opens the store, and tries again until it is in use or nobody wants it
-// any more. It closes first after the first try.
+// tryUntilOpen opens the store. If that fails, it tries again until the store is open or
+// the engine is closed. It closes first after the first try.
 func (e *engine) tryUntilOpen(first chan<- struct{}) {
 	var q queue.Queue
 	var r *relay.Relay

@@ -430,8 +430,8 @@ type embeddedQueue struct {
 	server *runningNATS
 }
 
-// Health implements queue.Queue. A relay whose server catches up is not ready, so that
-// nobody restarts the next machine too early.
+// Health implements queue.Queue. A relay whose server catches up is not ready. A
+// rolling restart waits for it before it goes on to the next machine.
 func (q *embeddedQueue) Health() error {
 	if err := q.Queue.Health(); err != nil {
 		return err

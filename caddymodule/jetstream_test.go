@@ -123,7 +123,7 @@ func TestStartsWithoutServers(t *testing.T) {
 func TestLoginsOfServers(t *testing.T) {
 	dir := t.TempDir()
 	seed := filepath.Join(dir, "relay.nk")
-	// A user's nkey, of nobody.
+	// The nkey of a user that exists only in this test.
 	const nkey, public = "SUACSSL3UAHUDXKFSNVUZRF5UHPMWZ6BFDTJ7M6USDXIEDNPPQYYYCU3VY", "UDXU4RCSJNZOIQHZNWXHXORDPRTGNJAHAHFRGZNEEJCPQTT2M7NLCNF4"
 	if err := os.WriteFile(seed, []byte(nkey), 0o600); err != nil {
 		t.Fatal(err)

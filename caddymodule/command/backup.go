@@ -127,8 +127,8 @@ func backupInto(cmd *cobra.Command, dir string, folder []string, key []byte) err
 	return err
 }
 
-// writeBackup writes a backup to a file, or to standard output for "-", reads it back
-// and tells the running relay.
+// writeBackup writes a backup to a file, or to standard output for "-", and reads it
+// back. Then it reports the backup to the running relay, which shows its age.
 func writeBackup(cmd *cobra.Command, file string, folder []string, key []byte) error {
 	write := func(w io.Writer) error { return backupRunning(cmd, w) }
 	if len(folder) > 0 {

@@ -67,7 +67,7 @@ func showFeedback(out io.Writer, f api.Feedback) error {
 	for _, name := range []string{"status", "category", "rating", "createdAt", "message"} {
 		if raw, ok := members[name]; ok {
 			text := string(raw)
-			_ = json.Unmarshal(raw, &text) // what is no text stays as it is
+			_ = json.Unmarshal(raw, &text) // a value that is not a string is shown as JSON
 			t.row(strings.ToUpper(name[:1])+name[1:], text)
 		}
 	}

@@ -38,7 +38,7 @@ stored, or deliveries are not sent.`,
 	}))
 }
 
-// countsMayLag is for how long nobody needs to be told that counts lag behind.
+// countsMayLag is how old counts may be before the status shows their time.
 const countsMayLag = 10 * time.Second
 
 func showStatus(out io.Writer, s api.Status) error {

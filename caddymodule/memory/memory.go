@@ -27,9 +27,9 @@ const (
 	// program, for threads, and for the pages of the store's logs and tables that are
 	// not written yet: the kernel counts them too.
 	goShare = 0.5
-	// If nobody sets a limit, Go's is small, in bytes, while at most smallLive are in
-	// use: so under full load the relay takes at most 192 MiB. If other modules of the
-	// process need more, Go's limit is what it was before.
+	// If no limit is set, Go's limit is small, in bytes, while at most smallLive bytes are
+	// in use. Under full load the relay then takes at most 192 MiB. If other modules of
+	// the process need more, the limit is removed.
 	small, smallLive = 160 << 20, 120 << 20
 )
 

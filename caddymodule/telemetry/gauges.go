@@ -149,7 +149,7 @@ func collectNotices(ch chan<- prometheus.Metric, r *relay.Relay, stats map[queue
 	ch <- gauge(oldestDue, oldest.Seconds(), notices)
 }
 
-// Certificate is a certificate whose end somebody must look to.
+// Certificate is a certificate that a person must renew before it expires.
 type Certificate struct {
 	Kind, Name          string // "site" and its name, or "webhook" and its name
 	NotBefore, NotAfter time.Time

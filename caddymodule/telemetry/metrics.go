@@ -191,10 +191,10 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 		webhooks = r.Webhooks()
 		for _, w := range webhooks {
 			m.filterErrors.WithLabelValues(m.labels.of(w.Name)) // export 0 from the start
-			m.of(w.Name)                                        // likewise
+			m.of(w.Name)                                        // the same
 		}
 		for _, project := range r.Projects() {
-			m.ofProject.WithLabelValues(m.projects.of(project)) // likewise
+			m.ofProject.WithLabelValues(m.projects.of(project)) // the same
 		}
 	}
 	for _, v := range m.vectors() {
