@@ -29,7 +29,7 @@ const (
 	goShare = 0.5
 	// If no limit is set, Go's limit is small, in bytes, while at most smallLive bytes are
 	// in use. Under full load the relay then takes at most 192 MiB. If other modules of
-	// the process need more, the limit is removed.
+	// the process need more, the limit is again what it was before.
 	small, smallLive = 160 << 20, 120 << 20
 )
 
