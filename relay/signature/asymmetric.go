@@ -6,9 +6,11 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/base64"
+	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -78,7 +80,7 @@ func (k *Key) String() string {
 func (k *Key) public() ed25519.PublicKey { return k.private.Public().(ed25519.PublicKey) }
 
 // Public returns the public key for receivers: whpk_ and base64.
-func (k *Key) Public() string { return publicPrefix + base64.StdEncoding.EncodeToString(k.public()) }
+func (k *Key) Public() string { return k.JWK().Public() }
 
 // AppendStandard appends one signature of webhook-signature: v1a, and base64, over
 // id.timestamp.body.
@@ -97,6 +99,14 @@ type JWK struct {
 	Algorithm string `json:"alg"` // EdDSA
 }
 
+// Public returns the key for receivers: whpk_ and base64.
+func (k JWK) Public() string {
+	return publicPrefix + base64.StdEncoding.EncodeToString(decodeKey(fromURL.Replace(k.X)))
+}
+
+// fromURL turns base64url into base64.
+var fromURL = strings.NewReplacer("-", "+", "_", "/")
+
 // JWK returns the public key.
 func (k *Key) JWK() JWK {
 	x := base64.RawURLEncoding.EncodeToString(k.public())
@@ -105,17 +115,17 @@ func (k *Key) JWK() JWK {
 }
 
 // VerifyPublic checks whether a request with these headers and this body was signed with
-// the private key that belongs to a public key. The public key is whpk_ and base64, or the
-// x of a JWK. VerifyPublic returns nil if one of the v1a signatures in webhook-signature is
-// right. Otherwise it returns ErrMissing, ErrWrong, or an error about the key. Pass the
-// request's body byte for byte.
+// the private key that belongs to a public key: whpk_ and base64, PEM as
+// `openssl pkey -pubout` writes it, the x of a JWK, a JWK, or a set of them as the console
+// publishes it. VerifyPublic returns nil if one of the v1a signatures in webhook-signature
+// was made with a key of these. Otherwise it returns ErrMissing, ErrWrong, or an error about
+// the key. Pass the request's body byte for byte.
 //
 // VerifyPublic does not check the time, just as Verify: handle each webhook-id once.
 func VerifyPublic(public string, header http.Header, body []byte) error {
-	encoded := strings.NewReplacer("-", "+", "_", "/").Replace(strings.TrimPrefix(public, publicPrefix))
-	key := decodeKey(encoded)
-	if len(key) != ed25519.PublicKeySize {
-		return errors.New("the public key must be whpk_ and base64 of 32 bytes, or the x of a JWK")
+	keys, err := parsePublic(public)
+	if err != nil {
+		return err
 	}
 	signed := append(head(header.Get("webhook-id"), header.Get("webhook-timestamp")), body...)
 	missing := true
@@ -125,7 +135,8 @@ func VerifyPublic(public string, header http.Header, body []byte) error {
 			continue
 		}
 		missing = false
-		if ed25519.Verify(key, signed, decodeKey(encoded)) {
+		sum := decodeKey(encoded)
+		if slices.ContainsFunc(keys, func(key ed25519.PublicKey) bool { return ed25519.Verify(key, signed, sum) }) {
 			return nil
 		}
 	}
@@ -133,4 +144,41 @@ func VerifyPublic(public string, header http.Header, body []byte) error {
 		return ErrMissing
 	}
 	return ErrWrong
+}
+
+var errNoPublicKey = errors.New("the public key must be whpk_ and base64 of 32 bytes, an ed25519 key in PEM, or a JWK as in the console's .well-known/webhook-keys.json")
+
+// parsePublic reads a public key in the forms of VerifyPublic. Only a set of JWKs has
+// several; those of other kinds are left out.
+func parsePublic(text string) ([]ed25519.PublicKey, error) {
+	text = strings.TrimSpace(text)
+	if block, _ := pem.Decode([]byte(text)); block != nil {
+		parsed, err := x509.ParsePKIXPublicKey(block.Bytes)
+		if key, ok := parsed.(ed25519.PublicKey); err == nil && ok {
+			return []ed25519.PublicKey{key}, nil
+		}
+		return nil, errNoPublicKey
+	}
+	written := []JWK{{Curve: "Ed25519", X: strings.TrimPrefix(text, publicPrefix)}}
+	if strings.HasPrefix(text, "{") {
+		var given struct {
+			JWK
+			Keys []JWK `json:"keys"`
+		}
+		if json.Unmarshal([]byte(text), &given) != nil {
+			return nil, errNoPublicKey
+		}
+		written = append(given.Keys, given.JWK)
+	}
+	var keys []ed25519.PublicKey
+	for _, k := range written {
+		key := decodeKey(fromURL.Replace(k.X))
+		if k.Curve == "Ed25519" && len(key) == ed25519.PublicKeySize {
+			keys = append(keys, key)
+		}
+	}
+	if keys == nil {
+		return nil, errNoPublicKey
+	}
+	return keys, nil
 }

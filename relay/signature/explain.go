@@ -2,11 +2,13 @@ package signature
 
 import (
 	"bytes"
+	"crypto/ed25519"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -15,6 +17,10 @@ import (
 type Request struct {
 	// Secret is the webhook's secret as the receiver knows it.
 	Secret string
+	// PublicKey is the public key of the webhook's signing key, in a form that VerifyPublic
+	// reads. If it is not empty, Explain checks the asymmetric signatures, v1a, and Secret
+	// does not count.
+	PublicKey string
 	// Signature is the value of X-UserHero-Signature, or of webhook-signature,
 	// which may hold several, separated by spaces.
 	Signature string
@@ -44,31 +50,16 @@ type Verdict struct {
 // canonical writes a JSON document in the form in which the relay sends it, or returns why
 // it cannot. Pass event.Canonical of this module.
 func Explain(s Request, canonical func([]byte) ([]byte, error)) Verdict {
-	if s.Secret == "" {
-		return wrong("The secret is empty. For a webhook without a secret nothing is signed.")
+	if s.Secret == "" && s.PublicKey == "" {
+		return wrong("The secret is empty. For a webhook without a secret, X-UserHero-Signature is not sent.")
 	}
 	s.Signature = fieldValue(s.Signature)
 	if s.Signature == "" {
 		return wrong("The signature is empty. Where the request had none, its webhook has no secret, or something on the way removed the header.")
 	}
-	standard := strings.HasPrefix(s.Signature, standardPrefix)
-	covered := s.ID != "" && s.Timestamp != ""
-	if standard && !covered {
-		return wrong("This is a webhook-signature, which covers webhook-id and webhook-timestamp too. Give both, from the same request.")
-	}
-	schemes := []scheme{plainScheme(s)}
-	if covered {
-		schemes = append(schemes, standardScheme(s))
-	}
-	if standard { // try the scheme that the signature seems to have first
-		schemes[0], schemes[1] = schemes[1], schemes[0]
-	}
-	readable := false
-	for _, c := range schemes {
-		readable = readable || len(c.sums) > 0
-	}
-	if !readable {
-		return wrong(unreadable(s.Signature))
+	schemes, why := schemesOf(s)
+	if why != "" {
+		return wrong(why)
 	}
 	written, writeErr := canonical(s.Body)
 	bodies := bodyVariants(s.Body)
@@ -82,7 +73,40 @@ func Explain(s Request, canonical func([]byte) ([]byte, error)) Verdict {
 			}
 		}
 	}
-	return wrong(unexplained(s.Body, written, writeErr)...)
+	return wrong(unexplained(s, written, writeErr)...)
+}
+
+// schemesOf returns the ways to sign that a request may have used, the likeliest first, or
+// why there is none.
+func schemesOf(s Request) (schemes []scheme, why string) {
+	covered := s.ID != "" && s.Timestamp != ""
+	if !covered && (s.PublicKey != "" || strings.HasPrefix(s.Signature, standardPrefix)) {
+		return nil, "This is a webhook-signature, which covers webhook-id and webhook-timestamp too. Give both, from the same request."
+	}
+	switch {
+	case s.PublicKey != "":
+		asymmetric, err := asymmetricScheme(s)
+		if err != nil {
+			return nil, sentence(err)
+		}
+		schemes = []scheme{asymmetric}
+	case !covered:
+		schemes = []scheme{plainScheme(s)}
+	case strings.HasPrefix(s.Signature, standardPrefix):
+		schemes = []scheme{standardScheme(s), plainScheme(s)}
+	default:
+		schemes = []scheme{plainScheme(s), standardScheme(s)}
+	}
+	if !slices.ContainsFunc(schemes, func(c scheme) bool { return len(c.sums) > 0 }) {
+		return nil, unreadable(s)
+	}
+	return schemes, ""
+}
+
+// sentence returns an error as a sentence for people.
+func sentence(err error) string {
+	text := err.Error()
+	return strings.ToUpper(text[:1]) + text[1:] + "."
 }
 
 // maxMistakes is the most mistakes at once that Explain looks for. More are rare, and with a
@@ -111,9 +135,28 @@ func (v variants) add(value []byte, mistake string) variants {
 	return append(v, variant{value, mistake})
 }
 
-// scheme is one of the two ways to sign: an HMAC-SHA256 with one of the keys,
-// over one of the heads and the body, gives one of the sums.
-type scheme struct{ sums, keys, heads variants }
+// scheme is one of the ways to sign: with one of the keys, over one of the heads and the
+// body, gives one of the sums.
+type scheme struct {
+	sums, keys, heads variants
+	// signed returns a function that reports whether a sum is the signature with a key.
+	signed func(key, head, body []byte) func(sum []byte) bool
+}
+
+// hmacSigned is an HMAC-SHA256.
+func hmacSigned(key, head, body []byte) func(sum []byte) bool {
+	mac := hmac.New(sha256.New, key)
+	_, _ = mac.Write(head) // hashes do not fail
+	_, _ = mac.Write(body)
+	want := mac.Sum(nil)
+	return func(sum []byte) bool { return hmac.Equal(sum, want) }
+}
+
+// ed25519Signed is an ed25519 signature. The key is the public one.
+func ed25519Signed(key, head, body []byte) func(sum []byte) bool {
+	message := slices.Concat(head, body)
+	return func(sum []byte) bool { return ed25519.Verify(key, message, sum) }
+}
 
 // match looks for a combination with exactly this number of mistakes that gives one of the
 // sums.
@@ -125,13 +168,10 @@ func (c scheme) match(bodies variants, mistakes int) (reasons []string, ok bool)
 				if len(made) > mistakes {
 					continue
 				}
-				mac := hmac.New(sha256.New, key.value)
-				_, _ = mac.Write(head.value) // hashes do not fail
-				_, _ = mac.Write(body.value)
-				want := mac.Sum(nil)
+				is := c.signed(key.value, head.value, body.value)
 				for _, sum := range c.sums {
 					all := append(mistakesOf(sum), made...)
-					if len(all) == mistakes && hmac.Equal(sum.value, want) {
+					if len(all) == mistakes && is(sum.value) {
 						return all, true
 					}
 				}
@@ -153,11 +193,11 @@ func mistakesOf(parts ...variant) (made []string) {
 // plainScheme is X-UserHero-Signature: sha256= and lower-case hex, over the
 // body alone.
 func plainScheme(s Request) scheme {
-	c := scheme{heads: variants{{}}, keys: secretVariants(s.Secret, func(secret string) ([]byte, bool) { return []byte(secret), true })}
+	c := scheme{signed: hmacSigned, heads: variants{{}}, keys: secretVariants(s.Secret, func(secret string) ([]byte, bool) { return []byte(secret), true })}
 	if key, err := standardKey(s.Secret); err == nil && strings.HasPrefix(s.Secret, secretPrefix) {
 		c.keys = c.keys.add(key, "The secret was decoded. X-UserHero-Signature is keyed with the secret's characters, whsec_ among them; only webhook-signature is keyed with what they decode to.")
 	}
-	sum, encoding := decodeSum(trimPrefixFold(s.Signature, plainPrefix, standardPrefix))
+	sum, encoding := decodeSum(trimPrefixFold(s.Signature, plainPrefix, standardPrefix), sha256.Size)
 	var mistake string
 	switch {
 	case sum == nil:
@@ -176,20 +216,13 @@ func plainScheme(s Request) scheme {
 // standardScheme is the webhook-signature of Standard Webhooks 1.0: v1, and
 // base64, over id.timestamp.body.
 func standardScheme(s Request) scheme {
-	c := scheme{keys: secretVariants(s.Secret, func(secret string) ([]byte, bool) {
+	c := scheme{signed: hmacSigned, heads: headVariants(s), keys: secretVariants(s.Secret, func(secret string) ([]byte, bool) {
 		key, err := standardKey(secret)
 		return key, err == nil
 	})}
 	c.keys = c.keys.add([]byte(s.Secret), "The secret was not decoded. webhook-signature is keyed with the bytes that a secret's part after whsec_ stands for in base64.")
-	c.heads = variants{{value: head(s.ID, s.Timestamp)}}
-	id, at := fieldValue(s.ID), fieldValue(s.Timestamp)
-	c.heads = c.heads.add(head(id, at), "webhook-id or webhook-timestamp has something around it: give the bare values.")
-	if ms, err := strconv.ParseInt(at, 10, 64); err == nil {
-		c.heads = c.heads.add(head(id, strconv.FormatInt(ms/1000, 10)), "webhook-timestamp is in seconds, not in milliseconds.")
-	}
-	c.heads = c.heads.add(nil, "The signature covers the body alone. webhook-signature covers id.timestamp.body.")
 	for _, token := range strings.Fields(s.Signature) {
-		sum, encoding := decodeSum(trimPrefixFold(token, plainPrefix, standardPrefix))
+		sum, encoding := decodeSum(trimPrefixFold(token, plainPrefix, standardPrefix), sha256.Size)
 		var mistake string
 		switch {
 		case sum == nil: // a signature of another version, such as v1a
@@ -202,6 +235,50 @@ func standardScheme(s Request) scheme {
 		c.sums = c.sums.add(sum, mistake)
 	}
 	return c
+}
+
+// asymmetricScheme is the asymmetric webhook-signature of Standard Webhooks 1.0: v1a, and
+// base64, over id.timestamp.body.
+func asymmetricScheme(s Request) (scheme, error) {
+	c := scheme{signed: ed25519Signed, heads: headVariants(s)}
+	text := strings.Trim(strings.TrimSpace(s.PublicKey), `"'`)
+	if k, err := ParseKey(text); err == nil {
+		c.keys = c.keys.add(k.public(), "This is the private key. A receiver needs only the public one, "+k.Public()+"; if the private key has left the relay, change it.")
+	} else {
+		keys, err := parsePublic(text)
+		if err != nil {
+			return c, err
+		}
+		for _, key := range keys {
+			c.keys = c.keys.add(key, "")
+		}
+	}
+	for _, token := range strings.Fields(s.Signature) {
+		sum, encoding := decodeSum(trimPrefixFold(token, asymmetricPrefix), ed25519.SignatureSize)
+		var mistake string
+		switch {
+		case sum == nil: // a signature of another version, such as v1
+			continue
+		case encoding != inBase64:
+			mistake = "The signature is in hex. An asymmetric signature is v1a, and base64."
+		case !strings.HasPrefix(token, asymmetricPrefix):
+			mistake = "The signature has to begin with v1a, as the header does."
+		}
+		c.sums = c.sums.add(sum, mistake)
+	}
+	return c, nil
+}
+
+// headVariants returns what a webhook-signature covers before the body, and what it would
+// cover after a mistake.
+func headVariants(s Request) variants {
+	v := variants{{value: head(s.ID, s.Timestamp)}}
+	id, at := fieldValue(s.ID), fieldValue(s.Timestamp)
+	v = v.add(head(id, at), "webhook-id or webhook-timestamp has something around it: give the bare values.")
+	if ms, err := strconv.ParseInt(at, 10, 64); err == nil {
+		v = v.add(head(id, strconv.FormatInt(ms/1000, 10)), "webhook-timestamp is in seconds, not in milliseconds.")
+	}
+	return v.add(nil, "The signature covers the body alone. webhook-signature covers id.timestamp.body.")
 }
 
 func head(id, timestamp string) []byte { return []byte(id + "." + timestamp + ".") }
@@ -245,9 +322,10 @@ const (
 	inBase64
 )
 
-// decodeSum reads an HMAC-SHA256 in any encoding. It returns nil if the text is not one.
-func decodeSum(text string) ([]byte, encoding) {
-	if len(text) == 2*sha256.Size {
+// decodeSum reads a signature of so many bytes in any encoding. It returns nil if the text
+// is not one.
+func decodeSum(text string, size int) ([]byte, encoding) {
+	if len(text) == 2*size {
 		if sum, err := hex.DecodeString(text); err == nil {
 			if strings.ToLower(text) != text {
 				return sum, inUpperHex
@@ -257,7 +335,7 @@ func decodeSum(text string) ([]byte, encoding) {
 	}
 	text = strings.TrimRight(text, "=")
 	for _, e := range []*base64.Encoding{base64.RawStdEncoding, base64.RawURLEncoding} {
-		if sum, err := e.DecodeString(text); err == nil && len(sum) == sha256.Size {
+		if sum, err := e.DecodeString(text); err == nil && len(sum) == size {
 			return sum, inBase64
 		}
 	}
@@ -288,8 +366,15 @@ func fieldValue(text string) string {
 }
 
 // unreadable returns why a text cannot be a signature.
-func unreadable(signature string) string {
-	text := trimPrefixFold(strings.Fields(signature)[0], plainPrefix, standardPrefix)
+func unreadable(s Request) string {
+	first := strings.Fields(s.Signature)[0]
+	switch asymmetric := trimPrefixFold(first, asymmetricPrefix) != first; {
+	case s.PublicKey != "":
+		return "The signature is no asymmetric one: that is v1a, and 88 characters of base64, in webhook-signature. Without it, the webhook has no signing key; the other signatures are verified with the secret."
+	case asymmetric:
+		return "The signature is an asymmetric one (v1a). It is verified with the webhook's public key, not with the secret."
+	}
+	text := trimPrefixFold(first, plainPrefix, standardPrefix)
 	if strings.Trim(text, "0123456789abcdefABCDEF") == "" {
 		switch n := len(text); {
 		case n == 2*20: // bytes of SHA-1
@@ -303,11 +388,13 @@ func unreadable(signature string) string {
 
 // unexplained returns what to check if no known mistake explains the signature. canonical is
 // the body as the relay would write it; err is why the relay cannot.
-func unexplained(body, canonical []byte, err error) []string {
-	const (
-		secret = "Compare the secret with the one that the webhook is configured with; while it is being rotated, X-UserHero-Signature is made with the previous one."
-		raw    = "Verify over the raw bytes of the request, before any parser, and with the headers of the same request."
-	)
+func unexplained(s Request, canonical []byte, err error) []string {
+	const raw = "Verify over the raw bytes of the request, before any parser, and with the headers of the same request."
+	body, key := s.Body, "secret"
+	secret := "Compare the secret with the one that the webhook is configured with; while it is being rotated, X-UserHero-Signature is made with the previous one."
+	if s.PublicKey != "" {
+		key, secret = "public key", "Compare the public key with those that the console shows for the webhook and publishes at .well-known/webhook-keys.json."
+	}
 	if len(body) == 0 {
 		return []string{"The body is empty. No event is: give it on standard input, as it came."}
 	}
@@ -317,5 +404,5 @@ func unexplained(body, canonical []byte, err error) []string {
 	case !bytes.Equal(canonical, body):
 		return []string{"The body was written again: the relay sends JSON without spaces. Its members were perhaps sorted or changed as well. " + raw, secret}
 	}
-	return []string{"The body reads as the relay writes it, so the secret is likely another one. " + secret, "If the secret is right, the body's members were changed or put in another order, or the signature is of another request. " + raw}
+	return []string{"The body reads as the relay writes it, so the " + key + " is likely another one. " + secret, "If the " + key + " is right, the body's members were changed or put in another order, or the signature is of another request. " + raw}
 }
