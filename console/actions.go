@@ -110,9 +110,9 @@ type secretShown struct {
 
 func (p pages) rotateSecret(r *http.Request) (any, error) {
 	name, own := r.PathValue("name"), field(r, "secret")
-	overlap, err := relay.ParseDuration(field(r, "overlap"))
-	if err != nil || overlap < 0 {
-		return nil, api.Unprocessable("/overlap", errors.New("is not a duration such as 24h"))
+	overlap, err := api.OverlapOf(field(r, "overlap"))
+	if err != nil {
+		return nil, err
 	}
 	before, err := p.webhookNamed(name)
 	if err != nil {
@@ -128,6 +128,29 @@ func (p pages) rotateSecret(r *http.Request) (any, error) {
 		out.Lost = "The new secret was shown here once and cannot be shown again. If you did not copy it, change the secret again."
 	}
 	return done{webhookAt(name) + tabSettings, out}, nil
+}
+
+// rotateSigningKey sets, changes or removes the key of asymmetric signatures.
+func (p pages) rotateSigningKey(r *http.Request) (any, error) {
+	name, own := r.PathValue("name"), field(r, "signing_key")
+	to := webhookAt(name) + tabSettings + "#signing-key"
+	if field(r, "go") == "remove" {
+		none := ""
+		err := p.relay.Change(r.Context(), name, api.WebhookSettings{SigningKey: &none}.Apply, api.UserOf(r))
+		return said(to, words.KeyRemoved()), err
+	}
+	overlap, err := api.OverlapOf(field(r, "overlap"))
+	if err != nil {
+		return nil, err
+	}
+	before, err := p.webhookNamed(name)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.relay.RotateSigningKey(r.Context(), name, own, overlap, api.UserOf(r)); err != nil {
+		return nil, err
+	}
+	return said(to, words.KeyRotated(before, overlap)), nil
 }
 
 // spans are what a recovery can send again.

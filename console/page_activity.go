@@ -75,6 +75,7 @@ var activityMarks = map[string]words.Mark{
 	"webhook failing":     {Kind: "bad", Text: "Failing"},
 	"webhook recovered":   {Kind: "good", Text: "Active again"},
 	"secret rotated":      {Kind: "none", Text: "Secret changed"},
+	"signing key rotated": {Kind: "none", Text: "Signing key changed"},
 	"delivery requeued":   {Kind: "wait", Text: "One delivery queued again"},
 	"deliveries requeued": {Kind: "wait", Text: "Deliveries queued again"},
 	"notice sent":         {Kind: "mail", Text: "E-mail"},

@@ -66,8 +66,16 @@ type openAttempt struct {
 	TraceID string
 	Next    time.Time
 	Curl    string
-	Signed  bool
-	Verdict *signature.Verdict
+	// Signed and Keyed report whether the request has signatures of a secret and of a
+	// signing key.
+	Signed, Keyed bool
+	Verdict       *verdict
+}
+
+// verdict is whether a signature was made with a key: "secret" or "public key".
+type verdict struct {
+	signature.Verdict
+	Key string
 }
 
 // exchange is a request and its answer.
@@ -156,8 +164,8 @@ func (p pages) showEvent(r *http.Request) (any, error) {
 		if page.Open, err = p.openDelivery(r, e, open, webhookOf(byID, open.ID.Webhook), v.Get("attempt"), now); err != nil {
 			return nil, err
 		}
-		if verdict, ok := out.Of.(*signature.Verdict); ok && page.Open.Attempt != nil {
-			page.Open.Attempt.Verdict = verdict
+		if v, ok := out.Of.(*verdict); ok && page.Open.Attempt != nil {
+			page.Open.Attempt.Verdict = v
 		}
 	}
 	if n := mostTabs; len(page.Deliveries) > n {
@@ -206,10 +214,12 @@ func (p pages) openDelivery(r *http.Request, e queue.Event, d queue.Delivery, w 
 		open.Attempts = append(open.Attempts, attemptRow{a.Number, a.At, attemptMark(a), words.Span(a.Duration), i == chosen})
 	}
 	a := attempts[chosen]
+	sent := api.HeaderFields(a.RequestHeaders)
 	open.Attempt = &openAttempt{
 		exchange: exchangeOf(a, open.URL, e.Body), Number: a.Number, At: a.At, Mark: attemptMark(a), Took: words.Span(a.Duration),
 		Error: a.Error, Hint: words.HintFor(a.ErrorClass), TraceID: api.TraceID(a.TraceID), Next: a.Next,
-		Signed: api.HeaderFields(a.RequestHeaders)["X-UserHero-Signature"] != "",
+		Signed: sent["X-UserHero-Signature"] != "",
+		Keyed:  strings.Contains(sent["webhook-signature"], "v1a,"),
 	}
 	if a.ErrorClass != deliver.ClassBody {
 		open.Attempt.Curl = curlOf(open.URL, a.RequestHeaders, sentBy(a, e.Body))
@@ -229,14 +239,19 @@ func curlOf(target string, headers []queue.Header, body []byte) string {
 	return b.String()
 }
 
-// signedOf is a request as its receiver had it.
-func signedOf(headers []queue.Header, body []byte, secret string) signature.Request {
+// signedOf is a request as its receiver had it, to be verified with a secret or, if it is
+// not empty, with a public key.
+func signedOf(headers []queue.Header, body []byte, secret, public string) signature.Request {
 	f := api.HeaderFields(headers)
-	return signature.Request{Secret: secret, Signature: f["X-UserHero-Signature"], ID: f["webhook-id"], Timestamp: f["webhook-timestamp"], Body: body}
+	s := signature.Request{Secret: secret, PublicKey: public, Signature: f["X-UserHero-Signature"], ID: f["webhook-id"], Timestamp: f["webhook-timestamp"], Body: body}
+	if public != "" {
+		s.Signature = f["webhook-signature"]
+	}
+	return s
 }
 
-// checkSignature checks whether an attempt was signed with a secret. The secret is
-// not kept.
+// checkSignature checks whether an attempt was signed with a secret, or with the private
+// key of a public one. The secret is not kept.
 func (p pages) checkSignature(r *http.Request) (any, error) {
 	id, err := queue.ParseDeliveryID(field(r, "delivery"))
 	if err != nil {
@@ -253,9 +268,13 @@ func (p pages) checkSignature(r *http.Request) (any, error) {
 	number := field(r, "attempt")
 	for _, a := range attempts {
 		if strconv.Itoa(a.Number) == number {
-			verdict := signature.Explain(signedOf(a.RequestHeaders, sentBy(a, e.Body), r.PostFormValue("secret")), event.Canonical)
+			public, key := field(r, "public_key"), "secret"
+			if public != "" {
+				key = "public key"
+			}
+			v := verdict{signature.Explain(signedOf(a.RequestHeaders, sentBy(a, e.Body), r.PostFormValue("secret"), public), event.Canonical), key}
 			to := "events/" + e.ID.String() + "?delivery=" + id.String() + "&attempt=" + number + "#verdict"
-			return done{to, outcome{Of: &verdict}}, nil
+			return done{to, outcome{Of: &v}}, nil
 		}
 	}
 	return nil, event.NewProblem(http.StatusNotFound, "There is no such attempt, or it has expired.")

@@ -12,6 +12,7 @@ import (
 	"github.com/userhero/relay/console/words"
 	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/relay"
+	"github.com/userhero/relay/relay/signature"
 	"github.com/userhero/relay/relay/tally"
 )
 
@@ -54,12 +55,16 @@ type webhookPage struct {
 	Periods []choice // what the charts can show
 
 	// Of the tab with settings.
-	Settings  settings
-	Headers   []string // names of the present ones
-	Wrong     wrongFields
-	Previews  []preview
-	Until     time.Time // until then the old secret works too; zero: there is none
-	ReadOnly  bool      // the settings are in the Caddyfile, or the console changes nothing
+	Settings settings
+	Headers  []string // names of the present ones
+	Wrong    wrongFields
+	Previews []preview
+	Until    time.Time // until then the old secret works too; zero: there is none
+	// Keys are the public keys of asymmetric signatures, the present one first. KeyUntil
+	// is when the old one stops signing; zero if there is none, or no end.
+	Keys      []signature.JWK
+	KeyUntil  time.Time
+	ReadOnly  bool // the settings are in the Caddyfile, or the console changes nothing
 	HasSecret bool
 	Secret    *secretShown
 }
@@ -133,6 +138,7 @@ func (p pages) showSettings(r *http.Request) (any, error) {
 		return nil, err
 	}
 	page.ReadOnly, page.HasSecret, page.Until, page.Headers = w.Source == relay.FromCaddyfile || p.relay.ReadOnly(), w.HasSecret, w.PreviousUntil, w.Headers
+	page.Keys, page.KeyUntil = w.PublicKeys, w.PreviousSigningUntil
 	if page.Wrong == nil {
 		page.Settings = settingsOf(w)
 	}

@@ -284,6 +284,20 @@ func TestWholePathWithoutScript(t *testing.T) {
 	v.says("The new secret, shown only once", "Secret changed. The old secret also works for 24 hours.")
 	v.submit("/test", nil)
 	v.says("It works")
+
+	v.open("/webhooks/crm/settings")
+	v.submit("/rotate-signing-key", nil)
+	v.says("Key set. All requests have an asymmetric signature from now on.", "Public key", "whpk_")
+	w, _ := v.relay.Webhook("crm")
+	public := w.PublicKeys[0].Public()
+	keyed := v.accept("fb_4", `"keyed"`)
+	v.until("/events/"+keyed.String(), "Delivered")
+	v.submit("/check", url.Values{"public_key": {public}})
+	v.says("The signature is right: this attempt was signed with the private key of this public key.")
+	v.submit("/check", url.Values{"public_key": {signature.NewKey().Public()}})
+	v.says("The signature does not match this public key.", "the public key is likely another one")
+	v.submit("/check", url.Values{"secret": {plain}})
+	v.says("The signature is right: this attempt was signed with this secret.")
 	for span, back := range map[string]string{"": "24 hours", "?span=7d": "7 days", "?span=30d": "30 days"} {
 		v.open("/webhooks/crm/charts" + span)
 		v.says(back, "503 Service Unavailable", "worked", "Data begin", "at most")
@@ -294,7 +308,7 @@ func TestWholePathWithoutScript(t *testing.T) {
 	v.submit("/delete", nil)
 	v.says("Webhook crm deleted.", "There is no webhook yet")
 	v.open("/activity")
-	v.says("Webhook added", "by you", "Secret changed", "Webhook deleted", "Deliveries queued again")
+	v.says("Webhook added", "by you", "Secret changed", "Signing key changed", "Webhook deleted", "Deliveries queued again")
 
 	for _, path := range []string{"/", "/webhooks", "/events", "/activity", "/events/" + id.String()} {
 		v.open(path)

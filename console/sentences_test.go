@@ -15,6 +15,7 @@ import (
 	"github.com/userhero/relay/event"
 	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/relay"
+	"github.com/userhero/relay/relay/signature"
 )
 
 // stage is a console with a webhook crm, whose receiver does what a scenario says.
@@ -85,7 +86,7 @@ func (s *stage) waitFor(what string, holds func(relay.WebhookStatus) bool) {
 func (s *stage) act(form string, fields url.Values) {
 	s.t.Helper()
 	s.open("/webhooks/crm")
-	if form == "/settings" || form == "/rotate" {
+	if form == "/settings" || strings.HasPrefix(form, "/rotate") {
 		s.open("/webhooks/crm/settings")
 	}
 	s.before = s.requests.Load()
@@ -211,11 +212,17 @@ func TestSentencesAreTrue(t *testing.T) {
 		`Secret changed\. The old secret also works for 24 hours\.`: func(s *stage, _ int64) bool {
 			return time.Until(s.crm().PreviousUntil).Round(time.Hour) == 24*time.Hour
 		},
-		`Secret changed\. The old secret no longer works\.`:           func(s *stage, _ int64) bool { return s.crm().HasSecret && s.crm().PreviousUntil.IsZero() },
-		`It works: the receiver answered 200 OK`:                      func(s *stage, _ int64) bool { return s.status.Load() == 200 && s.requests.Load() == s.before+1 },
-		`It does not work yet: `:                                      func(s *stage, _ int64) bool { return s.status.Load() != 200 || s.requests.Load() == s.before },
-		`The sample event of the documentation was sent, with`:        func(s *stage, _ int64) bool { return s.requests.Load() == s.before+1 },
-		`Nothing was sent: there was no connection to the receiver\.`: func(s *stage, _ int64) bool { return s.requests.Load() == s.before },
+		`Secret changed\. The old secret no longer works\.`:                 func(s *stage, _ int64) bool { return s.crm().HasSecret && s.crm().PreviousUntil.IsZero() },
+		`Key set\. All requests have an asymmetric signature from now on\.`: func(s *stage, _ int64) bool { return len(s.crm().PublicKeys) == 1 },
+		`Key changed\. The old key also signs for 24 hours\.`: func(s *stage, _ int64) bool {
+			return len(s.crm().PublicKeys) == 2 && time.Until(s.crm().PreviousSigningUntil).Round(time.Hour) == 24*time.Hour
+		},
+		`Key changed\. The old key no longer signs\.`:                    func(s *stage, _ int64) bool { return len(s.crm().PublicKeys) == 1 },
+		`Key removed\. Requests have no asymmetric signature any more\.`: func(s *stage, _ int64) bool { return len(s.crm().PublicKeys) == 0 },
+		`It works: the receiver answered 200 OK`:                         func(s *stage, _ int64) bool { return s.status.Load() == 200 && s.requests.Load() == s.before+1 },
+		`It does not work yet: `:                                         func(s *stage, _ int64) bool { return s.status.Load() != 200 || s.requests.Load() == s.before },
+		`The sample event of the documentation was sent, with`:           func(s *stage, _ int64) bool { return s.requests.Load() == s.before+1 },
+		`Nothing was sent: there was no connection to the receiver\.`:    func(s *stage, _ int64) bool { return s.requests.Load() == s.before },
 		`There was no answer\. The receiver may have got the sample event or not\.`: func(s *stage, _ int64) bool {
 			return s.status.Load() == 0
 		},
@@ -386,6 +393,19 @@ func TestSentencesAreTrue(t *testing.T) {
 			s.add(relay.WebhookConfig{Secret: "old"})
 			s.act("/rotate", url.Values{"overlap": {"0s"}})
 		}, []string{"no longer works."}},
+		{"set a signing key", func(s *stage) { s.add(relay.WebhookConfig{}); s.act("/rotate-signing-key", nil) }, []string{"Key set."}},
+		{"change the signing key", func(s *stage) {
+			s.add(relay.WebhookConfig{SigningKey: signature.NewKey().String()})
+			s.act("/rotate-signing-key", url.Values{"overlap": {"24h"}})
+		}, []string{"also signs for 24 hours."}},
+		{"change the signing key at once", func(s *stage) {
+			s.add(relay.WebhookConfig{SigningKey: signature.NewKey().String()})
+			s.act("/rotate-signing-key", url.Values{"overlap": {"0s"}})
+		}, []string{"no longer signs."}},
+		{"remove the signing keys", func(s *stage) {
+			s.add(relay.WebhookConfig{SigningKey: signature.NewKey().String(), PreviousSigningKey: signature.NewKey().String()})
+			s.act("/rotate-signing-key", url.Values{"go": {"remove"}})
+		}, []string{"Key removed."}},
 		{"test", func(s *stage) { s.add(relay.WebhookConfig{}); s.act("/test", nil) }, []string{"It works", "was sent, with"}},
 		{"test what answers 500", func(s *stage) {
 			s.add(relay.WebhookConfig{})

@@ -100,6 +100,7 @@ func (p pages) routes() []pageRoute {
 		{"POST /webhooks/{name}/enable", p.enableWebhook},
 		{"POST /webhooks/{name}/test", p.testWebhook},
 		{"POST /webhooks/{name}/rotate", p.rotateSecret},
+		{"POST /webhooks/{name}/rotate-signing-key", p.rotateSigningKey},
 		{"POST /webhooks/{name}/settings", p.changeWebhook},
 		{"GET /add", p.add},
 		{"POST /add", p.addStep},

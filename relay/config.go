@@ -84,6 +84,9 @@ type WebhookConfig struct {
 	// secret. PreviousSigningKey signs too while the key is rotated.
 	SigningKey         string `json:"signing_key,omitempty"`
 	PreviousSigningKey string `json:"previous_signing_key,omitempty"`
+	// PreviousSigningUntil is when the previous key stops signing. If it is zero, the
+	// previous key signs for as long as it is configured.
+	PreviousSigningUntil time.Time `json:"previous_signing_until,omitzero"`
 	// Projects are the projects whose feedback the webhook gets. Empty means all, and
 	// feedback without a project.
 	Projects []string `json:"projects,omitempty"`
@@ -307,7 +310,7 @@ func (w WebhookConfig) takes(f queue.FeedbackID) bool {
 func (w WebhookConfig) delivery(userAgent string) deliver.Config {
 	return deliver.Config{
 		URL: w.URL, Secret: w.Secret, PreviousSecret: w.PreviousSecret, PreviousUntil: w.PreviousUntil,
-		SigningKey: w.SigningKey, PreviousSigningKey: w.PreviousSigningKey,
+		SigningKey: w.SigningKey, PreviousSigningKey: w.PreviousSigningKey, PreviousSigningUntil: w.PreviousSigningUntil,
 		Header: w.Header, TLS: w.TLS, Timeout: w.Timeout, UserAgent: userAgent,
 	}
 }

@@ -166,6 +166,22 @@ func (r *Relay) Rotate(ctx context.Context, name, secret string, overlap time.Du
 	return secret, nil
 }
 
+// RotateSigningKey replaces a webhook's signing key, an ed25519 private key. If key is empty,
+// RotateSigningKey generates one; nobody ever sees it. During the overlap the old key also signs.
+func (r *Relay) RotateSigningKey(ctx context.Context, name, key string, overlap time.Duration, who string) error {
+	if key == "" {
+		key = signature.NewKey().String()
+	}
+	return r.change(ctx, name, func(c *WebhookConfig) error {
+		c.PreviousSigningKey, c.PreviousSigningUntil = "", time.Time{}
+		if overlap > 0 && c.SigningKey != "" {
+			c.PreviousSigningKey, c.PreviousSigningUntil = c.SigningKey, time.Now().Add(overlap).UTC()
+		}
+		c.SigningKey = key
+		return nil
+	}, activity{What: "signing key rotated", Who: who, Webhook: name, Detail: "overlap " + overlap.String()})
+}
+
 // Delete removes a webhook that was added through the API and cancels its waiting
 // deliveries. It returns how many it cancelled.
 func (r *Relay) Delete(ctx context.Context, name, who string) (ended int64, err error) {

@@ -14,6 +14,7 @@ import (
 	"github.com/userhero/relay/event"
 	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/queue/memqueue"
+	"github.com/userhero/relay/relay/signature"
 )
 
 // givesUp is a queue on a disk that can stand still: the caller of the next write to a
@@ -62,6 +63,40 @@ func (q *givesUp) DeleteWebhook(ctx context.Context, id queue.WebhookID, revisio
 		return 0, context.DeadlineExceeded
 	}
 	return ended, err
+}
+
+// TestOldSigningKeySignsDuringOverlap, and not longer; its public key goes with it.
+func TestOldSigningKeySignsDuringOverlap(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		rs := &receivers{answer: always(200)}
+		r, stop := startOn(t, memqueue.New(memqueue.Options{}), rs, Config{})
+		defer stop()
+		old := signature.NewKey()
+		if err := r.Add(t.Context(), WebhookConfig{Name: "w", URL: "https://w.example/", SigningKey: old.String()}, "ada"); err != nil {
+			t.Fatal(err)
+		}
+		if err := r.RotateSigningKey(t.Context(), "w", "", time.Hour, "ada"); err != nil {
+			t.Fatal(err)
+		}
+		signs := func(id string) (w WebhookStatus, present, before bool) {
+			accept(t, r, id)
+			synctest.Wait()
+			seen := rs.all()[len(rs.all())-1]
+			w, _ = r.Webhook("w")
+			verified := func(key string) bool {
+				return signature.VerifyPublic(key, canonicalHeader(seen.header), []byte(seen.body)) == nil
+			}
+			return w, verified(w.PublicKeys[0].X), verified(old.Public())
+		}
+		if w, present, before := signs("fb_1"); len(w.PublicKeys) != 2 || w.PublicKeys[1] != old.JWK() || !present || !before {
+			t.Errorf("in the overlap: %d public keys, the new one signs: %t, the old one: %t", len(w.PublicKeys), present, before)
+		}
+		time.Sleep(time.Hour)
+		if w, present, before := signs("fb_2"); len(w.PublicKeys) != 1 || !present || before || !w.PreviousSigningUntil.IsZero() {
+			t.Errorf("after it: %d public keys, the new one signs: %t, the old one: %t", len(w.PublicKeys), present, before)
+		}
+	})
 }
 
 // TestWriteThatWasGivenUpStandsInNobodysWay: the store makes a write that timed out,

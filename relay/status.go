@@ -30,13 +30,15 @@ type WebhookStatus struct {
 	Ordered     bool
 	Headers     []string // names of the configured headers
 	HasSecret   bool
-	PublicKeys  []signature.JWK // of the signing keys
+	PublicKeys  []signature.JWK // of the keys that sign, the present one first
 	// PreviousUntil is when the previous secret stops signing. It is zero if there is
 	// no previous secret or no end is set.
 	PreviousUntil time.Time
-	TLS           deliver.TLSStatus
-	Source        string // FromCaddyfile or FromAPI
-	State         string // Active, Failing or Disabled
+	// PreviousSigningUntil is the same for the previous signing key.
+	PreviousSigningUntil time.Time
+	TLS                  deliver.TLSStatus
+	Source               string // FromCaddyfile or FromAPI
+	State                string // Active, Failing or Disabled
 	// Parked means that the webhook has left the configuration. Its deliveries are held
 	// until it returns or they expire.
 	Parked bool
@@ -127,7 +129,9 @@ func (w *webhook) status(c queue.Counts) WebhookStatus {
 		s.Retry, s.Timeout, s.Concurrency = t.config.Retry, t.config.Timeout, t.config.Concurrency
 		s.Headers = slices.Sorted(maps.Keys(t.config.Header))
 		s.Rate, s.Ordered, s.HasSecret, s.TLS = t.config.Rate, t.config.Ordered, t.config.Secret != "", t.TLS()
-		s.PublicKeys = t.PublicKeys()
+		if s.PublicKeys = t.PublicKeys(now); len(s.PublicKeys) > 1 {
+			s.PreviousSigningUntil = t.config.PreviousSigningUntil
+		}
 		if t.Rotating(now) {
 			s.PreviousUntil = t.config.PreviousUntil
 		}

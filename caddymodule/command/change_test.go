@@ -27,6 +27,7 @@ func cannedChanges() map[string]string {
 		"POST /webhooks":                               `{"name":"crm","secret":"whsec_new"}`,
 		"PATCH /webhooks/crm":                          cannedOne,
 		"POST /webhooks/crm/rotate":                    `{"name":"crm","secret":"whsec_new"}`,
+		"POST /webhooks/crm/rotate-signing-key":        `{"name":"crm","public_keys":[{"x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}`,
 		"DELETE /webhooks/crm":                         `{"deleted":"crm","deliveries_ended":3}`,
 		"GET /feedback/fb_1":                           cannedFeedback,
 		"DELETE /feedback/fb_1?dry_run=true":           cannedErased,
@@ -69,6 +70,14 @@ func TestCommandsAskBeforeTheyChange(t *testing.T) {
 		},
 		{[]string{"webhooks", "rename", "crm", "erp"}, "Rename crm to erp?", nil, `PATCH /webhooks/crm {"name":"erp"}`, "is the new name of crm"},
 		{[]string{"webhooks", "rotate", "crm", "--overlap", "1h"}, "The old one also works for 1h.", nil, `POST /webhooks/crm/rotate {"secret":"","overlap":"1h"}`, "whsec_new"},
+		{
+			[]string{"webhooks", "set", "crm", "--signing-key", pem}, "Change crm?", nil,
+			`PATCH /webhooks/crm {"signing_key":"PEM"}`, "crm is changed",
+		},
+		{
+			[]string{"webhooks", "rotate-signing-key", "crm", "--signing-key", pem, "--overlap", "1h"}, "Give crm a new signing key? If it has one, that also signs for 1h.", nil,
+			`POST /webhooks/crm/rotate-signing-key {"signing_key":"PEM","overlap":"1h"}`, "whpk_11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=",
+		},
 		{[]string{"webhooks", "delete", "crm"}, "Delete crm? 3 waiting deliveries will be cancelled.", []string{"GET /webhooks/crm"}, `DELETE /webhooks/crm`, "crm is deleted. 3 waiting deliveries were cancelled."},
 		{[]string{"feedback", "erase", "fb_1"}, "Erase 2 feedbacks with 5 events and 1 waiting delivery for good?", []string{"DELETE /feedback/fb_1?dry_run=true"}, `DELETE /feedback/fb_1`, "2 feedbacks with 5 events and 1 waiting delivery erased."},
 		{[]string{"feedback", "erase", "fb_1", "--project", "p", "--compact"}, "Erase", []string{"DELETE /feedback/fb_1?dry_run=true&project=p"}, `DELETE /feedback/fb_1?compact=true&project=p`, "erased."},
@@ -105,6 +114,7 @@ func TestCommandsAskBeforeTheyChange(t *testing.T) {
 		"feedback erase":                        "--filter",
 		"feedback erase fb_1 --filter true":     "--filter",
 		"webhooks set crm --root-ca /none.pem":  "--root-ca",
+		"webhooks set crm --signing-key /none":  "--signing-key",
 		"feedback export --output /nowhere/x.y": "/nowhere",
 	} {
 		a := newCannedAdmin(t, map[string]string{"GET /feedback?format=json": "x", "GET /webhooks/none": cannedNone})

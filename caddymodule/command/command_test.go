@@ -19,6 +19,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/userhero/relay/e2e/caddyproc"
+	"github.com/userhero/relay/relay/signature"
 )
 
 // freeAddress returns a loopback address on which no process listens and from which none
@@ -441,5 +442,16 @@ func TestVerifyCommandSaysWhyNot(t *testing.T) {
 	}
 	if r := command(t.Context(), `{"a":2}`, args...); r.failed == nil || !strings.Contains(r.err, "cannot be verified") {
 		t.Errorf("another body: %v %s", r.failed, r.err)
+	}
+	key := signature.NewKey()
+	args = []string{"userhero", "verify", "--public-key", key.Public(), "--signature", string(key.AppendStandard(nil, "dlv_1", 1767799800, []byte(`{"a":1}`))), "--id", "dlv_1", "--timestamp", "1767799800"}
+	if r := command(t.Context(), `{"a":1}`, args...); r.failed != nil || !strings.Contains(r.out, "is right for this public key") {
+		t.Errorf("with a public key: %v %s%s", r.failed, r.out, r.err)
+	}
+	if r := command(t.Context(), "{\"a\":1}\n", args...); r.failed == nil || !strings.Contains(r.err, "newline that was not sent") {
+		t.Errorf("with a public key and a newline: %v %s", r.failed, r.err)
+	}
+	if r := command(t.Context(), `{"a":1}`, append(args, "--secret", "secret")...); r.failed == nil || !strings.Contains(r.err, "public-key") {
+		t.Errorf("with both: %v %s", r.failed, r.err)
 	}
 }

@@ -36,15 +36,34 @@ func addSettings(cmd *cobra.Command) *cobra.Command {
 	flags.String("client-certificate", "", "File with a client certificate in PEM; goes with --client-key")
 	flags.String("client-key", "", "File with its key in PEM")
 	flags.String("root-ca", "", "File with the authorities of the receiver's certificate in PEM")
+	flags.String("signing-key", "", "File with an ed25519 private key in PEM, for asymmetric signatures besides; empty for none")
 	completeFlag(cmd, "body", oneOf("slack", "discord", "teams"))
 	completeFlag(cmd, "events", oneOf(eventTypes()...))
 	completeFlag(cmd, "projects", projectNames)
-	for _, file := range []string{"client-certificate", "client-key", "root-ca"} {
-		if err := cmd.MarkFlagFilename(file, "pem", "crt", "key"); err != nil {
-			panic(err) // the flag is not defined: a mistake in this package
-		}
+	for _, file := range []string{"client-certificate", "client-key", "root-ca", "signing-key"} {
+		completeFiles(cmd, file)
 	}
 	return cmd
+}
+
+// completeFiles completes a flag with names of files in PEM.
+func completeFiles(cmd *cobra.Command, flag string) {
+	if err := cmd.MarkFlagFilename(flag, "pem", "crt", "key"); err != nil {
+		panic(err) // the flag is not defined: a mistake in this package
+	}
+}
+
+// flagFile reads the file that a flag names; empty if it names none.
+func flagFile(cmd *cobra.Command, flag string) (string, error) {
+	path := flagText(cmd, flag)
+	if path == "" {
+		return "", nil
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return "", fmt.Errorf("--%s: %w", flag, err)
+	}
+	return string(text), nil
 }
 
 func eventTypes() (types []string) {
@@ -93,6 +112,13 @@ func settings(cmd *cobra.Command) (map[string]any, error) {
 		}
 		in["headers"] = headers
 	}
+	if flags.Changed("signing-key") {
+		key, err := flagFile(cmd, "signing-key")
+		if err != nil {
+			return nil, err
+		}
+		in["signing_key"] = key
+	}
 	var tls api.TLSSettings
 	for name, to := range map[string]*string{
 		"client-certificate": &tls.ClientCertificate, "client-key": &tls.ClientCertificateKey, "root-ca": &tls.RootCA,
@@ -100,14 +126,11 @@ func settings(cmd *cobra.Command) (map[string]any, error) {
 		if !flags.Changed(name) {
 			continue
 		}
-		if path := flagText(cmd, name); path != "" {
-			text, err := os.ReadFile(path)
-			if err != nil {
-				return nil, fmt.Errorf("--%s: %w", name, err)
-			}
-			*to = string(text)
+		text, err := flagFile(cmd, name)
+		if err != nil {
+			return nil, err
 		}
-		in["tls"] = &tls
+		*to, in["tls"] = text, &tls
 	}
 	return in, nil
 }
@@ -264,6 +287,43 @@ func rotateWebhookCommand() *cobra.Command {
 	return addYes(addJSON(cmd))
 }
 
+func rotateSigningKeyCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "rotate-signing-key <name>",
+		Short: "Gives a webhook a new key for asymmetric signatures, and prints the public one",
+		Long: `
+Gives a webhook an ed25519 key that makes asymmetric signatures besides (v1a of
+Standard Webhooks). Unless --signing-key names a file, the relay makes one, which
+nobody sees. Receivers verify with the public key, which is printed and stands in
+the console's .well-known/webhook-keys.json.`,
+		Args: oneName, ValidArgsFunction: webhookArgument,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			key, err := flagFile(cmd, "signing-key")
+			if err != nil {
+				return err
+			}
+			overlap := flagText(cmd, "overlap")
+			if err := ask(cmd, "Give %s a new signing key? If it has one, that also signs for %s.", cell(args[0]), cell(overlap)); err != nil {
+				return err
+			}
+			answer, err := sendWebhook(cmd, http.MethodPost, "/"+url.PathEscape(args[0])+"/rotate-signing-key", api.KeyRotation{SigningKey: key, Overlap: overlap})
+			if err != nil {
+				return err
+			}
+			return show(cmd, answer, func(_ io.Writer, w api.Webhook) error {
+				if len(w.PublicKeys) == 0 {
+					return errors.New("the relay has not set the key; is it an older version?")
+				}
+				return say(cmd, "%s has a new signing key. Its public key: %s", cell(w.Name), cell(w.PublicKeys[0].Public()))
+			})
+		},
+	}
+	cmd.Flags().String("overlap", "24h", "How long the old key also signs")
+	cmd.Flags().String("signing-key", "", "File with the new ed25519 private key in PEM; default: the relay makes one")
+	completeFiles(cmd, "signing-key")
+	return addYes(addJSON(cmd))
+}
+
 func deleteWebhookCommand() *cobra.Command {
 	return addYes(addJSON(&cobra.Command{
 		Use:   "delete <name>",
@@ -330,7 +390,10 @@ func showWebhook(out io.Writer, w api.Webhook) error {
 		t.row("Filter errors", number(f.Count)+", last at "+timestamp(f.At)+": "+f.Last)
 	}
 	some("Body", w.Body)
-	t.row("Signed", map[bool]string{true: "yes", false: "no"}[w.HasSecret])
+	t.row("Signed", map[bool]string{true: "yes", false: "no"}[w.HasSecret || len(w.PublicKeys) > 0])
+	for _, key := range w.PublicKeys {
+		t.row("Public key", key.Public())
+	}
 	some("Notify", list(w.Notify, ""))
 	some("Headers", list(w.HeaderNames, ""))
 	if w.TLS != nil {

@@ -52,7 +52,7 @@ func webhooksCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().String("cursor", "", "Continue after the previous page")
-	cmd.AddCommand(addWebhookCommand(), setWebhookCommand(), renameWebhookCommand(), rotateWebhookCommand(), deleteWebhookCommand())
+	cmd.AddCommand(addWebhookCommand(), setWebhookCommand(), renameWebhookCommand(), rotateWebhookCommand(), rotateSigningKeyCommand(), deleteWebhookCommand())
 	return addJSON(cmd)
 }
 

@@ -113,6 +113,7 @@ func (s *server) routes() []route {
 		{"POST", "/webhooks/{name}/test", s.answer(s.testWebhook)},
 		{"POST", "/webhooks/{name}/preview", s.answer(s.previewBody)},
 		{"POST", "/webhooks/{name}/rotate", s.answer(s.rotateSecret)},
+		{"POST", "/webhooks/{name}/rotate-signing-key", s.answer(s.rotateSigningKey)},
 		{"POST", "/webhooks/{name}/redeliver", s.answer(s.recoverWebhook)},
 		{"GET", "/deliveries", s.answer(s.deliveries)},
 		{"GET", "/deliveries/{id}", s.answer(s.delivery)},

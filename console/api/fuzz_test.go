@@ -24,6 +24,7 @@ func FuzzAPI(f *testing.F) {
 		{"POST", "/webhooks", "", "application/json", `{"name":"\u001b[2J","url":"http://2130706433/","headers":{"A\r\nB":"c"}}`},
 		{"PATCH", "/webhooks/a", "", "application/json", `{"timeout":"-1s","concurrency":99999}`},
 		{"POST", "/webhooks/a/rotate", "", "", `{"overlap":"9999999d"}`},
+		{"POST", "/webhooks/a/rotate-signing-key", "", "", `{"signing_key":"whsk_","overlap":"1h"}`},
 		{"POST", "/webhooks/file/redeliver", "", "", `{"state":"missed","since":"0000-01-01T00:00:00Z"}`},
 		{"POST", "/webhooks/..%2f/enable", "", "", ""},
 		{"DELETE", "/webhooks/%00%1b", "", "", ""},

@@ -113,12 +113,9 @@ func (s *server) rotateSecret(r *http.Request) (any, error) {
 	if err := decode(r, &in); err != nil {
 		return nil, err
 	}
-	var overlap time.Duration
-	if in.Overlap != "" {
-		var err error
-		if overlap, err = relay.ParseDuration(in.Overlap); err != nil || overlap < 0 {
-			return nil, Unprocessable("/overlap", errors.New("is not a duration such as 24h"))
-		}
+	overlap, err := OverlapOf(in.Overlap)
+	if err != nil {
+		return nil, err
 	}
 	name := r.PathValue("name")
 	secret, err := s.relay.Rotate(r.Context(), name, in.Secret, overlap, UserOf(r))
@@ -133,6 +130,34 @@ func (s *server) rotateSecret(r *http.Request) (any, error) {
 		secret = "" // the client knows it
 	}
 	return WebhookWithSecret{v, secret}, nil
+}
+
+func (s *server) rotateSigningKey(r *http.Request) (any, error) {
+	var in KeyRotation
+	if err := decode(r, &in); err != nil {
+		return nil, err
+	}
+	overlap, err := OverlapOf(in.Overlap)
+	if err != nil {
+		return nil, err
+	}
+	name := r.PathValue("name")
+	if err := s.relay.RotateSigningKey(r.Context(), name, in.SigningKey, overlap, UserOf(r)); err != nil {
+		return nil, err
+	}
+	return s.named(name)
+}
+
+// OverlapOf reads how long an old secret or key also works; empty is not at all.
+func OverlapOf(text string) (time.Duration, error) {
+	if text == "" {
+		return 0, nil
+	}
+	overlap, err := relay.ParseDuration(text)
+	if err != nil || overlap < 0 {
+		return 0, Unprocessable("/overlap", errors.New("is not a duration such as 24h"))
+	}
+	return overlap, nil
 }
 
 func (s *server) recoverWebhook(r *http.Request) (any, error) {

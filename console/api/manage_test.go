@@ -18,6 +18,7 @@ import (
 	"github.com/userhero/relay/queue/memqueue"
 	"github.com/userhero/relay/relay"
 	"github.com/userhero/relay/relay/deliver"
+	"github.com/userhero/relay/relay/signature"
 )
 
 // managed is an API over a relay that may reach receivers on this machine.
@@ -196,6 +197,15 @@ func TestWholeLifeOfAWebhook(t *testing.T) {
 	if !strings.Contains(headers["webhook-signature"].(string), " v1,") {
 		t.Errorf("during the overlap webhook-signature is %v", headers["webhook-signature"])
 	}
+
+	keys := func(of map[string]any) int { all, _ := of["public_keys"].([]any); return len(all) }
+	set, _ := m.do("POST", "/webhooks/crm/rotate-signing-key", "", 200)
+	changed, written := m.do("POST", "/webhooks/crm/rotate-signing-key", fmt.Sprintf(`{"overlap":"24h","signing_key":%q}`, signature.NewKey()), 200)
+	removed, _ := m.do("PATCH", "/webhooks/crm", `{"signing_key":""}`, 200)
+	if keys(set) != 1 || keys(changed) != 2 || keys(removed) != 0 || strings.Contains(written, "whsk_") {
+		t.Errorf("signing keys: %v, then %v, then %v", set["public_keys"], changed["public_keys"], removed["public_keys"])
+	}
+	m.do("POST", "/webhooks/crm/rotate-signing-key", `{"signing_key":"whsk_short"}`, 422)
 
 	if got, _ := m.do("PATCH", "/webhooks/crm", `{"concurrency":2,"retry":[]}`, 200); got["concurrency"] != 2.0 || len(got["retry"].([]any)) != 0 {
 		t.Errorf("changed: %v", got)

@@ -315,7 +315,7 @@ func TestEveryAnswerIsAsDocumented(t *testing.T) {
 	ask("GET", "/deliveries/"+delivery, "")
 	ask("POST", "/deliveries/"+delivery+"/redeliver", "")
 	for verb, body := range map[string]string{
-		"enable": "", "disable": "", "test": "", "preview": "", "rotate": `{"overlap":"1h"}`,
+		"enable": "", "disable": "", "test": "", "preview": "", "rotate": `{"overlap":"1h"}`, "rotate-signing-key": "",
 		"redeliver": `{"state":"missed","since":"` + time.Now().Format(time.RFC3339) + `","dry_run":true}`,
 	} {
 		ask("POST", "/webhooks/w/"+verb, body)

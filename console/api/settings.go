@@ -33,8 +33,13 @@ func (in WebhookSettings) Apply(c *relay.WebhookConfig) error {
 		c.URL = full
 	}
 	setIfGiven(&c.Secret, in.Secret)
-	setIfGiven(&c.SigningKey, in.SigningKey)
-	setIfGiven(&c.PreviousSigningKey, in.PreviousSigningKey)
+	if in.SigningKey != nil || in.PreviousSigningKey != nil {
+		setIfGiven(&c.SigningKey, in.SigningKey)
+		setIfGiven(&c.PreviousSigningKey, in.PreviousSigningKey)
+		if c.PreviousSigningUntil = (time.Time{}); c.SigningKey == "" && in.PreviousSigningKey == nil {
+			c.PreviousSigningKey = "" // no key signs any more
+		}
+	}
 	setIfGiven(&c.Projects, in.Projects)
 	setIfGiven(&c.Events, in.Events)
 	setIfGiven(&c.Filter, in.Filter)

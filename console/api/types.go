@@ -68,7 +68,7 @@ type Webhook struct {
 	// secrets.
 	HeaderNames []string `json:"header_names,omitempty"`
 	HasSecret   bool     `json:"has_secret"`
-	// PublicKeys are those of asymmetric signatures.
+	// PublicKeys are those of asymmetric signatures, the present one first.
 	PublicKeys   []signature.JWK `json:"public_keys,omitempty"`
 	TLS          *WebhookTLS     `json:"tls,omitempty"`
 	Source       string          `json:"source"`
@@ -182,6 +182,12 @@ type Preview struct {
 type Rotation struct {
 	Secret  string `json:"secret"`  // empty: the relay makes one
 	Overlap string `json:"overlap"` // how long the old secret also works
+}
+
+// KeyRotation is a change of a webhook's signing key.
+type KeyRotation struct {
+	SigningKey string `json:"signing_key"` // empty: the relay makes one
+	Overlap    string `json:"overlap"`     // how long the old key also signs
 }
 
 // Recovery selects deliveries to send again, by state: StateFailed, StateMissed or

@@ -304,6 +304,14 @@ func (v *View) Rotate(ctx context.Context, name, secret string, overlap time.Dur
 	return made, err
 }
 
+// RotateSigningKey replaces a webhook's signing key; if key is empty, by a new one.
+func (v *View) RotateSigningKey(ctx context.Context, name, key string, overlap time.Duration, who string) error {
+	if err := v.mayChange(); err != nil {
+		return err
+	}
+	return v.named(name, func(full string) error { return v.relay.RotateSigningKey(ctx, full, key, overlap, who) })
+}
+
 // Delete removes a webhook and returns how many waiting deliveries it cancelled.
 func (v *View) Delete(ctx context.Context, name, who string) (ended int64, err error) {
 	if err := v.mayChange(); err != nil {

@@ -167,6 +167,20 @@ func Rotated(before relay.WebhookStatus, overlap time.Duration) *Flash {
 	return good("Secret changed. The old secret no longer works.")
 }
 
+// KeyRotated is shown after a signing key was changed; before is the webhook before that.
+func KeyRotated(before relay.WebhookStatus, overlap time.Duration) *Flash {
+	switch {
+	case len(before.PublicKeys) == 0:
+		return good("Key set. All requests have an asymmetric signature from now on.")
+	case overlap > 0:
+		return good("Key changed. The old key also signs for %s.", inWords(overlap))
+	}
+	return good("Key changed. The old key no longer signs.")
+}
+
+// KeyRemoved is shown after a signing key was removed.
+func KeyRemoved() *Flash { return good("Key removed. Requests have no asymmetric signature any more.") }
+
 // Tested is the result of a test send.
 func Tested(a queue.Attempt, ok bool) string {
 	if ok {

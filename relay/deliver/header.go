@@ -114,7 +114,7 @@ func (t *Receiver) fill(m Message, present bool, a *queue.Attempt) []queue.Heade
 	set(ownAttempt, strconv.AppendInt(room[:0], int64(m.Number), 10))
 	set(ownTimestamp, strconv.AppendInt(room[:0], timestamp, 10))
 	var keyed []byte // the asymmetric signatures
-	for _, k := range t.keys {
+	for _, k := range t.keysAt(m.Started) {
 		keyed = k.AppendStandard(append(keyed, ' '), m.ID, timestamp, m.Body)
 	}
 	if t.secret == nil && keyed != nil {

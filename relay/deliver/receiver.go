@@ -32,6 +32,9 @@ type Config struct {
 	// SigningKey and PreviousSigningKey are ed25519 private keys that sign besides, both
 	// of them. Empty means none.
 	SigningKey, PreviousSigningKey string
+	// PreviousSigningUntil is when the previous key stops signing. If it is zero, it signs
+	// for as long as it is configured.
+	PreviousSigningUntil time.Time
 	// Header is sent with every attempt, in this spelling.
 	Header http.Header
 	// TLS holds a client certificate if the receiver asks for one, and the authorities
@@ -122,7 +125,7 @@ type Receiver struct {
 	client   *Client
 	secret   *signature.Signer // nil: requests are not signed
 	previous *signature.Signer // nil: no rotation
-	keys     []*signature.Key  // of asymmetric signatures, the present one first
+	keys     []*signature.Key  // of asymmetric signatures: the present one, then the previous one
 	tls      TLSStatus
 	// refused is why nothing may be sent to the URL, whatever its host resolves to.
 	refused error
@@ -193,9 +196,17 @@ func (t *Receiver) Rotating(now time.Time) bool {
 	return t.previous != nil && (t.config.PreviousUntil.IsZero() || now.Before(t.config.PreviousUntil))
 }
 
-// PublicKeys returns the public keys of the asymmetric signatures.
-func (t *Receiver) PublicKeys() (keys []signature.JWK) {
-	for _, k := range t.keys {
+// keysAt returns the keys that sign at a time.
+func (t *Receiver) keysAt(now time.Time) []*signature.Key {
+	if until := t.config.PreviousSigningUntil; len(t.keys) > 1 && !until.IsZero() && !now.Before(until) {
+		return t.keys[:1]
+	}
+	return t.keys
+}
+
+// PublicKeys returns the public keys of the asymmetric signatures that are made at a time.
+func (t *Receiver) PublicKeys(now time.Time) (keys []signature.JWK) {
+	for _, k := range t.keysAt(now) {
 		keys = append(keys, k.JWK())
 	}
 	return keys
