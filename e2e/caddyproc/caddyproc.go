@@ -72,10 +72,21 @@ func Start(ctx context.Context, o Options) (*Process, error) {
 		close(p.done)
 	}()
 	if err := p.awaitReady(ctx); err != nil {
-		p.Kill()
+		p.abort()
 		return nil, fmt.Errorf("%w; its log:\n%s", err, p.Log())
 	}
 	return p, nil
+}
+
+// abort ends a process that is silent, after it has logged what its goroutines wait for.
+// Caddy takes SIGQUIT itself, so it is SIGABRT that makes Go's runtime log them.
+func (p *Process) abort() {
+	_ = p.cmd.Process.Signal(syscall.SIGABRT)
+	select {
+	case <-p.done:
+	case <-time.After(5 * time.Second):
+		p.Kill()
+	}
 }
 
 func (p *Process) awaitReady(ctx context.Context) error {
@@ -84,31 +95,36 @@ func (p *Process) awaitReady(ctx context.Context) error {
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		if answers(ctx, p.options.Ready) {
+		err := answers(ctx, p.options.Ready)
+		if err == nil {
 			return nil
 		}
 		select {
 		case <-p.done:
 			return fmt.Errorf("caddy ended before it was ready: %w", cmp.Or(p.err, errors.New("exit status 0")))
 		case <-ctx.Done():
-			return fmt.Errorf("caddy did not answer %s within %s", p.options.Ready, p.options.Within)
+			return fmt.Errorf("caddy did not answer %s within %s: %w", p.options.Ready, p.options.Within, err)
 		case <-tick.C:
 		}
 	}
 }
 
-func answers(ctx context.Context, url string) bool {
+// answers returns nil if the URL answers 2xx.
+func answers(ctx context.Context, url string) error {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
-		return false
+		return err
 	}
 	response, err := http.DefaultClient.Do(request)
 	if err != nil {
-		return false
+		return err
 	}
-	_, _ = io.Copy(io.Discard, response.Body)
-	_ = response.Body.Close()
-	return response.StatusCode/100 == 2
+	defer func() { _ = response.Body.Close() }()
+	answer, err := io.ReadAll(response.Body)
+	if err == nil && response.StatusCode/100 != 2 {
+		err = fmt.Errorf("%s: %s", response.Status, answer)
+	}
+	return err
 }
 
 // Run runs another subcommand of the same binary in the same directories
