@@ -10,6 +10,7 @@ import (
 	"path"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -27,8 +28,9 @@ type asset struct {
 	version           string // a hash of the content
 }
 
-// assets are the files by name, compressed once.
-var assets = loadAssets()
+// assets returns the files by name, compressed. They are made at the first use, because
+// most commands and many relays never show a console.
+var assets = sync.OnceValue(loadAssets)
 
 func loadAssets() map[string]asset {
 	all := make(map[string]asset)
@@ -94,12 +96,12 @@ func compress(plain []byte) []byte {
 
 // assetURL returns the address of a file, relative to the console's root. It changes
 // with the content, so that browsers can cache the file forever.
-func assetURL(name string) string { return AssetsPath[1:] + name + "?v=" + assets[name].version }
+func assetURL(name string) string { return AssetsPath[1:] + name + "?v=" + assets()[name].version }
 
 // ServeAsset answers with a file. The path is that of the request below the
 // console's mount point.
 func ServeAsset(w http.ResponseWriter, r *http.Request, inside string) {
-	a, ok := assets[path.Base(inside)]
+	a, ok := assets()[path.Base(inside)]
 	if !ok || inside != AssetsPath+path.Base(inside) {
 		http.NotFound(w, r)
 		return

@@ -19,7 +19,7 @@ type Sample struct{ Name, Code string }
 // the console's mount point.
 func WriteNotice(w http.ResponseWriter, inside string, status int, n Notice) {
 	var b bytes.Buffer
-	if err := templates["notice.html"].ExecuteTemplate(&b, "notice.html", struct {
+	if err := templates()["notice.html"].ExecuteTemplate(&b, "notice.html", struct {
 		Root string
 		Notice
 	}{rootOf(inside), n}); err != nil {

@@ -206,7 +206,7 @@ func (p pages) show(w http.ResponseWriter, r *http.Request, v shown) {
 		s.Again = strings.TrimPrefix(r.URL.Path, "/")
 	}
 	var b bytes.Buffer
-	if err := templates[v.name].ExecuteTemplate(&b, "frame.html", s); err != nil {
+	if err := templates()[v.name].ExecuteTemplate(&b, "frame.html", s); err != nil {
 		p.log.Error("showing a page", "page", v.name, "error", err)
 		http.Error(w, http.StatusText(http.StatusInternalServerError), http.StatusInternalServerError)
 		return

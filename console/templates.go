@@ -8,6 +8,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/userhero/relay/console/words"
@@ -17,9 +18,10 @@ import (
 //go:embed templates
 var templateFiles embed.FS
 
-// templates are the pages by file name, each with the frame and the parts that pages
-// share. html/template escapes all values, so visitors' texts stay text.
-var templates = parseTemplates()
+// templates returns the pages by file name, each with the frame and the parts that pages
+// share. html/template escapes all values, so visitors' texts stay text. They are parsed at
+// the first use.
+var templates = sync.OnceValue(parseTemplates)
 
 func parseTemplates() map[string]*template.Template {
 	functions := template.FuncMap{
