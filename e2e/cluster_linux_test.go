@@ -184,9 +184,13 @@ func TestClusterSurvivesKills(t *testing.T) {
 	}
 	c.progress()
 	n := c.keepsAll()
-	// Each kill can cost four webhooks their lane: with 8 attempts in flight, and with at
-	// most 512 deliveries whose success is not stored yet (mostUnstored of jetstreamqueue).
-	if most := clusterRounds() * 4 * (512 + 8); n.duplicates > most {
+	// A relay that dies had at most 8 attempts of each webhook in flight. Servers that die
+	// cost no duplicate. A short run has too few deliveries for a share of them.
+	most := clusterRounds() / 2 * 4 * 8
+	if os.Getenv("SOAK") != "" {
+		most = n.deliveries / 2000 // 0.05 %
+	}
+	if n.duplicates > most {
 		t.Errorf("%d duplicates, want at most %d", n.duplicates, most)
 	}
 }

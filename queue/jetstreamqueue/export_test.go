@@ -59,3 +59,10 @@ func (o Options) InMemory() Options {
 	o.storage = jetstream.MemoryStorage
 	return o
 }
+
+// Heard returns how many outcomes the relay remembers that may not be stored.
+func (q *Queue) Heard(w queue.WebhookID) int {
+	q.outcomes.mu.Lock()
+	defer q.outcomes.mu.Unlock()
+	return len(q.outcomes.unsure[w])
+}

@@ -98,7 +98,7 @@ func (o *Options) defaults() {
 
 // Queue is a queue on JetStream; it implements queue.Queue.
 //
-// Locks are taken in this order: registry.mu, mu, lane.mu, ledger.mu.
+// Locks are taken in this order: registry.mu, mu, lane.mu, ledger.mu, outcomes.mu.
 type Queue struct {
 	o     Options
 	names names
@@ -126,7 +126,8 @@ type Queue struct {
 
 	fetched sync.Map // by the stream's name: when its follower last ended a pull
 
-	peers peers
+	peers    peers
+	outcomes outcomes
 
 	closed  context.Context //nolint:containedctx // done when the queue is closed
 	end     context.CancelFunc
@@ -153,7 +154,7 @@ func Open(ctx context.Context, o Options) (*Queue, error) {
 	q := &Queue{
 		o: o, names: names{o.Prefix}, node: newToken(),
 		lanes: make(map[queue.WebhookID]*lane), limits: o.Limits, limitsSet: make(chan struct{}, 1),
-		taking: make(chan struct{}, takeAtOnce),
+		taking: make(chan struct{}, takeAtOnce), outcomes: newOutcomes(),
 	}
 	var err error
 	if q.sealer, err = newSealer(o.EncryptionKey); err != nil {

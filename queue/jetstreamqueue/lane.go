@@ -67,9 +67,9 @@ type lane struct {
 	due   dueHeap
 
 	leased     map[uint64]*lease
-	committing map[uint64]struct{} // settled and not yet stored, or being requeued
+	committing map[uint64]*settled // settled and not yet stored; nil: being requeued
 	returned   []*lease            // deferred and due again at once
-	settled    []settled
+	settled    []*settled
 	storing    time.Time // when the commit that is running began; zero: no commit is running
 	retryTurn  bool
 	syncing    []chan error // calls of Sync that wait for the next commit
@@ -87,7 +87,8 @@ type lease struct {
 type settled struct {
 	*lease
 	queue.Settlement
-	at time.Time
+	record uint64 // the delivery's last record when it was attempted; 0: it had none
+	at     time.Time
 }
 
 // dueHeap orders deliveries by due time.
@@ -310,7 +311,7 @@ func (l *lane) take(lock *lock) error {
 		l.passed[seq] = struct{}{}
 	}
 	l.records, l.ended, l.due = make(map[uint64]record), make(map[uint64]uint64), nil
-	l.leased, l.committing = make(map[uint64]*lease), make(map[uint64]struct{})
+	l.leased, l.committing = make(map[uint64]*lease), make(map[uint64]*settled)
 	l.returned, l.settled, l.storing = nil, nil, time.Time{}
 	l.mu.Unlock()
 	if err := l.storeCursor(ctx, nil); err != nil {
@@ -393,9 +394,15 @@ func (l *lane) endRecord(seq uint64, r record) {
 	}
 }
 
-// letGo forgets the state of the lane. Leases are lost. The caller holds l.mu.
+// letGo forgets the state of the lane. Leases are lost. The next owner learns what could
+// not be stored. The caller holds l.mu.
 func (l *lane) letGo() {
 	l.owned, l.leaving = false, false
+	for _, s := range l.committing {
+		if s != nil && s.Kind != queue.SettleDefer {
+			l.q.outcomes.remember(l.outcomeOf(s))
+		}
+	}
 	for _, stored := range l.syncing {
 		stored <- queue.ErrLeaseLost
 	}
@@ -535,6 +542,11 @@ func (l *lane) pick(most int) (picked []*lease, due time.Time, load bool) {
 			due, load = again, l.behind && len(l.window) == 0 && len(l.gaps) == 0
 			break
 		}
+		record := l.records[one.seq].seq
+		if o, ok := l.q.outcomes.take(l.webhook, one.seq, record); ok {
+			l.enterSettled(l.q.settledBy(o, one))
+			continue
+		}
 		l.leased[one.seq] = one
 		picked = append(picked, one)
 	}
@@ -543,7 +555,7 @@ func (l *lane) pick(most int) (picked []*lease, due time.Time, load bool) {
 
 const (
 	// mostUnstored and mayStall limit how many deliveries are sent again if the lane is
-	// lost. If mostUnstored settlements are not stored yet, or a commit takes longer than
+	// lost and no relay knows their outcomes. If mostUnstored settlements are not stored yet, or a commit takes longer than
 	// mayStall, Next returns no more deliveries.
 	mostUnstored = 512
 	mayStall     = 300 * time.Millisecond
@@ -722,10 +734,19 @@ func (l *lane) Settle(given *queue.Lease, s queue.Settlement) error {
 		}
 		return nil
 	}
-	l.committing[one.seq] = struct{}{}
-	l.settled = append(l.settled, settled{one, s, time.Now()})
-	signal(l.work)
+	done := &settled{one, s, l.records[one.seq].seq, time.Now()}
+	l.enterSettled(done)
+	if s.Kind != queue.SettleDefer {
+		l.q.outcomes.say(l.outcomeOf(done))
+	}
 	return nil
+}
+
+// enterSettled enters a settlement that the next commit stores. The caller holds l.mu.
+func (l *lane) enterSettled(s *settled) {
+	l.committing[s.seq] = s
+	l.settled = append(l.settled, s)
+	signal(l.work)
 }
 
 // oldestDue returns when the oldest delivery that is due and not leased began to wait. It
@@ -771,7 +792,7 @@ func (l *lane) hold(seq uint64) error {
 	if _, busy := l.committing[seq]; out || busy {
 		return fmt.Errorf("the delivery is being attempted: %w", queue.ErrConflict)
 	}
-	l.committing[seq] = struct{}{}
+	l.committing[seq] = nil
 	return nil
 }
 

@@ -90,6 +90,7 @@ func (g *ledger) enter(q *Queue, m *message, first bool) {
 			q.o.Logger.Error("a record of a delivery cannot be read", "error", err)
 		} else {
 			g.enterRecord(w, seq, head, first)
+			q.outcomes.forgetRecorded(w, seq, m.seq)
 			q.tellLane(w, seq, record{head, m.seq}, first)
 		}
 	} else if w, ok := q.names.webhookOf(".l.", m.subject); ok {
@@ -98,6 +99,7 @@ func (g *ledger) enter(q *Queue, m *message, first bool) {
 			q.o.Logger.Error("a cursor cannot be read", "error", err)
 		} else {
 			g.enterCursor(w, c)
+			q.outcomes.forget(w, func(o outcome) bool { return o.Record == 0 && c.has(o.Event) })
 		}
 	} else if m.subject == q.names.sweep() {
 		g.enterSweep(q, m, first)
@@ -134,6 +136,14 @@ func (g *ledger) enterCursor(w queue.WebhookID, c cursor) {
 	a := g.account(w)
 	a.cursor = c
 	maps.DeleteFunc(a.ahead, func(seq uint64, _ struct{}) bool { return c.has(seq) })
+}
+
+// hasPassed reports whether a lane's last cursor has passed an event.
+func (g *ledger) hasPassed(w queue.WebhookID, event uint64) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	a := g.accounts[w]
+	return a != nil && a.cursor.has(event)
 }
 
 // enterEvent enters an event and offers it to the lanes of its webhooks.

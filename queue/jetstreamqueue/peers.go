@@ -21,6 +21,7 @@ import (
 //   - A relay that releases a lock sends a message.
 //   - A relay that waits for lanes sends their list every two seconds. The owner of a lane
 //     releases it if a relay that waits for it ranks higher: see rank.
+//   - The owner of a lane sends the outcome of each attempt before it is stored: see outcomes.
 //   - Registry.Tell sends messages of the relay itself.
 
 const (
@@ -30,7 +31,7 @@ const (
 	successorsTime = time.Second
 	// maxHeard is the most messages of Tell that wait for one listener.
 	maxHeard = 1024
-	// nodeHeader names the sender of a message that was sent with Tell.
+	// nodeHeader names the sender of a message that its own relay ignores.
 	nodeHeader = "Userhero-Node"
 )
 
@@ -61,6 +62,7 @@ func (q *Queue) startPeers() error {
 		return err
 	}
 	q.running.Go(q.sayWhatIsWanted)
+	q.running.Go(q.sayOutcomes)
 	return nil
 }
 
@@ -81,7 +83,10 @@ func (q *Queue) hearPeer(m *nats.Msg) {
 		q.hearReleased(name, string(m.Data))
 	case m.Subject == q.names.wanted():
 		q.hearWanted(m.Data)
-	case m.Subject == q.names.told() && m.Header.Get(nodeHeader) != q.node:
+	case m.Header.Get(nodeHeader) == q.node: // this relay sent it
+	case m.Subject == q.names.outcomes():
+		q.hearOutcomes(m.Data)
+	case m.Subject == q.names.told():
 		q.peers.mu.Lock()
 		defer q.peers.mu.Unlock()
 		for c := range q.peers.heard {
@@ -122,6 +127,7 @@ func (q *Queue) sayWhatIsWanted() {
 		case <-q.closed.Done():
 			return
 		}
+		q.outcomes.forgetOld(q.serverNanos(time.Now().Add(-rememberOutcomes)))
 		says := wanted{Node: q.node}
 		q.peers.mu.Lock()
 		for w := range q.peers.waiting {

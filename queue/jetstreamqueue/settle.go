@@ -122,7 +122,7 @@ func (l *lane) commit(ctx context.Context, lock *lock) (err error) {
 		}
 	}()
 	began := time.Now()
-	var delivered, recorded []settled
+	var delivered, recorded []*settled
 	l.mu.Lock()
 	for _, s := range all {
 		if _, has := l.records[s.seq]; s.Kind == queue.SettleAck && !has {
@@ -202,7 +202,7 @@ func (l *lane) insistOwned(ctx context.Context, lock *lock, call func(context.Co
 
 // storeRecord stores a settlement as a record. before is the delivery's last record, or
 // zero if it has none.
-func (l *lane) storeRecord(ctx context.Context, lock *lock, s settled, before record) error {
+func (l *lane) storeRecord(ctx context.Context, lock *lock, s *settled, before record) error {
 	head := recordHead{Was: before.State, Origin: before.Origin, Rung: before.Rung, Attempts: before.Attempts, By: l.token}
 	if before.seq == 0 {
 		head.Origin = originFresh
@@ -263,7 +263,7 @@ func (l *lane) storeRecord(ctx context.Context, lock *lock, s settled, before re
 
 // storeCursor stores how far the lane has come, with the log of the deliveries that
 // succeeded since the last cursor.
-func (l *lane) storeCursor(ctx context.Context, delivered []settled) error {
+func (l *lane) storeCursor(ctx context.Context, delivered []*settled) error {
 	entries := make([]logged, len(delivered))
 	l.mu.Lock()
 	passed := maps.Clone(l.passed)

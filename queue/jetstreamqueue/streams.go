@@ -61,6 +61,7 @@ func (n names) peers() string               { return n.prefix + ".peers.>" }
 func (n names) released(name string) string { return n.prefix + ".peers.released." + name }
 func (n names) wanted() string              { return n.prefix + ".peers.wanted" }
 func (n names) told() string                { return n.prefix + ".peers.told" }
+func (n names) outcomes() string            { return n.prefix + ".peers.outcomes" }
 
 func number(w queue.WebhookID) string { return strconv.FormatUint(uint64(w), 10) }
 

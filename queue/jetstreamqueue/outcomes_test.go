@@ -1,0 +1,160 @@
+package jetstreamqueue_test
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/queue/jetstreamqueue"
+)
+
+// TestLostLaneRepeatsOnlyWhatWasInFlight: a majority of the servers is away while attempts
+// end, so nothing of them can be stored, and the lane is lost. The next owner attempts only
+// those again that had no outcome: another relay that heard of the outcomes, or the same
+// relay. The control cannot know them.
+func TestLostLaneRepeatsOnlyWhatWasInFlight(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name        string
+		owner, next string // what becomes of the owner, and who is the next one
+		repeats     bool
+	}{
+		{name: "the owner dies, another relay has heard", owner: "dies", next: "hears"},
+		{name: "the owner lives, and is the next one", owner: "lives"},
+		{name: "the owner dies, nobody has heard: the control", owner: "dies", next: "comes later", repeats: true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			const many = 24
+			servers := cluster(t)
+			o := jetstreamqueue.Options{Servers: urls(servers), Prefix: "unstored", LockTTL: 3 * time.Second}
+			owner := opened(t, o)
+			hook, err := owner.PutWebhook(t.Context(), queue.Webhook{Name: "w"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			lane := func(q *jetstreamqueue.Queue) queue.Lane {
+				l, err := q.Lane(hook.ID, queue.LaneOptions{MaxInFlight: many})
+				if err != nil {
+					t.Fatal(err)
+				}
+				return l
+			}
+			for i := range many {
+				if _, err := owner.Enqueue(t.Context(), queue.Entry{
+					Type: "feedback.created", Feedback: queue.FeedbackID{ID: fmt.Sprintf("fb_%d", i)}, Created: time.Now(),
+					Body: []byte("{}"), Webhooks: []queue.WebhookID{hook.ID},
+				}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			l := lane(owner)
+			leases := nextLeases(t, l, many)
+			next, nextLane := owner, l
+			if test.next == "hears" {
+				next = opened(t, o)
+				nextLane = lane(next)
+			}
+
+			for _, s := range servers[:2] {
+				s.kill(t)
+			}
+			// Every third stays out, every third fails, and every third succeeds.
+			due := time.Now().Add(time.Second)
+			out := make(map[queue.EventID]bool)
+			for i, lease := range leases {
+				switch i % 3 {
+				case 0:
+					out[lease.Event.ID] = true
+				case 1:
+					err = lease.Retry(due, queue.Attempt{At: time.Now(), Status: 500})
+				case 2:
+					err = lease.Ack(queue.Attempt{At: time.Now(), Status: 201})
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			eventually(t, "the next owner has the outcomes", func() bool {
+				switch test.next {
+				case "comes later":
+					return true
+				case "hears":
+					return next.Heard(hook.ID) == many-len(out)
+				default:
+					return !l.Owned() && next.Heard(hook.ID) == many-len(out)
+				}
+			})
+			if test.owner == "dies" {
+				owner.Kill()
+			}
+			for _, s := range servers[:2] {
+				s.start(t)
+				s.ready(t)
+			}
+			if test.next == "comes later" {
+				next = opened(t, o)
+				nextLane = lane(next)
+			}
+
+			repeated, retried := 0, 0
+			for range many - many/3 { // without those that succeeded
+				lease := nextLeases(t, nextLane, 1)[0]
+				switch {
+				case lease.Delivery.Rung > 0:
+					retried++
+					if time.Now().Before(due) {
+						t.Errorf("%s comes %v before it is due", lease.Delivery.ID, time.Until(due))
+					}
+				case !out[lease.Event.ID]:
+					repeated++
+				}
+				if err := lease.Ack(queue.Attempt{At: time.Now(), Status: 202}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if test.repeats {
+				if repeated == 0 {
+					t.Error("nothing is repeated, though nobody could know the outcomes")
+				}
+				return
+			}
+			if repeated > 0 || retried != many/3 {
+				t.Errorf("%d deliveries are repeated, and %d are retried, want 0 and %d", repeated, retried, many/3)
+			}
+			if err := nextLane.Sync(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			for i, lease := range leases {
+				all, err := next.Attempts(t.Context(), lease.Delivery.ID)
+				if err != nil {
+					t.Fatal(err)
+				}
+				var got []int
+				for _, a := range all {
+					got = append(got, a.Status)
+				}
+				if want := [][]int{{202}, {500, 202}, {201}}[i%3]; fmt.Sprint(got) != fmt.Sprint(want) {
+					t.Errorf("the attempts of %s have the statuses %v, want %v", lease.Delivery.ID, got, want)
+				}
+			}
+		})
+	}
+}
+
+// nextLeases waits for n leases.
+func nextLeases(t *testing.T, l queue.Lane, n int) (all []*queue.Lease) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	for len(all) < n {
+		some, err := l.Next(ctx, n-len(all))
+		if err != nil {
+			t.Fatalf("Next after %d of %d leases: %v", len(all), n, err)
+		}
+		all = append(all, some...)
+	}
+	return all
+}
