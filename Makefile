@@ -140,6 +140,7 @@ soak-stress: $(NATS)
 
 soak-fuzz:
 	@SOAK=$(SOAK) go test -count=1 -run V8 ./event
+	@SOAK=$(SOAK) go test -count=1 -run TestMessages ./relay/body
 	@$(MAKE) --no-print-directory fuzz FUZZTIME=10s
 
 conformance: $(NATS) ## The conformance suite against every queue
