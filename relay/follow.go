@@ -104,7 +104,7 @@ func (r *Relay) retarget(w *webhook) error {
 	if t := w.currentTarget(); t != nil && reflect.DeepEqual(t.config, c.complete(g.config)) {
 		return nil
 	}
-	t, err := newTarget(c.complete(g.config), g.client, r.agent, g.config.ConsoleURL)
+	t, err := g.target(*c)
 	if err != nil {
 		return err
 	}

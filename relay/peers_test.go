@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
@@ -13,6 +14,7 @@ import (
 	"github.com/userhero/relay/event"
 	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/queue/memqueue"
+	"github.com/userhero/relay/relay/deliver"
 	"github.com/userhero/relay/relay/feed"
 	"github.com/userhero/relay/relay/notify"
 )
@@ -107,6 +109,46 @@ func TestChangesAreInForceOnAllRelays(t *testing.T) {
 			t.Errorf("a webhook of a name that was used: %v", err)
 		}
 	})
+}
+
+// TestTeamsWebhookReachesPublicAddressesFromAllRelays: egress allows inner addresses for the
+// operator's webhooks only, whichever relay a team has added a webhook on.
+func TestTeamsWebhookReachesPublicAddressesFromAllRelays(t *testing.T) {
+	t.Parallel()
+	hook := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }))
+	defer hook.Close()
+	q := memqueue.New(memqueue.Options{Shared: true})
+	relays := []*Relay{New(Options{Queue: q}), New(Options{Queue: q.Join()})}
+	for _, r := range relays {
+		if err := r.Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = r.Stop(context.Background()) }()
+		if _, err := r.Attach(Config{Egress: deliver.Egress{Allow: []string{"127.0.0.1"}}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, public := range map[string]bool{"operators": false, "team": true} {
+		if err := relays[0].Add(t.Context(), WebhookConfig{Name: name, URL: hook.URL, Projects: []string{"proj_a"}, Public: public}, "ann"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i, r := range relays {
+		for name, reached := range map[string]bool{"operators": true, "team": false} {
+			var got TestResult
+			for end := time.Now().Add(30 * time.Second); ; time.Sleep(time.Millisecond) {
+				var err error
+				if got, err = r.Test(t.Context(), name); err == nil {
+					break
+				} else if time.Now().After(end) {
+					t.Fatalf("relay %d does not follow: %v", i, err)
+				}
+			}
+			if got.OK != reached || !reached && got.Attempt.ErrorClass != "egress" {
+				t.Errorf("relay %d sends to %s: %t (%s), want %t", i, name, got.OK, got.Attempt.Error, reached)
+			}
+		}
+	}
 }
 
 // TestConcurrentChangesAreMerged: two relays that change different settings of a webhook
