@@ -12,6 +12,7 @@ import (
 	"github.com/userhero/relay/console/api"
 	"github.com/userhero/relay/event"
 	"github.com/userhero/relay/intake"
+	"github.com/userhero/relay/queue/backup"
 	"github.com/userhero/relay/queue/badgerqueue"
 )
 
@@ -22,16 +23,20 @@ const (
 	pathCheck  = api.AdminPath + "/check"
 )
 
-// inspectable is a queue that can be backed up and checked while it is open.
-type inspectable interface {
-	Backup(ctx context.Context, w io.Writer) (badgerqueue.BackupInfo, error)
-	Check(ctx context.Context) (badgerqueue.CheckReport, error)
+// backedUp is a queue that can be backed up while it is open.
+type backedUp interface {
+	Backup(ctx context.Context, w io.Writer) (backup.Info, error)
 	NoteBackup(made time.Time) error
+}
+
+// checked is a queue that can be checked while it is open.
+type checked interface {
+	Check(ctx context.Context) (badgerqueue.CheckReport, error)
 }
 
 // noteBackup takes {"made": time}, which the command line sends after it has read a
 // backup back, and answers 204.
-func noteBackup(w http.ResponseWriter, r *http.Request, store inspectable) {
+func noteBackup(w http.ResponseWriter, r *http.Request, store backedUp) {
 	var backup struct {
 		Made time.Time `json:"made"`
 	}
@@ -65,16 +70,12 @@ func (e *engine) serveStore(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer e.users.Done()
-	store, ok := relay.Queue().(inspectable)
-	if !ok {
-		intake.WriteProblem(w, event.NewProblem(http.StatusNotImplemented, "This queue cannot be backed up or checked here: use the means of its own server."))
-		return
-	}
-	if r.Method == http.MethodPost {
-		noteBackup(w, r, store)
-		return
-	}
 	if r.URL.Path == pathCheck {
+		store, ok := relay.Queue().(checked)
+		if !ok {
+			intake.WriteProblem(w, event.NewProblem(http.StatusNotImplemented, "This queue has no files of its own to check: use the means of its servers."))
+			return
+		}
 		report, err := store.Check(r.Context())
 		if err != nil {
 			intake.WriteProblem(w, event.NewProblem(http.StatusServiceUnavailable, err.Error()))
@@ -82,6 +83,15 @@ func (e *engine) serveStore(w http.ResponseWriter, r *http.Request) {
 		}
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(report) // the client is gone
+		return
+	}
+	store, ok := relay.Queue().(backedUp)
+	if !ok {
+		intake.WriteProblem(w, event.NewProblem(http.StatusNotImplemented, "This queue cannot be backed up here: use the means of its servers."))
+		return
+	}
+	if r.Method == http.MethodPost {
+		noteBackup(w, r, store)
 		return
 	}
 	w.Header().Set("Content-Type", "application/octet-stream")

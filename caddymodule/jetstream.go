@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/url"
 	"os"
 	"regexp"
@@ -22,6 +23,7 @@ import (
 	"github.com/userhero/relay/caddymodule/option"
 	"github.com/userhero/relay/caddymodule/secret"
 	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/queue/backup"
 	"github.com/userhero/relay/queue/jetstreamqueue"
 )
 
@@ -383,21 +385,13 @@ func (*JetStreamQueue) Remote() bool { return true }
 // OpenQueue connects to the servers. A server in this process is started first. It runs
 // until the queue is closed, or until ctx ends if no call has opened the queue.
 func (j *JetStreamQueue) OpenQueue(ctx context.Context, o QueueOptions) (queue.Queue, error) {
-	options := jetstreamqueue.Options{
-		Servers:       j.servers,
-		Connect:       j.options,
-		Prefix:        j.prefix,
-		Replicas:      j.Replicas,
-		Limits:        queue.Limits{Retention: o.Retention, MaxDisk: o.MaxDisk},
-		EncryptionKey: j.key,
-		Logger:        o.Logger,
-	}
+	options := j.queueOptions(o)
 	if j.embedded == nil {
 		store, err := jetstreamqueue.Open(ctx, options)
 		if err != nil {
-			return nil, err // not a nil *Queue in an interface
+			return nil, err
 		}
-		return store, nil
+		return &streamsQueue{store, j.key}, nil
 	}
 	if j.running == nil {
 		server, err := j.embedded.Start(o)
@@ -415,7 +409,49 @@ func (j *JetStreamQueue) OpenQueue(ctx context.Context, o QueueOptions) (queue.Q
 		return nil, err
 	}
 	j.running.abandon()
-	return &embeddedQueue{store, j.running}, nil
+	return &embeddedQueue{&streamsQueue{store, j.key}, j.running}, nil
+}
+
+func (j *JetStreamQueue) queueOptions(o QueueOptions) jetstreamqueue.Options {
+	return jetstreamqueue.Options{
+		Servers:       j.servers,
+		Connect:       j.options,
+		Prefix:        j.prefix,
+		Replicas:      j.Replicas,
+		Limits:        queue.Limits{Retention: o.Retention, MaxDisk: o.MaxDisk},
+		EncryptionKey: j.key,
+		Logger:        o.Logger,
+	}
+}
+
+// RestoreBackup makes the streams of a new store from a backup of any engine. key decrypts
+// the backup; nil is the queue's own key.
+func (j *JetStreamQueue) RestoreBackup(ctx context.Context, r io.Reader, key []byte) (info backup.Info, err error) {
+	if j.embedded != nil {
+		return info, errors.New("the NATS servers run in Caddy, so nothing can be restored into them; restore with the option servers, to NATS servers of your own")
+	}
+	if key == nil {
+		key = j.key
+	}
+	store, err := jetstreamqueue.Create(ctx, j.queueOptions(QueueOptions{}))
+	if err != nil {
+		return info, err
+	}
+	if info, err = backup.Restore(ctx, r, store, backup.Options{Dir: caddy.AppDataDir(), Key: key}); err != nil {
+		return info, errors.Join(err, store.Discard())
+	}
+	return info, store.Finish()
+}
+
+// streamsQueue is a queue that can be backed up.
+type streamsQueue struct {
+	*jetstreamqueue.Queue
+	key []byte
+}
+
+// Backup writes everything that the queue holds, encrypted if its webhooks are.
+func (q *streamsQueue) Backup(ctx context.Context, w io.Writer) (backup.Info, error) {
+	return backup.Write(ctx, q.Queue, w, backup.Options{Dir: caddy.AppDataDir(), Key: q.key})
 }
 
 // runningNATS is a server in this process.
@@ -426,14 +462,14 @@ type runningNATS struct {
 
 // embeddedQueue is a queue on a server in this process, which stops with it.
 type embeddedQueue struct {
-	*jetstreamqueue.Queue
+	*streamsQueue
 	server *runningNATS
 }
 
 // Health implements queue.Queue. A relay whose server catches up is not ready. A
 // rolling restart waits for it before it goes on to the next machine.
 func (q *embeddedQueue) Health() error {
-	if err := q.Queue.Health(); err != nil {
+	if err := q.streamsQueue.Health(); err != nil {
 		return err
 	}
 	if err := q.server.Health(); err != nil {
@@ -444,7 +480,7 @@ func (q *embeddedQueue) Health() error {
 
 // Close implements queue.Queue.
 func (q *embeddedQueue) Close(ctx context.Context) error {
-	return errors.Join(q.Queue.Close(ctx), q.server.Stop(ctx))
+	return errors.Join(q.streamsQueue.Close(ctx), q.server.Stop(ctx))
 }
 
 // Interface guards
@@ -453,4 +489,5 @@ var (
 	_ caddyfile.Unmarshaler = (*JetStreamQueue)(nil)
 	_ QueueOpener           = (*JetStreamQueue)(nil)
 	_ queue.Limited         = (*embeddedQueue)(nil)
+	_ backedUp              = (*embeddedQueue)(nil)
 )

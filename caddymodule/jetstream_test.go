@@ -238,3 +238,84 @@ func TestStopWhileServersAreAway(t *testing.T) {
 		t.Error("the engine goes on")
 	}
 }
+
+// TestRelayMovesToJetStreamAndBack: what waits in a relay on Badger is backed up over the
+// admin endpoint, restored into NATS servers, and from there into a folder again. It is
+// delivered from each under its old id.
+func TestRelayMovesToJetStreamAndBack(t *testing.T) {
+	server, h := startNATS(t, natsproc.Options{}), newHook(t)
+	answers := func(status int) {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		h.status = status
+	}
+	s := newSite(t)
+	const key = "0123456789abcdef"
+	file := func(name string) string { return filepath.Join(s.dir, name) }
+	run := func(want string, args ...string) {
+		t.Helper()
+		r := command(t.Context(), append([]string{"--address", s.admin}, args...)...)
+		if got := r.out + fmt.Sprint(r.failed); !strings.Contains(got, want) || r.failed != nil {
+			t.Errorf("%v says %q, want %q", args, got, want)
+		}
+	}
+	options := webhookTo(h) + "retry 1h\n"
+	answers(http.StatusTeapot)
+	s.load(options, directive)
+	s.post(`{"message":"hi"}`)
+	h.await(t, 1)
+	retrying := func() (id string) {
+		t.Helper()
+		eventually(t, func() bool {
+			items := s.api("/deliveries?state=retrying").json(t)["items"].([]any)
+			if len(items) == 1 {
+				id = items[0].(map[string]any)["id"].(string)
+			}
+			return id != ""
+		})
+		return id
+	}
+	delivery := retrying()
+	run("is complete", "backup", file("first"))
+
+	moved := options + onJetStream(server, "encryption_key "+key)
+	if err := os.WriteFile(file("moved.json"), s.config(moved, directive), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if r := command(t.Context(), "restore", file("first")); r.failed == nil || !strings.Contains(r.failed.Error(), "--config") {
+		t.Errorf("restore without a place: %v", r.failed)
+	}
+	run("is restored", "restore", file("first"), "--config", file("moved.json"))
+	if r := command(t.Context(), "restore", file("first"), "--config", file("moved.json")); r.failed == nil || !strings.Contains(r.failed.Error(), "exists already") {
+		t.Errorf("restoring twice: %v", r.failed)
+	}
+	s.load(moved, directive)
+	eventually(t, func() bool { return s.api("/healthz").Status == http.StatusOK })
+	if got := retrying(); got != delivery {
+		t.Errorf("on JetStream %s waits, want %s", got, delivery)
+	}
+	sendNow := func(n int) {
+		t.Helper()
+		if a, err := request(http.MethodPost, "http://"+s.admin+"/userhero/deliveries/"+delivery+"/redeliver", ""); err != nil || a.Status/100 != 2 {
+			t.Fatalf("redelivering: %+v, %v", a, err)
+		}
+		arrived := h.await(t, n)
+		if got := arrived[n-1]; string(arrived[0].Body) != string(got.Body) || got.Header.Get("X-UserHero-Delivery") != delivery {
+			t.Errorf("delivered %v, want what was waiting in the backup", got)
+		}
+	}
+	sendNow(2)
+	retrying()
+	run("encrypted with the store's key", "backup", file("second"), "--encryption-key", key)
+	if status := command(t.Context(), "--address", s.admin, "status"); !strings.Contains(status.out, "Last backup") {
+		t.Errorf("the status does not say when the last backup was made:\n%s", status.out)
+	}
+	if r := command(t.Context(), "--address", s.admin, "check"); r.failed == nil || !strings.Contains(r.failed.Error(), "means of its servers") {
+		t.Errorf("check on JetStream: %v", r.failed)
+	}
+	run("is restored", "restore", file("second"), file("back"), "--encryption-key", key)
+	s.load(options+"queue badger {\npath "+file("back")+"\nencryption_key "+key+"\n}\n", directive)
+	answers(http.StatusNoContent)
+	sendNow(3)
+	run("nothing is wrong", "check")
+}

@@ -1,15 +1,21 @@
 package command
 
 import (
+	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 
 	"github.com/caddyserver/caddy/v2"
+	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 
 	"github.com/userhero/relay/caddymodule/secret"
+	"github.com/userhero/relay/queue/backup"
 	"github.com/userhero/relay/queue/badgerqueue"
 )
 
@@ -27,7 +33,7 @@ func flagKey(cmd *cobra.Command, flag string) ([]byte, error) {
 
 func restoreCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "restore <file> <folder>",
+		Use:   "restore <file> <folder>\n  caddy userhero restore <file> --config <file>",
 		Short: "Makes a store from a backup",
 		Long: `
 Makes a store from a backup in a new folder, which you can give to Caddy as the
@@ -42,11 +48,17 @@ open; the old store is renamed and kept. Other files in its folder stay.
 If you run this as root, the store belongs to the owner of the folder that it
 replaces, or of the folder that it is made in.
 
-Events keep their ids. Deliveries that waited when the backup was made are sent when
+Without a folder it makes the streams of the queue jetstream that --config configures:
+with its servers, login, prefix and encryption_key, and with retention and max_disk as
+they are when Caddy runs. Streams with that prefix must not exist. No relay opens them
+before everything is restored; if it is interrupted, restore again.
+
+A backup can be restored into any engine. Events keep their ids. Deliveries that waited when the backup was made are sent when
 Caddy runs, even if they were delivered since then.`,
 		Example: `  caddy userhero restore relay.backup /var/lib/userhero
-  caddy userhero restore relay.backup /var/lib/userhero --replace`,
-		Args: cobra.ExactArgs(2),
+  caddy userhero restore relay.backup /var/lib/userhero --replace
+  caddy userhero restore relay.backup --config /etc/caddy/Caddyfile`,
+		Args: cobra.RangeArgs(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			key, err := flagKey(cmd, "encryption-key")
 			if err != nil {
@@ -64,6 +76,9 @@ Caddy runs, even if they were delivered since then.`,
 				}
 				defer func() { _ = f.Close() }()
 				in = f
+			}
+			if len(args) == 1 {
+				return restoreIntoConfigured(cmd, in, backupKey)
 			}
 			if err := os.MkdirAll(filepath.Dir(filepath.Clean(args[1])), 0o700); err != nil {
 				return err
@@ -90,6 +105,57 @@ Caddy runs, even if they were delivered since then.`,
 	flags.String("backup-key", "", "The key of an encrypted backup, if it is not --encryption-key")
 	flags.Bool("replace", false, "Replace the store in the folder; it is renamed and kept")
 	return cmd
+}
+
+// restorer is a queue engine that restores a backup into its servers.
+type restorer interface {
+	RestoreBackup(ctx context.Context, r io.Reader, key []byte) (backup.Info, error)
+}
+
+// restoreIntoConfigured restores a backup into the queue of a configuration. Nothing else
+// of the configuration is loaded.
+func restoreIntoConfigured(cmd *cobra.Command, in io.Reader, key []byte) error {
+	file := flagText(cmd, "config")
+	if file == "" {
+		return errors.New("name the folder of the new store, or with --config a configuration that has a queue jetstream")
+	}
+	for _, flag := range []string{"encryption-key", "replace"} {
+		if cmd.Flags().Changed(flag) {
+			return fmt.Errorf("--%s is for a store in a folder; the configuration says what the queue has", flag)
+		}
+	}
+	config, _, _, err := caddycmd.LoadConfig(file, flagText(cmd, "adapter"))
+	if err != nil {
+		return err
+	}
+	var whole struct {
+		Apps struct {
+			UserHero struct {
+				QueueRaw json.RawMessage `json:"queue" caddy:"namespace=userhero.queues inline_key=engine"`
+			} `json:"userhero"`
+		} `json:"apps"`
+	}
+	if err := json.Unmarshal(config, &whole); err != nil {
+		return err
+	}
+	ctx, cancel := caddy.NewContext(caddy.Context{Context: cmd.Context()})
+	defer cancel()
+	var module any
+	if whole.Apps.UserHero.QueueRaw != nil {
+		if module, err = ctx.LoadModule(&whole.Apps.UserHero, "QueueRaw"); err != nil {
+			return fmt.Errorf("the queue of %s: %w", file, err)
+		}
+	}
+	to, ok := module.(restorer)
+	if !ok {
+		return fmt.Errorf("the queue of %s keeps a store in a folder; name that folder: caddy userhero restore <file> <folder>", file)
+	}
+	info, err := to.RestoreBackup(ctx, in, key)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(cmd.OutOrStdout(), "The queue of %s is restored: %s records, as of %s. Start Caddy with it.\n", file, humanize.Comma(info.Records), timestamp(info.Made))
+	return err
 }
 
 func rotateKeyCommand() *cobra.Command {

@@ -1,7 +1,6 @@
 package badgerqueue
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"encoding/binary"
@@ -45,8 +44,7 @@ func (s *Store) KeepCaught(ctx context.Context, c queue.Caught) error {
 			return err
 		}
 		key := caughtKey(place)
-		rec := binary.BigEndian.AppendUint64(layout.Record(8+len(c.Body)), uint64(c.At.UnixMilli()))
-		if err := b.setFor(queue.CaughtFor, key, layout.Seal(key, append(rec, c.Body...))); err != nil {
+		if err := b.setFor(queue.CaughtFor, key, encodeCaught(key, c)); err != nil {
 			return err
 		}
 		b.caught = &place
@@ -77,21 +75,17 @@ func (b *batch) caughtPlace() (place uint16, err error) {
 
 // Caught implements queue.Queue.
 func (s *Store) Caught(ctx context.Context) (all []queue.Caught, err error) {
-	old := time.Now().Add(-queue.CaughtFor)
 	err = s.view(ctx, func(txn *badger.Txn) error {
-		return scan(txn, []byte{layout.PrefixCaught}, nil, func(key, rec []byte) (bool, error) {
-			c, err := decodeCaught(key, rec)
-			if err != nil {
-				_ = s.report("listing what honeypots caught", err)
-				return true, nil
-			}
-			if c.At.After(old) {
-				c.Body = bytes.Clone(c.Body)
-				all = append(all, c)
-			}
-			return true, ctx.Err()
+		all, err = caughtOf(txn, func(_ []byte, err error) error {
+			_ = s.report("listing what honeypots caught", err)
+			return ctx.Err()
 		})
+		return err
 	})
-	slices.SortStableFunc(all, func(a, b queue.Caught) int { return cmp.Compare(b.At.UnixMilli(), a.At.UnixMilli()) })
 	return all, err
+}
+
+// sortCaught sorts the newest first.
+func sortCaught(all []queue.Caught) {
+	slices.SortStableFunc(all, func(a, b queue.Caught) int { return cmp.Compare(b.At.UnixMilli(), a.At.UnixMilli()) })
 }

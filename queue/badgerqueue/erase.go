@@ -3,7 +3,6 @@ package badgerqueue
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -30,7 +29,7 @@ const erasedSeq = 1<<64 - 1
 // erasedKey is the key of the marker that a feedback was erased. It holds only a hash of
 // the feedback's project and id.
 func erasedKey(id queue.FeedbackID) []byte {
-	hash := sha256.Sum256(layout.FeedbackKey(id))
+	hash := id.Hash()
 	return append([]byte{layout.PrefixErased}, hash[:]...)
 }
 

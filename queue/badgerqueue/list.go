@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
@@ -187,18 +186,12 @@ func (s *Store) Attempts(ctx context.Context, id queue.DeliveryID) (list []queue
 		if err != nil {
 			return err
 		}
-		if d := ds.find(id.Webhook); d != nil && d.log != nil {
-			first, err := parseAttempt(layout.DeliveriesKey(id.Event.Seq()), d.log, 1)
-			if err != nil {
-				return err
-			}
-			list = append(list, first)
+		d := ds.find(id.Webhook)
+		if d == nil {
+			d = &delivery{webhook: id.Webhook}
 		}
-		return scan(txn, layout.AttemptPrefix(id.Event.Seq(), id.Webhook), nil, func(key, rec []byte) (bool, error) {
-			a, err := decodeAttempt(key, rec)
-			list = append(list, a)
-			return err == nil, err
-		})
+		list, err = attemptsOf(txn, id.Event.Seq(), *d)
+		return err
 	})
 	return list, err
 }
@@ -396,7 +389,7 @@ func (s *Store) Activities(ctx context.Context, limit int, c string) (page queue
 			}
 			page.Items = append(page.Items, queue.Activity{
 				ID:   activityID(key),
-				At:   time.Unix(0, int64(binary.BigEndian.Uint64(key[1:]))).UTC(),
+				At:   activityTime(key),
 				Data: bytes.Clone(data),
 			})
 			return true, nil

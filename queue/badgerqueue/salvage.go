@@ -127,7 +127,7 @@ func (s *salvage) collect() (err error) {
 // event, even if that event is lost, and the tags.
 func (s *salvage) mend() (newest uint64, t storefile.Tags, err error) {
 	err = s.b.db.View(func(txn *badger.Txn) error {
-		m := mender{salvage: s, bad: make(map[uint64]bool), erased: make(map[uint64]bool), marks: make(map[queue.WebhookID]*layout.Marks), webhooks: make(map[queue.WebhookID]bool)}
+		m := mender{salvage: s, bad: make(map[uint64]bool), erased: make(map[uint64]bool), marks: make(marks), webhooks: make(map[queue.WebhookID]bool)}
 		m.walk = walk{
 			txn: txn, met: tally{counts: make(map[queue.WebhookID]queue.Counts)}, going: s.ctx.Err, bad: m.unreadable,
 		}
@@ -158,7 +158,7 @@ type mender struct {
 	bad      map[uint64]bool // events whose record is damaged, or whose feedback was erased
 	erased   map[uint64]bool
 	webhooks map[queue.WebhookID]bool
-	marks    map[queue.WebhookID]*layout.Marks // computed from the deliveries
+	marks    marks
 }
 
 func (m *mender) drop(key []byte, where, format string, args ...any) error {
@@ -268,7 +268,7 @@ func (m *mender) deliveries() error {
 			if d.state.Waiting() {
 				m.r.Waiting++
 			}
-			if err := m.wakes(seq, d); err != nil {
+			if err := m.marks.wakes(m.b, seq, d); err != nil {
 				return err
 			}
 		}
@@ -277,26 +277,6 @@ func (m *mender) deliveries() error {
 		}
 		return nil
 	})
-}
-
-// wakes writes the key and the marks by which a lane finds a waiting delivery.
-func (m *mender) wakes(seq uint64, d *delivery) error {
-	lane := m.marks[d.webhook]
-	if lane == nil {
-		lane = &layout.Marks{Due: make(map[uint8]int64)}
-		m.marks[d.webhook] = lane
-	}
-	if d.fresh() && lane.Fresh == 0 {
-		lane.Fresh = seq
-	}
-	at, ok := d.waitsAt(seq)
-	if !ok {
-		return nil
-	}
-	if low, used := lane.Due[d.rung]; !used || at.Due < low {
-		lane.Due[d.rung] = at.Due
-	}
-	return m.b.set(layout.WaitingKey(d.webhook, d.rung, at), nil, 0)
 }
 
 func (m *mender) attempts() error {
@@ -331,15 +311,8 @@ func (m *mender) counters() error {
 		m.r.lost("events", "%d of the %d that the store counted cannot be read", missing, m.counted.Events)
 	}
 	for id := range m.webhooks {
-		lane := m.marks[id]
-		if lane == nil {
-			lane = new(layout.Marks)
-		}
-		if lane.Fresh == 0 {
-			lane.Fresh = m.seq + 1
-		}
 		key := layout.LaneKey(id)
-		if err := m.b.set(key, layout.EncodeLane(key, m.met.counts[id], *lane), 0); err != nil {
+		if err := m.b.set(key, layout.EncodeLane(key, m.met.counts[id], m.marks.of(id, m.seq)), 0); err != nil {
 			return err
 		}
 	}

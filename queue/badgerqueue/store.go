@@ -116,6 +116,7 @@ var (
 	_ queue.Limited  = (*Store)(nil)
 	_ queue.BackedUp = (*Store)(nil)
 	_ queue.Eraser   = (*Store)(nil)
+	_ queue.Exported = (*Store)(nil)
 )
 
 const (

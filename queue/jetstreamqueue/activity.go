@@ -139,3 +139,44 @@ func ignoreNotFound(err error) error {
 	}
 	return err
 }
+
+// NoteBackup records that a backup of the store, made at a time, was read back and is
+// complete. It does nothing if a newer backup is recorded already.
+func (q *Queue) NoteBackup(at time.Time) error {
+	if err := q.isClosed(); err != nil {
+		return err
+	}
+	if !at.After(q.LastBackup()) {
+		return nil
+	}
+	m := nats.NewMsg(q.names.backup())
+	var err error
+	if m.Data, err = json.Marshal(at.UTC()); err != nil {
+		return err
+	}
+	if _, err := q.publish(q.patient(q.closed), m, whatever); err != nil {
+		return err
+	}
+	q.enterBackup(m.Data)
+	return nil
+}
+
+// enterBackup enters when the last backup was made.
+func (q *Queue) enterBackup(data []byte) {
+	var at time.Time
+	if err := json.Unmarshal(data, &at); err != nil {
+		q.o.Logger.Error("when the last backup was made cannot be read", "error", err)
+		return
+	}
+	if at.After(q.LastBackup()) {
+		q.backup.Store(&at)
+	}
+}
+
+// LastBackup implements queue.BackedUp.
+func (q *Queue) LastBackup() time.Time {
+	if at := q.backup.Load(); at != nil {
+		return *at
+	}
+	return time.Time{}
+}

@@ -60,7 +60,8 @@ func (q *Queue) store(ctx context.Context, e queue.Entry, claim string) (queue.R
 		}
 	}
 	webhooks := q.existing(e.Webhooks)
-	m, err := newEventMessage(subject, e, webhooks, origin, answer)
+	stored := queue.Event{Type: e.Type, Feedback: e.Feedback, Created: e.Created, Trace: e.Trace, Replaces: e.Replaces, Body: e.Body}
+	m, err := newEventMessage(subject, stored, webhooks, origin, answer)
 	if err != nil {
 		return queue.Receipt{}, err
 	}
@@ -75,10 +76,8 @@ func (q *Queue) store(ctx context.Context, e queue.Entry, claim string) (queue.R
 		return queue.Receipt{}, err
 	}
 	q.size.add(len(e.Body))
-	return queue.Receipt{Event: queue.Event{
-		ID: queue.NewEventID(e.Created, q.tag, seq), Type: e.Type, Feedback: e.Feedback, Created: e.Created,
-		Trace: e.Trace, Replaces: e.Replaces, Body: e.Body,
-	}, Answer: e.Answer}, nil
+	stored.ID = queue.NewEventID(e.Created, q.tags.of(seq), seq)
+	return queue.Receipt{Event: stored, Answer: e.Answer}, nil
 }
 
 // replaceable returns the latest event of a feedback if it is the one that the entry
@@ -90,6 +89,9 @@ func (q *Queue) replaceable(ctx context.Context, e queue.Entry) (*storedEvent, e
 	}
 	if err != nil || latest.ID != e.Replaces {
 		return nil, fmt.Errorf("%s has another latest event than %s: %w", e.Feedback, e.Replaces, queue.ErrConflict)
+	}
+	if latest.Redacted {
+		return nil, fmt.Errorf("%s: %w", e.Feedback, queue.ErrRedacted)
 	}
 	return latest, nil
 }
@@ -133,14 +135,21 @@ func (q *Queue) latest(ctx context.Context, id queue.FeedbackID) (*storedEvent, 
 // stores the event, then binds the key. If the relay dies before it binds the key, the next
 // relay that reads the key resolves the claim.
 type heldKey struct {
+	Name     string `json:"name,omitempty"` // for a backup; the subject has only its hash
 	Hash     []byte `json:"hash"`
-	Claim    string `json:"claim"`
+	Claim    string `json:"claim,omitempty"`
 	Project  string `json:"project,omitempty"`
 	Feedback string `json:"feedback,omitempty"`
 	Bound    bool   `json:"bound,omitempty"`
 	Free     bool   `json:"free,omitempty"` // the entry was refused
 	Event    string `json:"event,omitempty"`
 	Answer   []byte `json:"answer,omitempty"`
+	// About is the event that the submission left as it was, if it stored none.
+	About string `json:"about,omitempty"`
+	// Erased is set in what remains of a key whose feedback was erased.
+	Erased bool `json:"erased,omitempty"`
+	// Until is when a key expires that was restored from a backup.
+	Until *time.Time `json:"until,omitempty"`
 }
 
 // claimHolds is how long a claim may stay open before it counts as abandoned. Its owner
@@ -156,7 +165,7 @@ func (q *Queue) storeKeyed(ctx context.Context, e queue.Entry) (queue.Receipt, e
 	case !errors.Is(err, queue.ErrNotFound):
 		return queue.Receipt{}, err
 	}
-	claim := heldKey{Hash: e.Key.Hash[:], Claim: newToken(), Project: e.Feedback.Project, Feedback: e.Feedback.ID}
+	claim := heldKey{Name: e.Key.Name, Hash: e.Key.Hash[:], Claim: newToken(), Project: e.Feedback.Project, Feedback: e.Feedback.ID}
 	seq, err = q.writeKey(ctx, e.Key, claim, seq)
 	if errors.Is(err, errSequence) { // another claim came first
 		return q.storeKeyed(ctx, e)
@@ -173,7 +182,7 @@ func (q *Queue) storeKeyed(ctx context.Context, e queue.Entry) (queue.Receipt, e
 			bound.Event = r.Event.ID.String()
 		}
 		if e.Body == nil {
-			bound.Event = ""
+			bound.Event, bound.About = "", e.Replaces.String()
 		}
 	case errors.Is(err, queue.ErrUnavailable) || ctx.Err() != nil:
 		return r, err // the event may be stored, so the claim stays open
@@ -203,6 +212,9 @@ func (q *Queue) resolve(ctx context.Context, k queue.Key) (held heldKey, seq uin
 	began, pause := time.Now(), 2*time.Millisecond
 	for {
 		m, err := q.last(ctx, q.names.keys(), q.names.key(k.Name))
+		if errors.Is(err, queue.ErrNotFound) && q.erased.any() {
+			m, err = q.last(ctx, q.names.keys(), q.names.erasedKey(k.Name))
+		}
 		if err != nil {
 			return held, 0, err
 		}
@@ -214,7 +226,9 @@ func (q *Queue) resolve(ctx context.Context, k queue.Key) (held heldKey, seq uin
 			seq, began = m.seq, time.Now()
 		}
 		switch {
-		case held.Bound:
+		case held.Until != nil && time.Now().After(*held.Until):
+			return held, seq, queue.ErrNotFound
+		case held.Bound, held.Erased:
 			return held, seq, nil
 		case held.Free:
 			return held, seq, queue.ErrNotFound
@@ -270,6 +284,9 @@ func (q *Queue) findClaim(ctx context.Context, held heldKey) (*storedEvent, erro
 func (q *Queue) replay(ctx context.Context, held heldKey, k queue.Key) (queue.Receipt, error) {
 	if !slices.Equal(held.Hash, k.Hash[:]) {
 		return queue.Receipt{}, queue.ErrMismatch
+	}
+	if held.Erased {
+		return queue.Receipt{}, fmt.Errorf("the submission with this idempotency key: %w", queue.ErrErased)
 	}
 	r := queue.Receipt{Replayed: true, Answer: held.Answer}
 	if held.Event == "" {

@@ -26,9 +26,7 @@ package jetstreamqueue
 
 import (
 	"context"
-	"crypto/rand"
 	"crypto/tls"
-	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -105,13 +103,14 @@ type Queue struct {
 	node  string // this relay's name, which no other relay has
 	nc    *nats.Conn
 	js    jetstream.JetStream
-	tag   uint32 // the store's tag, which is part of its event ids
+	tags  tags // parts of the store's event ids
 
 	sealer sealer
 
 	registry registry
 	ledger   ledger
 	attempts attemptCache
+	erased   erasedSet
 
 	size      storeSize
 	limitsSet chan struct{} // of capacity 1: SetLimits was called
@@ -121,6 +120,7 @@ type Queue struct {
 	unavailable atomic.Int64              // calls that were given up
 	gaveUp      atomic.Pointer[time.Time] // when a call was last given up
 	answered    atomic.Pointer[time.Time] // when the pulse was last answered
+	backup      atomic.Pointer[time.Time] // when the newest backup was made
 	commit      atomic.Int64              // a moving average of one durable commit, in nanoseconds
 	taking      chan struct{}             // one place for each lane that is being taken
 
@@ -140,8 +140,10 @@ type Queue struct {
 }
 
 var (
-	_ queue.Queue   = (*Queue)(nil)
-	_ queue.Limited = (*Queue)(nil)
+	_ queue.Queue    = (*Queue)(nil)
+	_ queue.Limited  = (*Queue)(nil)
+	_ queue.Exported = (*Queue)(nil)
+	_ queue.BackedUp = (*Queue)(nil)
 )
 
 // Open connects to the servers, makes or checks the streams, and returns when the
@@ -151,17 +153,11 @@ func Open(ctx context.Context, o Options) (*Queue, error) {
 	if len(o.Servers) == 0 {
 		return nil, errors.New("queue jetstream needs at least one server")
 	}
-	q := &Queue{
-		o: o, names: names{o.Prefix}, node: newToken(),
-		lanes: make(map[queue.WebhookID]*lane), limits: o.Limits, limitsSet: make(chan struct{}, 1),
-		taking: make(chan struct{}, takeAtOnce), outcomes: newOutcomes(),
-	}
+	q := newQueue(o)
 	var err error
 	if q.sealer, err = newSealer(o.EncryptionKey); err != nil {
 		return nil, err
 	}
-	q.closed, q.end = context.WithCancel(context.Background())
-	q.ledger.accounts = make(map[queue.WebhookID]*account)
 	if err := q.connect(); err != nil {
 		q.end()
 		return nil, err
@@ -173,6 +169,18 @@ func Open(ctx context.Context, o Options) (*Queue, error) {
 		return nil, err
 	}
 	return q, nil
+}
+
+// newQueue makes a queue that is not connected. Its options are complete.
+func newQueue(o Options) *Queue {
+	q := &Queue{
+		o: o, names: names{o.Prefix}, node: newToken(),
+		lanes: make(map[queue.WebhookID]*lane), limits: o.Limits, limitsSet: make(chan struct{}, 1),
+		taking: make(chan struct{}, takeAtOnce), outcomes: newOutcomes(),
+	}
+	q.closed, q.end = context.WithCancel(context.Background())
+	q.ledger.accounts = make(map[queue.WebhookID]*account)
+	return q
 }
 
 // connect makes the connection. It reconnects by itself while the queue is open.
@@ -228,10 +236,16 @@ func (q *Queue) start(ctx context.Context) error {
 		return fmt.Errorf("listening to the other relays: %w", err)
 	}
 	var err error
-	if q.tag, err = q.readTag(ctx); err != nil {
-		return fmt.Errorf("reading the store's tag: %w", err)
+	if q.tags, err = q.readTags(ctx); err != nil {
+		return fmt.Errorf("reading the store's tags: %w", err)
 	}
 	if err := q.registry.start(ctx, q); err != nil {
+		return err
+	}
+	switch m, err := q.last(ctx, q.names.registry(), q.names.backup()); {
+	case err == nil:
+		q.enterBackup(m.data)
+	case !errors.Is(err, queue.ErrNotFound):
 		return err
 	}
 	removed, _, err := q.lastRemoval(ctx)
@@ -275,27 +289,25 @@ func (q *Queue) keepPulse() {
 	}
 }
 
-// readTag returns the store's tag. The first relay makes it at random.
-func (q *Queue) readTag(ctx context.Context) (uint32, error) {
+// readTags returns the store's tags. The first relay makes one at random.
+func (q *Queue) readTags(ctx context.Context) (tags, error) {
 	for {
 		m, err := q.last(ctx, q.names.registry(), q.names.tag())
 		if err == nil {
-			var tag uint32
-			return tag, json.Unmarshal(m.data, &tag)
+			var all tags
+			return all, json.Unmarshal(m.data, &all)
 		}
 		if !errors.Is(err, queue.ErrNotFound) {
-			return 0, err
+			return nil, err
 		}
-		var b [4]byte
-		_, _ = rand.Read(b[:]) // never fails
-		data, err := json.Marshal(binary.BigEndian.Uint32(b[:]))
+		data, err := json.Marshal(tags{newTag(0)})
 		if err != nil {
-			return 0, err
+			return nil, err
 		}
 		msg := nats.NewMsg(q.names.tag())
 		msg.Data = data
 		if _, err := q.publish(ctx, msg, after(0)); err != nil && !errors.Is(err, errSequence) {
-			return 0, err
+			return nil, err
 		}
 	}
 }

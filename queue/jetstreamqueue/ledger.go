@@ -57,7 +57,7 @@ func (g *ledger) account(w queue.WebhookID) *account {
 // start reads the state of every delivery and then follows new messages.
 func (g *ledger) start(ctx context.Context, q *Queue) error {
 	begin := func() { g.accounts = make(map[queue.WebhookID]*account) }
-	last, err := q.newest(ctx, q.names.state(), []string{q.names.prefix + ".d.>", q.names.prefix + ".l.*", q.names.sweep()}, begin, func(m *message) {
+	last, err := q.newest(ctx, q.names.state(), []string{q.names.prefix + ".d.>", q.names.prefix + ".l.*", q.names.sweep(), q.names.prefix + ".z.*"}, begin, func(m *message) {
 		g.enter(q, m, true)
 	})
 	if err != nil {
@@ -103,6 +103,8 @@ func (g *ledger) enter(q *Queue, m *message, first bool) {
 		}
 	} else if m.subject == q.names.sweep() {
 		g.enterSweep(q, m, first)
+	} else if hash, ok := q.names.erasedOf(m.subject); ok {
+		q.erased.add(hash)
 	}
 	g.mu.Lock()
 	g.state = max(g.state, m.seq)

@@ -38,8 +38,9 @@ type eventHead struct {
 	Trace    *traceHead        `json:"trace,omitempty"`
 	// Origin and Answer belong to the submission that created the feedback. Each update
 	// copies them, so that the newest event is enough to answer a repeat.
-	Origin []byte `json:"origin,omitempty"`
-	Answer []byte `json:"answer,omitempty"`
+	Origin   []byte `json:"origin,omitempty"`
+	Answer   []byte `json:"answer,omitempty"`
+	Redacted bool   `json:"redacted,omitempty"`
 }
 
 type traceHead struct {
@@ -78,10 +79,10 @@ type message struct {
 }
 
 // newEventMessage returns the message that stores an event.
-func newEventMessage(subject string, e queue.Entry, webhooks []queue.WebhookID, origin, answer []byte) (*nats.Msg, error) {
+func newEventMessage(subject string, e queue.Event, webhooks []queue.WebhookID, origin, answer []byte) (*nats.Msg, error) {
 	h := eventHead{
 		Type: e.Type, Created: e.Created.UnixMilli(), Project: e.Feedback.Project, Feedback: e.Feedback.ID,
-		Webhooks: webhooks, Origin: origin, Answer: answer,
+		Webhooks: webhooks, Origin: origin, Answer: answer, Redacted: e.Redacted,
 	}
 	if !e.Replaces.IsZero() {
 		h.Replaces = e.Replaces.String()
@@ -125,7 +126,7 @@ func (q *Queue) event(m *message) (*storedEvent, error) {
 	e := &storedEvent{
 		Event: queue.Event{
 			Type: h.Type, Feedback: queue.FeedbackID{Project: h.Project, ID: h.Feedback},
-			Created: time.UnixMilli(h.Created).UTC(), Body: m.data,
+			Created: time.UnixMilli(h.Created).UTC(), Body: m.data, Redacted: h.Redacted,
 		},
 		webhooks: h.Webhooks, origin: h.Origin, answer: h.Answer, at: m.at,
 	}
@@ -135,7 +136,7 @@ func (q *Queue) event(m *message) (*storedEvent, error) {
 	if e.Body == nil {
 		e.Body = []byte{}
 	}
-	e.ID = queue.NewEventID(e.Created, q.tag, m.seq)
+	e.ID = queue.NewEventID(e.Created, q.tags.of(m.seq), m.seq)
 	if h.Replaces != "" {
 		var err error
 		if e.Replaces, err = queue.ParseEventID(h.Replaces); err != nil {

@@ -21,6 +21,9 @@ func (q *Queue) Requeue(ctx context.Context, id queue.DeliveryID, at time.Time) 
 	if err != nil {
 		return err
 	}
+	if e.Redacted {
+		return fmt.Errorf("delivery %s: %w", id, queue.ErrRedacted)
+	}
 	if _, ok := q.registry.get(id.Webhook); !ok {
 		return fmt.Errorf("webhook %d: %w", id.Webhook, queue.ErrNotFound)
 	}

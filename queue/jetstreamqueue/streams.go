@@ -2,6 +2,8 @@ package jetstreamqueue
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
@@ -40,6 +42,10 @@ func (n names) event(id queue.FeedbackID) string {
 func (n names) anyProject(id string) string { return n.prefix + ".e.*." + token(id) }
 func (n names) ownEvent() string            { return n.prefix + ".o" }
 
+// passedOver is the subject of messages that a restore writes for numbers without an event,
+// and removes at its end. It is the subject of no feedback: see token.
+func (n names) passedOver() string { return n.prefix + ".e.%.%-" }
+
 func (n names) record(w queue.WebhookID, seq uint64) string {
 	return n.records(w) + strconv.FormatUint(seq, 10)
 }
@@ -53,8 +59,18 @@ func (n names) caught() string                   { return n.prefix + ".h" }
 func (n names) sweep() string                    { return n.prefix + ".s" }
 func (n names) webhook(w queue.WebhookID) string { return n.prefix + ".w." + number(w) }
 func (n names) tag() string                      { return n.prefix + ".m.tag" }
+func (n names) backup() string                   { return n.prefix + ".m.backup" }
 func (n names) key(name string) string           { return n.prefix + ".k." + hashed(name) }
-func (n names) lock(name string) string          { return n.prefix + ".x." + name }
+func (n names) erasedKey(name string) string     { return n.prefix + ".ke." + hashed(name) }
+func (n names) erased(hash [32]byte) string {
+	return n.prefix + ".z." + base32Lower.EncodeToString(hash[:])
+}
+func (n names) erasing() string                   { return n.prefix + ".y" }
+func (n names) keptLogs(w queue.WebhookID) string { return n.prefix + ".g." + number(w) }
+func (n names) keptLog(w queue.WebhookID, cursor uint64) string {
+	return n.keptLogs(w) + "." + strconv.FormatUint(cursor, 10)
+}
+func (n names) lock(name string) string { return n.prefix + ".x." + name }
 
 // Subjects on which relays talk to each other. No stream holds them.
 func (n names) peers() string               { return n.prefix + ".peers.>" }
@@ -84,7 +100,9 @@ func (n names) webhookOf(kind, subject string) (w queue.WebhookID, ok bool) {
 	return queue.WebhookID(id), ok && err == nil
 }
 
-// streams returns the configuration of the streams that the queue needs.
+// streams returns the configuration of the streams that the queue needs. A restore makes
+// them in this order, so a relay that finds the first one knows of the restore. The stream
+// of events is the last.
 func (q *Queue) streams() []jetstream.StreamConfig {
 	stream := func(name, holds string, subjects ...string) jetstream.StreamConfig {
 		return jetstream.StreamConfig{
@@ -101,16 +119,17 @@ func (q *Queue) streams() []jetstream.StreamConfig {
 		events.MaxBytes = q.o.MaxBytes
 	}
 	state := stream(q.names.state(), "deliveries and activities",
-		q.names.prefix+".d.*.*", q.names.prefix+".l.*", q.names.activity(), q.names.caught(), q.names.sweep())
+		q.names.prefix+".d.*.*", q.names.prefix+".l.*", q.names.activity(), q.names.caught(), q.names.sweep(),
+		q.names.prefix+".z.*", q.names.erasing(), q.names.prefix+".g.*.*")
 	registry := stream(q.names.registry(), "webhooks", q.names.prefix+".w.*", q.names.prefix+".m.*")
 	registry.MaxMsgsPerSubject = 1
 	registry.Discard = jetstream.DiscardOld // a newer record replaces the older one
-	keys := stream(q.names.keys(), "idempotency keys", q.names.prefix+".k.*")
+	keys := stream(q.names.keys(), "idempotency keys", q.names.prefix+".k.*", q.names.prefix+".ke.*")
 	keys.MaxMsgsPerSubject, keys.MaxAge, keys.Discard = 1, keyWindow, jetstream.DiscardOld
 	locks := stream(q.names.locks(), "owners of lanes", q.names.prefix+".x.*")
 	locks.MaxMsgsPerSubject, locks.MaxAge, locks.Discard = 1, q.o.LockTTL, jetstream.DiscardOld
 	locks.Duplicates = min(locks.Duplicates, locks.MaxAge)
-	return []jetstream.StreamConfig{events, state, registry, keys, locks}
+	return []jetstream.StreamConfig{registry, state, keys, locks, events}
 }
 
 // prepareStreams makes missing streams and checks existing ones. It does not change an
@@ -156,6 +175,9 @@ func checkStream(have, want jetstream.StreamConfig) error {
 	if err != nil {
 		return fmt.Errorf("%w: stream %s was not made by this relay; choose another prefix, or remove the stream", errStream, want.Name)
 	}
+	if have.Metadata[restoring] != "" {
+		return fmt.Errorf("%w: stream %s is not restored completely; wait for the restore, or restore again", errStream, want.Name)
+	}
 	if format > formatVersion {
 		return fmt.Errorf("%w: stream %s has format %d, and this version knows formats up to %d; install a newer version", errStream, want.Name, format, formatVersion)
 	}
@@ -182,6 +204,43 @@ func checkStream(have, want jetstream.StreamConfig) error {
 		}
 	}
 	return nil
+}
+
+// tags are the random numbers in the store's event ids. A store that was restored from a
+// backup has a new one for new events, because the other store may have given the next
+// sequence numbers too.
+type tags []tag
+
+// tag is one of a store's tags.
+type tag struct {
+	From uint64 `json:"from"` // the first sequence number that has the tag
+	Tag  uint32 `json:"tag"`
+}
+
+// newTag makes a tag for all sequence numbers from `from` on.
+func newTag(from uint64) tag {
+	var b [4]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return tag{from, binary.BigEndian.Uint32(b[:])}
+}
+
+// of returns the tag of an event.
+func (t tags) of(seq uint64) (of uint32) {
+	for _, one := range t {
+		if one.From > seq {
+			break
+		}
+		of = one.Tag
+	}
+	return of
+}
+
+// with returns the tags with that of one more event.
+func (t tags) with(seq uint64, of uint32) tags {
+	if len(t) == 0 || t.of(seq) != of {
+		t = append(t, tag{seq, of})
+	}
+	return t
 }
 
 // checkServer refuses servers that are too old.

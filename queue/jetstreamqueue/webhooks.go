@@ -98,6 +98,9 @@ func (r *registry) refresh(ctx context.Context, q *Queue) error {
 
 // enter enters a message of the stream.
 func (r *registry) enter(q *Queue, m *message) {
+	if m.subject == q.names.backup() {
+		q.enterBackup(m.data)
+	}
 	id, ok := q.names.webhookOf(".w.", m.subject)
 	var h webhookHead
 	if ok {

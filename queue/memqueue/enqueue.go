@@ -31,7 +31,7 @@ func (q *Queue) Enqueue(ctx context.Context, e queue.Entry) (queue.Receipt, erro
 	}
 	held, ok := d.feedbacks[e.Feedback]
 	switch {
-	case d.erased[hashOf(e.Feedback)]:
+	case d.erased[e.Feedback.Hash()]:
 		return queue.Receipt{}, fmt.Errorf("%s: %w", e.Feedback, queue.ErrErased)
 	case !e.Replaces.IsZero() && held.latest != e.Replaces:
 		return queue.Receipt{}, fmt.Errorf("%s has another latest event than %s: %w", e.Feedback, e.Replaces, queue.ErrConflict)

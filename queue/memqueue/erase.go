@@ -2,18 +2,12 @@ package memqueue
 
 import (
 	"context"
-	"crypto/sha256"
 	"fmt"
 	"slices"
 	"time"
 
 	"github.com/userhero/relay/queue"
 )
-
-// hashOf is what remains of an erased feedback.
-func hashOf(id queue.FeedbackID) [32]byte {
-	return sha256.Sum256(fmt.Appendf(nil, "%q %q", id.Project, id.ID))
-}
 
 // Erase implements queue.Eraser.
 func (q *Queue) Erase(ctx context.Context, ids []queue.FeedbackID) (queue.Erased, error) {
@@ -61,7 +55,7 @@ func (q *Queue) erase(ids []queue.FeedbackID) (sum queue.Erased, out []queue.Del
 		return true
 	})
 	for id := range found {
-		d.erased[hashOf(id)] = true
+		d.erased[id.Hash()] = true
 		delete(d.feedbacks, id)
 	}
 	for name, k := range d.keys {

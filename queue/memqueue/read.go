@@ -40,7 +40,7 @@ func (q *Queue) Latest(_ context.Context, id queue.FeedbackID) (queue.Event, err
 	defer q.mu.Unlock()
 	held, ok := q.data.feedbacks[id]
 	switch {
-	case q.data.erased[hashOf(id)]:
+	case q.data.erased[id.Hash()]:
 		return queue.Event{}, fmt.Errorf("%s: %w", id, queue.ErrErased)
 	case !ok:
 		return queue.Event{}, fmt.Errorf("%s: %w", id, queue.ErrNotFound)
