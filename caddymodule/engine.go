@@ -21,6 +21,7 @@ import (
 	"github.com/userhero/relay/caddymodule/version"
 	"github.com/userhero/relay/console"
 	"github.com/userhero/relay/console/api"
+	"github.com/userhero/relay/console/resend"
 	"github.com/userhero/relay/console/scope"
 	"github.com/userhero/relay/intake"
 	"github.com/userhero/relay/queue"
@@ -92,6 +93,7 @@ type engine struct {
 	api     http.Handler
 	// consoles has the console of each scope that was asked for.
 	consoles map[string]http.Handler
+	resends  resend.All // of all consoles; locks itself
 	started  time.Time
 	// The deadline of the stop and its timer; zero and nil before the stop begins.
 	deadline time.Time
@@ -273,7 +275,7 @@ func (e *engine) putIntoUse(q queue.Queue, r *relay.Relay) error {
 // apiOptions returns the options of the API and the console of a scope. The caller
 // holds mu.
 func (e *engine) apiOptions(s scope.Scope) api.Options {
-	return api.Options{Relay: e.relay, Scope: s, Version: version.String(), Started: e.started, Logger: e.options.Logger, Ending: e.ending}
+	return api.Options{Relay: e.relay, Scope: s, Resends: &e.resends, Version: version.String(), Started: e.started, Logger: e.options.Logger, Ending: e.ending}
 }
 
 // consoleOf returns the console of a scope. It outlives reloads, because it keeps the

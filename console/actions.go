@@ -1,13 +1,16 @@
 package console
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"time"
 
 	"github.com/userhero/relay/console/api"
+	"github.com/userhero/relay/console/resend"
 	"github.com/userhero/relay/console/scope"
 	"github.com/userhero/relay/console/words"
 	"github.com/userhero/relay/queue"
@@ -50,22 +53,22 @@ func (p pages) enableWebhook(r *http.Request) (any, error) {
 	}
 	missed, whole := int64(0), true
 	if since := before.DisabledSince; !since.IsZero() {
-		if missed, whole, err = p.missed(r, name, since); err != nil {
+		if missed, whole, err = p.counted(r, name, relay.Recovery{Missed: true, Since: since}); err != nil {
 			return nil, err
 		}
 	}
 	return said(back(r), words.Resumed(before, w, missed, whole, webhookAt(name)+"/recover")), nil
 }
 
-// missedTime is how long the count of missed events may take.
-const missedTime = 80 * time.Millisecond
+// countTime bounds a count of what could be sent again.
+const countTime = 80 * time.Millisecond
 
-// missed counts the events that a webhook would have got since a time. whole is false if
-// there are too many to count.
-func (p pages) missed(r *http.Request, name string, since time.Time) (count int64, whole bool, err error) {
-	ctx, cancel := context.WithTimeout(r.Context(), missedTime)
+// counted counts what a recovery would send again. whole is false if there is too much to count.
+func (p pages) counted(r *http.Request, name string, what relay.Recovery) (count int64, whole bool, err error) {
+	ctx, cancel := context.WithTimeout(r.Context(), countTime)
 	defer cancel()
-	count, err = p.relay.Recover(ctx, name, relay.Recovery{Missed: true, Since: since, DryRun: true}, api.UserOf(r))
+	what.DryRun = true
+	count, err = p.relay.Recover(ctx, name, what, api.UserOf(r))
 	if errors.Is(err, context.DeadlineExceeded) {
 		return count, false, nil
 	}
@@ -174,6 +177,7 @@ func spans(chosen string) []choice {
 type recoverPage struct {
 	Name, Span, Sentence, Then string
 	Count                      int64
+	More                       bool // there are more than Count
 	Spans                      []choice
 }
 
@@ -208,40 +212,52 @@ func (p pages) askRecover(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	what.DryRun = true
 	choices := spans(text)
 	if what.Missed && !what.Failed {
 		choices = append(choices, choice{text, "missed since " + words.WhenOf(what.Since, time.Now()).Absolute, true})
 	}
-	page := recoverPage{Name: name, Span: text, Spans: choices, Then: "They are sent one at first, and faster as the receiver answers."}
+	page := recoverPage{Name: name, Span: text, Spans: choices, Then: "They are sent oldest first, one at first, and faster as the receiver answers. You see the progress, and can stop it."}
 	if w.Parked || w.State == relay.Disabled {
-		page.Then = "They are held until " + name + " is active again."
+		page.Then = "None is sent until " + name + " is active again. You see the progress, and can stop it."
 	}
-	if page.Count, err = p.relay.Recover(r.Context(), name, what, api.UserOf(r)); err != nil {
+	var whole bool
+	if page.Count, whole, err = p.counted(r, name, what); err != nil {
 		return nil, err
 	}
-	page.Sentence = "Nothing would be sent again."
-	if page.Count > 0 {
-		page.Sentence = words.Counted(page.Count, "delivery", "deliveries") + " would be sent again."
+	deliveries := words.Counted(page.Count, "delivery", "deliveries")
+	switch {
+	case !whole:
+		page.Sentence, page.More = "More than "+deliveries+" would be sent again.", true
+	case page.Count > 0:
+		page.Sentence = deliveries + " would be sent again."
+	default:
+		page.Sentence = "Nothing would be sent again."
 	}
 	return shown{name: "recover.html", screen: screen{Title: "Recover " + name, Area: "webhooks", Page: page}}, nil
 }
 
+// recoverWebhook begins to send what a webhook did not get.
 func (p pages) recoverWebhook(r *http.Request) (any, error) {
-	name := r.PathValue("name")
-	what, err := recoveryOf(field(r, "span"), time.Now())
+	name, text := r.PathValue("name"), field(r, "span")
+	what, err := recoveryOf(text, time.Now())
 	if err != nil {
 		return nil, err
 	}
-	count, err := p.relay.Recover(r.Context(), name, what, api.UserOf(r))
-	if err != nil {
+	if _, err := p.webhookNamed(name); err != nil {
 		return nil, err
 	}
-	w, err := p.webhookNamed(name)
-	if err != nil {
-		return nil, err
+	said := "missed since " + words.WhenOf(what.Since, time.Now()).Absolute
+	for _, c := range spans(cmp.Or(text, "failed")) {
+		if c.Chosen {
+			said = c.Name
+		}
 	}
-	return said(webhookAt(name), words.Recovered(w, count, what)), nil
+	return p.begin(r, resend.Task{
+		What: said, Webhook: name, Again: webhookAt(name) + "/recover?" + url.Values{"span": {text}}.Encode(),
+		Find: func(ctx context.Context, found func(int64), send func([]queue.DeliveryID) error) error {
+			return p.relay.Recoverable(ctx, name, what, found, send)
+		},
+	})
 }
 
 // deletePage asks before a webhook is deleted.

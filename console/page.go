@@ -12,9 +12,11 @@ import (
 	"strings"
 
 	"github.com/userhero/relay/console/api"
+	"github.com/userhero/relay/console/resend"
 	"github.com/userhero/relay/console/scope"
 	"github.com/userhero/relay/console/words"
 	"github.com/userhero/relay/event"
+	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/relay"
 )
 
@@ -27,7 +29,7 @@ type pages struct {
 	version  string
 	log      *slog.Logger
 	outcomes *outcomes
-	resends  *resends
+	resends  *resend.All
 }
 
 // screen is the data of a page's template.
@@ -50,7 +52,7 @@ type screen struct {
 	// Failing is how many webhooks fail.
 	Failing int
 	// Resends are the actions on many deliveries that run.
-	Resends []resendStatus
+	Resends []resend.Status
 	// ReadOnly: the console changes nothing.
 	ReadOnly bool
 	// Empty: there is no webhook yet.
@@ -137,11 +139,15 @@ func (p pages) answerForm(w http.ResponseWriter, r *http.Request, do func(*http.
 
 // refused leads back to the page of a form, which shows the error.
 func (p pages) refused(r *http.Request, err error) done {
-	problem := api.Problem(r, err, p.log)
 	to := ""
-	if w, ok := p.relay.Webhook(r.PathValue("name")); ok {
-		to = webhookAt(w.Name)
+	if name := r.PathValue("name"); name != "" {
+		if w, gone := p.webhookNamed(name); gone == nil {
+			to = webhookAt(w.Name)
+		} else if errors.Is(err, queue.ErrNotFound) {
+			err = gone
+		}
 	}
+	problem := api.Problem(r, err, p.log)
 	if to == "" {
 		return done{to, outcome{Once: true, Status: problem.Status, Of: problem}}
 	}
@@ -196,7 +202,7 @@ func (p pages) outcome(r *http.Request) outcome {
 func (p pages) show(w http.ResponseWriter, r *http.Request, v shown) {
 	s := v.screen
 	s.Root, s.Version, s.ReadOnly = rootOf(r.URL.Path), p.version, p.relay.ReadOnly()
-	s.Resends = p.resends.running()
+	s.Resends = p.resends.Running(p.relay)
 	for _, w := range p.relay.Webhooks() {
 		if w.State == relay.Failing {
 			s.Failing++

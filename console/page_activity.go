@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/userhero/relay/console/api"
+	"github.com/userhero/relay/console/resend"
 	"github.com/userhero/relay/console/words"
 	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/relay"
@@ -30,6 +31,7 @@ type activityRow struct {
 	What, Who, Webhook, Detail string
 	There                      bool   // the webhook exists
 	Event                      string // id of the event in the detail
+	Resend                     string // id of the action on many deliveries
 }
 
 func (p pages) listActivity(r *http.Request) (any, error) {
@@ -48,6 +50,7 @@ func (p pages) listActivity(r *http.Request) (any, error) {
 		if id, err := queue.ParseDeliveryID(a.Detail); err == nil {
 			row.Event = id.Event.String()
 		}
+		row.Resend = resend.IDOf(a)
 		switch row.Who {
 		case api.UserOf(r):
 			row.Who = "you"
@@ -78,6 +81,8 @@ var activityMarks = map[string]words.Mark{
 	"signing key rotated": {Kind: "none", Text: "Signing key changed"},
 	"delivery requeued":   {Kind: "wait", Text: "One delivery queued again"},
 	"deliveries requeued": {Kind: "wait", Text: "Deliveries queued again"},
+	"resend began":        {Kind: "wait", Text: "Sending again began"},
+	"resend ended":        {Kind: "none", Text: "Sending again ended"},
 	"notice sent":         {Kind: "mail", Text: "E-mail"},
 }
 

@@ -2,20 +2,20 @@ package console
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/userhero/relay/console/api"
+	"github.com/userhero/relay/console/resend"
 	"github.com/userhero/relay/console/words"
 	"github.com/userhero/relay/event"
 	"github.com/userhero/relay/queue"
 )
-
-// countTime bounds the count before deliveries are sent again.
-const countTime = 60 * time.Millisecond
 
 // askPage asks before deliveries are sent again.
 type askPage struct {
@@ -124,7 +124,7 @@ func (p pages) askResend(r *http.Request) (any, error) {
 		page.Sentence = "Send " + deliveries + " again?"
 	default:
 		page.Sentence = "Send more than " + deliveries + " again?"
-		page.Warning = fmt.Sprintf("There are too many to count at once. At most %s are sent again, the newest.", words.Number(mostResent))
+		page.Warning = fmt.Sprintf("There are too many to count at once. At most %s are sent again, the newest.", words.Number(resend.Most))
 	}
 	if states[api.StateDelivered] > 0 {
 		page.Warning = strings.TrimSpace(page.Warning + " Receivers get again what was delivered to them.")
@@ -155,19 +155,45 @@ func (p pages) startResend(r *http.Request) (any, error) {
 	if len(chosen) == 0 {
 		what = "all deliveries that match"
 		for _, c := range q.chips() {
+			if text, found := strings.CutPrefix(c.Text, "text: "); found {
+				c.Text = "a text of " + words.Counted(int64(len([]rune(text))), "character", "characters")
+			}
 			what += ", " + c.Text
 		}
 	}
-	id, err := p.resends.start(context.WithoutCancel(r.Context()), p, what, api.UserOf(r), func(ctx context.Context, add func(queue.DeliveryID) bool) error {
-		for _, id := range chosen {
-			add(id)
+	task := resend.Task{What: what, Again: "resend/new?" + askedAgain(chosen, q).Encode()}
+	if q.Search != "" && len(chosen) == 0 {
+		task.Again = "" // Erasing feedback does not remove its words from the activity log.
+	}
+	task.Find = func(ctx context.Context, found func(int64), send func([]queue.DeliveryID) error) error {
+		ids := chosen
+		if len(ids) == 0 {
+			if _, err := p.walk(r.WithContext(ctx), q, 0, func(d queue.Delivery) bool {
+				ids = append(ids, d.ID)
+				found(int64(len(ids)))
+				return len(ids) < resend.Most
+			}); err != nil {
+				return err
+			}
 		}
-		if len(chosen) > 0 {
-			return nil
-		}
-		_, err := p.walk(r.WithContext(ctx), q, 0, func(d queue.Delivery) bool { return add(d.ID) })
-		return err
-	})
+		slices.Reverse(ids) // lists begin with the newest
+		return send(ids)
+	}
+	return p.begin(r, task)
+}
+
+// askedAgain is the query of the page that asks about the same deliveries.
+func askedAgain(chosen []queue.DeliveryID, q eventsQuery) url.Values {
+	v := url.Values{"query": {q.values().Encode()}}
+	for _, id := range chosen {
+		v.Add("delivery", id.String())
+	}
+	return v
+}
+
+// begin starts a resend and leads to its page.
+func (p pages) begin(r *http.Request, t resend.Task) (any, error) {
+	id, err := p.resends.Start(r.Context(), p.relay, api.UserOf(r), t)
 	if err != nil {
 		return nil, err
 	}
@@ -176,23 +202,34 @@ func (p pages) startResend(r *http.Request) (any, error) {
 
 // resendPage is the progress of a resend.
 type resendPage struct {
-	resendStatus
-	Sentence string
-	Percent  int64
+	resend.Status
+	Sentence, Advice string
+	Why              string // it waits
+	Percent          int64
+	Back             string // the address of the page that it began on
+	BackName         string
 }
 
 func (p pages) showResend(r *http.Request) (any, error) {
-	job := p.resends.find(r.PathValue("id"))
-	if job == nil {
-		return nil, event.NewProblem(http.StatusNotFound, "There is no such action. It may have ended long ago, or the relay was restarted; then what had not been queued stayed as it was.")
+	now, err := p.resends.Find(r.Context(), p.relay, r.PathValue("id"))
+	if errors.Is(err, queue.ErrNotFound) {
+		err = event.NewProblem(http.StatusNotFound, "There is no such action, or it has left the activity log.")
 	}
-	now := job.now()
-	page := resendPage{now, saidResent(now), 0}
+	if err != nil {
+		return nil, err
+	}
+	page := resendPage{Status: now, Sentence: words.Resent(now), Why: words.ResendWaits(now.Waits), Back: "events", BackName: "Events"}
+	if now.State == resend.Lost {
+		page.Advice = words.AfterLost(p.relay.Shared())
+	}
+	if _, there := p.relay.Webhook(now.Webhook); there {
+		page.Back, page.BackName = webhookAt(now.Webhook), now.Webhook
+	}
 	if now.All > 0 {
 		page.Percent = (now.Sent + now.Skipped) * 100 / now.All
 	}
 	s := screen{Title: page.Sentence, Area: "events", Page: page, Again: "resend/" + now.ID, Flash: p.outcome(r).Flash, Live: []string{"attempt", "activity", "state"}}
-	if now.State == resendRuns {
+	if now.State == resend.Running {
 		s.Every = 1000
 	}
 	return shown{name: "resending.html", screen: s}, nil
@@ -200,40 +237,7 @@ func (p pages) showResend(r *http.Request) (any, error) {
 
 // stopResend ends a resend. Deliveries that were not queued yet stay unchanged.
 func (p pages) stopResend(r *http.Request) (any, error) {
-	job := p.resends.find(r.PathValue("id"))
-	if job == nil {
-		return nil, event.NewProblem(http.StatusNotFound, "There is no such action any more.")
-	}
-	job.stop()
-	return seeOther("resend/" + job.now().ID), nil
+	id := r.PathValue("id")
+	p.resends.Stop(p.relay, id)
+	return seeOther("resend/" + id), nil
 }
-
-// saidResent describes the progress of an action on many deliveries.
-func saidResent(s resendStatus) string {
-	all, sent := words.Number(s.All), words.Number(s.Sent)
-	rest := ""
-	if s.Skipped > 0 {
-		rest = fmt.Sprintf(" %s left out: being sent, queued or gone already.", were(s.Skipped))
-	}
-	result := fmt.Sprintf("%s delivered, %s failed again.", words.Number(s.Delivered), words.Number(s.Sent-s.Delivered))
-	switch {
-	case s.State == resendRuns && s.Finding:
-		return fmt.Sprintf("Looking for deliveries to send again: %s found.", words.Number(s.All))
-	case s.State == resendRuns:
-		return fmt.Sprintf("Sending again: %s of %s sent.", sent, all)
-	case s.State == resendStopped:
-		queued := ""
-		if s.Queued > 0 {
-			queued = fmt.Sprintf(" %s queued already and will still be sent.", were(s.Queued))
-		}
-		return fmt.Sprintf("Stopped. %s of %s sent; %s as they were.%s%s", sent, all, stayed(s.Left()), queued, rest)
-	case s.All == 0:
-		return "Nothing was sent again: no delivery matched."
-	}
-	return fmt.Sprintf("Done: %s sent again. %s%s", words.Counted(s.Sent, "delivery was", "deliveries were"), result, rest)
-}
-
-// were returns a number with its verb: "1 was", "2 were".
-func were(n int64) string { return words.Counted(n, "was", "were") }
-
-func stayed(n int64) string { return words.Counted(n, "stayed", "stayed") }

@@ -8,6 +8,7 @@
 package console
 
 import (
+	"cmp"
 	"encoding/json"
 	"log/slog"
 	"net/http"
@@ -15,6 +16,7 @@ import (
 	"strings"
 
 	"github.com/userhero/relay/console/api"
+	"github.com/userhero/relay/console/resend"
 	"github.com/userhero/relay/console/scope"
 	"github.com/userhero/relay/event"
 	"github.com/userhero/relay/relay/signature"
@@ -59,7 +61,7 @@ func publicKeys(view *scope.View) http.Handler {
 // newPages returns the pages.
 func newPages(o api.Options) http.Handler {
 	view := scope.New(o.Relay, o.Scope)
-	p := pages{view, view.Reader(), o.Version, o.Logger, new(outcomes), new(resends)}
+	p := pages{view, view.Reader(), o.Version, o.Logger, new(outcomes), cmp.Or(o.Resends, new(resend.All))}
 	if p.log == nil {
 		p.log = slog.New(slog.DiscardHandler)
 	}

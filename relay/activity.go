@@ -20,6 +20,8 @@ type activity struct {
 	// Projects are those of the webhook at that time. They are empty if it had none, and
 	// in entries of versions without projects.
 	Projects []string `json:"projects,omitempty"`
+	// Data is what a console keeps with the entry, as JSON.
+	Data json.RawMessage `json:"data,omitempty"`
 }
 
 // Activity is one entry of the activity log: what happened, and who did it.
@@ -29,6 +31,14 @@ type Activity struct {
 	What, Who, Webhook, Detail string
 	// Projects are those of the webhook at that time; empty if it named none.
 	Projects []string
+	// Data is what a console keeps with the entry, as JSON; nil if there is none.
+	Data []byte
+}
+
+// Note adds an entry about what a console does to the activity log. Without Projects, it
+// gets those of its webhook.
+func (r *Relay) Note(a Activity) {
+	r.note(activity{What: a.What, Who: a.Who, Webhook: a.Webhook, Detail: a.Detail, Projects: a.Projects, Data: a.Data})
 }
 
 // note adds an entry to the activity log. If that fails, it only logs the error,
@@ -60,7 +70,7 @@ func (r *Relay) Activities(ctx context.Context, limit int, cursor string) (queue
 		if err := json.Unmarshal(s.Data, &a); err != nil {
 			return page, fmt.Errorf("reading activity %s: %w", s.ID, err)
 		}
-		page.Items = append(page.Items, Activity{ID: s.ID, At: s.At, What: a.What, Who: a.Who, Webhook: a.Webhook, Detail: a.Detail, Projects: a.Projects})
+		page.Items = append(page.Items, Activity{ID: s.ID, At: s.At, What: a.What, Who: a.Who, Webhook: a.Webhook, Detail: a.Detail, Projects: a.Projects, Data: a.Data})
 	}
 	return page, err
 }

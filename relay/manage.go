@@ -273,7 +273,7 @@ func (r *Relay) Redeliver(ctx context.Context, id queue.DeliveryID, who string) 
 }
 
 // Requeue does what Redeliver does for one of many deliveries, without a line in the
-// activity log: NoteRequeued adds one for all. It returns the name of the webhook; empty
+// activity log: Note adds one for all. It returns the name of the webhook; empty
 // if it was deleted.
 func (r *Relay) Requeue(ctx context.Context, id queue.DeliveryID) (webhook string, err error) {
 	r.mu.RLock()
@@ -300,12 +300,6 @@ func (r *Relay) Requeue(ctx context.Context, id queue.DeliveryID) (webhook strin
 		w.probeNow()
 	}
 	return webhook, nil
-}
-
-// NoteRequeued adds a line to the activity log: who requeued so many deliveries of a
-// webhook.
-func (r *Relay) NoteRequeued(webhook string, count int64, who string) {
-	r.note(activity{What: "deliveries requeued", Who: who, Webhook: webhook, Detail: fmt.Sprint(count)})
 }
 
 // restart starts the webhook's goroutine again after stop. The caller holds r.attachMu.

@@ -44,28 +44,48 @@ func (r *Relay) Recover(ctx context.Context, name string, what Recovery, who str
 	if err != nil {
 		return 0, err
 	}
-	if len(what.states()) == 0 && !what.Missed {
-		return 0, nil
-	}
-	sections, count, err := r.countAndSplit(ctx, w, what)
-	if err != nil || what.DryRun {
-		return count, err
-	}
-	w.beginGently()
-	count = 0
-	for _, s := range slices.Backward(sections) {
-		var n int64
-		n, err = r.requeueSection(ctx, w, what, s)
+	var found int64
+	err = r.Recoverable(ctx, name, what, func(n int64) { found = n }, func(ids []queue.DeliveryID) error {
+		n, err := r.requeue(ctx, ids, w.ordered())
 		if count += n; err != nil {
 			err = fmt.Errorf("after %d: %w", count, err)
-			break
 		}
+		return err
+	})
+	if what.DryRun {
+		return found, err
 	}
 	if count > 0 {
 		w.probeNow()
 		r.note(activity{What: "deliveries requeued", Who: who, Webhook: name, Detail: fmt.Sprint(count)})
 	}
 	return count, err
+}
+
+// Recoverable finds what a webhook did not get. It calls found with the number of
+// deliveries that it has found so far, many times, and then, unless what.DryRun is set,
+// send with their ids, oldest first, once or several times. The webhook's window begins
+// at one before. Recoverable ends with the first error.
+func (r *Relay) Recoverable(ctx context.Context, name string, what Recovery, found func(int64), send func([]queue.DeliveryID) error) error {
+	w, err := r.find(name)
+	if err != nil || len(what.states()) == 0 && !what.Missed {
+		return err
+	}
+	sections, err := r.countAndSplit(ctx, w, what, found)
+	if err != nil || what.DryRun {
+		return err
+	}
+	w.beginGently()
+	for _, s := range slices.Backward(sections) {
+		ids, err := r.idsOf(ctx, w, what, s)
+		if err == nil && len(ids) > 0 {
+			err = send(ids)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // section is a part of a list, between two cursors. Lists begin with the newest
@@ -75,14 +95,18 @@ func (r *Relay) Recover(ctx context.Context, name string, what Recovery, who str
 type section struct{ from, to string }
 
 // countAndSplit counts the deliveries to recover and splits the list into sections.
-func (r *Relay) countAndSplit(ctx context.Context, w *webhook, what Recovery) (all []section, count int64, err error) {
-	s, inSection, atOnce := section{}, 0, cmp.Or(what.atOnce, recoverAtOnce)
+func (r *Relay) countAndSplit(ctx context.Context, w *webhook, what Recovery, found func(int64)) (all []section, err error) {
+	s, count, inSection, atOnce := section{}, int64(0), 0, cmp.Or(what.atOnce, recoverAtOnce)
 	for cursor := ""; ; {
 		ids, next, err := r.recoverable(ctx, w, what, cursor)
+		if err == nil {
+			err = context.Cause(ctx)
+		}
 		if err != nil {
-			return nil, count, err
+			return nil, err
 		}
 		count += int64(len(ids))
+		found(count)
 		inSection += len(ids)
 		if next == "" || inSection >= atOnce {
 			s.to = next
@@ -90,26 +114,24 @@ func (r *Relay) countAndSplit(ctx context.Context, w *webhook, what Recovery) (a
 			s, inSection = section{from: next}, 0
 		}
 		if cursor = next; cursor == "" {
-			return all, count, nil
+			return all, nil
 		}
 	}
 }
 
-// requeueSection requeues the deliveries of a section, oldest first.
-func (r *Relay) requeueSection(ctx context.Context, w *webhook, what Recovery, s section) (int64, error) {
-	var ids []queue.DeliveryID
+// idsOf returns the deliveries of a section, oldest first.
+func (r *Relay) idsOf(ctx context.Context, w *webhook, what Recovery, s section) (ids []queue.DeliveryID, err error) {
 	for cursor := s.from; ; {
 		page, next, err := r.recoverable(ctx, w, what, cursor)
 		if err != nil {
-			return 0, err
+			return nil, err
 		}
 		ids = append(ids, page...)
 		if cursor = next; cursor == s.to || cursor == "" {
-			break
+			slices.Reverse(ids)
+			return ids, nil
 		}
 	}
-	slices.Reverse(ids)
-	return r.requeue(ctx, ids, w.ordered())
 }
 
 // requeue requeues deliveries and counts them. It requeues several at a time, which

@@ -242,6 +242,18 @@ func (r *Relay) Stop(ctx context.Context) error {
 	return err
 }
 
+// Go runs do in a goroutine that Stop waits for. do must return soon after a subscription
+// is done. Go reports false, and does nothing, if the relay does not run.
+func (r *Relay) Go(do func()) bool {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	runs := r.started && !r.stopped
+	if runs {
+		r.running.Go(do)
+	}
+	return runs
+}
+
 // Health returns nil while the queue takes events and the webhooks' goroutines run.
 func (r *Relay) Health() error { return r.HealthOf(func(WebhookStatus) bool { return true }) }
 

@@ -52,7 +52,7 @@ type Relay struct {
 	// ended and putBack count the attempts that were in flight when the stop began:
 	// those that ended, and those that were cancelled and given back.
 	ended, putBack   atomic.Int64
-	running          sync.WaitGroup // webhooks' goroutines
+	running          sync.WaitGroup // webhooks' goroutines, and those of Go
 	following        sync.WaitGroup // goroutines that listen to other relays, and may take attachMu
 	attachMu         slowLock       // serialises Start, Stop, Attach, Detach, Add, Change, Rotate and Delete
 	mu               sync.RWMutex   // guards everything below

@@ -15,6 +15,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/userhero/relay/console/resend"
 	"github.com/userhero/relay/console/scope"
 	"github.com/userhero/relay/event"
 	"github.com/userhero/relay/relay"
@@ -29,6 +30,9 @@ type Options struct {
 	Relay *relay.Relay
 	// Scope is what of them is shown and changed. Default: everything.
 	Scope scope.Scope
+	// Resends are the actions on many deliveries, which all consoles of a relay share. Only
+	// the console uses them. Default: its own.
+	Resends *resend.All
 	// Version is shown by /status.
 	Version string
 	// Started is when the relay started.

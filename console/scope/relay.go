@@ -362,11 +362,23 @@ func (v *View) Requeue(ctx context.Context, id queue.DeliveryID) (webhook string
 	return v.relay.Requeue(ctx, id)
 }
 
-// NoteRequeued adds a line to the activity log. The webhook's name is one that Requeue
-// has returned.
-func (v *View) NoteRequeued(webhook string, count int64, who string) {
-	v.relay.NoteRequeued(webhook, count, who)
+// Note adds a line to the activity log. Its webhook is known by its name in the scope, or
+// by one that Requeue has returned.
+func (v *View) Note(a relay.Activity) {
+	if w, ok := v.find(a.Webhook); ok {
+		a.Webhook = w.Name
+	} else {
+		a.Projects = v.Projects()
+	}
+	v.relay.Note(a)
 }
+
+// Go runs do in a goroutine that the end of the relay waits for. It reports false if the
+// relay does not run.
+func (v *View) Go(do func()) bool { return v.relay.Go(do) }
+
+// Shared reports whether several relays work on the store.
+func (v *View) Shared() bool { return v.relay.Queue().Node() != "" }
 
 // Recover requeues what a webhook did not get, and returns the count.
 func (v *View) Recover(ctx context.Context, name string, what relay.Recovery, who string) (count int64, err error) {
@@ -378,6 +390,14 @@ func (v *View) Recover(ctx context.Context, name string, what relay.Recovery, wh
 		return err
 	})
 	return count, err
+}
+
+// Recoverable finds what a webhook did not get, and passes it on.
+func (v *View) Recoverable(ctx context.Context, name string, what relay.Recovery, found func(int64), send func([]queue.DeliveryID) error) error {
+	if err := v.mayChange(); err != nil {
+		return err
+	}
+	return v.named(name, func(full string) error { return v.relay.Recoverable(ctx, full, what, found, send) })
 }
 
 // Test sends the documented sample to a webhook now.

@@ -80,6 +80,9 @@ func (v *View) Scoped() bool { return v.scope.Projects != nil }
 // ReadOnly reports whether the scope changes nothing.
 func (v *View) ReadOnly() bool { return v.scope.ReadOnly }
 
+// Covers reports whether the view has all that another view of the relay has.
+func (v *View) Covers(other *View) bool { return !v.Scoped() || v.key == other.key }
+
 // hasProject reports whether the scope has the feedback of a project.
 func (v *View) hasProject(project string) bool {
 	return !v.Scoped() || slices.Contains(v.scope.Projects, project)

@@ -4,9 +4,11 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 
 	"github.com/userhero/relay/console/api"
+	"github.com/userhero/relay/console/resend"
 	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/relay"
 )
@@ -124,28 +126,66 @@ func Busy() *Flash {
 	return Bad("Nothing was queued: this delivery is being sent at the moment. Wait for the result.")
 }
 
-// Recovered is shown after deliveries were queued again.
-func Recovered(w relay.WebhookStatus, n int64, what relay.Recovery) *Flash {
-	switch {
-	case n == 0 && what.Waiting:
-		return good("Nothing was queued: no delivery waits for a retry.")
-	case n == 0 && what.Missed:
-		return good("Nothing was queued: nothing failed or was missed in that time.")
-	case n == 0:
-		return good("Nothing was queued: nothing has failed.")
+// Resent describes how far an action on many deliveries has come.
+func Resent(s resend.Status) string {
+	all, sent := Number(s.All), Number(s.Sent)
+	rest := ""
+	if s.Skipped > 0 {
+		rest = fmt.Sprintf(" %s left out: being sent, queued or gone already.", were(s.Skipped))
 	}
-	queued := Counted(n, "delivery", "deliveries")
-	switch {
-	case w.Parked:
-		return good("%s queued again. They are held until %s is in the Caddyfile again.", queued, w.Name)
-	case w.State == relay.Disabled:
-		return good("%s queued again. They are held until you %s %s.", queued, resumeVerb(w), w.Name)
-	case !w.HeldUntil.IsZero():
-		return good("%s queued again. They will be sent when the pause ends that %s asked for (Retry-After).", queued, w.Name)
-	case w.State == relay.Failing || w.Probing:
-		return good("%s queued again. While %s does not answer, one delivery at a time is tried.", queued, w.Name)
+	switch s.State {
+	case resend.Lost:
+		return "It is not known how this action ended."
+	case resend.Running:
+		if s.Finding {
+			return fmt.Sprintf("Looking for deliveries to send again: %s found.", all)
+		}
+		return fmt.Sprintf("Sending again: %s of %s sent.", sent, all)
+	case resend.Stopped:
+		queued := ""
+		if s.Queued > 0 {
+			queued = fmt.Sprintf(" %s queued already and will still be sent.", were(s.Queued))
+		}
+		return fmt.Sprintf("Stopped. %s of %s sent; %s stayed as they were.%s%s", sent, all, Number(s.Left()), queued, rest)
 	}
-	return good("%s queued again. They are sent now: one at first, and faster as the receiver answers.", queued)
+	if s.All == 0 {
+		return "Nothing was sent again: no delivery matched."
+	}
+	return fmt.Sprintf("Done: %s sent again. %s delivered, %s failed again.%s", Counted(s.Sent, "delivery was", "deliveries were"),
+		Number(s.Delivered), Number(s.Sent-s.Delivered), rest)
+}
+
+// ResendWaits says why an action on many deliveries waits; empty if it does not.
+func ResendWaits(all []relay.WebhookStatus) string {
+	var why []string
+	for _, w := range all {
+		switch {
+		case w.Parked:
+			why = append(why, w.Name+" is not in the Caddyfile")
+		case w.State == relay.Disabled && PausedByOwner(w):
+			why = append(why, w.Name+" is paused")
+		case w.State == relay.Disabled:
+			why = append(why, w.Name+" is disabled")
+		case !w.HeldUntil.IsZero():
+			why = append(why, w.Name+" asked for a pause (Retry-After)")
+		default:
+			why = append(why, w.Name+" does not answer, so one delivery at a time is tried")
+		}
+	}
+	if why == nil {
+		return ""
+	}
+	return "It waits: " + strings.Join(why, "; ") + "."
+}
+
+// AfterLost explains why the end of an action is not known; shared: several relays work on
+// the store.
+func AfterLost(shared bool) string {
+	cause := "The relay was restarted while it ran."
+	if shared {
+		cause = "Another relay runs it, or the relay was restarted while it ran."
+	}
+	return cause + " What was queued by then is sent. What was not queued stayed as it was."
 }
 
 // Deleted is shown after a webhook was deleted.
@@ -217,6 +257,9 @@ func are(n int64, one, many string) string {
 	}
 	return Number(n) + " " + many + " are"
 }
+
+// were returns a number with its verb: "1 was", "2 were".
+func were(n int64) string { return Counted(n, "was", "were") }
 
 func waits(n int64) string {
 	if n == 1 {

@@ -67,3 +67,37 @@ test("a test that hangs shows seconds and can be stopped", async () => {
   await page.getByText("It works").waitFor();
   assert.deepEqual(context.wrong, []);
 });
+
+test("an action on many deliveries survives the page, and says what became of it after a crash", async () => {
+  relay = await new Relay().start({ app: `webhook crm {\n url ${receiver.url}\n retry 1h\n}` });
+  context = await watched(browser);
+  receiver.status = 503;
+  for (const message of ["one", "two", "three"]) await relay.submit(message);
+  const page = await context.newPage();
+  await page.goto(`${relay.console}/webhooks/crm`);
+  await page.getByRole("button", { name: "Pause", exact: true }).click();
+  await page.getByText("3 waiting deliveries are held").waitFor();
+  await page.goto(`${relay.console}/webhooks/crm/recover?span=waiting`);
+  await page.getByRole("button", { name: "Send them again" }).click();
+  await page.getByText("It waits: crm is paused.").waitFor();
+  const address = page.url();
+  await page.goto(`${relay.console}/webhooks`);
+  await page.getByRole("link", { name: "Sending again: 0 of 3" }).click();
+  await page.waitForURL(address);
+  await relay.kill();
+  await relay.again();
+  await page.goto(`${relay.console}/activity`);
+  await page.getByRole("link", { name: "everything that waits for a retry" }).click();
+  await page.waitForURL(address);
+  await page.getByRole("heading", { name: "It is not known how this action ended." }).waitFor();
+  await page.getByText("The relay was restarted while it ran.").waitFor();
+  await page.getByRole("link", { name: "Count what is left" }).click();
+  await page.getByRole("heading", { name: "3 deliveries would be sent again." }).waitFor();
+  await page.getByRole("button", { name: "Send them again" }).click();
+  receiver.status = 204;
+  const other = await context.newPage();
+  await other.goto(`${relay.console}/webhooks/crm`);
+  await other.getByRole("button", { name: "Resume" }).click();
+  await page.getByRole("heading", { name: "Done: 3 deliveries were sent again. 3 delivered, 0 failed again." }).waitFor();
+  assert.deepEqual(context.wrong, []);
+});
