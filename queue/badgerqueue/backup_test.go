@@ -206,7 +206,7 @@ func TestBackupGivesWay(t *testing.T) {
 	}
 	for i := range 64 {
 		e := entry(i)
-		e.Body = make([]byte, 16<<10)
+		e.Body = noise(i, 16<<10)
 		enqueue(t, s, e)
 	}
 	r, w := io.Pipe()

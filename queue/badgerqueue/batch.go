@@ -9,6 +9,7 @@ import (
 	"github.com/dgraph-io/badger/v4"
 
 	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/queue/badgerqueue/codec"
 	"github.com/userhero/relay/queue/badgerqueue/layout"
 )
 
@@ -25,7 +26,8 @@ type batch struct {
 	outdated             bool
 	recent               recents
 	caught               *uint16 // the place of the newest submission that a honeypot caught; nil: not known yet
-	maxEntries, maxBytes int     // the most that one Badger transaction holds
+	packer               codec.Packer
+	maxEntries, maxBytes int // the most that one Badger transaction holds
 
 	// These fields belong to one batch.
 	txn                     *badger.Txn
@@ -168,7 +170,7 @@ func (b *batch) finish() error {
 			return err
 		}
 	}
-	if b.outdated { // after this, older builds refuse the store, because they would not find its feedbacks
+	if b.outdated { // after this, older builds refuse the store, because they could not read it
 		if err := b.set(layout.KeyFormat, layout.Format{Version: layout.FormatVersion, Tags: b.s.tags, Former: b.s.former}.Encode()); err != nil {
 			return err
 		}

@@ -186,7 +186,7 @@ func (c *checker) feedbacks() error {
 			c.r.found(name, "%v", decoded)
 			return
 		}
-		e, err := c.s.getEvent(c.txn, seq)
+		e, err := c.s.getHeader(c.txn, seq)
 		switch {
 		case errors.Is(err, queue.ErrNotFound):
 			c.r.found(name, "its latest event, number %d, is missing", seq)

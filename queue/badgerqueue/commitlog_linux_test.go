@@ -1,7 +1,6 @@
 package badgerqueue
 
 import (
-	"bytes"
 	"context"
 	"os"
 	"path/filepath"
@@ -26,7 +25,7 @@ func TestCommitLogIsTheMemtables(t *testing.T) {
 	seen := map[string]bool{}
 	for i := range 30 { // of 60 KiB: more than a memtable
 		e := entry(i)
-		e.Body = bytes.Repeat([]byte{byte('a' + i%26)}, 60<<10)
+		e.Body = noise(i, 60<<10)
 		if _, err := s.Enqueue(context.Background(), e); err != nil {
 			t.Fatal(err)
 		}
@@ -48,7 +47,7 @@ func TestCommitLogIsTheMemtables(t *testing.T) {
 		t.Error("the memtable was never exchanged")
 	}
 	e := entry(1000)
-	e.Body = make([]byte, s.bounds.maxValue())
+	e.Body = noise(1000, s.bounds.maxValue())
 	if _, err := s.Enqueue(context.Background(), e); err == nil {
 		t.Error("a value was written to the log that is not synced")
 	}
@@ -76,7 +75,7 @@ func TestLogIsWrittenAheadOfItsCommits(t *testing.T) {
 	logs := map[string]bool{}
 	for i := range events {
 		e := entry(i)
-		e.Body = bytes.Repeat([]byte{byte('a' + i%26)}, size)
+		e.Body = noise(i, size)
 		if _, err := s.Enqueue(context.Background(), e); err != nil {
 			t.Fatal(err)
 		}

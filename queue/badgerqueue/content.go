@@ -11,6 +11,7 @@ import (
 	"github.com/dgraph-io/badger/v4"
 
 	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/queue/badgerqueue/codec"
 	"github.com/userhero/relay/queue/badgerqueue/layout"
 	"github.com/userhero/relay/queue/badgerqueue/storefile"
 )
@@ -101,7 +102,7 @@ func (x *export) keys() error {
 				stored.Unchanged = false
 				return true, x.to.Key(stored)
 			}
-			e, err := x.s.getEvent(x.txn, k.About())
+			e, err := x.s.getHeader(x.txn, k.About())
 			switch {
 			case errors.Is(err, queue.ErrNotFound): // a key outlives its event, and an id needs only the number
 				stored.About = queue.NewEventID(time.UnixMilli(0), x.tags.Of(k.About()), k.About())
@@ -142,6 +143,7 @@ func (x *export) rest() error {
 // at the end, or Discard.
 type NewStore struct {
 	b        *build
+	packer   codec.Packer
 	path     string
 	tags     storefile.Tags
 	state    layout.State
@@ -199,10 +201,11 @@ func (n *NewStore) Event(e queue.StoredEvent) error {
 		n.state.Redacted = 1
 	}
 	key := layout.EventKey(seq)
-	if err := n.b.set(key, layout.Seal(key, appendEvent(layout.Record(128+len(e.Body)), &e.Event)), 0); err != nil {
+	packed := n.packer.Pack(e.Body)
+	if err := n.b.set(key, layout.Seal(key, appendEvent(layout.Record(128+len(packed)), &e.Event, packed)), 0); err != nil {
 		return err
 	}
-	n.state.Live += int64(eventSize(&e.Event))
+	n.state.Live += int64(eventSize(&e.Event, len(packed)))
 	if !e.Feedback.IsZero() {
 		index := layout.FeedbackKey(e.Feedback)
 		if err := n.b.set(index, layout.Feedback{Seq: seq, Origin: e.Origin, Answer: e.Answer}.Encode(index), 0); err != nil {

@@ -443,7 +443,7 @@ func TestDamagedRecordIsSteppedOverAndSaid(t *testing.T) {
 	bad, good := enqueue(t, s, entry(1, w)), enqueue(t, s, entry(2, w))
 	if err := s.commit(t.Context(), 1, 1024, func(b *batch) error {
 		key := layout.EventKey(bad.ID.Seq())
-		rec := layout.Seal(key, appendEvent(layout.Record(128), &bad))
+		rec := eventRecord(key, &bad)
 		rec[len(rec)-1] ^= 1
 		return b.set(key, rec)
 	}); err != nil {

@@ -119,9 +119,8 @@ func (o *enqueueOp) apply(b *batch) error {
 		Trace:   e.Trace, Replaces: e.Replaces, Body: e.Body,
 	}
 	event.ID = queue.NewEventID(event.Created, b.s.tags.Of(seq), seq)
-	key := b.key(layout.PrefixEvent, seq)
-	rec := b.record(128 + len(e.Feedback.ID) + len(e.Feedback.Project) + len(e.Trace.State) + len(e.Body))
-	if err := b.set(key, layout.Seal(key, appendEvent(rec, event))); err != nil {
+	size, err := b.setEvent(event)
+	if err != nil {
 		return err
 	}
 	if ds := b.address(event, e.Webhooks); len(ds) > 0 {
@@ -141,9 +140,17 @@ func (o *enqueueOp) apply(b *batch) error {
 	}
 	b.stateOf.Seq = seq
 	b.stateOf.Events++
-	b.grow(eventSize(event))
+	b.grow(size)
 	o.receipt = queue.Receipt{Event: *event, Answer: e.Answer}
 	return nil
+}
+
+// setEvent writes the record of an event and returns its size.
+func (b *batch) setEvent(e *queue.Event) (size int, err error) {
+	packed := b.packer.Pack(e.Body)
+	key := b.key(layout.PrefixEvent, e.ID.Seq())
+	rec := b.record(128 + len(e.Feedback.ID) + len(e.Feedback.Project) + len(e.Trace.State) + len(packed))
+	return eventSize(e, len(packed)), b.set(key, layout.Seal(key, appendEvent(rec, e, packed)))
 }
 
 // setLatest writes the record of a feedback and deletes its record of format 2, if it
@@ -227,7 +234,7 @@ func (b *batch) replaced(seq uint64) (queue.Event, error) {
 	if !b.s.redacted.Load() {
 		return queue.Event{}, nil
 	}
-	return b.s.getEvent(b.txn, seq)
+	return b.s.getHeader(b.txn, seq)
 }
 
 // held looks up the feedback of an entry and checks that the entry fits it. An update

@@ -62,7 +62,7 @@ type erasure struct {
 type erasedEvent struct {
 	seq      uint64
 	feedback queue.FeedbackID
-	size     int // what eventSize returns for it
+	size     int // what storedEvent.size returns for it
 }
 
 // Erase implements queue.Eraser. First it marks the feedbacks as erased, so that the store
@@ -127,7 +127,7 @@ func (e *erasure) find(ctx context.Context) error {
 		if e.ids[event.Feedback] {
 			seq := layout.SeqOf(key)
 			e.seqs[seq] = true
-			e.left = append(e.left, erasedEvent{seq: seq, feedback: event.Feedback, size: eventSize(&event)})
+			e.left = append(e.left, erasedEvent{seq: seq, feedback: event.Feedback, size: event.size()})
 			found[event.Feedback] = true
 		}
 		return nil

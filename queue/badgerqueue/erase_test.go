@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/queue/badgerqueue/layout"
 	"github.com/userhero/relay/queue/badgerqueue/storefile"
 )
 
@@ -89,7 +90,7 @@ func leaseOne(t *testing.T, l queue.Lane) *queue.Lease {
 func (x telltale) inRecords(t *testing.T, path string) (n int) {
 	t.Helper()
 	_, err := storefile.ReadAll(path, nil, func(e storefile.Entry) error {
-		if bytes.Contains(e.Key, []byte(x.name)) || bytes.Contains(e.Value, []byte(x.name)) {
+		if bytes.Contains(e.Key, []byte(x.name)) || bytes.Contains(legible(t, e), []byte(x.name)) {
 			n++
 		}
 		return nil
@@ -102,6 +103,19 @@ func (x telltale) inRecords(t *testing.T, path string) (n int) {
 		t.Fatal(err)
 	}
 	return n
+}
+
+// legible returns the value of a record. If it is an event, its document is unpacked.
+func legible(t *testing.T, e storefile.Entry) []byte {
+	t.Helper()
+	if e.Key[0] != layout.PrefixEvent || e.Deleted {
+		return e.Value
+	}
+	event, err := decodeWhole(e.Key, e.Value, storefile.Tags{{}})
+	if err != nil {
+		t.Error(err)
+	}
+	return append(bytes.Clone(e.Value), event.Body...)
 }
 
 // inFiles reports the files whose bytes name a telltale.

@@ -15,20 +15,22 @@ import (
 	"github.com/userhero/relay/queue/badgerqueue/storefile"
 )
 
-// eventFormat is the first byte of an event's payload. A payload of format 2 begins with
-// the length of the event's type instead, which is never zero; the event's project is only
-// in its document.
+// The first byte of an event's payload says how to read the rest. A payload of format 2 of
+// the store begins with the length of the event's type instead, which is never below 4; the
+// event's project is only in its document.
 const (
-	eventFormat    = 0
-	redactedFormat = 1 // for a redacted event; no event type is one byte long
+	eventPlain  = 0 // the document as it is, as format 3 of the store wrote it
+	eventPacked = 2 // the document as codec.Packer packs it
+	// eventRedacted is a flag: the event is redacted.
+	eventRedacted = 1
 )
 
-// appendEvent appends an event's payload. The ID is not stored, because the time, the
-// store's tag and the key determine it.
-func appendEvent(b []byte, e *queue.Event) []byte {
-	format := byte(eventFormat)
+// appendEvent appends an event's payload with its document, which the caller has packed.
+// The ID is not stored, because the time, the store's tag and the key determine it.
+func appendEvent(b []byte, e *queue.Event, packed []byte) []byte {
+	format := byte(eventPacked)
 	if e.Redacted {
-		format = redactedFormat
+		format |= eventRedacted
 	}
 	b = append(b, format)
 	b = codec.AppendString(b, e.Type)
@@ -40,21 +42,48 @@ func appendEvent(b []byte, e *queue.Event) []byte {
 	if !e.Replaces.IsZero() {
 		b = append(b, e.Replaces[:]...)
 	}
-	return append(b, e.Body...)
+	return append(b, packed...)
 }
 
-// decodeEvent reads an event. Its Body is a slice of rec.
-func decodeEvent(key, rec []byte, t storefile.Tags) (queue.Event, error) {
+// storedEvent is an event as its record has it.
+type storedEvent struct {
+	queue.Event // its Body is empty until unpack is called
+	// document is the document as it is stored. It is a slice of the record.
+	document []byte
+	packed   bool
+}
+
+// unpack sets Body to a copy of the document.
+func (e *storedEvent) unpack() (err error) {
+	if !e.packed {
+		e.Body = bytes.Clone(e.document)
+		return nil
+	}
+	if e.Body, err = codec.Unpack(e.document); err != nil {
+		return fmt.Errorf("%w: event %s: %w", layout.ErrDamaged, e.ID, err)
+	}
+	return nil
+}
+
+// size is about how many bytes the event takes in the files, without its deliveries and
+// attempts. It depends on the event's record alone.
+func (e *storedEvent) size() int { return eventSize(&e.Event, len(e.document)) }
+
+// decodeEvent reads an event, without its Body.
+func decodeEvent(key, rec []byte, t storefile.Tags) (storedEvent, error) {
 	p, err := layout.Unseal(key, rec)
 	if err != nil {
-		return queue.Event{}, err
+		return storedEvent{}, err
 	}
 	r := codec.Reader{B: p}
-	former := len(p) == 0 || p[0] != eventFormat && p[0] != redactedFormat
+	former := len(p) == 0 || p[0] > eventPacked|eventRedacted
+	var format byte
 	if !former {
-		r.B = p[1:]
+		format, r.B = p[0], p[1:]
 	}
-	e := queue.Event{Redacted: !former && p[0] == redactedFormat, Type: r.String()}
+	e := storedEvent{packed: format&eventPacked != 0}
+	e.Redacted = format&eventRedacted != 0
+	e.Type = r.String()
 	e.Feedback.ID = r.String()
 	if !former {
 		e.Feedback.Project = r.String()
@@ -65,14 +94,23 @@ func decodeEvent(key, rec []byte, t storefile.Tags) (queue.Event, error) {
 		copy(e.Replaces[:], r.Take(len(e.Replaces)))
 	}
 	if r.Bad {
-		return queue.Event{}, fmt.Errorf("%w %q: short event header", layout.ErrDamaged, key)
+		return storedEvent{}, fmt.Errorf("%w %q: short event header", layout.ErrDamaged, key)
 	}
 	e.ID = queue.NewEventID(e.Created, t.Of(layout.SeqOf(key)), layout.SeqOf(key))
-	e.Body = r.B[:len(r.B):len(r.B)]
+	e.document = r.B[:len(r.B):len(r.B)]
 	if former && !e.Feedback.IsZero() {
-		e.Feedback.Project = projectOf(e.Body)
+		e.Feedback.Project = projectOf(e.document)
 	}
 	return e, nil
+}
+
+// decodeWhole reads an event with its Body, in memory of its own.
+func decodeWhole(key, rec []byte, t storefile.Tags) (storedEvent, error) {
+	e, err := decodeEvent(key, rec, t)
+	if err == nil {
+		err = e.unpack()
+	}
+	return e, err
 }
 
 // projectOf reads the project from an event's document. Documents have their members in a
@@ -340,11 +378,11 @@ func parseAttempt(key, p []byte, number int) (queue.Attempt, error) {
 // entryOverhead is about what Badger adds to each entry, in bytes.
 const entryOverhead = 24
 
-// eventSize is about how many bytes an event takes in the files, without its
-// deliveries and attempts. It depends on the event alone.
-func eventSize(e *queue.Event) int {
+// eventSize is about how many bytes an event takes in the files, without its deliveries and
+// attempts, if its document takes so many.
+func eventSize(e *queue.Event, document int) int {
 	const header = 64 // bytes of the record's header and of the keys
-	return header + 2*entryOverhead + len(e.Body) + 2*len(e.Feedback.ID) + 2*len(e.Feedback.Project) + len(e.Trace.State)
+	return header + 2*entryOverhead + document + 2*len(e.Feedback.ID) + 2*len(e.Feedback.Project) + len(e.Trace.State)
 }
 
 // attemptSize is about how many bytes the record of an attempt takes in the files.

@@ -54,7 +54,7 @@ func write(dir string) error {
 	refused := 0
 	for i := 0; refused < refusals && (i < events || refused > 0 && i < events+refusals); i++ {
 		e := entry(i, w)
-		e.Body = bytes.Repeat([]byte(fmt.Sprintf("%d/%d ", os.Getpid(), i)), size/12+1)
+		e.Body = noise(os.Getpid()<<20|i, size)
 		r, err := s.Enqueue(ctx, e)
 		if err != nil {
 			refused++

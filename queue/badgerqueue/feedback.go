@@ -54,7 +54,7 @@ func (s *Store) formerFeedback(txn *badger.Txn, id queue.FeedbackID) (layout.Fee
 	if err != nil {
 		return layout.Feedback{}, err
 	}
-	e, err := s.getEvent(txn, seq)
+	e, err := s.getHeader(txn, seq)
 	switch {
 	case errors.Is(err, queue.ErrNotFound):
 		return layout.Feedback{}, badger.ErrKeyNotFound

@@ -3,11 +3,13 @@ package badgerqueue
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"reflect"
 	"testing"
 	"time"
 
 	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/queue/badgerqueue/codec"
 	"github.com/userhero/relay/queue/badgerqueue/layout"
 	"github.com/userhero/relay/queue/badgerqueue/storefile"
 )
@@ -19,7 +21,11 @@ func FuzzRecords(f *testing.F) {
 	event := queue.Event{Type: "feedback.created", Feedback: queue.FeedbackID{Project: "p", ID: "fb_1"}, Created: time.UnixMilli(1_700_000_000_000), Body: []byte(`{"a":1}`)}
 	event.Trace.TraceID[0], event.Trace.State = 1, "a=b"
 	event.Replaces = queue.NewEventID(event.Created, 7, 8)
-	f.Add(appendEvent(layout.Record(0), &event)[layout.RecordHeader:])
+	f.Add(eventRecord(layout.EventKey(77), &event)[layout.RecordHeader:])
+	usual := event
+	usual.Redacted, usual.Body = true, usualDocument(1)
+	f.Add(eventRecord(layout.EventKey(77), &usual)[layout.RecordHeader:])
+	f.Add(plainEvent(&usual))
 	attempt := queue.Attempt{At: event.Created, Status: 500, Error: "e", ErrorClass: "http_500", Duration: time.Second, Next: event.Created,
 		RequestHeaders: []queue.Header{{Name: "a", Value: "b"}}, ResponseBody: []byte("x")}
 	f.Add(appendAttempt(nil, &attempt))
@@ -35,8 +41,10 @@ func FuzzRecords(f *testing.F) {
 	f.Fuzz(func(t *testing.T, payload []byte) {
 		const seq, webhook, number = 77, 3, 2
 		tag := storefile.Tags{{From: 0, Tag: 5}}
-		again(t, "event", layout.EventKey(seq), payload, func(key, rec []byte) (queue.Event, error) { return decodeEvent(key, rec, tag) },
-			func(key []byte, e queue.Event) []byte { return layout.Seal(key, appendEvent(layout.Record(0), &e)) })
+		again(t, "event", layout.EventKey(seq), payload, func(key, rec []byte) (queue.Event, error) {
+			e, err := decodeWhole(key, rec, tag)
+			return e.Event, err
+		}, func(key []byte, e queue.Event) []byte { return eventRecord(key, &e) })
 		again(t, "deliveries", layout.DeliveriesKey(seq), payload, func(key, rec []byte) (deliveries, error) { return decodeDeliveries(nil, key, rec) },
 			func(key []byte, ds deliveries) []byte { return ds.encode(key, layout.Record(ds.size())) })
 		again(t, "attempt", layout.AttemptKey(seq, webhook, number), payload, decodeAttempt,
@@ -82,6 +90,26 @@ func again[T any](t *testing.T, kind string, key, payload []byte, decode func(ke
 	} else if !reflect.DeepEqual(first, second) {
 		t.Errorf("%s: %+v became %+v", kind, first, second)
 	}
+}
+
+// eventRecord makes the record of an event.
+func eventRecord(key []byte, e *queue.Event) []byte {
+	return layout.Seal(key, appendEvent(layout.Record(0), e, new(codec.Packer).Pack(e.Body)))
+}
+
+// plainEvent makes the payload of an event as format 3 wrote it.
+func plainEvent(e *queue.Event) []byte {
+	b := appendEvent(nil, e, e.Body)
+	b[0] -= eventPacked
+	return b
+}
+
+// usualDocument is a document as most are.
+func usualDocument(n int) []byte {
+	return fmt.Appendf(nil, `{"event":"feedback.created","timestamp":"2026-11-28T16:00:00Z","data":{"id":"fb_06FP%d","projectId":"proj_xyz","message":"The export of report %d stays grey, `+
+		`in Firefox and in Chrome. It worked last week. Größe, 特殊.","category":"bug","rating":2,"status":"new","context":{"pageUrl":"/dashboard/reports","referrer":"/dashboard",`+
+		`"browser":"Chrome","browserVersion":"142","os":"macOS","deviceType":"desktop","viewport":{"width":1920,"height":1080},"timezone":"America/New_York","locale":"en-US",`+
+		`"country":"US"},"metadata":{"userId":"user_%d"},"createdAt":"2026-11-28T16:00:00Z"}}`, n, n, n)
 }
 
 // encodeSeq makes a record of format 2: the latest event of a feedback.

@@ -160,6 +160,10 @@ func writeGoldenStore(t *testing.T, path string) {
 		ids[i] = newWebhook(t, s, fmt.Sprint("golden_", i+1))
 	}
 	var first queue.Event
+	messages := [8]string{ // of every way to pack them
+		"short", "Größe, 特殊", strings.Repeat("The export stays grey. ", 40), "Экспорт не работает", "エクスポートボタンが動作しません。", strings.Repeat("\U0001F41E", 200),
+		"It would be great if the table could be sorted by date, and if it remembered the order.", "It is solved, thank you.",
+	}
 	for i := range 8 {
 		e := queue.Entry{
 			Type: "feedback.created", Feedback: queue.FeedbackID{Project: "proj_" + string("ab"[i%2]), ID: fmt.Sprint("fb_golden_", i)},
@@ -169,8 +173,8 @@ func writeGoldenStore(t *testing.T, path string) {
 		if i == 7 { // the first feedback has an update
 			e.Type, e.Feedback, e.Replaces, e.Origin = "feedback.updated", first.Feedback, first.ID, [32]byte{}
 		}
-		e.Body = fmt.Appendf(nil, `{"event":%q,"timestamp":"2026-11-28T16:00:00Z","data":{"id":%q,"projectId":%q,"message":"Größe %d, 特殊","status":"new"}}`,
-			e.Type, e.Feedback.ID, e.Feedback.Project, i)
+		e.Body = fmt.Appendf(nil, `{"event":%q,"timestamp":"2026-11-28T16:00:00Z","data":{"id":%q,"projectId":%q,"message":%q,"status":"new"}}`,
+			e.Type, e.Feedback.ID, e.Feedback.Project, messages[i])
 		if stored := enqueue(t, s, e); i == 0 {
 			first = stored
 		}
@@ -195,6 +199,12 @@ func writeGoldenStore(t *testing.T, path string) {
 				t.Fatal(err)
 			}
 		}
+	}
+	gone := entry(0)
+	gone.Feedback = queue.FeedbackID{ID: "fb_erased"}
+	enqueue(t, s, gone)
+	if _, err := s.Erase(t.Context(), []queue.FeedbackID{gone.Feedback}); err != nil {
+		t.Fatal(err)
 	}
 	if err := s.Close(context.Background()); err != nil {
 		t.Fatal(err)

@@ -57,10 +57,10 @@ func (s *Store) publicDelivery(e *queue.Event, d delivery) queue.Delivery {
 	return shownDelivery(s.clock, e, d)
 }
 
-// eventByID reads an event and checks that the whole id is the event's id, not only its
-// sequence number.
-func (s *Store) eventByID(txn *badger.Txn, id queue.EventID) (queue.Event, error) {
-	e, err := s.getEvent(txn, id.Seq())
+// eventByID reads an event with getEvent or getHeader, and checks that the whole id is the
+// event's id, not only its sequence number.
+func (s *Store) eventByID(txn *badger.Txn, id queue.EventID, get func(txn *badger.Txn, seq uint64) (queue.Event, error)) (queue.Event, error) {
+	e, err := get(txn, id.Seq())
 	if err == nil && e.ID != id {
 		err = queue.ErrNotFound
 	}
@@ -73,7 +73,7 @@ func (s *Store) eventByID(txn *badger.Txn, id queue.EventID) (queue.Event, error
 // Event implements queue.Queue.
 func (s *Store) Event(ctx context.Context, id queue.EventID) (e queue.Event, err error) {
 	err = s.view(ctx, func(txn *badger.Txn) error {
-		e, err = s.eventByID(txn, id)
+		e, err = s.eventByID(txn, id, s.getEvent)
 		return err
 	})
 	return e, err
@@ -106,7 +106,7 @@ func (s *Store) Projects(ctx context.Context, id string, limit int) (projects []
 		former, err := getRecord(txn, layout.FormerKey(id), layout.DecodeSeq)
 		if err == nil {
 			var e queue.Event
-			if e, err = s.getEvent(txn, former); err == nil && e.Feedback.ID == id {
+			if e, err = s.getHeader(txn, former); err == nil && e.Feedback.ID == id {
 				projects = append(projects, e.Feedback.Project)
 			}
 		}
@@ -135,14 +135,14 @@ func (s *Store) projectOfKey(txn *badger.Txn, key, rec []byte) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	e, err := s.getEvent(txn, held.Seq)
+	e, err := s.getHeader(txn, held.Seq)
 	return e.Feedback.Project, err
 }
 
 // EventDeliveries implements queue.Queue.
 func (s *Store) EventDeliveries(ctx context.Context, id queue.EventID) (list []queue.Delivery, err error) {
 	err = s.view(ctx, func(txn *badger.Txn) error {
-		e, err := s.eventByID(txn, id)
+		e, err := s.eventByID(txn, id, s.getHeader)
 		if err != nil {
 			return err
 		}
@@ -158,7 +158,7 @@ func (s *Store) EventDeliveries(ctx context.Context, id queue.EventID) (list []q
 // Delivery implements queue.Queue.
 func (s *Store) Delivery(ctx context.Context, id queue.DeliveryID) (p queue.Delivery, err error) {
 	err = s.view(ctx, func(txn *badger.Txn) error {
-		e, err := s.eventByID(txn, id.Event)
+		e, err := s.eventByID(txn, id.Event, s.getHeader)
 		if err != nil {
 			return err
 		}
@@ -179,7 +179,7 @@ func (s *Store) Delivery(ctx context.Context, id queue.DeliveryID) (p queue.Deli
 // Attempts implements queue.Queue.
 func (s *Store) Attempts(ctx context.Context, id queue.DeliveryID) (list []queue.Attempt, err error) {
 	err = s.view(ctx, func(txn *badger.Txn) error {
-		if _, err := s.eventByID(txn, id.Event); err != nil {
+		if _, err := s.eventByID(txn, id.Event, s.getHeader); err != nil {
 			return err
 		}
 		ds, err := getDeliveries(txn, id.Event.Seq())
@@ -218,12 +218,18 @@ func (s *Store) Events(ctx context.Context, q queue.EventQuery) (page queue.Page
 			if !q.Since.IsZero() && e.Created.Before(q.Since.Add(-createdSlack)) {
 				return false, nil
 			}
-			if !selects(&e, &q) || q.Match != nil && !q.Match(e.Body) {
+			if !selects(&e.Event, &q) {
 				return true, nil
 			}
-			e.Body = bytes.Clone(e.Body)
+			if err := e.unpack(); err != nil {
+				_ = s.report("listing events", err)
+				return true, nil
+			}
+			if q.Match != nil && !q.Match(e.Body) {
+				return true, nil
+			}
 			size += len(e.Body)
-			page.Items = append(page.Items, e)
+			page.Items = append(page.Items, e.Event)
 			return true, ctx.Err()
 		})
 	})
@@ -264,7 +270,7 @@ func (s *Store) Deliveries(ctx context.Context, q queue.DeliveryQuery) (page que
 			// Rows that do not match are skipped without reading their event. So read one
 			// event now and then, only for its time.
 			if !q.Since.IsZero() && budget%listLook == 0 {
-				if e, err := s.getEvent(txn, at); err == nil && e.Created.Before(q.Since.Add(-createdSlack)) {
+				if e, err := s.getHeader(txn, at); err == nil && e.Created.Before(q.Since.Add(-createdSlack)) {
 					return false, nil
 				}
 			}
@@ -282,7 +288,7 @@ func (s *Store) Deliveries(ctx context.Context, q queue.DeliveryQuery) (page que
 					if !s.wanted(d, q.States) && len(ds) == 1 {
 						continue // no need to read the event
 					}
-					if e, err = s.getEvent(txn, at); err != nil {
+					if e, err = s.getHeader(txn, at); err != nil {
 						_ = s.report("listing deliveries", err)
 						return true, nil
 					}
@@ -326,7 +332,7 @@ func (s *Store) newestBefore(txn *badger.Txn, seq uint64, until time.Time) []byt
 	// retention has removed count as old.
 	newest := s.shown.Load().Seq
 	i := sort.Search(int(newest), func(i int) bool {
-		e, err := s.getEvent(txn, uint64(i)+1)
+		e, err := s.getHeader(txn, uint64(i)+1)
 		return err == nil && !e.Created.Before(until.Add(createdSlack))
 	})
 	return layout.EventKey(uint64(i) + 1)

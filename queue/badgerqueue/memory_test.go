@@ -2,7 +2,6 @@ package badgerqueue
 
 import (
 	"bytes"
-	"fmt"
 	"testing"
 
 	"github.com/userhero/relay/queue"
@@ -15,7 +14,7 @@ func TestOpensWithLessMemoryThanBefore(t *testing.T) {
 	t.Parallel()
 	const events, size = 160, 90 << 10
 	s := openAt(t, Options{Path: fastDir(t)})
-	body := func(n int) []byte { return append(fmt.Appendf(nil, "%d", n), bytes.Repeat([]byte("x"), size)...) }
+	body := func(n int) []byte { return noise(n, size) }
 	var ids []queue.EventID
 	for n := range events {
 		e := entry(n)

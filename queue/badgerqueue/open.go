@@ -292,7 +292,7 @@ func (s *Store) load(marked storefile.Mark) error {
 		case err != nil:
 			return err
 		}
-		if s.outdated {
+		if f.Version < layout.ProjectVersion {
 			s.former = st.Seq
 		}
 		newest, err := newestSeq(txn)

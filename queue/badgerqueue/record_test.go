@@ -9,6 +9,7 @@ import (
 
 	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/queue/badgerqueue/layout"
+	"github.com/userhero/relay/queue/badgerqueue/storefile"
 )
 
 // TestRecordsWithAnotherKeyOrAFlippedBitAreDamaged: each bit of a record counts,
@@ -84,5 +85,26 @@ func BenchmarkAttemptRecord(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		buf = appendAttempt(buf[:0], &a)
+	}
+}
+
+// TestEventsOfFormat3ReadAsTheyWere: their documents are not packed. Format 3 also had
+// redacted events, without a number of its own.
+func TestEventsOfFormat3ReadAsTheyWere(t *testing.T) {
+	t.Parallel()
+	key, tags := layout.EventKey(7), storefile.Tags{{Tag: 5}}
+	for _, redacted := range []bool{false, true} {
+		want := queue.Event{
+			Type: "feedback.created", Feedback: queue.FeedbackID{Project: "p", ID: "fb_1"}, Created: time.UnixMilli(1_764_000_000_123).UTC(),
+			Body: usualDocument(1), Redacted: redacted,
+		}
+		want.ID = queue.NewEventID(want.Created, 5, 7)
+		plain := layout.Seal(key, append(layout.Record(0), plainEvent(&want)...))
+		for name, rec := range map[string][]byte{"format 3": plain, "now": eventRecord(key, &want)} {
+			got, err := decodeWhole(key, rec, tags)
+			if err != nil || !reflect.DeepEqual(got.Event, want) {
+				t.Errorf("%s: %v\n%+v became\n%+v", name, err, want, got.Event)
+			}
+		}
 	}
 }

@@ -69,7 +69,7 @@ func (s *Store) sweepRedacted(ctx context.Context, r *redaction, old time.Time) 
 // mayRedact reports whether the event of an X key should be redacted: its last delivery
 // ended at the time in the key, and it was not delivered again.
 func (s *Store) mayRedact(txn *badger.Txn, at layout.Waiting) bool {
-	e, err := s.getEvent(txn, at.Seq)
+	e, err := s.getHeader(txn, at.Seq)
 	if err != nil || e.Redacted || e.Feedback.IsZero() {
 		return false
 	}
@@ -112,7 +112,7 @@ func (s *Store) redact(ctx context.Context, r *redaction, due []layout.Waiting, 
 // redact redacts one event after it has checked again that no delivery waits. It returns
 // about how many bytes it removed.
 func (b *batch) redact(r *redaction, at layout.Waiting) (removed int64, err error) {
-	e, err := b.s.getEvent(b.txn, at.Seq)
+	e, before, err := b.s.readEvent(b.txn, at.Seq, decodeWhole)
 	if err != nil || e.Redacted {
 		return 0, nil //nolint:nilerr // the event is gone, or its damage is reported elsewhere
 	}
@@ -120,14 +120,13 @@ func (b *batch) redact(r *redaction, at layout.Waiting) (removed int64, err erro
 	if err != nil || b.s.waits(ds, true) {
 		return 0, err
 	}
-	before := eventSize(&e)
 	e.Redacted, e.Body = true, r.document(e.Body)
-	key := layout.EventKey(at.Seq)
-	if err := b.set(key, layout.Seal(key, appendEvent(layout.Record(128+len(e.Body)), &e))); err != nil {
+	size, err := b.setEvent(&e)
+	if err != nil {
 		return 0, err
 	}
-	b.grow(eventSize(&e) - before)
-	removed = int64(before - eventSize(&e))
+	b.grow(size - before)
+	removed = int64(before - size)
 	n, err := b.redactAttempts(at.Seq)
 	if removed += n; err != nil || len(ds) == 0 {
 		return removed, err

@@ -264,7 +264,7 @@ func (s *Store) sweepSequence(ctx context.Context, p *pass) (more bool, err erro
 				swept = seq + 1
 				return true, nil
 			}
-			created, young := s.young(&e, p.look)
+			created, young := s.young(&e.Event, p.look)
 			if young && !p.early() {
 				return false, nil
 			}
@@ -279,7 +279,7 @@ func (s *Store) sweepSequence(ctx context.Context, p *pass) (more bool, err erro
 			switch {
 			case s.waits(ds, true): // its settlement writes the X key
 			case f.mayGo(p):
-				st.take(s.measured(txn, f, &e))
+				st.take(s.measured(txn, f, &e.Event, e.size()))
 			default:
 				st.later = append(st.later, f)
 			}
@@ -322,7 +322,7 @@ func (s *Store) announceSweep(ctx context.Context, p *pass) (from, rewound uint6
 		return scan(txn, []byte{layout.PrefixEvent}, layout.EventKey(st.Swept), func(key, rec []byte) (bool, error) {
 			e, err := decodeEvent(key, rec, s.tags)
 			if err == nil && !p.early() {
-				if _, young := s.young(&e, p.look); young {
+				if _, young := s.young(&e.Event, p.look); young {
 					return false, nil
 				}
 			}
@@ -365,7 +365,7 @@ func (s *Store) sweepEnded(ctx context.Context, p *pass) (more bool, err error) 
 			if !p.held {
 				low = at.Due
 			}
-			e, err := s.getEvent(txn, at.Seq)
+			e, size, err := s.readEvent(txn, at.Seq, decodeEvent)
 			if err != nil {
 				st.stale = append(st.stale, layout.EndedKey(at))
 				return true
@@ -384,7 +384,7 @@ func (s *Store) sweepEnded(ctx context.Context, p *pass) (more bool, err error) 
 			case f.ended.UnixNano() > at.Due: // it was delivered again
 				st.later = append(st.later, f)
 			case f.mayGo(p):
-				st.take(s.measured(txn, f, &e))
+				st.take(s.measured(txn, f, &e, size))
 			default:
 				p.held = true
 			}
@@ -422,8 +422,8 @@ type storedAttempt struct {
 }
 
 // measured adds the event's attempts, and the bytes that they and the event take.
-func (s *Store) measured(txn *badger.Txn, f finished, e *queue.Event) finished {
-	f.feedback, f.size = e.Feedback, int64(eventSize(e))
+func (s *Store) measured(txn *badger.Txn, f finished, e *queue.Event, size int) finished {
+	f.feedback, f.size = e.Feedback, int64(size)
 	_ = scanItems(txn, layout.SeqKey(layout.PrefixAttempt, f.seq), nil, func(item *badger.Item) (bool, error) {
 		a := storedAttempt{key: item.KeyCopy(nil), size: int(item.KeySize()+item.ValueSize()) + entryOverhead}
 		f.attempts = append(f.attempts, a)

@@ -159,7 +159,7 @@ func (s *Store) Requeue(ctx context.Context, id queue.DeliveryID, at time.Time) 
 	due := s.clock.At(at).UnixNano()
 	return s.commit(ctx, 6, 4096, func(b *batch) error {
 		seq := id.Event.Seq()
-		e, err := s.getEvent(b.txn, seq)
+		e, err := s.getHeader(b.txn, seq)
 		if err == nil && e.ID != id.Event {
 			err = queue.ErrNotFound
 		}

@@ -16,7 +16,6 @@
 package badgerqueue
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -360,16 +359,30 @@ func (s *Store) reading() (txn *badger.Txn, release func()) {
 	return newest.txn, newest.release
 }
 
-// getEvent reads one event, with a copy of its Body. It returns queue.ErrNotFound if there
-// is none.
+// getEvent reads one event. It returns queue.ErrNotFound if there is none.
 func (s *Store) getEvent(txn *badger.Txn, seq uint64) (queue.Event, error) {
-	e, err := getRecord(txn, layout.EventKey(seq), func(key, rec []byte) (queue.Event, error) {
-		return decodeEvent(key, bytes.Clone(rec), s.tags)
+	e, _, err := s.readEvent(txn, seq, decodeWhole)
+	return e, err
+}
+
+// getHeader reads one event without its Body. It returns queue.ErrNotFound if there is
+// none.
+func (s *Store) getHeader(txn *badger.Txn, seq uint64) (queue.Event, error) {
+	e, _, err := s.readEvent(txn, seq, decodeEvent)
+	return e, err
+}
+
+// readEvent reads one event with decodeEvent or decodeWhole, and returns its size too.
+func (s *Store) readEvent(txn *badger.Txn, seq uint64, decode func(key, rec []byte, t storefile.Tags) (storedEvent, error)) (e queue.Event, size int, err error) {
+	e, err = getRecord(txn, layout.EventKey(seq), func(key, rec []byte) (queue.Event, error) {
+		stored, err := decode(key, rec, s.tags)
+		size = stored.size()
+		return stored.Event, err
 	})
 	if errors.Is(err, badger.ErrKeyNotFound) {
-		return e, queue.ErrNotFound
+		err = queue.ErrNotFound
 	}
-	return e, err
+	return e, size, err
 }
 
 // view runs fn with the newest snapshot: all commits that are on disk and that lanes and

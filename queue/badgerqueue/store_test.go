@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"sync/atomic"
 	"testing"
@@ -57,6 +58,13 @@ func entry(n int, ws ...queue.WebhookID) queue.Entry {
 		Type: "feedback.created", Feedback: queue.FeedbackID{Project: "proj", ID: fmt.Sprintf("fb_%d_%d", os.Getpid(), entries.Add(1))},
 		Created: time.Now(), Body: fmt.Appendf(nil, `{"n":%d}`, n), Webhooks: ws,
 	}
+}
+
+// noise returns bytes that cannot be packed, the same ones for the same seed.
+func noise(seed, n int) []byte {
+	b := make([]byte, n)
+	_, _ = rand.NewChaCha8([32]byte{0: byte(seed), 1: byte(seed >> 8), 2: byte(seed >> 16), 3: byte(seed >> 24), 4: byte(seed >> 32)}).Read(b)
+	return b
 }
 
 // TestReadersSeeWhatIsOnTheDisk: an event is not shown while its commit is still on

@@ -2,7 +2,6 @@ package badgerqueue
 
 import (
 	"context"
-	"crypto/rand"
 	"fmt"
 	"os"
 	"strings"
@@ -13,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/userhero/relay/bench/text"
 	"github.com/userhero/relay/queue"
 )
 
@@ -21,14 +21,36 @@ import (
 // shows what an event costs on its way down the tree too. It needs a folder for
 // temporary files that is on a disk.
 func BenchmarkSustained(b *testing.B) {
+	random := noise(1, 1024)
+	for name, body := range map[string]func(n int) []byte{
+		"text":  func(n int) []byte { return kibibyte(nil, n) },
+		"noise": func(int) []byte { return random },
+	} {
+		b.Run(name, func(b *testing.B) { sustained(b, body) })
+	}
+}
+
+// kibibyte appends a document of 1 KiB with ordinary text.
+func kibibyte(b []byte, n int) []byte {
+	const head = `{"event":"feedback.created","timestamp":"2026-11-28T16:00:00Z","data":{"id":"fb_%016x","projectId":"proj_xyz","widgetId":"w_default","message":"`
+	const tail = `","category":"bug","rating":%d,"status":"new","context":{"pageUrl":"/dashboard/reports","referrer":"/dashboard","browser":"Chrome",` +
+		`"browserVersion":"142","os":"macOS","deviceType":"desktop","viewport":{"width":1920,"height":1080},"timezone":"America/New_York","locale":"en-US",` +
+		`"country":"US"},"metadata":{"userId":"user_%06d"},"createdAt":"2026-11-28T16:00:00Z"}}`
+	b = fmt.Appendf(b, head, mixed(n))
+	end := fmt.Appendf(nil, tail, 1+n%5, n%1e6)
+	return append(text.Append(b, uint64(n), 1024-len(b)-len(end)), end...)
+}
+
+// mixed maps the numbers of events to ids that are in no order.
+func mixed(n int) uint64 { return uint64(n) * 0x9E3779B97F4A7C15 }
+
+func sustained(b *testing.B, body func(n int) []byte) {
 	s := openAt(b, Options{Path: b.TempDir()})
 	w := newWebhook(b, s, "w")
 	l, err := s.Lane(w, queue.LaneOptions{MaxInFlight: 64})
 	if err != nil {
 		b.Fatal(err)
 	}
-	body := make([]byte, 1024)
-	_, _ = rand.Read(body)
 	before := usedByProcess(b)
 	b.ResetTimer()
 	var next atomic.Int64
@@ -37,8 +59,8 @@ func BenchmarkSustained(b *testing.B) {
 		running.Go(func() {
 			for n := next.Add(1); n <= int64(b.N); n = next.Add(1) {
 				e := entry(int(n), w)
-				e.Feedback.ID = fmt.Sprintf("fb_%016x", uint64(n)*0x9E3779B97F4A7C15) // in no order
-				e.Body = body
+				e.Feedback.ID = fmt.Sprintf("fb_%016x", mixed(int(n)))
+				e.Body = body(int(n))
 				if _, err := s.Enqueue(context.Background(), e); err != nil {
 					b.Error(err)
 					return

@@ -96,15 +96,15 @@ func (w *walk) eachWebhook(visit func(hook queue.Webhook) error) error {
 }
 
 func (w *walk) eachEvent(visit func(seq uint64, e *queue.Event) error) error {
-	decode := func(key, rec []byte) (queue.Event, error) {
+	decode := func(key, rec []byte) (storedEvent, error) {
 		w.met.events++
 		w.met.newestEvent = max(w.met.newestEvent, layout.SeqOf(key))
 		w.met.newest = max(w.met.newest, layout.SeqOf(key))
-		return decodeEvent(key, rec, w.tags)
+		return decodeWhole(key, rec, w.tags)
 	}
-	return eachRecord(w, layout.PrefixEvent, eventOfKey, decode, func(key, _ []byte, e queue.Event) error {
-		w.met.live += int64(eventSize(&e))
-		return visit(layout.SeqOf(key), &e)
+	return eachRecord(w, layout.PrefixEvent, eventOfKey, decode, func(key, _ []byte, e storedEvent) error {
+		w.met.live += int64(e.size())
+		return visit(layout.SeqOf(key), &e.Event)
 	})
 }
 

@@ -20,7 +20,7 @@ import (
 
 // The key space. Numbers are big endian, so keys sort in the order of their numbers.
 //
-//	A seq8                       one event: header and the exact body
+//	A seq8                       one event: header and the exact body, packed
 //	B seq8                       its deliveries, one small record; if they are few, also
 //	                             each first attempt that succeeded
 //	C seq8 webhook4 number2      one attempt, unless it is in B

@@ -21,12 +21,15 @@ const (
 	RecordHeader  = 1 + 4
 )
 
-// FormatVersion is the version of the whole layout. A store with FormerVersion is read
-// without conversion. Its first commit writes FormatVersion; after that, builds that know
-// only FormerVersion refuse the store.
+// FormatVersion is the version of the whole layout. A store of an older version, down to
+// FormerVersion, is read without conversion. Its first commit writes FormatVersion; after
+// that, builds that know only older versions refuse the store.
 const (
-	FormatVersion = 3
-	FormerVersion = 2
+	FormatVersion = 4
+	// ProjectVersion is the version from which G keys name feedback, with its project. Before
+	// it, F keys did.
+	ProjectVersion = 3
+	FormerVersion  = 2
 )
 
 // Knows returns an error if this build does not know the format of a store or a backup.
@@ -205,8 +208,8 @@ func DecodeWebhook(key, rec []byte) (queue.Webhook, error) {
 type Format struct {
 	Version uint64
 	Tags    storefile.Tags
-	// Former is the newest event from the time when the store had an older format, or 0. F
-	// keys name only events up to this one.
+	// Former is the newest event from the time when the store had a format before
+	// ProjectVersion, or 0. F keys name only events up to this one.
 	Former uint64
 }
 
