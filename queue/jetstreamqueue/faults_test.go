@@ -260,7 +260,7 @@ func TestKilledLeadersLoseNothing(t *testing.T) {
 	for i := range 2 + 18*soak() {
 		stream := []string{"kill_events", "kill_state"}[i%2]
 		s := leader(t, servers, stream)
-		s.kill(t)
+		s.Kill()
 		b.goesOn("the leader of "+stream+" was killed", 100)
 		s.start(t)
 		s.ready(t)
@@ -455,7 +455,7 @@ func TestUnavailableServersAreSaid(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, s := range servers[:2] {
-		s.kill(t)
+		s.Kill()
 	}
 	began := time.Now()
 	_, err := q.Enqueue(t.Context(), entry("b"))

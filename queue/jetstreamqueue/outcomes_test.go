@@ -59,7 +59,7 @@ func TestLostLaneRepeatsOnlyWhatWasInFlight(t *testing.T) {
 			}
 
 			for _, s := range servers[:2] {
-				s.kill(t)
+				s.Kill()
 			}
 			// Every third stays out, every third fails, and every third succeeds.
 			due := time.Now().Add(time.Second)

@@ -250,7 +250,7 @@ func TestAcknowledgedSurvivesTheDeathOfAllServers(t *testing.T) {
 			}
 			eventually(t, "some events are acknowledged", func() bool { mu.Lock(); defer mu.Unlock(); return len(acknowledged) > 200 })
 			for _, s := range servers {
-				s.kill(t)
+				s.Kill()
 			}
 			stop()
 			writing.Wait()
