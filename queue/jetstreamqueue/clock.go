@@ -11,7 +11,8 @@ import (
 // one acts on are stored by the servers' clock. Each relay measures how far its own clock
 // differs from that clock.
 
-// clockSlack is the difference that is not corrected, because an answer takes as long.
+// clockSlack is the difference that is not corrected, because the clocks of the servers
+// differ too.
 const clockSlack = 250 * time.Millisecond
 
 // measureClock compares this machine's clock with the servers'.
@@ -22,21 +23,27 @@ func (q *Queue) measureClock(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	took := time.Since(began)
 	answered := time.Now()
 	q.answered.Store(&answered)
 	stored, err := q.get(ctx, q.names.locks(), getRequest{Seq: seq})
 	if err != nil {
 		return ignoreNotFound(err)
 	}
-	ahead := stored.at.Sub(began.Add(took / 2))
-	if ahead.Abs() < clockSlack {
-		ahead = 0
-	}
-	if before := time.Duration(q.ahead.Load()); (ahead-before).Abs() >= clockSlack || ahead == 0 {
-		q.ahead.Store(int64(ahead))
-	}
+	q.ahead.Store(int64(corrected(time.Duration(q.ahead.Load()), stored.at.Sub(answered), stored.at.Sub(began))))
 	return nil
+}
+
+// corrected returns by how much the servers' clock is ahead. It was believed to be ahead by
+// before; now it is known to be ahead by at least least and at most most. An answer that
+// took long, as in an election, says little. So what may be right stays: a due time that
+// was stored must not move.
+func corrected(before, least, most time.Duration) time.Duration {
+	for _, ahead := range []time.Duration{before, 0} {
+		if least-clockSlack <= ahead && ahead <= most+clockSlack {
+			return ahead
+		}
+	}
+	return (least + most) / 2
 }
 
 // serverNanos returns the stored form of a due time, by the servers' clock. 0 means at

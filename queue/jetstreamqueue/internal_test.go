@@ -89,6 +89,26 @@ func TestDueTimesAreByTheServersClock(t *testing.T) {
 	}
 }
 
+// TestSlowAnswersDoNotMoveTheClock: an answer that took 8 s because the servers elected a
+// leader does not change when stored deliveries are due.
+func TestSlowAnswersDoNotMoveTheClock(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ before, least, most, want time.Duration }{
+		{0, -time.Millisecond, time.Millisecond, 0},
+		{0, -8 * time.Second, 0, 0},
+		{0, 0, 8 * time.Second, 0},
+		{5 * time.Second, 4 * time.Second, 12 * time.Second, 5 * time.Second},
+		{5 * time.Second, 4900 * time.Millisecond, 4910 * time.Millisecond, 5 * time.Second},
+		{0, 5 * time.Second, 5010 * time.Millisecond, 5005 * time.Millisecond},
+		{5 * time.Second, -3 * time.Second, -2 * time.Second, -2500 * time.Millisecond},
+		{5 * time.Second, -time.Millisecond, time.Millisecond, 0},
+	} {
+		if got := corrected(c.before, c.least, c.most); got != c.want {
+			t.Errorf("believed %v, known to be between %v and %v: %v, want %v", c.before, c.least, c.most, got, c.want)
+		}
+	}
+}
+
 // TestOldRecordsAreNotTakenForNew: the ledger reads records later than their lane has
 // written them. A requeue that was followed by the delivery's end makes nothing wait.
 func TestOldRecordsAreNotTakenForNew(t *testing.T) {
