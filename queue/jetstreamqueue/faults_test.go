@@ -23,7 +23,7 @@ import (
 func opened(t *testing.T, o jetstreamqueue.Options) *jetstreamqueue.Queue {
 	t.Helper()
 	if o.Logger == nil {
-		o.Logger = slog.New(slog.DiscardHandler)
+		o.Logger = slog.New(slog.NewTextHandler(t.Output(), nil)) // shown if the test fails
 	}
 	q, err := jetstreamqueue.Open(context.Background(), o)
 	if err != nil {
