@@ -345,17 +345,18 @@ type target struct {
 	config WebhookConfig         // with all defaults filled in
 	filter *expression.Condition // nil means every event
 	body   *body.Body            // nil means the event's document
+	turns  *body.Turns           // of the relay; nil means that nothing waits
 	// console is the console's address; empty if none is configured.
 	console string
 }
 
 // newTarget compiles complete settings.
-func newTarget(w WebhookConfig, c *deliver.Client, userAgent, console string) (*target, error) {
+func newTarget(w WebhookConfig, c *deliver.Client, turns *body.Turns, userAgent, console string) (*target, error) {
 	receiver, err := c.Receiver(w.delivery(userAgent))
 	if err != nil {
 		return nil, err
 	}
-	t := &target{Receiver: receiver, config: w, console: strings.TrimSuffix(console, "/")}
+	t := &target{Receiver: receiver, config: w, turns: turns, console: strings.TrimSuffix(console, "/")}
 	if w.Filter != "" {
 		if t.filter, err = expression.CompileCondition(w.Filter); err != nil {
 			return nil, fmt.Errorf("filter: %w", err)

@@ -140,7 +140,7 @@ func (g *Generation) target(c WebhookConfig) (*target, error) {
 	if c.Public {
 		client = g.public
 	}
-	return newTarget(c.complete(g.config), client, g.relay.agent, g.config.ConsoleURL)
+	return newTarget(c.complete(g.config), client, g.relay.turns, g.relay.agent, g.config.ConsoleURL)
 }
 
 // targets compiles a generation's webhooks and those that were added through the API.

@@ -14,7 +14,7 @@ func TestNoticesHideThePathThatIsTheSecret(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	to, err := newTarget(WebhookConfig{URL: "https://hooks.slack.com/services/T0/B0/s3cret?also=s3cret"}, c, "test", "")
+	to, err := newTarget(WebhookConfig{URL: "https://hooks.slack.com/services/T0/B0/s3cret?also=s3cret"}, c, nil, "test", "")
 	if err != nil {
 		t.Fatal(err)
 	}

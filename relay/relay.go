@@ -24,6 +24,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/relay/body"
 	"github.com/userhero/relay/relay/deliver"
 	"github.com/userhero/relay/relay/feed"
 	"github.com/userhero/relay/relay/notify"
@@ -104,6 +105,7 @@ func New(o Options) *Relay {
 		tallyLock: make(slowLock, 1),
 		attachMu:  make(slowLock, 1),
 		byID:      make(map[queue.WebhookID]*webhook),
+		turns:     body.NewTurns(),
 	}
 	if r.log == nil {
 		r.log = slog.New(slog.DiscardHandler)

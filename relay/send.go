@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/userhero/relay/event"
 	"github.com/userhero/relay/queue"
@@ -19,9 +20,13 @@ func (t *target) attempt(ctx context.Context, m deliver.Message, document []byte
 		e.Link = t.console + page
 	}
 	var err error
-	if m.Body, m.MediaType, err = t.body.Make(e); err != nil {
+	if m.Body, m.MediaType, err = t.turns.Make(ctx, t.body, e); err != nil {
+		if ctx.Err() != nil {
+			return queue.Attempt{}, deliver.Outcome{Canceled: true}
+		}
 		return deliver.NoBody(ctx, m, err)
 	}
+	m.Started = time.Now() // the time limit does not include the wait for a turn
 	a, o := t.Attempt(ctx, m)
 	if t.body != nil {
 		a.RequestBody = m.Body

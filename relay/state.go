@@ -17,6 +17,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/relay/body"
 	"github.com/userhero/relay/relay/deliver"
 	"github.com/userhero/relay/relay/feed"
 	"github.com/userhero/relay/relay/notify"
@@ -45,6 +46,7 @@ type Relay struct {
 	own      func(netip.AddrPort) bool
 	feed     feed.Feed
 	notices  *notify.Sender
+	turns    *body.Turns // in which dear bodies are made
 
 	// lanes ends the webhooks' goroutines. attempts cancels the attempts in flight.
 	lanes, attempts           context.Context

@@ -15,6 +15,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"github.com/userhero/relay/event"
 	"github.com/userhero/relay/relay/expression"
@@ -36,6 +37,9 @@ func Presets() []string { return slices.Sorted(maps.Keys(presets)) }
 type Body struct {
 	preset   func(card) any
 	template *expression.Template
+
+	turn  chan struct{} // held by the one delivery that waits for its turn, or has it
+	watch atomic.Int32  // how many bodies still wait for a turn
 }
 
 // Compile compiles the name of a preset, or an expression. An error of an expression
@@ -55,7 +59,9 @@ func Compile(source string) (*Body, error) {
 		}
 		return nil, err
 	}
-	return &Body{template: template}, nil
+	b := &Body{template: template, turn: make(chan struct{}, 1)}
+	b.watch.Store(1)
+	return b, nil
 }
 
 // Event is the event that a body is made of.
@@ -71,24 +77,30 @@ type Event struct {
 // Make returns what is sent for an event, and its media type. Expressions see feedback
 // only: operational events are sent as they are, unless the body is a preset.
 func (b *Body) Make(e Event) (made []byte, mediaType string, err error) {
+	made, mediaType, _, err = b.make(e)
+	return made, mediaType, err
+}
+
+// make also reports whether the body was dear to make.
+func (b *Body) make(e Event) (made []byte, mediaType string, dear bool, err error) {
 	switch {
 	case b == nil, b.preset == nil && e.Type.Operational():
-		return e.Document, JSON, nil
+		return e.Document, JSON, false, nil
 	case b.preset == nil:
-		made, text, err := b.template.Make(e.Document, e.Webhook)
-		if text {
-			return made, Text, err
+		m, err := b.template.Make(e.Document, e.Webhook)
+		if m.Text {
+			return m.Body, Text, m.Dear, err
 		}
-		return made, JSON, err
+		return m.Body, JSON, m.Dear, err
 	}
 	c, err := newCard(e)
 	if err != nil {
-		return nil, JSON, err
+		return nil, JSON, false, err
 	}
 	written, err := json.Marshal(b.preset(c))
 	if err != nil {
-		return nil, JSON, fmt.Errorf("writing the message: %w", err)
+		return nil, JSON, false, fmt.Errorf("writing the message: %w", err)
 	}
 	made, err = event.Canonical(written)
-	return made, JSON, err
+	return made, JSON, false, err
 }

@@ -20,6 +20,12 @@ import (
 // document.
 const MaxBody = 256 << 10
 
+// dearCost and dearBody are the cost and the length from which a body is dear to make.
+const (
+	dearCost = maxCost / 10
+	dearBody = MaxBody / 4
+)
+
 // errTooLong reports that a template makes more than MaxBody.
 var errTooLong = fmt.Errorf("it makes more than %d KiB; leave something out", MaxBody>>10)
 
@@ -35,45 +41,59 @@ func CompileTemplate(source string) (*Template, error) {
 		return nil, err
 	}
 	t := &Template{program}
-	if _, _, err := t.Make([]byte(nothing), "webhook"); errors.Is(err, ErrTooDear) || errors.Is(err, errTooLong) {
+	if _, err := t.Make([]byte(nothing), "webhook"); errors.Is(err, ErrTooDear) || errors.Is(err, errTooLong) {
 		return nil, at(1, 0, "%w", err)
 	}
 	return t, nil
 }
 
-// Make returns the body that the template makes of an event's document. If the value is a
-// string, text is true and the body is that string. Otherwise the body is JSON in
-// canonical form, with members in the order in which the expression or the document has
-// them. The same document gives the same bytes.
-func (t *Template) Make(document []byte, webhook string) (body []byte, text bool, err error) {
+// Made is what a template makes.
+type Made struct {
+	Body []byte
+	Text bool // the value is a string; otherwise Body is JSON in canonical form
+	// Dear means that it took a tenth of what it may cost or more. It is so if it fails
+	// because it costs too much.
+	Dear bool
+}
+
+// Make returns the body that the template makes of an event's document. Members of JSON have
+// the order in which the expression or the document has them. The same document gives the
+// same bytes. If it fails, there is no body.
+func (t *Template) Make(document []byte, webhook string) (m Made, err error) {
 	vars, err := orderedVariables(document, webhook)
 	if err != nil {
-		return nil, false, err
+		return m, err
 	}
-	v, _, err := t.program.Eval(vars)
+	v, details, err := t.program.Eval(vars)
+	cost := details.ActualCost()
+	m.Dear = cost == nil || *cost >= dearCost
 	if err != nil {
-		return nil, false, readable(err)
+		return m, readable(err)
 	}
 	switch v := v.(type) {
 	case types.String:
-		if len(v) > MaxBody {
-			return nil, true, errTooLong
+		if m.Text = true; len(v) > MaxBody {
+			return m, errTooLong
 		}
-		return []byte(v), true, nil
+		m.Body = []byte(v)
+		return m, nil
 	case traits.Mapper, traits.Lister:
 		written, err := appendValue(nil, v)
+		m.Dear = m.Dear || len(written) > dearBody
 		if err != nil {
-			return nil, false, err
+			return m, err
 		}
-		if body, err = event.Canonical(written); err != nil {
-			return nil, false, fmt.Errorf("it gives what JSON cannot hold: %w", err)
+		body, err := event.Canonical(written)
+		if err != nil {
+			return m, fmt.Errorf("it gives what JSON cannot hold: %w", err)
 		}
 		if len(body) > MaxBody {
-			return nil, false, errTooLong
+			return m, errTooLong
 		}
-		return body, false, nil
+		m.Body = body
+		return m, nil
 	}
-	return nil, false, fmt.Errorf("it gives %s, not a map, a list or a string", typeName(v))
+	return m, fmt.Errorf("it gives %s, not a map, a list or a string", typeName(v))
 }
 
 // appendValue appends a value as JSON. It stops at errTooLong.

@@ -16,8 +16,8 @@ func make1(t *testing.T, source, document string) (string, bool, error) {
 	if err != nil {
 		t.Fatalf("%s: %v", source, err)
 	}
-	body, text, err := c.Make([]byte(document), "chat")
-	return string(body), text, err
+	m, err := c.Make([]byte(document), "chat")
+	return string(m.Body), m.Text, err
 }
 
 func TestTemplatesMakeCanonicalJSONInTheOrderWritten(t *testing.T) {
@@ -149,7 +149,8 @@ func TestDearTemplatesEnd(t *testing.T) {
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
 		start := time.Now()
-		body, _, err := c.Make(document, "chat")
+		m, err := c.Make(document, "chat")
+		body := m.Body
 		took := time.Since(start)
 		runtime.ReadMemStats(&after)
 		made := (after.TotalAlloc - before.TotalAlloc) >> 10
@@ -163,7 +164,7 @@ func TestDearTemplatesEnd(t *testing.T) {
 	}
 	if c, err := CompileTemplate(`{"a": [data, data, data, data]}`); err != nil {
 		t.Error(err)
-	} else if _, _, err := c.Make(document, "chat"); !errors.Is(err, errTooLong) {
+	} else if _, err := c.Make(document, "chat"); !errors.Is(err, errTooLong) {
 		t.Errorf("four large documents in one body give %v, want %v", err, errTooLong)
 	}
 }
@@ -175,7 +176,7 @@ func BenchmarkTemplate(b *testing.B) {
 	}
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, _, err := c.Make([]byte(sample), "chat"); err != nil {
+		if _, err := c.Make([]byte(sample), "chat"); err != nil {
 			b.Fatal(err)
 		}
 	}
