@@ -43,15 +43,21 @@ func (t *trial) owns(l queue.Lane) {
 	})
 }
 
+// joined returns a webhook whose lane the relay owns, and a second relay, whose lane waits.
+func (t *trial) joined() (w queue.WebhookID, l queue.Lane, other *trial, waits queue.Lane) {
+	t.Helper()
+	w = t.webhook("w")
+	l = t.lane(w, 8)
+	t.owns(l)
+	other = t.join()
+	other.knows(w)
+	return w, l, other, other.lane(w, 8)
+}
+
 // laneHasOneOwner opens a lane in two relays: one hands out, the other one when the
 // first closes. What was settled before does not come again.
 func laneHasOneOwner(t *trial) {
-	w := t.webhook("w")
-	l := t.lane(w, 8)
-	t.owns(l)
-	other := t.join()
-	other.knows(w)
-	waits := other.lane(w, 8)
+	w, l, other, waits := t.joined()
 	events := t.several(6, w)
 	for _, e := range events[:2] {
 		lease := t.one(l)
@@ -84,12 +90,7 @@ func laneHasOneOwner(t *trial) {
 // lostLaneSettlesNothing takes a lane from its owner while deliveries are out: the next
 // owner has them, and what the one before settles counts for nothing.
 func lostLaneSettlesNothing(t *trial) {
-	w := t.webhook("w")
-	l := t.lane(w, 8)
-	t.owns(l)
-	other := t.join()
-	other.knows(w)
-	waits := other.lane(w, 8)
+	w, l, other, waits := t.joined()
 	events := t.several(4, w)
 	leases := t.leases(l, 4)
 	t.ok("Ack before the lane is lost", leases[0].Ack(made(200)))
@@ -127,12 +128,7 @@ func lostLaneSettlesNothing(t *trial) {
 
 // retriesMoveWithTheirLane checks that the next owner knows when what failed is due.
 func retriesMoveWithTheirLane(t *trial) {
-	w := t.webhook("w")
-	l := t.lane(w, 8)
-	t.owns(l)
-	other := t.join()
-	other.knows(w)
-	waits := other.lane(w, 8)
+	w, l, other, waits := t.joined()
 	t.several(2, w)
 	leases := t.leases(l, 2)
 	due := time.Now().Add(3 * time.Second)
