@@ -164,7 +164,7 @@ func TestStreamEndsWhenTheServerIsToEnd(t *testing.T) {
 	if err := f.relay.Stop(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	for range stream { // likewise
+	for range stream { // it ends, or the test's time does
 	}
 }
 

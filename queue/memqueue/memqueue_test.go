@@ -32,7 +32,7 @@ func harness(o memqueue.Options) queuetest.Harness {
 	o.Shared = true
 	return queuetest.Harness{
 		Join: func(_ *testing.T, q queue.Queue) queue.Queue { return q.(*memqueue.Queue).Join() },  //nolint:forcetypeassert // the suite gives back what it got
-		Lose: func(_ *testing.T, q queue.Queue, w queue.WebhookID) { q.(*memqueue.Queue).Lose(w) }, //nolint:forcetypeassert // likewise
+		Lose: func(_ *testing.T, q queue.Queue, w queue.WebhookID) { q.(*memqueue.Queue).Lose(w) }, //nolint:forcetypeassert // the suite gives back what it got
 		Open: func(*testing.T) queue.Queue { return memqueue.New(o) },
 		OpenOn: func(_ *testing.T, c queue.Clock) queue.Queue {
 			o := o
