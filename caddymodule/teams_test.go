@@ -205,6 +205,11 @@ func testTeamsWithCertificates(t *testing.T) {
 		block = strings.ReplaceAll(block, team+".example.com {", "https://"+team+".example.com:"+port+" {")
 	}
 	s.loadTeams(block)
+	for _, team := range []string{"acme", "globex"} {
+		if want := `userhero_certificate_lifetime_seconds{kind="site",name="` + team + `.example.com"} 7200`; !strings.Contains(s.metrics(), want) {
+			t.Errorf("the metrics do not show %s", want)
+		}
+	}
 	over := func(certificate *tls.Certificate, name, host, method, path, body string) (answer, error) {
 		config := &tls.Config{RootCAs: server.pool(), ServerName: name, MinVersion: tls.VersionTLS12}
 		if certificate != nil {
