@@ -16,7 +16,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/userhero/relay/e2e/caddyproc"
 	"github.com/userhero/relay/e2e/natsproc"
 )
 
@@ -197,6 +196,7 @@ func TestClusterSurvivesKills(t *testing.T) {
 
 // TestClusterSurvivesTheLossOfAllServersAtOnce: what was acknowledged is on the disks.
 func TestClusterSurvivesTheLossOfAllServersAtOnce(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 3, "")
 	c.submitting()
 	c.progress()
@@ -291,8 +291,10 @@ func TestClusterRestartsWithoutANotice(t *testing.T) {
 // TestClusterKeepsEventsWithoutADisk: a server that comes back with an empty folder
 // costs nothing if there are copies. With one copy it does, which is the control.
 func TestClusterKeepsEventsWithoutADisk(t *testing.T) {
+	t.Parallel()
 	for name, lossy := range map[string]bool{"three copies": false, "one copy, the control": true} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			n, queue := 3, ""
 			if lossy {
 				n, queue = 1, "replicas 1"
@@ -329,6 +331,7 @@ func TestClusterKeepsEventsWithoutADisk(t *testing.T) {
 // TestClusterExample runs examples/cluster/run.sh: a submission at the load balancer
 // arrives at the receiver, also after a relay was killed, and Ctrl-C ends every process.
 func TestClusterExample(t *testing.T) {
+	t.Parallel()
 	if _, err := natsproc.Binary(); err != nil {
 		t.Skip(err)
 	}
@@ -392,27 +395,21 @@ func TestClusterExample(t *testing.T) {
 	}
 }
 
-// freeRange returns the first of n ports in a row on which nobody listens.
+// freeRange returns the first of n ports in a row on which nobody listens, and which no
+// other test gets.
 func freeRange(t *testing.T, n int) int {
 	t.Helper()
-next:
-	for {
-		address, err := caddyproc.FreeAddress()
+	for first, have := 0, 0; ; have++ {
+		if have == n {
+			return first
+		}
+		_, text, _ := net.SplitHostPort(freeAddress(t))
+		port, err := strconv.Atoi(text)
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, text, _ := net.SplitHostPort(address)
-		first, err := strconv.Atoi(text)
-		if err != nil {
-			t.Fatal(err)
+		if port != first+have {
+			first, have = port, 0
 		}
-		for i := range n {
-			l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", first+i))
-			if err != nil {
-				continue next
-			}
-			_ = l.Close()
-		}
-		return first
 	}
 }
