@@ -38,7 +38,7 @@ type Erased struct {
 const eraseAtOnce = 50_000
 
 // ErrCannotErase reports an engine that cannot erase.
-var ErrCannotErase = errors.New("this queue cannot erase feedback yet")
+var ErrCannotErase = errors.New("this queue engine does not erase feedback: use queue badger or queue jetstream")
 
 // Erase removes feedback permanently: its events with their deliveries and attempts, and
 // the answers that are kept for repeats. It returns when the attempts in flight have ended.

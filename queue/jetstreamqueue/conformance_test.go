@@ -53,6 +53,7 @@ func harness(servers []*server) queuetest.Harness {
 	return queuetest.Harness{
 		Open:       func(t *testing.T) queue.Queue { t.Helper(); return fresh(t, queue.Limits{}) },
 		OpenWithin: fresh,
+		Erases:     true,
 		Reopen:     func(t *testing.T, q queue.Queue) queue.Queue { t.Helper(); return open(t, optionsOf(t, q)) },
 		Crash: func(t *testing.T, q queue.Queue) queue.Queue {
 			t.Helper()

@@ -35,6 +35,10 @@ func (q *Queue) Enqueue(ctx context.Context, e queue.Entry) (queue.Receipt, erro
 // store stores an entry. claim is the claim on its idempotency key, or empty if it has no
 // key.
 func (q *Queue) store(ctx context.Context, e queue.Entry, claim string) (queue.Receipt, error) {
+	if !q.erased.begin(e.Feedback) {
+		return queue.Receipt{}, errErased(e.Feedback)
+	}
+	defer q.erased.end(e.Feedback)
 	origin, answer := e.Origin[:], e.Answer
 	if e.Origin == [32]byte{} {
 		origin = nil
@@ -79,6 +83,9 @@ func (q *Queue) store(ctx context.Context, e queue.Entry, claim string) (queue.R
 	stored.ID = queue.NewEventID(e.Created, q.tags.of(seq), seq)
 	return queue.Receipt{Event: stored, Answer: e.Answer}, nil
 }
+
+// errErased wraps queue.ErrErased with the feedback.
+func errErased(id queue.FeedbackID) error { return fmt.Errorf("%s: %w", id, queue.ErrErased) }
 
 // replaceable returns the latest event of a feedback if it is the one that the entry
 // replaces.
@@ -164,6 +171,8 @@ func (q *Queue) storeKeyed(ctx context.Context, e queue.Entry) (queue.Receipt, e
 		return q.replay(ctx, held, e.Key)
 	case !errors.Is(err, queue.ErrNotFound):
 		return queue.Receipt{}, err
+	case q.erased.has(e.Feedback):
+		return queue.Receipt{}, errErased(e.Feedback) // nothing names it again
 	}
 	claim := heldKey{Name: e.Key.Name, Hash: e.Key.Hash[:], Claim: newToken(), Project: e.Feedback.Project, Feedback: e.Feedback.ID}
 	seq, err = q.writeKey(ctx, e.Key, claim, seq)
@@ -285,7 +294,7 @@ func (q *Queue) replay(ctx context.Context, held heldKey, k queue.Key) (queue.Re
 	if !slices.Equal(held.Hash, k.Hash[:]) {
 		return queue.Receipt{}, queue.ErrMismatch
 	}
-	if held.Erased {
+	if held.Erased || q.erased.has(queue.FeedbackID{Project: held.Project, ID: held.Feedback}) {
 		return queue.Receipt{}, fmt.Errorf("the submission with this idempotency key: %w", queue.ErrErased)
 	}
 	r := queue.Receipt{Replayed: true, Answer: held.Answer}

@@ -66,3 +66,16 @@ func (q *Queue) Heard(w queue.WebhookID) int {
 	defer q.outcomes.mu.Unlock()
 	return len(q.outcomes.unsure[w])
 }
+
+// IsErasing reports whether this relay has read of an erasure that is not complete.
+func (q *Queue) IsErasing() bool { return q.ledger.isErasing() != nil }
+
+// AcceptAsIfNotErased stores an event of an erased feedback, as a relay does that has not
+// read yet that it was erased.
+func (q *Queue) AcceptAsIfNotErased(ctx context.Context, e queue.Event) error {
+	m, err := newEventMessage(q.names.event(e.Feedback), e, nil, nil, nil)
+	if err == nil {
+		_, err = q.publish(ctx, m, after(0))
+	}
+	return err
+}

@@ -143,6 +143,7 @@ var (
 	_ queue.Queue    = (*Queue)(nil)
 	_ queue.Limited  = (*Queue)(nil)
 	_ queue.Exported = (*Queue)(nil)
+	_ queue.Eraser   = (*Queue)(nil)
 	_ queue.BackedUp = (*Queue)(nil)
 )
 

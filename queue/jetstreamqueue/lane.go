@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -65,6 +67,11 @@ type lane struct {
 	// older records to the lane.
 	ended map[uint64]uint64
 	due   dueHeap
+
+	// frozen holds events that are being erased. They are not leased. erasing is the last
+	// erasing message that was read, and released the last one that is in the cursor.
+	frozen            map[uint64]struct{}
+	erasing, released uint64
 
 	leased     map[uint64]*lease
 	committing map[uint64]*settled // settled and not yet stored; nil: being requeued
@@ -313,9 +320,15 @@ func (l *lane) take(lock *lock) error {
 	l.records, l.ended, l.due = make(map[uint64]record), make(map[uint64]uint64), nil
 	l.leased, l.committing = make(map[uint64]*lease), make(map[uint64]*settled)
 	l.returned, l.settled, l.storing = nil, nil, time.Time{}
+	l.frozen, l.erasing, l.released = nil, 0, c.Erasing
+	l.freeze(l.q.ledger.isErasing())
 	l.mu.Unlock()
 	if err := l.storeCursor(ctx, nil); err != nil {
 		return err
+	}
+	// What was announced to be erased before this cursor must not be leased.
+	if read, err := l.q.ledger.wait(ctx, 0, l.chain, l.q.o.Patience); err != nil || !read {
+		return errors.Join(err, errors.New("this relay has not read what the lane's former owner has seen"))
 	}
 	if _, err := l.q.newest(ctx, l.q.names.state(), []string{l.q.names.records(l.webhook) + ">"}, func() {}, func(m *message) {
 		_, seq, ok := l.q.names.delivery(m.subject)
@@ -353,6 +366,83 @@ func (q *Queue) readCursor(ctx context.Context, w queue.WebhookID) (c cursor, se
 		return c, 0, err
 	}
 	return c, m.seq, m.head(headerCursor, &c)
+}
+
+// freeze keeps the events of a step of an erasure from being leased. The caller holds l.mu.
+func (l *lane) freeze(step *erasingStep) {
+	if step == nil || l.records == nil {
+		return
+	}
+	l.frozen, l.erasing = make(map[uint64]struct{}, len(step.Events)), step.seq
+	for _, seq := range step.Events {
+		l.frozen[seq] = struct{}{}
+	}
+	l.returned = slices.DeleteFunc(l.returned, func(back *lease) bool { return l.isFrozen(back.seq) })
+	signal(l.work)
+}
+
+func (l *lane) isFrozen(seq uint64) bool {
+	_, ok := l.frozen[seq]
+	return ok
+}
+
+// releasing returns the last erasing message of which no event is being attempted. The
+// caller holds l.mu.
+func (l *lane) releasing() uint64 {
+	for seq := range l.frozen {
+		_, out := l.leased[seq]
+		if _, busy := l.committing[seq]; out || busy {
+			return l.released
+		}
+	}
+	return max(l.erasing, l.released)
+}
+
+// release makes the next commit write that the frozen events are released, if they are. The
+// caller holds l.mu.
+func (l *lane) release() {
+	if l.erasing > l.released && l.releasing() == l.erasing {
+		signal(l.work)
+	}
+}
+
+// drop forgets events that were erased. The caller holds l.mu.
+func (l *lane) drop(events []uint64) {
+	for _, seq := range events {
+		delete(l.frozen, seq)
+		delete(l.records, seq)
+		if _, ok := l.passed[seq]; ok {
+			delete(l.passed, seq)
+			l.taken--
+		}
+	}
+	l.window = slices.DeleteFunc(l.window, func(e *storedEvent) bool {
+		_, gone := slices.BinarySearch(events, e.ID.Seq())
+		if gone {
+			l.bytes -= len(e.Body)
+		}
+		return gone
+	})
+	signal(l.work)
+	signal(l.wake)
+}
+
+// dropErased makes the lanes forget events that were erased.
+func (q *Queue) dropErased(events []uint64) {
+	for _, l := range q.openLanes() {
+		l.mu.Lock()
+		if l.records != nil {
+			l.drop(events)
+		}
+		l.mu.Unlock()
+	}
+}
+
+// openLanes returns the lanes that this relay has open.
+func (q *Queue) openLanes() []*lane {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return slices.Collect(maps.Values(q.lanes))
 }
 
 // adopt takes over a record that this lane did not write. The lease of its delivery is
@@ -600,7 +690,7 @@ func (l *lane) dueRetry(now time.Time) (seq uint64, due time.Time) {
 			continue
 		}
 		_, out := l.leased[top.event]
-		if _, busy := l.committing[top.event]; out || busy || l.isReturned(top.event) {
+		if _, busy := l.committing[top.event]; out || busy || l.isFrozen(top.event) || l.isReturned(top.event) {
 			heap.Pop(&l.due) // it is pushed again later
 			continue
 		}
@@ -618,7 +708,7 @@ func (l *lane) nextFresh() *lease {
 		seq := l.gaps[0]
 		l.gaps = l.gaps[1:]
 		_, busy := l.committing[seq]
-		if _, waits := l.passed[seq]; waits && !busy {
+		if _, waits := l.passed[seq]; waits && !busy && !l.isFrozen(seq) {
 			return &lease{seq: seq, fresh: true}
 		}
 	}
@@ -639,6 +729,9 @@ func (l *lane) nextFresh() *lease {
 		l.passed[seq] = struct{}{}
 		if _, busy := l.committing[seq]; busy {
 			continue // it is being requeued: either a record arrives, or unhold returns it
+		}
+		if l.isFrozen(seq) || l.q.erased.has(e.Feedback) {
+			continue // an erasure drops it
 		}
 		return &lease{seq: seq, event: e, fresh: true}
 	}
@@ -667,6 +760,10 @@ func (l *lane) fetch(ctx context.Context, picked []*lease) ([]*queue.Lease, erro
 		switch {
 		case errors.Is(errs[i], queue.ErrNotFound):
 			l.gone(one)
+			continue
+		case errs[i] == nil && l.q.erased.has(one.event.Feedback):
+			delete(l.leased, one.seq) // an erasure drops it
+			l.release()
 			continue
 		case errs[i] != nil:
 			delete(l.leased, one.seq)
@@ -727,6 +824,10 @@ func (l *lane) Settle(given *queue.Lease, s queue.Settlement) error {
 	one := l.leased[given.Delivery.ID.Event.Seq()]
 	delete(l.leased, one.seq)
 	defer signal(l.wake)
+	defer l.release()
+	if l.isFrozen(one.seq) && s.Kind == queue.SettleDefer {
+		return nil // an erasure drops it
+	}
 	if s.Kind == queue.SettleDefer && !s.At.After(time.Now()) {
 		l.returned = append(l.returned, &lease{seq: one.seq, event: one.event, fresh: one.fresh})
 		if l.leaving {

@@ -2,6 +2,7 @@ package jetstreamqueue
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"sync"
 	"time"
@@ -20,6 +21,16 @@ type ledger struct {
 	// bytes are the size of the streams when the servers last answered.
 	complete      time.Time
 	stored, bytes int64
+	// erasing is the step of an erasure that is under way, or nil. early holds erased events
+	// that were subtracted before they were entered.
+	erasing *erasingStep
+	early   map[uint64]struct{}
+}
+
+// erasingStep is an erasing message with its sequence number.
+type erasingStep struct {
+	erasing
+	seq uint64
 }
 
 // account holds the counts of one webhook's deliveries.
@@ -34,12 +45,13 @@ type account struct {
 	ahead            map[uint64]struct{} // have a record, but the cursor has not passed them yet
 	removedDelivered int64               // removed deliveries that cursors count as delivered
 	removedFresh     int64               // removed deliveries that no cursor has passed
+	removedBefore    int64               // how many of these listed and cursor never counted
 }
 
 // counts returns the number of the webhook's deliveries by state.
 func (a *account) counts() queue.Counts {
 	c := a.records
-	c.Pending += a.listed - a.cursor.Taken + int64(len(a.cursor.Gaps)) - int64(len(a.ahead)) - a.removedFresh
+	c.Pending += a.listed - a.cursor.Taken + int64(len(a.cursor.Gaps)) - int64(len(a.ahead)) - (a.removedFresh - a.removedBefore)
 	c.Delivered += a.cursor.Delivered - a.wereDelivered - a.removedDelivered
 	return c
 }
@@ -56,8 +68,10 @@ func (g *ledger) account(w queue.WebhookID) *account {
 
 // start reads the state of every delivery and then follows new messages.
 func (g *ledger) start(ctx context.Context, q *Queue) error {
-	begin := func() { g.accounts = make(map[queue.WebhookID]*account) }
-	last, err := q.newest(ctx, q.names.state(), []string{q.names.prefix + ".d.>", q.names.prefix + ".l.*", q.names.sweep(), q.names.prefix + ".z.*"}, begin, func(m *message) {
+	begin := func() {
+		g.accounts, g.erasing, g.early = make(map[queue.WebhookID]*account), nil, make(map[uint64]struct{})
+	}
+	last, err := q.newest(ctx, q.names.state(), []string{q.names.prefix + ".d.>", q.names.prefix + ".l.*", q.names.sweep(), q.names.prefix + ".z.*", q.names.erasing()}, begin, func(m *message) {
 		g.enter(q, m, true)
 	})
 	if err != nil {
@@ -73,11 +87,29 @@ func (g *ledger) start(ctx context.Context, q *Queue) error {
 		a.from = max(a.cursor.Head, w.since)
 		a.listed = a.cursor.Taken
 		from = min(from, a.from)
+		// Removed events are neither listed nor in the cursor, unless they are still in its
+		// gaps.
+		a.removedBefore = a.removedFresh
+		for _, seq := range a.cursor.Gaps {
+			if _, err := q.get(ctx, q.names.events(), getRequest{Seq: seq}); errors.Is(err, queue.ErrNotFound) {
+				a.removedBefore--
+			} else if err != nil {
+				return err
+			}
+		}
 	}
 	g.state, g.events = last, from
 	q.follow(q.names.state(), last+1, true, func(m *message) { g.enter(q, m, false) })
 	q.follow(q.names.events(), from+1, false, func(m *message) { g.enterEvent(q, m) })
-	_, err = g.wait(ctx, events.last, 0, q.o.Patience)
+	// The last message may have been removed. Then it is never read.
+	end, err := q.last(ctx, q.names.events(), ">")
+	if errors.Is(err, queue.ErrNotFound) {
+		end, err = &message{}, nil
+	}
+	if err != nil {
+		return err
+	}
+	_, err = g.wait(ctx, end.seq, 0, q.o.Patience)
 	g.asOf(time.Now(), err == nil)
 	return err
 }
@@ -105,6 +137,8 @@ func (g *ledger) enter(q *Queue, m *message, first bool) {
 		g.enterSweep(q, m, first)
 	} else if hash, ok := q.names.erasedOf(m.subject); ok {
 		q.erased.add(hash)
+	} else if m.subject == q.names.erasing() {
+		g.enterErasing(q, m, first)
 	}
 	g.mu.Lock()
 	g.state = max(g.state, m.seq)
@@ -156,19 +190,54 @@ func (g *ledger) enterEvent(q *Queue, m *message) {
 		e = &storedEvent{}
 	}
 	g.mu.Lock()
+	_, early := g.early[m.seq]
+	delete(g.early, m.seq)
 	for _, w := range e.webhooks {
-		if a := g.account(w); m.seq > a.from {
+		if a := g.account(w); m.seq > a.from && !early {
 			a.listed++
 		}
 	}
 	g.events = m.seq
 	g.wake()
 	g.mu.Unlock()
+	if q.erased.has(e.Feedback) {
+		q.erased.noteLate(e.Feedback)
+	}
+	if early {
+		return
+	}
 	for _, w := range e.webhooks {
 		if l := q.laneOf(w); l != nil {
 			l.offer(e)
 		}
 	}
+}
+
+// enterErasing enters a step of an erasure and tells the lanes.
+func (g *ledger) enterErasing(q *Queue, m *message, first bool) {
+	step := &erasingStep{seq: m.seq}
+	if err := m.head(headerErasing, &step.erasing); err != nil {
+		q.o.Logger.Error("what is being erased cannot be read", "error", err)
+		return
+	}
+	g.mu.Lock()
+	g.erasing = step
+	g.mu.Unlock()
+	if first {
+		return
+	}
+	for _, l := range q.openLanes() {
+		l.mu.Lock()
+		l.freeze(step)
+		l.mu.Unlock()
+	}
+}
+
+// isErasing returns the step of an erasure that is under way, or nil.
+func (g *ledger) isErasing() *erasingStep {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.erasing
 }
 
 // wake wakes the calls of wait. The caller holds g.mu.

@@ -39,7 +39,7 @@ func (q *Queue) storedEvent(ctx context.Context, id queue.EventID) (*storedEvent
 	if err != nil {
 		return nil, fmt.Errorf("event %s: %w", id, err)
 	}
-	if e.ID != id {
+	if e.ID != id || q.erased.has(e.Feedback) {
 		return nil, fmt.Errorf("event %s: %w", id, queue.ErrNotFound)
 	}
 	return e, nil
@@ -64,6 +64,9 @@ func (q *Queue) Latest(ctx context.Context, id queue.FeedbackID) (queue.Event, e
 	}
 	if id.IsZero() {
 		return queue.Event{}, fmt.Errorf("no feedback: %w", queue.ErrNotFound)
+	}
+	if q.erased.has(id) {
+		return queue.Event{}, errErased(id)
 	}
 	e, err := q.latest(ctx, id)
 	if err != nil {
@@ -97,7 +100,9 @@ func (q *Queue) Projects(ctx context.Context, id string, limit int) ([]string, e
 		if err != nil {
 			return nil, err
 		}
-		projects = append(projects, e.Feedback.Project)
+		if !q.erased.has(e.Feedback) {
+			projects = append(projects, e.Feedback.Project)
+		}
 	}
 	return projects, nil
 }
@@ -290,7 +295,7 @@ func (q *Queue) backward(ctx context.Context, from uint64, limit int, visit func
 	return 0, nil
 }
 
-// chunk reads the events from begin to end, newest first.
+// chunk reads the events from begin to end, newest first, without those of erased feedback.
 func (q *Queue) chunk(ctx context.Context, begin, end uint64) ([]*storedEvent, error) {
 	var all []*storedEvent
 	for at := begin; at <= end; {
@@ -316,7 +321,9 @@ func (q *Queue) chunk(ctx context.Context, begin, end uint64) ([]*storedEvent, e
 			if err != nil {
 				return nil, err
 			}
-			all = append(all, e)
+			if !q.erased.has(e.Feedback) {
+				all = append(all, e)
+			}
 		}
 	}
 	slices.Reverse(all)
@@ -476,11 +483,20 @@ func (c *attemptCache) add(w queue.WebhookID, event, cursor uint64, ended int64)
 	c.places[id] = loggedAt{cursor, ended}
 }
 
+// forget forgets deliveries whose log is stored elsewhere now.
+func (c *attemptCache) forget(w queue.WebhookID, entries []logged) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, e := range entries {
+		c.places[loggedID{w, e.Seq}] = loggedAt{}
+	}
+}
+
 func (c *attemptCache) get(w queue.WebhookID, event uint64) (loggedAt, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	at, ok := c.places[loggedID{w, event}]
-	return at, ok
+	at := c.places[loggedID{w, event}]
+	return at, at.cursor > 0
 }
 
 // endedAt returns when a delivery succeeded at its first attempt.
@@ -496,6 +512,12 @@ func (q *Queue) readLogged(ctx context.Context, w queue.WebhookID, event uint64)
 		return one, err
 	}
 	m, err := q.get(ctx, q.names.state(), getRequest{Seq: at.cursor})
+	if errors.Is(err, queue.ErrNotFound) { // an erasure has stored the log elsewhere
+		q.attempts.forget(w, []logged{{Seq: event}})
+		if at, err = q.findLogged(ctx, w, event); err == nil {
+			m, err = q.get(ctx, q.names.state(), getRequest{Seq: at.cursor})
+		}
+	}
 	if err != nil {
 		return one, err
 	}
@@ -570,11 +592,29 @@ func (q *Queue) findLogged(ctx context.Context, w queue.WebhookID, event uint64)
 				return found, nil
 			}
 			if c.floor() >= event {
-				return loggedAt{}, fmt.Errorf("the attempt at event %d: %w", event, queue.ErrNotFound)
+				return q.findKept(ctx, w, event)
 			}
 		}
 		if len(messages) == 0 {
-			return loggedAt{}, fmt.Errorf("the attempt at event %d: %w", event, queue.ErrNotFound)
+			return q.findKept(ctx, w, event)
 		}
 	}
+}
+
+// findKept finds a delivery's log among those that erasures have stored again.
+func (q *Queue) findKept(ctx context.Context, w queue.WebhookID, event uint64) (loggedAt, error) {
+	err := q.eachMessage(ctx, q.names.state(), q.names.keptLogs(w)+".*", func(m *message) error {
+		_, entries, err := readCursorMessage(m)
+		for _, e := range entries {
+			q.attempts.add(w, e.Seq, m.seq, e.Ended)
+		}
+		return err
+	})
+	if err != nil {
+		return loggedAt{}, err
+	}
+	if found, ok := q.attempts.get(w, event); ok {
+		return found, nil
+	}
+	return loggedAt{}, fmt.Errorf("the attempt at event %d: %w", event, queue.ErrNotFound)
 }

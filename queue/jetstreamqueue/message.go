@@ -17,8 +17,10 @@ const (
 	headerRecord = "Userhero-Record"  // a recordHead
 	headerCursor = "Userhero-Cursor"  // a cursor
 	headerSweep  = "Userhero-Removal" // a removal
-	headerToken  = "Userhero-Token"   // distinguishes a repeat of a publish from another message
-	headerKey    = "Userhero-Key"     // the claim of the idempotency key that an event was published under
+	// headerErasing holds an erasing.
+	headerErasing = "Userhero-Erasing"
+	headerToken   = "Userhero-Token" // distinguishes a repeat of a publish from another message
+	headerKey     = "Userhero-Key"   // the claim of the idempotency key that an event was published under
 )
 
 // maxHeader is the most bytes that a project's name may take in an event's header. A server
@@ -203,6 +205,9 @@ type cursor struct {
 	Taken     int64    `json:"taken"`          // how many events up to Head the webhook gets, without removed ones in Gaps
 	Delivered int64    `json:"delivered"`      // how many of them were delivered at the first attempt
 	By        string   `json:"by"`
+	// Erasing is the last erasing message that the owner had read, if none of its events
+	// was being attempted.
+	Erasing uint64 `json:"erasing,omitempty"`
 }
 
 // has reports whether the lane has passed an event. The state of its delivery is then in a

@@ -27,6 +27,10 @@ func (q *Queue) Requeue(ctx context.Context, id queue.DeliveryID, at time.Time) 
 	if _, ok := q.registry.get(id.Webhook); !ok {
 		return fmt.Errorf("webhook %d: %w", id.Webhook, queue.ErrNotFound)
 	}
+	if !q.erased.begin(e.Feedback) {
+		return fmt.Errorf("event %s: %w", id.Event, queue.ErrNotFound)
+	}
+	defer q.erased.end(e.Feedback)
 	seq := id.Event.Seq()
 	l := q.laneOf(id.Webhook)
 	if l != nil {

@@ -46,6 +46,12 @@ type removal struct {
 	// counts all those removed so far that no cursor has passed.
 	Delivered map[queue.WebhookID]int64 `json:"delivered,omitempty"`
 	Fresh     map[queue.WebhookID]int64 `json:"fresh,omitempty"`
+	// Erased is the last erasing message whose events were removed, in this removal or one
+	// before. Erasing is that of this removal, or 0. FreshOf then has, for each event, the
+	// webhooks for which it adds to Fresh.
+	Erased  uint64                       `json:"erased,omitempty"`
+	Erasing uint64                       `json:"erasing,omitempty"`
+	FreshOf map[uint64][]queue.WebhookID `json:"fresh_of,omitempty"`
 }
 
 // enterSweep enters a removal. At the start (first) it does not subtract deliveries with a
@@ -56,8 +62,14 @@ func (g *ledger) enterSweep(q *Queue, m *message, first bool) {
 		q.o.Logger.Error("what retention has removed cannot be read", "error", err)
 		return
 	}
+	if r.Erasing > 0 && !first {
+		defer q.dropErased(r.Events)
+	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if g.erasing != nil && r.Erased >= g.erasing.seq {
+		g.erasing = nil
+	}
 	for w, n := range r.Delivered {
 		g.account(w).removedDelivered = n
 	}
@@ -77,6 +89,15 @@ func (g *ledger) enterSweep(q *Queue, m *message, first bool) {
 	for _, a := range g.accounts {
 		for _, seq := range r.Events {
 			delete(a.ahead, seq)
+		}
+	}
+	// The event follower may not have read these events yet, and may never read them.
+	for seq, ids := range r.FreshOf {
+		if seq > g.events {
+			g.early[seq] = struct{}{}
+			for _, w := range ids {
+				g.account(w).removedBefore++
+			}
 		}
 	}
 }
@@ -102,6 +123,7 @@ func (q *Queue) sweepAgainAndAgain() {
 		if s, err := q.info(q.closed, q.names.events(), ""); err == nil {
 			q.size.note(s.bytes)
 		}
+		q.eraseLeft(q.closed)
 		if l := q.limit(); l.Retention <= 0 && l.MaxDisk <= 0 {
 			continue
 		}
@@ -153,6 +175,10 @@ func (q *Queue) sweep(ctx context.Context, held *lock, from uint64) (next uint64
 	if err != nil {
 		return from, err
 	}
+	before, _, err := q.lastRemoval(ctx)
+	if err != nil {
+		return from, err
+	}
 	q.size.note(s.bytes)
 	if err := q.sweepState(ctx, limits, s); err != nil {
 		return from, err
@@ -200,7 +226,15 @@ func (q *Queue) sweep(ctx context.Context, held *lock, from uint64) (next uint64
 		from += chunkEvents
 	}
 	if len(gone) > 0 && !held.lost() {
-		if err := q.removeEvents(ctx, gone); err != nil {
+		removing, err := q.acquire(ctx, removing, nil)
+		if errors.Is(err, errSequence) {
+			return from, nil // feedback is being erased
+		}
+		if err != nil {
+			return from, err
+		}
+		err = q.underLock(ctx, removing, func(ctx context.Context) error { return q.removeEvents(ctx, gone, before.Erased) })
+		if err != nil {
 			return from, err
 		}
 	}
@@ -305,11 +339,33 @@ func (q *Queue) isOwned(w queue.WebhookID) bool {
 	return owned
 }
 
-// removeEvents removes events, their records, and their share of the counts.
-func (q *Queue) removeEvents(ctx context.Context, gone []verdict) error {
+// removeEvents removes events, their records, and their share of the counts. It does nothing
+// if feedback was erased after an erasing message, because some of the events may be gone.
+func (q *Queue) removeEvents(ctx context.Context, gone []verdict, erased uint64) error {
 	r, seq, err := q.lastRemoval(ctx)
+	if err != nil || r.Erased != erased {
+		return err
+	}
+	r.Erasing = 0
+	if err := q.publishRemoval(ctx, r, seq, gone, q.ledger.cursor); err != nil {
+		return err
+	}
+	r, _, err = q.lastRemoval(ctx)
 	if err != nil {
 		return err
+	}
+	return q.finishRemoval(ctx, r)
+}
+
+// publishRemoval subtracts events and their deliveries from the counts. r is the last
+// removal, and seq its sequence number.
+func (q *Queue) publishRemoval(ctx context.Context, r removal, seq uint64, gone []verdict, cursorOf func(queue.WebhookID) cursor) error {
+	r.FreshOf = make(map[uint64][]queue.WebhookID)
+	fresh := func(w queue.WebhookID, seq uint64) {
+		r.Fresh[w]++
+		if r.Erasing > 0 {
+			r.FreshOf[seq] = append(r.FreshOf[seq], w)
+		}
 	}
 	r.Events, r.Records, r.WereDelivered = nil, make(map[queue.WebhookID]queue.Counts), make(map[queue.WebhookID]int64)
 	for _, v := range gone {
@@ -324,8 +380,8 @@ func (q *Queue) removeEvents(ctx context.Context, gone []verdict) error {
 				r.Delivered[w]++
 			}
 			if one.Origin == originFresh {
-				if c := q.ledger.cursor(w); !c.has(v.ID.Seq()) {
-					r.Fresh[w]++ // the ledger lists it, but no cursor has taken it
+				if c := cursorOf(w); !c.has(v.ID.Seq()) {
+					fresh(w, v.ID.Seq()) // the ledger lists it, but no cursor has taken it
 				}
 			}
 		}
@@ -333,10 +389,10 @@ func (q *Queue) removeEvents(ctx context.Context, gone []verdict) error {
 			if v.records[w].seq > 0 {
 				continue
 			}
-			if c := q.ledger.cursor(w); c.has(v.ID.Seq()) {
+			if c := cursorOf(w); c.has(v.ID.Seq()) {
 				r.Delivered[w]++
 			} else {
-				r.Fresh[w]++
+				fresh(w, v.ID.Seq())
 			}
 		}
 	}
@@ -344,10 +400,8 @@ func (q *Queue) removeEvents(ctx context.Context, gone []verdict) error {
 	if err := setHead(m, headerSweep, r); err != nil {
 		return err
 	}
-	if _, err := q.publish(ctx, m, after(seq)); err != nil {
-		return err
-	}
-	return q.finishRemoval(ctx, r)
+	_, err := q.publish(ctx, m, after(seq))
+	return err
 }
 
 // lastRemoval reads the last removal.
@@ -373,7 +427,7 @@ func (q *Queue) lastRemoval(ctx context.Context) (r removal, seq uint64, err err
 // finishRemoval removes the events of a removal and their records. It may be called again
 // for the same removal.
 func (q *Queue) finishRemoval(ctx context.Context, r removal) error {
-	if len(r.Events) == 0 {
+	if len(r.Events) == 0 || r.Erasing > 0 { // an erasure removes its events itself
 		return nil
 	}
 	s, err := q.info(ctx, q.names.events(), "")
@@ -400,8 +454,8 @@ func (q *Queue) finishRemoval(ctx context.Context, r removal) error {
 	})
 }
 
-// each calls do for all numbers, several at a time, and returns the joined errors.
-func each(all []uint64, do func(uint64) error) error {
+// each calls do for all values, several at a time, and returns the joined errors.
+func each[T any](all []T, do func(T) error) error {
 	errs := make([]error, len(all))
 	var running sync.WaitGroup
 	slots := make(chan struct{}, judgesAtOnce)
@@ -454,8 +508,29 @@ func (q *Queue) sweepState(ctx context.Context, limits queue.Limits, events stre
 			return err
 		}
 	}
+	if s, err = q.info(ctx, q.names.state(), q.names.prefix+".g.>"); err != nil {
+		return err
+	}
+	for subject := range s.subjects {
+		if err := q.sweepKept(ctx, subject, events.first); err != nil {
+			return err
+		}
+	}
 	q.sweptTo.Store(events.first)
 	return nil
+}
+
+// sweepKept removes a log that an erasure has stored again, if it holds only removed events.
+func (q *Queue) sweepKept(ctx context.Context, subject string, first uint64) error {
+	m, err := q.last(ctx, q.names.state(), subject)
+	if err != nil {
+		return ignoreNotFound(err)
+	}
+	c, _, err := readCursorMessage(m)
+	if err != nil || c.Head >= first {
+		return err
+	}
+	return q.purge(ctx, q.names.state(), purge{Subject: subject})
 }
 
 // sweepLog removes cursors whose log holds only removed events. It keeps the last cursor.

@@ -257,6 +257,7 @@ func (l *lane) storeRecord(ctx context.Context, lock *lock, s *settled, before r
 	if l.records != nil {
 		l.recorded(s.seq, stored)
 	}
+	l.release()
 	signal(l.wake)
 	return nil
 }
@@ -269,6 +270,7 @@ func (l *lane) storeCursor(ctx context.Context, delivered []*settled) error {
 	passed := maps.Clone(l.passed)
 	c := cursor{Head: l.head, Taken: l.taken, Delivered: l.delivered + int64(len(delivered)), By: l.token}
 	chain := l.chain
+	c.Erasing = l.releasing()
 	l.mu.Unlock()
 	for i, s := range delivered {
 		delete(passed, s.seq)
@@ -295,11 +297,12 @@ func (l *lane) storeCursor(ctx context.Context, delivered []*settled) error {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.chain, l.delivered = seq, c.Delivered
+	l.chain, l.delivered, l.released = seq, c.Delivered, max(l.released, c.Erasing)
 	for _, s := range delivered {
 		delete(l.passed, s.seq)
 		delete(l.committing, s.seq)
 	}
+	l.release()
 	return nil
 }
 

@@ -62,6 +62,9 @@ func (n names) tag() string                      { return n.prefix + ".m.tag" }
 func (n names) backup() string                   { return n.prefix + ".m.backup" }
 func (n names) key(name string) string           { return n.prefix + ".k." + hashed(name) }
 func (n names) erasedKey(name string) string     { return n.prefix + ".ke." + hashed(name) }
+func (n names) erasedKeyOf(key string) string {
+	return n.prefix + ".ke." + strings.TrimPrefix(key, n.prefix+".k.")
+}
 func (n names) erased(hash [32]byte) string {
 	return n.prefix + ".z." + base32Lower.EncodeToString(hash[:])
 }
@@ -125,7 +128,8 @@ func (q *Queue) streams() []jetstream.StreamConfig {
 	registry.MaxMsgsPerSubject = 1
 	registry.Discard = jetstream.DiscardOld // a newer record replaces the older one
 	keys := stream(q.names.keys(), "idempotency keys", q.names.prefix+".k.*", q.names.prefix+".ke.*")
-	keys.MaxMsgsPerSubject, keys.MaxAge, keys.Discard = 1, keyWindow, jetstream.DiscardOld
+	// A key's claim stays beside what it was bound to, so that an erasure can overwrite it.
+	keys.MaxMsgsPerSubject, keys.MaxAge, keys.Discard = 2, keyWindow, jetstream.DiscardOld
 	locks := stream(q.names.locks(), "owners of lanes", q.names.prefix+".x.*")
 	locks.MaxMsgsPerSubject, locks.MaxAge, locks.Discard = 1, q.o.LockTTL, jetstream.DiscardOld
 	locks.Duplicates = min(locks.Duplicates, locks.MaxAge)

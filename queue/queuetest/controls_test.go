@@ -33,7 +33,7 @@ type fault struct {
 }
 
 var faults = []fault{
-	{"none", nil, func(q queue.Queue, _ bool) queue.Queue { return &sound{q} }},
+	{"none", nil, func(q queue.Queue, _ bool) queue.Queue { return &soundEraser{q.(queue.Eraser)} }},
 	{"keys are not held", []string{"EnqueueIsIdempotentOnKey", "KeyWithAnotherBodyIsMismatch", "LongKeysAreToldApart", "ReplayWinsOverConflict"},
 		entries(func(e *queue.Entry) { e.Key = queue.Key{} })},
 	{"keys are looked up before the commit", []string{"ConcurrentEqualKeysMakeOneEvent"},
@@ -92,6 +92,19 @@ var faults = []fault{
 	{"Sync does not wait", []string{"SyncIsDurable"}, lanes(func(l queue.Lane) queue.Lane { return neverSyncs{l} })},
 	{"every lane says that it is owned", []string{"LaneHasOneOwner"}, lanes(func(l queue.Lane) queue.Lane { return alwaysOwned{l} })},
 	{"nobody hears of deleted webhooks", []string{"WatchTellsOfEveryRelay"}, func(q queue.Queue, _ bool) queue.Queue { return &hidesDeleted{q} }},
+	{"Erase removes nothing", []string{"EraseRemovesEverything", "ErasedNeverComesBack", "ErasedDeliveriesAreNotHandedOut", "EraseWaitsForAttemptsInFlight"},
+		erases(func(queue.Eraser, context.Context, []queue.FeedbackID) (queue.Erased, error) {
+			return queue.Erased{}, nil
+		})},
+	{"Erase removes feedback of other projects too", []string{"EraseRemovesEverything", "ErasedNeverComesBack"}, erases(eraseNamesakes)},
+	{"Erase does not wait for attempts in flight", []string{"EraseWaitsForAttemptsInFlight", "EraseEndsWithItsContext"}, erases(eraseAtOnce)},
+	{"Erase counts no attempts", []string{"EraseRemovesEverything"}, erases(eraseUncounted)},
+	{"what was erased is accepted again", []string{"ErasedNeverComesBack", "CrashBringsNothingErasedBack"},
+		func(q queue.Queue, _ bool) queue.Queue { return &acceptsErased{q.(queue.Eraser), true} }},
+	{"a crash forgets what was erased", []string{"CrashBringsNothingErasedBack"},
+		func(q queue.Queue, restarted bool) queue.Queue { return &acceptsErased{q.(queue.Eraser), restarted} }},
+	{"what was erased is unknown", []string{"EraseRemovesEverything", "ErasedNeverComesBack"},
+		func(q queue.Queue, _ bool) queue.Queue { return &unknowsErased{q.(queue.Eraser)} }},
 	{"due times are times of day", []string{"ClockSetBackDelaysNothing", "ClockSetForwardHastensNothing"}, unbroken},
 	{"sleep is no time", []string{"SleepIsTimeThatPasses"}, unbroken},
 }
@@ -147,6 +160,7 @@ func brokenHarness(f fault) queuetest.Harness {
 	if f.breaks == nil {
 		patience = 0
 	}
+	_, erases := broken(memqueue.New(o), false).(queue.Eraser)
 	return queuetest.Harness{
 		Open: func(*testing.T) queue.Queue { return broken(memqueue.New(o), false) },
 		OpenOn: func(_ *testing.T, c queue.Clock) queue.Queue {
@@ -160,6 +174,7 @@ func brokenHarness(f fault) queuetest.Harness {
 		},
 		Join:     func(_ *testing.T, q queue.Queue) queue.Queue { return broken(sound(q).Join(), false) },
 		Lose:     func(_ *testing.T, q queue.Queue, w queue.WebhookID) { sound(q).Lose(w) },
+		Erases:   erases,
 		Reopen:   again,
 		Crash:    crash,
 		Patience: patience,
@@ -193,6 +208,86 @@ func TestFaultsAreFound(t *testing.T) {
 
 // sound breaks nothing.
 type sound struct{ queue.Queue }
+
+// soundEraser breaks nothing and erases.
+type soundEraser struct{ queue.Eraser }
+
+// erases replaces Erase.
+func erases(erase func(queue.Eraser, context.Context, []queue.FeedbackID) (queue.Erased, error)) func(queue.Queue, bool) queue.Queue {
+	return func(q queue.Queue, _ bool) queue.Queue { return &changesErase{q.(queue.Eraser), erase} }
+}
+
+type changesErase struct {
+	queue.Eraser
+	erase func(queue.Eraser, context.Context, []queue.FeedbackID) (queue.Erased, error)
+}
+
+func (q *changesErase) Erase(ctx context.Context, ids []queue.FeedbackID) (queue.Erased, error) {
+	return q.erase(q.Eraser, ctx, ids)
+}
+
+func eraseNamesakes(q queue.Eraser, ctx context.Context, ids []queue.FeedbackID) (queue.Erased, error) {
+	var all []queue.FeedbackID
+	for _, id := range ids {
+		projects, err := q.Projects(ctx, id.ID, 10)
+		if err != nil {
+			return queue.Erased{}, err
+		}
+		for _, p := range projects {
+			all = append(all, queue.FeedbackID{Project: p, ID: id.ID})
+		}
+	}
+	return q.Erase(ctx, all)
+}
+
+func eraseAtOnce(q queue.Eraser, ctx context.Context, ids []queue.FeedbackID) (queue.Erased, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	cancel()
+	sum, err := q.Erase(ctx, ids)
+	if errors.Is(err, context.Canceled) {
+		err = nil
+	}
+	return sum, err
+}
+
+func eraseUncounted(q queue.Eraser, ctx context.Context, ids []queue.FeedbackID) (queue.Erased, error) {
+	sum, err := q.Erase(ctx, ids)
+	sum.Attempts = 0
+	return sum, err
+}
+
+// acceptsErased acknowledges what belongs to erased feedback, if it forgets.
+type acceptsErased struct {
+	queue.Eraser
+	forgets bool
+}
+
+func (q *acceptsErased) Enqueue(ctx context.Context, e queue.Entry) (queue.Receipt, error) {
+	r, err := q.Eraser.Enqueue(ctx, e)
+	if q.forgets && errors.Is(err, queue.ErrErased) {
+		err = nil
+	}
+	return r, err
+}
+
+// unknowsErased answers about erased feedback as about any that does not exist.
+type unknowsErased struct{ queue.Eraser }
+
+func (q *unknowsErased) Latest(ctx context.Context, id queue.FeedbackID) (queue.Event, error) {
+	e, err := q.Eraser.Latest(ctx, id)
+	if errors.Is(err, queue.ErrErased) {
+		err = queue.ErrNotFound
+	}
+	return e, err
+}
+
+func (q *unknowsErased) Repeat(ctx context.Context, k queue.Key) (queue.Receipt, error) {
+	r, err := q.Eraser.Repeat(ctx, k)
+	if errors.Is(err, queue.ErrErased) {
+		err = queue.ErrNotFound
+	}
+	return r, err
+}
 
 // entries changes the entries that are enqueued.
 func entries(change func(*queue.Entry)) func(queue.Queue, bool) queue.Queue {
