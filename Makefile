@@ -152,7 +152,7 @@ soak-fuzz:
 conformance: $(NATS) ## The conformance suite against every queue
 	@go test -race -shuffle=on ./queue/...
 
-e2e: $(GOTESTSUM) $(NATS) node build collector ## Black-box tests of the built binary; ENGINE=jetstream runs them on NATS
+e2e: $(GOTESTSUM) $(NATS) $(HUGO) node build collector ## Black-box tests of the built binary; ENGINE=jetstream runs them on NATS
 	@mkdir -p $(OUT)
 	@$(MAKE) --no-print-directory release PLATFORMS=linux/amd64 DIST=$(OUT)/release
 	@RELAY_CADDY=$(CURDIR)/caddy RELAY_DIST=$(OUT)/release COLLECTOR=$(COLLECTOR) $(GOTESTSUM) --format testname --jsonfile $(OUT)/e2e.json -- -count=1 -shuffle=on -timeout 25m $(BLACK_BOX)
