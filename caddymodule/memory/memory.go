@@ -28,9 +28,10 @@ const (
 	// not written yet: the kernel counts them too.
 	goShare = 0.5
 	// If no limit is set, Go's limit is small, in bytes, while at most smallLive bytes are
-	// in use. Under full load the relay then takes at most 192 MiB. If other modules of
-	// the process need more, the limit is again what it was before.
-	small, smallLive = 160 << 20, 120 << 20
+	// in use, and a third above what is in use up to mostLive. Under full load the relay
+	// then takes at most 192 MiB. If other modules of the process need more, the limit is
+	// again what it was before.
+	small, smallLive, mostLive = 160 << 20, 120 << 20, 256 << 20
 )
 
 // Limit is the memory that the process may use.
@@ -53,26 +54,35 @@ var Read = sync.OnceValue(func() Limit {
 		return Limit{int64(of), "the control group"}
 	}
 	if os.Getenv("GOGC") == "" {
-		keepSmall(debug.SetMemoryLimit(small), true)
+		keepSmall(debug.SetMemoryLimit(small), small)
 	}
 	return Limit{}
 })
 
-// keepSmall sets Go's limit anew after each garbage collection.
-func keepSmall(before int64, is bool) {
+// keepSmall sets Go's limit anew after each garbage collection. before is the limit that the
+// process had, and is the present one.
+func keepSmall(before, is int64) {
 	type collected struct{ _ [16]byte } // of a size that is not allocated together with others
 	runtime.AddCleanup(new(collected), func(struct{}) {
 		live := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
 		metrics.Read(live)
-		now := live[0].Value.Uint64() <= smallLive
-		switch {
-		case now && !is:
-			debug.SetMemoryLimit(small)
-		case is && !now:
-			debug.SetMemoryLimit(before)
+		limit := limitFor(int64(live[0].Value.Uint64()), before)
+		if limit != is {
+			debug.SetMemoryLimit(limit)
 		}
-		keepSmall(before, now)
+		keepSmall(before, limit)
 	}, struct{}{})
+}
+
+// limitFor returns Go's limit while live bytes are in use.
+func limitFor(live, before int64) int64 {
+	switch {
+	case live <= smallLive:
+		return small
+	case live <= mostLive:
+		return min(live+live/3, before)
+	}
+	return before
 }
 
 // Intake returns how many bytes submissions may hold.

@@ -14,7 +14,7 @@ import (
 // than one transaction of Badger, while each settlement is small.
 func TestWideEventsSettledAtOnceTakeSeveralTransactions(t *testing.T) {
 	t.Parallel()
-	const wide, events = 400, 128
+	const wide, events = 300, 128
 	ctx := context.Background()
 	var transactions atomic.Int64
 	s := openSmall(t, Options{Path: t.TempDir(), OnCommit: func(time.Duration, int) { transactions.Add(1) }})

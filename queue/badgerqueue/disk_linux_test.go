@@ -54,15 +54,22 @@ func smallDisk(t *testing.T, megabytes int64) testDisk {
 			t.Fatalf("%v: %v: %s", args, err, out)
 		}
 	}
-	t.Cleanup(func() { d.run(t, "umount", d.mount) })
+	t.Cleanup(func() { d.unmount(t) })
 	return d
 }
 
 // remount reads the disk anew, as after the machine was started.
 func (d testDisk) remount(t *testing.T, options ...string) {
 	t.Helper()
-	d.run(t, "umount", d.mount)
+	d.unmount(t)
 	d.run(t, append(append([]string{"mount", "-o", "loop"}, options...), d.image, d.mount)...)
+}
+
+// unmount waits until the disk is not in use: a process that another test starts holds this
+// test's files until it executes its program.
+func (d testDisk) unmount(t *testing.T) {
+	t.Helper()
+	eventually(t, "the disk is not in use", func() bool { return exec.Command("umount", d.mount).Run() == nil })
 }
 
 func (d testDisk) run(t *testing.T, args ...string) {
@@ -332,9 +339,9 @@ func TestRestoreOnASmallDiskLeavesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	random := rand.NewChaCha8([32]byte{1})
-	for n := range 40 {
+	for n := range 80 {
 		e := entry(n)
-		e.Body = make([]byte, 1000<<10)
+		e.Body = make([]byte, 500<<10)
 		_, _ = random.Read(e.Body)
 		enqueue(t, s, e)
 	}
@@ -345,7 +352,7 @@ func TestRestoreOnASmallDiskLeavesNothing(t *testing.T) {
 	if err := s.Close(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	mount := smallDisk(t, 130).mount
+	mount := smallDisk(t, 70).mount
 	to := filepath.Join(mount, "store")
 	if _, _, err := Restore(t.Context(), &backup, RestoreOptions{Path: to}); !errors.Is(err, queue.ErrFull) {
 		t.Errorf("restoring ends with %v", err)

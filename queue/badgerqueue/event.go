@@ -221,7 +221,7 @@ const (
 
 // maxDeliveries is the most deliveries of one event. Removing the event takes two entries
 // for each delivery, in one transaction.
-const maxDeliveries = 10_000
+const maxDeliveries = 3_000
 
 // deliveries is a B record: the deliveries of one event, one for each webhook.
 type deliveries []delivery

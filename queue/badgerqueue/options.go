@@ -30,14 +30,14 @@ type Options struct {
 	// finished events early; at it Enqueue returns queue.ErrFull. 0 means no limit.
 	MaxDisk int64
 	// MinFree is the free disk space in bytes below which Enqueue returns
-	// queue.ErrFull. Default: 15 % of the file system, but at least 64 MiB
+	// queue.ErrFull. Default: 15 % of the file system, but at least 20 MiB
 	// (four memtables) and at most 256 MiB. -1 disables the check, for file
 	// systems that report their free space wrongly. The process then dies by
 	// SIGBUS if the disk is really full.
 	MinFree int64
-	// Memory is the memory that the process may use, in bytes. With less than 1 GiB the
-	// store makes smaller tables, and fewer bytes may wait for a commit. 0 means no limit.
-	// A store may be opened with a different value each time.
+	// Memory is the memory that the process may use, in bytes. With less than 1 GiB fewer
+	// bytes may wait for a commit, and a webhook keeps fewer events in memory. 0 means no
+	// limit. A store may be opened with a different value each time.
 	Memory int64
 	// FileSystem reads the size and the free space, in bytes, of the file system
 	// that holds path. free is -1 if the system does not report it. Default: the
@@ -118,10 +118,9 @@ var defaultBounds = bounds{
 }
 
 // within returns the bounds for a process that may use this much memory, in bytes; 0 means
-// no limit. Half the memtable size halves Badger's tables and the memory to build them.
+// no limit.
 func (b bounds) within(memory int64) bounds {
 	if memory > 0 && memory < enoughMemory {
-		b.memtable = max(b.memtable*memory/enoughMemory, b.memtable/2)
 		b.pending = b.pending * memory / enoughMemory
 		b.freshBytes = int(int64(b.freshBytes) * memory / enoughMemory)
 	}
@@ -137,6 +136,6 @@ func (b *bounds) deliveries() int {
 }
 
 // maxValue returns the size in bytes from which Badger puts a value into its value log.
-// That log is not synced, so the store writes only shorter values. It is 1 MiB with the
-// default memtable.
-func (b *bounds) maxValue() int { return int(b.memtable / 16) }
+// That log is not synced, so the store writes only shorter values. It is 640 KiB with the
+// default memtable, and a finished event has at most 100 KiB. Badger allows 1 MiB at most.
+func (b *bounds) maxValue() int { return int(min(b.memtable/8, 1<<20)) }

@@ -49,11 +49,11 @@ type Disk struct {
 // Sizes of Badger's parts, in bytes or numbers. They limit the process's memory and
 // determine how much room must be free on the disk.
 const (
-	MemTableSize    = 16 << 20
+	MemTableSize    = 5 << 20 // with 16 MiB, and tables of 8, a store writes as much and takes twice the memory
 	NumMemtables    = 3
-	TableSize       = 8 << 20
+	TableSize       = 4 << 20
 	BaseLevelSize   = 64 << 20 // with Badger's default of 10 MiB, events are written to one more level
-	LevelZeroTables = 5        // with more, merges write less, but a drained store keeps that many tables
+	LevelZeroTables = 8        // with more, merges write less, but a drained store keeps that many tables
 )
 
 // A memtable's log is mapped at twice the memtable's size, and one more may be
