@@ -87,7 +87,7 @@ func outcomeOf(result relay.TestResult, target string) *testOutcome {
 	a := result.Attempt
 	return &testOutcome{
 		OK: result.OK, Sentence: words.Tested(a, result.OK), Sent: words.Sent(a), Hint: words.HintFor(a.ErrorClass),
-		exchange: exchangeOf(a, target, []byte(relay.Sample)),
+		exchange: exchangeOf(a, target, []byte(relay.Sample), ""),
 	}
 }
 

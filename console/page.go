@@ -72,6 +72,9 @@ type shown struct {
 // console's root.
 type seeOther string
 
+// plainText is an answer without a page.
+type plainText []byte
+
 // done is the outcome of a form, and the page that shows it, relative to the
 // console's root.
 type done struct {
@@ -99,6 +102,12 @@ func (p pages) answer(do func(*http.Request) (any, error)) http.Handler {
 			redirect(w, r, string(v))
 		case shown:
 			p.show(w, r, v)
+		case plainText:
+			h := w.Header()
+			h.Set("Content-Type", "text/plain; charset=utf-8")
+			h.Set("Cache-Control", "no-store")
+			h.Set("X-Content-Type-Options", "nosniff")
+			_, _ = w.Write(v) // the client may have disconnected
 		}
 	})
 }

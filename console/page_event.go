@@ -28,13 +28,17 @@ type eventPage struct {
 	Type, TraceID string
 	Size          string
 	Page          string // that the visitor was on
-	Body          string // indented
+	Body          piece  // indented
 	Open          *openDelivery
-	More          []deliveryRow // deliveries that are folded away
+	More          []choice // further deliveries
 }
 
-// mostTabs is how many deliveries have tabs; more are folded away.
+// mostTabs is how many deliveries have tabs; there is a list of the others.
 const mostTabs = 12
+
+// mostAttempts is how many attempts of a delivery a page lists: the newest, or those
+// from the open one on.
+const mostAttempts = 30
 
 // openDelivery is the delivery that is open.
 type openDelivery struct {
@@ -42,6 +46,7 @@ type openDelivery struct {
 	URL      string // of the webhook; empty if it was deleted
 	Due      time.Time
 	Attempts []attemptRow
+	Earlier  int // attempts before these
 	Attempt  *openAttempt
 }
 
@@ -65,7 +70,7 @@ type openAttempt struct {
 	Hint    string
 	TraceID string
 	Next    time.Time
-	Curl    string
+	Curl    piece
 	// Signed and Keyed report whether the request has signatures of a secret and of a
 	// signing key.
 	Signed, Keyed bool
@@ -82,18 +87,31 @@ type verdict struct {
 type exchange struct {
 	Target          string
 	RequestHeaders  []queue.Header
-	RequestBody     string
+	RequestBody     piece
 	Status          string // "204 No Content"; empty if there was no answer
 	ResponseHeaders []queue.Header
-	ResponseBody    string
+	ResponseBody    piece
 }
 
-func exchangeOf(a queue.Attempt, target string, document []byte) exchange {
-	x := exchange{
-		Target: target, RequestHeaders: a.RequestHeaders, RequestBody: indented(sentBy(a, document)),
-		ResponseHeaders: a.ResponseHeaders,
-		ResponseBody:    indented(bytes.ToValidUTF8(a.ResponseBody, []byte("\uFFFD"))),
+// exchangeOf returns what a page shows of an attempt. The whole request and answer are at
+// an address; empty if they are not kept.
+func exchangeOf(a queue.Attempt, target string, document []byte, at string) exchange {
+	whole := func(name string) string {
+		if at == "" {
+			return ""
+		}
+		return at + name
 	}
+	x := exchange{
+		Target:       target,
+		RequestBody:  pieceOf(indented(sentBy(a, document)), mostBody, whole("request")),
+		ResponseBody: pieceOf(indented(bytes.ToValidUTF8(a.ResponseBody, []byte("\uFFFD"))), mostBody, whole("answer")),
+	}
+	var cut bool
+	x.RequestHeaders, cut = fewHeaders(a.RequestHeaders)
+	x.RequestBody.Cut = x.RequestBody.Cut || cut
+	x.ResponseHeaders, cut = fewHeaders(a.ResponseHeaders)
+	x.ResponseBody.Cut = x.ResponseBody.Cut || cut
 	if a.Status != 0 {
 		x.Status = strings.TrimSpace(fmt.Sprintf("%d %s", a.Status, http.StatusText(a.Status)))
 	}
@@ -148,13 +166,15 @@ func (p pages) showEvent(r *http.Request) (any, error) {
 	byID := p.webhooksByID()
 	page := eventPage{
 		eventRow: p.eventRow(r, e, deliveries, byID, now),
-		Type:     e.Type, TraceID: api.TraceID(e.Trace.TraceID), Size: words.Size(int64(len(e.Body))), Body: indented(e.Body),
+		Type:     e.Type, TraceID: api.TraceID(e.Trace.TraceID), Size: words.Size(int64(len(e.Body))), Body: pieceOf(indented(e.Body), mostBody, "events/"+id.String()+"/document"),
 	}
 	var d document
 	if json.Unmarshal(e.Body, &d) == nil {
-		page.Page = d.Data.Context.PageURL
-		if d.Data.Message != "" {
-			page.Message = d.Data.Message // whole
+		page.Page = shorten(d.Data.Context.PageURL, 300)
+		if m := d.Data.Message; m != "" {
+			if page.Message, m = folded(m); m != "" {
+				page.Message += "…"
+			}
 		}
 	}
 	if len(deliveries) > 0 {
@@ -169,7 +189,10 @@ func (p pages) showEvent(r *http.Request) (any, error) {
 		}
 	}
 	if n := mostTabs; len(page.Deliveries) > n {
-		page.Deliveries, page.More = page.Deliveries[:n], page.Deliveries[n:]
+		for _, d := range page.Deliveries[n:] {
+			page.More = append(page.More, choice{d.ID, d.Webhook + ": " + d.Mark.Text, d.ID == page.Open.ID})
+		}
+		page.Deliveries = page.Deliveries[:n]
 	}
 	title := "Created: "
 	switch {
@@ -210,19 +233,25 @@ func (p pages) openDelivery(r *http.Request, e queue.Event, d queue.Delivery, w 
 			chosen = i
 		}
 	}
-	for i, a := range attempts {
+	at := func(number int) string {
+		return "deliveries/" + d.ID.String() + "/attempts/" + strconv.Itoa(number) + "/"
+	}
+	from := min(max(len(attempts)-mostAttempts, 0), chosen)
+	open.Earlier = from
+	for i, a := range attempts[from:min(from+mostAttempts, len(attempts))] {
+		i += from
 		open.Attempts = append(open.Attempts, attemptRow{a.Number, a.At, attemptMark(a), words.Span(a.Duration), i == chosen})
 	}
 	a := attempts[chosen]
 	sent := api.HeaderFields(a.RequestHeaders)
 	open.Attempt = &openAttempt{
-		exchange: exchangeOf(a, open.URL, e.Body), Number: a.Number, At: a.At, Mark: attemptMark(a), Took: words.Span(a.Duration),
+		exchange: exchangeOf(a, open.URL, e.Body, at(a.Number)), Number: a.Number, At: a.At, Mark: attemptMark(a), Took: words.Span(a.Duration),
 		Error: a.Error, Hint: words.HintFor(a.ErrorClass), TraceID: api.TraceID(a.TraceID), Next: a.Next,
 		Signed: sent["X-UserHero-Signature"] != "",
 		Keyed:  strings.Contains(sent["webhook-signature"], "v1a,"),
 	}
 	if a.ErrorClass != deliver.ClassBody {
-		open.Attempt.Curl = curlOf(open.URL, a.RequestHeaders, sentBy(a, e.Body))
+		open.Attempt.Curl = pieceOf(curlOf(open.URL, a.RequestHeaders, sentBy(a, e.Body)), mostBody, at(a.Number)+"curl")
 	}
 	return open, nil
 }
@@ -278,4 +307,63 @@ func (p pages) checkSignature(r *http.Request) (any, error) {
 		}
 	}
 	return nil, event.NewProblem(http.StatusNotFound, "There is no such attempt, or it has expired.")
+}
+
+// showDocument answers with the document of an event, byte for byte.
+func (p pages) showDocument(r *http.Request) (any, error) {
+	id, err := queue.ParseEventID(r.PathValue("id"))
+	if err != nil {
+		return nil, err
+	}
+	e, err := p.queue.Event(r.Context(), id)
+	return plainText(e.Body), err
+}
+
+// showPart answers with the request or the answer of an attempt as HTTP has it, or with a
+// command that sends the request again.
+func (p pages) showPart(r *http.Request) (any, error) {
+	id, err := queue.ParseDeliveryID(r.PathValue("id"))
+	if err != nil {
+		return nil, err
+	}
+	e, err := p.queue.Event(r.Context(), id.Event)
+	if err != nil {
+		return nil, err
+	}
+	attempts, err := p.queue.Attempts(r.Context(), id)
+	if err != nil {
+		return nil, err
+	}
+	for _, a := range attempts {
+		if strconv.Itoa(a.Number) != r.PathValue("number") {
+			continue
+		}
+		target := ""
+		if w := webhookOf(p.webhooksByID(), id.Webhook); w != nil {
+			target = redact.Marked(w.URL)
+		}
+		switch r.PathValue("part") {
+		case "request":
+			return plainText(message("POST "+target, a.RequestHeaders, sentBy(a, e.Body))), nil
+		case "answer":
+			if a.Status != 0 {
+				return plainText(message(strings.TrimSpace(fmt.Sprint(a.Status, " ", http.StatusText(a.Status))), a.ResponseHeaders, a.ResponseBody)), nil
+			}
+		case "curl":
+			return plainText(curlOf(target, a.RequestHeaders, sentBy(a, e.Body))), nil
+		}
+	}
+	return nil, event.NewProblem(http.StatusNotFound, "There is no such attempt, or it has expired.")
+}
+
+// message writes a request or an answer as HTTP has it.
+func message(line string, headers []queue.Header, body []byte) string {
+	var b strings.Builder
+	b.WriteString(line + "\n")
+	for _, h := range headers {
+		b.WriteString(h.Name + ": " + h.Value + "\n")
+	}
+	b.WriteString("\n")
+	b.Write(body)
+	return b.String()
 }

@@ -1,11 +1,13 @@
 package console
 
 import (
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -17,7 +19,7 @@ import (
 
 const (
 	// eventsPerPage is how many rows a page has.
-	eventsPerPage = 50
+	eventsPerPage = 40
 	// searchTime bounds the search for one page, with what an engine takes for one call. A
 	// link continues the search; with script, the page follows it.
 	searchTime = 60 * time.Millisecond
@@ -369,10 +371,20 @@ func submitLine(r *http.Request) string {
 	return fmt.Sprintf("curl %s://%s/feedback \\\n  -H 'Content-Type: application/json' \\\n  -d '{\"message\":\"Hello from curl\",\"rating\":5}'", scheme, r.Host)
 }
 
+// caughtPerPage is how many rows the page of honeypots has.
+const caughtPerPage = 20
+
+// caughtPage is what honeypots caught, the newest first.
+type caughtPage struct {
+	Rows        []caughtRow
+	Newer, More string // addresses of other pages; empty if there are none
+}
+
 // caughtRow is one submission that a honeypot caught.
 type caughtRow struct {
-	At                time.Time
-	Message, Document string
+	At       time.Time
+	Message  string
+	Document piece
 }
 
 // listCaught shows what honeypots caught, because a browser may have filled in the
@@ -382,11 +394,38 @@ func (p pages) listCaught(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	rows := make([]caughtRow, 0, len(all))
-	for _, c := range all {
+	v := r.URL.Query()
+	if wanted := v.Get("whole"); wanted != "" {
+		for _, c := range all {
+			if caughtID(c) == wanted {
+				return plainText(c.Body), nil
+			}
+		}
+		return nil, event.NewProblem(http.StatusNotFound, "This submission is no longer kept.")
+	}
+	from, _ := strconv.Atoi(v.Get("from")) // 0 if it is no number
+	from = min(max(from, 0), len(all))
+	to := min(from+caughtPerPage, len(all))
+	var page caughtPage
+	for _, c := range all[from:to] {
 		var document struct{ Data struct{ Message string } }
 		_ = json.Unmarshal(c.Body, &document) // the document is shown as well
-		rows = append(rows, caughtRow{At: c.At, Message: document.Data.Message, Document: string(c.Body)})
+		page.Rows = append(page.Rows, caughtRow{
+			At: c.At, Message: shorten(document.Data.Message, excerpt),
+			Document: pieceOf(string(c.Body), mostBody/5, "events/caught?whole="+caughtID(c)),
+		})
 	}
-	return shown{name: "caught.html", screen: screen{Title: "Caught by a honeypot", Area: "events", Page: rows}}, nil
+	if from > 0 {
+		page.Newer = fmt.Sprint("events/caught?from=", max(from-caughtPerPage, 0))
+	}
+	if to < len(all) {
+		page.More = fmt.Sprint("events/caught?from=", to)
+	}
+	return shown{name: "caught.html", screen: screen{Title: "Caught by a honeypot", Area: "events", Page: page}}, nil
+}
+
+// caughtID identifies a submission.
+func caughtID(c queue.Caught) string {
+	sum := sha256.Sum256(c.Body)
+	return fmt.Sprintf("%d-%x", c.At.UnixMilli(), sum[:6])
 }

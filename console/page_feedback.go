@@ -22,32 +22,38 @@ const (
 	// mostHistory is how many events of one feedback its page shows.
 	mostHistory = 50
 	// mostFeedbackDeliveries is how many of its deliveries the page shows.
-	mostFeedbackDeliveries = 60
-	// foldedAfter is how many characters of a message are shown before the rest is folded
-	// away.
-	foldedAfter = 1200
+	mostFeedbackDeliveries = 40
 )
 
 // feedbackPage is the current state of one feedback, with its history and its deliveries.
 type feedbackPage struct {
-	ID, Project   string
-	Address       string
-	Message, Rest string // Rest is folded away
-	Rating        int
-	Status        string
-	At            time.Time // when it was created
-	Facts         []member
-	Metadata      []member
-	Others        []member // members that the documentation does not know
-	Picture       *picture
-	History       []update
-	Earlier       bool // the history has earlier events, which are not shown
-	Deliveries    []feedbackDelivery
-	More          int // deliveries that are not shown
+	ID, Project string
+	Address     string
+	Message     string
+	Rest        piece  // of the message, folded away
+	Whole       string // address of the newest document
+	Rating      int
+	Status      string
+	At          time.Time // when it was created
+	Facts       []member
+	Metadata    members
+	Others      members // members that the documentation does not know
+	Picture     *picture
+	History     []update
+	Earlier     bool // the history has earlier events, which are not shown
+	Deliveries  []feedbackDelivery
+	More        int // deliveries that are not shown
 }
 
 // member is a name and a value of a document.
 type member struct{ Name, Value string }
+
+// members are a table of members. Left are not shown.
+type members struct {
+	Shown []member
+	Left  int
+	Whole string // address of the document
+}
 
 // picture is a screenshot. The browser loads it only if the user asked for it.
 type picture struct {
@@ -62,6 +68,7 @@ type update struct {
 	Created bool
 	At      time.Time
 	Changes []change
+	Left    int // changes that are not shown
 }
 
 // change is a member that an update changed. One of the values is empty if the
@@ -99,6 +106,7 @@ func (p pages) showFeedback(r *http.Request) (any, error) {
 	}
 	latest := events[len(events)-1]
 	page := feedbackPage{ID: id.ID, Project: id.Project, Address: feedbackAt(id), Earlier: !events[0].Replaces.IsZero(), At: events[0].Created}
+	page.Whole = "events/" + latest.ID.String() + "/document"
 	page.read(latest.Body)
 	page.History = historyOf(events)
 	all, err := p.deliveriesOf(r, events)
@@ -132,10 +140,10 @@ func (f *feedbackPage) read(body []byte) {
 	}
 	var d document
 	_ = json.Unmarshal(body, &d)
-	f.Message, f.Rating, f.Status = d.Data.Message, d.Data.Rating, d.Data.Status
-	if runes := []rune(f.Message); len(runes) > foldedAfter+200 {
-		f.Message, f.Rest = string(runes[:foldedAfter]), string(runes[foldedAfter:])
-	}
+	f.Message, f.Rating, f.Status = d.Data.Message, d.Data.Rating, shorten(d.Data.Status, 100)
+	var rest string
+	f.Message, rest = folded(f.Message)
+	f.Rest = pieceOf(rest, mostBody, f.Whole)
 	c := d.Data.Context
 	f.fact("Category", d.Data.Category)
 	f.fact("Project", d.Data.ProjectID)
@@ -157,25 +165,32 @@ func (f *feedbackPage) read(body []byte) {
 	f.fact("Language", c.Locale)
 	f.fact("Time zone", c.Timezone)
 	f.Picture = pictureOf(d.Data.ScreenshotURL)
+	var metadata, others []member
 	for _, m := range membersOf(whole.Data) {
 		switch {
 		case m.name == "metadata":
-			flatten(m.value, "", &f.Metadata)
+			flatten(m.value, "", &metadata)
 		case m.name == "context":
 			for _, inner := range membersOf(m.value) {
 				if !knownContext[inner.name] {
-					flatten(inner.value, "context."+inner.name, &f.Others)
+					flatten(inner.value, "context."+inner.name, &others)
 				}
 			}
 		case !knownData[m.name]:
-			flatten(m.value, m.name, &f.Others)
+			flatten(m.value, m.name, &others)
 		}
 	}
+	f.Metadata, f.Others = membersIn(metadata, f.Whole), membersIn(others, f.Whole)
+}
+
+func membersIn(all []member, whole string) members {
+	shown, left := fewMembers(all)
+	return members{shown, left, whole}
 }
 
 func (f *feedbackPage) fact(name, value string) {
 	if value != "" {
-		f.Facts = append(f.Facts, member{name, value})
+		f.Facts = append(f.Facts, member{name, shorten(value, 500)})
 	}
 }
 
@@ -285,6 +300,15 @@ func historyOf(events []queue.Event) []update {
 		before = now
 	}
 	slices.Reverse(all)
+	room := mostChanges
+	for i := range all {
+		for n, c := range all[i].Changes {
+			if room -= fixedRow + sizeOf(c.Name) + sizeOf(c.From) + sizeOf(c.To); room < 0 {
+				all[i].Changes, all[i].Left = all[i].Changes[:n], len(all[i].Changes)-n
+				break
+			}
+		}
+	}
 	return all
 }
 
@@ -298,13 +322,13 @@ func changesOf(before, now []member) (changes []change) {
 	}
 	for _, m := range now {
 		if old, ok := was[m.Name]; !ok || old != m.Value {
-			changes = append(changes, change{m.Name, shorten(old, longestChange), shorten(m.Value, longestChange)})
+			changes = append(changes, change{shorten(m.Name, 120), shorten(old, longestChange), shorten(m.Value, longestChange)})
 		}
 		delete(was, m.Name)
 	}
 	for _, m := range before {
 		if _, gone := was[m.Name]; gone {
-			changes = append(changes, change{m.Name, shorten(m.Value, longestChange), ""})
+			changes = append(changes, change{shorten(m.Name, 120), shorten(m.Value, longestChange), ""})
 		}
 	}
 	return changes

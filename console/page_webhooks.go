@@ -19,7 +19,7 @@ import (
 
 // webhooksPerPage is how many rows a page has: below 100 KiB, and ten screens of a
 // phone.
-const webhooksPerPage = 30
+const webhooksPerPage = 25
 
 // webhooksPage is the list of webhooks.
 type webhooksPage struct {

@@ -686,4 +686,4 @@ func TestManyWebhooksMakeNoLargePage(t *testing.T) {
 	}
 }
 
-const webhooksPerPage = 30
+const webhooksPerPage = 25

@@ -116,7 +116,7 @@ func (p pages) eventRow(r *http.Request, e queue.Event, deliveries []queue.Deliv
 	var d document
 	if json.Unmarshal(e.Body, &d) == nil { // the relay stores no other documents
 		row.Message = shorten(d.Data.Message, excerpt)
-		row.Category, row.Status, row.Rating = d.Data.Category, d.Data.Status, d.Data.Rating
+		row.Category, row.Status, row.Rating = shorten(d.Data.Category, 40), shorten(d.Data.Status, 40), d.Data.Rating
 		if row.What = whatOf(event.Type(e.Type)); event.Type(e.Type).Operational() {
 			row.Message = fmt.Sprintf("Webhook %q %s", d.Data.Webhook, row.What)
 			row.Address = "events/" + row.ID
@@ -154,15 +154,6 @@ func (p pages) rowOf(r *http.Request, d queue.Delivery, byID map[queue.WebhookID
 	row := p.eventRow(r, e, []queue.Delivery{d}, byID, now)
 	row.Only = d.ID.String()
 	return row, err
-}
-
-// shorten cuts a text to n characters; each run of white space is one space.
-func shorten(text string, n int) string {
-	text = strings.Join(strings.Fields(text), " ")
-	if runes := []rune(text); len(runes) > n {
-		return string(runes[:n-1]) + "…"
-	}
-	return text
 }
 
 func webhookOf(byID map[queue.WebhookID]relay.WebhookStatus, id queue.WebhookID) *relay.WebhookStatus {

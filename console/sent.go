@@ -53,7 +53,7 @@ func (s bodyChoice) Choices() []choice {
 type preview struct {
 	Of          string // the event's id; empty for the sample
 	ContentType string
-	Body        string
+	Body        piece
 	Error       string
 }
 
@@ -67,7 +67,7 @@ func (p pages) previewsOf(r *http.Request, name string) (previews []preview, err
 }
 
 func previewOf(m relay.Preview) preview {
-	p := preview{ContentType: m.MediaType, Body: indented(m.Body)}
+	p := preview{ContentType: m.MediaType, Body: pieceOf(indented(m.Body), mostBody, "")}
 	if m.Err != nil {
 		p = preview{Error: m.Err.Error()}
 	}

@@ -111,6 +111,8 @@ func (p pages) routes() []pageRoute {
 		{"GET /events", p.listEvents},
 		{"GET /events/caught", p.listCaught},
 		{"GET /events/{id}", p.showEvent},
+		{"GET /events/{id}/document", p.showDocument},
+		{"GET /deliveries/{id}/attempts/{number}/{part}", p.showPart},
 		{"POST /events/{id}/check", p.checkSignature},
 		{"POST /deliveries/{id}/redeliver", p.redeliver},
 		{"GET /resend/new", p.askResend},

@@ -6,6 +6,7 @@ import (
 	"html/template"
 	"io/fs"
 	"path"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -28,7 +29,7 @@ func parseTemplates() map[string]*template.Template {
 		"icon":   iconFor,
 		"asset":  assetURL,
 		"when":   func(t time.Time) words.When { return words.WhenOf(t, time.Now()) },
-		"number": words.Number,
+		"number": func(n any) string { return words.Number(reflect.ValueOf(n).Int()) },
 		"stars":  words.Stars,
 		"live":   func(happenings []string) string { return strings.Join(happenings, " ") },
 		"once":   rand.Text,

@@ -129,7 +129,7 @@
     halt.type = "button";
     let going = true;
     halt.onclick = () => ((going = false), find("#older")?.focus());
-    for (let next; (next = find("a[data-go-on]")) && going && !(document.querySelectorAll("#rows > li").length >= 50); ) {
+    for (let next; (next = find("a[data-go-on]")) && going && !(document.querySelectorAll("#rows > li").length >= 40); ) {
       next.before(halt);
       const answer = await fetch(next.href, { cache: "no-store" }).catch(() => undefined);
       if (!answer?.ok) break;

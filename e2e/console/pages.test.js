@@ -72,6 +72,45 @@ test("axe finds nothing on any page in any look, none scrolls sideways, none is 
   assert.deepEqual(wrong, []);
 });
 
+test("with 200 webhooks and the largest feedback no page is higher than ten screens, or has more than 100 KiB", async () => {
+  const webhooks = Array.from({ length: 199 }, (_, i) => `webhook more-${i} {\n url ${receiver.url}\n retry 1h\n}`).join("\n");
+  relay = await new Relay().start({ app: `webhook crm {\n url ${receiver.url}\n secret s\n retry 1h\n}\n${webhooks}`, intake: "max_body 256KiB" });
+  context = await watched(browser);
+  const page = await context.newPage();
+  receiver.status = 503;
+  const words = (n) => "Nothing works, and nobody answers. ".repeat(n);
+  const ids = [
+    await relay.submit({ message: words(2500), category: "bug", rating: 1 }),
+    await relay.submit({ message: "x\n".repeat(30_000), rating: 2 }),
+    await relay.submit({ message: "many members", metadata: Object.fromEntries(Array.from({ length: 4000 }, (_, i) => [`member ${i}`, i])), other: Object.fromEntries(Array.from({ length: 1000 }, (_, i) => [`further ${i}`, i])) }),
+    await relay.submit({ message: "<'\"&".repeat(9000), context: { pageUrl: "https://example.com/" + "p".repeat(900) } }),
+  ];
+  const { items } = await (await fetch(`${relay.console}/api/events`)).json();
+  const paths = ["/", "/feedback", "/events", "/events?webhook=crm", "/activity", "/webhooks/crm", ...ids.map((id) => `/feedback/${id}?project=proj_e2e`), ...items.map(({ id }) => `/events/${id}`)];
+  for (let i = 1; i <= 8; i++) paths.push(`/webhooks?page=${i}`);
+  const wrong = [];
+  let whole = 0;
+  for (const path of paths) {
+    const bytes = (await (await page.goto(relay.console + path)).body()).length;
+    if (bytes > 100 << 10) wrong.push(`${path} has ${bytes} bytes`);
+    for (const size of [{ width: 1280, height: 900 }, { width: 390, height: 844 }]) {
+      await page.setViewportSize(size);
+      const { width, height } = await page.evaluate(() => ({ width: document.documentElement.scrollWidth, height: document.documentElement.scrollHeight }));
+      if (width > size.width) wrong.push(`${path} scrolls sideways: ${width} px`);
+      if (height > 10 * size.height) wrong.push(`${path} is ${(height / size.height).toFixed(1)} screens high at ${size.width} px`);
+    }
+    whole += await page.locator("main a", { hasText: "See the whole text" }).count();
+  }
+  assert.deepEqual(wrong, []);
+  assert.ok(whole > 8, "what is cut off is whole elsewhere");
+  await page.goto(`${relay.console}/feedback/${ids[0]}?project=proj_e2e`);
+  await page.getByText("Show the rest of the message").click();
+  await page.getByRole("link", { name: "See the whole text" }).click();
+  await page.waitForURL(/\/document$/);
+  assert.ok((await page.evaluate(() => document.body.innerText)).includes(words(2500)));
+  assert.deepEqual(context.wrong, []);
+});
+
 test("WCAG 2.2.2: updates can be paused, and go on", async () => {
   relay = await new Relay().start({ app: `webhook crm {\n url ${receiver.url}\n}` });
   context = await watched(browser);

@@ -75,7 +75,7 @@ export class Receiver {
 
 // Relay is the built Caddy with the console below /relay/.
 export class Relay {
-  async start({ app = "", console: options = "no_auth", caddyfile } = {}) {
+  async start({ app = "", intake = "", console: options = "no_auth", caddyfile } = {}) {
     this.dir = await mkdtemp(join(tmpdir(), "userhero-console-"));
     const [site, admin] = [await freePort(), await freePort()];
     this.site = `http://127.0.0.1:${site}`;
@@ -103,6 +103,7 @@ http://127.0.0.1:${site}, http://relay.test:${site} {
 	@feedback path /feedback /feedback/*
 	userhero @feedback {
 		project proj_e2e
+		${intake}
 	}
 	redir /relay /relay/
 	handle_path /relay/* {
