@@ -501,12 +501,21 @@ type Stats struct {
 	DiskFree  int64         // free space of their file system for this process; -1 if unknown
 	MaxDisk   int64         // Limits.MaxDisk in force; 0 if there is none
 	Commit    time.Duration // a moving average of one durable commit
-	// Shared reports that other relays may work on the store. Then LanesOwned is how many
-	// open lanes this relay owns, and Unavailable how many of its calls the servers did
-	// not answer in time.
+	// Shared reports that other relays may work on the store. Then Unavailable is how many
+	// of this relay's calls the servers did not answer in time.
 	Shared      bool
-	LanesOwned  int
 	Unavailable int64
+}
+
+// LanesOwned returns how many open lanes this relay owns. It is 0 if the store is not
+// shared.
+func (s Stats) LanesOwned() (n int) {
+	for _, w := range s.Webhooks {
+		if w.Owned {
+			n++
+		}
+	}
+	return n
 }
 
 // WebhookStats are the counters of one webhook.
@@ -515,4 +524,7 @@ type WebhookStats struct {
 	// OldestDue is since when the oldest due delivery has waited for its attempt. It is
 	// zero if nothing is due.
 	OldestDue time.Time
+	// Owned reports that this relay owns the webhook's open lane, in a store that other
+	// relays share.
+	Owned bool
 }

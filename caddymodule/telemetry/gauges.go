@@ -28,6 +28,8 @@ var (
 		"The limit max_disk of the store; absent if there is none.", nil, nil)
 	lanesOwned = prometheus.NewDesc("userhero_lanes_owned",
 		"Webhooks and mailboxes that this relay delivers to; absent if no other relay can work on the store.", nil, nil)
+	owned = prometheus.NewDesc("userhero_webhook_owned",
+		"1 if this relay delivers to the webhook, 0 if another relay does or none; absent while it is disabled or not in the configuration, and if no other relay can work on the store.", []string{"webhook"}, nil)
 	unavailable = prometheus.NewDesc("userhero_queue_unavailable_total",
 		"Calls that the servers of the store did not answer in time; absent if the store has no servers.", nil, nil)
 	healthy = prometheus.NewDesc("userhero_healthy",
@@ -44,7 +46,7 @@ var (
 
 func describeGauges(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		deliveries, oldestDue, webhookState, throttled, disk, diskFree, maxDisk, lanesOwned, unavailable, healthy, backupAge, clockTime, certificateExpiry, certificateLifetime,
+		deliveries, oldestDue, webhookState, throttled, disk, diskFree, maxDisk, lanesOwned, owned, unavailable, healthy, backupAge, clockTime, certificateExpiry, certificateLifetime,
 	} {
 		ch <- d
 	}
@@ -72,7 +74,7 @@ func collectStore(ch chan<- prometheus.Metric, r *relay.Relay, stats queue.Stats
 		ch <- gauge(maxDisk, float64(stats.MaxDisk))
 	}
 	if stats.Shared {
-		ch <- gauge(lanesOwned, float64(stats.LanesOwned))
+		ch <- gauge(lanesOwned, float64(stats.LanesOwned()))
 		ch <- prometheus.MustNewConstMetric(unavailable, prometheus.CounterValue, float64(stats.Unavailable))
 	}
 	ch <- gauge(healthy, oneIf(r.Health() == nil))
@@ -100,9 +102,9 @@ type reading struct {
 }
 
 // collectWebhooks collects the gauges of webhooks. Webhooks that share the label
-// otherLabel are added up; of their ages the largest counts. It removes the webhooks
-// from stats, the queue's counters.
-func (m *Metrics) collectWebhooks(ch chan<- prometheus.Metric, r *relay.Relay, webhooks []relay.WebhookStatus, stats map[queue.WebhookID]queue.WebhookStats) {
+// otherLabel are added up; of their ages the largest counts, and who owns them is left
+// out. It removes the webhooks from stats, the queue's counters.
+func (m *Metrics) collectWebhooks(ch chan<- prometheus.Metric, r *relay.Relay, webhooks []relay.WebhookStatus, stats queue.Stats) {
 	byLabel := make(map[string]*reading, len(webhooks))
 	for _, w := range webhooks {
 		label := m.labels.of(w.Name)
@@ -118,8 +120,11 @@ func (m *Metrics) collectWebhooks(ch chan<- prometheus.Metric, r *relay.Relay, w
 		if i := slices.Index(relay.Throttles(), w.Throttled); i >= 0 {
 			read.throttled[i]++
 		}
-		read.due = max(read.due, r.DueAge(w.ID, stats[w.ID]))
-		delete(stats, w.ID)
+		read.due = max(read.due, r.DueAge(w.ID, stats.Webhooks[w.ID]))
+		if stats.Shared && w.State != relay.Disabled && !w.Parked && label == w.Name {
+			ch <- gauge(owned, oneIf(stats.Webhooks[w.ID].Owned), label)
+		}
+		delete(stats.Webhooks, w.ID)
 	}
 	for label, read := range byLabel {
 		for i, state := range countedStates {
@@ -133,7 +138,7 @@ func (m *Metrics) collectWebhooks(ch chan<- prometheus.Metric, r *relay.Relay, w
 		}
 		ch <- gauge(oldestDue, read.due.Seconds(), label)
 	}
-	collectNotices(ch, r, stats)
+	collectNotices(ch, r, stats.Webhooks)
 }
 
 // collectNotices collects the age of the oldest notice; stats are the counters of

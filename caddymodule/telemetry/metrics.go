@@ -209,7 +209,7 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 		collectCertificates(ch, m.clientCertificates(webhooks))
 		stats := r.Queue().Stats(context.Background())
 		collectStore(ch, r, stats)
-		m.collectWebhooks(ch, r, webhooks, stats.Webhooks)
+		m.collectWebhooks(ch, r, webhooks, stats)
 	}
 }
 

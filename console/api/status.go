@@ -27,7 +27,8 @@ func (s *server) status(r *http.Request) (any, error) {
 			v.DiskFreeBytes = &stats.DiskFree
 		}
 		if stats.Shared {
-			v.LanesOwned = &stats.LanesOwned
+			owned := stats.LanesOwned()
+			v.LanesOwned = &owned
 		}
 	}
 	for _, w := range s.relay.Webhooks() {

@@ -112,8 +112,8 @@ func TestLanesSpreadOverRelays(t *testing.T) {
 			cancel()
 		}
 	}
-	if n := second.Stats(t.Context()); n.LanesOwned != owned()[1] {
-		t.Errorf("the second relay counts %d lanes of its own, and owns %d", n.LanesOwned, owned()[1])
+	if n := second.Stats(t.Context()); n.LanesOwned() != owned()[1] {
+		t.Errorf("the second relay counts %d lanes of its own, and owns %d", n.LanesOwned(), owned()[1])
 	}
 }
 

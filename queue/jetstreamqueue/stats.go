@@ -32,7 +32,10 @@ func (q *Queue) stats(ctx context.Context) (queue.Stats, error) {
 		Webhooks: make(map[queue.WebhookID]queue.WebhookStats), DiskFree: -1,
 		Commit: time.Duration(q.commit.Load()), Shared: true, Unavailable: q.unavailable.Load(),
 	}
-	events, err := q.info(ctx, q.names.events(), "")
+	events, err := streamState{}, error(queue.ErrUnavailable)
+	if q.nc.IsConnected() {
+		events, err = q.info(ctx, q.names.events(), "")
+	}
 	var state streamState
 	complete := false
 	if err == nil {
@@ -54,8 +57,7 @@ func (q *Queue) stats(ctx context.Context) (queue.Stats, error) {
 	for id := range q.registry.all() {
 		var w queue.WebhookStats
 		if l := q.laneOf(id); l != nil && l.Owned() {
-			w.OldestDue = l.oldestDue(now)
-			st.LanesOwned++
+			w.OldestDue, w.Owned = l.oldestDue(now), true
 		} else if owner, ok := q.peers.owner(laneLock(id)); ok {
 			w.OldestDue = q.localTime(owner.OldestDue)
 		}

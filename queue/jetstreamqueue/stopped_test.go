@@ -171,7 +171,7 @@ func TestStoppedOwnerIsReplaced(t *testing.T) {
 	}
 	eventually(t, "the first relay delivers", func() bool { missing, _ := reached(); return missing == 0 })
 	// The lane goes to this relay if its name ranks higher, two seconds after it asks.
-	for tries := 0; here.Queue().Stats(t.Context()).LanesOwned > 0; tries++ {
+	for tries := 0; here.Queue().Stats(t.Context()).LanesOwned() > 0; tries++ {
 		if tries == 20 {
 			t.Fatal("twenty relays rank higher than the one that is to be stopped")
 		}

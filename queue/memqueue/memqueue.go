@@ -251,8 +251,8 @@ func (q *Queue) Stats(context.Context) queue.Stats {
 		st.Webhooks[id] = queue.WebhookStats{}
 	}
 	for _, l := range q.opened {
-		if st.Shared && q.lanes[l.webhook] == l {
-			st.LanesOwned++
+		if _, ok := st.Webhooks[l.webhook]; ok && st.Shared && q.lanes[l.webhook] == l {
+			st.Webhooks[l.webhook] = queue.WebhookStats{Owned: true}
 		}
 	}
 	now := q.now()
