@@ -28,13 +28,20 @@ func (s *Store) PutWebhook(ctx context.Context, w queue.Webhook) (queue.Webhook,
 	put := w
 	err := s.commit(ctx, 4, 1024+len(w.Data)+len(w.Name), func(b *batch) error {
 		put = w
+		named := false // it has the name already
 		if w.Revision == 0 {
 			put.ID = b.stateOf.Webhook + 1
-		} else if err := b.isRevision(w.ID, w.Revision); err != nil {
-			return err
+		} else {
+			held, err := b.atRevision(w.ID, w.Revision)
+			if err != nil {
+				return err
+			}
+			named = held.Name == w.Name
 		}
-		if err := b.nameIsFree(w.Name, put.ID); err != nil {
-			return err
+		if !named { // this looks at every webhook
+			if err := b.nameIsFree(w.Name, put.ID); err != nil {
+				return err
+			}
 		}
 		b.stateOf.Webhook = max(b.stateOf.Webhook, put.ID)
 		put.Revision = w.Revision + 1
@@ -80,15 +87,16 @@ func (b *batch) nameIsFree(name string, id queue.WebhookID) error {
 	})
 }
 
-func (b *batch) isRevision(id queue.WebhookID, revision uint64) error {
+// atRevision reads a webhook as it is stored, which must have this revision.
+func (b *batch) atRevision(id queue.WebhookID, revision uint64) (queue.Webhook, error) {
 	w, err := getRecord(b.txn, layout.WebhookKey(id), layout.DecodeWebhook)
 	if errors.Is(err, badger.ErrKeyNotFound) {
-		return queue.ErrNotFound
+		return w, queue.ErrNotFound
 	}
 	if err == nil && w.Revision != revision {
 		err = fmt.Errorf("revision %d is now %d: %w", revision, w.Revision, queue.ErrConflict)
 	}
-	return err
+	return w, err
 }
 
 // DeleteWebhook implements queue.Queue. The sweep removes the keys of the webhook's waiting
@@ -96,7 +104,7 @@ func (b *batch) isRevision(id queue.WebhookID, revision uint64) error {
 func (s *Store) DeleteWebhook(ctx context.Context, id queue.WebhookID, revision uint64) (int64, error) {
 	var ended int64 // owned by the committer until commit returns without an error
 	err := s.commit(ctx, 4, 1024, func(b *batch) error {
-		if err := b.isRevision(id, revision); err != nil {
+		if _, err := b.atRevision(id, revision); err != nil {
 			return err
 		}
 		h := b.webhook(id)
