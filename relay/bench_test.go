@@ -2,6 +2,7 @@ package relay
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -76,6 +77,59 @@ func BenchmarkAcceptToDelivered(b *testing.B) {
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "events/s")
 }
 
+// BenchmarkWide measures the deliveries of events that go to 1,000 webhooks each, over real
+// sockets and a real store: b.N deliveries, rounded up to whole events, which are accepted
+// one after another. cpu-µs/op includes the receiver's part.
+func BenchmarkWide(b *testing.B) {
+	const webhooks = 1000
+	receiver, err := sink.Start(b.Context(), nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer receiver.Close()
+	q, err := badgerqueue.Open(context.Background(), badgerqueue.Options{Path: b.TempDir()})
+	if err != nil {
+		b.Fatal(err)
+	}
+	r := New(Options{Queue: q})
+	if err := r.Start(context.Background()); err != nil {
+		b.Fatal(err)
+	}
+	defer func() {
+		if err := errors.Join(r.Stop(context.Background()), q.Close(context.Background())); err != nil {
+			b.Error(err)
+		}
+	}()
+	c := Config{Egress: deliver.Egress{Allow: []string{"127.0.0.1"}}}
+	for i, url := range receiver.URLs(webhooks) {
+		c.Webhooks = append(c.Webhooks, WebhookConfig{Name: fmt.Sprint("w", i), URL: url, Secret: "secret", Concurrency: 8})
+	}
+	if _, err := r.Attach(c); err != nil {
+		b.Fatal(err)
+	}
+	body := []byte(`{"message":"` + strings.Repeat("x", 1000) + `"}`)
+	accept := func(i int) {
+		if _, err := r.Accept(context.Background(), Acceptance{Type: event.Created, Feedback: queue.FeedbackID{ID: fmt.Sprint("fb_", i)}, Body: body}); err != nil {
+			b.Fatal(err)
+		}
+	}
+	accept(0) // opens the connections
+	if err := receiver.Await(b.Context(), webhooks); err != nil {
+		b.Fatal(err)
+	}
+	events := (b.N + webhooks - 1) / webhooks
+	before := cpuTime(b)
+	b.ResetTimer()
+	for i := range events {
+		accept(i + 1)
+	}
+	if err := receiver.Await(b.Context(), uint64((events+1)*webhooks)); err != nil {
+		b.Fatal(err)
+	}
+	b.StopTimer()
+	b.ReportMetric(float64((cpuTime(b)-before).Microseconds())/float64(events*webhooks), "cpu-µs/op")
+}
+
 // BenchmarkDeliver measures a delivery from its lease to its settlement over a real
 // socket, one after another. user-µs/op is the CPU time outside the kernel, including
 // the receiver's.
@@ -128,6 +182,16 @@ type settled struct{}
 func (settled) Lost(*queue.Lease) bool { return false }
 
 func (settled) Settle(*queue.Lease, queue.Settlement) error { return nil }
+
+// cpuTime returns the CPU time of this process.
+func cpuTime(b *testing.B) time.Duration {
+	b.Helper()
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
 
 // userTime returns the CPU time of this process outside the kernel.
 func userTime(b *testing.B) time.Duration {

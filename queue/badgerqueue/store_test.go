@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/userhero/relay/bench/text"
 	"github.com/userhero/relay/queue"
 )
 
@@ -66,6 +67,20 @@ func noise(seed, n int) []byte {
 	_, _ = rand.NewChaCha8([32]byte{0: byte(seed), 1: byte(seed >> 8), 2: byte(seed >> 16), 3: byte(seed >> 24), 4: byte(seed >> 32)}).Read(b)
 	return b
 }
+
+// kibibyte appends a document of 1 KiB with ordinary text.
+func kibibyte(b []byte, n int) []byte {
+	const head = `{"event":"feedback.created","timestamp":"2026-11-28T16:00:00Z","data":{"id":"fb_%016x","projectId":"proj_xyz","widgetId":"w_default","message":"`
+	const tail = `","category":"bug","rating":%d,"status":"new","context":{"pageUrl":"/dashboard/reports","referrer":"/dashboard","browser":"Chrome",` +
+		`"browserVersion":"142","os":"macOS","deviceType":"desktop","viewport":{"width":1920,"height":1080},"timezone":"America/New_York","locale":"en-US",` +
+		`"country":"US"},"metadata":{"userId":"user_%06d"},"createdAt":"2026-11-28T16:00:00Z"}}`
+	b = fmt.Appendf(b, head, mixed(n))
+	end := fmt.Appendf(nil, tail, 1+n%5, n%1e6)
+	return append(text.Append(b, uint64(n), 1024-len(b)-len(end)), end...)
+}
+
+// mixed maps the numbers of events to ids that are in no order.
+func mixed(n int) uint64 { return uint64(n) * 0x9E3779B97F4A7C15 }
 
 // TestReadersSeeWhatIsOnTheDisk: an event is not shown while its commit is still on
 // its way to the disk, so whoever sees it finds it counted too.
