@@ -54,13 +54,13 @@ ROUND := soak-reloads soak-simulation soak-race soak-stress soak-faults soak-mem
 # where there is no network.
 VULNDB ?= ../shared/vulndb.tar.gz
 
-# Of the bench, such as -long, -only 'accepts', -pairs 1, -duration 5s.
+# Of the bench, such as -long, -only 'accepts', -pairs 1, -duration 5s, -check -margin 0.2.
 BENCHFLAGS ?=
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help docs manifests release build run test lint fmt unit simulation conformance e2e soak $(ROUND) skips collector supply licences sbom cross screenshots bench bench-backlog profile benchstat fuzz node programs clean
+.PHONY: help docs manifests release build run test lint fmt unit simulation conformance e2e soak $(ROUND) skips collector supply licences sbom cross screenshots bench bench-check bench-backlog profile benchstat fuzz node programs clean
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -208,8 +208,12 @@ cross: ## Compile without cgo for the other systems
 screenshots: build node ## Take the README's pictures of the console anew
 	@RELAY_CADDY=$(CURDIR)/caddy node e2e/console/screenshots.js docs/images
 
-bench: build ## Measure against Caddy's own respond and reverse_proxy; JSON in bench/out
+bench: build ## Measure against Caddy's own respond and reverse_proxy, two hours; JSON in bench/out
 	@go run ./bench -caddy ./caddy $(BENCHFLAGS)
+
+bench-check: build ## What CI holds of it, with margins, in five minutes; what a noisy machine disturbs is not judged
+	@go run ./bench -caddy ./caddy -check -margin 0.3 -pairs 3 -duration 10s \
+		-only 'accepts, 64 connections$$|events, one webhook$$|deliveries, 5 webhooks$$|^submit'
 
 bench-backlog: build ## What 10,000,000 waiting events cost: memory, start, disk, picking the next (12 GB, half an hour)
 	@go run ./bench -caddy ./caddy -long -only 'waiting, RssAnon'

@@ -24,11 +24,11 @@ func backlog(sizes ...int) scenario {
 	for i, n := range sizes {
 		waiting := fmt.Sprintf("%d waiting", n)
 		rows = append(rows,
-			row{name: waiting + ", RssAnon", unit: "MiB", most: 256},
+			row{name: waiting + ", RssAnon", unit: "MiB", most: 128},
 			row{name: waiting + ", mapped pages", unit: "MiB"},
 			row{name: waiting + ", healthy after", unit: "s", most: 3},
 			row{name: waiting + ", healthy after, read from the disk", unit: "s", most: 3},
-			row{name: waiting + ", disk", unit: "B/event", most: 1500},
+			row{name: waiting + ", disk", unit: "B/event", most: 700},
 		)
 		if i > 0 {
 			rows = append(rows, row{name: fmt.Sprintf("%s, RssAnon, of that with %d", waiting, sizes[0]), unit: "×", most: 1.2})

@@ -2,10 +2,12 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"runtime"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -38,6 +40,19 @@ func cpuTime(pid int) (time.Duration, error) {
 		ticks += n
 	}
 	return time.Duration(ticks) * tick, nil
+}
+
+// diskWrites returns how many bytes a process has had written to the disk, those that the
+// kernel has not written yet included. It returns 0 on systems other than Linux.
+func diskWrites(pid int) (written int64, err error) {
+	io, err := os.ReadFile(fmt.Sprintf("/proc/%d/io", pid))
+	if errors.Is(err, os.ErrNotExist) {
+		return 0, nil
+	}
+	for line := range strings.Lines(string(io)) {
+		_, _ = fmt.Sscanf(line, "write_bytes: %d", &written)
+	}
+	return written, err
 }
 
 // cpuPer returns the CPU time per event since the start, in microseconds, or 0 if the

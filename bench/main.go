@@ -24,11 +24,12 @@ func main() {
 	flag.StringVar(&o.caddy, "caddy", "./caddy", "the Caddy to measure, with this module in it")
 	flag.StringVar(&o.out, "out", "bench/out", "where the JSON goes; stores are made there too, and removed")
 	flag.IntVar(&o.pairs, "pairs", 5, "runs, or pairs of runs, per figure")
-	flag.DurationVar(&o.duration, "duration", 2*time.Second, "how long each run submits")
+	flag.DurationVar(&o.duration, "duration", time.Minute, "how long each run submits; with less than 20s hardly any table is merged")
 	o.only = new(regexp.Regexp)
 	flag.TextVar(o.only, "only", regexp.MustCompile(""), "regular expression of the rows to measure")
 	flag.BoolVar(&o.long, "long", false, "also what takes minutes and gigabytes, once each")
-	check := flag.Bool("check", false, "exit 1 when a target is missed")
+	check := flag.Bool("check", false, "exit 1 if a target is missed on a machine that was quiet enough to judge it")
+	flag.Float64Var(&o.margin, "margin", 0, "by how much of a target a figure may miss it, such as 0.2")
 	profiling := flag.Bool("profile", false, "measure nothing, write profiles of one run")
 	flag.BoolVar(&o.traced, "traced", false, "with -profile: the run exports every span")
 	flag.Parse()
@@ -61,6 +62,7 @@ type options struct {
 	only     *regexp.Regexp
 	long     bool
 	traced   bool
+	margin   float64
 }
 
 // chosen reports whether the flags select any row of the scenario.
@@ -79,11 +81,13 @@ func (o *options) prepare() (err error) {
 	return os.MkdirAll(o.out, 0o750)
 }
 
-// run measures every chosen scenario and reports whether all targets were met.
+// run measures every chosen scenario. It reports whether all targets that could be judged
+// were met.
 func run(ctx context.Context, o options) (met bool, err error) {
 	r := newReport(o)
 	r.printHead(os.Stdout)
 	met = true
+	bound, judged := 0, 0
 	for _, s := range scenarios() {
 		if !s.chosen(o) {
 			continue
@@ -95,7 +99,13 @@ func run(ctx context.Context, o options) (met bool, err error) {
 		r.add(figures)
 		for _, f := range figures {
 			f.print(os.Stdout)
-			met = met && f.Met
+			met = met && !f.failed()
+			if f.bound() {
+				bound++
+			}
+			if f.bound() && f.Loud == "" {
+				judged++
+			}
 		}
 	}
 	path, err := r.write(o.out)
@@ -103,5 +113,8 @@ func run(ctx context.Context, o options) (met bool, err error) {
 		return false, err
 	}
 	fmt.Printf("\nwritten to %s\n", path)
+	if judged < bound {
+		fmt.Printf("%d of %d targets are not judged: the machine did other things too\n", bound-judged, bound)
+	}
 	return met, nil
 }

@@ -15,8 +15,8 @@ import (
 )
 
 // profile loads one relay with one webhook and writes CPU and allocation profiles for
-// `go tool pprof`: cpu.pprof and allocs.pprof. It returns how many commits, each one
-// fsync, the store made per event.
+// `go tool pprof`: cpu.pprof and allocs.pprof. It prints how many commits, each one
+// fsync, the store made per event, and the CPU time of each part of the work.
 //
 // Blocking is in the profiles of the Go benchmark that `make profile` also runs:
 // Caddy's endpoint records no blocking.
@@ -49,7 +49,7 @@ func profile(ctx context.Context, o options) (err error) {
 	go func() {
 		recorded <- s.save(ctx, fmt.Sprintf("/debug/pprof/profile?seconds=%d", max(1, int(o.duration.Seconds()))), filepath.Join(o.out, "cpu.pprof"))
 	}()
-	result, err := submitAll(ctx, o, s.site, connections)
+	result, err := submitAll(ctx, o, s.site, delivering{connections: connections})
 	if err != nil {
 		return errors.Join(err, <-recorded)
 	}
@@ -70,9 +70,10 @@ func profile(ctx context.Context, o options) (err error) {
 		return err
 	}
 	events := float64(result.Answered)
+	each := float64((after-before)/time.Microsecond) / events
 	fmt.Printf("%.0f events in %s: %.0f µs of CPU and %.3f fsyncs per event; profiles in %s\n",
-		events, result.Took.Round(time.Millisecond), float64((after-before)/time.Microsecond)/events, commits/events, o.out)
-	return nil
+		events, result.Took.Round(time.Millisecond), each, commits/events, o.out)
+	return printParts(ctx, os.Stdout, filepath.Join(o.out, "cpu.pprof"), each)
 }
 
 // save writes the response of an admin path to a file.

@@ -41,22 +41,25 @@ func (r *report) add(f []figure) { r.Figures = append(r.Figures, f...) }
 func (r *report) printHead(w io.Writer) {
 	fmt.Fprintf(w, "%s, %s, %d cores, %s; medians of %d runs or pairs of %s; generator, Caddy and sink on this one machine\n\n",
 		r.Machine.CPU, r.Machine.System, r.Machine.Cores, r.Machine.Go, r.Pairs, r.Duration)
-	fmt.Fprintf(w, "%-44s %10s %10s  %-14s %8s %8s\n", "figure", "relay", "Caddy's", "", "result", "target")
+	fmt.Fprintf(w, "%-60s %10s %10s  %-14s %8s %6s %8s\n", "figure", "relay", "Caddy's", "", "result", "±", "target")
 }
 
 func (f figure) print(w io.Writer) {
-	fmt.Fprintf(w, "%-44s %10s", f.Row, number3(median(f.Relay)))
+	fmt.Fprintf(w, "%-60s %10s", f.Row, number3(median(f.Relay)))
 	if f.Baseline != nil {
 		fmt.Fprintf(w, " %10s  %-14s", number3(median(f.Baseline)), f.Against)
 	} else {
 		fmt.Fprintf(w, " %10s  %-14s", "", f.Unit)
 	}
 	target, verdict := "", ""
-	if f.Least != 0 || f.Most != 0 {
+	switch {
+	case !f.bound():
+	case f.Loud != "":
+		verdict = "not judged: " + f.Loud
+	case f.Met:
 		verdict = "met"
-		if !f.Met {
-			verdict = "MISSED"
-		}
+	default:
+		verdict = "MISSED"
 	}
 	switch {
 	case f.Least != 0:
@@ -64,7 +67,7 @@ func (f figure) print(w io.Writer) {
 	case f.Most != 0:
 		target = "≤ " + number3(f.Most)
 	}
-	fmt.Fprintf(w, " %8s %8s  %s", number3(f.Result), target, verdict)
+	fmt.Fprintf(w, " %8s %4.0f %% %8s  %s", number3(f.Result), 100*f.Spread, target, verdict)
 	if len(f.Notes) > 0 {
 		fmt.Fprintf(w, "  (%s)", f.Notes[len(f.Notes)-1])
 	}

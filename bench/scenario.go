@@ -25,12 +25,15 @@ type scenario struct {
 // scenarios returns all scenarios, in the order of the table.
 func scenarios() []scenario {
 	return []scenario{
-		accepts(64),
-		accepts(256),
-		throughput(1),
-		throughput(5),
-		lasting(accepts(64)),
-		lasting(throughput(1)),
+		disk(),
+		accepts(64, false),
+		accepts(64, true),
+		accepts(256, false),
+		throughput(1, 64, false),
+		throughput(1, 64, true),
+		throughput(1, 256, false),
+		throughput(5, 64, false),
+		wide(1000, 8),
 		tracing(),
 		latency(200),
 		drain(20_000),
@@ -39,23 +42,6 @@ func scenarios() []scenario {
 		backlog(100_000, 1_000_000, 10_000_000),
 		encoding(),
 	}
-}
-
-// lasting returns the scenario with ten times its load. The store then also merges its
-// tables, so an event's cost includes that.
-func lasting(s scenario) scenario {
-	longer := func(run func(context.Context, options) (outcome, error)) func(context.Context, options) (outcome, error) {
-		return func(ctx context.Context, o options) (outcome, error) {
-			o.duration *= 10
-			return run(ctx, o)
-		}
-	}
-	rows := slices.Clone(s.rows)
-	for i := range rows {
-		rows[i].name += ", ten times as long"
-		rows[i].smoke = 0
-	}
-	return scenario{rows: rows, once: true, relay: longer(s.relay), baseline: longer(s.baseline)}
 }
 
 // outcome is the result of one run: a figure for each row, in order, and a remark.
@@ -108,33 +94,73 @@ type figure struct {
 	Against string `json:"against,omitempty"`
 	// Result is the median over the runs of the ratio, of the difference or of the
 	// relay's figure alone.
-	Result   float64   `json:"result"`
-	Least    float64   `json:"least,omitempty"`
-	Most     float64   `json:"most,omitempty"`
-	Met      bool      `json:"met"`
+	Result float64 `json:"result"`
+	Least  float64 `json:"least,omitempty"`
+	Most   float64 `json:"most,omitempty"`
+	Met    bool    `json:"met"`
+	// Spread is half the distance between the largest and the smallest result, as a share
+	// of the median.
+	Spread   float64   `json:"spread"`
 	Relay    []float64 `json:"relay"`
 	Baseline []float64 `json:"baseline,omitempty"`
 	Notes    []string  `json:"notes,omitempty"`
+	// Noise is the most that disturbed any of the runs. If Loud is not empty, it says why
+	// the figure cannot be judged.
+	Noise noise  `json:"noise"`
+	Loud  string `json:"loud,omitempty"`
 }
+
+// newFigure judges the results of a row's runs. margin is by how much of its bound a figure
+// may miss it.
+func newFigure(r row, results []float64, notes []string, n noise, margin float64) figure {
+	f := figure{
+		Row: r.name, Unit: r.unit, Against: r.against, Least: r.least, Most: r.most, Result: median(results), Notes: notes, Noise: n, Loud: n.loud(),
+	}
+	if len(results) > 1 && f.Result != 0 {
+		f.Spread = (slices.Max(results) - slices.Min(results)) / 2 / f.Result
+	}
+	r.least, r.most = r.least*(1-margin), r.most*(1+margin)
+	f.Met = r.met(f.Result)
+	return f
+}
+
+// bound reports whether the row has a target.
+func (f figure) bound() bool { return f.Least != 0 || f.Most != 0 }
+
+// failed reports whether the figure misses its target, and can be judged.
+func (f figure) failed() bool { return f.bound() && !f.Met && f.Loud == "" }
 
 // measure does the runs. Relay and baseline take turns.
 func (s scenario) measure(ctx context.Context, o options) ([]figure, error) {
 	figures := make([]figure, len(s.rows))
 	results := make([][]float64, len(s.rows))
+	var worst noise
+	var notes []string
 	runs := o.pairs
 	if s.long || s.once {
 		runs = 1
 	}
 	for range runs {
-		relay, err := s.relay(ctx, o)
-		if err != nil {
-			return nil, fmt.Errorf("the relay: %w", err)
-		}
+		var relay outcome
 		baseline := outcome{figures: make([]float64, len(s.rows))}
-		if s.baseline != nil {
-			if baseline, err = s.baseline(ctx, o); err != nil {
-				return nil, fmt.Errorf("the baseline: %w", err)
+		n, err := listen(ctx, o, func() (err error) {
+			if relay, err = s.relay(ctx, o); err != nil {
+				return fmt.Errorf("the relay: %w", err)
 			}
+			if s.baseline == nil {
+				return nil
+			}
+			if baseline, err = s.baseline(ctx, o); err != nil {
+				return fmt.Errorf("the baseline: %w", err)
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+		worst = worst.worst(n)
+		if relay.note != "" {
+			notes = append(notes, relay.note)
 		}
 		for i, r := range s.rows {
 			f := &figures[i]
@@ -143,16 +169,13 @@ func (s scenario) measure(ctx context.Context, o options) ([]figure, error) {
 				f.Baseline = append(f.Baseline, baseline.figures[i])
 			}
 			results[i] = append(results[i], r.compare.of(relay.figures[i], baseline.figures[i]))
-			if relay.note != "" && i == 0 {
-				f.Notes = append(f.Notes, relay.note)
-			}
 		}
 	}
 	for i, r := range s.rows {
-		f := &figures[i]
-		f.Row, f.Unit, f.Against, f.Least, f.Most = r.name, r.unit, r.against, r.least, r.most
-		f.Result = median(results[i])
-		f.Met = r.met(f.Result)
+		relay, baseline := figures[i].Relay, figures[i].Baseline
+		figures[i] = newFigure(r, results[i], notes, worst, o.margin)
+		figures[i].Relay, figures[i].Baseline = relay, baseline
+		notes = nil // the first row has them
 	}
 	return figures, nil
 }
@@ -170,12 +193,13 @@ func median(of []float64) float64 {
 }
 
 // submitAll is the sustained load: every connection submits again as soon as it gets a
-// response, and every response must be 2xx.
-func submitAll(ctx context.Context, o options, site string, connections int) (*load.Result, error) {
-	result, err := load.Run(ctx, load.Options{
-		Address: site, Path: "/feedback", Body: submission,
-		Connections: connections, Duration: o.duration,
-	})
+// response, or at a rate, and every response must be 2xx.
+func submitAll(ctx context.Context, o options, site string, d delivering) (*load.Result, error) {
+	what := load.Options{Address: site, Path: "/feedback", Body: submission, Connections: d.connections, Duration: o.duration, Rate: d.rate}
+	if d.bare {
+		what.Body, what.Fields = bareSubmission, bareFields
+	}
+	result, err := load.Run(ctx, what)
 	if err != nil {
 		return nil, err
 	}

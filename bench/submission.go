@@ -2,29 +2,38 @@ package main
 
 import (
 	"bytes"
+	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
-	"github.com/userhero/relay/bench/histogram"
+	"github.com/userhero/relay/bench/text"
 )
 
-// A submission is 1 KiB of ordinary feedback that contains its number.
+// A submission is 1 KiB of ordinary feedback that contains its number, with a different
+// message each. submission has a context, as a widget sends it. In a bare one the relay
+// fills in what it finds in the fields of the request.
 const (
 	numberName  = `"n":"`
 	numberWidth = 12
-	submissionA = `{"message":"The export button does not work when I select more than a hundred items. `
+	submissionA = `{"message":"`
+	bareB       = `","category":"bug","rating":2,"metadata":{"userId":"user_123",` + numberName
 	submissionB = `","category":"bug","rating":2,"context":{"pageUrl":"/dashboard/reports","referrer":"/dashboard","browser":"Chrome","browserVersion":"120","os":"macOS","deviceType":"desktop","viewport":{"width":1920,"height":1080},"timezone":"America/New_York","locale":"en-US","country":"US"},"metadata":{"userId":"user_123",` + numberName
 	submissionC = `"}}`
 )
 
-var submissionFill = strings.Repeat("It spins. ", 103)[:1024-len(submissionA)-len(submissionB)-numberWidth-len(submissionC)]
+// bareFields are what a browser sends, beside the usual, with a bare submission.
+const bareFields = "User-Agent: Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/142.0.0.0 Safari/537.36\r\n" +
+	"Accept-Language: en-US,en;q=0.9\r\nReferer: https://app.example.com/dashboard/reports\r\n"
 
-func submission(into []byte, n uint64) []byte {
+func submission(into []byte, n uint64) []byte { return submit(into, n, submissionB) }
+
+func bareSubmission(into []byte, n uint64) []byte { return submit(into, n, bareB) }
+
+func submit(into []byte, n uint64, rest string) []byte {
 	into = append(into, submissionA...)
-	into = append(into, submissionFill...)
-	into = append(into, submissionB...)
+	into = text.Append(into, n, 1024-len(submissionA)-len(rest)-numberWidth-len(submissionC))
+	into = append(into, rest...)
 	number := strconv.FormatUint(n, 10)
 	into = append(into, "000000000000"[len(number):]...)
 	into = append(into, number...)
@@ -43,9 +52,9 @@ func number(document []byte) (uint64, bool) {
 
 // arrivals measures the time from sending a submission to its delivery.
 type arrivals struct {
-	mu        sync.Mutex
-	began     map[uint64]time.Time
-	histogram histogram.Histogram
+	mu    sync.Mutex
+	began map[uint64]time.Time
+	took  []time.Duration
 }
 
 func (a *arrivals) sent(n uint64, at time.Time) {
@@ -65,13 +74,14 @@ func (a *arrivals) deliver(_ string, body []byte, at time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if began, ok := a.began[n]; ok {
-		a.histogram.Record(at.Sub(began))
+		a.took = append(a.took, at.Sub(began))
 		delete(a.began, n)
 	}
 }
 
-func (a *arrivals) quantile(q float64) time.Duration {
+// sorted returns the times.
+func (a *arrivals) sorted() []time.Duration {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.histogram.Quantile(q)
+	return slices.Sorted(slices.Values(a.took))
 }

@@ -28,6 +28,8 @@ type Options struct {
 	Address string
 	// Path is the request's target.
 	Path string
+	// Fields are further header fields, each with its line end.
+	Fields string
 	// Body returns the body of request n, appended to into. n counts from 0 over all
 	// connections.
 	Body func(into []byte, n uint64) []byte
@@ -163,7 +165,9 @@ func (c *connection) exchange(n uint64) (status int, err error) {
 	r = append(r, c.options.Path...)
 	r = append(r, " HTTP/1.1\r\nHost: "...)
 	r = append(r, c.options.Address...)
-	r = append(r, "\r\nContent-Type: application/json\r\nContent-Length: "...)
+	r = append(r, "\r\n"...)
+	r = append(r, c.options.Fields...)
+	r = append(r, "Content-Type: application/json\r\nContent-Length: "...)
 	r = strconv.AppendInt(r, int64(len(c.body)), 10)
 	r = append(r, "\r\n\r\n"...)
 	r = append(r, c.body...)
