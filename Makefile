@@ -273,7 +273,7 @@ soak-restarts: build
 soak-disk: programs build
 	@RELAY_CADDY=$(CURDIR)/caddy SOAK=$(SOAK) go test -count=1 -timeout 48h -v -run TestDiskThatFillsAndGetsRoom ./e2e
 
-SOAK_TESTS := TestDamageIsNeverSilent|TestSalvageSaves|TestFailedWrites|TestAcknowledgedEventsSurvive|TestEveryDelivery|TestNoEventEscapes
+SOAK_TESTS := TestDamageIsNeverSilent|TestSalvageSaves|TestFailedWrites|TestAcknowledgedEventsSurvive|TestEveryDelivery|TestNoEventEscapes|TestErasedFeedbackIsInNoFile
 
 # Programs that the tests run, and the Debian packages that bring them: gcc for
 # the race detector, g++ for SQLite in node, curl for the tests of clients, jq for what was skipped,
