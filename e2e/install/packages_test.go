@@ -99,6 +99,15 @@ func TestInstallGuide(t *testing.T) {
 		must(t, line)
 	}
 
+	t.Run("the timer makes up for a backup that was due while the machine was off", func(t *testing.T) {
+		const count = "ls /var/lib/userhero-backups/*.backup | wc -l"
+		before := must(t, count)
+		must(t, `mkdir /etc/systemd/system/userhero-relay-backup.timer.d
+			printf '[Timer]\nRandomizedDelaySec=0\n' >/etc/systemd/system/userhero-relay-backup.timer.d/now.conf; systemctl daemon-reload
+			systemctl stop userhero-relay-backup.timer; touch -d '2 days ago' /var/lib/systemd/timers/stamp-userhero-relay-backup.timer
+			systemctl start userhero-relay-backup.timer`)
+		eventually(t, 30*time.Second, "test $("+count+") -gt "+before+" && test $(systemctl show -P Result userhero-relay-backup.service) = success")
+	})
 	t.Run("upgrade", func(t *testing.T) {
 		before := must(t, "sha256sum "+config+" /etc/userhero/secrets/*; systemctl show -P MainPID userhero-relay")
 		must(t, "apt-get install -y --reinstall /srv/release/userhero-relay_*_amd64.deb")
