@@ -31,6 +31,9 @@ func (q *Queue) follow(stream string, from uint64, headersOnly bool, handle func
 			if q.closed.Err() != nil {
 				return
 			}
+			if what := q.grants(err); what != "" {
+				q.lacking.Store(&denial{time.Now(), fmt.Errorf("following stream %s: %w: %w; %s", stream, errGrant, err, what)})
+			}
 			q.o.Logger.Debug("following a stream begins anew", "stream", stream, "error", err)
 			select {
 			case <-q.closed.Done():

@@ -120,6 +120,8 @@ type Queue struct {
 	unavailable atomic.Int64              // calls that were given up
 	gaveUp      atomic.Pointer[time.Time] // when a call was last given up
 	answered    atomic.Pointer[time.Time] // when the pulse was last answered
+	denied      atomic.Pointer[denial]    // the last subject that the server refused
+	lacking     atomic.Pointer[denial]    // why a stream could not be followed last
 	backup      atomic.Pointer[time.Time] // when the newest backup was made
 	commit      atomic.Int64              // a moving average of one durable commit, in nanoseconds
 	taking      chan struct{}             // one place for each lane that is being taken
@@ -193,6 +195,7 @@ func (q *Queue) connect() (err error) {
 		nats.ReconnectBufSize(-1), // insist repeats a call that could not be sent
 		nats.Timeout(3 * time.Second),
 		nats.ErrorHandler(func(_ *nats.Conn, s *nats.Subscription, err error) {
+			q.noteDenied(err)
 			q.o.Logger.Warn("NATS reports an error", "error", err)
 		}),
 	}, q.o.Connect...)
@@ -224,6 +227,7 @@ func joinServers(servers []string) string {
 
 // start reads the state from the servers.
 func (q *Queue) start(ctx context.Context) error {
+	began := time.Now()
 	if err := q.checkServer(); err != nil {
 		return err
 	}
@@ -258,6 +262,9 @@ func (q *Queue) start(ctx context.Context) error {
 	}
 	if err := q.ledger.start(ctx, q); err != nil {
 		return err
+	}
+	if err := q.deniedSince(began); err != nil { // such as a subscription, which gets no answer
+		return fmt.Errorf("opening the queue: %w", err)
 	}
 	q.running.Go(q.sweepAgainAndAgain)
 	q.running.Go(q.keepPulse)
@@ -378,6 +385,9 @@ func (q *Queue) Health() error {
 	answered, gaveUp := time.Since(*q.answered.Load()), q.gaveUp.Load()
 	if answered > q.o.Patience+pulseEvery || gaveUp != nil && time.Since(*gaveUp) < redFor {
 		return fmt.Errorf("%w: no majority of the NATS servers answers; check that they run and can reach each other (nats server report jetstream)", queue.ErrUnavailable)
+	}
+	if lacks := q.lacking.Load(); lacks != nil && time.Since(lacks.at) < redFor {
+		return fmt.Errorf("%w: %w", queue.ErrUnavailable, lacks.err)
 	}
 	return q.room()
 }

@@ -40,7 +40,70 @@ const (
 	codeStreamOffline    jetstream.ErrorCode = 10118
 	codeDeleteFailed     jetstream.ErrorCode = 10057 // the message no longer exists
 	codeNoSequence       jetstream.ErrorCode = 10043
+
+	codeAccountExceeded  jetstream.ErrorCode = 10002
+	codeMaxConsumers     jetstream.ErrorCode = 10026
+	codeMaxStreams       jetstream.ErrorCode = 10027
+	codeAccountNoJS      jetstream.ErrorCode = 10039
+	codeNoCluster        jetstream.ErrorCode = 10074
+	codeMaxBytesRequired jetstream.ErrorCode = 10113
+	codeNoTier           jetstream.ErrorCode = 10120
 )
+
+// errGrant is returned if the NATS account or user may not do what the queue needs.
+var errGrant = errors.New("the NATS account lacks something that the queue needs")
+
+// grants says what to grant for an error of the server.
+func (q *Queue) grants(err error) string {
+	var api *jetstream.APIError
+	if !errors.As(err, &api) {
+		return ""
+	}
+	switch api.ErrorCode {
+	case codeMaxStreams:
+		return fmt.Sprintf("allow the account %d streams (max_streams)", len(q.streams()))
+	case codeMaxConsumers:
+		return fmt.Sprintf("allow %d consumers on each stream for each relay (max_consumers)", consumersOfRelay)
+	case codeAccountExceeded, codeNoStorage, codeNoResources:
+		return fmt.Sprintf("allow the account more storage (max_file, disk_storage), with %d replicas of each message, and give JetStream enough disk (max_file_store)", q.o.Replicas)
+	case codeAccountNoJS:
+		return "enable JetStream for the account"
+	case codeNoCluster:
+		return "set replicas 1, or run the servers as a cluster"
+	case codeMaxBytesRequired:
+		return "let the account have streams without a limit of bytes (max_bytes_required: false)"
+	case codeNoTier:
+		return fmt.Sprintf("give the account a limit for streams with %d replicas", q.o.Replicas)
+	}
+	return ""
+}
+
+// consumersOfRelay is how many consumers of a stream a relay has at the same time, at most:
+// one that follows it, and others while it reads the state of lanes.
+const consumersOfRelay = 1 + takeAtOnce
+
+// noteDenied notes that the server has refused a subject. The call that used it only gets
+// no answer.
+func (q *Queue) noteDenied(err error) {
+	if errors.Is(err, nats.ErrPermissionViolation) {
+		q.denied.Store(&denial{time.Now(), err})
+	}
+}
+
+// denial is a refused subject.
+type denial struct {
+	at  time.Time
+	err error
+}
+
+// deniedSince returns an error if the server has refused a subject since a time.
+func (q *Queue) deniedSince(began time.Time) error {
+	d := q.denied.Load()
+	if d == nil || d.at.Before(began) {
+		return nil
+	}
+	return fmt.Errorf("%w: %w; let the user publish on %[3]s.> and $JS.API.>, and subscribe to %[3]s.> and _INBOX.>", errGrant, d.err, q.names.prefix)
+}
 
 // errSequence is returned if the last message on a subject is not the expected one.
 var errSequence = errors.New("another message came before")
@@ -55,7 +118,7 @@ func transient(err error) bool {
 		switch api.ErrorCode {
 		case codeClusterNotLeader, codeClusterNotAvail, codeNoPeers, codeSequenceInFlight, codeStreamOffline:
 			return true
-		case codeNoResources, codeNoStorage, codeStoreFailed:
+		case codeNoResources, codeNoStorage, codeStoreFailed, codeAccountNoJS:
 			return false
 		}
 		return api.Code == 503 || api.Code == 504 || api.Code == 408
@@ -78,7 +141,8 @@ func (q *Queue) patient(ctx context.Context) context.Context {
 // after the queue's patience. A call may be repeated although it succeeded, so repeating it
 // must be harmless.
 func (q *Queue) insist(ctx context.Context, doing string, call func(context.Context) error) error {
-	giveUp := time.Now().Add(q.o.Patience)
+	began := time.Now()
+	giveUp := began.Add(q.o.Patience)
 	if whole, ok := ctx.Value(giveUpKey{}).(time.Time); ok {
 		giveUp = whole
 	}
@@ -94,7 +158,12 @@ func (q *Queue) insist(ctx context.Context, doing string, call func(context.Cont
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case !transient(err):
+			if what := q.grants(err); what != "" {
+				return fmt.Errorf("%s: %w: %w; %s", doing, errGrant, err, what)
+			}
 			return fmt.Errorf("%s: %w", doing, err)
+		case q.deniedSince(began) != nil:
+			return fmt.Errorf("%s: %w", doing, q.deniedSince(began))
 		case time.Until(giveUp) < pauseFor:
 			q.unavailable.Add(1)
 			now := time.Now()
@@ -135,7 +204,7 @@ func storeError(err error) error {
 	switch api.ErrorCode {
 	case codeMessageTooLarge, codeHeaderTooLarge:
 		return fmt.Errorf("%w: %w", queue.ErrTooLarge, err)
-	case codeNoResources, codeNoStorage:
+	case codeNoResources, codeNoStorage, codeAccountExceeded:
 		return fmt.Errorf("%w: %w; give JetStream more storage or the account a larger quota", queue.ErrFull, err)
 	case codeStoreFailed:
 		if strings.Contains(api.Description, "maximum") {
