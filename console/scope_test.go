@@ -572,6 +572,41 @@ func TestNamesAreUniquePerScope(t *testing.T) {
 	})
 }
 
+// TestErasingDoesNotCountDeliveriesOfOthers: a scope that erases feedback, or would, is told
+// of the deliveries that it sees, not of those to webhooks outside; all are erased.
+func TestErasingDoesNotCountDeliveriesOfOthers(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newShared(t)
+		s.settle(s.a, "a")
+		id := s.accept("proj_a", "to-erase", "erase me").String()
+		deliveries := func(site http.Handler) float64 {
+			return float64(len(s.must(site, http.MethodGet, "/api/events/"+id, "")["deliveries"].([]any)))
+		}
+		seen, all := deliveries(s.a), deliveries(s.all)
+		if seen == 0 || seen >= all {
+			t.Fatalf("the scope sees %v of %v deliveries", seen, all)
+		}
+		const filter = `{"filter":"data.id == 'to-erase'"`
+		for what, erased := range map[string]map[string]any{
+			"by a filter, counted": s.must(s.a, http.MethodPost, "/api/erase", filter+`,"dry_run":true}`),
+			"by its id, counted":   s.must(s.a, http.MethodDelete, "/api/feedback/to-erase?dry_run=true&project=proj_a", ""),
+			"erased":               s.must(s.a, http.MethodPost, "/api/erase", filter+`}`),
+		} {
+			if erased["deliveries"] != seen || erased["events"] != 1.0 || erased["attempts"].(float64) > seen {
+				t.Errorf("%s: %v, want %v deliveries", what, erased, seen)
+			}
+		}
+		if got := s.do(s.all, http.MethodGet, "/api/events/"+id, ""); got.code != http.StatusNotFound {
+			t.Errorf("the erased event is answered %d", got.code)
+		}
+		activity := s.must(s.a, http.MethodGet, "/api/activity?limit=1", "")["items"].([]any)[0].(map[string]any)
+		if activity["detail"] != "feedbacks: 1, events: 1" {
+			t.Errorf("the activity says %q", activity["detail"])
+		}
+	})
+}
+
 // TestWebhookOfAScopeReachesPublicAddressesOnly: neither a webhook that a team adds nor
 // one whose URL it changes is sent to an address that only egress allows.
 func TestWebhookOfAScopeReachesPublicAddressesOnly(t *testing.T) {

@@ -17,7 +17,10 @@ type Erasure struct {
 	// a matching event.
 	Filter   string
 	Projects []string // the filter selects only feedback of these; nil means all
-	DryRun   bool     // only count
+	// Counts, if not nil, reports whether the result counts the deliveries to a webhook. All
+	// are erased.
+	Counts func(queue.WebhookID) bool
+	DryRun bool // only count
 	// Compact makes the store free the space at once, so that none of its files holds any
 	// part of the erased feedback.
 	Compact bool
@@ -58,12 +61,19 @@ func (r *Relay) Erase(ctx context.Context, what Erasure, who string) (sum Erased
 		if len(ids) == 0 {
 			return nil
 		}
-		act := q.Erase
-		if what.DryRun {
-			act = r.countErasable
+		var counted queue.Erased
+		var err error
+		if what.DryRun || what.Counts != nil {
+			counted, err = r.countErasable(ctx, ids, what.Counts)
 		}
-		n, err := act(ctx, ids)
-		sum.Erased = sum.Add(n)
+		if err == nil && !what.DryRun {
+			var n queue.Erased
+			if n, err = q.Erase(ctx, ids); what.Counts != nil {
+				n.Deliveries, n.Waiting, n.Attempts = counted.Deliveries, counted.Waiting, counted.Attempts
+			}
+			counted = n
+		}
+		sum.Erased = sum.Add(counted)
 		return err
 	}
 	if what.Filter == "" {
@@ -124,8 +134,9 @@ func (r *Relay) eraseSelected(ctx context.Context, what Erasure, sum *Erased, re
 	return remove(ids)
 }
 
-// countErasable counts what Erase would remove.
-func (r *Relay) countErasable(ctx context.Context, ids []queue.FeedbackID) (sum queue.Erased, err error) {
+// countErasable counts what Erase would remove. Of the deliveries it counts those to the
+// webhooks that counts reports; nil counts all.
+func (r *Relay) countErasable(ctx context.Context, ids []queue.FeedbackID, counts func(queue.WebhookID) bool) (sum queue.Erased, err error) {
 	q := queue.EventQuery{Limit: 1000}
 	if len(ids) == 1 {
 		q.FeedbackID, q.ProjectID = ids[0].ID, ids[0].Project
@@ -145,6 +156,9 @@ func (r *Relay) countErasable(ctx context.Context, ids []queue.FeedbackID) (sum 
 		found[e.Feedback] = true
 		sum.Events++
 		for _, d := range deliveries {
+			if counts != nil && !counts(d.ID.Webhook) {
+				continue
+			}
 			sum.Deliveries++
 			sum.Attempts += int64(d.Attempts)
 			if d.State.Waiting() {
@@ -159,10 +173,12 @@ func (r *Relay) countErasable(ctx context.Context, ids []queue.FeedbackID) (sum 
 
 // noteErased records who erased feedback, and how much. It does not record which.
 func (r *Relay) noteErased(what Erasure, sum Erased, who string) {
-	a := activity{What: "feedback erased", Who: who, Projects: what.Projects, Detail: fmt.Sprintf(
-		"feedbacks: %d, events: %d, deliveries: %d, of which cancelled: %d", sum.Feedbacks, sum.Events, sum.Deliveries, sum.Waiting)}
+	a := activity{What: "feedback erased", Who: who, Projects: what.Projects, Detail: fmt.Sprintf("feedbacks: %d, events: %d", sum.Feedbacks, sum.Events)}
 	if what.Filter == "" && what.Feedback.Project != "" {
 		a.Projects = []string{what.Feedback.Project}
+	}
+	if len(a.Projects) == 0 { // Promise 6: a scope does not see how many deliveries others got.
+		a.Detail += fmt.Sprintf(", deliveries: %d, of which cancelled: %d", sum.Deliveries, sum.Waiting)
 	}
 	r.note(a)
 }

@@ -446,6 +446,9 @@ func (v *View) Erase(ctx context.Context, what relay.Erasure, who string) (relay
 	if v.Scoped() && what.Compact {
 		return relay.Erased{}, fmt.Errorf("%w: compact: the store is shared with other projects; ask whoever runs the relay", relay.ErrInvalid)
 	}
+	if v.Scoped() {
+		what.Counts = v.hasWebhook
+	}
 	what.Projects = v.Projects()
 	return v.relay.Erase(ctx, what, who)
 }
