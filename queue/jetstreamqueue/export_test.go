@@ -2,6 +2,7 @@ package jetstreamqueue
 
 import (
 	"context"
+	"encoding/json"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -78,4 +79,13 @@ func (q *Queue) AcceptAsIfNotErased(ctx context.Context, e queue.Event) error {
 		_, err = q.publish(ctx, m, after(0))
 	}
 	return err
+}
+
+// WaitFor says that the relay waits for a lane, as it does every two seconds while it does.
+func (q *Queue) WaitFor(w queue.WebhookID) error {
+	data, err := json.Marshal(wanted{Node: q.node, Lanes: []queue.WebhookID{w}})
+	if err != nil {
+		return err
+	}
+	return q.nc.Publish(q.names.wanted(), data)
 }

@@ -14,7 +14,8 @@ import (
 // The owner of a lane tells the other relays the outcome of each attempt at once, before a
 // commit stores it. If the owner dies, the next owner stores what it heard, instead of
 // attempting these deliveries again. A relay that loses a lane and lives remembers the
-// outcomes itself. Such a message may be lost; then the deliveries come again.
+// outcomes itself. A relay that has started since hears of them when it says that it waits
+// for the lane. Such a message may be lost; then the deliveries come again.
 
 const (
 	// sayOutcomesEvery is the pause between two messages. What is settled meanwhile goes
@@ -25,6 +26,9 @@ const (
 	// maxOutcomes is the most outcomes of one webhook that a relay remembers. It is more
 	// than a lane may settle before a commit has stored something.
 	maxOutcomes = 2 * mostUnstored
+	// sayAgainFor is for how long outcomes are told again: longer than the lock of a dead
+	// owner lasts.
+	sayAgainFor = 30 * time.Second
 	// rememberOutcomes is how long an outcome is remembered if no lane takes it.
 	rememberOutcomes = time.Hour
 )
@@ -71,12 +75,28 @@ func newOutcomes() outcomes {
 
 // say queues an outcome for the other relays. They get neither headers nor bodies.
 func (k *outcomes) say(o outcome) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.sayLocked(o)
+}
+
+func (k *outcomes) sayLocked(o outcome) {
 	a := &o.Attempt
 	a.Request, a.Response, a.Sent, a.Body = nil, nil, nil, nil
-	k.mu.Lock()
 	k.toSay = append(k.toSay, o)
-	k.mu.Unlock()
 	signal(k.news)
+}
+
+// sayAgain queues the outcomes that another relay may need to take a lane, if it has
+// started after they were told. since bounds their age.
+func (k *outcomes) sayAgain(w queue.WebhookID, since int64) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, o := range k.unsure[w] {
+		if o.Settled > since {
+			k.sayLocked(o)
+		}
+	}
 }
 
 // unsaid removes the next outcomes from the queue.

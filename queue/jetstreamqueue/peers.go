@@ -149,7 +149,9 @@ func (q *Queue) hearWanted(data []byte) {
 	if err := json.Unmarshal(data, &w); err != nil || w.Node == q.node {
 		return
 	}
+	since := q.serverNanos(time.Now().Add(-sayAgainFor))
 	for _, id := range w.Lanes {
+		q.outcomes.sayAgain(id, since)
 		if l := q.laneOf(id); l != nil && rank(w.Node, id) > rank(q.node, id) {
 			select {
 			case l.successor <- w.Node:
