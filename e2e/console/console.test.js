@@ -2,12 +2,8 @@
 // from the first webhook to the last. RELAY_CADDY names the binary, where it is
 // not ../../caddy; CHROMIUM the browser.
 import assert from "node:assert/strict";
-import { readFile } from "node:fs/promises";
-import { createRequire } from "node:module";
 import test, { after, afterEach, before, beforeEach } from "node:test";
-import { Receiver, Relay, launch, watched } from "./relay.js";
-
-const axeSource = await readFile(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
+import { Receiver, Relay, axe, launch, live, watched } from "./relay.js";
 
 let browser, relay, receiver, context;
 
@@ -27,17 +23,11 @@ afterEach(async () => {
 const says = (page, text) => page.getByText(text).first().waitFor();
 const press = (page, name) => page.getByRole("button", { name, exact: true }).click();
 
-// live waits until a page hears the relay.
-const live = (page) => page.locator("#live-state", { hasText: "Live" }).waitFor();
-
 // axe holds a page against the rules for screen readers, in both colour schemes.
 const accessible = async (page) => {
   for (const colorScheme of ["light", "dark"]) {
     await page.emulateMedia({ colorScheme, reducedMotion: "reduce" });
-    await page.evaluate(axeSource);
-    const { violations } = await page.evaluate(() => window.axe.run(document, { resultTypes: ["violations"] }));
-    const found = violations.map(({ id, nodes }) => `${id}: ${nodes.map((node) => node.html + " " + node.any.map((check) => check.message)).join("\n  ")}`);
-    assert.deepEqual(found, [], `${page.url()} in ${colorScheme}`);
+    assert.deepEqual(await axe(page), [], `${page.url()} in ${colorScheme}`);
   }
 };
 

@@ -1,12 +1,8 @@
 // Every page of the console, in Chromium: for people who see colours differently, on
 // phones and at twice the size; what stands still, where the focus goes, what is said.
 import assert from "node:assert/strict";
-import { readFile } from "node:fs/promises";
-import { createRequire } from "node:module";
 import test, { after, afterEach, before, beforeEach } from "node:test";
-import { Receiver, Relay, launch, watched } from "./relay.js";
-
-const axeSource = await readFile(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
+import { Receiver, Relay, axe, launch, live, watched } from "./relay.js";
 
 let browser, relay, receiver, context;
 
@@ -22,15 +18,6 @@ afterEach(async () => {
   await relay?.stop();
   receiver.stop();
 });
-
-const live = (page) => page.locator("#live-state", { hasText: "Live" }).waitFor();
-
-// axe returns what it finds wrong.
-const axe = async (page) => {
-  await page.evaluate(axeSource);
-  const { violations } = await page.evaluate(() => window.axe.run(document, { resultTypes: ["violations"] }));
-  return violations.map(({ id, nodes }) => `${id}: ${nodes.map((node) => node.html.slice(0, 200) + " " + node.any.map((check) => check.message)).join("\n  ")}`);
-};
 
 const LOOKS = [
   ["light", { width: 1280, height: 900 }, { colorScheme: "light", forcedColors: "none" }],

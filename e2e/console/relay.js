@@ -3,8 +3,9 @@
 // what arrives.
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import http from "node:http";
+import { createRequire } from "node:module";
 import net from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -184,4 +185,16 @@ export const watched = async (browser, options = {}) => {
     if (["error", "warning"].includes(message.type())) context.wrong.push(`${message.type()}: ${message.text()}`);
   });
   return context;
+};
+
+// live waits until a page hears the relay.
+export const live = (page) => page.locator("#live-state", { hasText: "Live" }).waitFor();
+
+const axeSource = await readFile(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
+
+// axe returns what a page has against the rules for screen readers.
+export const axe = async (page) => {
+  await page.evaluate(axeSource);
+  const { violations } = await page.evaluate(() => window.axe.run(document, { resultTypes: ["violations"] }));
+  return violations.map(({ id, nodes }) => `${id}: ${nodes.map((node) => node.html.slice(0, 200) + " " + node.any.map((check) => check.message)).join("\n  ")}`);
 };
