@@ -84,6 +84,7 @@ var faults = []fault{
 	{"Close leaves Next asleep", []string{"CloseWakesNext"}, lanes(func(l queue.Lane) queue.Lane { return neverCloses{l} })},
 	{"Requeue forgets when", []string{"RequeueIsNeverEarly", "RequeueMovesWhatWaits"}, func(q queue.Queue, _ bool) queue.Queue { return &requeuesAtOnce{q} }},
 	{"Requeue does nothing", []string{"RequeueGivesFreshLadder", "RequeueMakesAMissingDelivery"}, func(q queue.Queue, _ bool) queue.Queue { return &requeuesNothing{q} }},
+	{"deliveries of all projects are listed", []string{"DeliveriesAreSelected"}, func(q queue.Queue, _ bool) queue.Queue { return &listsAllProjects{q} }},
 	{"cursors count rows", []string{"CursorsStayRightWhileRowsCome"}, func(q queue.Queue, _ bool) queue.Queue { return &countsRows{q} }},
 	{"attempts but the last are forgotten", []string{"RetryTakesTheNextRung", "AttemptsAreKeptWhole"}, func(q queue.Queue, _ bool) queue.Queue { return &lastAttempt{q} }},
 	{"revisions are not looked at", []string{"WebhookRevisionsAreCompareAndSwap", "ConcurrentPutsLetOneWin"}, func(q queue.Queue, _ bool) queue.Queue { return &anyRevision{q} }},
@@ -676,6 +677,13 @@ type requeuesNothing struct{ queue.Queue }
 func (q *requeuesNothing) Requeue(context.Context, queue.DeliveryID, time.Time) error { return nil }
 
 // countsRows uses the number of rows read as the cursor.
+type listsAllProjects struct{ queue.Queue }
+
+func (q *listsAllProjects) Deliveries(ctx context.Context, want queue.DeliveryQuery) (queue.Page[queue.Delivery], error) {
+	want.Projects = nil
+	return q.Queue.Deliveries(ctx, want)
+}
+
 type countsRows struct{ queue.Queue }
 
 func (q *countsRows) Events(ctx context.Context, want queue.EventQuery) (page queue.Page[queue.Event], err error) {

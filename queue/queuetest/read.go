@@ -140,6 +140,7 @@ func deliveriesAreSelected(t *trial) {
 	for i := range 24 {
 		e := t.entry(a, b)
 		e.Created = start.Add(time.Duration(i) * time.Minute)
+		e.Feedback.Project = fmt.Sprintf("proj_%d", i%3)
 		all = append(all, t.accept(e))
 	}
 	states := make([]queue.State, len(all))
@@ -160,10 +161,19 @@ func deliveriesAreSelected(t *trial) {
 		{"that failed", queue.DeliveryQuery{States: []queue.State{queue.Failed}}, func(i int, w queue.WebhookID) bool { return w == a && states[i] == queue.Failed }},
 		{"that wait", queue.DeliveryQuery{States: []queue.State{queue.Retrying, queue.Pending}}, func(i int, w queue.WebhookID) bool { return w == b || states[i].Waiting() }},
 		{"since and until", queue.DeliveryQuery{Since: all[5].Created, Until: all[9].Created}, func(i int, _ queue.WebhookID) bool { return i >= 5 && i < 9 }},
+		{"by project", queue.DeliveryQuery{Projects: []string{"proj_1"}}, func(i int, _ queue.WebhookID) bool { return i%3 == 1 }},
+		{"by several projects", queue.DeliveryQuery{Projects: []string{"proj_2", "proj_0", "unknown"}}, func(i int, _ queue.WebhookID) bool { return i%3 != 1 }},
+		{"of no project", queue.DeliveryQuery{Projects: []string{}}, func(int, queue.WebhookID) bool { return false }},
+		{"that failed, by project", queue.DeliveryQuery{Projects: []string{"proj_1"}, States: []queue.State{queue.Failed}}, func(i int, w queue.WebhookID) bool {
+			return w == a && states[i] == queue.Failed && i%3 == 1
+		}},
+		{"that wait, by project", queue.DeliveryQuery{Webhook: a, Projects: []string{"proj_2"}, States: []queue.State{queue.Retrying, queue.Pending}}, func(i int, w queue.WebhookID) bool {
+			return w == a && states[i].Waiting() && i%3 == 2
+		}},
 		{"by everything", queue.DeliveryQuery{
-			Webhook: a, States: []queue.State{queue.Delivered, queue.Pending}, Since: all[3].Created, Until: all[20].Created,
+			Webhook: a, States: []queue.State{queue.Delivered, queue.Pending}, Since: all[3].Created, Until: all[20].Created, Projects: []string{"proj_0", "proj_1"},
 		}, func(i int, w queue.WebhookID) bool {
-			return w == a && (states[i] == queue.Delivered || states[i] == queue.Pending) && i >= 3 && i < 20
+			return w == a && i%3 != 2 && (states[i] == queue.Delivered || states[i] == queue.Pending) && i >= 3 && i < 20
 		}},
 	} {
 		var want []queue.DeliveryID
