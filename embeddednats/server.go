@@ -93,7 +93,11 @@ func (s *Server) options(user nkeys.KeyPair) (*server.Options, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen: %w", err)
 	}
-	o.Cluster = server.ClusterOpts{Name: "userhero", Host: s.listen.host, Port: port, ConnectRetries: 1 << 30, NoAdvertise: true, PoolSize: 1}
+	o.Cluster = server.ClusterOpts{
+		Name: "userhero", Host: s.listen.host, Port: port, ConnectRetries: 1 << 30, NoAdvertise: true, PoolSize: 1,
+		// A connection that was cut is noticed within 6 s, also when the cut is over before TCP has noticed.
+		PingInterval: 2 * time.Second, MaxPingsOut: 2,
+	}
 	for _, route := range s.routes {
 		o.Routes = append(o.Routes, &url.URL{Scheme: "nats-route", Host: route.String()})
 	}

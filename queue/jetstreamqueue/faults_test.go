@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"slices"
 	"strings"
 	"sync"
@@ -512,6 +513,50 @@ func TestUnavailableServersAreSaid(t *testing.T) {
 			t.Fatalf("15 s after the servers answer again: %v", q.Health())
 		}
 	}
+}
+
+// cable is a network that can break: then whoever dials waits and gets no answer.
+type cable struct{ broken atomic.Bool }
+
+// Dial implements nats.CustomDialer.
+func (c *cable) Dial(network, address string) (net.Conn, error) {
+	if c.broken.Load() {
+		time.Sleep(3 * time.Second) // as long as the client tries
+		return nil, errors.New("nobody answers")
+	}
+	return net.Dial(network, address)
+}
+
+// TestSilentNetworkIsSaid: the client holds its lock while it dials, and behind a broken
+// network each dial lasts seconds. Calls return in time nevertheless.
+func TestSilentNetworkIsSaid(t *testing.T) {
+	t.Parallel()
+	s, c := oneServer(t), new(cable)
+	const patience, calls = time.Second, 8
+	q := opened(t, jetstreamqueue.Options{
+		Servers: []string{s.URL()}, Prefix: "silent", Patience: patience, Connect: []nats.Option{nats.SetCustomDialer(c)},
+	})
+	c.broken.Store(true)
+	s.Kill()
+	for giveUp := time.Now().Add(20 * time.Second); q.Health() == nil; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(giveUp) {
+			t.Fatal("healthy without a server")
+		}
+	}
+	var calling sync.WaitGroup
+	for i := range calls {
+		calling.Go(func() {
+			began := time.Now()
+			_, err := q.Enqueue(t.Context(), queue.Entry{
+				Type: "feedback.created", Feedback: queue.FeedbackID{ID: fmt.Sprint(i)}, Created: time.Now(), Body: []byte("{}"),
+			})
+			if took := time.Since(began); !errors.Is(err, queue.ErrUnavailable) || took > patience+time.Second {
+				t.Errorf("Enqueue: %v after %v, want %v after %v", err, took, queue.ErrUnavailable, patience)
+			}
+		})
+	}
+	calling.Wait()
+	c.broken.Store(false) // so that the queue closes at once
 }
 
 // TestStreamsAreChecked: a stream that somebody has configured otherwise is refused with

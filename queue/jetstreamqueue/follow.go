@@ -112,7 +112,7 @@ func consumerFrom(from uint64, headersOnly bool) jetstream.ConsumerConfig {
 func (q *Queue) forget(stream string, c jetstream.Consumer) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	if q.nc.IsConnected() {
+	if q.connected.Load() {
 		_ = q.js.DeleteConsumer(ctx, stream, c.CachedInfo().Name)
 	}
 }

@@ -117,6 +117,7 @@ type Queue struct {
 	ahead     atomic.Int64  // by how many nanoseconds the servers' clock is ahead of this machine's
 	sweptTo   atomic.Uint64 // the first event in the stream when the log was last swept
 
+	connected   atomic.Bool               // there is a connection; see connect
 	unavailable atomic.Int64              // calls that were given up
 	gaveUp      atomic.Pointer[time.Time] // when a call was last given up
 	answered    atomic.Pointer[time.Time] // when the pulse was last answered
@@ -186,7 +187,9 @@ func newQueue(o Options) *Queue {
 	return q
 }
 
-// connect makes the connection. It reconnects by itself while the queue is open.
+// connect makes the connection. It reconnects by itself while the queue is open. Meanwhile
+// every call of the client waits until its dialling ends, which takes seconds if no server
+// answers at all, as behind a broken network. So insist and Health look at q.connected first.
 func (q *Queue) connect() (err error) {
 	options := append([]nats.Option{
 		nats.Name("UserHero Relay"),
@@ -194,6 +197,9 @@ func (q *Queue) connect() (err error) {
 		nats.MaxReconnects(-1), nats.ReconnectWait(200 * time.Millisecond), nats.ReconnectJitter(100*time.Millisecond, 100*time.Millisecond),
 		nats.ReconnectBufSize(-1), // insist repeats a call that could not be sent
 		nats.Timeout(3 * time.Second),
+		nats.FlusherTimeout(4 * time.Second), // other calls wait while one writes
+		nats.DisconnectErrHandler(func(*nats.Conn, error) { q.connected.Store(false) }),
+		nats.ReconnectHandler(func(*nats.Conn) { q.connected.Store(true) }),
 		nats.ErrorHandler(func(_ *nats.Conn, s *nats.Subscription, err error) {
 			q.noteDenied(err)
 			q.o.Logger.Warn("NATS reports an error", "error", err)
@@ -202,6 +208,7 @@ func (q *Queue) connect() (err error) {
 	if q.nc, err = nats.Connect(joinServers(q.o.Servers), options...); err != nil {
 		return fmt.Errorf("connecting to NATS at %s: %w", joinServers(q.o.Servers), connectError(err))
 	}
+	q.connected.Store(true)
 	q.js, err = jetstream.New(q.nc)
 	return err
 }
@@ -268,6 +275,7 @@ func (q *Queue) start(ctx context.Context) error {
 	}
 	q.running.Go(q.sweepAgainAndAgain)
 	q.running.Go(q.keepPulse)
+	q.running.Go(q.leaveServers)
 	return nil
 }
 
@@ -278,6 +286,9 @@ const (
 	pulseEvery = 3 * time.Second
 	// redFor is how long Health reports a call that was given up.
 	redFor = 5 * time.Second
+	// leaveAfter is how long the pulse may stay unanswered until the relay connects to
+	// another server. An election alone is seldom as long.
+	leaveAfter = 8 * time.Second
 )
 
 // keepPulse checks whether a majority of the servers answers, even if there is nothing else
@@ -293,6 +304,27 @@ func (q *Queue) keepPulse() {
 		}
 		if err := q.measureClock(q.closed); err != nil && q.closed.Err() == nil {
 			q.o.Logger.Warn("a majority of the NATS servers does not answer", "error", err)
+		}
+	}
+}
+
+// leaveServers connects to another server while a majority does not answer. The one that the
+// relay is connected to may be cut off from the others and still answer pings.
+func (q *Queue) leaveServers() {
+	tick := time.NewTicker(leaveAfter / 2)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-q.closed.Done():
+			return
+		}
+		if time.Since(*q.answered.Load()) < leaveAfter || !q.connected.Load() || len(q.nc.Servers()) < 2 {
+			continue
+		}
+		q.o.Logger.Warn("no answer from a majority of the NATS servers through this one; connecting to another", "server", q.nc.ConnectedUrlRedacted())
+		if err := q.nc.ForceReconnect(); err != nil {
+			return // it is closed
 		}
 	}
 }
@@ -379,7 +411,7 @@ func (q *Queue) Health() error {
 	if err := q.isClosed(); err != nil {
 		return fmt.Errorf("the queue takes no events: %w", err)
 	}
-	if !q.nc.IsConnected() {
+	if !q.connected.Load() {
 		return fmt.Errorf("%w: no connection to a NATS server; check that they run and can be reached", queue.ErrUnavailable)
 	}
 	answered, gaveUp := time.Since(*q.answered.Load()), q.gaveUp.Load()

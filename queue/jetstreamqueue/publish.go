@@ -148,7 +148,10 @@ func (q *Queue) insist(ctx context.Context, doing string, call func(context.Cont
 	}
 	for {
 		try, cancel := context.WithTimeout(ctx, min(tryFor, time.Until(giveUp)+time.Millisecond))
-		err := call(try)
+		err := nats.ErrDisconnected
+		if q.connected.Load() {
+			err = call(try)
+		}
 		cancel()
 		switch {
 		case err == nil:
