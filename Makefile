@@ -255,11 +255,11 @@ SOAK ?= 1
 soak-faults: programs
 	@SOAK=$(SOAK) go test -count=1 -timeout 48h -v -run '$(SOAK_TESTS)' ./queue/badgerqueue
 
-# The suite on a cluster of three servers, twenty leaders killed under load, and twenty
-# servers and relays.
+# The suite on a cluster of three servers, twenty leaders killed under load, twenty servers
+# and relays, and every server, every relay and every pair of them cut off from the others.
 soak-cluster: $(NATS) build
 	@SOAK=$(SOAK) go test -count=1 -timeout 48h -v -run 'Cluster|Killed|Stopped|Survives' ./queue/jetstreamqueue
-	@RELAY_CADDY=$(CURDIR)/caddy SOAK=$(SOAK) go test -count=1 -timeout 48h -v -run TestClusterSurvivesKills ./e2e
+	@RELAY_CADDY=$(CURDIR)/caddy SOAK=$(SOAK) go test -count=1 -timeout 48h -v -run 'TestClusterSurvives(Kills|Partitions)' ./e2e
 
 # A million deliveries that wait within 256 MiB, under bodies of 50 KB.
 soak-memory: programs build
@@ -278,12 +278,12 @@ SOAK_TESTS := TestDamageIsNeverSilent|TestSalvageSaves|TestFailedWrites|TestAckn
 # Programs that the tests run, and the Debian packages that bring them: gcc for
 # the race detector, g++ for SQLite in node, curl for the tests of clients, jq for what was skipped,
 # node, python3, php and ruby for the example receivers, an ext4 file system and
-# strace for the tests of failing disks, openssl for those of receivers, browsers
+# strace for the tests of failing disks, ip and nsenter for those of networks that break, openssl for those of receivers, browsers
 # for widget and console, promtool for the alert rules, a container that boots
 # systemd for the service, what a release is packed with and looked into, podman for its image.
 programs:
 	@missing=""; \
-	for p in gcc:gcc,libc6-dev g++:g++ curl:curl jq:jq node:nodejs npm:npm python3:python3 php:php-cli ruby:ruby puma:puma mkfs.ext4:e2fsprogs mount:mount strace:strace openssl:openssl chromium:chromium firefox-esr:firefox-esr promtool:prometheus systemd-nspawn:systemd-container zip:zip rpm:rpm podman:podman runc:runc update-ca-certificates:ca-certificates; do \
+	for p in gcc:gcc,libc6-dev g++:g++ curl:curl jq:jq node:nodejs npm:npm python3:python3 php:php-cli ruby:ruby puma:puma mkfs.ext4:e2fsprogs mount:mount ip:iproute2 nsenter:util-linux strace:strace openssl:openssl chromium:chromium firefox-esr:firefox-esr promtool:prometheus systemd-nspawn:systemd-container zip:zip rpm:rpm podman:podman runc:runc update-ca-certificates:ca-certificates; do \
 		command -v $${p%%:*} >/dev/null || missing="$$missing $$(echo $${p#*:} | tr , ' ')"; \
 	done; \
 	php -r 'exit(extension_loaded("pdo_sqlite") ? 0 : 1);' 2>/dev/null || missing="$$missing php-sqlite3"; \

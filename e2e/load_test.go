@@ -44,19 +44,21 @@ func (l *load) start(s *relayServer, clients int, repeat bool, others ...*relayS
 		client := l.clients
 		l.clients++
 		l.running.Go(func() {
-			transport := &http.Transport{}
-			defer transport.CloseIdleConnections()
-			c := &http.Client{Transport: transport, Timeout: 30 * time.Second}
+			clients := make([]*http.Client, len(relays))
+			for i, relay := range relays {
+				clients[i] = relay.newClient()
+				defer clients[i].CloseIdleConnections()
+			}
 			for n := 0; l.goesOn(l.pause); n++ {
 				body := fmt.Appendf(nil, `{"message":"client %d, submission %d"}`, client, n)
 				key := fmt.Sprintf("load-%d-%d", client, n)
-				err := l.submit(c, s, body, key)
+				err := l.submit(clients[0], s, body, key)
 				for tries := 1; err != nil && repeat && tries < 1000; tries++ {
 					l.mu.Lock()
 					l.repeated++
 					l.mu.Unlock()
 					l.goesOn(time.Millisecond)
-					err = l.submit(c, relays[tries%len(relays)], body, key)
+					err = l.submit(clients[tries%len(relays)], relays[tries%len(relays)], body, key)
 				}
 				if err != nil {
 					l.mu.Lock()

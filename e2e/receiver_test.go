@@ -24,7 +24,12 @@ type arrival struct {
 	body     string
 	signed   bool   // X-UserHero-Signature fits the body
 	trace    string // traceparent
+	path     string
+	via      string // the relay's host that it came through, if the test has said so
 }
+
+// viaHeader is set by the receiver's listener, on hosts that are network namespaces.
+const viaHeader = "X-Via"
 
 // receiver is a webhook receiver that remembers what arrived.
 type receiver struct {
@@ -59,6 +64,8 @@ func (r *receiver) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 		attempt:  request.Header.Get("X-UserHero-Attempt"),
 		body:     string(body),
 		trace:    request.Header.Get("traceparent"),
+		path:     request.URL.Path,
+		via:      request.Header.Get(viaHeader),
 		signed:   request.Header.Get("X-UserHero-Signature") == signature(body),
 	}
 	status := http.StatusOK

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -78,6 +79,16 @@ type relayOptions struct {
 	env []string
 	// site is written into the site, after the userhero directive.
 	site string
+	// host is where the relay runs. Default: this machine.
+	host host
+}
+
+// host is another host than this machine, such as a network namespace.
+type host interface {
+	// Command begins the command line of a program that runs there.
+	Command() []string
+	// DialContext connects from there.
+	DialContext(ctx context.Context, network, address string) (net.Conn, error)
 }
 
 // startRelay starts a relay with a store of its own, and stops it with the
@@ -94,8 +105,8 @@ func newRelay(t *testing.T, o relayOptions) *relayServer {
 	t.Helper()
 	s := &relayServer{
 		t: t, dir: t.TempDir(), admin: freeAddress(t), site: freeAddress(t), options: o,
-		client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}, Timeout: 30 * time.Second},
 	}
+	s.client = s.newClient()
 	if s.nats = o.nats; s.nats == nil && o.embedded == "" && onJetStream {
 		s.nats = startNATS(t, 1, natsproc.Options{})
 	}
@@ -114,6 +125,26 @@ func newRelay(t *testing.T, o relayOptions) *relayServer {
 		s.client.CloseIdleConnections()
 	})
 	return s
+}
+
+// newClient returns a client with connections of its own, on the relay's host.
+func (s *relayServer) newClient() *http.Client {
+	transport := &http.Transport{MaxIdleConnsPerHost: 64}
+	if s.options.host != nil {
+		transport.DialContext = s.options.host.DialContext
+	}
+	return &http.Client{Transport: transport, Timeout: 30 * time.Second}
+}
+
+// program is the Caddy that is run. On another host it is a script that runs it there.
+func (s *relayServer) program() (string, error) {
+	path := cmp.Or(s.options.binary, binary(s.t))
+	if s.options.host == nil {
+		return path, nil
+	}
+	script := filepath.Join(s.dir, "caddy-there")
+	line := strings.Join(append(s.options.host.Command(), path), " ")
+	return script, os.WriteFile(script, []byte("#!/bin/sh\nexec "+line+" \"$@\"\n"), 0o700)
 }
 
 // startNATS starts NATS servers that end with the test.
@@ -140,8 +171,12 @@ func (s *relayServer) start() {
 
 // launch is start for a goroutine of the test.
 func (s *relayServer) launch() error {
+	program, err := s.program()
+	if err != nil {
+		return err
+	}
 	p, err := caddyproc.Start(s.t.Context(), caddyproc.Options{
-		Binary: cmp.Or(s.options.binary, binary(s.t)), Dir: s.dir, Caddyfile: s.caddyfile(s.options),
+		Binary: program, Dir: s.dir, Caddyfile: s.caddyfile(s.options), Client: s.client,
 		Ready: "http://" + s.admin + "/userhero/healthz", Env: s.options.env, Within: 40 * time.Second,
 	})
 	if err == nil {

@@ -37,6 +37,8 @@ type Options struct {
 	Caddyfile string
 	// Ready is a URL that answers 2xx once the process serves.
 	Ready string
+	// Client asks it; default: http.DefaultClient.
+	Client *http.Client
 	// Env is added to the environment.
 	Env []string
 	// Within bounds the time from the start until Ready answers; default 20 s.
@@ -95,7 +97,7 @@ func (p *Process) awaitReady(ctx context.Context) error {
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		err := answers(ctx, p.options.Ready)
+		err := p.answers(ctx)
 		if err == nil {
 			return nil
 		}
@@ -109,13 +111,13 @@ func (p *Process) awaitReady(ctx context.Context) error {
 	}
 }
 
-// answers returns nil if the URL answers 2xx.
-func answers(ctx context.Context, url string) error {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+// answers returns nil if Ready answers 2xx.
+func (p *Process) answers(ctx context.Context) error {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, p.options.Ready, nil)
 	if err != nil {
 		return err
 	}
-	response, err := http.DefaultClient.Do(request)
+	response, err := cmp.Or(p.options.Client, http.DefaultClient).Do(request)
 	if err != nil {
 		return err
 	}

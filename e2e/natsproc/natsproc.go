@@ -10,10 +10,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -60,6 +62,18 @@ type Options struct {
 	Connect []nats.Option
 	// NoSync leaves out sync_interval: always.
 	NoSync bool
+	// Hosts are where the servers run, one for each. Default: this machine, on 127.0.0.1.
+	Hosts []Host
+}
+
+// Host is another host, such as a network namespace.
+type Host struct {
+	// Address is its IP address.
+	Address string
+	// Command begins the command line of a program that runs there.
+	Command []string
+	// Dialer connects from there.
+	Dialer nats.CustomDialer
 }
 
 // Server is one nats-server.
@@ -71,6 +85,7 @@ type Server struct {
 	Dir string
 
 	options Options
+	host    Host
 	config  string
 
 	mu      sync.Mutex // guards what follows
@@ -95,7 +110,7 @@ func Cluster(ctx context.Context, o Options, n int) ([]*Server, error) {
 func start(ctx context.Context, o Options, n int) (all []*Server, err error) {
 	routes := make([]string, n)
 	for i := range routes {
-		if routes[i], err = caddyproc.FreeAddress(); err != nil {
+		if routes[i], err = o.freeAddress(i); err != nil {
 			return nil, err
 		}
 	}
@@ -108,8 +123,11 @@ func start(ctx context.Context, o Options, n int) (all []*Server, err error) {
 	for i := range routes {
 		s := &Server{Name: fmt.Sprintf("n%d", i+1), options: o}
 		s.Dir = filepath.Join(o.Dir, s.Name)
-		if s.Address, err = caddyproc.FreeAddress(); err != nil {
+		if s.Address, err = o.freeAddress(i); err != nil {
 			return all, err
+		}
+		if o.Hosts != nil {
+			s.host = o.Hosts[i]
 		}
 		sync := "sync_interval: always"
 		if o.NoSync {
@@ -142,6 +160,16 @@ func start(ctx context.Context, o Options, n int) (all []*Server, err error) {
 	return all, nil
 }
 
+// freeAddress returns a free address of the host of server i.
+func (o Options) freeAddress(i int) (string, error) {
+	address, err := caddyproc.FreeAddress()
+	if err != nil || o.Hosts == nil {
+		return address, err
+	}
+	_, port, err := net.SplitHostPort(address)
+	return net.JoinHostPort(o.Hosts[i].Address, port), err
+}
+
 // URL is where clients connect.
 func (s *Server) URL() string { return "nats://" + s.Address }
 
@@ -171,7 +199,8 @@ func (s *Server) Start() error {
 		return err
 	}
 	defer func() { _ = log.Close() }()
-	cmd := exec.Command(binary, "-c", s.config) //nolint:gosec,noctx // the server under test; Kill ends it
+	line := append(slices.Clone(s.host.Command), binary, "-c", s.config)
+	cmd := exec.Command(line[0], line[1:]...) //nolint:gosec,noctx // the server under test; Kill ends it
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = dieWithParent()
 	started, ended := make(chan error), make(chan struct{})
@@ -255,7 +284,11 @@ func (s *Server) Ready(ctx context.Context) error {
 }
 
 func (s *Server) ask() error {
-	nc, err := nats.Connect(s.URL(), append([]nats.Option{nats.Timeout(time.Second)}, s.options.Connect...)...)
+	options := append([]nats.Option{nats.Timeout(time.Second)}, s.options.Connect...)
+	if s.host.Dialer != nil {
+		options = append(options, nats.SetCustomDialer(s.host.Dialer))
+	}
+	nc, err := nats.Connect(s.URL(), options...)
 	if err != nil {
 		return err
 	}

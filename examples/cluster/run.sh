@@ -62,6 +62,7 @@ jetstream {
 }
 cluster {
 	name: relay
+	ping_interval: "2s" # the end of a cut in the network is noticed in seconds
 	listen: "127.0.0.1:$(route $i)"
 	routes: [nats://127.0.0.1:$(route 1), nats://127.0.0.1:$(route 2), nats://127.0.0.1:$(route 3)]
 }
