@@ -2,6 +2,7 @@ package caddymodule
 
 import (
 	"net/http"
+	"strings"
 
 	"github.com/caddyserver/caddy/v2"
 
@@ -41,6 +42,10 @@ func serveAdmin(w http.ResponseWriter, r *http.Request) error {
 	}
 	if r.URL.Path == pathBackup || r.URL.Path == pathCheck {
 		e.serveStore(w, r)
+		return nil
+	}
+	if r.URL.Path == pathCluster || strings.HasPrefix(r.URL.Path, pathCluster+"/") {
+		e.serveCluster(w, r)
 		return nil
 	}
 	http.StripPrefix(api.AdminPath, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -22,6 +22,7 @@ import (
 
 	"github.com/userhero/relay/caddymodule/option"
 	"github.com/userhero/relay/caddymodule/secret"
+	"github.com/userhero/relay/console/api"
 	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/queue/backup"
 	"github.com/userhero/relay/queue/jetstreamqueue"
@@ -107,6 +108,10 @@ type RunningNATS interface {
 	// Health returns nil if the server has everything that the others have. While it
 	// catches up, no other server should be stopped.
 	Health() error
+	// Servers lists the servers of the cluster.
+	Servers(ctx context.Context) ([]api.ClusterServer, error)
+	// Remove removes a server that has left for good from the cluster.
+	Remove(ctx context.Context, name string) error
 	// Stop hands the server's leaderships over and stops it. It returns when the server
 	// has stopped or the context ends.
 	Stop(ctx context.Context) error

@@ -26,6 +26,9 @@ type relayCluster struct {
 	relays   []*relayServer
 	receiver *receiver
 	load     *load
+
+	routes []string // of embedded servers, and the files of their TLS
+	tls    string
 }
 
 // startCluster starts n NATS servers, and two relays with several webhooks, so that each
@@ -88,10 +91,12 @@ func (c *relayCluster) startServer(i int) {
 }
 
 // healthy waits until every relay is, for at most 15 s as promised.
-func (c *relayCluster) healthy() {
+func (c *relayCluster) healthy() { c.t.Helper(); c.healthyWithin(15 * time.Second) }
+
+func (c *relayCluster) healthyWithin(most time.Duration) {
 	c.t.Helper()
 	for _, relay := range c.relays {
-		eventually(c.t, 15*time.Second, "the relay is healthy", func() bool {
+		eventually(c.t, most, "the relay is healthy", func() bool {
 			response, err := relay.client.Get("http://" + relay.admin + "/userhero/healthz")
 			if err != nil {
 				return false

@@ -95,11 +95,10 @@ func startEmbedded(t *testing.T) *relayCluster {
 	t.Helper()
 	c := newCluster(t)
 	pair, authority := nodeCertificate(t)
-	addresses := []string{freeAddress(t), freeAddress(t), freeAddress(t)}
-	for i, address := range addresses {
-		r := newRelay(t, relayOptions{binary: embeddedCaddy(t), app: c.webhooks(), embedded: fmt.Sprintf(
-			"name n%d\nlisten %s\nroutes %s\npath nats\ntls %s %s %s", i+1, address, strings.Join(addresses, " "), pair, pair, authority)})
-		c.relays = append(c.relays, r)
+	c.routes = []string{freeAddress(t), freeAddress(t), freeAddress(t)}
+	c.tls = strings.Join([]string{pair, pair, authority}, " ")
+	for i, address := range c.routes {
+		c.relays = append(c.relays, c.newEmbedded(fmt.Sprintf("n%d", i+1), address, c.routes))
 	}
 	var starting sync.WaitGroup
 	errs := make([]error, len(c.relays))
@@ -114,6 +113,13 @@ func startEmbedded(t *testing.T) *relayCluster {
 	}
 	t.Cleanup(c.stopTogether)
 	return c
+}
+
+// newEmbedded makes a Caddy that is the NATS server of a name, and does not start it.
+func (c *relayCluster) newEmbedded(name, listen string, routes []string) *relayServer {
+	c.t.Helper()
+	return newRelay(c.t, relayOptions{binary: embeddedCaddy(c.t), app: c.webhooks(), embedded: fmt.Sprintf(
+		"name %s\nlisten %s\nroutes %s\npath nats\ntls %s", name, listen, strings.Join(routes, " "), c.tls)})
 }
 
 // stopTogether stops all relays at the same time. The last ones have no majority any
@@ -179,6 +185,73 @@ func TestThreeCaddysAreACluster(t *testing.T) {
 	if more := n.duplicates - killed.duplicates; more > 0 || c.load.refusals() > 3 || c.load.broken > 0 {
 		t.Errorf("planned restarts: %d duplicates, %d without an answer, %d refused: %v", more, c.load.broken, c.load.refusals(), c.load.refused)
 	}
+}
+
+// TestServerLeavesForGood: a Caddy is lost with its disk, and another one of another name
+// takes its place. It is not removed before the other one is there, and afterwards the
+// cluster does without any one of those that it has.
+func TestServerLeavesForGood(t *testing.T) {
+	c := startEmbedded(t)
+	c.load.start(c.relays[0], 4, true, c.relays[1])
+	c.load.start(c.relays[1], 4, true, c.relays[0])
+	c.progress()
+	lost := c.relays[2]
+	lost.process.Kill()
+	lost.process = nil // its end is no failure
+	c.progress()
+	remove := func(name string) (string, error) {
+		return c.relays[0].process.Run(t.Context(), "userhero", "cluster", "remove", name, "--address", c.relays[0].admin)
+	}
+	for name, want := range map[string]string{"n2": "n2 runs", "n9": "has no server n9"} {
+		if out, err := remove(name); err == nil || !strings.Contains(out, want) {
+			t.Errorf("removing %s: %v: %s", name, err, out)
+		}
+	}
+	// The others see it as offline after some seconds.
+	said := ""
+	t.Cleanup(func() { t.Log(said) })
+	eventually(t, time.Minute, "without a replacement it is not removed", func() bool {
+		out, err := remove("n3")
+		said = out
+		if err == nil {
+			t.Fatalf("removed without a replacement: %s", out)
+		}
+		return strings.Contains(out, "start the server that replaces n3 first")
+	})
+
+	address := freeAddress(t)
+	c.relays[2] = c.newEmbedded("n4", address, []string{c.routes[0], c.routes[1], address})
+	c.relays[2].start()
+	eventually(t, time.Minute, "the lost server is removed", func() (done bool) {
+		out, err := remove("n3")
+		said = out
+		return err == nil
+	})
+	eventually(t, time.Minute, "the others are the cluster", func() bool {
+		var cluster struct {
+			Servers []struct {
+				Name    string
+				Current bool
+			}
+		}
+		c.relays[1].get("/cluster", &cluster)
+		names := ""
+		for _, s := range cluster.Servers {
+			if s.Current {
+				names += s.Name + " "
+			}
+		}
+		return names == "n1 n2 n4 " && len(cluster.Servers) == 3
+	})
+	// Its streams move to the new server.
+	c.healthyWithin(time.Minute)
+	c.progress()
+
+	c.relays[0].process.Kill()
+	c.progress() // with the new one
+	c.relays[0].start()
+	c.progress()
+	c.keepsAll()
 }
 
 // TestReloadKeepsTheEmbeddedServer: a reload neither restarts the server nor changes its

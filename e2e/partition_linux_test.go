@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -11,8 +10,6 @@ import (
 	"sync"
 	"testing"
 	"time"
-
-	"github.com/nats-io/nats.go"
 
 	"github.com/userhero/relay/e2e/natsproc"
 	"github.com/userhero/relay/e2e/netns"
@@ -257,56 +254,7 @@ func (c *dividedCluster) cutOff(hosts []*netns.Host, wrong ...int) {
 		c.neverTogether(i, began)
 	}
 	c.progress()
-	c.whole()
-}
-
-// whole waits until every server has everything again. TCP and the servers notice the end of
-// a cut late, and another server must not be cut off before.
-func (c *dividedCluster) whole() {
-	c.t.Helper()
-	began := time.Now()
-	for i, s := range c.servers {
-		eventually(c.t, time.Minute, s.Name+" has everything", func() bool {
-			for _, stream := range []string{"events", "state", "registry", "keys", "locks"} {
-				answer, err := c.ask(i, stream)
-				current := 0
-				for _, r := range answer.Cluster.Replicas {
-					if r.Current && !r.Offline {
-						current++
-					}
-				}
-				if err != nil || current < 2 {
-					return false
-				}
-			}
-			return true
-		})
-	}
-	c.t.Logf("the servers have everything %v later", time.Since(began).Round(time.Millisecond))
-}
-
-// streamInfo is the part of a stream's state that concerns its copies.
-type streamInfo struct {
-	Cluster struct {
-		Leader   string
-		Replicas []struct {
-			Current, Offline bool
-		}
-	}
-}
-
-// ask asks a server about a stream.
-func (c *dividedCluster) ask(server int, stream string) (info streamInfo, err error) {
-	nc, err := nats.Connect(c.servers[server].URL(), nats.SetCustomDialer(c.network.Hosts()[server]), nats.Timeout(time.Second), nats.MaxReconnects(0))
-	if err != nil {
-		return info, err
-	}
-	defer nc.Close()
-	answer, err := nc.Request("$JS.API.STREAM.INFO.userhero_"+stream, nil, time.Second)
-	if err != nil {
-		return info, err
-	}
-	return info, json.Unmarshal(answer.Data, &info)
+	c.caughtUp() // TCP and the servers notice the end of a cut late
 }
 
 // leader returns the host of the server that leads a stream.
@@ -314,12 +262,12 @@ func (c *dividedCluster) leader(stream string) *netns.Host {
 	c.t.Helper()
 	var found *netns.Host
 	eventually(c.t, 20*time.Second, "the stream has a leader", func() bool {
-		info, err := c.ask(0, stream)
+		leader, err := c.servers[0].Leader("userhero_" + stream)
 		if err != nil {
 			return false
 		}
 		for i, s := range c.servers {
-			if s.Name == info.Cluster.Leader {
+			if s.Name == leader {
 				found = c.network.Hosts()[i]
 			}
 		}
@@ -445,7 +393,7 @@ func TestClusterSurvivesPartitions(t *testing.T) {
 	c := startDivided(t, "")
 	c.submitting()
 	c.progress()
-	c.whole()
+	c.caughtUp()
 	servers, cuts := c.network.Hosts()[:3], 3
 	c.cutOff([]*netns.Host{c.leader("events")})
 	c.cutOff(c.hosts[:1], 0)

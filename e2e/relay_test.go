@@ -158,7 +158,14 @@ func startNATS(t *testing.T, n int, o natsproc.Options) []*natsproc.Server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { natsproc.End(servers) })
+	t.Cleanup(func() {
+		natsproc.End(servers)
+		for _, s := range servers {
+			if t.Failed() {
+				t.Logf("the log of nats-server %s:\n%s", s.Name, tail(s.Log(), 40))
+			}
+		}
+	})
 	return servers
 }
 

@@ -180,7 +180,7 @@ func (s *Server) Replicas() int {
 	if len(s.routes) == 0 {
 		return 1
 	}
-	return 3
+	return copies
 }
 
 // UnmarshalCaddyfile sets up the server from Caddyfile tokens. Syntax:

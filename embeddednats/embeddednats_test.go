@@ -2,6 +2,7 @@ package embeddednats
 
 import (
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"net"
 	"path/filepath"
@@ -13,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/userhero/relay/caddymodule"
+	"github.com/userhero/relay/console/api"
 )
 
 // TestCaddyfile: every option is read, and what is unknown or given twice is refused.
@@ -80,6 +82,32 @@ func TestPortInUse(t *testing.T) {
 	}
 }
 
+// TestRemovable: a server is removed only if it is gone and the others can keep all copies.
+func TestRemovable(t *testing.T) {
+	t.Parallel()
+	online := func(names ...string) (all []api.ClusterServer) {
+		for _, n := range names {
+			all = append(all, api.ClusterServer{Name: n, Online: true})
+		}
+		return all
+	}
+	gone := api.ClusterServer{Name: "n3"}
+	for _, c := range []struct {
+		servers []api.ClusterServer
+		want    string
+	}{
+		{append(online("n1", "n2"), gone), "start the server that replaces n3 first"},
+		{online("n1", "n2", "n3", "n4"), "n3 runs"},
+		{online("n1", "n2", "n4"), "has no server n3"},
+		{append(online("n1", "n2", "n4"), gone), ""},
+	} {
+		err := removable(c.servers, "n3")
+		if (c.want == "") != (err == nil) || err != nil && (!strings.Contains(err.Error(), c.want) || !errors.Is(err, caddymodule.ErrNotNow)) {
+			t.Errorf("%v: %v, want %q", c.servers, err, c.want)
+		}
+	}
+}
+
 // TestAlone: a single server answers in this process, only to the relay, and stops.
 func TestAlone(t *testing.T) {
 	t.Parallel()
@@ -97,6 +125,9 @@ func TestAlone(t *testing.T) {
 	}
 	if err := r.Health(); err != nil {
 		t.Error(err)
+	}
+	if _, err := r.Servers(t.Context()); !errors.Is(err, caddymodule.ErrNotNow) {
+		t.Errorf("the servers of a cluster of one: %v", err)
 	}
 	if _, err := nats.Connect(r.(*running).server.ClientURL()); err == nil { //nolint:forcetypeassert // it is ours
 		t.Error("anybody can connect")

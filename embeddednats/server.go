@@ -15,10 +15,12 @@ import (
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nkeys"
 
 	"github.com/userhero/relay/caddymodule"
 )
+
+// copies is how many servers keep each message of a cluster.
+const copies = 3
 
 // startFor is how long the server may take to begin to listen. It does not wait for the
 // other servers.
@@ -27,7 +29,7 @@ const startFor = 20 * time.Second
 // running is a started server.
 type running struct {
 	server *server.Server
-	user   nkeys.KeyPair // with which the relay in this process connects
+	logins *logins
 }
 
 // Start implements caddymodule.NATSServer.
@@ -35,18 +37,16 @@ func (s *Server) Start(o caddymodule.QueueOptions) (caddymodule.RunningNATS, err
 	if err := os.MkdirAll(s.path, 0o700); err != nil {
 		return nil, fmt.Errorf("path: %w", err)
 	}
-	user, err := nkeys.CreateUser()
+	r := &running{logins: newLogins()}
+	options, err := s.options()
 	if err != nil {
 		return nil, err
 	}
-	options, err := s.options(user)
-	if err != nil {
-		return nil, err
-	}
-	r := &running{user: user}
+	options.CustomClientAuthentication = r.logins
 	if r.server, err = server.NewServer(options); err != nil {
 		return nil, err
 	}
+	r.logins.server = r.server
 	log := &natsLog{log: o.Logger.With("nats", s.Name), failed: make(chan string, 1)}
 	log.shutdown = r.server.Shutdown
 	r.server.SetLoggerV2(log, false, false, false)
@@ -73,14 +73,9 @@ func (s *Server) Start(o caddymodule.QueueOptions) (caddymodule.RunningNATS, err
 
 // options returns the server's options. Clients connect within the process. The listener on
 // loopback is needed because the server enters lame duck mode only if it has a listener.
-func (s *Server) options(user nkeys.KeyPair) (*server.Options, error) {
-	public, err := user.PublicKey()
-	if err != nil {
-		return nil, err
-	}
-	o := &server.Options{
+func (s *Server) options() (o *server.Options, err error) {
+	o = &server.Options{
 		ServerName: s.Name, Host: "127.0.0.1", Port: server.RANDOM_PORT,
-		Nkeys:     []*server.NkeyUser{{Nkey: public}},
 		JetStream: true, StoreDir: s.path, SyncAlways: true,
 		NoSigs: true, DisableJetStreamBanner: true,
 		LameDuckDuration: 2 * time.Second, LameDuckGracePeriod: time.Millisecond,
@@ -111,13 +106,7 @@ func (s *Server) options(user nkeys.KeyPair) (*server.Options, error) {
 }
 
 // Connect implements caddymodule.RunningNATS.
-func (r *running) Connect() []nats.Option {
-	public, err := r.user.PublicKey()
-	if err != nil {
-		return nil // never happens: Start has already read the key
-	}
-	return []nats.Option{nats.InProcessServer(r.server), nats.Nkey(public, r.user.Sign)}
-}
+func (r *running) Connect() []nats.Option { return r.connectWith(r.logins.relay) }
 
 // Health implements caddymodule.RunningNATS.
 func (r *running) Health() error {

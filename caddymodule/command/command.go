@@ -57,6 +57,7 @@ func addCommands(root *cobra.Command) {
 		backupCommand(),
 		restoreCommand(),
 		rotateKeyCommand(),
+		clusterCommand(),
 		portsCommand(),
 	)
 	trimLong(root.Commands())

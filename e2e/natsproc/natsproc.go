@@ -7,7 +7,9 @@
 package natsproc
 
 import (
+	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -62,6 +64,8 @@ type Options struct {
 	Connect []nats.Option
 	// NoSync leaves out sync_interval: always.
 	NoSync bool
+	// Stores are the servers' folders, by name. Default: folders in Dir.
+	Stores map[string]string
 	// Hosts are where the servers run, one for each. Default: this machine, on 127.0.0.1.
 	Hosts []Host
 }
@@ -122,7 +126,7 @@ func start(ctx context.Context, o Options, n int) (all []*Server, err error) {
 	}()
 	for i := range routes {
 		s := &Server{Name: fmt.Sprintf("n%d", i+1), options: o}
-		s.Dir = filepath.Join(o.Dir, s.Name)
+		s.Dir = cmp.Or(o.Stores[s.Name], filepath.Join(o.Dir, s.Name))
 		if s.Address, err = o.freeAddress(i); err != nil {
 			return all, err
 		}
@@ -284,15 +288,71 @@ func (s *Server) Ready(ctx context.Context) error {
 }
 
 func (s *Server) ask() error {
+	_, err := s.request("$JS.API.INFO")
+	return err
+}
+
+// request asks through this server.
+func (s *Server) request(subject string) ([]byte, error) {
 	options := append([]nats.Option{nats.Timeout(time.Second)}, s.options.Connect...)
 	if s.host.Dialer != nil {
 		options = append(options, nats.SetCustomDialer(s.host.Dialer))
 	}
 	nc, err := nats.Connect(s.URL(), options...)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer nc.Close()
-	_, err = nc.Request("$JS.API.INFO", nil, time.Second)
-	return err
+	answer, err := nc.Request(subject, nil, time.Second)
+	if err != nil {
+		return nil, err
+	}
+	return answer.Data, nil
+}
+
+// copies is the part of a stream's state that concerns its copies.
+type copies struct {
+	Cluster struct {
+		Leader   string
+		Replicas []struct {
+			Name             string
+			Current, Offline bool
+		}
+	}
+}
+
+func (s *Server) copies(stream string) (c copies, err error) {
+	answer, err := s.request("$JS.API.STREAM.INFO." + stream)
+	if err != nil {
+		return c, err
+	}
+	return c, json.Unmarshal(answer, &c)
+}
+
+// Leader asks this server for the name of the server that leads a stream.
+func (s *Server) Leader(stream string) (string, error) {
+	c, err := s.copies(stream)
+	if err == nil && c.Cluster.Leader == "" {
+		err = fmt.Errorf("no server leads %s", stream)
+	}
+	return c.Cluster.Leader, err
+}
+
+// HasAll returns nil if this server, one of three, has all that the others have in the
+// relay's streams. Until then no other one should be stopped.
+func (s *Server) HasAll(prefix string) error {
+	for _, name := range []string{"events", "state", "registry", "keys", "locks"} {
+		c, err := s.copies(prefix + "_" + name)
+		if err != nil {
+			return err
+		}
+		current := c.Cluster.Leader != "" && len(c.Cluster.Replicas) == 2
+		for _, r := range c.Cluster.Replicas {
+			current = current && r.Current && !r.Offline
+		}
+		if !current {
+			return fmt.Errorf("stream %s_%s: %+v", prefix, name, c)
+		}
+	}
+	return nil
 }
