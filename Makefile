@@ -60,7 +60,7 @@ BENCHFLAGS ?=
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help docs manifests release build run test lint fmt unit simulation conformance e2e soak $(ROUND) skips collector supply licences sbom cross screenshots bench bench-check bench-backlog profile benchstat fuzz node programs clean
+.PHONY: help docs manifests release build run test lint fmt unit simulation conformance e2e soak $(ROUND) skips collector supply licences sbom cross screenshots bench bench-check bench-backlog bench-cluster profile benchstat fuzz node programs clean
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -155,7 +155,7 @@ conformance: $(NATS) ## The conformance suite against every queue
 e2e: $(GOTESTSUM) $(NATS) $(HUGO) node build collector ## Black-box tests of the built binary; ENGINE=jetstream runs them on NATS
 	@mkdir -p $(OUT)
 	@$(MAKE) --no-print-directory release PLATFORMS=linux/amd64 DIST=$(OUT)/release
-	@RELAY_CADDY=$(CURDIR)/caddy RELAY_DIST=$(OUT)/release COLLECTOR=$(COLLECTOR) $(GOTESTSUM) --format testname --jsonfile $(OUT)/e2e.json -- -count=1 -shuffle=on -timeout 25m $(BLACK_BOX)
+	@RELAY_CADDY=$(CURDIR)/caddy RELAY_DIST=$(OUT)/release COLLECTOR=$(COLLECTOR) $(GOTESTSUM) --format testname --jsonfile $(OUT)/e2e.json -- -count=1 -shuffle=on -timeout 40m $(BLACK_BOX)
 
 docs: $(HUGO) ## Build docs/ as a site with search, in dist/docs; a link that leads nowhere fails it
 	@$(HUGO) --source docs/site --destination $(abspath $(DIST))/docs --noBuildLock --quiet
@@ -218,6 +218,9 @@ bench-check: build ## What CI holds of it, with margins, in five minutes; what a
 bench-backlog: build ## What 10,000,000 waiting events cost: memory, start, disk, picking the next (12 GB, half an hour)
 	@go run ./bench -caddy ./caddy -long -only 'waiting, RssAnon'
 	@BACKLOG="$${BACKLOG:-1000 10000000}" go test -run '^$$' -bench Backlog -benchtime 20000x -timeout 3h ./queue/badgerqueue
+
+bench-cluster: $(NATS) build ## Measure two relays on three NATS servers beside Badger; BENCHFLAGS=-long adds a million waiting
+	@go run ./bench -caddy ./caddy -cluster $(BENCHFLAGS)
 
 profile: build ## Where time, memory and waiting go: profiles in bench/out for go tool pprof
 	@go run ./bench -caddy ./caddy -profile -duration 10s

@@ -4,6 +4,8 @@
 //
 //	go run ./bench -caddy ./caddy
 //
+// With -cluster it compares two relays on three NATS servers with one relay on Badger.
+//
 // The load generator, the sink and Caddy share the machine.
 package main
 
@@ -28,6 +30,7 @@ func main() {
 	o.only = new(regexp.Regexp)
 	flag.TextVar(o.only, "only", regexp.MustCompile(""), "regular expression of the rows to measure")
 	flag.BoolVar(&o.long, "long", false, "also what takes minutes and gigabytes, once each")
+	flag.BoolVar(&o.cluster, "cluster", false, "compare two relays on three NATS servers with one relay on Badger")
 	check := flag.Bool("check", false, "exit 1 if a target is missed on a machine that was quiet enough to judge it")
 	flag.Float64Var(&o.margin, "margin", 0, "by how much of a target a figure may miss it, such as 0.2")
 	profiling := flag.Bool("profile", false, "measure nothing, write profiles of one run")
@@ -61,6 +64,7 @@ type options struct {
 	duration time.Duration
 	only     *regexp.Regexp
 	long     bool
+	cluster  bool
 	traced   bool
 	margin   float64
 }
@@ -68,6 +72,14 @@ type options struct {
 // chosen reports whether the flags select any row of the scenario.
 func (s scenario) chosen(o options) bool {
 	return (o.long || !s.long) && slices.ContainsFunc(s.rows, func(r row) bool { return o.only.MatchString(r.name) })
+}
+
+// scenarios returns what the flags ask for.
+func (o options) scenarios() []scenario {
+	if o.cluster {
+		return clusterScenarios()
+	}
+	return scenarios()
 }
 
 // prepare makes the paths in the flags usable.
@@ -85,10 +97,10 @@ func (o *options) prepare() (err error) {
 // were met.
 func run(ctx context.Context, o options) (met bool, err error) {
 	r := newReport(o)
-	r.printHead(os.Stdout)
+	r.printHead(os.Stdout, o.cluster)
 	met = true
 	bound, judged := 0, 0
-	for _, s := range scenarios() {
+	for _, s := range o.scenarios() {
 		if !s.chosen(o) {
 			continue
 		}

@@ -38,10 +38,14 @@ func newReport(o options) *report {
 
 func (r *report) add(f []figure) { r.Figures = append(r.Figures, f...) }
 
-func (r *report) printHead(w io.Writer) {
+func (r *report) printHead(w io.Writer, cluster bool) {
+	relay, baseline := "relay", "Caddy's"
+	if cluster {
+		relay, baseline = "cluster", "Badger's"
+	}
 	fmt.Fprintf(w, "%s, %s, %d cores, %s; medians of %d runs or pairs of %s; generator, Caddy and sink on this one machine\n\n",
 		r.Machine.CPU, r.Machine.System, r.Machine.Cores, r.Machine.Go, r.Pairs, r.Duration)
-	fmt.Fprintf(w, "%-60s %10s %10s  %-14s %8s %6s %8s\n", "figure", "relay", "Caddy's", "", "result", "±", "target")
+	fmt.Fprintf(w, "%-60s %10s %10s  %-14s %8s %6s %8s\n", "figure", relay, baseline, "", "result", "±", "target")
 }
 
 func (f figure) print(w io.Writer) {

@@ -38,6 +38,29 @@ func TestRatiosAreNotBroken(t *testing.T) {
 	}
 }
 
+// TestClusterIsMeasured runs the shortest comparison of a cluster with Badger.
+func TestClusterIsMeasured(t *testing.T) {
+	caddy := os.Getenv("RELAY_CADDY")
+	if caddy == "" {
+		return // `make unit` does not set it; `make e2e` does
+	}
+	caddy, err := filepath.Abs(caddy)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := options{caddy: caddy, out: t.TempDir(), pairs: 1, duration: time.Second, cluster: true}
+	figures, err := clusterDeliveries(1).measure(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range figures {
+		t.Logf("%s: %.0f, on Badger %.0f %s", f.Row, f.Relay[0], f.Baseline[0], f.Unit)
+		if f.Relay[0] <= 0 || f.Baseline[0] <= 0 {
+			t.Errorf("%s: nothing measured", f.Row)
+		}
+	}
+}
+
 // TestSmokeNotices: the comparison fails if the relay is slow.
 func TestSmokeNotices(t *testing.T) {
 	t.Parallel()

@@ -1,8 +1,10 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
 	"net/http"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -83,6 +85,39 @@ func TestClusterRefusesBeforeADiskIsFull(t *testing.T) {
 		response, _, err := c.relays[1].submit([]byte(`{"message":"there is room again"}`))
 		return err == nil && response.StatusCode == http.StatusAccepted
 	})
+}
+
+// TestClusterSurvivesAFullDisk: somebody else fills the disk of one server to the last byte,
+// under load. The others go on, and the server comes back when it has room and is restarted.
+func TestClusterSurvivesAFullDisk(t *testing.T) {
+	c, disk := startClusterOnASmallDisk(t, 200, nil, "")
+	c.submitting()
+	c.progress()
+	file := fillUp(t, disk)
+	c.progress()
+	eventually(t, time.Minute, "the server notices", func() bool {
+		log := c.servers[0].Log()
+		return strings.Contains(log, "DISABLED") || strings.Contains(log, "no space left")
+	})
+	c.progress()
+	c.healthy()
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.servers[0].Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	ending, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	if err := c.servers[0].Ended(ending); err != nil {
+		t.Fatal(err)
+	}
+	c.startServer(0)
+	// It counts again: with it, another one may go.
+	c.caughtUp()
+	c.killServer(1)
+	c.progress()
+	c.keepsAll()
 }
 
 // caughtUp waits until each server has everything that the others have.

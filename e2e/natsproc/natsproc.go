@@ -251,6 +251,12 @@ func (s *Server) Kill() {
 	}
 }
 
+// PID is the process's id.
+func (s *Server) PID() int {
+	process, _ := s.running()
+	return process.Pid
+}
+
 // Signal sends a signal, such as SIGSTOP, SIGCONT, or SIGUSR2 for lame duck mode.
 func (s *Server) Signal(signal syscall.Signal) error {
 	process, _ := s.running()
