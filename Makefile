@@ -262,7 +262,7 @@ soak-faults: programs
 # and relays, and every server, every relay and every pair of them cut off from the others.
 soak-cluster: $(NATS) build
 	@SOAK=$(SOAK) go test -count=1 -timeout 48h -v -run 'Cluster|Killed|Stopped|Survives' ./queue/jetstreamqueue
-	@RELAY_CADDY=$(CURDIR)/caddy SOAK=$(SOAK) go test -count=1 -timeout 48h -v -run 'TestClusterSurvives(Kills|Partitions)' ./e2e
+	@RELAY_CADDY=$(CURDIR)/caddy SOAK=$(SOAK) go test -count=1 -timeout 48h -v -run 'TestClusterSurvives(Kills|Partitions)|TestThreeCaddysSurvivePartitions' ./e2e
 
 # A million deliveries that wait within 256 MiB, under bodies of 50 KB.
 soak-memory: programs build

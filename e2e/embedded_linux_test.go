@@ -56,17 +56,20 @@ func embeddedCaddy(t *testing.T) string {
 	return path
 }
 
-// nodeCertificate returns the files of a certificate of 127.0.0.1, its key and its
+// nodeCertificate returns the files of a certificate of some addresses, its key and its
 // authority, which is the same certificate.
-func nodeCertificate(t *testing.T) (pair, authority string) {
+func nodeCertificate(t *testing.T, addresses ...string) (pair, authority string) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour),
 		IsCA: true, BasicConstraintsValid: true,
+	}
+	for _, a := range addresses {
+		template.IPAddresses = append(template.IPAddresses, net.ParseIP(a))
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {
@@ -94,12 +97,19 @@ func nodeCertificate(t *testing.T) (pair, authority string) {
 func startEmbedded(t *testing.T) *relayCluster {
 	t.Helper()
 	c := newCluster(t)
-	pair, authority := nodeCertificate(t)
 	c.routes = []string{freeAddress(t), freeAddress(t), freeAddress(t)}
+	pair, authority := nodeCertificate(t, "127.0.0.1")
 	c.tls = strings.Join([]string{pair, pair, authority}, " ")
 	for i, address := range c.routes {
-		c.relays = append(c.relays, c.newEmbedded(fmt.Sprintf("n%d", i+1), address, c.routes))
+		c.relays = append(c.relays, newRelay(t, c.embedded(fmt.Sprintf("n%d", i+1), address, c.routes)))
 	}
+	c.startTogether()
+	return c
+}
+
+// startTogether starts all relays at the same time: the first one waits for a second one.
+func (c *relayCluster) startTogether() {
+	c.t.Helper()
 	var starting sync.WaitGroup
 	errs := make([]error, len(c.relays))
 	for i, relay := range c.relays {
@@ -108,18 +118,17 @@ func startEmbedded(t *testing.T) *relayCluster {
 	starting.Wait()
 	for _, err := range errs {
 		if err != nil {
-			t.Fatal(err)
+			c.t.Fatal(err)
 		}
 	}
-	t.Cleanup(c.stopTogether)
-	return c
+	c.t.Cleanup(c.stopTogether)
 }
 
-// newEmbedded makes a Caddy that is the NATS server of a name, and does not start it.
-func (c *relayCluster) newEmbedded(name, listen string, routes []string) *relayServer {
+// embedded are the options of a Caddy that is the NATS server of a name.
+func (c *relayCluster) embedded(name, listen string, routes []string) relayOptions {
 	c.t.Helper()
-	return newRelay(c.t, relayOptions{binary: embeddedCaddy(c.t), app: c.webhooks(), embedded: fmt.Sprintf(
-		"name %s\nlisten %s\nroutes %s\npath nats\ntls %s", name, listen, strings.Join(routes, " "), c.tls)})
+	return relayOptions{binary: embeddedCaddy(c.t), app: c.webhooks(), embedded: fmt.Sprintf(
+		"name %s\nlisten %s\nroutes %s\npath nats\ntls %s", name, listen, strings.Join(routes, " "), c.tls)}
 }
 
 // stopTogether stops all relays at the same time. The last ones have no majority any
@@ -220,7 +229,7 @@ func TestServerLeavesForGood(t *testing.T) {
 	})
 
 	address := freeAddress(t)
-	c.relays[2] = c.newEmbedded("n4", address, []string{c.routes[0], c.routes[1], address})
+	c.relays[2] = newRelay(t, c.embedded("n4", address, []string{c.routes[0], c.routes[1], address}))
 	c.relays[2].start()
 	eventually(t, time.Minute, "the lost server is removed", func() (done bool) {
 		out, err := remove("n3")

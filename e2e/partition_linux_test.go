@@ -412,6 +412,35 @@ func TestClusterSurvivesPartitions(t *testing.T) {
 	c.keepsAllApart(cuts)
 }
 
+// TestThreeCaddysSurvivePartitions cuts Caddys that are their own NATS servers off from the
+// others: one, and in make soak-cluster each in turn.
+func TestThreeCaddysSurvivePartitions(t *testing.T) {
+	network := hostsOf(t, 3)
+	c := newDivided(t, network, network.Hosts())
+	var addresses []string
+	for _, h := range c.hosts {
+		addresses = append(addresses, h.Address)
+		c.routes = append(c.routes, h.Address+":6222")
+	}
+	pair, authority := nodeCertificate(t, addresses...)
+	c.tls = strings.Join([]string{pair, pair, authority}, " ")
+	for i, h := range c.hosts {
+		o := c.embedded(fmt.Sprintf("n%d", i+1), c.routes[i], c.routes)
+		o.app, o.host = o.app+"retry 25s 25s\n", h
+		c.relays = append(c.relays, newRelay(t, o))
+	}
+	c.startTogether()
+	for i, relay := range c.relays {
+		c.load.start(relay, 3, true, c.relays[(i+1)%3])
+	}
+	c.progress()
+	cuts := 1 + 3*(clusterRounds()/20)
+	for i := range cuts {
+		c.cutOff(c.hosts[i%3:i%3+1], i%3)
+	}
+	c.keepsAllApart(cuts)
+}
+
 // TestPartitionStopsOneCopy is the negative control: with one copy of each message, nothing
 // goes on while the server that has it is cut off.
 func TestPartitionStopsOneCopy(t *testing.T) {
