@@ -94,7 +94,7 @@ var faults = []fault{
 	{"every lane says that it is owned", []string{"LaneHasOneOwner"}, lanes(func(l queue.Lane) queue.Lane { return alwaysOwned{l} })},
 	{"nobody hears of deleted webhooks", []string{"WatchTellsOfEveryRelay"}, func(q queue.Queue, _ bool) queue.Queue { return &hidesDeleted{q} }},
 	{"Erase removes nothing", []string{"EraseRemovesEverything", "ErasedNeverComesBack", "ErasedDeliveriesAreNotHandedOut", "EraseWaitsForAttemptsInFlight"},
-		erases(func(queue.Eraser, context.Context, []queue.FeedbackID) (queue.Erased, error) {
+		erases(func(context.Context, queue.Eraser, []queue.FeedbackID) (queue.Erased, error) {
 			return queue.Erased{}, nil
 		})},
 	{"Erase removes feedback of other projects too", []string{"EraseRemovesEverything", "ErasedNeverComesBack"}, erases(eraseNamesakes)},
@@ -214,20 +214,20 @@ type sound struct{ queue.Queue }
 type soundEraser struct{ queue.Eraser }
 
 // erases replaces Erase.
-func erases(erase func(queue.Eraser, context.Context, []queue.FeedbackID) (queue.Erased, error)) func(queue.Queue, bool) queue.Queue {
+func erases(erase func(context.Context, queue.Eraser, []queue.FeedbackID) (queue.Erased, error)) func(queue.Queue, bool) queue.Queue {
 	return func(q queue.Queue, _ bool) queue.Queue { return &changesErase{q.(queue.Eraser), erase} }
 }
 
 type changesErase struct {
 	queue.Eraser
-	erase func(queue.Eraser, context.Context, []queue.FeedbackID) (queue.Erased, error)
+	erase func(context.Context, queue.Eraser, []queue.FeedbackID) (queue.Erased, error)
 }
 
 func (q *changesErase) Erase(ctx context.Context, ids []queue.FeedbackID) (queue.Erased, error) {
-	return q.erase(q.Eraser, ctx, ids)
+	return q.erase(ctx, q.Eraser, ids)
 }
 
-func eraseNamesakes(q queue.Eraser, ctx context.Context, ids []queue.FeedbackID) (queue.Erased, error) {
+func eraseNamesakes(ctx context.Context, q queue.Eraser, ids []queue.FeedbackID) (queue.Erased, error) {
 	var all []queue.FeedbackID
 	for _, id := range ids {
 		projects, err := q.Projects(ctx, id.ID, 10)
@@ -241,7 +241,7 @@ func eraseNamesakes(q queue.Eraser, ctx context.Context, ids []queue.FeedbackID)
 	return q.Erase(ctx, all)
 }
 
-func eraseAtOnce(q queue.Eraser, ctx context.Context, ids []queue.FeedbackID) (queue.Erased, error) {
+func eraseAtOnce(ctx context.Context, q queue.Eraser, ids []queue.FeedbackID) (queue.Erased, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	cancel()
 	sum, err := q.Erase(ctx, ids)
@@ -251,7 +251,7 @@ func eraseAtOnce(q queue.Eraser, ctx context.Context, ids []queue.FeedbackID) (q
 	return sum, err
 }
 
-func eraseUncounted(q queue.Eraser, ctx context.Context, ids []queue.FeedbackID) (queue.Erased, error) {
+func eraseUncounted(ctx context.Context, q queue.Eraser, ids []queue.FeedbackID) (queue.Erased, error) {
 	sum, err := q.Erase(ctx, ids)
 	sum.Attempts = 0
 	return sum, err
