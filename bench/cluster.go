@@ -329,7 +329,7 @@ func clusterTakeover(webhooks int) scenario {
 			}
 			took := time.Since(killed)
 			cancel()
-			<-result
+			_ = <-result // it was ended here
 			d.relays[0].process.Kill()
 			d.relays[0].remove()
 			d.relays = d.relays[1:]
