@@ -192,6 +192,73 @@ func TestOperationalEventsAreDampedAndHeld(t *testing.T) {
 	})
 }
 
+// TestWaitingOperationalEventDoesNotFollowAWebhookToOtherProjects: it waits for a webhook that
+// gets other projects and another URL, after the webhook that it is about was deleted or
+// renamed. It is not sent. A webhook that names no projects still gets it.
+func TestWaitingOperationalEventDoesNotFollowAWebhookToOtherProjects(t *testing.T) {
+	t.Parallel()
+	for name, leaves := range map[string]func(*testing.T, *Relay) error{
+		"deleted": func(t *testing.T, r *Relay) error {
+			t.Helper()
+			_, err := r.Delete(t.Context(), "subject", "bob")
+			return err
+		},
+		"renamed": func(t *testing.T, r *Relay) error {
+			t.Helper()
+			return r.Change(t.Context(), "subject", func(c *WebhookConfig) error { c.Name = "other"; return nil }, "bob")
+		},
+		"stays": func(*testing.T, *Relay) error { return nil },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				var up atomic.Bool
+				rs := &receivers{answer: func(r request) (int, http.Header) {
+					if r.host == "subject.example" || !up.Load() {
+						return 500, nil
+					}
+					return 200, nil
+				}}
+				r, stop := startOn(t, memqueue.New(memqueue.Options{}), rs, Config{Retry: []time.Duration{time.Hour}})
+				defer stop()
+				for _, c := range []WebhookConfig{
+					{Name: "subject", URL: "https://subject.example/", Projects: []string{"b"}, Retry: []time.Duration{}},
+					{Name: "chat", URL: "https://b.example/", Projects: []string{"a", "b"}, Events: everyOperational},
+					{Name: "all", URL: "https://all.example/", Events: everyOperational},
+				} {
+					if err := r.Add(t.Context(), c, "ann"); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if _, err := r.Accept(t.Context(), Acceptance{Type: event.Created, Feedback: queue.FeedbackID{Project: "b", ID: "fb"}, Body: []byte(Sample)}); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(10 * time.Minute) // the first attempts have failed
+				if before := operationalRequests(rs, "b.example"); len(before) != 1 {
+					t.Fatalf("the subscriber was sent %q, want one attempt", before)
+				}
+				if err := leaves(t, r); err != nil {
+					t.Fatal(err)
+				}
+				if err := r.Change(t.Context(), "chat", func(c *WebhookConfig) error {
+					c.URL, c.Projects = "https://a.example/", []string{"a"}
+					return nil
+				}, "ann"); err != nil {
+					t.Fatal(err)
+				}
+				up.Store(true)
+				time.Sleep(3 * time.Hour)
+				if got := operationalRequests(rs, "a.example"); len(got) != 0 {
+					t.Errorf("the webhook of project a was sent %q", got)
+				}
+				if got := operationalRequests(rs, "all.example"); len(got) < 2 {
+					t.Errorf("the webhook of all projects was sent %q, want the retry", got)
+				}
+			})
+		})
+	}
+}
+
 // owners is a notifier that can send to any address.
 type owners struct{ letters }
 
