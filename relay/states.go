@@ -26,7 +26,7 @@ func (w *webhook) setState(to, reason string, at time.Time) {
 	w.record.State, w.record.Reason = to, reason
 	w.record.FailingSince, w.record.DisabledSince = time.Time{}, time.Time{}
 	if to == Disabled {
-		w.record.DisabledSince = at.UTC()
+		w.record.DisabledSince = at.UTC().Truncate(time.Millisecond) // as precise as the times of events
 	}
 	episode := w.record.Episode // it began with a warning or with the failing state
 	switch {
@@ -85,7 +85,7 @@ func (w *webhook) setByOwner(ctx context.Context, to, reason, who string) error 
 	case to != Disabled:
 		w.record.DisabledSince = time.Time{}
 	case from != Disabled:
-		w.record.DisabledSince = time.Now().UTC()
+		w.record.DisabledSince = time.Now().UTC().Truncate(time.Millisecond)
 	}
 	w.record.Episode = time.Time{}
 	w.endOutageLocked()
