@@ -89,3 +89,6 @@ func (q *Queue) WaitFor(w queue.WebhookID) error {
 	}
 	return q.nc.Publish(q.names.wanted(), data)
 }
+
+// ConnectedTo returns the URL of the server that the relay is connected to.
+func (q *Queue) ConnectedTo() string { return q.nc.ConnectedUrl() }

@@ -66,6 +66,10 @@ func TestLostLaneRepeatsOnlyWhatWasInFlight(t *testing.T) {
 			for _, s := range servers[:2] {
 				s.Kill()
 			}
+			// What is said to a server that has just been killed is lost.
+			eventually(t, "the relays are connected to the server that is left", func() bool {
+				return owner.ConnectedTo() == servers[2].url && next.ConnectedTo() == servers[2].url && third.ConnectedTo() == servers[2].url
+			})
 			// Every third stays out, every third fails, and every third succeeds.
 			due := time.Now().Add(time.Second)
 			out := make(map[queue.EventID]bool)
