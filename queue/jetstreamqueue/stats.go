@@ -32,7 +32,8 @@ func (q *Queue) stats(ctx context.Context) (queue.Stats, error) {
 		Webhooks: make(map[queue.WebhookID]queue.WebhookStats), DiskFree: -1,
 		Commit: time.Duration(q.commit.Load()), Shared: true, Unavailable: q.unavailable.Load(),
 	}
-	events, err := streamState{}, error(queue.ErrUnavailable)
+	var events streamState
+	err := queue.ErrUnavailable
 	if q.nc.IsConnected() {
 		events, err = q.info(ctx, q.names.events(), "")
 	}
