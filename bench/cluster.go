@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/userhero/relay/bench/histogram"
@@ -321,16 +320,13 @@ func clusterTakeover(webhooks int) scenario {
 				return outcome{}, err
 			}
 			killed := time.Now()
-			if err := syscall.Kill(d.relays[0].process.PID(), syscall.SIGKILL); err != nil {
-				return outcome{}, err
-			}
+			d.relays[0].process.Kill()
 			if err := until(func() bool { return all(killed.Add(100*time.Millisecond)) == webhooks }); err != nil {
 				return outcome{}, err
 			}
 			took := time.Since(killed)
 			cancel()
 			_ = <-result // it was ended here
-			d.relays[0].process.Kill()
 			d.relays[0].remove()
 			d.relays = d.relays[1:]
 			return outcome{figures: []float64{took.Seconds()}}, nil
