@@ -95,7 +95,10 @@ func backupInto(cmd *cobra.Command, dir string, folder []string, key []byte) err
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	file := filepath.Join(dir, time.Now().UTC().Format("relay-20060102T150405Z.backup"))
+	file, err := newBackupFile(cmd.Context(), dir)
+	if err != nil {
+		return err
+	}
 	if err := writeBackup(cmd, file, folder, key); errors.Is(err, errNotVerified) {
 		return fmt.Errorf("%s: %w; no older backup was removed", file, err)
 	} else if err != nil {
@@ -125,6 +128,25 @@ func backupInto(cmd *cobra.Command, dir string, folder []string, key []byte) err
 	}
 	_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s holds %d backups; %d files were removed.\n", dir, min(keep, len(backups)), len(remove))
 	return err
+}
+
+// newBackupFile returns the name of a backup that begins now. If this second has one
+// already, it waits for the next second.
+func newBackupFile(ctx context.Context, dir string) (string, error) {
+	for {
+		now := time.Now()
+		file := filepath.Join(dir, now.UTC().Format("relay-20060102T150405Z.backup"))
+		if _, err := os.Lstat(file); errors.Is(err, fs.ErrNotExist) {
+			return file, nil
+		} else if err != nil {
+			return "", err
+		}
+		select {
+		case <-time.After(time.Until(now.Truncate(time.Second).Add(time.Second))):
+		case <-ctx.Done():
+			return "", ctx.Err()
+		}
+	}
 }
 
 // writeBackup writes a backup to a file, or to standard output for "-", and reads it
