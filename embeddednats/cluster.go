@@ -19,16 +19,58 @@ import (
 // askFor bounds a question to the cluster's leader. An election takes 5 to 10 s.
 const askFor = 15 * time.Second
 
+// pingServers asks every server for its part of JetStream.
+const pingServers = "$SYS.REQ.SERVER.PING.JSZ"
+
+// answerWithin is how long all servers that run may take to answer.
+const answerWithin = 2 * time.Second
+
 // silentFor is how long a server may be silent until it counts as offline.
 const silentFor = 10 * time.Second
 
 // Servers implements caddymodule.RunningNATS.
 func (r *running) Servers(ctx context.Context) (peers []api.ClusterServer, err error) {
 	err = r.asSystem(ctx, func(ctx context.Context, nc *nats.Conn) error {
-		peers, err = servers(ctx, nc)
-		return err
+		if peers, err = servers(ctx, nc); err != nil {
+			return err
+		}
+		streams, err := streams(ctx, nc, peers)
+		if err != nil {
+			return err
+		}
+		for i := range peers {
+			peers[i].Current = peers[i].Current && hasAll(peers[i].Name, streams, peers)
+		}
+		return nil
 	})
 	return peers, err
+}
+
+// hasAll reports whether a server has all of each stream that it has a copy of, or will
+// have one of.
+func hasAll(name string, streams map[string]*server.ClusterInfo, peers []api.ClusterServer) bool {
+	for _, s := range streams {
+		if s.Leader == name {
+			continue
+		}
+		have := 1 // the leader's copy
+		for _, r := range s.Replicas {
+			if r.Name == name && !r.Current {
+				return false
+			}
+			if r.Name == name {
+				have = copies
+				break
+			}
+			if slices.ContainsFunc(peers, func(p api.ClusterServer) bool { return p.Name == r.Name }) {
+				have++
+			}
+		}
+		if have < copies { // a copy that a removed server had goes to a server without one
+			return false
+		}
+	}
+	return len(streams) > 0
 }
 
 // Remove implements caddymodule.RunningNATS.
@@ -85,7 +127,7 @@ func servers(ctx context.Context, nc *nats.Conn) (peers []api.ClusterServer, err
 		Data server.JSInfo `json:"data"`
 	}
 	// Only the leader answers, and only the leader knows how far the others are.
-	if err := ask(ctx, nc, "$SYS.REQ.SERVER.PING.JSZ", []byte(`{"leader_only":true}`), &answer); err != nil {
+	if err := ask(ctx, nc, pingServers, []byte(`{"leader_only":true}`), &answer); err != nil {
 		return nil, err
 	}
 	meta := answer.Data.Meta
@@ -101,6 +143,51 @@ func servers(ctx context.Context, nc *nats.Conn) (peers []api.ClusterServer, err
 	}
 	slices.SortFunc(peers, func(a, b api.ClusterServer) int { return strings.Compare(a.Name, b.Name) })
 	return peers, nil
+}
+
+// streams returns the copies of each stream, as its leader sees them. A stream without a
+// leader has none.
+func streams(ctx context.Context, nc *nats.Conn, peers []api.ClusterServer) (map[string]*server.ClusterInfo, error) {
+	answers, err := nc.SubscribeSync(nc.NewInbox())
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = answers.Unsubscribe() }()
+	if err := nc.PublishRequest(pingServers, answers.Subject, []byte(`{"streams":true}`)); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	defer cancel()
+	all := make(map[string]*server.ClusterInfo)
+	for _, p := range peers {
+		if !p.Online {
+			continue
+		}
+		m, err := answers.NextMsgWithContext(ctx)
+		if errors.Is(err, context.DeadlineExceeded) {
+			break // a server that is offline since
+		} else if err != nil {
+			return nil, err
+		}
+		var answer struct {
+			Server server.ServerInfo `json:"server"`
+			Data   server.JSInfo     `json:"data"`
+		}
+		if err := json.Unmarshal(m.Data, &answer); err != nil {
+			return nil, err
+		}
+		for _, account := range answer.Data.AccountDetails {
+			for _, s := range account.Streams {
+				name := account.Name + " " + s.Name
+				if s.Cluster != nil && s.Cluster.Leader == answer.Server.Name {
+					all[name] = s.Cluster
+				} else if all[name] == nil {
+					all[name] = &server.ClusterInfo{} // only its leader knows how far the copies are
+				}
+			}
+		}
+	}
+	return all, nil
 }
 
 // ask sends a request until the leader answers.

@@ -37,8 +37,8 @@ func clusterCommand() *cobra.Command {
 		Short: "Shows the cluster of NATS servers that are built into Caddy",
 		Long: `
 Shows the servers of "queue jetstream" with "embedded", as the cluster's leader sees
-them: whether they are online, and whether they know all that the cluster has decided.
-Whether a server has all events too, "caddy userhero health" says on its machine.
+them: whether they are online, and whether they have everything. While one is offline or
+catches up, no other one should be stopped.
 
 For NATS servers of your own, use "nats server report jetstream".`,
 		Args: cobra.NoArgs, ValidArgsFunction: cobra.NoFileCompletions,

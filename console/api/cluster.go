@@ -12,6 +12,6 @@ type ClusterServer struct {
 	Leader bool   `json:"leader"` // of the cluster; its streams have leaders of their own
 	// Online: the leader has heard from it in the last seconds.
 	Online bool `json:"online"`
-	// Current: it knows all that the cluster has decided.
+	// Current: it has all that the cluster has decided and all of its streams.
 	Current bool `json:"current"`
 }
