@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
+
 	"github.com/userhero/relay/queue"
 )
 
@@ -135,5 +137,15 @@ func TestOldRecordsAreNotTakenForNew(t *testing.T) {
 	q.tellLane(1, 5, requeued(12), false)
 	if len(l.records) != 1 {
 		t.Error("a requeue after the end makes nothing wait")
+	}
+}
+
+// TestMessageThatIsBeingStoredIsRepeated: the servers refuse a repeated message while they
+// store its first copy. A moment later they answer that they have it.
+func TestMessageThatIsBeingStoredIsRepeated(t *testing.T) {
+	for code, want := range map[jetstream.ErrorCode]bool{codeIDInFlight: true, codeSequenceInFlight: true, codeWrongSequence: false} {
+		if got := transient(&jetstream.APIError{Code: 409, ErrorCode: code}); got != want {
+			t.Errorf("code %d is transient: %t, want %t", code, got, want)
+		}
 	}
 }

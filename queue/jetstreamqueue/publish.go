@@ -33,6 +33,7 @@ const (
 	codeNoStorage        jetstream.ErrorCode = 10047
 	codeWrongSequence    jetstream.ErrorCode = 10071 // the error's text names the actual sequence
 	codeStoreFailed      jetstream.ErrorCode = 10077
+	codeIDInFlight       jetstream.ErrorCode = 10158 // the message is being stored
 	codeSequenceInFlight jetstream.ErrorCode = 10164 // another message on the subject is being stored
 	codeMessageTooLarge  jetstream.ErrorCode = 10054
 	codeHeaderTooLarge   jetstream.ErrorCode = 10097
@@ -116,7 +117,7 @@ func transient(err error) bool {
 	var api *jetstream.APIError
 	if errors.As(err, &api) {
 		switch api.ErrorCode {
-		case codeClusterNotLeader, codeClusterNotAvail, codeNoPeers, codeSequenceInFlight, codeStreamOffline:
+		case codeClusterNotLeader, codeClusterNotAvail, codeNoPeers, codeIDInFlight, codeSequenceInFlight, codeStreamOffline:
 			return true
 		case codeNoResources, codeNoStorage, codeStoreFailed, codeAccountNoJS:
 			return false
