@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -95,14 +96,23 @@ func (c *relayCluster) healthy() { c.t.Helper(); c.healthyWithin(15 * time.Secon
 
 func (c *relayCluster) healthyWithin(most time.Duration) {
 	c.t.Helper()
-	for _, relay := range c.relays {
+	for i, relay := range c.relays {
+		began, said := time.Now(), ""
 		eventually(c.t, most, "the relay is healthy", func() bool {
 			response, err := relay.client.Get("http://" + relay.admin + "/userhero/healthz")
 			if err != nil {
+				said = err.Error()
 				return false
 			}
-			_ = response.Body.Close()
-			return response.StatusCode == http.StatusOK
+			defer func() { _ = response.Body.Close() }()
+			if response.StatusCode == http.StatusOK {
+				return true
+			}
+			if answer, err := io.ReadAll(response.Body); err == nil && string(answer) != said {
+				said = string(answer)
+				c.t.Logf("relay %d after %v: %s", i, time.Since(began).Round(time.Millisecond), said)
+			}
+			return false
 		})
 	}
 }

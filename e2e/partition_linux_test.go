@@ -26,6 +26,8 @@ type dividedCluster struct {
 	network *netns.Network
 	hosts   []*netns.Host // those of the relays
 	held    *heldEvents
+	// heals is how soon every relay is healthy after a cut, at most.
+	heals time.Duration
 }
 
 // hostsOf makes a network of n hosts that ends with the test.
@@ -67,7 +69,7 @@ func newDivided(t *testing.T, network *netns.Network, hosts []*netns.Host) *divi
 	}
 	c := &relayCluster{t: t, receiver: r, load: newLoad(t)}
 	c.load.pause = 5 * time.Millisecond
-	return &dividedCluster{relayCluster: c, network: network, hosts: hosts, held: held}
+	return &dividedCluster{relayCluster: c, network: network, hosts: hosts, held: held, heals: 15 * time.Second}
 }
 
 // startDivided starts three NATS servers and two relays. The queue's block has the given
@@ -245,8 +247,8 @@ func (c *dividedCluster) cutOff(hosts []*netns.Host, wrong ...int) {
 	if err := c.network.Join(hosts...); err != nil {
 		c.t.Fatal(err)
 	}
-	c.healthy()
-	if took := time.Since(joined); took > 15*time.Second {
+	c.healthyWithin(c.heals)
+	if took := time.Since(joined); took > c.heals {
 		c.t.Errorf("healthy %v after the cut", took)
 	}
 	c.t.Logf("cut off for %v, healthy %v after it", cut, time.Since(joined).Round(time.Millisecond))
@@ -417,6 +419,9 @@ func TestClusterSurvivesPartitions(t *testing.T) {
 func TestThreeCaddysSurvivePartitions(t *testing.T) {
 	network := hostsOf(t, 3)
 	c := newDivided(t, network, network.Hosts())
+	// Such a relay is red until its own server has caught up. The servers took 6 to 14 s for
+	// that, and more than 15 s once in eight cuts: some elections, of up to 9 s each.
+	c.heals = 30 * time.Second
 	var addresses []string
 	for _, h := range c.hosts {
 		addresses = append(addresses, h.Address)
