@@ -3,6 +3,7 @@ package jetstreamqueue
 import (
 	"context"
 	"encoding/json"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -90,5 +91,11 @@ func (q *Queue) WaitFor(w queue.WebhookID) error {
 	return q.nc.Publish(q.names.wanted(), data)
 }
 
-// ConnectedTo returns the URL of the server that the relay is connected to.
-func (q *Queue) ConnectedTo() string { return q.nc.ConnectedUrl() }
+// ConnectedTo returns the URL of the server that the relay is connected to and that knows
+// its subscriptions, or "".
+func (q *Queue) ConnectedTo() string {
+	if q.nc.FlushTimeout(time.Second) != nil { // the answer comes after the subscriptions
+		return ""
+	}
+	return q.nc.ConnectedUrl()
+}
