@@ -221,19 +221,9 @@ func standardScheme(s Request) scheme {
 		return key, err == nil
 	})}
 	c.keys = c.keys.add([]byte(s.Secret), "The secret was not decoded. webhook-signature is keyed with the bytes that a secret's part after whsec_ stands for in base64.")
-	for _, token := range strings.Fields(s.Signature) {
-		sum, encoding := decodeSum(trimPrefixFold(token, plainPrefix, standardPrefix), sha256.Size)
-		var mistake string
-		switch {
-		case sum == nil: // a signature of another version, such as v1a
-			continue
-		case encoding != inBase64:
-			mistake = "The signature is in hex. webhook-signature is v1, and the HMAC in base64."
-		case !strings.HasPrefix(token, standardPrefix):
-			mistake = "The signature has to begin with v1, as the header does."
-		}
-		c.sums = c.sums.add(sum, mistake)
-	}
+	c.sums = tokenSums(s.Signature, sha256.Size, standardPrefix, []string{plainPrefix, standardPrefix},
+		"The signature is in hex. webhook-signature is v1, and the HMAC in base64.",
+		"The signature has to begin with v1, as the header does.")
 	return c
 }
 
@@ -253,20 +243,30 @@ func asymmetricScheme(s Request) (scheme, error) {
 			c.keys = c.keys.add(key, "")
 		}
 	}
-	for _, token := range strings.Fields(s.Signature) {
-		sum, encoding := decodeSum(trimPrefixFold(token, asymmetricPrefix), ed25519.SignatureSize)
+	c.sums = tokenSums(s.Signature, ed25519.SignatureSize, asymmetricPrefix, []string{asymmetricPrefix},
+		"The signature is in hex. An asymmetric signature is v1a, and base64.",
+		"The signature has to begin with v1a, as the header does.")
+	return c, nil
+}
+
+// tokenSums returns the sums of size bytes in a webhook-signature. One that is right begins
+// with prefix and is base64; prefixes are all that may stand before a sum. Signatures of
+// other versions are left out.
+func tokenSums(text string, size int, prefix string, prefixes []string, inHex, withoutPrefix string) (sums variants) {
+	for _, token := range strings.Fields(text) {
+		sum, encoding := decodeSum(trimPrefixFold(token, prefixes...), size)
 		var mistake string
 		switch {
-		case sum == nil: // a signature of another version, such as v1
+		case sum == nil:
 			continue
 		case encoding != inBase64:
-			mistake = "The signature is in hex. An asymmetric signature is v1a, and base64."
-		case !strings.HasPrefix(token, asymmetricPrefix):
-			mistake = "The signature has to begin with v1a, as the header does."
+			mistake = inHex
+		case !strings.HasPrefix(token, prefix):
+			mistake = withoutPrefix
 		}
-		c.sums = c.sums.add(sum, mistake)
+		sums = sums.add(sum, mistake)
 	}
-	return c, nil
+	return sums
 }
 
 // headVariants returns what a webhook-signature covers before the body, and what it would
