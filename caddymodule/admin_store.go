@@ -14,6 +14,7 @@ import (
 	"github.com/userhero/relay/intake"
 	"github.com/userhero/relay/queue/backup"
 	"github.com/userhero/relay/queue/badgerqueue"
+	"github.com/userhero/relay/relay"
 )
 
 // Paths that only the admin endpoint serves. The console does not serve them,
@@ -52,21 +53,32 @@ func noteBackup(w http.ResponseWriter, r *http.Request, store backedUp) {
 	w.WriteHeader(http.StatusNoContent)
 }
 
+// useFor returns the relay if a request has an allowed method. Otherwise, and if the relay
+// does not run, it answers the request and returns nil. The caller must call e.users.Done
+// after it has used the relay.
+func (e *engine) useFor(w http.ResponseWriter, r *http.Request, allowed ...string) *relay.Relay {
+	if !slices.Contains(allowed, r.Method) {
+		methods := strings.Join(allowed, ", ")
+		w.Header().Set("Allow", methods)
+		intake.WriteProblem(w, event.NewProblem(http.StatusMethodNotAllowed, "This path takes "+methods+"."))
+		return nil
+	}
+	used, err := e.use()
+	if err != nil {
+		intake.WriteProblem(w, intake.Unavailable(err))
+		return nil
+	}
+	return used
+}
+
 // serveStore answers GET /backup, POST /backup and GET /check.
 func (e *engine) serveStore(w http.ResponseWriter, r *http.Request) {
 	allowed := []string{http.MethodGet}
 	if r.URL.Path == pathBackup {
 		allowed = append(allowed, http.MethodPost)
 	}
-	if !slices.Contains(allowed, r.Method) {
-		methods := strings.Join(allowed, ", ")
-		w.Header().Set("Allow", methods)
-		intake.WriteProblem(w, event.NewProblem(http.StatusMethodNotAllowed, "This path takes "+methods+"."))
-		return
-	}
-	relay, err := e.use()
-	if err != nil {
-		intake.WriteProblem(w, intake.Unavailable(err))
+	relay := e.useFor(w, r, allowed...)
+	if relay == nil {
 		return
 	}
 	defer e.users.Done()

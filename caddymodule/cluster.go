@@ -43,14 +43,8 @@ func (e *engine) serveCluster(w http.ResponseWriter, r *http.Request) {
 	if name != "" {
 		allowed = http.MethodDelete
 	}
-	if r.Method != allowed {
-		w.Header().Set("Allow", allowed)
-		intake.WriteProblem(w, event.NewProblem(http.StatusMethodNotAllowed, "This path takes "+allowed+"."))
-		return
-	}
-	relay, err := e.use()
-	if err != nil {
-		intake.WriteProblem(w, intake.Unavailable(err))
+	relay := e.useFor(w, r, allowed)
+	if relay == nil {
 		return
 	}
 	defer e.users.Done()
@@ -59,6 +53,7 @@ func (e *engine) serveCluster(w http.ResponseWriter, r *http.Request) {
 		intake.WriteProblem(w, event.NewProblem(http.StatusNotImplemented, "This relay has no NATS server built in: use the means of its servers, such as nats server cluster peer-remove."))
 		return
 	}
+	var err error
 	if name != "" {
 		err = q.RemoveServer(r.Context(), name)
 	}
