@@ -3,6 +3,7 @@ package console
 import (
 	"bytes"
 	"cmp"
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -286,27 +287,39 @@ func (p pages) checkSignature(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	e, err := p.queue.Event(r.Context(), id.Event)
-	if err != nil {
-		return nil, err
-	}
-	attempts, err := p.queue.Attempts(r.Context(), id)
-	if err != nil {
-		return nil, err
-	}
 	number := field(r, "attempt")
-	for _, a := range attempts {
+	e, a, err := p.attempt(r.Context(), id, number)
+	if err != nil {
+		return nil, err
+	}
+	public, key := field(r, "public_key"), "secret"
+	if public != "" {
+		key = "public key"
+	}
+	v := verdict{signature.Explain(signedOf(a.RequestHeaders, sentBy(a, e.Body), r.PostFormValue("secret"), public), event.Canonical), key}
+	to := "events/" + e.ID.String() + "?delivery=" + id.String() + "&attempt=" + number + "#verdict"
+	return done{to, outcome{Of: &v}}, nil
+}
+
+// attempt returns an attempt of a delivery by its number, and the event.
+func (p pages) attempt(ctx context.Context, id queue.DeliveryID, number string) (e queue.Event, a queue.Attempt, err error) {
+	if e, err = p.queue.Event(ctx, id.Event); err != nil {
+		return e, a, err
+	}
+	all, err := p.queue.Attempts(ctx, id)
+	if err != nil {
+		return e, a, err
+	}
+	for _, a := range all {
 		if strconv.Itoa(a.Number) == number {
-			public, key := field(r, "public_key"), "secret"
-			if public != "" {
-				key = "public key"
-			}
-			v := verdict{signature.Explain(signedOf(a.RequestHeaders, sentBy(a, e.Body), r.PostFormValue("secret"), public), event.Canonical), key}
-			to := "events/" + e.ID.String() + "?delivery=" + id.String() + "&attempt=" + number + "#verdict"
-			return done{to, outcome{Of: &v}}, nil
+			return e, a, nil
 		}
 	}
-	return nil, event.NewProblem(http.StatusNotFound, "There is no such attempt, or it has expired.")
+	return e, a, noAttempt()
+}
+
+func noAttempt() error {
+	return event.NewProblem(http.StatusNotFound, "There is no such attempt, or it has expired.")
 }
 
 // showDocument answers with the document of an event, byte for byte.
@@ -326,34 +339,23 @@ func (p pages) showPart(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	e, err := p.queue.Event(r.Context(), id.Event)
+	e, a, err := p.attempt(r.Context(), id, r.PathValue("number"))
 	if err != nil {
 		return nil, err
 	}
-	attempts, err := p.queue.Attempts(r.Context(), id)
-	if err != nil {
-		return nil, err
+	target := ""
+	if w := webhookOf(p.webhooksByID(), id.Webhook); w != nil {
+		target = redact.Marked(w.URL)
 	}
-	for _, a := range attempts {
-		if strconv.Itoa(a.Number) != r.PathValue("number") {
-			continue
-		}
-		target := ""
-		if w := webhookOf(p.webhooksByID(), id.Webhook); w != nil {
-			target = redact.Marked(w.URL)
-		}
-		switch r.PathValue("part") {
-		case "request":
-			return plainText(message("POST "+target, a.RequestHeaders, sentBy(a, e.Body))), nil
-		case "answer":
-			if a.Status != 0 {
-				return plainText(message(strings.TrimSpace(fmt.Sprint(a.Status, " ", http.StatusText(a.Status))), a.ResponseHeaders, a.ResponseBody)), nil
-			}
-		case "curl":
-			return plainText(curlOf(target, a.RequestHeaders, sentBy(a, e.Body))), nil
-		}
+	switch part := r.PathValue("part"); {
+	case part == "request":
+		return plainText(message("POST "+target, a.RequestHeaders, sentBy(a, e.Body))), nil
+	case part == "answer" && a.Status != 0:
+		return plainText(message(strings.TrimSpace(fmt.Sprint(a.Status, " ", http.StatusText(a.Status))), a.ResponseHeaders, a.ResponseBody)), nil
+	case part == "curl":
+		return plainText(curlOf(target, a.RequestHeaders, sentBy(a, e.Body))), nil
 	}
-	return nil, event.NewProblem(http.StatusNotFound, "There is no such attempt, or it has expired.")
+	return nil, noAttempt()
 }
 
 // message writes a request or an answer as HTTP has it.
