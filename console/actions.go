@@ -111,13 +111,19 @@ type secretShown struct {
 	Snippets []snippet
 }
 
+// rotating returns the webhook whose secret or key a form changes, and how long the old one
+// signs.
+func (p pages) rotating(r *http.Request) (before relay.WebhookStatus, overlap time.Duration, err error) {
+	if overlap, err = api.OverlapOf(field(r, "overlap")); err != nil {
+		return before, 0, err
+	}
+	before, err = p.webhookNamed(r.PathValue("name"))
+	return before, overlap, err
+}
+
 func (p pages) rotateSecret(r *http.Request) (any, error) {
 	name, own := r.PathValue("name"), field(r, "secret")
-	overlap, err := api.OverlapOf(field(r, "overlap"))
-	if err != nil {
-		return nil, err
-	}
-	before, err := p.webhookNamed(name)
+	before, overlap, err := p.rotating(r)
 	if err != nil {
 		return nil, err
 	}
@@ -142,11 +148,7 @@ func (p pages) rotateSigningKey(r *http.Request) (any, error) {
 		err := p.relay.Change(r.Context(), name, api.WebhookSettings{SigningKey: &none}.Apply, api.UserOf(r))
 		return said(to, words.KeyRemoved()), err
 	}
-	overlap, err := api.OverlapOf(field(r, "overlap"))
-	if err != nil {
-		return nil, err
-	}
-	before, err := p.webhookNamed(name)
+	before, overlap, err := p.rotating(r)
 	if err != nil {
 		return nil, err
 	}

@@ -153,10 +153,7 @@ func (r *Relay) Rotate(ctx context.Context, name, secret string, overlap time.Du
 		secret = signature.NewSecret()
 	}
 	err := r.change(ctx, name, func(c *WebhookConfig) error {
-		c.PreviousSecret, c.PreviousUntil = "", time.Time{}
-		if overlap > 0 && c.Secret != "" {
-			c.PreviousSecret, c.PreviousUntil = c.Secret, time.Now().Add(overlap).UTC()
-		}
+		c.PreviousSecret, c.PreviousUntil = retired(c.Secret, overlap)
 		c.Secret = secret
 		return nil
 	}, activity{What: "secret rotated", Who: who, Webhook: name, Detail: "overlap " + overlap.String()})
@@ -166,6 +163,15 @@ func (r *Relay) Rotate(ctx context.Context, name, secret string, overlap time.Du
 	return secret, nil
 }
 
+// retired returns what signs besides a new secret or key, and until when. If there was none,
+// or without an overlap, nothing does.
+func retired(old string, overlap time.Duration) (string, time.Time) {
+	if old == "" || overlap <= 0 {
+		return "", time.Time{}
+	}
+	return old, time.Now().Add(overlap).UTC()
+}
+
 // RotateSigningKey replaces a webhook's signing key, an ed25519 private key. If key is empty,
 // RotateSigningKey generates one; nobody ever sees it. During the overlap the old key also signs.
 func (r *Relay) RotateSigningKey(ctx context.Context, name, key string, overlap time.Duration, who string) error {
@@ -173,10 +179,7 @@ func (r *Relay) RotateSigningKey(ctx context.Context, name, key string, overlap 
 		key = signature.NewKey().String()
 	}
 	return r.change(ctx, name, func(c *WebhookConfig) error {
-		c.PreviousSigningKey, c.PreviousSigningUntil = "", time.Time{}
-		if overlap > 0 && c.SigningKey != "" {
-			c.PreviousSigningKey, c.PreviousSigningUntil = c.SigningKey, time.Now().Add(overlap).UTC()
-		}
+		c.PreviousSigningKey, c.PreviousSigningUntil = retired(c.SigningKey, overlap)
 		c.SigningKey = key
 		return nil
 	}, activity{What: "signing key rotated", Who: who, Webhook: name, Detail: "overlap " + overlap.String()})
