@@ -294,16 +294,23 @@ const (
 // keepPulse checks whether a majority of the servers answers, even if there is nothing else
 // to store. It also measures how far their clock differs.
 func (q *Queue) keepPulse() {
-	tick := time.NewTicker(pulseEvery)
+	q.every(pulseEvery, func() {
+		if err := q.measureClock(q.closed); err != nil && q.closed.Err() == nil {
+			q.o.Logger.Warn("a majority of the NATS servers does not answer", "error", err)
+		}
+	})
+}
+
+// every calls do again and again until the queue is closed.
+func (q *Queue) every(pause time.Duration, do func()) {
+	tick := time.NewTicker(pause)
 	defer tick.Stop()
 	for {
 		select {
 		case <-tick.C:
+			do()
 		case <-q.closed.Done():
 			return
-		}
-		if err := q.measureClock(q.closed); err != nil && q.closed.Err() == nil {
-			q.o.Logger.Warn("a majority of the NATS servers does not answer", "error", err)
 		}
 	}
 }
@@ -311,22 +318,13 @@ func (q *Queue) keepPulse() {
 // leaveServers connects to another server while a majority does not answer. The one that the
 // relay is connected to may be cut off from the others and still answer pings.
 func (q *Queue) leaveServers() {
-	tick := time.NewTicker(leaveAfter / 2)
-	defer tick.Stop()
-	for {
-		select {
-		case <-tick.C:
-		case <-q.closed.Done():
+	q.every(leaveAfter/2, func() {
+		if time.Since(*q.answered.Load()) < leaveAfter || !q.connected.Load() || len(q.nc.Servers()) < 2 {
 			return
 		}
-		if time.Since(*q.answered.Load()) < leaveAfter || !q.connected.Load() || len(q.nc.Servers()) < 2 {
-			continue
-		}
 		q.o.Logger.Warn("no answer from a majority of the NATS servers through this one; connecting to another", "server", q.nc.ConnectedUrlRedacted())
-		if err := q.nc.ForceReconnect(); err != nil {
-			return // it is closed
-		}
-	}
+		_ = q.nc.ForceReconnect() // it fails only if the queue is being closed
+	})
 }
 
 // readTags returns the store's tags. The first relay makes one at random.

@@ -119,14 +119,7 @@ type wanted struct {
 }
 
 func (q *Queue) sayWhatIsWanted() {
-	tick := time.NewTicker(sayWanted)
-	defer tick.Stop()
-	for {
-		select {
-		case <-tick.C:
-		case <-q.closed.Done():
-			return
-		}
+	q.every(sayWanted, func() {
 		q.outcomes.forgetOld(q.serverNanos(time.Now().Add(-rememberOutcomes)))
 		says := wanted{Node: q.node}
 		q.peers.mu.Lock()
@@ -135,12 +128,12 @@ func (q *Queue) sayWhatIsWanted() {
 		}
 		q.peers.mu.Unlock()
 		if len(says.Lanes) == 0 {
-			continue
+			return
 		}
 		if data, err := json.Marshal(says); err == nil {
 			_ = q.nc.Publish(q.names.wanted(), data)
 		}
-	}
+	})
 }
 
 // hearWanted offers lanes of this relay to a relay that waits for them and ranks higher.
