@@ -8,16 +8,27 @@ import (
 	"time"
 )
 
-// TestRatiosAreNotBroken runs the bench for a short time, in pairs. It fails only on
-// ratios that noise cannot explain. RELAY_CADDY names the built Caddy.
-func TestRatiosAreNotBroken(t *testing.T) {
+// builtCaddy returns the path of the built Caddy, or "" if RELAY_CADDY names none: `make
+// unit` does not set it, `make e2e` does.
+func builtCaddy(t *testing.T) string {
+	t.Helper()
 	caddy := os.Getenv("RELAY_CADDY")
 	if caddy == "" {
-		return // `make unit` does not set it; `make e2e` does
+		return ""
 	}
 	caddy, err := filepath.Abs(caddy)
 	if err != nil {
 		t.Fatal(err)
+	}
+	return caddy
+}
+
+// TestRatiosAreNotBroken runs the bench for a short time, in pairs. It fails only on
+// ratios that noise cannot explain. RELAY_CADDY names the built Caddy.
+func TestRatiosAreNotBroken(t *testing.T) {
+	caddy := builtCaddy(t)
+	if caddy == "" {
+		return
 	}
 	o := options{caddy: caddy, out: t.TempDir(), pairs: 3, duration: time.Second, only: regexp.MustCompile("")}
 	for _, s := range scenarios() {
@@ -40,13 +51,9 @@ func TestRatiosAreNotBroken(t *testing.T) {
 
 // TestClusterIsMeasured runs the shortest comparison of a cluster with Badger.
 func TestClusterIsMeasured(t *testing.T) {
-	caddy := os.Getenv("RELAY_CADDY")
+	caddy := builtCaddy(t)
 	if caddy == "" {
-		return // `make unit` does not set it; `make e2e` does
-	}
-	caddy, err := filepath.Abs(caddy)
-	if err != nil {
-		t.Fatal(err)
+		return
 	}
 	o := options{caddy: caddy, out: t.TempDir(), pairs: 1, duration: time.Second, cluster: true}
 	figures, err := clusterDeliveries(1).measure(t.Context(), o)

@@ -26,6 +26,15 @@ type ran struct {
 	failed   error
 }
 
+// prints runs `caddy userhero` on the site. The command must succeed and print want.
+func (s *site) prints(want string, args ...string) {
+	s.t.Helper()
+	r := command(s.t.Context(), append([]string{"--address", s.admin}, args...)...)
+	if got := r.out + fmt.Sprint(r.failed); !strings.Contains(got, want) || r.failed != nil {
+		s.t.Errorf("%v says %q, want %q", args, got, want)
+	}
+}
+
 // command runs `caddy userhero` in this process.
 func command(ctx context.Context, args ...string) ran {
 	userhero := &cobra.Command{Use: "userhero", SilenceUsage: true}
@@ -59,13 +68,6 @@ func TestBackupOfARunningRelayRestoresAndDelivers(t *testing.T) {
 		return delivery != ""
 	})
 	file := func(name string) string { return filepath.Join(s.dir, name) }
-	run := func(want string, args ...string) {
-		t.Helper()
-		r := command(t.Context(), append([]string{"--address", s.admin}, args...)...)
-		if got := r.out + fmt.Sprint(r.failed); !strings.Contains(got, want) || r.failed != nil {
-			t.Errorf("%v says %q, want %q", args, got, want)
-		}
-	}
 	refused := func(want string, args ...string) {
 		t.Helper()
 		r := command(t.Context(), append([]string{"--address", s.admin}, args...)...)
@@ -73,9 +75,9 @@ func TestBackupOfARunningRelayRestoresAndDelivers(t *testing.T) {
 			t.Errorf("%v ends with %v, want %q", args, r.failed, want)
 		}
 	}
-	run("nothing is wrong", "check")
-	run(`"found":0`, "check", "--json")
-	run("It is NOT encrypted", "backup", file("backup"))
+	s.prints("nothing is wrong", "check")
+	s.prints(`"found":0`, "check", "--json")
+	s.prints("It is NOT encrypted", "backup", file("backup"))
 	if info, err := os.Stat(file("backup")); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("the backup: %v, %v", info, err)
 	}
@@ -84,7 +86,7 @@ func TestBackupOfARunningRelayRestoresAndDelivers(t *testing.T) {
 	refused("another process has it open", "backup", file("second"), s.store())
 	refused("is not empty", "restore", file("backup"), s.store())
 	refused("another process has it open", "restore", file("backup"), s.store(), "--replace")
-	run("is restored", "restore", file("backup"), file("restored"))
+	s.prints("is restored", "restore", file("backup"), file("restored"))
 
 	h.mu.Lock()
 	h.status = http.StatusNoContent
@@ -99,16 +101,16 @@ func TestBackupOfARunningRelayRestoresAndDelivers(t *testing.T) {
 	}
 
 	// The first store is closed now. Back up its folder.
-	run("nothing is wrong", "check", s.store())
-	run("is complete", "backup", file("third"), s.store())
+	s.prints("nothing is wrong", "check", s.store())
+	s.prints("is complete", "backup", file("third"), s.store())
 	const key, other = "0123456789abcdef", "fedcba9876543210"
-	run("is restored", "restore", file("third"), file("secret"), "--encryption-key", key)
-	run("encrypted with the store's key", "backup", file("fourth"), file("secret"), "--encryption-key", key)
+	s.prints("is restored", "restore", file("third"), file("secret"), "--encryption-key", key)
+	s.prints("encrypted with the store's key", "backup", file("fourth"), file("secret"), "--encryption-key", key)
 	refused("the backup is encrypted", "restore", file("fourth"), file("fifth"))
-	run("has the new key", "rotate-key", file("secret"), "--old", key, "--new", other)
+	s.prints("has the new key", "rotate-key", file("secret"), "--old", key, "--new", other)
 	refused("the old key is not that", "rotate-key", file("secret"), "--old", key, "--new", other)
 	refused("encryption key is not the one", "check", file("secret"), "--encryption-key", key)
-	run("nothing is wrong", "check", file("secret"), "--encryption-key", other)
+	s.prints("nothing is wrong", "check", file("secret"), "--encryption-key", other)
 	tables, err := filepath.Glob(filepath.Join(s.store(), "*.sst"))
 	if err != nil || len(tables) == 0 {
 		t.Fatal(tables, err)
@@ -117,8 +119,8 @@ func TestBackupOfARunningRelayRestoresAndDelivers(t *testing.T) {
 		t.Fatal(err)
 	}
 	refused("wrong with the store", "check", s.store())
-	run("Saved to", "check", "--salvage", file("saved"), s.store())
-	run("nothing is wrong", "check", file("saved"))
+	s.prints("Saved to", "check", "--salvage", file("saved"), s.store())
+	s.prints("nothing is wrong", "check", file("saved"))
 }
 
 // TestBackupsOfATimer: a backup that a timer makes is read back, the relay shows its age,

@@ -252,13 +252,6 @@ func TestRelayMovesToJetStreamAndBack(t *testing.T) {
 	s := newSite(t)
 	const key = "0123456789abcdef"
 	file := func(name string) string { return filepath.Join(s.dir, name) }
-	run := func(want string, args ...string) {
-		t.Helper()
-		r := command(t.Context(), append([]string{"--address", s.admin}, args...)...)
-		if got := r.out + fmt.Sprint(r.failed); !strings.Contains(got, want) || r.failed != nil {
-			t.Errorf("%v says %q, want %q", args, got, want)
-		}
-	}
 	options := webhookTo(h) + "retry 1h\n"
 	answers(http.StatusTeapot)
 	s.load(options, directive)
@@ -276,7 +269,7 @@ func TestRelayMovesToJetStreamAndBack(t *testing.T) {
 		return id
 	}
 	delivery := retrying()
-	run("is complete", "backup", file("first"))
+	s.prints("is complete", "backup", file("first"))
 
 	moved := options + onJetStream(server, "encryption_key "+key)
 	if err := os.WriteFile(file("moved.json"), s.config(moved, directive), 0o600); err != nil {
@@ -285,7 +278,7 @@ func TestRelayMovesToJetStreamAndBack(t *testing.T) {
 	if r := command(t.Context(), "restore", file("first")); r.failed == nil || !strings.Contains(r.failed.Error(), "--config") {
 		t.Errorf("restore without a place: %v", r.failed)
 	}
-	run("is restored", "restore", file("first"), "--config", file("moved.json"))
+	s.prints("is restored", "restore", file("first"), "--config", file("moved.json"))
 	if r := command(t.Context(), "restore", file("first"), "--config", file("moved.json")); r.failed == nil || !strings.Contains(r.failed.Error(), "exists already") {
 		t.Errorf("restoring twice: %v", r.failed)
 	}
@@ -306,16 +299,16 @@ func TestRelayMovesToJetStreamAndBack(t *testing.T) {
 	}
 	sendNow(2)
 	retrying()
-	run("encrypted with the store's key", "backup", file("second"), "--encryption-key", key)
+	s.prints("encrypted with the store's key", "backup", file("second"), "--encryption-key", key)
 	if status := command(t.Context(), "--address", s.admin, "status"); !strings.Contains(status.out, "Last backup") {
 		t.Errorf("the status does not say when the last backup was made:\n%s", status.out)
 	}
 	if r := command(t.Context(), "--address", s.admin, "check"); r.failed == nil || !strings.Contains(r.failed.Error(), "means of its servers") {
 		t.Errorf("check on JetStream: %v", r.failed)
 	}
-	run("is restored", "restore", file("second"), file("back"), "--encryption-key", key)
+	s.prints("is restored", "restore", file("second"), file("back"), "--encryption-key", key)
 	s.load(options+"queue badger {\npath "+file("back")+"\nencryption_key "+key+"\n}\n", directive)
 	answers(http.StatusNoContent)
 	sendNow(3)
-	run("nothing is wrong", "check")
+	s.prints("nothing is wrong", "check")
 }

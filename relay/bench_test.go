@@ -36,28 +36,7 @@ func BenchmarkAcceptToDelivered(b *testing.B) {
 		w.WriteHeader(http.StatusNoContent)
 	}))
 	defer receiver.Close()
-	q, err := badgerqueue.Open(context.Background(), badgerqueue.Options{Path: b.TempDir()})
-	if err != nil {
-		b.Fatal(err)
-	}
-	r := New(Options{Queue: q})
-	if err := r.Start(context.Background()); err != nil {
-		b.Fatal(err)
-	}
-	defer func() {
-		if err := r.Stop(context.Background()); err != nil {
-			b.Error(err)
-		}
-		if err := q.Close(context.Background()); err != nil {
-			b.Error(err)
-		}
-	}()
-	if _, err := r.Attach(Config{
-		Webhooks: []WebhookConfig{{Name: "w", URL: receiver.URL, Secret: "secret", Concurrency: 64}},
-		Egress:   deliver.Egress{Allow: []string{"127.0.0.1"}},
-	}); err != nil {
-		b.Fatal(err)
-	}
+	r := storedRelay(b, WebhookConfig{Name: "w", URL: receiver.URL, Secret: "secret", Concurrency: 64})
 	body := []byte(`{"message":"` + strings.Repeat("x", 1000) + `"}`)
 	b.ReportAllocs()
 	b.ResetTimer()
@@ -77,6 +56,28 @@ func BenchmarkAcceptToDelivered(b *testing.B) {
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "events/s")
 }
 
+// storedRelay starts a relay with a real store. Both end with the benchmark.
+func storedRelay(b *testing.B, webhooks ...WebhookConfig) *Relay {
+	b.Helper()
+	q, err := badgerqueue.Open(context.Background(), badgerqueue.Options{Path: b.TempDir()})
+	if err != nil {
+		b.Fatal(err)
+	}
+	r := New(Options{Queue: q})
+	if err := r.Start(context.Background()); err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() {
+		if err := errors.Join(r.Stop(context.Background()), q.Close(context.Background())); err != nil {
+			b.Error(err)
+		}
+	})
+	if _, err := r.Attach(Config{Webhooks: webhooks, Egress: deliver.Egress{Allow: []string{"127.0.0.1"}}}); err != nil {
+		b.Fatal(err)
+	}
+	return r
+}
+
 // BenchmarkWide measures the deliveries of events that go to 1,000 webhooks each, over real
 // sockets and a real store: b.N deliveries, rounded up to whole events, which are accepted
 // one after another. cpu-µs/op includes the receiver's part.
@@ -87,26 +88,11 @@ func BenchmarkWide(b *testing.B) {
 		b.Fatal(err)
 	}
 	defer receiver.Close()
-	q, err := badgerqueue.Open(context.Background(), badgerqueue.Options{Path: b.TempDir()})
-	if err != nil {
-		b.Fatal(err)
-	}
-	r := New(Options{Queue: q})
-	if err := r.Start(context.Background()); err != nil {
-		b.Fatal(err)
-	}
-	defer func() {
-		if err := errors.Join(r.Stop(context.Background()), q.Close(context.Background())); err != nil {
-			b.Error(err)
-		}
-	}()
-	c := Config{Egress: deliver.Egress{Allow: []string{"127.0.0.1"}}}
+	var all []WebhookConfig
 	for i, url := range receiver.URLs(webhooks) {
-		c.Webhooks = append(c.Webhooks, WebhookConfig{Name: fmt.Sprint("w", i), URL: url, Secret: "secret", Concurrency: 8})
+		all = append(all, WebhookConfig{Name: fmt.Sprint("w", i), URL: url, Secret: "secret", Concurrency: 8})
 	}
-	if _, err := r.Attach(c); err != nil {
-		b.Fatal(err)
-	}
+	r := storedRelay(b, all...)
 	body := []byte(`{"message":"` + strings.Repeat("x", 1000) + `"}`)
 	accept := func(i int) {
 		if _, err := r.Accept(context.Background(), Acceptance{Type: event.Created, Feedback: queue.FeedbackID{ID: fmt.Sprint("fb_", i)}, Body: body}); err != nil {
