@@ -410,8 +410,7 @@ func TestClusterExample(t *testing.T) {
 	}
 }
 
-// freeRange returns the first of n ports in a row on which nobody listens, and which no
-// other test gets.
+// freeRange returns the first of n consecutive free ports. No other test gets them.
 func freeRange(t *testing.T, n int) int {
 	t.Helper()
 	for first, have := 0, 0; ; have++ {

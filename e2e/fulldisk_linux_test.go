@@ -87,7 +87,7 @@ func TestClusterRefusesBeforeADiskIsFull(t *testing.T) {
 	})
 }
 
-// TestClusterSurvivesAFullDisk: somebody else fills the disk of one server to the last byte,
+// TestClusterSurvivesAFullDisk: another program fills the disk of one server to the last byte,
 // under load. The others go on, and the server comes back when it has room and is restarted.
 func TestClusterSurvivesAFullDisk(t *testing.T) {
 	c, disk := startClusterOnASmallDisk(t, 200, nil, "")

@@ -1,6 +1,6 @@
-// Package text writes messages as people write them: of the length that is asked for, a
-// different one for every number, the same one for the same number. So what is measured
-// with them is neither easier to compress than real feedback nor the same each time.
+// Package text makes messages of a given length that read like real feedback. Each number
+// gives its own message, and always the same one. So a run can be repeated, and what it
+// submits is as hard to compress as real feedback.
 package text
 
 var sentences = [...]string{

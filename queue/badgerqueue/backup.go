@@ -105,8 +105,7 @@ type RestoreOptions struct {
 	// backup was made. Default: EncryptionKey.
 	BackupKey []byte
 	// Replace allows Restore to replace an existing store. Restore renames and keeps the
-	// old store, and returns its new path. Files in the folder that do not belong to the
-	// store stay where they are.
+	// old store, and returns its new path. Other files in the folder are not touched.
 	Replace bool
 }
 
