@@ -216,7 +216,7 @@ func (w *webhook) giveBack(lease *queue.Lease, at time.Time) {
 
 // deliver makes one attempt and settles its lease.
 func (w *webhook) deliver(t task) {
-	if !w.relay.stillGets(w, t) {
+	if !w.stillGets(t) {
 		w.refuse(t.lease)
 		return
 	}

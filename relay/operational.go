@@ -63,9 +63,10 @@ func (e notStored) Unwrap() error { return e.error }
 // subscribers returns the webhooks that can take an operational event of this notice now,
 // and how many subscribe to it.
 func (r *Relay) subscribers(n notify.Notice) (ready []queue.WebhookID, all int) {
+	about := subject{Name: n.Webhook, ID: n.ID, Projects: n.Projects}
 	for _, w := range r.all() {
 		t := w.currentTarget()
-		if t == nil || !slices.Contains(t.config.Events, operationalTypes[n.Kind]) || !r.mayHear(w, n.Webhook) {
+		if t == nil || !slices.Contains(t.config.Events, operationalTypes[n.Kind]) || !w.mayHear(about) {
 			continue
 		}
 		all++
@@ -76,23 +77,42 @@ func (r *Relay) subscribers(n notify.Notice) (ready []queue.WebhookID, all int) 
 	return ready, all
 }
 
-// mayHear reports whether a webhook may get operational events about another webhook. It
-// never gets events about itself. It must get feedback of all projects of the other
-// webhook. If the settings of the other webhook are not known, only a webhook that names no
-// projects gets its events.
-func (r *Relay) mayHear(w *webhook, about string) bool {
-	t, other := w.currentTarget(), (*target)(nil)
-	if subject, err := r.find(about); err == nil {
-		other = subject.currentTarget()
+// subject is the webhook that an operational event is about, as it was when its state
+// changed. Since then it may have been renamed, moved to other projects or deleted, and
+// another webhook may have its name.
+type subject struct {
+	Name string `json:"webhook"`
+	// ID and Projects are missing in events of versions that did not store them.
+	ID       queue.WebhookID `json:"webhookId"`
+	Projects []string        `json:"projects"`
+}
+
+// subjectOf reads what an operational event is about. It returns the zero subject if the
+// document cannot be read.
+func subjectOf(body []byte) subject {
+	var d struct {
+		Data subject `json:"data"`
 	}
-	if t == nil || w.name() == about {
+	if json.Unmarshal(body, &d) != nil {
+		return subject{}
+	}
+	return d.Data
+}
+
+// mayHear reports whether the webhook may get operational events about another webhook. It
+// never gets events about itself. It must get feedback of all projects that the other
+// webhook had. If the other webhook named none, or its projects are not known, only a
+// webhook that names no projects gets its events.
+func (w *webhook) mayHear(about subject) bool { // Promise 6: a team does not hear of the webhooks of others.
+	t := w.currentTarget()
+	if t == nil || w.id == about.ID || about.ID == 0 && w.name() == about.Name {
 		return false
 	}
 	if len(t.config.Projects) == 0 {
 		return true
 	}
-	return other != nil && len(other.config.Projects) > 0 &&
-		!slices.ContainsFunc(other.config.Projects, func(project string) bool { return !slices.Contains(t.config.Projects, project) })
+	return len(about.Projects) > 0 &&
+		!slices.ContainsFunc(about.Projects, func(project string) bool { return !slices.Contains(t.config.Projects, project) })
 }
 
 // mayGet reports whether an event may be sent to the webhook. The webhook may get feedback
@@ -102,7 +122,7 @@ func (r *Relay) mayGet(ctx context.Context, w *webhook, e queue.Event) (bool, er
 	if !event.Type(e.Type).Operational() {
 		return w.takes(e.Feedback), nil
 	}
-	if about := subjectOf(e.Body); about == "" || !r.mayHear(w, about) {
+	if !w.mayHear(subjectOf(e.Body)) {
 		return false, nil
 	}
 	_, err := r.queue.Delivery(ctx, queue.DeliveryID{Event: e.ID, Webhook: w.id})
@@ -114,44 +134,34 @@ func (r *Relay) mayGet(ctx context.Context, w *webhook, e queue.Event) (bool, er
 
 // stillGets reports whether a waiting delivery can still be sent. The webhook's projects may
 // have changed since the delivery was made.
-func (r *Relay) stillGets(w *webhook, t task) bool {
+func (w *webhook) stillGets(t task) bool {
 	e := &t.lease.Event
 	if !event.Type(e.Type).Operational() {
 		return t.target.config.takes(e.Feedback)
 	}
-	// Promise 6: of a webhook that was deleted or renamed meanwhile, the projects are not
-	// known. The event goes only to those that name no projects.
-	return r.mayHear(w, subjectOf(e.Body))
+	return w.mayHear(subjectOf(e.Body))
 }
 
-// subjectOf returns the webhook that an operational event is about; empty if it cannot
-// be read.
-func subjectOf(body []byte) string {
-	var d struct {
-		Data struct {
-			Webhook string `json:"webhook"`
-		} `json:"data"`
-	}
-	if json.Unmarshal(body, &d) != nil {
-		return ""
-	}
-	return d.Data.Webhook
-}
-
-// operationalDocument writes the document of an operational event (CONTRACT §4).
+// operationalDocument writes the document of an operational event (CONTRACT §4). Besides
+// what the contract names, it has the webhook's number, which stays the same when the
+// webhook is renamed, and the projects that the webhook names.
 func operationalDocument(n notify.Notice) ([]byte, error) {
 	type data struct {
-		Webhook    string `json:"webhook"`
-		URL        string `json:"url,omitempty"`
-		Since      string `json:"since,omitempty"`
-		Reason     string `json:"reason,omitempty"`
-		ConsoleURL string `json:"consoleUrl,omitempty"`
+		Webhook    string          `json:"webhook"`
+		URL        string          `json:"url,omitempty"`
+		Since      string          `json:"since,omitempty"`
+		Reason     string          `json:"reason,omitempty"`
+		ConsoleURL string          `json:"consoleUrl,omitempty"`
+		ID         queue.WebhookID `json:"webhookId,omitempty"`
+		Projects   []string        `json:"projects,omitempty"`
 	}
 	d := struct {
 		Event     event.Type `json:"event"`
 		Timestamp string     `json:"timestamp"`
 		Data      data       `json:"data"`
-	}{operationalTypes[n.Kind], seconds(n.At), data{Webhook: n.Webhook, URL: n.URL, Since: seconds(n.Since), Reason: n.Reason}}
+	}{operationalTypes[n.Kind], seconds(n.At), data{
+		Webhook: n.Webhook, URL: n.URL, Since: seconds(n.Since), Reason: n.Reason, ID: n.ID, Projects: n.Projects,
+	}}
 	if n.Console != "" {
 		var err error
 		if d.Data.ConsoleURL, err = url.JoinPath(n.Console, "webhooks", n.Webhook); err != nil {

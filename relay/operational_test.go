@@ -1,7 +1,9 @@
 package relay
 
 import (
+	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -69,9 +71,10 @@ func TestSubscribersHearOfOtherWebhooksOfTheirProjects(t *testing.T) {
 		status.Store("crm.example", 500)
 		began := time.Now()
 		send("a", "fb_1")
+		crm, _ := r.Webhook("crm")
 		want := fmt.Sprintf(`{"event":"webhook.failing","timestamp":"%s","data":{"webhook":"crm","url":"https://crm.example/hook","since":"%[1]s",`+
-			`"reason":"answered 500 Internal Server Error","consoleUrl":"https://feedback.example.com/relay/webhooks/crm"}}`,
-			began.Add(time.Second).UTC().Format("2006-01-02T15:04:05Z"))
+			`"reason":"answered 500 Internal Server Error","consoleUrl":"https://feedback.example.com/relay/webhooks/crm","webhookId":%d,"projects":["a"]}}`,
+			began.Add(time.Second).UTC().Format("2006-01-02T15:04:05Z"), crm.ID)
 		for _, host := range []string{"all.example", "both.example", "ab.example", "own.example"} {
 			if got := operationalRequests(rs, host); len(got) != 1 || got[0] != want {
 				t.Errorf("%s got %q, want %s", host, got, want)
@@ -192,20 +195,33 @@ func TestOperationalEventsAreDampedAndHeld(t *testing.T) {
 	})
 }
 
-// TestWaitingOperationalEventDoesNotFollowAWebhookToOtherProjects: it waits for a webhook that
-// gets other projects and another URL, after the webhook that it is about was deleted or
-// renamed. It is not sent. A webhook that names no projects still gets it.
-func TestWaitingOperationalEventDoesNotFollowAWebhookToOtherProjects(t *testing.T) {
+// TestWaitingOperationalEventStaysWithItsProjects: it waits for a webhook that gets other
+// projects and another URL. It is not sent there, whatever has become of the webhook that
+// it is about, and whoever has its name now. Webhooks of its projects, and those that name
+// no projects, still get it.
+func TestWaitingOperationalEventStaysWithItsProjects(t *testing.T) {
 	t.Parallel()
+	rename := func(t *testing.T, r *Relay) error {
+		t.Helper()
+		return r.Change(t.Context(), "subject", func(c *WebhookConfig) error { c.Name = "other"; return nil }, "bob")
+	}
 	for name, leaves := range map[string]func(*testing.T, *Relay) error{
 		"deleted": func(t *testing.T, r *Relay) error {
 			t.Helper()
 			_, err := r.Delete(t.Context(), "subject", "bob")
 			return err
 		},
-		"renamed": func(t *testing.T, r *Relay) error {
+		"renamed": rename,
+		"renamed, and its name is another's": func(t *testing.T, r *Relay) error {
 			t.Helper()
-			return r.Change(t.Context(), "subject", func(c *WebhookConfig) error { c.Name = "other"; return nil }, "bob")
+			if err := rename(t, r); err != nil {
+				return err
+			}
+			return r.Add(t.Context(), WebhookConfig{Name: "subject", URL: "https://new.example/", Projects: []string{"a"}}, "ann")
+		},
+		"moved": func(t *testing.T, r *Relay) error {
+			t.Helper()
+			return r.Change(t.Context(), "subject", func(c *WebhookConfig) error { c.Projects = []string{"a"}; return nil }, "admin")
 		},
 		"stays": func(*testing.T, *Relay) error { return nil },
 	} {
@@ -224,6 +240,7 @@ func TestWaitingOperationalEventDoesNotFollowAWebhookToOtherProjects(t *testing.
 				for _, c := range []WebhookConfig{
 					{Name: "subject", URL: "https://subject.example/", Projects: []string{"b"}, Retry: []time.Duration{}},
 					{Name: "chat", URL: "https://b.example/", Projects: []string{"a", "b"}, Events: everyOperational},
+					{Name: "team", URL: "https://team.example/", Projects: []string{"b"}, Events: everyOperational},
 					{Name: "all", URL: "https://all.example/", Events: everyOperational},
 				} {
 					if err := r.Add(t.Context(), c, "ann"); err != nil {
@@ -248,15 +265,115 @@ func TestWaitingOperationalEventDoesNotFollowAWebhookToOtherProjects(t *testing.
 				}
 				up.Store(true)
 				time.Sleep(3 * time.Hour)
+				for _, host := range []string{"team.example", "all.example"} {
+					if got := operationalRequests(rs, host); len(got) != 2 || !strings.Contains(got[1], `"webhook":"subject"`) {
+						t.Errorf("%s was sent %q, want the retry", host, got)
+					}
+				}
+				chat, _ := r.Webhook("chat")
+				page, err := r.Queue().Events(t.Context(), queue.EventQuery{Type: string(event.WebhookFailing)})
+				if err != nil || len(page.Items) != 1 {
+					t.Fatalf("the store lists %d events webhook.failing, %v", len(page.Items), err)
+				}
+				if err := r.Redeliver(t.Context(), queue.DeliveryID{Event: page.Items[0].ID, Webhook: chat.ID}, "ada"); !errors.Is(err, queue.ErrConflict) {
+					t.Errorf("it was queued again for the webhook of project a: %v", err)
+				}
+				if n, err := r.Recover(t.Context(), "chat", Recovery{Failed: true, Waiting: true}, "ada"); n != 0 || err != nil {
+					t.Errorf("%d were recovered for the webhook of project a, %v", n, err)
+				}
+				synctest.Wait()
 				if got := operationalRequests(rs, "a.example"); len(got) != 0 {
 					t.Errorf("the webhook of project a was sent %q", got)
-				}
-				if got := operationalRequests(rs, "all.example"); len(got) < 2 {
-					t.Errorf("the webhook of all projects was sent %q, want the retry", got)
 				}
 			})
 		})
 	}
+}
+
+// TestNoticesAreAboutAWebhookNotAName: a webhook fails, and is renamed before its notice
+// goes out, and another webhook gets its name and fails too. Others are deleted, or get other
+// projects, owners and names. Each message is about the webhook that failed, by its present
+// name if it is still its owners', and goes to those whom it named when it failed. A restart,
+// which posts the last notices again, changes nothing.
+func TestNoticesAreAboutAWebhookNotAName(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		q, rs, l := memqueue.New(memqueue.Options{}), &receivers{answer: always(500)}, &owners{}
+		c := Config{Notifiers: []notify.Notifier{l}, Retry: []time.Duration{}, ConsoleURL: "https://feedback.example.com/relay", GroupNotices: 10 * time.Minute}
+		r, stop := startOn(t, q, rs, c)
+		fails := func(project string) {
+			t.Helper()
+			if _, err := r.Accept(t.Context(), Acceptance{
+				Type: event.Created, Feedback: queue.FeedbackID{Project: project, ID: "fb"}, Body: []byte(Sample),
+			}); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Second)
+		}
+		add := func(name, project, owner string) {
+			t.Helper()
+			if err := r.Add(t.Context(), WebhookConfig{Name: name, URL: "https://" + project + ".example/", Projects: []string{project}, Notify: []string{owner}}, "admin"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		change := func(name string, change func(c *WebhookConfig)) {
+			t.Helper()
+			if err := r.Change(t.Context(), name, func(c *WebhookConfig) error { change(c); return nil }, "admin"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		add("x", "b", "bob@example.com")
+		add("gone", "d", "dan@example.com")
+		add("moved", "e", "eve@example.com")
+		fails("b")
+		fails("d")
+		fails("e")
+		change("x", func(c *WebhookConfig) { c.Name = "y" })
+		add("x", "a", "ann@example.com")
+		fails("a")
+		change("moved", func(c *WebhookConfig) {
+			c.Name, c.Projects, c.Notify, c.URL = "of-c", []string{"c"}, []string{"cy@example.com"}, "https://c.example/"
+		})
+		if _, err := r.Delete(t.Context(), "gone", "admin"); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			stop()
+			r, stop = startOn(t, q, rs, c)
+			time.Sleep(time.Hour)
+		}
+		defer stop()
+		got := map[string][]string{}
+		for _, message := range l.all() {
+			for _, n := range message {
+				got[n.To] = append(got[n.To], n.Webhook+" "+n.URL+" "+n.Console)
+			}
+			slices.Sort(got[message[0].To])
+		}
+		const console = " https://feedback.example.com/relay"
+		x, y := "x https://a.example/"+console, "y https://b.example/"+console
+		gone, moved := "gone https://d.example/ ", "moved https://e.example/ " // without a link
+		for to, want := range map[string][]string{
+			"": {gone, moved, x, y}, "ann@example.com": {x}, "bob@example.com": {y}, "dan@example.com": {gone}, "eve@example.com": {moved}, "cy@example.com": nil,
+		} {
+			if !slices.Equal(got[to], want) {
+				t.Errorf("%q reads of %q, want %q", to, got[to], want)
+			}
+		}
+		page, err := r.Activities(t.Context(), 100, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		projects := map[string]string{}
+		for _, a := range page.Items {
+			if a.What == "notice sent" {
+				projects[a.Webhook] = strings.Join(a.Projects, " ")
+			}
+		}
+		if want := map[string]string{"x": "a", "y": "b", "gone": "d", "moved": "e"}; !maps.Equal(projects, want) {
+			t.Errorf("the activities about notices belong to %v, want %v", projects, want)
+		}
+	})
 }
 
 // owners is a notifier that can send to any address.

@@ -64,6 +64,10 @@ type lastNotice struct {
 	Episode time.Time `json:"episode"`
 	Since   time.Time `json:"since"`
 	At      time.Time `json:"at"`
+	// URL, without its secret parts, Owners and Projects are the webhook's at that time.
+	URL      string   `json:"url,omitempty"`
+	Owners   []string `json:"owners,omitempty"`
+	Projects []string `json:"projects,omitempty"`
 	// StateChanged is false for a warning, and for the recovery of a webhook that had
 	// only a warning.
 	StateChanged bool `json:"state_changed,omitempty"`

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/userhero/relay/relay/deliver"
+	"github.com/userhero/relay/relay/notify"
 )
 
 func TestNoticesHideThePathThatIsTheSecret(t *testing.T) {
@@ -20,7 +21,7 @@ func TestNoticesHideThePathThatIsTheSecret(t *testing.T) {
 	}
 	w := &webhook{target: to}
 	w.named.Store(newNaming("w"))
-	if text := fmt.Sprint(w.noticeLocked()); strings.Contains(text, "s3cret") || strings.Count(text, "https://hooks.slack.com/...") != 1 {
+	if text := fmt.Sprint(w.reportLocked(lastNotice{Kind: notify.Failing})); strings.Contains(text, "s3cret") || strings.Count(text, "https://hooks.slack.com/...") != 1 {
 		t.Errorf("written: %s", text)
 	}
 }

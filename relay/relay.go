@@ -18,6 +18,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -124,7 +125,7 @@ func New(o Options) *Relay {
 	r.attempts, r.cancelAttempts = attempts, func() { cancel(errStopping) }
 	r.notices = notify.New(notify.Options{
 		Queue: r.queue, Logger: r.log, Lanes: r.lanes, Attempts: r.attempts,
-		Overtaken: r.hasNewerNotice, Sent: r.noticeSent,
+		Overtaken: r.hasNewerNotice, Name: r.nameOf, Sent: r.noticeSent,
 	})
 	return r
 }
@@ -174,26 +175,50 @@ func (r *Relay) Start(ctx context.Context) error {
 	return nil
 }
 
+// webhookOf returns the webhook that a notice is about; nil if it was deleted.
+func (r *Relay) webhookOf(n notify.Notice) *webhook {
+	if n.ID != 0 {
+		return r.withID(n.ID)
+	}
+	w, err := r.find(n.Webhook)
+	if err != nil {
+		return nil
+	}
+	return w
+}
+
+// nameOf returns the present name of the webhook that a notice is about. It returns false if
+// the webhook was deleted, or has other projects than it had: then its name may be another
+// owner's.
+func (r *Relay) nameOf(n notify.Notice) (name string, same bool) {
+	w := r.webhookOf(n)
+	if w == nil || n.ID != 0 && !slices.Equal(w.projects(), n.Projects) {
+		return "", false
+	}
+	return w.name(), true
+}
+
 // hasNewerNotice reports whether a later change of the webhook's state has its own
 // notice.
 func (r *Relay) hasNewerNotice(n notify.Notice) bool {
-	w, err := r.find(n.Webhook)
-	if err != nil {
-		return false // the webhook was deleted or renamed
+	w := r.webhookOf(n)
+	if w == nil {
+		return false
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.record.LastNotice.At.After(n.At)
 }
 
-// noticeSent records the result of sending a notice.
+// noticeSent records the result of sending a notice. The entry of the activity log belongs
+// to the projects that the webhook had, not to those of a new webhook with its name.
 func (r *Relay) noticeSent(n notify.Notice, outcome string, err error) {
 	r.observer.Mailed(n.Kind, outcome)
 	detail := n.Kind
 	if err != nil {
 		detail += ": " + outcome + ": " + redact.Error(err)
 	}
-	r.note(activity{What: "notice sent", Who: "relay", Webhook: n.Webhook, Detail: detail})
+	r.note(activity{What: "notice sent", Who: "relay", Webhook: n.Webhook, Detail: detail, Projects: append([]string{}, n.Projects...)})
 }
 
 // Drain stops taking deliveries and returns at once. Attempts in flight continue. When

@@ -45,8 +45,7 @@ func (w *webhook) setState(to, reason string, at time.Time) {
 		since = at
 	}
 	kind := map[string]string{Active: notify.Recovered, Failing: notify.Failing, Disabled: notify.Disabled}[to]
-	w.record.LastNotice = lastNotice{Kind: kind, Reason: reason, Episode: episode, Since: since, At: at, StateChanged: true}
-	notice := w.noticeLocked()
+	notice := w.reportLocked(lastNotice{Kind: kind, Reason: reason, Episode: episode, Since: since, At: at, StateChanged: true})
 	w.endOutageLocked()
 	w.mu.Unlock()
 	w.wake(true)
@@ -122,18 +121,27 @@ func (w *webhook) setByOwner(ctx context.Context, to, reason, who string) error 
 	return nil
 }
 
+// reportLocked records the last notice with what it tells of the webhook, and returns it.
+func (w *webhook) reportLocked(n lastNotice) notify.Notice {
+	if w.target != nil {
+		n.URL, n.Owners, n.Projects = w.target.ShownURL(), w.target.config.Notify, w.target.config.Projects
+	}
+	w.record.LastNotice = n
+	return w.noticeLocked()
+}
+
 // noticeLocked returns the last notice. The notices of one episode share a thread,
 // which is named by the time the episode began.
+//
+// Promise 6: who gets it is decided by what the webhook was when its state changed. It
+// may belong to other projects and owners when the notice is posted again.
 func (w *webhook) noticeLocked() notify.Notice {
 	t := w.record.LastNotice
-	n := notify.Notice{
-		Kind: t.Kind, Webhook: w.name(), At: t.At.UTC(), Since: t.Since.UTC(), Reason: t.Reason,
+	return notify.Notice{
+		Kind: t.Kind, ID: w.id, Webhook: w.name(), URL: t.URL, Projects: t.Projects, Owners: t.Owners,
+		At: t.At.UTC(), Since: t.Since.UTC(), Reason: t.Reason,
 		Thread: fmt.Sprintf("%d-%d", w.id, t.Episode.UnixMilli()), Operational: t.StateChanged,
 	}
-	if w.target != nil {
-		n.URL, n.Owners = w.target.ShownURL(), w.target.config.Notify
-	}
-	return n
 }
 
 // repostNotice posts the last notice again, in case a crash came between the change of
@@ -194,8 +202,7 @@ func (w *webhook) warn() {
 		return
 	}
 	w.record.Episode = since.UTC()
-	w.record.LastNotice = lastNotice{Kind: notify.Warning, Reason: reason, Episode: since, Since: since, At: now}
-	notice := w.noticeLocked()
+	notice := w.reportLocked(lastNotice{Kind: notify.Warning, Reason: reason, Episode: since, Since: since, At: now})
 	w.mu.Unlock()
 	w.writeRecordOrLog()
 	w.relay.log.Warn("webhook in trouble", "webhook", w.name(), "since", since, "reason", reason)
@@ -215,8 +222,7 @@ func (w *webhook) recoveredAfterWarning(at time.Time) {
 		return
 	}
 	w.record.Episode = time.Time{}
-	w.record.LastNotice = lastNotice{Kind: notify.Recovered, Episode: episode, Since: episode, At: at}
-	notice := w.noticeLocked()
+	notice := w.reportLocked(lastNotice{Kind: notify.Recovered, Episode: episode, Since: episode, At: at})
 	w.mu.Unlock()
 	w.writeRecordOrLog()
 	w.relay.log.Info("webhook recovered", "webhook", w.name())

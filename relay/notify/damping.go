@@ -10,7 +10,10 @@ const dampWithin = time.Hour
 // goroutine uses it. It does not survive a restart.
 type damping map[damped]*sentNotices
 
-type damped struct{ to, webhook string }
+type damped struct {
+	to      string
+	webhook subject
+}
 
 // sentNotices is the state of one webhook in a mailbox.
 type sentNotices struct {
@@ -22,7 +25,7 @@ type sentNotices struct {
 }
 
 func (d damping) of(n Notice) *sentNotices {
-	key := damped{n.To, n.Webhook}
+	key := damped{n.To, n.subject()}
 	s := d[key]
 	if s == nil {
 		s = new(sentNotices)

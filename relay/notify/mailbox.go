@@ -130,7 +130,10 @@ func (m *mailbox) sendTo(notifier Notifier, console string, all []held) {
 		return
 	}
 	for i := range notices {
-		notices[i].Console = console
+		n := &notices[i]
+		if name, same := o.Name(*n); same {
+			n.Webhook, n.Console = name, console
+		}
 	}
 	started := time.Now()
 	sending, cancel := context.WithTimeout(o.Attempts, messageTimeout)
@@ -193,25 +196,26 @@ func (m *mailbox) keep(group []*queue.Lease) {
 func (m *mailbox) choose(notifier Notifier, all []held) ([]*queue.Lease, []Notice) {
 	now := time.Now()
 	holder, mayHold := notifier.(Holder)
-	last := make(map[string]held)
+	last := make(map[subject]held)
 	for _, h := range all {
-		before, again := last[h.Webhook]
+		about := h.subject()
+		before, again := last[about]
 		switch {
 		case m.sender.o.Overtaken(h.Notice):
 			m.skip(h)
 		case !again:
-			last[h.Webhook] = h
+			last[about] = h
 		case before.At.After(h.At):
 			m.skip(h)
 		default:
 			m.skip(before)
-			last[h.Webhook] = h
+			last[about] = h
 		}
 	}
 	var chosen []*queue.Lease
 	var sent []Notice
 	for _, h := range all {
-		if last[h.Webhook].lease != h.lease {
+		if last[h.subject()].lease != h.lease {
 			continue
 		}
 		if mayHold && holder.Holds(h.Notice) {

@@ -16,6 +16,8 @@ import (
 	"errors"
 	"net/url"
 	"time"
+
+	"github.com/userhero/relay/queue"
 )
 
 // Notifier sends messages to people. If an error has a method Temporary that returns
@@ -52,10 +54,15 @@ const (
 // Notice is one change of a webhook's state that its owner should know of. It contains
 // no payload and no secret.
 type Notice struct {
-	Kind    string    `json:"kind"`
-	Webhook string    `json:"webhook"` // its name
-	URL     string    `json:"url"`     // without secrets, see package redact
-	At      time.Time `json:"at"`      // when the state changed
+	Kind string `json:"kind"`
+	// ID is the webhook. Its name may belong to another webhook by the time the notice is
+	// sent. It is zero in notices of versions that did not store it.
+	ID      queue.WebhookID `json:"id,omitempty"`
+	Webhook string          `json:"webhook"` // its name
+	URL     string          `json:"url"`     // without secrets, see package redact
+	// Projects are those that the webhook named when its state changed.
+	Projects []string  `json:"projects,omitempty"`
+	At       time.Time `json:"at"` // when the state changed
 	// Since is when it began to fail; zero if unknown.
 	Since  time.Time `json:"since,omitzero"`
 	Reason string    `json:"reason,omitempty"`
@@ -67,14 +74,28 @@ type Notice struct {
 	// Changes counts the earlier changes of state that no message reported, because
 	// another change followed soon. It is not stored.
 	Changes int `json:"-"`
-	// Console is the address of the console, or empty if none is configured. It is not
-	// stored.
+	// Console is the address of the console. It is empty if none is configured, or if the
+	// webhook was deleted or may belong to somebody else. It is not stored.
 	Console string `json:"-"`
 	// Owners are the addresses to which a notice is posted besides. They are not stored.
 	Owners []string `json:"-"`
 	// Operational reports whether the state of the webhook changed, so that an
 	// operational event reports it too. It is not stored.
 	Operational bool `json:"-"`
+}
+
+// subject is what a notice is about: a webhook by its ID or, in notices that have none, by
+// its name.
+type subject struct {
+	id   queue.WebhookID
+	name string
+}
+
+func (n Notice) subject() subject {
+	if n.ID != 0 {
+		return subject{id: n.ID}
+	}
+	return subject{name: n.Webhook}
 }
 
 // Config holds a generation's settings for notices.

@@ -46,6 +46,9 @@ type Options struct {
 	// Overtaken reports whether the webhook has a newer notice, posted or about to be
 	// posted.
 	Overtaken func(Notice) bool
+	// Name returns the present name of the webhook that a notice is about. It returns false
+	// if the webhook was deleted or may belong to somebody else.
+	Name func(Notice) (name string, same bool)
 	// Sent is called for each notice of a message. The outcome is "ok", "retry" or
 	// "failed"; err is the reason it was not sent.
 	Sent func(n Notice, outcome string, err error)

@@ -29,11 +29,10 @@ func messageID(notices []notify.Notice, domain string) string {
 // noticeID returns the Message-ID of a mail about this notice alone, with the given
 // kind.
 func noticeID(n notify.Notice, kind, domain string) string {
-	thread := n.Thread
-	if thread == "" {
-		thread = n.At.UTC().Format(time.RFC3339Nano)
+	parts := []string{n.Thread} // not the name, which may change within an episode
+	if n.Thread == "" {
+		parts = []string{n.Webhook, n.At.UTC().Format(time.RFC3339Nano)}
 	}
-	parts := []string{n.Webhook, thread}
 	if n.To != "" {
 		parts = append(parts, n.To)
 	}
