@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 	"unicode/utf8"
 
@@ -344,10 +346,37 @@ type target struct {
 	*deliver.Receiver
 	config WebhookConfig         // with all defaults filled in
 	filter *expression.Condition // nil means every event
-	body   *body.Body            // nil means the event's document
-	turns  *body.Turns           // of the relay; nil means that nothing waits
+	// filters is held while a dear filter judges. It is the relay's; nil means that no
+	// filter waits. watch is how many events the filter still judges in turn.
+	filters *sync.Mutex
+	watch   atomic.Int32
+	body    *body.Body  // nil means the event's document
+	turns   *body.Turns // of the relay; nil means that nothing waits
 	// console is the console's address; empty if none is configured.
 	console string
+}
+
+// watched is how many events a filter judges in turn after one that was dear to judge.
+const watched = 100
+
+// judge applies the filter to a document. Submissions wait for the filters of the webhooks
+// that get their project's feedback. Filters that are dear judge one after another, for all
+// webhooks together: they take one processor at most, and leave the others to submissions
+// that need none of them.
+func (t *target) judge(doc *expression.Document) (bool, error) {
+	inTurn := t.filters != nil && t.watch.Load() > 0
+	if inTurn {
+		t.filters.Lock()
+		defer t.filters.Unlock()
+	}
+	holds, dear, err := t.filter.Judge(doc)
+	switch {
+	case dear:
+		t.watch.Store(watched)
+	case inTurn:
+		t.watch.Add(-1)
+	}
+	return holds, err
 }
 
 // newTarget compiles complete settings.

@@ -140,7 +140,12 @@ func (g *Generation) target(c WebhookConfig) (*target, error) {
 	if c.Public {
 		client = g.public
 	}
-	return newTarget(c.complete(g.config), client, g.relay.turns, g.relay.agent, g.config.ConsoleURL)
+	t, err := newTarget(c.complete(g.config), client, g.relay.turns, g.relay.agent, g.config.ConsoleURL)
+	if err != nil {
+		return nil, err
+	}
+	t.filters = &g.relay.filters
+	return t, nil
 }
 
 // targets compiles a generation's webhooks and those that were added through the API.

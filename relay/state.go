@@ -47,6 +47,7 @@ type Relay struct {
 	feed     feed.Feed
 	notices  *notify.Sender
 	turns    *body.Turns // in which dear bodies are made
+	filters  sync.Mutex  // held while a dear filter judges; no other lock is taken meanwhile
 
 	// lanes ends the webhooks' goroutines. attempts cancels the attempts in flight.
 	lanes, attempts           context.Context

@@ -173,7 +173,7 @@ func (w *webhook) wants(t event.Type, f queue.FeedbackID, doc *expression.Docume
 	if !target.config.takes(f) {
 		return false, nil
 	}
-	return target.filter.Match(doc)
+	return target.judge(doc)
 }
 
 // takes reports whether the webhook gets the events of this feedback, by its project.

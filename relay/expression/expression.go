@@ -80,22 +80,30 @@ func CompileCondition(source string) (*Condition, error) {
 // the condition cannot be judged: a type does not fit, or ErrTooDear. A nil Condition
 // matches every document.
 func (c *Condition) Match(d *Document) (bool, error) {
+	holds, _, err := c.Judge(d)
+	return holds, err
+}
+
+// Judge does what Match does, and also reports whether the document was dear to judge: see
+// Made.Dear.
+func (c *Condition) Judge(d *Document) (holds, dear bool, err error) {
 	if c == nil {
-		return true, nil
+		return true, false, nil
 	}
 	vars, err := d.variables()
 	if err != nil {
-		return false, err
+		return false, false, err
 	}
-	v, _, err := c.program.Eval(vars)
+	v, details, err := c.program.Eval(vars)
+	dear = isDear(details)
 	if err != nil {
-		return false, readable(err)
+		return false, dear, readable(err)
 	}
 	holds, ok := v.Value().(bool)
 	if !ok {
-		return false, fmt.Errorf("it gives %s, not true or false", typeName(v))
+		return false, dear, fmt.Errorf("it gives %s, not true or false", typeName(v))
 	}
-	return holds, nil
+	return holds, dear, nil
 }
 
 // compile checks source as its author wrote it and plans it with the rules of this

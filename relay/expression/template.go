@@ -20,11 +20,18 @@ import (
 // document.
 const MaxBody = 256 << 10
 
-// dearCost and dearBody are the cost and the length from which a body is dear to make.
+// dearCost and dearBody are the cost from which an evaluation is dear, and the length from
+// which a body is dear to make.
 const (
 	dearCost = maxCost / 10
 	dearBody = MaxBody / 4
 )
+
+// isDear reports whether an evaluation was dear. One that was given up has no cost.
+func isDear(details *cel.EvalDetails) bool {
+	cost := details.ActualCost()
+	return cost == nil || *cost >= dearCost
+}
 
 // errTooLong reports that a template makes more than MaxBody.
 var errTooLong = fmt.Errorf("it makes more than %d KiB; leave something out", MaxBody>>10)
@@ -65,8 +72,7 @@ func (t *Template) Make(document []byte, webhook string) (m Made, err error) {
 		return m, err
 	}
 	v, details, err := t.program.Eval(vars)
-	cost := details.ActualCost()
-	m.Dear = cost == nil || *cost >= dearCost
+	m.Dear = isDear(details)
 	if err != nil {
 		return m, readable(err)
 	}
