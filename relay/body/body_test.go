@@ -260,9 +260,9 @@ func checkTeams(m object, size int) (wrong []string) {
 // TestMessagesKeepTheLimitsOfTheirServices makes messages of many hostile feedbacks.
 func TestMessagesKeepTheLimitsOfTheirServices(t *testing.T) {
 	t.Parallel()
-	// The messages are as large as they may be, so each costs milliseconds, and tenths of a
-	// second under -race. 150 feedbacks reach every limit; a long run makes others each time.
-	feedbacks, seed := 150, uint64(2)
+	// The messages are as large as they may be, so each costs milliseconds. A long run makes
+	// others each time.
+	feedbacks, seed := hostile, uint64(2)
 	if soak, _ := strconv.Atoi(os.Getenv("SOAK")); soak > 0 {
 		feedbacks, seed = 3000*soak, rand.Uint64()
 	}

@@ -5,10 +5,12 @@ import (
 	"strings"
 )
 
-// Limits of Discord, from "Message Resource: Embed Limits" and "Webhook Resource: Execute
-// Webhook" of the Discord Developer Documentation: a title has 256 characters, a
-// description 4,096, an embed 25 fields with a name of 256 and a value of 1,024. All
-// embeds together have 6,000. With ten fields these values keep the sum.
+// Limits of Discord: a title has 256 characters, a description 4,096, an embed 25 fields
+// with a name of 256 and a value of 1,024
+// (https://discord.com/developers/docs/resources/message#embed-object-embed-limits). All
+// embeds together have 6,000, and a message 10 embeds
+// (https://discord.com/developers/docs/resources/webhook#execute-webhook). With ten fields
+// these values keep the sum. There is no content, footer or author.
 const (
 	discordTitle       = 256
 	discordDescription = 3000

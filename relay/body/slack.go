@@ -2,10 +2,13 @@ package body
 
 import "strings"
 
-// Limits of Slack, from "Block Kit: Blocks" and "Composition objects" of
-// docs.slack.dev/reference/block-kit: a header has 150 characters, the text of a section
-// 3,000, a section 10 fields of 2,000, a message 50 blocks. Notifications show the text
-// of the message; "chat.postMessage" advises at most 4,000 characters for it.
+// Limits of Slack: a header has 150 characters
+// (https://docs.slack.dev/reference/block-kit/blocks/header-block), the text of a section
+// 3,000, a section 10 fields of 2,000
+// (https://docs.slack.dev/reference/block-kit/blocks/section-block), a message 50 blocks
+// (https://docs.slack.dev/reference/block-kit/blocks). There are no buttons and images, which
+// have limits of their own. Notifications show the text of the message; "chat.postMessage"
+// advises at most 4,000 characters for it.
 const (
 	slackHeader  = 150
 	slackSection = 3000

@@ -5,10 +5,13 @@ import (
 	"strings"
 )
 
-// Limits of Teams, from "Create incoming webhooks" and "Limits and specifications for
-// Microsoft Teams" of Microsoft Learn: a message has at most 28 KB. "Format your bot
-// messages" counts in UTF-16, in which ASCII takes twice the bytes, so a message has at
-// most teamsUnits of UTF-16, and people have seen messages of 21 KB refused.
+// Limits of Teams: a message that a workflow posts has at most some 28 KB, with its texts,
+// images and links (https://learn.microsoft.com/connectors/teams, "Known issues and
+// limitations with actions"), as a message to an incoming webhook
+// (https://learn.microsoft.com/microsoftteams/platform/webhooks-and-connectors/how-to/add-incoming-webhook).
+// "Format your bot messages" counts in UTF-16, in which ASCII takes twice the bytes, so a
+// message has at most teamsUnits of UTF-16, and people have seen messages of 21 KB refused
+// (https://www.rubydoc.info/gems/msteams_hermes/MsTeamsHermes/Message).
 const (
 	teamsBytes = 20_000
 	teamsUnits = 14_000
