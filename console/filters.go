@@ -146,3 +146,30 @@ func (q eventsQuery) span(now time.Time) (since, until time.Time, err error) {
 	until, err = at("until", q.Until, 1)
 	return since, until, err
 }
+
+// export is a link that downloads what a list selects.
+type export struct{ Value, Name, Address string }
+
+// exports are the exports of the feedback that the query selects. They cannot search for a
+// text.
+func (q eventsQuery) exports(since, until time.Time) (all []export) {
+	v := url.Values{}
+	set := func(name, value string) {
+		if value != "" {
+			v.Set(name, value)
+		}
+	}
+	set("project", q.Project)
+	for name, t := range map[string]time.Time{"since": since, "until": until} {
+		if !t.IsZero() {
+			v.Set(name, t.UTC().Format(time.RFC3339))
+		}
+	}
+	set("filter", q.facts().Expression())
+	for _, of := range []export{{api.FormatCSV, "a table (CSV)", ""}, {api.FormatJSON, "JSON, one feedback a line", ""}} {
+		v.Set("format", of.Value)
+		of.Address = "api/feedback?" + v.Encode()
+		all = append(all, of)
+	}
+	return all
+}

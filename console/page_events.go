@@ -44,6 +44,7 @@ type eventsPage struct {
 	Any         bool   // the relay has events
 	News        news
 	Submit      string
+	Exports     []export
 	Matches     string // the query of what can be sent again; empty if the rows are events
 }
 
@@ -110,13 +111,15 @@ func (p pages) list(r *http.Request, feedback bool) (any, error) {
 	title, area := "Events", "events"
 	if feedback {
 		title, area = "Feedback", "feedback"
+		page.Exports = q.exports(search.since, search.until)
 	}
-	s := screen{Title: strings.TrimPrefix(q.View+" · "+title, " · "), Area: area, Page: page}
+	out := p.outcome(r)
+	s := screen{Title: strings.TrimPrefix(q.View+" · "+title, " · "), Area: area, Page: page, Flash: out.Flash}
 	if page.First && page.Searched == "" {
 		s.Live = []string{"accepted", "attempt"}
 		s.Again = q.path() + "?" + pinned(q.values(), uptoOf(r), page.Rows).Encode()
 	}
-	return shown{name: "events.html", screen: s}, nil
+	return shown{name: "events.html", status: out.Status, screen: s}, nil
 }
 
 // suggest returns values that occur in the newest events.

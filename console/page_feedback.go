@@ -29,6 +29,7 @@ const (
 type feedbackPage struct {
 	ID, Project string
 	Address     string
+	Erase       string // address of the page that asks before it is erased
 	Message     string
 	Rest        piece  // of the message, folded away
 	Whole       string // address of the newest document
@@ -106,6 +107,7 @@ func (p pages) showFeedback(r *http.Request) (any, error) {
 	}
 	latest := events[len(events)-1]
 	page := feedbackPage{ID: id.ID, Project: id.Project, Address: feedbackAt(id), Earlier: !events[0].Replaces.IsZero(), At: events[0].Created}
+	page.Erase = "erase?" + url.Values{"feedback": {id.ID}, "project": {id.Project}}.Encode()
 	page.Whole = "events/" + latest.ID.String() + "/document"
 	page.read(latest.Body)
 	page.History = historyOf(events)

@@ -85,6 +85,8 @@ var judged = map[string][]asked{
 	"POST /add":                                     {{"/add", "url=http://8.8.8.8/&name=w&events=feedback.created&go=secret&projects={project}"}},
 	"GET /feedback":                                 {{"/feedback?q={word}", ""}, {"/feedback?q={feedback}", ""}, {"/feedback?cursor={cursor}", ""}, {"/feedback?project={project}", ""}},
 	"GET /feedback/{id}":                            {{"/feedback/{feedback}", ""}, {"/feedback/{feedback}?project={project}", ""}, {"/feedback/same?project={project}", ""}},
+	"GET /erase":                                    {{"/erase?feedback={feedback}&project={project}", ""}, {"/erase?feedback={feedback}", ""}, {"/erase?member=userId&value={word}", ""}},
+	"POST /erase":                                   {{"/erase", "feedback={feedback}&project={project}"}, {"/erase", "feedback={feedback}"}, {"/erase", "member=userId&value={word}"}},
 	"GET /events":                                   {{"/events?q={word}", ""}, {"/events?q={event}", ""}, {"/events?q={delivery}", ""}, {"/events?webhook={name}", ""}, {"/events?cursor={cursor}", ""}, {"/events?state=failed&webhook={name}", ""}, {"/events?project={project}", ""}},
 	"GET /events/caught":                            {{"/events/caught", ""}},
 	"GET /events/{id}":                              {{"/events/{event}", ""}, {"/events/{event}?delivery={delivery}", ""}},
@@ -483,7 +485,7 @@ func TestReadOnlyConsoleChangesNothing(t *testing.T) {
 				}
 				filled := question.fill(values)
 				got := s.do(s.bReader, method, filled.path, filled.body)
-				looks := method == http.MethodGet && pattern != "/add" && pattern != "/webhooks/{name}/delete" && pattern != "/webhooks/{name}/recover" ||
+				looks := method == http.MethodGet && pattern != "/add" && pattern != "/erase" && pattern != "/webhooks/{name}/delete" && pattern != "/webhooks/{name}/recover" ||
 					pattern == "/events/{id}/check"
 				if looks == (got.code == http.StatusForbidden) {
 					t.Errorf("%s %s: %d %s", method, filled.path, got.code, got.body)

@@ -174,6 +174,12 @@ func (s *stage) queues() bool {
 	return len(all) == 1
 }
 
+// has reports whether there is feedback with this id.
+func (s *stage) has(id string) bool {
+	_, err := s.relay.Queue().Latest(s.t.Context(), queue.FeedbackID{ID: id})
+	return err == nil
+}
+
 // States that sentences claim.
 
 func paused(w relay.WebhookStatus) bool { return w.State == relay.Disabled }
@@ -425,6 +431,33 @@ var actions = map[string]func(s *stage){
 		s.open("/webhooks/crm/delete")
 		s.do("/delete", nil)
 	},
+	"erase": func(s *stage) {
+		s.accept("fb_1", `"to erase"`)
+		s.open("/feedback/fb_1?project=")
+		s.open("/erase?feedback=fb_1&project=")
+		s.do("/erase", nil)
+	},
+	"erase with what waits": func(s *stage) {
+		s.add(relay.WebhookConfig{})
+		s.retrying(1)
+		s.open("/erase?feedback=fb_r0&project=")
+		s.do("/erase", nil)
+	},
+	"erase what somebody has erased": func(s *stage) { s.ask("/erase", url.Values{"value": {"user_1"}}, http.StatusOK) },
+	"look at what would be erased": func(s *stage) {
+		s.accept("fb_1", `"to erase"`)
+		s.open("/erase?feedback=fb_1&project=")
+	},
+	"look at what would be erased, with what waits": func(s *stage) {
+		s.add(relay.WebhookConfig{})
+		s.retrying(1)
+		s.open("/erase?feedback=fb_r0&project=")
+	},
+	"look at what nobody has said": func(s *stage) { s.open("/erase?value=user_1") },
+	"look at more than can be counted": func(s *stage) {
+		s.accept("fb_1", `"to erase"`)
+		s.given = words.WouldErase(relay.Erased{}, false)
+	},
 	"delete with what waits": func(s *stage) {
 		s.add(relay.WebhookConfig{})
 		s.retrying(2)
@@ -644,6 +677,14 @@ var sentences = []sentence{
 		s.open("/events?state=failed")
 		return s.crm().Name == "" && int64(strings.Count(s.text(), "Cancelled: the webhook was deleted")) == n
 	}, "delete with what waits", "delete"},
+
+	{`1 feedback would be erased, with 1 event and everything that was sent\.`, func(s *stage, _ int64) bool { return s.has("fb_1") }, "look at what would be erased", "look at what nobody has said"},
+	{number + `waiting deliver(y|ies) would be cancelled\.`, func(s *stage, n int64) bool { return s.crm().Counts.Retrying == n }, "look at what would be erased, with what waits", "look at what would be erased"},
+	{`No feedback has this value\.`, func(s *stage, _ int64) bool { return !s.has("fb_1") }, "look at what nobody has said", "look at what would be erased"},
+	{`There is too much feedback to count\. All that matches would be erased\.`, func(s *stage, _ int64) bool { return s.has("fb_1") }, "look at more than can be counted", "look at what nobody has said"},
+	{`Erased: 1 feedback with 1 event\.`, func(s *stage, _ int64) bool { return !s.has("fb_1") }, "erase", "look at what would be erased"},
+	{`Erased: 1 feedback with 1 event\. ` + number + `waiting deliver(y was|ies were) cancelled\.`, func(s *stage, _ int64) bool { return s.crm().Counts.Retrying == 0 }, "erase with what waits", "look at what would be erased, with what waits"},
+	{`Nothing was erased: no feedback matched any more\.`, func(s *stage, _ int64) bool { return !s.has("fb_1") }, "erase what somebody has erased", "look at what would be erased"},
 
 	{`Secret set\. All requests are signed from now on\.`, func(s *stage, _ int64) bool { return !s.was.HasSecret && s.crm().HasSecret }, "set a secret", "change the secret"},
 	{`Secret changed\. The old secret also works for 24 hours\.`, func(s *stage, _ int64) bool {

@@ -108,6 +108,8 @@ func (p pages) routes() []pageRoute {
 		{"POST /add", p.addStep},
 		{"GET /feedback", p.listFeedback},
 		{"GET /feedback/{id}", p.showFeedback},
+		{"GET /erase", p.askErase},
+		{"POST /erase", p.eraseFeedback},
 		{"GET /events", p.listEvents},
 		{"GET /events/caught", p.listCaught},
 		{"GET /events/{id}", p.showEvent},
@@ -124,7 +126,7 @@ func (p pages) routes() []pageRoute {
 }
 
 // areas are the first segments of the console's paths.
-var areas = []string{".well-known", "webhooks", "add", feedbackArea, "events", "deliveries", "resend", "activity", "api", "assets"}
+var areas = []string{".well-known", "webhooks", "add", feedbackArea, "erase", "events", "deliveries", "resend", "activity", "api", "assets"}
 
 const feedbackArea = "feedback"
 

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/userhero/relay/event"
@@ -106,6 +107,24 @@ type Facts struct {
 	Rating           int // 1 to 5
 	RatingTo         int // with Rating, the highest of a range; 0 is Rating itself
 }
+
+// Expression returns the CEL expression of documents with these facts; empty if all have
+// them.
+func (f Facts) Expression() string {
+	var all []string
+	for _, text := range []struct{ member, value string }{{"category", f.Category}, {"status", f.Status}} {
+		if text.value != "" {
+			all = append(all, "data."+text.member+" == "+Quoted(text.value))
+		}
+	}
+	if f.Rating != 0 {
+		all = append(all, fmt.Sprintf("data.rating >= %d && data.rating <= %d", f.Rating, max(f.Rating, f.RatingTo)))
+	}
+	return strings.Join(all, " && ")
+}
+
+// Quoted returns a text as CEL writes it.
+func Quoted(text string) string { return strconv.Quote(strings.ToValidUTF8(text, "")) }
 
 // Match returns a function that reports whether an event's document contains a text
 // (see NewSearch) and has these facts. It returns nil if every document matches. The

@@ -196,6 +196,33 @@ func Deleted(name string, cancelled int64) *Flash {
 	return good("Webhook %s deleted. %s cancelled.", name, Counted(cancelled, "waiting delivery was", "waiting deliveries were"))
 }
 
+// WouldErase says what an erasure would remove; if whole is false, there is too much to count.
+func WouldErase(e relay.Erased, whole bool) string {
+	switch {
+	case !whole:
+		return "There is too much feedback to count. All that matches would be erased."
+	case e.Feedbacks == 0:
+		return "No feedback has this value."
+	}
+	text := fmt.Sprintf("%s would be erased, with %s and everything that was sent.", Counted(e.Feedbacks, "feedback", "feedbacks"), Counted(e.Events, "event", "events"))
+	if e.Waiting > 0 {
+		text += fmt.Sprintf(" %s would be cancelled.", Counted(e.Waiting, "waiting delivery", "waiting deliveries"))
+	}
+	return text
+}
+
+// Erased is shown after feedback was erased.
+func Erased(e relay.Erased) *Flash {
+	if e.Feedbacks == 0 {
+		return good("Nothing was erased: no feedback matched any more.")
+	}
+	f := good("Erased: %s with %s.", Counted(e.Feedbacks, "feedback", "feedbacks"), Counted(e.Events, "event", "events"))
+	if e.Waiting > 0 {
+		f.Text += fmt.Sprintf(" %s cancelled.", Counted(e.Waiting, "waiting delivery was", "waiting deliveries were"))
+	}
+	return f
+}
+
 // Rotated is shown after a secret was changed; before is the webhook before that.
 func Rotated(before relay.WebhookStatus, overlap time.Duration) *Flash {
 	switch {

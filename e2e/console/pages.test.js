@@ -42,7 +42,7 @@ test("axe finds nothing on any page in any look, none scrolls sideways, none is 
   const paths = [
     "/", "/feedback", "/feedback?rating=1-2&view=Angry", `/feedback/${id}?project=proj_e2e`, "/events", "/events?webhook=crm&state=retrying", "/events?q=nowhere", "/events/caught",
     `/events/${items[0].event_id}?delivery=${items[0].id}`, "/webhooks", "/webhooks/crm", "/webhooks/crm/charts", "/webhooks/crm/charts?span=30d", "/webhooks/crm/settings", "/webhooks/mine/settings",
-    "/webhooks/mine/delete", "/webhooks/crm/recover?span=waiting", "/resend/new?query=webhook%3Dcrm", "/add", "/activity", "/nothing",
+    "/webhooks/mine/delete", "/erase?value=user_1", `/erase?feedback=${id}&project=proj_e2e`, "/webhooks/crm/recover?span=waiting", "/resend/new?query=webhook%3Dcrm", "/add", "/activity", "/nothing",
   ];
   const wrong = [];
   for (const path of paths) {
