@@ -384,7 +384,7 @@ func TestWrongFormsSayWhatIsWrong(t *testing.T) {
 	v.send(http.MethodPost, &url.URL{Path: mount + "/webhooks/file/delete"}, nil, http.StatusForbidden)
 	v.says("configuration file")
 	v.open("/webhooks/file/settings")
-	v.says("These settings are in the Caddyfile")
+	v.says("These settings are in the relay’s configuration file, the Caddyfile")
 	if strings.Contains(v.page, `/settings">`) && strings.Contains(v.page, "Save") || strings.Contains(v.page, "/rotate") {
 		t.Error("a webhook of the Caddyfile can be changed")
 	}

@@ -27,7 +27,7 @@ var hints = map[string]string{
 	"refused":  "Nothing listens on that port. Start the receiver, or correct the port in the URL.",
 	"reset":    "The receiver closed the connection without an answer. It may have crashed, or a proxy in front of it gave up. Look into their logs.",
 	"tls":      "The TLS connection failed. The certificate has expired, is for another name, or comes from an authority that this machine does not trust; or the URL has https and the receiver speaks http.",
-	"egress":   "The address is not public. Only public addresses are allowed; to allow others, add egress { allow … } to the Caddyfile.",
+	"egress":   "The address is not public. Only public addresses are allowed. Whoever runs the relay can allow others, with egress { allow … } in the Caddyfile.",
 	"protocol": "The answer is not HTTP. Check the port: it may belong to another service.",
 	"connect":  "No connection was possible. Check the network and the firewalls on the way.",
 	"project":  "Nothing was sent: the delivery was made before the webhook was limited to its projects. Add the project to the webhook, then send the delivery again.",
