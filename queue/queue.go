@@ -478,6 +478,11 @@ func (c Counts) Add(d Counts) Counts {
 	return Counts{c.Pending + d.Pending, c.Retrying + d.Retrying, c.Delivered + d.Delivered, c.Failed + d.Failed}
 }
 
+// Sub returns the difference.
+func (c Counts) Sub(d Counts) Counts {
+	return Counts{c.Pending - d.Pending, c.Retrying - d.Retrying, c.Delivered - d.Delivered, c.Failed - d.Failed}
+}
+
 // Count adds n deliveries with state s.
 func (c *Counts) Count(s State, n int64) {
 	switch s {

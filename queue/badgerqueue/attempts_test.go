@@ -41,10 +41,13 @@ func TestAttemptsAreReadWhereverTheyAreKept(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			want := usual()
-			want.ResponseBody = bytes.Repeat([]byte("x"), c.body)
-			if c.body == 0 {
-				want.ResponseBody = nil
+			delivery := func(w queue.WebhookID) queue.DeliveryID { return queue.DeliveryID{Event: receipt.Event.ID, Webhook: w} }
+			attempt := func(w queue.WebhookID) queue.Attempt {
+				a := usual(delivery(w).String())
+				if a.ResponseBody = bytes.Repeat([]byte("x"), c.body); c.body == 0 {
+					a.ResponseBody = nil
+				}
+				return a
 			}
 			for _, w := range webhooks {
 				lane, err := s.Lane(w, queue.LaneOptions{})
@@ -55,7 +58,7 @@ func TestAttemptsAreReadWhereverTheyAreKept(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if err := leases[0].Ack(want); err != nil {
+				if err := leases[0].Ack(attempt(w)); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -65,8 +68,8 @@ func TestAttemptsAreReadWhereverTheyAreKept(t *testing.T) {
 			read := func(s *Store) {
 				t.Helper()
 				for _, w := range webhooks {
-					got, err := s.Attempts(ctx, queue.DeliveryID{Event: receipt.Event.ID, Webhook: w})
-					if err != nil || len(got) != 1 || !reflect.DeepEqual(got[0], want) {
+					got, err := s.Attempts(ctx, delivery(w))
+					if err != nil || len(got) != 1 || !reflect.DeepEqual(got[0], attempt(w)) {
 						t.Errorf("%v: %+v", err, got)
 					}
 				}

@@ -31,7 +31,7 @@ var (
 func (s *Store) Backup(ctx context.Context, w io.Writer) (BackupInfo, error) {
 	info := BackupInfo{Encrypted: len(s.o.EncryptionKey) > 0}
 	err := s.view(ctx, func(txn *badger.Txn) error {
-		st, err := getRecord(txn, layout.KeyState, func(_, rec []byte) (layout.State, error) { return layout.DecodeState(rec) })
+		st, err := getState(txn)
 		if err != nil && !errors.Is(err, badger.ErrKeyNotFound) {
 			return err
 		}

@@ -26,6 +26,7 @@ type batch struct {
 	outdated             bool
 	recent               recents
 	caught               *uint16 // the place of the newest submission that a honeypot caught; nil: not known yet
+	lagging              lagging
 	packer               codec.Packer
 	maxEntries, maxBytes int // the most that one Badger transaction holds
 
@@ -34,7 +35,8 @@ type batch struct {
 	now                     time.Time
 	touched                 map[uint64]touched           // B records to write
 	stored                  map[uint64]int               // sizes of B records before the batch
-	lanes                   map[*webhookState]laneChange // webhooks whose lane record is to be written
+	lanes                   map[*webhookState]laneChange // webhooks whose counters or R keys change
+	wroteLanes              bool                         // the batch writes the lane record of each webhook that lags
 	deleted                 map[*webhookState]struct{}   // webhooks that are removed
 	fresh                   []freshEvent                 // new deliveries to pass to lanes
 	settled                 []inLane                     // leases that end
@@ -61,12 +63,31 @@ type operation interface {
 	done(err error)
 }
 
-// laneChange is a batch's change to a webhook's lane: the new counters and the added R
-// keys.
+// laneChange is a batch's change to a webhook's lane: the new counters, the added R keys,
+// and the marks that are written with them.
 type laneChange struct {
 	counts queue.Counts
 	added  []ticket
+	marks  layout.Marks // zero if the batch does not write the lane record
 }
+
+// lagging holds the webhooks whose lane record does not count the last commits.
+//
+// An event for 1,000 webhooks would write 1,000 lane records when it is accepted, and
+// another 1,000 when it is delivered. So a commit writes one record instead, with what it
+// changed in all counters, and the state record counts these records. Once in lagMost a
+// commit writes the lane records of all webhooks that lag. Each of these commits leaves
+// exact counters on the disk: the lane records with the changes added.
+type lagging struct {
+	webhooks []*webhookState
+	size     int       // of their lane records, in bytes
+	since    time.Time // when all lane records were written last, by the store's clock
+}
+
+const (
+	lagMost     = time.Second
+	changesMost = 1 << 10 // records of changes, which a start reads
+)
 
 type touched struct {
 	ds   deliveries
@@ -90,7 +111,7 @@ func (b *batch) begin() {
 	b.now, b.stateOf = b.s.clock.Now(), b.committed
 	b.txn = b.s.db.NewTransaction(true)
 	b.touched, b.lanes, b.deleted, b.retired = emptied(b.touched), emptied(b.lanes), emptied(b.deleted), emptied(b.retired)
-	b.stored = emptied(b.stored)
+	b.stored, b.wroteLanes = emptied(b.stored), false
 	clear(b.fresh)
 	clear(b.effects)
 	b.fresh, b.settled, b.moving, b.effects = b.fresh[:0], b.settled[:0], b.moving[:0], b.effects[:0]
@@ -109,8 +130,8 @@ func (b *batch) giveUp() {
 }
 
 // transactionRoom returns how many entries and bytes the operations of one batch may
-// write. The batch needs the rest of a Badger transaction for the state record and a lane
-// record for each webhook.
+// write. The batch needs the rest of a Badger transaction for the state record and for lane
+// records.
 func transactionRoom(db *badger.DB) (entries, bytes int) {
 	return int(db.MaxBatchCount()) * 3 / 4, int(db.MaxBatchSize()) * 3 / 4
 }
@@ -163,12 +184,8 @@ func (b *batch) finish() error {
 			return err
 		}
 	}
-	for h, c := range b.lanes {
-		key := layout.LaneKey(h.id)
-		rec := layout.EncodeLane(key, c.counts, h.storedMarks(c.added))
-		if err := b.set(key, rec); err != nil {
-			return err
-		}
+	if err := b.writeCounters(); err != nil {
+		return err
 	}
 	if b.outdated { // after this, older builds refuse the store, because they could not read it
 		if err := b.set(layout.KeyFormat, layout.Format{Version: layout.FormatVersion, Tags: b.s.tags, Former: b.s.former}.Encode()); err != nil {
@@ -179,6 +196,77 @@ func (b *batch) finish() error {
 	// newest version how far the tables go.
 	b.stateOf.At, b.stateOf.Shift = b.now.UnixNano(), b.s.clock.ReadShift()
 	return b.set(layout.KeyState, b.stateOf.Encode())
+}
+
+// writeCounters writes the changes of the webhooks' counters, or all lane records that lag.
+func (b *batch) writeCounters() error {
+	if len(b.lanes) == 0 {
+		return nil
+	}
+	if b.mayLag() {
+		key := layout.ChangesKey(b.stateOf.Changes)
+		rec := b.record(len(b.lanes) * layout.ChangeSize)
+		for h, c := range b.lanes {
+			rec = layout.AppendChange(rec, layout.Change{Webhook: h.id, Counts: c.counts.Sub(h.counts)})
+		}
+		b.stateOf.Changes++
+		return b.set(key, layout.Seal(key, rec))
+	}
+	for _, h := range b.lagging.webhooks {
+		if _, changed := b.lanes[h]; !changed && b.webhook(h.id) == h {
+			b.lanes[h] = laneChange{counts: h.counts}
+		}
+	}
+	for h, c := range b.lanes {
+		c.marks = h.storedMarks(c.added)
+		b.lanes[h] = c
+		key := layout.LaneKey(h.id)
+		if err := b.set(key, layout.EncodeLane(key, c.counts, c.marks)); err != nil {
+			return err
+		}
+	}
+	b.stateOf.Changes, b.wroteLanes = 0, true
+	return nil
+}
+
+// mayLag reports whether the batch may leave the lane records as they are: a later batch
+// must have room for all of them.
+func (b *batch) mayLag() bool {
+	if b.stateOf.Changes >= changesMost || b.now.Sub(b.lagging.since) >= lagMost {
+		return false
+	}
+	n, size := len(b.lagging.webhooks), b.lagging.size
+	for h, c := range b.lanes {
+		if !h.keeps(c.added) {
+			return false
+		}
+		if !h.lags {
+			n, size = n+1, size+h.laneSize()
+		}
+	}
+	return n <= b.maxEntries/4 && size <= b.maxBytes/4
+}
+
+// lagged notes, after the commit, which lane records do not count it.
+func (b *batch) lagged() {
+	l := &b.lagging
+	if b.wroteLanes {
+		for _, h := range l.webhooks {
+			h.lags = false
+		}
+		clear(l.webhooks)
+		*l = lagging{webhooks: l.webhooks[:0], since: b.now}
+	}
+	for h, c := range b.lanes {
+		switch {
+		case b.wroteLanes:
+			h.written = c.marks.Due
+		case !h.lags:
+			h.lags = true
+			l.webhooks = append(l.webhooks, h)
+			l.size += h.laneSize()
+		}
+	}
 }
 
 // record starts a value of about size bytes in the batch's own memory, with the same

@@ -39,6 +39,11 @@ type committer struct {
 func newCommitter(s *Store) *committer {
 	c := &committer{s: s, batch: batch{s: s, committed: *s.shown.Load(), outdated: s.outdated}, timer: time.NewTimer(time.Hour)}
 	c.batch.maxEntries, c.batch.maxBytes = transactionRoom(s.db)
+	for _, h := range s.webhooks {
+		if h.lags {
+			c.batch.lagging.webhooks = append(c.batch.lagging.webhooks, h)
+		}
+	}
 	c.timer.Stop()
 	return c
 }
@@ -335,6 +340,7 @@ func (c *committer) applied(b *batch) {
 			b.recent.forget(seq)
 		}
 	}
+	b.lagged()
 	for h, c := range b.lanes {
 		h.show(c.counts)
 	}

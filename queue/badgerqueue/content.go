@@ -46,7 +46,7 @@ func (x *export) webhookRecords() error {
 	if err := x.eachWebhook(x.to.Webhook); err != nil {
 		return err
 	}
-	st, err := getRecord(x.txn, layout.KeyState, func(_, rec []byte) (layout.State, error) { return layout.DecodeState(rec) })
+	st, err := getState(x.txn)
 	if err != nil && !errors.Is(err, badger.ErrKeyNotFound) {
 		return err
 	}
@@ -73,7 +73,7 @@ func (x *export) events() error {
 			return fmt.Errorf("%s: deliveries: %w", eventName(seq), err)
 		}
 		for _, d := range ds {
-			log, err := attemptsOf(x.txn, seq, d)
+			log, err := attemptsOf(x.txn, queue.DeliveryID{Event: e.ID, Webhook: d.webhook}, d)
 			if err != nil {
 				return fmt.Errorf("%s: attempts: %w", eventName(seq), err)
 			}
@@ -233,7 +233,7 @@ func (n *NewStore) deliveries(seq uint64, all []queue.StoredDelivery) error {
 		}
 		for i := range stored.Log {
 			a := &stored.Log[i]
-			log := appendAttempt(nil, a)
+			log := appendAttempt(nil, a, stored.ID.String())
 			if d.state == queue.Delivered && d.attempts == 1 && len(log) <= maxLog && len(all) <= maxLogged {
 				d.log = log
 				continue
@@ -359,16 +359,17 @@ func (m marks) of(id queue.WebhookID, newest uint64) (lane layout.Marks) {
 }
 
 // attemptsOf reads the attempts of a delivery, oldest first.
-func attemptsOf(txn *badger.Txn, seq uint64, d delivery) (list []queue.Attempt, err error) {
+func attemptsOf(txn *badger.Txn, id queue.DeliveryID, d delivery) (list []queue.Attempt, err error) {
+	seq, name := id.Event.Seq(), id.String()
 	if d.log != nil {
-		first, err := parseAttempt(layout.DeliveriesKey(seq), d.log, 1)
+		first, err := parseAttempt(layout.DeliveriesKey(seq), d.log, 1, name)
 		if err != nil {
 			return nil, err
 		}
 		list = append(list, first)
 	}
 	err = scan(txn, layout.AttemptPrefix(seq, d.webhook), nil, func(key, rec []byte) (bool, error) {
-		a, err := decodeAttempt(key, rec)
+		a, err := decodeAttempt(key, rec, name)
 		list = append(list, a)
 		return err == nil, err
 	})

@@ -309,17 +309,24 @@ func decodeDeliveries(ds deliveries, key, rec []byte) (deliveries, error) {
 	return ds, nil
 }
 
-// The payload of an attempt begins with its format. The second format is only for attempts
-// whose request body was not the event's document.
+// The payload of an attempt begins with its format, which is attemptFormat and flags. Format 4
+// of the store and those before wrote attemptTraced, with or without attemptWithBody, and
+// their header fields repeat what the rest of the record says.
 const (
-	attemptFormat         = 2
-	attemptFormatWithBody = 3
+	attemptFormat   = 4
+	attemptTraced   = 2 // it has a trace context
+	attemptWithBody = 1 // its request body was not the event's document
 )
 
-func appendAttempt(b []byte, a *queue.Attempt) []byte {
+// appendAttempt appends the payload of an attempt of the delivery with this id.
+func appendAttempt(b []byte, a *queue.Attempt, id string) []byte {
 	format := byte(attemptFormat)
 	if len(a.RequestBody) > 0 {
-		format = attemptFormatWithBody
+		format |= attemptWithBody
+	}
+	context := codec.Attempt{Delivery: id, Began: a.At.Unix(), Trace: traceOf(a)}
+	if context.Trace != [len(context.Trace)]byte{} {
+		format |= attemptTraced
 	}
 	b = append(b, format)
 	b = binary.AppendVarint(b, unixNano(a.At))
@@ -327,46 +334,59 @@ func appendAttempt(b []byte, a *queue.Attempt) []byte {
 	b = binary.AppendUvarint(b, uint64(max(a.Status, 0)))
 	b = codec.AppendString(b, a.Error)
 	b = codec.AppendString(b, a.ErrorClass)
-	b = append(b, a.TraceID[:]...)
-	b = append(b, a.SpanID[:]...)
-	b = append(b, a.TraceFlags)
+	if format&attemptTraced != 0 {
+		b = append(b, context.Trace[:]...)
+	}
 	b = binary.AppendVarint(b, unixNano(a.Next))
-	b = codec.AppendHeaders(b, a.RequestHeaders)
-	b = codec.AppendHeaders(b, a.ResponseHeaders)
-	if format == attemptFormatWithBody {
+	b = codec.AppendHeaders(b, a.RequestHeaders, &context)
+	b = codec.AppendHeaders(b, a.ResponseHeaders, &context)
+	if format&attemptWithBody != 0 {
 		b = codec.AppendString(b, a.RequestBody)
 	}
 	return append(b, a.ResponseBody...)
 }
 
-func decodeAttempt(key, rec []byte) (queue.Attempt, error) {
+// traceOf returns the trace context of an attempt.
+func traceOf(a *queue.Attempt) (trace [25]byte) {
+	copy(trace[:], a.TraceID[:])
+	copy(trace[16:], a.SpanID[:])
+	trace[24] = a.TraceFlags
+	return trace
+}
+
+// decodeAttempt reads the record of an attempt of the delivery with this id.
+func decodeAttempt(key, rec []byte, id string) (queue.Attempt, error) {
 	p, err := layout.Unseal(key, rec)
 	if err != nil {
 		return queue.Attempt{}, err
 	}
-	return parseAttempt(key, p, int(binary.BigEndian.Uint16(key[13:])))
+	return parseAttempt(key, p, int(binary.BigEndian.Uint16(key[13:])), id)
 }
 
-// parseAttempt reads the payload of the attempt with this key.
-func parseAttempt(key, p []byte, number int) (queue.Attempt, error) {
+// parseAttempt reads the payload of the attempt with this key, of the delivery with this
+// id.
+func parseAttempt(key, p []byte, number int, id string) (queue.Attempt, error) {
 	r := codec.Reader{B: p}
-	format := r.Take(1)
-	if format == nil || format[0] != attemptFormat && format[0] != attemptFormatWithBody {
+	if len(p) == 0 || p[0] < attemptTraced || p[0] > attemptFormat|attemptTraced|attemptWithBody {
 		return queue.Attempt{}, fmt.Errorf("%w %q: an attempt of an unknown format", layout.ErrDamaged, key)
 	}
+	format := r.Take(1)[0]
 	a := queue.Attempt{
 		Number: number, At: fromUnixNano(r.Varint()), Duration: time.Duration(r.Varint()), Status: int(r.Uvarint()),
 		Error: r.String(), ErrorClass: r.String(),
 	}
-	copy(a.TraceID[:], r.Take(16))
-	copy(a.SpanID[:], r.Take(8))
-	if f := r.Take(1); f != nil {
-		a.TraceFlags = f[0]
+	if format&attemptTraced != 0 {
+		copy(a.TraceID[:], r.Take(16))
+		copy(a.SpanID[:], r.Take(8))
+		if f := r.Take(1); f != nil {
+			a.TraceFlags = f[0]
+		}
 	}
 	a.Next = fromUnixNano(r.Varint())
-	a.RequestHeaders, a.ResponseHeaders = r.Headers(), r.Headers()
-	if format[0] == attemptFormatWithBody {
-		a.RequestBody = bytes.Clone(r.Bytes())
+	context := codec.Attempt{Delivery: id, Began: a.At.Unix(), Trace: traceOf(&a)}
+	a.RequestHeaders, a.ResponseHeaders = r.Headers(&context), r.Headers(&context)
+	if format&attemptWithBody != 0 {
+		a.RequestBody = append([]byte(nil), r.Bytes()...)
 	}
 	a.ResponseBody = append([]byte(nil), r.B...)
 	if r.Bad {

@@ -26,17 +26,21 @@ func FuzzRecords(f *testing.F) {
 	usual.Redacted, usual.Body = true, usualDocument(1)
 	f.Add(eventRecord(layout.EventKey(77), &usual)[layout.RecordHeader:])
 	f.Add(plainEvent(&usual))
+	const id = "dlv_06f1m3c9k5rrxax4gj5c6w7tnm_3"
 	attempt := queue.Attempt{At: event.Created, Status: 500, Error: "e", ErrorClass: "http_500", Duration: time.Second, Next: event.Created,
-		RequestHeaders: []queue.Header{{Name: "a", Value: "b"}}, ResponseBody: []byte("x")}
-	f.Add(appendAttempt(nil, &attempt))
+		RequestHeaders:  []queue.Header{{Name: "a", Value: "b"}, {Name: "webhook-id", Value: id}, {Name: "webhook-timestamp", Value: "1700000001"}},
+		ResponseHeaders: []queue.Header{{Name: "Date", Value: "Tue, 14 Nov 2023 22:13:21 GMT"}}, ResponseBody: []byte("x")}
+	f.Add(appendAttempt(nil, &attempt, id))
 	f.Add(deliveries{{webhook: 1, state: queue.Retrying, rung: 2, attempts: 3, at: 4}}.appendTo(nil))
-	f.Add(deliveries{{webhook: 1, state: queue.Delivered, attempts: 1, log: appendAttempt(nil, &attempt)}, {webhook: 2}}.appendTo(nil))
+	f.Add(deliveries{{webhook: 1, state: queue.Delivered, attempts: 1, log: appendAttempt(nil, &attempt, id)}, {webhook: 2}}.appendTo(nil))
 	f.Add(layout.Idempotency{Seq: 9}.Encode([]byte("k"))[layout.RecordHeader:])
 	f.Add(layout.Idempotency{Seq: 9, Answer: []byte("{}")}.Encode([]byte("k"))[layout.RecordHeader:])
 	f.Add(layout.Feedback{Seq: 9, Origin: [32]byte{1}, Answer: []byte("{}")}.Encode([]byte("k"))[layout.RecordHeader:])
 	f.Add(layout.EncodeWebhook(layout.WebhookKey(3), queue.Webhook{ID: 3, Name: "w", Revision: 2, Data: []byte("{}")})[layout.RecordHeader:])
 	f.Add(layout.State{Seq: 5, Events: 4, At: 3, Shift: -2}.Encode()[layout.RecordHeader:])
+	f.Add(layout.State{Seq: 5, Events: 4, Changes: 3}.Encode()[layout.RecordHeader:])
 	f.Add(layout.EncodeLane(layout.LaneKey(1), queue.Counts{Pending: 1, Failed: 2}, layout.Marks{Fresh: 3, Due: map[uint8]int64{1: 2, 0: 5}})[layout.RecordHeader:])
+	f.Add(layout.AppendChange(layout.AppendChange(nil, layout.Change{Webhook: 1, Counts: queue.Counts{Pending: -1, Delivered: 1}}), layout.Change{Webhook: 300}))
 	f.Add([]byte("\x00\x00\x00\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01")) // a length of nearly 2^64
 	f.Fuzz(func(t *testing.T, payload []byte) {
 		const seq, webhook, number = 77, 3, 2
@@ -47,8 +51,10 @@ func FuzzRecords(f *testing.F) {
 		}, func(key []byte, e queue.Event) []byte { return eventRecord(key, &e) })
 		again(t, "deliveries", layout.DeliveriesKey(seq), payload, func(key, rec []byte) (deliveries, error) { return decodeDeliveries(nil, key, rec) },
 			func(key []byte, ds deliveries) []byte { return ds.encode(key, layout.Record(ds.size())) })
-		again(t, "attempt", layout.AttemptKey(seq, webhook, number), payload, decodeAttempt,
-			func(key []byte, a queue.Attempt) []byte { return layout.Seal(key, appendAttempt(layout.Record(0), &a)) })
+		again(t, "attempt", layout.AttemptKey(seq, webhook, number), payload, func(key, rec []byte) (queue.Attempt, error) { return decodeAttempt(key, rec, id) },
+			func(key []byte, a queue.Attempt) []byte {
+				return layout.Seal(key, appendAttempt(layout.Record(0), &a, id))
+			})
 		again(t, "idempotency", layout.IdempotencyKey("k"), payload, layout.DecodeIdempotency,
 			func(key []byte, k layout.Idempotency) []byte { return k.Encode(key) })
 		again(t, "feedback", layout.FeedbackKey(event.Feedback), payload, layout.DecodeFeedback,
@@ -67,6 +73,13 @@ func FuzzRecords(f *testing.F) {
 			c, m, err := layout.DecodeLane(key, rec)
 			return lane{c, m}, err
 		}, func(key []byte, l lane) []byte { return layout.EncodeLane(key, l.counts, l.marks) })
+		again(t, "changes", layout.ChangesKey(1), payload, layout.DecodeChanges, func(key []byte, all []layout.Change) []byte {
+			rec := layout.Record(0)
+			for _, c := range all {
+				rec = layout.AppendChange(rec, c)
+			}
+			return layout.Seal(key, rec)
+		})
 		// The bytes as they are: without a right checksum nothing is read.
 		if _, err := decodeEvent(layout.EventKey(seq), payload, tag); err == nil && len(payload) < layout.RecordHeader {
 			t.Error("an event was read from nothing")

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -41,7 +42,11 @@ func TestGoldenStores(t *testing.T) {
 			if err := os.CopyFS(o.Path, os.DirFS(golden(n))); err != nil {
 				t.Fatal(err)
 			}
-			deliversGolden(t, o, documents(t, o, golden(n)+".documents"))
+			want := documents(t, o, golden(n)+".documents")
+			if n >= 5 { // from here on with a log
+				readsGoldenLog(t, o)
+			}
+			deliversGolden(t, o, want)
 		})
 	}
 }
@@ -71,6 +76,28 @@ func documents(t *testing.T, o Options, path string) [][]byte {
 		t.Fatal(err)
 	}
 	return bytes.Split(bytes.TrimSuffix(text, []byte("\n")), []byte("\n"))
+}
+
+// readsGoldenLog checks the attempts of the first webhook.
+func readsGoldenLog(t *testing.T, o Options) {
+	t.Helper()
+	s, err := Open(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	page, err := s.Deliveries(t.Context(), queue.DeliveryQuery{Webhook: 1, Limit: 100})
+	if err != nil || len(page.Items) == 0 {
+		t.Fatalf("%d deliveries, %v", len(page.Items), err)
+	}
+	for _, d := range page.Items {
+		got, err := s.Attempts(t.Context(), d.ID)
+		if want := usual(d.ID.String()); err != nil || len(got) != 1 || !reflect.DeepEqual(got[0], want) {
+			t.Errorf("%v: %+v, want %+v", err, got, want)
+		}
+	}
+	if err := s.Close(context.Background()); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func bodyOf(t *testing.T, s *Store, seq uint64) []byte {
@@ -180,7 +207,7 @@ func writeGoldenStore(t *testing.T, path string) {
 		}
 	}
 	for w, settle := range map[int]func(*queue.Lease) error{
-		0: func(l *queue.Lease) error { return l.Ack(queue.Attempt{Status: 204}) },
+		0: func(l *queue.Lease) error { return l.Ack(usual(l.Delivery.ID.String())) },
 		1: func(l *queue.Lease) error {
 			return l.Retry(time.Now().Add(time.Hour), queue.Attempt{Status: 503, ErrorClass: "http_503"})
 		},

@@ -190,7 +190,7 @@ func (s *Store) Attempts(ctx context.Context, id queue.DeliveryID) (list []queue
 		if d == nil {
 			d = &delivery{webhook: id.Webhook}
 		}
-		list, err = attemptsOf(txn, id.Event.Seq(), *d)
+		list, err = attemptsOf(txn, id, *d)
 		return err
 	})
 	return list, err

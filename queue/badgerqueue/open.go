@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"math"
 	"os"
 	"path/filepath"
@@ -288,7 +289,7 @@ func (s *Store) load(marked storefile.Mark) error {
 			}
 		}
 		s.tags, s.outdated, s.former = f.Tags, f.Version < layout.FormatVersion, f.Former
-		st, err = getRecord(txn, layout.KeyState, func(_, rec []byte) (layout.State, error) { return layout.DecodeState(rec) })
+		st, err = getState(txn)
 		switch {
 		case errors.Is(err, badger.ErrKeyNotFound): // a new store
 			st = layout.State{Counted: true}
@@ -309,7 +310,7 @@ func (s *Store) load(marked storefile.Mark) error {
 			s.erases.Store(true)
 			return false
 		})
-		return s.loadWebhooks(txn)
+		return s.loadWebhooks(txn, st.Changes)
 	})
 	if err != nil {
 		return fmt.Errorf("reading the store at %s: %w", s.o.Path, err)
@@ -329,7 +330,11 @@ func (s *Store) load(marked storefile.Mark) error {
 	return err
 }
 
-func (s *Store) loadWebhooks(txn *badger.Txn) error {
+func (s *Store) loadWebhooks(txn *badger.Txn, changes uint64) error {
+	changed, err := getChanges(txn, changes)
+	if err != nil {
+		return err
+	}
 	return scan(txn, []byte{layout.PrefixWebhook}, nil, func(key, rec []byte) (bool, error) {
 		w, err := layout.DecodeWebhook(key, rec)
 		if err != nil {
@@ -342,11 +347,20 @@ func (s *Store) loadWebhooks(txn *badger.Txn) error {
 			return false, err
 		}
 		if err == nil {
-			h.counts, h.shown, h.marks = c, c, m
+			h.counts, h.shown, h.marks, h.written = c, c, m, maps.Clone(m.Due)
+		}
+		if d, lags := changed[w.ID]; lags {
+			h.counts, h.lags = h.counts.Add(d), true
+			h.shown = h.counts
 		}
 		s.webhooks[w.ID] = h
 		return true, nil
 	})
+}
+
+// getState reads the state record.
+func getState(txn *badger.Txn) (layout.State, error) {
+	return getRecord(txn, layout.KeyState, func(_, rec []byte) (layout.State, error) { return layout.DecodeState(rec) })
 }
 
 func getLane(txn *badger.Txn, id queue.WebhookID) (c queue.Counts, m layout.Marks, err error) {
@@ -356,6 +370,24 @@ func getLane(txn *badger.Txn, id queue.WebhookID) (c queue.Counts, m layout.Mark
 		return struct{}{}, err
 	})
 	return c, m, err
+}
+
+// getChanges adds up what the first n records of changes changed in webhooks' counters.
+func getChanges(txn *badger.Txn, n uint64) (map[queue.WebhookID]queue.Counts, error) {
+	changed := make(map[queue.WebhookID]queue.Counts)
+	for i := range n {
+		changes, err := getRecord(txn, layout.ChangesKey(i), layout.DecodeChanges)
+		if errors.Is(err, badger.ErrKeyNotFound) {
+			err = fmt.Errorf("%w: the changes of the counters with number %d are missing", layout.ErrDamaged, i)
+		}
+		if err != nil {
+			return nil, err
+		}
+		for _, c := range changes {
+			changed[c.Webhook] = changed[c.Webhook].Add(c.Counts)
+		}
+	}
+	return changed, nil
 }
 
 // newestSeq returns the highest sequence number of an event in the store, or 0 if there is

@@ -1,6 +1,7 @@
 package badgerqueue
 
 import (
+	"encoding/binary"
 	"errors"
 	"reflect"
 	"strings"
@@ -8,6 +9,7 @@ import (
 	"time"
 
 	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/queue/badgerqueue/codec"
 	"github.com/userhero/relay/queue/badgerqueue/layout"
 	"github.com/userhero/relay/queue/badgerqueue/storefile"
 )
@@ -33,21 +35,24 @@ func TestRecordsWithAnotherKeyOrAFlippedBitAreDamaged(t *testing.T) {
 	}
 }
 
-// usual is an attempt as most are: what the relay sends, and what Express
+// usualID is the id of a delivery.
+const usualID = "dlv_06f1m3c9k5rrxax4gj5c6w7tnm_3"
+
+// usual is an attempt of a delivery as most are: what the relay sends, and what Express
 // answers.
-func usual() queue.Attempt {
-	const id = "evt_06F1M3C9K5RRXAX4GJ5C6W7TNM.3"
+func usual(id string) queue.Attempt {
 	return queue.Attempt{
 		Number: 1, At: time.UnixMilli(1_764_000_000_123).UTC(), Duration: 1234567, Status: 200,
-		TraceID: [16]byte{1, 2}, SpanID: [8]byte{3}, TraceFlags: 1,
+		TraceID: [16]byte([]byte("0af7651916cd43dd")), SpanID: [8]byte([]byte("b7ad6b71")), TraceFlags: 1,
 		RequestHeaders: []queue.Header{
+			{Name: "Accept", Value: "*/*"},
 			{Name: "Content-Type", Value: "application/json"},
 			{Name: "User-Agent", Value: "UserHero-Relay/1.0.0"},
 			{Name: "X-UserHero-Attempt", Value: "1"},
 			{Name: "X-UserHero-Delivery", Value: id},
 			{Name: "X-UserHero-Event", Value: "feedback.created"},
 			{Name: "X-UserHero-Signature", Value: "sha256=" + strings.Repeat("0123456789abcdef", 4)},
-			{Name: "traceparent", Value: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"},
+			{Name: "traceparent", Value: "00-30616637363531393136636434336464-6237616436623731-01"},
 			{Name: "webhook-id", Value: id},
 			{Name: "webhook-signature", Value: "v1,K5oZfzN95Z9UVu1EsfQmfVNQhnkZ2pj9o9NDN/H/pI4="},
 			{Name: "webhook-timestamp", Value: "1764000000"},
@@ -56,7 +61,7 @@ func usual() queue.Attempt {
 			{Name: "Connection", Value: "keep-alive"},
 			{Name: "Content-Length", Value: "2"},
 			{Name: "Content-Type", Value: "text/plain; charset=utf-8"},
-			{Name: "Date", Value: "Tue, 25 Nov 2025 00:00:00 GMT"},
+			{Name: "Date", Value: "Mon, 24 Nov 2025 16:00:00 GMT"},
 			{Name: "Etag", Value: `W/"2-nOO9QiTIwXgNtWtBJezz8kv3SLc"`},
 			{Name: "Keep-Alive", Value: "timeout=5"},
 			{Name: "X-Powered-By", Value: "Express"},
@@ -67,25 +72,63 @@ func usual() queue.Attempt {
 
 func TestUsualAttemptIsShortAndReadsAsItWas(t *testing.T) {
 	t.Parallel()
-	want := usual()
-	b := appendAttempt(nil, &want)
-	if len(b) > 320 {
+	want := usual(usualID)
+	b := appendAttempt(nil, &want, usualID)
+	if len(b) > 240 {
 		t.Errorf("%d bytes", len(b))
 	}
-	got, err := parseAttempt(nil, b, 1)
+	got, err := parseAttempt(nil, b, 1, usualID)
 	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("%v\n%+v became\n%+v", err, want, got)
 	}
 }
 
+// TestAttemptsOfOlderFormatsReadAsTheyWere: they repeat the ids and times of the rest of the
+// record.
+func TestAttemptsOfOlderFormatsReadAsTheyWere(t *testing.T) {
+	t.Parallel()
+	for _, body := range []string{"", "hello"} {
+		want := usual(usualID)
+		want.RequestBody = []byte(body)
+		if body == "" {
+			want.RequestBody = nil
+		}
+		got, err := parseAttempt(nil, formerAttempt(&want), 1, "dlv_00000000000000000000000000_9")
+		if err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("%v\n%+v became\n%+v", err, want, got)
+		}
+	}
+}
+
+// formerAttempt makes the payload of an attempt as format 4 of the store wrote it.
+func formerAttempt(a *queue.Attempt) []byte {
+	b := []byte{2}
+	if len(a.RequestBody) > 0 {
+		b[0] = 3
+	}
+	b = binary.AppendVarint(b, a.At.UnixNano())
+	b = binary.AppendVarint(b, int64(a.Duration))
+	b = binary.AppendUvarint(b, uint64(a.Status))
+	b = append(b, 0, 0) // no error, and no class
+	b = append(append(append(b, a.TraceID[:]...), a.SpanID[:]...), a.TraceFlags)
+	b = append(b, 0) // no next
+	nothing := codec.Attempt{Began: -1 << 40}
+	b = codec.AppendHeaders(b, a.RequestHeaders, &nothing)
+	b = codec.AppendHeaders(b, a.ResponseHeaders, &nothing)
+	if len(a.RequestBody) > 0 {
+		b = codec.AppendString(b, a.RequestBody)
+	}
+	return append(b, a.ResponseBody...)
+}
+
 func BenchmarkAttemptRecord(b *testing.B) {
-	a := usual()
-	buf := appendAttempt(nil, &a)
-	b.ReportMetric(float64(len(buf)), "B/record")
+	a := usual(usualID)
+	buf := appendAttempt(nil, &a, usualID)
 	b.ReportAllocs()
 	for b.Loop() {
-		buf = appendAttempt(buf[:0], &a)
+		buf = appendAttempt(buf[:0], &a, usualID)
 	}
+	b.ReportMetric(float64(len(buf)), "B/record")
 }
 
 // TestEventsOfFormat3ReadAsTheyWere: their documents are not packed. Format 3 also had

@@ -127,14 +127,14 @@ func (b *batch) redact(r *redaction, at layout.Waiting) (removed int64, err erro
 	}
 	b.grow(size - before)
 	removed = int64(before - size)
-	n, err := b.redactAttempts(at.Seq)
+	n, err := b.redactAttempts(e.ID)
 	if removed += n; err != nil || len(ds) == 0 {
 		return removed, err
 	}
 	parked := false
 	for i := range ds {
 		d := &ds[i]
-		if d.log, err = redactedAttempt(layout.DeliveriesKey(at.Seq), d.log, 1); err != nil {
+		if d.log, err = redactedAttempt(layout.DeliveriesKey(at.Seq), d.log, queue.DeliveryID{Event: e.ID, Webhook: d.webhook}); err != nil {
 			return removed, err
 		}
 		h := b.webhook(d.webhook)
@@ -159,15 +159,16 @@ func (b *batch) redact(r *redaction, at layout.Waiting) (removed int64, err erro
 }
 
 // redactAttempts redacts those attempts of an event that have their own records.
-func (b *batch) redactAttempts(seq uint64) (removed int64, err error) {
-	err = scanItems(b.txn, layout.SeqKey(layout.PrefixAttempt, seq), nil, func(item *badger.Item) (bool, error) {
+func (b *batch) redactAttempts(id queue.EventID) (removed int64, err error) {
+	err = scanItems(b.txn, layout.SeqKey(layout.PrefixAttempt, id.Seq()), nil, func(item *badger.Item) (bool, error) {
 		key := item.KeyCopy(nil)
 		return visitItem(item, func(_, rec []byte) (bool, error) {
 			p, err := layout.Unseal(key, rec)
 			if err != nil {
 				return true, nil //nolint:nilerr // check reports it
 			}
-			log, err := redactedAttempt(key, bytes.Clone(p), 1)
+			webhook := queue.WebhookID(binary.BigEndian.Uint32(key[9:]))
+			log, err := redactedAttempt(key, bytes.Clone(p), queue.DeliveryID{Event: id, Webhook: webhook})
 			if err != nil || len(log) == len(p) {
 				return true, nil //nolint:nilerr // check reports it
 			}
@@ -182,14 +183,15 @@ func (b *batch) redactAttempts(seq uint64) (removed int64, err error) {
 
 // redactedAttempt returns an attempt without the parts that may repeat a document: the
 // request body, the response headers and the response body.
-func redactedAttempt(key, log []byte, number int) ([]byte, error) {
+func redactedAttempt(key, log []byte, id queue.DeliveryID) ([]byte, error) {
 	if log == nil {
 		return nil, nil
 	}
-	a, err := parseAttempt(key, log, number)
+	name := id.String()
+	a, err := parseAttempt(key, log, 1, name)
 	if err != nil {
 		return nil, err
 	}
 	a.RequestBody, a.ResponseHeaders, a.ResponseBody = nil, nil, nil
-	return appendAttempt(nil, &a), nil
+	return appendAttempt(nil, &a, name), nil
 }

@@ -196,7 +196,7 @@ func (m *mender) format() (err error) {
 		m.r.lost("the format record", "%v; every event gets a new id", err)
 		m.f = layout.Format{Version: layout.FormatVersion, Tags: storefile.Tags{storefile.NewTag(0)}}
 	}
-	if st, err := getRecord(m.txn, layout.KeyState, func(_, rec []byte) (layout.State, error) { return layout.DecodeState(rec) }); err == nil {
+	if st, err := getState(m.txn); err == nil {
 		m.counted = st
 	}
 	m.tags, m.seq = m.f.Tags, max(m.counted.Seq, beside.Mark.Seq)
@@ -205,7 +205,7 @@ func (m *mender) format() (err error) {
 
 // indexes deletes the records that later steps compute again.
 func (m *mender) indexes() error {
-	for _, prefix := range [][]byte{{layout.PrefixWaiting}, {layout.PrefixEnded}, {layout.PrefixFormer}, {layout.PrefixFeedback}, []byte("Mw")} {
+	for _, prefix := range [][]byte{{layout.PrefixWaiting}, {layout.PrefixEnded}, {layout.PrefixFormer}, {layout.PrefixFeedback}, layout.LanePrefix, layout.ChangesPrefix} {
 		if err := m.each(prefix, func(key, _ []byte) error { return m.b.delete(key) }); err != nil {
 			return err
 		}
@@ -319,7 +319,7 @@ func (m *mender) counters() error {
 	st := m.counted // keeps the clock
 	st.Seq, st.Events = m.seq, m.r.Events
 	st.Webhook, st.Noted = max(st.Webhook, m.met.newestWebhook), max(st.Noted, uint64(m.r.Activities))
-	st.Swept, st.Ended, st.Live, st.Counted = 0, 0, 0, false
+	st.Swept, st.Ended, st.Live, st.Counted, st.Changes = 0, 0, 0, false, 0
 	if err := m.b.set(layout.KeyState, st.Encode(), 0); err != nil {
 		return err
 	}

@@ -61,7 +61,7 @@ func (l *lane) take(lease *queue.Lease, what queue.Settlement) (*settleOp, error
 	h, seq := l.h, lease.Event.ID.Seq()
 	var log []byte
 	if what.Kind != queue.SettleDefer {
-		log = appendAttempt(make([]byte, 0, 384+len(what.Attempt.ResponseBody)+len(what.Attempt.RequestBody)), &what.Attempt)
+		log = appendAttempt(make([]byte, 0, 384+len(what.Attempt.ResponseBody)+len(what.Attempt.RequestBody)), &what.Attempt, lease.Delivery.ID.String())
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()

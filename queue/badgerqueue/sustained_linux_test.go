@@ -71,6 +71,46 @@ func sustained(b *testing.B, body func(n int) []byte) {
 	b.ReportMetric(float64(after.written-before.written)/float64(b.N), "written-B/op")
 }
 
+// BenchmarkWide has one event after another accepted for 1,000 webhooks, and delivered.
+func BenchmarkWide(b *testing.B) {
+	const wide = 1000
+	s := openAt(b, Options{Path: b.TempDir()})
+	lanes := make([]queue.Lane, wide)
+	ids := make([]queue.WebhookID, wide)
+	for i := range ids {
+		ids[i] = newWebhook(b, s, fmt.Sprint("w", i))
+		lane, err := s.Lane(ids[i], queue.LaneOptions{})
+		if err != nil {
+			b.Fatal(err)
+		}
+		lanes[i] = lane
+	}
+	before := usedByProcess(b)
+	attempt := usual(usualID)
+	attempt.RequestBody = nil
+	n := 0
+	for b.Loop() {
+		n++
+		e := entry(n, ids...)
+		e.Body = kibibyte(nil, n)
+		if _, err := s.Enqueue(context.Background(), e); err != nil {
+			b.Fatal(err)
+		}
+		for _, lane := range lanes {
+			leases, err := lane.Next(context.Background(), 1)
+			if err != nil {
+				b.Fatal(err)
+			}
+			if err := leases[0].Ack(attempt); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+	after := usedByProcess(b)
+	b.ReportMetric(float64(after.cpu-before.cpu)/float64(n*wide)/1e3, "cpu-µs/delivery")
+	b.ReportMetric(float64(after.written-before.written)/float64(n), "written-B/op")
+}
+
 type used struct{ cpu, written int64 } // nanoseconds; bytes, to the disk
 
 func usedByProcess(b *testing.B) (u used) {

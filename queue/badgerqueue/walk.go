@@ -132,7 +132,7 @@ func (w *walk) meet(key []byte, d *delivery) error {
 		return nil
 	}
 	w.met.attempts++
-	_, err := parseAttempt(key, d.log, 1)
+	_, err := parseAttempt(key, d.log, 1, "")
 	return prefixed("attempt", err)
 }
 
@@ -140,7 +140,7 @@ func (w *walk) eachAttempt(visit func(key []byte, seq uint64) error) error {
 	decode := func(key, rec []byte) (queue.Attempt, error) {
 		w.met.attempts++
 		w.met.live += int64(attemptSize(key, rec))
-		a, err := decodeAttempt(key, rec)
+		a, err := decodeAttempt(key, rec, "")
 		return a, prefixed("attempt", err)
 	}
 	return eachRecord(w, layout.PrefixAttempt, eventOfKey, decode, func(key, _ []byte, _ queue.Attempt) error { return visit(key, layout.SeqOf(key)) })

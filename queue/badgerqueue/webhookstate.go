@@ -16,7 +16,12 @@ type webhookState struct {
 	id     queue.WebhookID
 	bounds bounds
 
-	counts queue.Counts // as of the last commit; owned by the committer
+	// The committer owns these three. counts are as of the last commit. written has the
+	// marks of the webhook's lane record on the disk, and is nil if there is none. lags is
+	// set if that record does not count all commits: see lagging.
+	counts  queue.Counts
+	written map[uint8]int64
+	lags    bool
 
 	mu sync.Mutex // guards everything below; Store declares the order of the locks
 	// shown is counts as of the last commit.
@@ -233,6 +238,20 @@ func (h *webhookState) storedMarks(added []ticket) layout.Marks {
 	}
 	return m
 }
+
+// keeps reports whether the lane record on the disk may stay as it is: the lane finds
+// the added tickets from there.
+func (h *webhookState) keeps(added []ticket) bool {
+	for _, t := range added {
+		if low, ok := h.written[t.rung]; !ok || t.due < low { // Promise 1: after a crash the lane finds what waits.
+			return false
+		}
+	}
+	return h.written != nil
+}
+
+// laneSize returns at least as many bytes as the lane record takes in a transaction.
+func (h *webhookState) laneSize() int { return 64 + 11*len(h.written) }
 
 func (h *webhookState) stats(c *storeclock.Clock) queue.WebhookStats {
 	h.mu.Lock()

@@ -32,6 +32,7 @@ import (
 //	K idempotency key            seq8, hash and answer; expires
 //	L at8 n4                     an activity
 //	M name                       counters, cursors, format
+//	M c n2                       what one commit changed in webhooks' counters
 //	M w webhook4                 a webhook's counters and cursors
 //	R webhook4 rung1 due8 seq8   empty; a delivery that waits until it is due
 //	W webhook4                   a webhook record
@@ -197,7 +198,19 @@ func WebhookKey(id queue.WebhookID) []byte {
 
 // LaneKey returns the key of a webhook's counters and cursors.
 func LaneKey(id queue.WebhookID) []byte {
-	return binary.BigEndian.AppendUint32([]byte("Mw"), uint32(id))
+	return binary.BigEndian.AppendUint32(bytes.Clone(LanePrefix), uint32(id))
+}
+
+// LanePrefix and ChangesPrefix begin the keys of LaneKey and ChangesKey.
+var (
+	LanePrefix    = []byte("Mw")
+	ChangesPrefix = []byte("Mc")
+)
+
+// ChangesKey returns the key of the record of what one commit changed in webhooks'
+// counters. n numbers these commits: see State.Changes.
+func ChangesKey(n uint64) []byte {
+	return binary.BigEndian.AppendUint16(bytes.Clone(ChangesPrefix), uint16(n))
 }
 
 // ActivityKey returns the L key of an activity.
@@ -236,7 +249,8 @@ func WellFormed(k []byte) bool {
 	case PrefixFormer, PrefixIdempotency:
 		return true
 	case prefixMeta:
-		return bytes.Equal(k, KeyFormat) || bytes.Equal(k, KeyState) || bytes.Equal(k, KeyFiller) || len(k) == 6 && k[1] == 'w'
+		return bytes.Equal(k, KeyFormat) || bytes.Equal(k, KeyState) || bytes.Equal(k, KeyFiller) ||
+			len(k) == 6 && bytes.HasPrefix(k, LanePrefix) || len(k) == 4 && bytes.HasPrefix(k, ChangesPrefix)
 	}
 	return false
 }

@@ -25,7 +25,7 @@ const (
 // FormerVersion, is read without conversion. Its first commit writes FormatVersion; after
 // that, builds that know only older versions refuse the store.
 const (
-	FormatVersion = 4
+	FormatVersion = 5
 	// ProjectVersion is the version from which G keys name feedback, with its project. Before
 	// it, F keys did.
 	ProjectVersion = 3
@@ -274,6 +274,9 @@ type State struct {
 	// Redacted is a time in unix nanoseconds: events with an X key that ended before it are
 	// redacted. If it is not 0, there may be redacted events.
 	Redacted int64
+	// Changes is how many Mc records the lane records do not count yet: those with the
+	// numbers from 0 up to Changes. Mc records with higher numbers mean nothing.
+	Changes uint64
 	// Rewound counts how often the sweep cursor was put back since the store was
 	// opened. It is not stored.
 	Rewound uint64
@@ -307,8 +310,11 @@ func (s State) Encode() []byte {
 	b = binary.AppendVarint(b, s.Shift)
 	b = binary.AppendVarint(b, s.Live)
 	b = binary.AppendUvarint(b, flag(s.Counted))
-	if s.Redacted != 0 {
+	if s.Redacted != 0 || s.Changes != 0 {
 		b = binary.AppendVarint(b, s.Redacted)
+	}
+	if s.Changes != 0 {
+		b = binary.AppendUvarint(b, s.Changes)
 	}
 	return Seal(KeyState, b)
 }
@@ -330,6 +336,9 @@ func DecodeState(rec []byte) (s State, err error) {
 		if len(r.B) > 0 {
 			s.Redacted = r.Varint()
 		}
+		if len(r.B) > 0 {
+			s.Changes = r.Uvarint()
+		}
 	}
 	if r.Bad {
 		return s, fmt.Errorf("%w %q: short", ErrDamaged, KeyState)
@@ -347,10 +356,7 @@ type Marks struct {
 
 // EncodeLane returns the record of a webhook's counters and low-water marks.
 func EncodeLane(key []byte, c queue.Counts, m Marks) []byte {
-	b := Record(64)
-	for _, n := range []int64{c.Pending, c.Retrying, c.Delivered, c.Failed} {
-		b = binary.AppendVarint(b, n)
-	}
+	b := appendCounts(Record(64), c)
 	b = binary.AppendUvarint(b, m.Fresh)
 	b = binary.AppendUvarint(b, uint64(len(m.Due)))
 	for rung, due := range m.Due {
@@ -367,7 +373,7 @@ func DecodeLane(key, rec []byte) (c queue.Counts, m Marks, err error) {
 		return c, m, err
 	}
 	r := codec.Reader{B: p}
-	c = queue.Counts{Pending: r.Varint(), Retrying: r.Varint(), Delivered: r.Varint(), Failed: r.Varint()}
+	c = readCounts(&r)
 	m.Fresh = r.Uvarint()
 	m.Due = make(map[uint8]int64)
 	for n := r.Uvarint(); n > 0 && !r.Bad; n-- {
@@ -381,4 +387,45 @@ func DecodeLane(key, rec []byte) (c queue.Counts, m Marks, err error) {
 		return c, m, fmt.Errorf("%w %q: short", ErrDamaged, key)
 	}
 	return c, m, nil
+}
+
+// Change is what a commit changed in the counters of one webhook.
+type Change struct {
+	Webhook queue.WebhookID
+	Counts  queue.Counts // the differences
+}
+
+// ChangeSize is about how many bytes a change takes.
+const ChangeSize = 8
+
+// AppendChange appends a change to the payload of an Mc record.
+func AppendChange(b []byte, c Change) []byte {
+	return appendCounts(binary.AppendUvarint(b, uint64(c.Webhook)), c.Counts)
+}
+
+// DecodeChanges reads an Mc record.
+func DecodeChanges(key, rec []byte) (changes []Change, err error) {
+	p, err := Unseal(key, rec)
+	if err != nil {
+		return nil, err
+	}
+	r := codec.Reader{B: p}
+	for len(r.B) > 0 {
+		changes = append(changes, Change{Webhook: queue.WebhookID(r.Uvarint()), Counts: readCounts(&r)})
+	}
+	if r.Bad {
+		return nil, fmt.Errorf("%w %q: short", ErrDamaged, key)
+	}
+	return changes, nil
+}
+
+func appendCounts(b []byte, c queue.Counts) []byte {
+	for _, n := range [...]int64{c.Pending, c.Retrying, c.Delivered, c.Failed} {
+		b = binary.AppendVarint(b, n)
+	}
+	return b
+}
+
+func readCounts(r *codec.Reader) queue.Counts {
+	return queue.Counts{Pending: r.Varint(), Retrying: r.Varint(), Delivered: r.Varint(), Failed: r.Varint()}
 }
