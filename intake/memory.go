@@ -81,10 +81,12 @@ func (m *Memory) turn(ctx context.Context, size int) (done func(), err error) {
 		return func() {}, nil
 	}
 	weight := min(workFactor*int64(size), m.limit)
-	ctx, cancel := context.WithTimeout(ctx, turnTime)
-	defer cancel()
-	if m.working.Acquire(ctx, weight) != nil {
-		return nil, errNoMemory
+	if !m.working.TryAcquire(weight) {
+		ctx, cancel := context.WithTimeout(ctx, turnTime)
+		defer cancel()
+		if m.working.Acquire(ctx, weight) != nil {
+			return nil, errNoMemory
+		}
 	}
 	return func() { m.working.Release(weight) }, nil
 }
