@@ -48,9 +48,7 @@ func awayConfig(ctx context.Context, retry string) (c config, address string, er
 	}
 	address = k.Address()
 	k.Close()
-	c = relayConfig([]string{"http://" + address + "/hook"})
-	c.app = "userhero {\n retry " + retry + "\n" + c.app[len("userhero {\n"):]
-	return c, address, nil
+	return relayConfig([]string{"http://" + address + "/hook"}).with("retry " + retry), address, nil
 }
 
 // drain measures how long the waiting events take from the first delivery to the last,

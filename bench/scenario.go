@@ -38,6 +38,7 @@ func scenarios() []scenario {
 		latency(200),
 		drain(20_000),
 		starve(100_000),
+		endurance(0.7),
 		idle(20_000),
 		backlog(100_000, 1_000_000, 10_000_000),
 		encoding(),

@@ -33,6 +33,12 @@ func relayConfig(urls []string) config {
 	return config{app: app.String(), site: "userhero /feedback {\n project proj_bench\n}", ready: "/userhero/healthz"}
 }
 
+// with returns the configuration with another option of the relay.
+func (c config) with(option string) config {
+	c.app = "userhero {\n " + option + "\n" + strings.TrimPrefix(c.app, "userhero {\n")
+	return c
+}
+
 // plainConfig returns a Caddy without the relay.
 func plainConfig(site string) config { return config{site: site, ready: "/config/"} }
 
