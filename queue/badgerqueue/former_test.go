@@ -49,8 +49,14 @@ func (soonAfter) Slept() time.Duration { return 0 }
 // formerStore copies the store, for this test to open.
 func formerStore(t *testing.T) Options {
 	t.Helper()
+	return copied(t, former)
+}
+
+// copied copies a golden store, for this test to open.
+func copied(t *testing.T, path string) Options {
+	t.Helper()
 	o := Options{Path: filepath.Join(t.TempDir(), "store"), Clock: soonAfter{time.Now()}}
-	if err := os.CopyFS(o.Path, os.DirFS(former)); err != nil {
+	if err := os.CopyFS(o.Path, os.DirFS(path)); err != nil {
 		t.Fatal(err)
 	}
 	return o

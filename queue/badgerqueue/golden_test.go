@@ -38,10 +38,7 @@ func TestGoldenStores(t *testing.T) {
 				}
 				writeGoldenStore(t, golden(n))
 			}
-			o := Options{Path: filepath.Join(t.TempDir(), "store"), Clock: soonAfter{time.Now()}}
-			if err := os.CopyFS(o.Path, os.DirFS(golden(n))); err != nil {
-				t.Fatal(err)
-			}
+			o := copied(t, golden(n))
 			want := documents(t, o, golden(n)+".documents")
 			if n >= 5 { // from here on with a log
 				readsGoldenLog(t, o)
