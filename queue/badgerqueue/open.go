@@ -30,9 +30,7 @@ const (
 	// Badger allocates a block at once, and anew for an entry that is larger, which then takes
 	// three times its size until the table is written. Nearly every event fits this size.
 	// A table's index, which every start reads, has one record for each block.
-	blockSize  = 72 << 10
-	blockCache = 32 << 20 // only with encryption; without it blocks are mapped into memory
-	indexCache = 16 << 20 // only with encryption
+	blockSize = 72 << 10
 )
 
 // Open opens the store at o.Path or makes a new one. Errors wrap queue.ErrFull if the disk
@@ -216,7 +214,7 @@ func (s *Store) badgerOptions() badger.Options {
 		o.NumLevelZeroTables = smallLevelZeroTables
 	}
 	if len(s.o.EncryptionKey) > 0 {
-		o = o.WithEncryptionKey(s.o.EncryptionKey).WithIndexCacheSize(indexCache).WithBlockCacheSize(blockCache)
+		o = o.WithEncryptionKey(s.o.EncryptionKey).WithIndexCacheSize(s.bounds.indexCache).WithBlockCacheSize(s.bounds.blockCache)
 	}
 	return o
 }

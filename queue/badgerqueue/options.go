@@ -36,8 +36,9 @@ type Options struct {
 	// SIGBUS if the disk is really full.
 	MinFree int64
 	// Memory is the memory that the process may use, in bytes. With less than 1 GiB fewer
-	// bytes may wait for a commit, and a webhook keeps fewer events in memory. 0 means no
-	// limit. A store may be opened with a different value each time.
+	// bytes may wait for a commit, a webhook keeps fewer events in memory, and the caches of
+	// an encrypted store are smaller. 0 means no limit. A store may be opened with a different
+	// value each time.
 	Memory int64
 	// FileSystem reads the size and the free space, in bytes, of the file system
 	// that holds path. free is -1 if the system does not report it. Default: the
@@ -100,6 +101,9 @@ type bounds struct {
 	window     int   // deliveries in a window read from disk
 	told       int   // new R keys in an inbox
 	scan       int   // B records that one call reads to find fresh deliveries
+	// blockCache and indexCache are the bytes of decrypted blocks and indexes in memory.
+	// Only an encrypted store has them: without encryption files are mapped into memory.
+	blockCache, indexCache int64
 	// memtable is the size of Badger's memtables in bytes. Badger's other sizes are
 	// computed from it.
 	memtable int64
@@ -113,7 +117,7 @@ type bounds struct {
 // A start must not wait until all of a large store is verified (12 GB with 10,000,000
 // waiting events). So only verify bytes are read before the start, and the rest after it.
 var defaultBounds = bounds{
-	fresh: 512, freshBytes: 1 << 20, pending: maxPending, window: 256, told: 4096, scan: 16384,
+	fresh: 512, freshBytes: 1 << 20, pending: maxPending, window: 256, told: 4096, scan: 16384, blockCache: 32 << 20, indexCache: 16 << 20,
 	memtable: badgercompat.MemTableSize, verify: 256 << 20, sweep: 50 * time.Millisecond, reclaim: 5 * time.Minute,
 }
 
@@ -123,6 +127,8 @@ func (b bounds) within(memory int64) bounds {
 	if memory > 0 && memory < enoughMemory {
 		b.pending = b.pending * memory / enoughMemory
 		b.freshBytes = int(int64(b.freshBytes) * memory / enoughMemory)
+		b.blockCache = b.blockCache * memory / enoughMemory
+		b.indexCache = b.indexCache * memory / enoughMemory
 	}
 	return b
 }
