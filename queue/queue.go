@@ -65,8 +65,8 @@ var (
 	// ErrClosed: the queue is closed or was never opened.
 	ErrClosed = errors.New("queue closed")
 	// ErrUnavailable: the engine's servers have not answered for longer than an
-	// election takes. The call may or may not have been carried out. The caller can
-	// repeat it.
+	// election takes, or its disk for seconds. The call may or may not have been carried
+	// out. The caller can repeat it.
 	ErrUnavailable = errors.New("queue unavailable")
 	// ErrFailed: the disk reported a write error. Nothing is accepted until the store
 	// is reopened, because the contents of the disk are unknown.

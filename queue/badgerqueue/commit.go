@@ -191,6 +191,14 @@ func (c *committer) commit(ops []operation) {
 // commitSome commits as many of the first operations as fit in one transaction, and
 // answers them. It returns how many it answered: 0 if the disk has no room.
 func (c *committer) commitSome(ops []operation) int {
+	began := time.Now()
+	c.s.committing.Store(&began)
+	defer func() {
+		c.s.committing.Store(nil)
+		if took := time.Since(began); took > c.s.bounds.slow {
+			c.s.log.Warn("a commit was slow: is the disk busy or failing?", "path", c.s.o.Path, "took", took, "operations", len(ops))
+		}
+	}()
 	for {
 		n, err := c.fill(ops)
 		if err == nil && !c.reserved() { // Promise 1: on a full disk nothing is written through a memory map.

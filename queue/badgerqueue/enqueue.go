@@ -30,10 +30,7 @@ func (s *Store) Enqueue(ctx context.Context, e queue.Entry) (queue.Receipt, erro
 		return queue.Receipt{}, err
 	}
 	defer s.end()
-	if err := s.failure(); err != nil {
-		return queue.Receipt{}, err
-	}
-	if err := s.disk.RoomToAccept(); err != nil { // Promise 1: no new event is accepted when the disk is nearly full; waiting deliveries continue.
+	if err := s.accepts(); err != nil {
 		return queue.Receipt{}, err
 	}
 	if most := s.bounds.deliveries(); len(e.Webhooks) > most {

@@ -170,7 +170,9 @@ func TestStoreClosesOnAFullDisk(t *testing.T) {
 func TestReadersGoOnWhileACommitWaits(t *testing.T) {
 	t.Parallel()
 	d := newFakeDisk()
-	s := openAt(t, Options{Path: t.TempDir(), FileSystem: d.read, MinFree: 1, trusting: true})
+	b := defaultBounds
+	b.slow = time.Hour // health is not about this commit
+	s := openBounded(t, Options{Path: t.TempDir(), FileSystem: d.read, MinFree: 1, trusting: true}, b)
 	// Files in the place of its next tables keep Badger from writing them.
 	var inTheWay []string
 	for id := range uint64(500) {
@@ -458,4 +460,42 @@ func TestParkedDeliveriesExpireHoweverMany(t *testing.T) {
 		t.Fatal(err)
 	}
 	checkCounters(t, s)
+}
+
+// TestDiskThatDoesNotAnswerIsSaid: while a commit takes longer than it may, the store is not
+// healthy and refuses new events at once, and stores nothing of them. What waits for the
+// commit is stored when it ends.
+func TestDiskThatDoesNotAnswerIsSaid(t *testing.T) {
+	t.Parallel()
+	b := defaultBounds
+	b.slow = 20 * time.Millisecond
+	s := openBounded(t, Options{Path: t.TempDir()}, b)
+	answers := make(chan struct{})
+	commit := make(chan error, 1)
+	go func() {
+		commit <- s.commit(context.Background(), 1, 1024, func(*batch) error {
+			<-answers
+			return nil
+		})
+	}()
+	eventually(t, "a commit is slow", func() bool { return s.Health() != nil })
+	if err := s.Health(); !errors.Is(err, queue.ErrUnavailable) || !strings.Contains(err.Error(), "does not answer") {
+		t.Errorf("its health is %v", err)
+	}
+	before := s.Stats(t.Context()).Events
+	if _, err := s.Enqueue(t.Context(), entry(1)); !errors.Is(err, queue.ErrUnavailable) {
+		t.Errorf("an event is answered with %v", err)
+	}
+	close(answers)
+	if err := <-commit; err != nil {
+		t.Error(err)
+	}
+	if got := s.Stats(t.Context()).Events; got != before {
+		t.Errorf("%d events, want %d", got, before)
+	}
+	eventually(t, "the store is healthy again", func() bool { return s.Health() == nil })
+	eventually(t, "it takes events again", func() bool {
+		_, err := s.Enqueue(context.Background(), entry(2))
+		return err == nil
+	})
 }

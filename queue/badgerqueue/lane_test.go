@@ -16,7 +16,7 @@ import (
 
 // tiny bounds make every lane overflow, fall behind and read from disk again
 // and again.
-var tiny = bounds{fresh: 3, freshBytes: 64, pending: maxPending, window: 4, told: 5, scan: 7, memtable: badgercompat.MemTableSize, sweep: defaultBounds.sweep, reclaim: defaultBounds.reclaim}
+var tiny = bounds{fresh: 3, freshBytes: 64, pending: maxPending, window: 4, told: 5, scan: 7, memtable: badgercompat.MemTableSize, slow: defaultBounds.slow, sweep: defaultBounds.sweep, reclaim: defaultBounds.reclaim}
 
 // TestEveryDeliveryGoesOutOnceWhateverTheWindows races accepting, leasing,
 // settling in every way, requeueing and closing lanes, through windows that

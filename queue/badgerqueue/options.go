@@ -109,6 +109,8 @@ type bounds struct {
 	memtable int64
 	// verify is how many bytes of tables are verified before the store opens.
 	verify int64
+	// slow is how long a commit may take before the store accepts no events until it ends.
+	slow time.Duration
 	// sweep is the least time between two rounds of the sweep. reclaim is the least time
 	// between two rewrites of the tree that give space back to the disk.
 	sweep, reclaim time.Duration
@@ -118,7 +120,7 @@ type bounds struct {
 // waiting events). So only verify bytes are read before the start, and the rest after it.
 var defaultBounds = bounds{
 	fresh: 512, freshBytes: 1 << 20, pending: maxPending, window: 256, told: 4096, scan: 16384, blockCache: 32 << 20, indexCache: 16 << 20,
-	memtable: badgercompat.MemTableSize, verify: 256 << 20, sweep: 50 * time.Millisecond, reclaim: 5 * time.Minute,
+	memtable: badgercompat.MemTableSize, verify: 256 << 20, slow: 10 * time.Second, sweep: 50 * time.Millisecond, reclaim: 5 * time.Minute,
 }
 
 // within returns the bounds for a process that may use this much memory, in bytes; 0 means

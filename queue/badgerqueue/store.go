@@ -71,6 +71,8 @@ type Store struct {
 	committed sync.WaitGroup        // waits for the committer alone
 	moved     chan struct{}         // of capacity 1: the committer has moved the high-water mark
 	failed    atomic.Pointer[error] // the first error of a commit; it stays
+	// committing is when the commit in progress began; nil if there is none.
+	committing atomic.Pointer[time.Time]
 
 	// Locks are taken in this order. A goroutine may skip any of them:
 	//
@@ -197,10 +199,21 @@ func (s *Store) Health() error {
 		return err
 	}
 	defer s.end()
+	return s.accepts()
+}
+
+// accepts returns nil while the store takes new events.
+func (s *Store) accepts() error {
 	if err := s.failure(); err != nil {
 		return err
 	}
-	return s.disk.RoomToAccept()
+	if err := s.disk.RoomToAccept(); err != nil { // Promise 1: no new event is accepted when the disk is nearly full; waiting deliveries continue.
+		return err
+	}
+	if began := s.committing.Load(); began != nil && time.Since(*began) > s.bounds.slow {
+		return fmt.Errorf("%w: the disk under %s does not answer: a commit has taken %s so far", queue.ErrUnavailable, s.o.Path, time.Since(*began).Round(time.Second))
+	}
+	return nil
 }
 
 // failure returns the latched error of the first commit that failed, or nil.
