@@ -2,10 +2,14 @@ package e2e
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"net/url"
 	"sync"
 	"testing"
 	"time"
@@ -17,19 +21,22 @@ type load struct {
 	running sync.WaitGroup
 	pause   time.Duration // of each client, between two submissions
 	clients int           // that were started so far
+	// patience is how long clients wait for an answer. Default: that of relayServer.newClient.
+	patience time.Duration
 
 	mu sync.Mutex
 	// mu guards everything declared below.
 	acknowledged map[string]bool // feedback ids
 	refused      []string        // answers that were not 202
 	broken       int             // submissions that got no answer
+	reasons      map[string]int  // why, and how many
 	repeated     int             // submissions sent again
 	slowest      time.Duration   // the longest wait for an answer
 }
 
 func newLoad(t *testing.T) *load {
 	t.Helper()
-	l := &load{stop: make(chan struct{}), acknowledged: map[string]bool{}}
+	l := &load{stop: make(chan struct{}), acknowledged: map[string]bool{}, reasons: map[string]int{}}
 	t.Cleanup(l.end)
 	return l
 }
@@ -47,6 +54,7 @@ func (l *load) start(s *relayServer, clients int, repeat bool, others ...*relayS
 			clients := make([]*http.Client, len(relays))
 			for i, relay := range relays {
 				clients[i] = relay.newClient()
+				clients[i].Timeout = cmp.Or(l.patience, clients[i].Timeout)
 				defer clients[i].CloseIdleConnections()
 			}
 			for n := 0; l.goesOn(l.pause); n++ {
@@ -61,9 +69,7 @@ func (l *load) start(s *relayServer, clients int, repeat bool, others ...*relayS
 					err = l.submit(clients[tries%len(relays)], relays[tries%len(relays)], body, key)
 				}
 				if err != nil {
-					l.mu.Lock()
-					l.broken++
-					l.mu.Unlock()
+					l.unanswered(err)
 					l.goesOn(10 * time.Millisecond) // the server may be away
 				}
 			}
@@ -101,6 +107,23 @@ func (l *load) submit(c *http.Client, s *relayServer, body []byte, key string) e
 	}
 	l.acknowledged[accepted.ID] = true
 	return nil
+}
+
+// unanswered counts a submission that got no answer.
+func (l *load) unanswered(err error) {
+	reason := err.Error()
+	var asked *url.Error
+	var broken *net.OpError
+	switch { // a reason has no address and no port, so that equal ones count as one
+	case errors.As(err, &broken):
+		reason = broken.Op + ": " + broken.Err.Error()
+	case errors.As(err, &asked):
+		reason = asked.Err.Error()
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.broken++
+	l.reasons[reason]++
 }
 
 // goesOn tells, after a pause, whether the load has not been ended.
