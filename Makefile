@@ -36,7 +36,7 @@ VERSION   ?= $(shell git describe --tags --match 'v[0-9]*' --dirty 2>/dev/null |
 PLATFORMS ?= linux/amd64 linux/arm64 linux/arm/7 darwin/amd64 darwin/arm64 windows/amd64
 
 # Where the relay must compile without cgo.
-CROSS := linux/arm64 darwin/arm64 windows/amd64
+CROSS := linux/arm64 linux/arm darwin/arm64 windows/amd64
 
 # Packages whose tests run one after the other and without the race detector,
 # because they measure time against another process.
@@ -60,7 +60,7 @@ BENCHFLAGS ?=
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help docs manifests release build run test lint fmt unit simulation conformance e2e soak $(ROUND) skips collector supply licences sbom cross screenshots bench bench-check bench-backlog bench-cluster profile benchstat fuzz node programs clean
+.PHONY: help docs manifests release build run test lint fmt unit simulation conformance e2e soak $(ROUND) skips collector supply licences sbom cross screenshots bench bench-check bench-backlog bench-cluster profile benchstat fuzz node programs packers clean
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -189,7 +189,7 @@ supply: $(GOVULNCHECK) $(LICENCES) ## Known vulnerabilities, licences, go.mod an
 list-licences = go list -deps -f '{{with .Module}}{{if not .Main}}{{.Path}}{{end}}{{end}}' . ./embeddednats github.com/caddyserver/caddy/v2/cmd github.com/caddyserver/caddy/v2/modules/standard \
 	| sort -u | xargs go list -m -json | $(LICENCES) -includeIndirect -rules .ci/licences/rules.json -overrides .ci/licences/overrides.ndjson
 
-release: $(NFPM) $(CYCLONEDX) programs ## Archives, packages, images, checksums and bills of materials of VERSION (the tag) in dist
+release: $(NFPM) $(CYCLONEDX) packers ## Archives, packages, images, checksums and bills of materials of VERSION (the tag) in dist
 	@NFPM=$(NFPM) CYCLONEDX=$(CYCLONEDX) VERSION=$(VERSION) PLATFORMS="$(PLATFORMS)" DIST=$(DIST) packaging/release.sh
 
 licences: $(LICENCES) ## List the modules that are compiled in, with their licences; texts in THIRD-PARTY.txt
@@ -285,13 +285,19 @@ SOAK_TESTS := TestDamageIsNeverSilent|TestSalvageSaves|TestFailedWrites|TestAckn
 # strace for the tests of failing disks, ip and nsenter for those of networks that break, openssl for those of receivers, browsers
 # for widget and console, promtool for the alert rules, a container that boots
 # systemd for the service, what a release is packed with and looked into, podman for its image.
+PROGRAMS := gcc:gcc,libc6-dev g++:g++ curl:curl jq:jq node:nodejs npm:npm python3:python3 php:php-cli ruby:ruby puma:puma \
+	mkfs.ext4:e2fsprogs mount:mount ip:iproute2 nsenter:util-linux strace:strace openssl:openssl chromium:chromium firefox-esr:firefox-esr \
+	promtool:prometheus systemd-nspawn:systemd-container zip:zip rpm:rpm podman:podman runc:runc update-ca-certificates:ca-certificates
+
 programs:
 	@missing=""; \
-	for p in gcc:gcc,libc6-dev g++:g++ curl:curl jq:jq node:nodejs npm:npm python3:python3 php:php-cli ruby:ruby puma:puma mkfs.ext4:e2fsprogs mount:mount ip:iproute2 nsenter:util-linux strace:strace openssl:openssl chromium:chromium firefox-esr:firefox-esr promtool:prometheus systemd-nspawn:systemd-container zip:zip rpm:rpm podman:podman runc:runc update-ca-certificates:ca-certificates; do \
+	for p in $(PROGRAMS); do \
 		command -v $${p%%:*} >/dev/null || missing="$$missing $$(echo $${p#*:} | tr , ' ')"; \
 	done; \
-	php -r 'exit(extension_loaded("pdo_sqlite") ? 0 : 1);' 2>/dev/null || missing="$$missing php-sqlite3"; \
-	ruby -rsqlite3 -e '' 2>/dev/null || missing="$$missing ruby-sqlite3"; \
+	if [[ "$(PROGRAMS)" == *php:* ]]; then \
+		php -r 'exit(extension_loaded("pdo_sqlite") ? 0 : 1);' 2>/dev/null || missing="$$missing php-sqlite3"; \
+		ruby -rsqlite3 -e '' 2>/dev/null || missing="$$missing ruby-sqlite3"; \
+	fi; \
 	[ -z "$$missing" ] && exit 0; \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 		echo "installing$$missing"; \
@@ -299,6 +305,10 @@ programs:
 	else \
 		echo "missing programs; install these Debian packages or their like:$$missing" >&2; exit 1; \
 	fi
+
+# What a release is packed with: little, for whoever makes one need not be root.
+packers:
+	@$(MAKE) --no-print-directory programs PROGRAMS="jq:jq zip:zip update-ca-certificates:ca-certificates"
 
 # What the tests need of node: two versions of Express, SQLite (compiled: minutes, once), drivers of the browser.
 node: $(NODE_DIRS:%=%/node_modules/.package-lock.json)

@@ -61,6 +61,8 @@ for platform in $PLATFORMS; do
 	jq --arg time "$(date -u -d "@$SOURCE_DATE_EPOCH" +%FT%TZ)" '.metadata.timestamp = $time' "$work/sbom.json" >"$DIST/$name.sbom.json"
 
 	cp LICENSE CHANGELOG.md packaging/Caddyfile "$folder"
+	mkdir "$folder/demo"
+	cp -r --parents Caddyfile examples/demo "$folder/demo" # ../caddy run, there
 	case $GOOS in
 	windows)
 		find "$folder" -exec touch -d "@$SOURCE_DATE_EPOCH" {} +
