@@ -9,17 +9,55 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
+// composeFile is a Compose file, as far as these tests know the format. They refuse a file
+// with anything else in it.
+type composeFile struct {
+	Services   map[string]composeService
+	Volumes    map[string]any
+	Secrets    map[string]struct{ File string }
+	Extensions map[string]any `yaml:",inline"` // x-…
+}
+
+type composeService struct {
+	Image           string
+	Command         []string
+	Environment     map[string]string
+	Volumes         []string
+	Secrets         []string
+	Ports           []string
+	Restart         string
+	DependsOn       []string `yaml:"depends_on"`
+	ReadOnly        bool     `yaml:"read_only"`
+	CapDrop         []string `yaml:"cap_drop"`
+	SecurityOpt     []string `yaml:"security_opt"`
+	StopGracePeriod string   `yaml:"stop_grace_period"`
+	HealthCheck     struct {
+		Test        []string
+		StartPeriod string `yaml:"start_period"`
+		Timeout     string
+	}
+}
+
+func composeOf(t *testing.T, path string) (c composeFile) {
+	t.Helper()
+	decoder := yaml.NewDecoder(strings.NewReader(read(t, path)))
+	decoder.KnownFields(true)
+	if err := decoder.Decode(&c); err != nil {
+		t.Fatal(err)
+	}
+	for name := range c.Extensions {
+		if !strings.HasPrefix(name, "x-") {
+			t.Fatalf("%s has %s, which these tests do not know", path, name)
+		}
+	}
+	return c
+}
+
 // TestComposeConfigures: the variables that the Compose file sets make a Caddyfile
 // of the image's that Caddy takes.
 func TestComposeConfigures(t *testing.T) {
 	t.Parallel()
-	var compose struct {
-		Services map[string]struct{ Environment map[string]string }
-	}
-	if err := yaml.Unmarshal([]byte(read(t, "../../examples/docker/compose.yml")), &compose); err != nil {
-		t.Fatal(err)
-	}
-	environment := compose.Services["relay"].Environment
+	environment := composeOf(t, "../../examples/docker/compose.yml").Services["relay"].Environment
 	if len(environment) < 3 {
 		t.Fatalf("it sets %v", environment)
 	}

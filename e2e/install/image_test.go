@@ -2,6 +2,7 @@ package install
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -13,6 +14,14 @@ import (
 // versions of cgroups.
 func podman(t *testing.T) string {
 	t.Helper()
+	for _, program := range []string{"podman", "runc"} {
+		if _, err := exec.LookPath(program); err != nil {
+			t.Skipf("running containers needs the Debian packages podman and runc: %v", err)
+		}
+	}
+	if os.Getuid() != 0 {
+		t.Skip("running containers without a user session needs root")
+	}
 	folder, err := os.MkdirTemp("/tmp", "podman") //nolint:usetesting // podman takes a path of 50 characters at most
 	if err != nil {
 		t.Fatal(err)
@@ -26,17 +35,22 @@ func podman(t *testing.T) string {
 	return podman
 }
 
-// TestImage: the image runs as a user without rights, on a read-only root, without
-// capabilities, and keeps what it took in /data. It has no network but loopback.
-func TestImage(t *testing.T) {
-	t.Parallel()
+// loaded loads the release's image and returns its name.
+func loaded(t *testing.T, podman string) string {
+	t.Helper()
 	archives, err := filepath.Glob(filepath.Join(dist(t), "*_linux_amd64.docker.tar"))
 	if err != nil || len(archives) != 1 {
 		t.Fatalf("%v, %v", archives, err)
 	}
+	return strings.TrimPrefix(must(t, podman+"load --quiet --input "+archives[0]+" | tail -1"), "Loaded image: ")
+}
+
+// TestImage: the image runs as a user without rights, on a read-only root, without
+// capabilities, and keeps what it took in /data. It has no network but loopback.
+func TestImage(t *testing.T) {
+	t.Parallel()
 	podman := podman(t)
-	loaded := must(t, podman+"load --quiet --input "+archives[0]+" | tail -1")
-	image := strings.TrimPrefix(loaded, "Loaded image: ")
+	image := loaded(t, podman)
 
 	inspect := func(format string) string {
 		t.Helper()

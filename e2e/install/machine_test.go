@@ -24,6 +24,9 @@ func onMachine(t *testing.T, files map[string]string) bool {
 	if os.Getuid() != 0 {
 		t.Skip("booting a machine in a container needs root")
 	}
+	if _, err := exec.LookPath("systemd-nspawn"); err != nil {
+		t.Skip("booting a machine needs the Debian package systemd-container")
+	}
 	out, err := boot(t, files)
 	t.Log(out)
 	if err != nil {
