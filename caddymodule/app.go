@@ -69,7 +69,7 @@ type App struct {
 	// How long after its last delivery has ended an event is redacted: its message,
 	// context and metadata are removed, and what attempts sent and got; what it is
 	// counted by stays. It is not delivered again, and its feedback does not change any
-	// more. Shorter than the retention. Not with `queue jetstream`. Default: never.
+	// more. Shorter than the retention. Default: never.
 	RedactAfter caddy.Duration `json:"redact_after,omitempty"`
 
 	// The largest size of the store on disk, in bytes. From 90 % of it, finished
@@ -169,9 +169,6 @@ func (a *App) Provision(ctx caddy.Context) error {
 	opener, err := loadQueue(ctx, a)
 	if err != nil {
 		return err
-	}
-	if a.RedactAfter > 0 && opener.Remote() {
-		return errors.New("redact_after is not available with queue jetstream: leave it out, or use queue badger")
 	}
 	a.engine, err = engines.acquire(opener, QueueOptions{
 		Retention: time.Duration(a.Retention),

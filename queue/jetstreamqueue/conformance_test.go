@@ -54,6 +54,7 @@ func harness(servers []*server) queuetest.Harness {
 		Open:       func(t *testing.T) queue.Queue { t.Helper(); return fresh(t, queue.Limits{}) },
 		OpenWithin: fresh,
 		Erases:     true,
+		Redacts:    true,
 		Reopen:     func(t *testing.T, q queue.Queue) queue.Queue { t.Helper(); return open(t, optionsOf(t, q)) },
 		Crash: func(t *testing.T, q queue.Queue) queue.Queue {
 			t.Helper()

@@ -1,11 +1,13 @@
 package jetstreamqueue
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/userhero/relay/queue"
@@ -59,12 +61,19 @@ func (x *export) webhooks(ctx context.Context, _ streamState) error {
 }
 
 func (x *export) events(ctx context.Context, s streamState) error {
-	for from := s.first; from <= s.last; from += chunkEvents {
-		chunk, err := x.q.chunk(ctx, from, min(from+chunkEvents-1, s.last))
+	r, _, err := x.q.lastRemoval(ctx)
+	if err != nil {
+		return err
+	}
+	first := s.first
+	if r.FirstRedacted > 0 {
+		first = min(first, r.FirstRedacted)
+	}
+	for from := first; from <= s.last; from += chunkEvents {
+		chunk, err := x.chunk(ctx, from, min(from+chunkEvents-1, s.last))
 		if err != nil {
 			return err
 		}
-		slices.Reverse(chunk) // oldest first
 		records, err := x.q.recordsOf(ctx, chunk)
 		if err != nil {
 			return err
@@ -82,6 +91,30 @@ func (x *export) events(ctx context.Context, s streamState) error {
 	return nil
 }
 
+// chunk reads events, oldest first. What a replica does not have that lags behind, it asks
+// the leader for: an event may be redacted meanwhile.
+func (x *export) chunk(ctx context.Context, begin, end uint64) ([]*storedEvent, error) {
+	all, err := x.q.chunk(ctx, begin, end)
+	if err != nil {
+		return nil, err
+	}
+	var mu sync.Mutex
+	err = each(missing(all, begin, end), func(seq uint64) error {
+		e, err := x.q.redactedAt(ctx, seq)
+		if err != nil {
+			return ignoreNotFound(err)
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		if !x.q.erased.has(e.Feedback) {
+			all = append(all, e)
+		}
+		return nil
+	})
+	slices.SortFunc(all, func(a, b *storedEvent) int { return cmp.Compare(a.ID.Seq(), b.ID.Seq()) })
+	return all, err
+}
+
 func (x *export) event(ctx context.Context, e *storedEvent, records map[queue.WebhookID]record) (queue.StoredEvent, error) {
 	stored := queue.StoredEvent{Event: e.Event, Answer: e.answer}
 	copy(stored.Origin[:], e.origin)
@@ -91,8 +124,11 @@ func (x *export) event(ctx context.Context, e *storedEvent, records map[queue.We
 	}
 	for _, d := range all {
 		one := queue.StoredDelivery{Delivery: d}
+		kept, redacted := e.kept[d.ID.Webhook]
 		switch {
 		case d.Attempts == 0:
+		case redacted:
+			one.Log = kept.attempts()
 		case records[d.ID.Webhook].seq > 0:
 			if one.Log, err = x.q.Attempts(ctx, d.ID); errors.Is(err, queue.ErrNotFound) {
 				err = nil // it was removed meanwhile

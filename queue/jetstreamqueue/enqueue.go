@@ -39,7 +39,7 @@ func (q *Queue) store(ctx context.Context, e queue.Entry, claim string) (queue.R
 		return queue.Receipt{}, errErased(e.Feedback)
 	}
 	defer q.erased.end(e.Feedback)
-	origin, answer := e.Origin[:], e.Answer
+	origin, answer, last := e.Origin[:], e.Answer, uint64(0)
 	if e.Origin == [32]byte{} {
 		origin = nil
 	}
@@ -48,7 +48,7 @@ func (q *Queue) store(ctx context.Context, e queue.Entry, claim string) (queue.R
 		if err != nil {
 			return queue.Receipt{}, err
 		}
-		origin, answer = latest.origin, latest.answer
+		origin, answer, last = latest.origin, latest.answer, latest.place
 	}
 	if e.Body == nil {
 		return queue.Receipt{Answer: e.Answer}, nil
@@ -60,7 +60,7 @@ func (q *Queue) store(ctx context.Context, e queue.Entry, claim string) (queue.R
 	if !e.Feedback.IsZero() {
 		subject, expected = q.names.event(e.Feedback), after(0)
 		if !e.Replaces.IsZero() {
-			expected = after(e.Replaces.Seq())
+			expected = after(last)
 		}
 	}
 	webhooks := q.existing(e.Webhooks)
@@ -129,13 +129,22 @@ func (q *Queue) existing(ids []queue.WebhookID) []queue.WebhookID {
 	return have
 }
 
-// latest reads the newest event of a feedback from the leader.
+// latest reads the newest event of a feedback from the leader. Its place is the last message
+// of the feedback, which an update must follow.
 func (q *Queue) latest(ctx context.Context, id queue.FeedbackID) (*storedEvent, error) {
 	m, err := q.last(ctx, q.names.events(), q.names.event(id))
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", id, err)
 	}
-	return q.event(m)
+	e, err := q.event(m)
+	if err != nil || !e.isHold() {
+		return e, err
+	}
+	if e, err = q.eventAt(ctx, e.latest); err != nil {
+		return nil, fmt.Errorf("%s: %w", id, err)
+	}
+	e.place = m.seq
+	return e, nil
 }
 
 // heldKey is the stored form of an idempotency key. A relay first claims the key, then
@@ -165,7 +174,7 @@ const claimHolds = 3 * defaultPatience
 
 // storeKeyed stores an entry that has an idempotency key.
 func (q *Queue) storeKeyed(ctx context.Context, e queue.Entry) (queue.Receipt, error) {
-	held, seq, err := q.resolve(ctx, e.Key)
+	held, seq, err := q.resolveKey(ctx, e.Key)
 	switch {
 	case err == nil:
 		return q.replay(ctx, held, e.Key)
@@ -214,10 +223,10 @@ func (q *Queue) writeKey(ctx context.Context, k queue.Key, held heldKey, last ui
 	return q.publish(ctx, m, after(last))
 }
 
-// resolve reads a key. If the key is claimed, resolve waits until it is bound or free. It
+// resolveKey reads a key. If the key is claimed, resolveKey waits until it is bound or free. It
 // returns queue.ErrNotFound if the key is free. seq is the sequence number of the key's
 // last message, which a claim must follow.
-func (q *Queue) resolve(ctx context.Context, k queue.Key) (held heldKey, seq uint64, err error) {
+func (q *Queue) resolveKey(ctx context.Context, k queue.Key) (held heldKey, seq uint64, err error) {
 	began, pause := time.Now(), 2*time.Millisecond
 	for {
 		m, err := q.last(ctx, q.names.keys(), q.names.key(k.Name))
@@ -321,7 +330,7 @@ func (q *Queue) Repeat(ctx context.Context, k queue.Key) (queue.Receipt, error) 
 	if k.Name == "" {
 		return queue.Receipt{}, fmt.Errorf("no idempotency key: %w", queue.ErrNotFound)
 	}
-	held, _, err := q.resolve(ctx, k)
+	held, _, err := q.resolveKey(ctx, k)
 	if err != nil {
 		return queue.Receipt{}, fmt.Errorf("idempotency key %q: %w", k.Name, err)
 	}

@@ -35,6 +35,10 @@ type erasing struct {
 type erasedEvent struct {
 	Seq      uint64            `json:"seq"`
 	Webhooks []queue.WebhookID `json:"webhooks"` // that got it when it was accepted
+	// Hold is the message that stands for an event that was redacted, or 0. Redacted is set
+	// if the event itself is gone.
+	Hold     uint64 `json:"hold,omitempty"`
+	Redacted bool   `json:"redacted,omitempty"`
 }
 
 // Erase implements queue.Eraser. First it marks the feedbacks as erased. From then on no
@@ -114,7 +118,7 @@ type erasure struct {
 }
 
 func (e *erasure) run(ctx context.Context, ids []queue.FeedbackID) error {
-	if err := e.complete(ctx); err != nil {
+	if _, err := e.complete(ctx); err != nil {
 		return err
 	}
 	wanted := make(map[queue.FeedbackID]bool, len(ids))
@@ -154,17 +158,29 @@ func (e *erasure) run(ctx context.Context, ids []queue.FeedbackID) error {
 	return nil
 }
 
-// complete completes a step that another call has left.
-func (e *erasure) complete(ctx context.Context) error {
+// complete completes what another call has left: a removal, or a step of an erasure or of a
+// redaction. It reports whether there was a removal.
+func (e *erasure) complete(ctx context.Context) (removed bool, err error) {
+	r, seq, err := e.q.lastRemoval(ctx)
+	if err != nil {
+		return false, err
+	}
+	if e.q.finished.Swap(seq) != seq && r.removes() {
+		if err := e.q.finishRemoval(ctx, r); err != nil {
+			e.q.finished.Store(0)
+			return false, err
+		}
+		removed = true
+	}
 	m, err := e.q.last(ctx, e.q.names.state(), e.q.names.erasing())
 	if err != nil {
-		return ignoreNotFound(err)
+		return removed, ignoreNotFound(err)
 	}
 	var events []erasedEvent
 	if err := json.Unmarshal(m.data, &events); err != nil {
-		return fmt.Errorf("what is being erased cannot be read: %w", err)
+		return removed, fmt.Errorf("what is being erased cannot be read: %w", err)
 	}
-	return e.carryOut(ctx, m.seq, events)
+	return removed, e.carryOut(ctx, m.seq, events)
 }
 
 // mark marks a feedback as erased, if it is stored, and returns its events.
@@ -197,8 +213,18 @@ func (e *erasure) mark(ctx context.Context, id queue.FeedbackID) ([]erasedEvent,
 		if err != nil {
 			return nil, err
 		}
-		all = append(all, erasedEvent{m.seq, event.webhooks})
 		from = m.seq + 1
+		if !event.isHold() {
+			all = append(all, erasedEvent{Seq: m.seq, Webhooks: event.webhooks})
+			continue
+		}
+		seq := event.ID.Seq()
+		i := slices.IndexFunc(all, func(one erasedEvent) bool { return one.Seq == seq })
+		if i < 0 {
+			all = append(all, erasedEvent{Seq: seq, Webhooks: event.webhooks, Redacted: true})
+			i = len(all) - 1
+		}
+		all[i].Hold = m.seq
 	}
 }
 
@@ -286,12 +312,20 @@ func (e *erasure) carryOut(ctx context.Context, announced uint64, events []erase
 			if _, ok := cursors[w]; ok {
 				continue
 			}
-			if cursors[w], err = q.awaitRelease(ctx, w, announced); err != nil {
+			if cursors[w], err = q.awaitRelease(ctx, w, announced, nil); err != nil {
 				return err
 			}
 		}
 		gone[i] = verdict{storedEvent: &storedEvent{webhooks: one.Webhooks}}
 		gone[i].ID = queue.NewEventID(time.UnixMilli(0), 0, one.Seq)
+		if one.Redacted {
+			stored, err := q.redactedAt(ctx, one.Seq)
+			if err == nil {
+				gone[i].kept = stored.kept
+			} else if !errors.Is(err, queue.ErrNotFound) {
+				return err
+			}
+		}
 	}
 	var records []uint64 // messages
 	logged := make(map[queue.WebhookID][]uint64)
@@ -313,8 +347,13 @@ func (e *erasure) carryOut(ctx context.Context, announced uint64, events []erase
 	if err != nil {
 		return err
 	}
+	if r.Redacted && r.Erased == announced {
+		if err := q.finishRedaction(ctx, r); err != nil {
+			return err
+		}
+	}
 	if r.Erased < announced {
-		r.Erased, r.Erasing = announced, announced
+		r.Erased, r.Erasing, r.Redacted = announced, announced, false
 		if err := q.publishRemoval(ctx, r, seq, gone, func(w queue.WebhookID) cursor { return cursors[w] }); err != nil {
 			return err
 		}
@@ -322,10 +361,31 @@ func (e *erasure) carryOut(ctx context.Context, announced uint64, events []erase
 	if err := each(records, func(seq uint64) error { return q.overwrite(ctx, q.names.state(), seq) }); err != nil {
 		return err
 	}
-	if err := each(events, func(one erasedEvent) error { return q.overwrite(ctx, q.names.events(), one.Seq) }); err != nil {
+	if err := each(events, func(one erasedEvent) error { return q.overwriteEvent(ctx, one) }); err != nil {
 		return err
 	}
 	return q.remove(ctx, q.names.state(), announced)
+}
+
+// overwriteEvent overwrites an event, and what redaction has stored for it.
+func (q *Queue) overwriteEvent(ctx context.Context, one erasedEvent) error {
+	if !one.Redacted {
+		if err := q.overwrite(ctx, q.names.events(), one.Seq); err != nil || one.Hold == 0 {
+			return err
+		}
+	}
+	for {
+		m, err := q.last(ctx, q.names.state(), q.names.redacted(one.Seq))
+		if errors.Is(err, queue.ErrNotFound) {
+			return q.overwrite(ctx, q.names.events(), one.Hold)
+		}
+		if err == nil {
+			err = q.overwrite(ctx, q.names.state(), m.seq)
+		}
+		if err != nil {
+			return err
+		}
+	}
 }
 
 // count reads the records of an event, adds its deliveries to what is erased, and to logged
@@ -367,8 +427,14 @@ func (e *erasure) count(ctx context.Context, v *verdict, cursors map[queue.Webho
 			logged[w] = append(logged[w], seq)
 		}
 	}
+	for w, kept := range v.kept {
+		e.sum.Attempts += int64(len(kept.Log))
+		if v.records[w].seq == 0 {
+			e.sum.Deliveries++
+		}
+	}
 	for _, w := range v.webhooks {
-		if v.records[w].seq > 0 {
+		if _, kept := v.kept[w]; kept || v.records[w].seq > 0 {
 			continue
 		}
 		e.sum.Deliveries++
@@ -396,19 +462,26 @@ func (q *Queue) webhooksWithRecord(ctx context.Context, seq uint64) (ids []queue
 }
 
 // awaitRelease waits until the owner of a lane has read an erasing message and has ended
-// its attempts at these events. If the lane has no owner, it writes the cursor itself. The
-// state of these events' deliveries then does not change. It returns the lane's cursor.
-func (q *Queue) awaitRelease(ctx context.Context, w queue.WebhookID, announced uint64) (cursor, error) {
+// its attempts at these events. If the lane has no owner, it writes the cursor itself, and
+// passes events that have ended by records. The state of the erased events' deliveries then
+// does not change. It returns the lane's cursor.
+func (q *Queue) awaitRelease(ctx context.Context, w queue.WebhookID, announced uint64, ended []uint64) (cursor, error) {
 	for {
 		c, seq, err := q.readCursor(ctx, w)
 		if err != nil || c.Erasing >= announced {
 			return c, err
 		}
-		if _, exists := q.registry.get(w); !exists && seq == 0 {
+		_, exists := q.registry.get(w)
+		if !exists && seq == 0 {
 			return c, nil
 		}
 		_, err = q.last(ctx, q.names.locks(), q.names.lock(laneLock(w)))
 		if errors.Is(err, queue.ErrNotFound) {
+			if exists && len(ended) > 0 {
+				if c, err = q.passed(ctx, w, c, ended); err != nil {
+					return c, err
+				}
+			}
 			c.Erasing, c.By = announced, "erase"
 			m := nats.NewMsg(q.names.cursor(w))
 			if err := setHead(m, headerCursor, c); err != nil {

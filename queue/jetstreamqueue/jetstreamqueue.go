@@ -116,6 +116,7 @@ type Queue struct {
 	limitsSet chan struct{} // of capacity 1: SetLimits was called
 	ahead     atomic.Int64  // by how many nanoseconds the servers' clock is ahead of this machine's
 	sweptTo   atomic.Uint64 // the first event in the stream when the log was last swept
+	finished  atomic.Uint64 // the last removal that this relay knows to be finished
 
 	connected   atomic.Bool               // there is a connection; see connect
 	unavailable atomic.Int64              // calls that were given up

@@ -88,6 +88,9 @@ type lease struct {
 	seq   uint64
 	event *storedEvent
 	fresh bool // it has no record
+	// requeued is set if its last record is by Requeue, which may have been called while the
+	// event was redacted.
+	requeued bool
 }
 
 // settled is a lease with its settlement.
@@ -96,6 +99,14 @@ type settled struct {
 	queue.Settlement
 	record uint64 // the delivery's last record when it was attempted; 0: it had none
 	at     time.Time
+}
+
+// settleRedacted settles a delivery that ends without an attempt: its event was redacted.
+const settleRedacted queue.SettleKind = 0
+
+// isAttempted reports whether the delivery was attempted.
+func (s *settled) isAttempted() bool {
+	return s.Kind != queue.SettleDefer && s.Kind != settleRedacted
 }
 
 // dueHeap orders deliveries by due time.
@@ -489,7 +500,7 @@ func (l *lane) endRecord(seq uint64, r record) {
 func (l *lane) letGo() {
 	l.owned, l.leaving = false, false
 	for _, s := range l.committing {
-		if s != nil && s.Kind != queue.SettleDefer {
+		if s != nil && s.isAttempted() {
 			l.q.outcomes.remember(l.outcomeOf(s))
 		}
 	}
@@ -554,7 +565,7 @@ func (l *lane) load(ctx context.Context) error {
 		return nil
 	}
 	for _, m := range all {
-		if e, err := l.q.event(m); err == nil && e.isFor(l.webhook) {
+		if e, err := l.q.event(m); err == nil && !e.isHold() && e.isFor(l.webhook) {
 			l.append(e)
 		}
 	}
@@ -632,8 +643,9 @@ func (l *lane) pick(most int) (picked []*lease, due time.Time, load bool) {
 			due, load = again, l.behind && len(l.window) == 0 && len(l.gaps) == 0
 			break
 		}
-		record := l.records[one.seq].seq
-		if o, ok := l.q.outcomes.take(l.webhook, one.seq, record); ok {
+		record := l.records[one.seq]
+		one.requeued = record.By == byRequeue
+		if o, ok := l.q.outcomes.take(l.webhook, one.seq, record.seq); ok {
 			l.enterSettled(l.q.settledBy(o, one))
 			continue
 		}
@@ -745,7 +757,14 @@ func (l *lane) fetch(ctx context.Context, picked []*lease) ([]*queue.Lease, erro
 	errs := make([]error, len(picked))
 	for i, one := range picked {
 		if one.event == nil {
-			fetching.Go(func() { one.event, errs[i] = l.q.eventAt(ctx, one.seq) })
+			fetching.Go(func() {
+				if one.requeued {
+					if one.event, errs[i] = l.q.isRedacted(ctx, one.seq); one.event != nil || errs[i] != nil {
+						return
+					}
+				}
+				one.event, errs[i] = l.q.eventAt(ctx, one.seq)
+			})
 		}
 	}
 	fetching.Wait()
@@ -769,6 +788,10 @@ func (l *lane) fetch(ctx context.Context, picked []*lease) ([]*queue.Lease, erro
 			delete(l.leased, one.seq)
 			l.returned = append(l.returned, one)
 			failed = errs[i]
+			continue
+		case one.event.Redacted: // it was requeued while it was redacted
+			delete(l.leased, one.seq)
+			l.enterSettled(&settled{one, queue.Settlement{Kind: settleRedacted}, l.records[one.seq].seq, time.Now()})
 			continue
 		}
 		d := queue.Delivery{
@@ -837,7 +860,7 @@ func (l *lane) Settle(given *queue.Lease, s queue.Settlement) error {
 	}
 	done := &settled{one, s, l.records[one.seq].seq, time.Now()}
 	l.enterSettled(done)
-	if s.Kind != queue.SettleDefer {
+	if done.isAttempted() {
 		l.q.outcomes.say(l.outcomeOf(done))
 	}
 	return nil

@@ -25,6 +25,12 @@ type ledger struct {
 	// that were subtracted before they were entered.
 	erasing *erasingStep
 	early   map[uint64]struct{}
+	// redacted is the first event that may be redacted; 0 means that none is.
+	redacted uint64
+	// removed holds the events of the last removal when the ledger started, and when that
+	// was stored. Their records may still be there, and no longer count.
+	removed   map[uint64]struct{}
+	removedAt uint64
 }
 
 // erasingStep is an erasing message with its sequence number.
@@ -46,6 +52,7 @@ type account struct {
 	removedDelivered int64               // removed deliveries that cursors count as delivered
 	removedFresh     int64               // removed deliveries that no cursor has passed
 	removedBefore    int64               // how many of these listed and cursor never counted
+	kept             keptCounts          // deliveries of redacted events
 }
 
 // counts returns the number of the webhook's deliveries by state.
@@ -53,7 +60,7 @@ func (a *account) counts() queue.Counts {
 	c := a.records
 	c.Pending += a.listed - a.cursor.Taken + int64(len(a.cursor.Gaps)) - int64(len(a.ahead)) - (a.removedFresh - a.removedBefore)
 	c.Delivered += a.cursor.Delivered - a.wereDelivered - a.removedDelivered
-	return c
+	return c.Add(a.kept.counts())
 }
 
 // account returns a webhook's account. The caller holds g.mu.
@@ -71,11 +78,29 @@ func (g *ledger) start(ctx context.Context, q *Queue) error {
 	begin := func() {
 		g.accounts, g.erasing, g.early = make(map[queue.WebhookID]*account), nil, make(map[uint64]struct{})
 	}
-	last, err := q.newest(ctx, q.names.state(), []string{q.names.prefix + ".d.>", q.names.prefix + ".l.*", q.names.sweep(), q.names.prefix + ".z.*", q.names.erasing()}, begin, func(m *message) {
-		g.enter(q, m, true)
-	})
-	if err != nil {
-		return err
+	var last, removal uint64
+	for {
+		before, seq, err := q.lastRemoval(ctx)
+		if err != nil {
+			return err
+		}
+		g.removed, g.removedAt, removal = make(map[uint64]struct{}, len(before.Events)), seq, 0
+		for _, event := range before.Events {
+			g.removed[event] = struct{}{}
+		}
+		last, err = q.newest(ctx, q.names.state(), []string{q.names.prefix + ".d.>", q.names.prefix + ".l.*", q.names.sweep(), q.names.prefix + ".z.*", q.names.erasing()}, begin, func(m *message) {
+			g.enter(q, m, true)
+			if m.subject == q.names.sweep() {
+				removal = m.seq
+			}
+		})
+		if err != nil {
+			return err
+		}
+		if removal == seq {
+			g.removed = nil
+			break
+		}
 	}
 	events, err := q.info(ctx, q.names.events(), "")
 	if err != nil {
@@ -121,7 +146,7 @@ func (g *ledger) enter(q *Queue, m *message, first bool) {
 		if err := m.head(headerRecord, &head); err != nil {
 			q.o.Logger.Error("a record of a delivery cannot be read", "error", err)
 		} else {
-			g.enterRecord(w, seq, head, first)
+			g.enterRecord(w, seq, record{head, m.seq}, first)
 			q.outcomes.forgetRecorded(w, seq, m.seq)
 			q.tellLane(w, seq, record{head, m.seq}, first)
 		}
@@ -146,9 +171,12 @@ func (g *ledger) enter(q *Queue, m *message, first bool) {
 	g.mu.Unlock()
 }
 
-func (g *ledger) enterRecord(w queue.WebhookID, event uint64, head recordHead, first bool) {
+func (g *ledger) enterRecord(w queue.WebhookID, event uint64, head record, first bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if _, removed := g.removed[event]; removed && first && head.seq < g.removedAt {
+		return
+	}
 	a := g.account(w)
 	if head.Was != 0 && !first {
 		a.records = a.records.Add(negative(count(head.Was)))
@@ -188,6 +216,9 @@ func (g *ledger) enterEvent(q *Queue, m *message) {
 	if err != nil {
 		q.o.Logger.Error("an event cannot be read", "error", err)
 		e = &storedEvent{}
+	}
+	if e.isHold() { // it stands for an event that every lane has passed
+		e.webhooks = nil
 	}
 	g.mu.Lock()
 	_, early := g.early[m.seq]
@@ -279,6 +310,28 @@ func (g *ledger) noteSizes(stored, bytes int64) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.stored, g.bytes = stored, bytes
+}
+
+// firstRedacted returns the first event that may be redacted; 0 means that none is.
+func (g *ledger) firstRedacted() uint64 {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.redacted
+}
+
+// firstEvent returns the first event that may be stored. first is the first message in the
+// stream of events.
+func (g *ledger) firstEvent(first uint64) uint64 {
+	if redacted := g.firstRedacted(); redacted > 0 {
+		return min(first, redacted)
+	}
+	return first
+}
+
+// hasRedacted reports whether an event up to this one may be redacted.
+func (g *ledger) hasRedacted(end uint64) bool {
+	redacted := g.firstRedacted()
+	return redacted > 0 && redacted <= end
 }
 
 func (g *ledger) sizes() (stored, bytes int64) {

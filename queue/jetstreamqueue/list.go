@@ -1,6 +1,7 @@
 package jetstreamqueue
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -24,10 +25,13 @@ const (
 // eventAt reads one event by its sequence number, from the leader.
 func (q *Queue) eventAt(ctx context.Context, seq uint64) (*storedEvent, error) {
 	m, err := q.get(ctx, q.names.events(), getRequest{Seq: seq})
-	if err != nil {
+	if err == nil && m.header.Get(headerHold) == "" {
+		return q.event(m)
+	}
+	if err != nil && !errors.Is(err, queue.ErrNotFound) {
 		return nil, err
 	}
-	return q.event(m)
+	return q.redactedAt(ctx, seq)
 }
 
 // storedEvent reads one event by its id.
@@ -109,21 +113,27 @@ func (q *Queue) Projects(ctx context.Context, id string, limit int) ([]string, e
 
 // Delivery implements queue.Queue.
 func (q *Queue) Delivery(ctx context.Context, id queue.DeliveryID) (queue.Delivery, error) {
+	d, _, err := q.deliveryOf(ctx, id)
+	return d, err
+}
+
+// deliveryOf reads a delivery with its event.
+func (q *Queue) deliveryOf(ctx context.Context, id queue.DeliveryID) (d queue.Delivery, e *storedEvent, err error) {
 	if err := q.isClosed(); err != nil {
-		return queue.Delivery{}, err
+		return d, nil, err
 	}
-	e, err := q.storedEvent(ctx, id.Event)
-	if err != nil {
-		return queue.Delivery{}, err
+	if e, err = q.storedEvent(ctx, id.Event); err != nil {
+		return d, nil, err
 	}
 	r, err := q.readRecord(ctx, id.Webhook, id.Event.Seq())
 	if err != nil && !errors.Is(err, queue.ErrNotFound) {
-		return queue.Delivery{}, err
+		return d, nil, err
 	}
 	if r.seq == 0 && !e.isFor(id.Webhook) {
-		return queue.Delivery{}, fmt.Errorf("delivery %s: %w", id, queue.ErrNotFound)
+		return d, nil, fmt.Errorf("delivery %s: %w", id, queue.ErrNotFound)
 	}
-	return q.delivery(ctx, e, id.Webhook, r)
+	d, err = q.delivery(ctx, e, id.Webhook, r)
+	return d, e, err
 }
 
 // delivery returns the state of a delivery. A zero record means that it has no record.
@@ -132,8 +142,10 @@ func (q *Queue) delivery(ctx context.Context, e *storedEvent, w queue.WebhookID,
 		ID: queue.DeliveryID{Event: e.ID, Webhook: w}, Type: e.Type, Feedback: e.Feedback, Created: e.Created, State: queue.Pending,
 	}
 	seq := e.ID.Seq()
-	if r.seq > 0 {
+	if kept, ok := e.kept[w]; r.seq > 0 {
 		q.fill(&d, r)
+	} else if ok {
+		q.fill(&d, record{recordHead: kept.recordHead})
 	} else if c := q.ledger.cursor(w); c.has(seq) {
 		ended, err := q.endedAt(ctx, w, seq)
 		if err != nil && !errors.Is(err, queue.ErrNotFound) {
@@ -195,26 +207,34 @@ func (q *Queue) deliveriesOf(ctx context.Context, e *storedEvent, records map[qu
 
 // Attempts implements queue.Queue.
 func (q *Queue) Attempts(ctx context.Context, id queue.DeliveryID) ([]queue.Attempt, error) {
-	d, err := q.Delivery(ctx, id)
+	d, e, err := q.deliveryOf(ctx, id)
 	if err != nil {
 		return nil, err
 	}
-	list := []queue.Attempt{}
 	if d.Attempts == 0 {
-		return list, nil
+		return []queue.Attempt{}, nil
 	}
-	seq := id.Event.Seq()
-	records, err := q.history(ctx, id.Webhook, seq)
+	if kept, ok := e.kept[id.Webhook]; ok {
+		return kept.attempts(), nil
+	}
+	records, err := q.history(ctx, id.Webhook, id.Event.Seq())
 	if err != nil {
 		return nil, err
 	}
+	return q.attemptsIn(ctx, id.Webhook, id.Event.Seq(), records)
+}
+
+// attemptsIn returns the attempts of a delivery that has these records and has been
+// attempted.
+func (q *Queue) attemptsIn(ctx context.Context, w queue.WebhookID, seq uint64, records []*message) (list []queue.Attempt, err error) {
+	list = []queue.Attempt{}
 	for i, m := range records {
 		var head recordHead
 		if err := m.head(headerRecord, &head); err != nil {
 			return nil, err
 		}
 		if i == 0 && head.Origin == originDelivered {
-			if list, err = q.appendLogged(ctx, list, id.Webhook, seq); err != nil {
+			if list, err = q.appendLogged(ctx, list, w, seq); err != nil {
 				return nil, err
 			}
 		}
@@ -223,12 +243,12 @@ func (q *Queue) Attempts(ctx context.Context, id queue.DeliveryID) ([]queue.Atte
 		}
 		var entry attemptEntry
 		if err := json.Unmarshal(m.data, &entry); err != nil {
-			return nil, fmt.Errorf("attempt %d of %s cannot be read: %w", head.Attempts, id, err)
+			return nil, fmt.Errorf("attempt %d of event %d cannot be read: %w", head.Attempts, seq, err)
 		}
 		list = append(list, entry.attempt(head.Attempts))
 	}
 	if len(records) == 0 {
-		return q.appendLogged(ctx, list, id.Webhook, seq)
+		return q.appendLogged(ctx, list, w, seq)
 	}
 	return list, nil
 }
@@ -272,16 +292,16 @@ func (q *Queue) backward(ctx context.Context, from uint64, limit int, visit func
 	if err != nil {
 		return 0, err
 	}
-	end := min(from, s.last)
+	end, first := min(from, s.last), q.ledger.firstEvent(s.first)
 	width := uint64(min(queue.PageSize(limit)+1, chunkEvents))
-	for looked := uint64(0); end >= s.first && end > 0; looked += width {
+	for looked := uint64(0); end >= first && end > 0; looked += width {
 		if looked >= pageEvents {
 			return end, nil
 		}
 		if looked > 0 {
 			width = chunkEvents // few events match, so read larger chunks
 		}
-		begin := max(s.first, end-min(end, width)+1)
+		begin := max(first, end-min(end, width)+1)
 		chunk, err := q.chunk(ctx, begin, end)
 		if err != nil {
 			return 0, err
@@ -297,7 +317,40 @@ func (q *Queue) backward(ctx context.Context, from uint64, limit int, visit func
 
 // chunk reads the events from begin to end, newest first, without those of erased feedback.
 func (q *Queue) chunk(ctx context.Context, begin, end uint64) ([]*storedEvent, error) {
-	var all []*storedEvent
+	all, err := q.places(ctx, begin, end)
+	if err != nil {
+		return nil, err
+	}
+	all = slices.DeleteFunc(all, (*storedEvent).isHold)
+	if q.ledger.hasRedacted(end) {
+		redacted, err := q.redactedOf(ctx, missing(all, begin, end))
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, redacted...)
+	}
+	all = slices.DeleteFunc(all, func(e *storedEvent) bool { return q.erased.has(e.Feedback) })
+	slices.SortFunc(all, func(a, b *storedEvent) int { return cmp.Compare(b.ID.Seq(), a.ID.Seq()) })
+	return all, nil
+}
+
+// missing returns the numbers from begin to end that no event has.
+func missing(events []*storedEvent, begin, end uint64) (seqs []uint64) {
+	have := make(map[uint64]bool, len(events))
+	for _, e := range events {
+		have[e.ID.Seq()] = true
+	}
+	for seq := begin; seq <= end; seq++ {
+		if !have[seq] {
+			seqs = append(seqs, seq)
+		}
+	}
+	return seqs
+}
+
+// places reads the messages from begin to end in the stream of events: events and holds,
+// oldest first.
+func (q *Queue) places(ctx context.Context, begin, end uint64) (all []*storedEvent, err error) {
 	for at := begin; at <= end; {
 		messages, err := q.rangeFrom(ctx, q.names.events(), ">", at, int(end-at+1))
 		if err != nil {
@@ -321,12 +374,9 @@ func (q *Queue) chunk(ctx context.Context, begin, end uint64) ([]*storedEvent, e
 			if err != nil {
 				return nil, err
 			}
-			if !q.erased.has(e.Feedback) {
-				all = append(all, e)
-			}
+			all = append(all, e)
 		}
 	}
-	slices.Reverse(all)
 	return all, nil
 }
 

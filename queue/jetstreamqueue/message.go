@@ -21,6 +21,7 @@ const (
 	headerErasing = "Userhero-Erasing"
 	headerToken   = "Userhero-Token" // distinguishes a repeat of a publish from another message
 	headerKey     = "Userhero-Key"   // the claim of the idempotency key that an event was published under
+	headerHold    = "Userhero-Hold"  // a hold: the message stands for an event that was redacted
 )
 
 // maxHeader is the most bytes that a project's name may take in an event's header. A server
@@ -58,8 +59,19 @@ type storedEvent struct {
 	webhooks []queue.WebhookID
 	origin   []byte
 	answer   []byte
+	claim    string    // of the idempotency key that it was published under
 	at       time.Time // by the server's clock
+	// place is the message in the stream of events: the event itself, or its hold after it
+	// was redacted. latest reads it as the last message of the feedback.
+	place uint64
+	// latest is, in a hold, the feedback's latest event.
+	latest uint64
+	// kept are the deliveries of an event that was redacted. They have no records.
+	kept map[queue.WebhookID]keptDelivery
 }
+
+// isHold reports whether the event was read from a hold, and lacks its document.
+func (e *storedEvent) isHold() bool { return e.latest > 0 }
 
 // isFor reports whether a webhook got the event when it was accepted.
 func (e *storedEvent) isFor(w queue.WebhookID) bool {
@@ -119,8 +131,25 @@ func (m *message) head(name string, into any) error {
 	return nil
 }
 
-// event reads an event. Without a body, as followers get it, Event.Body is empty.
+// event reads a message of the stream of events: an event, or a hold. Without a body, as
+// followers get it, Event.Body is empty.
 func (q *Queue) event(m *message) (*storedEvent, error) {
+	if m.header.Get(headerHold) == "" {
+		return q.eventOf(m, m.seq)
+	}
+	var h hold
+	if err := m.head(headerHold, &h); err != nil {
+		return nil, err
+	}
+	e, err := q.eventOf(m, h.Of)
+	if err == nil {
+		e.latest = h.Latest
+	}
+	return e, err
+}
+
+// eventOf reads the event with a sequence number from a message.
+func (q *Queue) eventOf(m *message, seq uint64) (*storedEvent, error) {
 	var h eventHead
 	if err := m.head(headerEvent, &h); err != nil {
 		return nil, err
@@ -130,7 +159,7 @@ func (q *Queue) event(m *message) (*storedEvent, error) {
 			Type: h.Type, Feedback: queue.FeedbackID{Project: h.Project, ID: h.Feedback},
 			Created: time.UnixMilli(h.Created).UTC(), Body: m.data, Redacted: h.Redacted,
 		},
-		webhooks: h.Webhooks, origin: h.Origin, answer: h.Answer, at: m.at,
+		webhooks: h.Webhooks, origin: h.Origin, answer: h.Answer, claim: m.header.Get(headerKey), at: m.at, place: m.seq,
 	}
 	if h.Long > 0 && len(m.data) >= h.Long {
 		e.Feedback.Project, e.Body = string(m.data[:h.Long]), m.data[h.Long:]
@@ -138,7 +167,7 @@ func (q *Queue) event(m *message) (*storedEvent, error) {
 	if e.Body == nil {
 		e.Body = []byte{}
 	}
-	e.ID = queue.NewEventID(e.Created, q.tags.of(m.seq), m.seq)
+	e.ID = queue.NewEventID(e.Created, q.tags.of(seq), seq)
 	if h.Replaces != "" {
 		var err error
 		if e.Replaces, err = queue.ParseEventID(h.Replaces); err != nil {
@@ -167,8 +196,16 @@ type recordHead struct {
 	Attempts int         `json:"attempts,omitempty"`
 	Due      int64       `json:"due,omitempty"`   // nanoseconds since 1970 by the servers' clock; 0 is at once
 	Ended    int64       `json:"ended,omitempty"` // nanoseconds since 1970 by the servers' clock
-	By       string      `json:"by"`              // the token of the lane's owner, or "requeue"
+	By       string      `json:"by"`              // the token of the lane's owner, or one of the following
+	// Closed is set while the event is being redacted: the delivery is not requeued.
+	Closed bool `json:"closed,omitempty"`
 }
+
+// Who writes a record without owning the lane.
+const (
+	byRequeue   = "requeue"
+	byRedaction = "redact" // the delivery waited for a parked webhook, and ends
+)
 
 // origin is what a delivery was before its first record.
 type origin string

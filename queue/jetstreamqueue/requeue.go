@@ -22,7 +22,7 @@ func (q *Queue) Requeue(ctx context.Context, id queue.DeliveryID, at time.Time) 
 		return err
 	}
 	if e.Redacted {
-		return fmt.Errorf("delivery %s: %w", id, queue.ErrRedacted)
+		return errRedacted(e, id.Webhook)
 	}
 	if _, ok := q.registry.get(id.Webhook); !ok {
 		return fmt.Errorf("webhook %d: %w", id.Webhook, queue.ErrNotFound)
@@ -45,14 +45,34 @@ func (q *Queue) Requeue(ctx context.Context, id queue.DeliveryID, at time.Time) 
 	return err
 }
 
+// errRedacted wraps queue.ErrRedacted with the delivery.
+func errRedacted(e *storedEvent, w queue.WebhookID) error {
+	return fmt.Errorf("delivery %s: %w", queue.DeliveryID{Event: e.ID, Webhook: w}, queue.ErrRedacted)
+}
+
+// isRedacted returns an event if it is redacted, or is being redacted. Otherwise it returns
+// nil. It reads nothing while events are not redacted at all.
+func (q *Queue) isRedacted(ctx context.Context, seq uint64) (*storedEvent, error) {
+	if !redacts(q.limit()) && q.ledger.firstRedacted() == 0 {
+		return nil, nil //nolint:nilnil // no event is a result
+	}
+	e, err := q.redactedAt(ctx, seq)
+	return e, ignoreNotFound(err)
+}
+
 // requeue writes a record that begins a new ladder.
 func (q *Queue) requeue(ctx context.Context, w queue.WebhookID, e *storedEvent, at time.Time) (record, error) {
 	seq := e.ID.Seq()
 	for {
 		before, err := q.readRecord(ctx, w, seq)
-		head := recordHead{State: queue.Pending, Due: q.serverNanos(at), By: "requeue", Was: before.State, Origin: before.Origin, Attempts: before.Attempts}
+		head := recordHead{State: queue.Pending, Due: q.serverNanos(at), By: byRequeue, Was: before.State, Origin: before.Origin, Attempts: before.Attempts}
 		switch {
 		case errors.Is(err, queue.ErrNotFound):
+			if redacted, err := q.isRedacted(ctx, seq); err != nil {
+				return record{}, err
+			} else if redacted != nil {
+				return record{}, errRedacted(e, w)
+			}
 			c, _, err := q.readCursor(ctx, w)
 			if err != nil {
 				return record{}, err
@@ -67,6 +87,8 @@ func (q *Queue) requeue(ctx context.Context, w queue.WebhookID, e *storedEvent, 
 			}
 		case err != nil:
 			return record{}, err
+		case before.Closed:
+			return record{}, errRedacted(e, w)
 		}
 		m := nats.NewMsg(q.names.record(w, seq))
 		if err := setHead(m, headerRecord, head); err != nil {

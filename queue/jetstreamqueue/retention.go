@@ -1,6 +1,7 @@
 package jetstreamqueue
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"maps"
@@ -52,7 +53,18 @@ type removal struct {
 	Erased  uint64                       `json:"erased,omitempty"`
 	Erasing uint64                       `json:"erasing,omitempty"`
 	FreshOf map[uint64][]queue.WebhookID `json:"fresh_of,omitempty"`
+	// Redacted is set if the events are not removed but redacted. Kept counts the deliveries
+	// of all events that are redacted now. FirstRedacted is the first event that may be.
+	Redacted      bool                           `json:"redacted,omitempty"`
+	Kept          map[queue.WebhookID]keptCounts `json:"kept,omitempty"`
+	FirstRedacted uint64                         `json:"first_redacted,omitempty"`
+	// Holds has the messages of those events that were redacted before.
+	Holds map[uint64]uint64 `json:"holds,omitempty"`
 }
+
+// removes reports whether finishRemoval has something to do. An erasure and a redaction
+// remove their events themselves.
+func (r *removal) removes() bool { return len(r.Events) > 0 && r.Erasing == 0 && !r.Redacted }
 
 // enterSweep enters a removal. At the start (first) it does not subtract deliveries with a
 // record, because the ledger has never counted them.
@@ -76,6 +88,10 @@ func (g *ledger) enterSweep(q *Queue, m *message, first bool) {
 	for w, n := range r.Fresh {
 		g.account(w).removedFresh = n
 	}
+	for w, n := range r.Kept {
+		g.account(w).kept = n
+	}
+	g.redacted = r.FirstRedacted
 	if first {
 		return
 	}
@@ -113,6 +129,7 @@ func (q *Queue) sweepAgainAndAgain() {
 		keeping.Wait()
 	}()
 	var from uint64
+	var redacting redactor
 	for {
 		select {
 		case <-q.closed.Done():
@@ -124,7 +141,8 @@ func (q *Queue) sweepAgainAndAgain() {
 			q.size.note(s.bytes)
 		}
 		q.eraseLeft(q.closed)
-		if l := q.limit(); l.Retention <= 0 && l.MaxDisk <= 0 {
+		limits := q.limit()
+		if limits.Retention <= 0 && limits.MaxDisk <= 0 && !redacts(limits) {
 			continue
 		}
 		if held == nil || held.lost() {
@@ -141,6 +159,11 @@ func (q *Queue) sweepAgainAndAgain() {
 			q.o.Logger.Warn("removing old events failed; it is tried again", "error", err)
 		}
 		from = next
+		if redacts(limits) {
+			if err := redacting.round(q.closed, q, held, limits); err != nil && q.closed.Err() == nil {
+				q.o.Logger.Warn("redacting old events failed; it is tried again", "error", err)
+			}
+		}
 	}
 }
 
@@ -150,10 +173,13 @@ func (q *Queue) sweepEvery() time.Duration {
 	if l.Retention > 0 {
 		every = l.Retention / 50
 	}
+	if redacts(l) {
+		every = min(every, l.RedactAfter/50)
+	}
 	if l.MaxDisk > 0 {
 		every = min(every, 200*time.Millisecond)
 	}
-	if l.Retention <= 0 && l.MaxDisk <= 0 {
+	if l.Retention <= 0 && l.MaxDisk <= 0 && !redacts(l) {
 		every = time.Second
 	}
 	return min(max(every, sweepLeast), sweepMost)
@@ -165,6 +191,9 @@ type verdict struct {
 	goes    bool
 	young   bool
 	records map[queue.WebhookID]record
+	// deliveries are all deliveries of the event. keeps are those that its redaction keeps.
+	deliveries []queue.Delivery
+	keeps      []keptDelivery
 }
 
 // sweep judges events from a sequence number on, and removes those that may be removed. It
@@ -199,11 +228,15 @@ func (q *Queue) sweep(ctx context.Context, held *lock, from uint64) (next uint64
 		if excess <= 0 && young >= 2*chunkEvents {
 			break // all later events are even younger
 		}
-		chunk, err := q.chunk(ctx, from, min(from+chunkEvents-1, s.last))
+		places, err := q.places(ctx, from, min(from+chunkEvents-1, s.last))
 		if err != nil {
 			return from, err
 		}
-		slices.Reverse(chunk) // oldest first
+		chunk, err := q.resolve(ctx, places)
+		if err != nil {
+			return from, err
+		}
+		chunk = slices.DeleteFunc(chunk, func(e *storedEvent) bool { return q.erased.has(e.Feedback) })
 		verdicts, err := q.judge(ctx, chunk, limits, excess > 0)
 		if err != nil {
 			return from, err
@@ -307,12 +340,12 @@ func (q *Queue) judgeOne(ctx context.Context, v *verdict, limits queue.Limits) e
 		}
 		v.records[w] = r
 	}
-	deliveries, err := q.deliveriesOf(ctx, v.storedEvent, v.records)
+	v.deliveries, err = q.deliveriesOf(ctx, v.storedEvent, v.records)
 	if err != nil {
 		return err
 	}
 	end := v.Created
-	for _, d := range deliveries {
+	for _, d := range v.deliveries {
 		w, exists := q.registry.get(d.ID.Webhook)
 		if d.State.Waiting() && exists && (!w.Expires || q.isOwned(d.ID.Webhook)) {
 			return nil
@@ -320,7 +353,7 @@ func (q *Queue) judgeOne(ctx context.Context, v *verdict, limits queue.Limits) e
 		if d.State.Waiting() && exists && time.Since(v.Created) < limits.Retention {
 			return nil
 		}
-		if d.Ended.After(end) {
+		if d.Ended.After(end) && v.records[d.ID.Webhook].By != byRedaction {
 			end = d.Ended
 		}
 	}
@@ -342,19 +375,19 @@ func (q *Queue) isOwned(w queue.WebhookID) bool {
 // removeEvents removes events, their records, and their share of the counts. It does nothing
 // if feedback was erased after an erasing message, because some of the events may be gone.
 func (q *Queue) removeEvents(ctx context.Context, gone []verdict, erased uint64) error {
+	if removed, err := (&erasure{q: q}).complete(ctx); err != nil || removed {
+		return err
+	}
 	r, seq, err := q.lastRemoval(ctx)
 	if err != nil || r.Erased != erased {
 		return err
 	}
-	r.Erasing = 0
+	r.Erasing, r.Redacted = 0, false
 	if err := q.publishRemoval(ctx, r, seq, gone, q.ledger.cursor); err != nil {
 		return err
 	}
-	r, _, err = q.lastRemoval(ctx)
-	if err != nil {
-		return err
-	}
-	return q.finishRemoval(ctx, r)
+	_, err = (&erasure{q: q}).complete(ctx)
+	return err
 }
 
 // publishRemoval subtracts events and their deliveries from the counts. r is the last
@@ -368,8 +401,18 @@ func (q *Queue) publishRemoval(ctx context.Context, r removal, seq uint64, gone 
 		}
 	}
 	r.Events, r.Records, r.WereDelivered = nil, make(map[queue.WebhookID]queue.Counts), make(map[queue.WebhookID]int64)
+	r.Holds = make(map[uint64]uint64)
 	for _, v := range gone {
 		r.Events = append(r.Events, v.ID.Seq())
+		for _, d := range v.keeps {
+			r.Kept[d.Webhook] = r.Kept[d.Webhook].add(d.State, 1)
+		}
+		for w, d := range v.kept {
+			r.Kept[w] = r.Kept[w].add(d.State, -1)
+		}
+		if v.kept != nil {
+			r.Holds[v.ID.Seq()] = v.place
+		}
 		for w, one := range v.records {
 			if one.seq == 0 {
 				continue
@@ -386,7 +429,7 @@ func (q *Queue) publishRemoval(ctx context.Context, r removal, seq uint64, gone 
 			}
 		}
 		for _, w := range v.webhooks {
-			if v.records[w].seq > 0 {
+			if _, kept := v.kept[w]; kept || v.records[w].seq > 0 {
 				continue
 			}
 			if c := cursorOf(w); c.has(v.ID.Seq()) {
@@ -417,17 +460,21 @@ func (q *Queue) lastRemoval(ctx context.Context) (r removal, seq uint64, err err
 	if r.Fresh == nil {
 		r.Fresh = make(map[queue.WebhookID]int64)
 	}
+	if r.Kept == nil {
+		r.Kept = make(map[queue.WebhookID]keptCounts)
+	}
 	known := q.registry.all()
 	forgotten := func(w queue.WebhookID, _ int64) bool { _, ok := known[w]; return !ok }
 	maps.DeleteFunc(r.Delivered, forgotten)
 	maps.DeleteFunc(r.Fresh, forgotten)
+	maps.DeleteFunc(r.Kept, func(w queue.WebhookID, _ keptCounts) bool { return forgotten(w, 0) })
 	return r, seq, ignoreNotFound(err)
 }
 
 // finishRemoval removes the events of a removal and their records. It may be called again
 // for the same removal.
 func (q *Queue) finishRemoval(ctx context.Context, r removal) error {
-	if len(r.Events) == 0 || r.Erasing > 0 { // an erasure removes its events itself
+	if !r.removes() {
 		return nil
 	}
 	s, err := q.info(ctx, q.names.events(), "")
@@ -435,9 +482,14 @@ func (q *Queue) finishRemoval(ctx context.Context, r removal) error {
 		return err
 	}
 	// Remove the events at the stream's beginning together, and the others one by one.
+	places := make([]uint64, len(r.Events))
+	for i, seq := range r.Events {
+		places[i] = cmp.Or(r.Holds[seq], seq)
+	}
+	slices.Sort(places)
 	prefix, end := 0, s.first
-	for prefix < len(r.Events) && r.Events[prefix] <= end {
-		end = r.Events[prefix] + 1
+	for prefix < len(places) && places[prefix] <= end {
+		end = places[prefix] + 1
 		prefix++
 	}
 	if prefix > 0 && end > s.first {
@@ -445,7 +497,13 @@ func (q *Queue) finishRemoval(ctx context.Context, r removal) error {
 			return err
 		}
 	}
-	err = each(r.Events[prefix:], func(seq uint64) error { return q.remove(ctx, q.names.events(), seq) })
+	err = each(places[prefix:], func(seq uint64) error { return q.remove(ctx, q.names.events(), seq) })
+	if err != nil {
+		return err
+	}
+	err = each(slices.Collect(maps.Keys(r.Holds)), func(seq uint64) error {
+		return q.purge(ctx, q.names.state(), purge{Subject: q.names.redacted(seq)})
+	})
 	if err != nil || len(r.Records) == 0 {
 		return err
 	}

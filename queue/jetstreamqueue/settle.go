@@ -214,6 +214,8 @@ func (l *lane) storeRecord(ctx context.Context, lock *lock, s *settled, before r
 	case queue.SettleDead:
 		head.State = queue.Failed
 		head.Rung++
+	case settleRedacted:
+		head.State = queue.Failed
 	case queue.SettleRetry:
 		head.State = queue.Retrying
 		head.Rung++
@@ -223,7 +225,7 @@ func (l *lane) storeRecord(ctx context.Context, lock *lock, s *settled, before r
 		head.Due = l.q.serverNanos(s.At)
 	}
 	m := nats.NewMsg(l.q.names.record(l.webhook, s.seq))
-	if s.Kind != queue.SettleDefer {
+	if s.isAttempted() {
 		head.Attempts++
 		body, err := json.Marshal(newAttemptEntry(s.Attempt))
 		if err != nil {

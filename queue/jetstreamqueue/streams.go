@@ -69,6 +69,7 @@ func (n names) erased(hash [32]byte) string {
 	return n.prefix + ".z." + base32Lower.EncodeToString(hash[:])
 }
 func (n names) erasing() string                   { return n.prefix + ".y" }
+func (n names) redacted(seq uint64) string        { return n.prefix + ".q." + strconv.FormatUint(seq, 10) }
 func (n names) keptLogs(w queue.WebhookID) string { return n.prefix + ".g." + number(w) }
 func (n names) keptLog(w queue.WebhookID, cursor uint64) string {
 	return n.keptLogs(w) + "." + strconv.FormatUint(cursor, 10)
@@ -123,7 +124,7 @@ func (q *Queue) streams() []jetstream.StreamConfig {
 	}
 	state := stream(q.names.state(), "deliveries and activities",
 		q.names.prefix+".d.*.*", q.names.prefix+".l.*", q.names.activity(), q.names.caught(), q.names.sweep(),
-		q.names.prefix+".z.*", q.names.erasing(), q.names.prefix+".g.*.*")
+		q.names.prefix+".z.*", q.names.erasing(), q.names.prefix+".g.*.*", q.names.prefix+".q.*")
 	registry := stream(q.names.registry(), "webhooks", q.names.prefix+".w.*", q.names.prefix+".m.*")
 	registry.MaxMsgsPerSubject = 1
 	registry.Discard = jetstream.DiscardOld // a newer record replaces the older one

@@ -220,6 +220,8 @@ func Run(t *testing.T, h Harness) {
 		promises = append(promises,
 			promise{"RedactionLeavesWhatIsCounted", redactionLeavesWhatIsCounted},
 			promise{"RedactionEndsWhatIsParked", redactionEndsWhatIsParked},
+			promise{"RedactionHoldsAgainstEverybody", redactionHoldsAgainstEverybody},
+			promise{"RedactedGoesAfterTheRetention", redactedGoesAfterTheRetention},
 		)
 	}
 	if h.Patience == 0 {
