@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"slices"
 	"strings"
 	"time"
 
@@ -155,8 +154,8 @@ func (t *table) write(e queue.Event) error {
 	if err != nil {
 		return err
 	}
-	var all map[string]json.RawMessage
-	if err := json.Unmarshal(data, &all); err != nil {
+	all, err := membersByPath(data)
+	if err != nil {
 		return fmt.Errorf("reading event %s: %w", e.ID, err)
 	}
 	row := make([]string, len(columns))
@@ -165,28 +164,36 @@ func (t *table) write(e queue.Event) error {
 		case "changedAt":
 			row[i] = moment(e.Created).Format(time.RFC3339)
 		case "other":
-			row[i] = inert(otherMembers(all))
+			row[i] = inert(rest(all))
 		default:
-			row[i] = inert(cellOf(all, strings.Split(column, ".")))
+			row[i] = inert(cell(all[column]))
+			delete(all, column)
 		}
 	}
 	return t.Write(row)
 }
 
-// cellOf returns the member at a path: a text as it is, all else as JSON; empty if it is
-// absent.
-func cellOf(object map[string]json.RawMessage, path []string) string {
-	raw, ok := object[path[0]]
-	if !ok {
-		return ""
+// membersByPath returns the members of data, and those of its context and of the viewport
+// there with their paths, such as context.viewport.width.
+func membersByPath(data json.RawMessage) (all map[string]json.RawMessage, err error) {
+	if err := json.Unmarshal(data, &all); err != nil {
+		return nil, err
 	}
-	if len(path) > 1 {
+	for _, path := range []string{"context", "context.viewport"} {
 		var inner map[string]json.RawMessage
-		if json.Unmarshal(raw, &inner) != nil {
-			return ""
+		if json.Unmarshal(all[path], &inner) != nil {
+			continue // it is absent
 		}
-		return cellOf(inner, path[1:])
+		delete(all, path)
+		for name, value := range inner {
+			all[path+"."+name] = value
+		}
 	}
+	return all, nil
+}
+
+// cell returns a text as it is, and all else as JSON; empty if it is absent.
+func cell(raw json.RawMessage) string {
 	var text string
 	if json.Unmarshal(raw, &text) == nil {
 		return text
@@ -194,25 +201,12 @@ func cellOf(object map[string]json.RawMessage, path []string) string {
 	return string(raw)
 }
 
-// otherMembers are those of data and of its context that have no column, as JSON.
-func otherMembers(all map[string]json.RawMessage) string {
-	rest := make(map[string]json.RawMessage)
-	add := func(prefix string, members map[string]json.RawMessage) {
-		for name, value := range members {
-			if column := prefix + name; column != "context" && column != "context.viewport" && !slices.Contains(columns, column) {
-				rest[column] = value
-			}
-		}
-	}
-	add("", all)
-	var context map[string]json.RawMessage
-	if json.Unmarshal(all["context"], &context) == nil { // else there is none
-		add("context.", context)
-	}
-	if len(rest) == 0 {
+// rest returns the members that have no column, as JSON; empty if there are none.
+func rest(all map[string]json.RawMessage) string {
+	if len(all) == 0 {
 		return ""
 	}
-	text, err := json.Marshal(rest)
+	text, err := json.Marshal(all)
 	if err != nil {
 		return ""
 	}
