@@ -265,9 +265,9 @@ soak-cluster: $(NATS) build
 	@RELAY_CADDY=$(CURDIR)/caddy SOAK=$(SOAK) go test -count=1 -timeout 48h -v -run 'TestClusterSurvives(Kills|Partitions)|TestThreeCaddysSurvivePartitions' ./e2e
 
 # A million deliveries that wait within 256 MiB, under bodies of 50 KB. RELAY_WAITING=200000
-# lets fewer wait.
+# lets fewer wait. And a million feedbacks that are exported within that.
 soak-memory: programs build
-	@RELAY_CADDY=$(CURDIR)/caddy SOAK=$(SOAK) go test -count=1 -timeout 48h -v -run TestLivesWithinItsLimit ./e2e
+	@RELAY_CADDY=$(CURDIR)/caddy SOAK=$(SOAK) go test -count=1 -timeout 48h -v -run 'TestLivesWithinItsLimit|TestExportsWithin256MiB' ./e2e
 
 # A hundred restarts under load, with a receiver that takes 5 s.
 soak-restarts: build
