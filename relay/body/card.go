@@ -145,10 +145,10 @@ func operationalCard(t event.Type, d document) card {
 	since := "Failing since"
 	switch t {
 	case event.WebhookFailing:
-		c.title, c.text = "Webhook "+name+" is failing", "A delivery ran out of retries. New feedback is still accepted and waits."
+		c.title, c.text = "Webhook "+name+" is failing", "A delivery ran out of retries. New feedback is still accepted, and its deliveries wait."
 	case event.WebhookRecovered:
-		c.title, c.text, c.mood = "Webhook "+name+" works again", "What waited is being sent now.", good
-		since = "Had failed since"
+		c.title, c.text, c.mood = "Webhook "+name+" works again", "The waiting deliveries are being sent now.", good
+		since = "Failed since"
 	case event.WebhookDisabled:
 		c.title, c.text = "Webhook "+name+" is disabled", "Its receiver answered 410 Gone. Enable it when the receiver is ready."
 		since = "Since"

@@ -126,26 +126,26 @@ func entryOf(n notify.Notice) entry {
 	case notify.Failing:
 		add("Failing since", moment(earlier(n.Since, n.At)))
 		add("Last answer", reason)
-		e.Advice = "A delivery ran out of retries and is kept as failed; it can be sent again from the console or with " +
-			"“caddy userhero redeliver”. New feedback is still accepted and waits. The relay keeps asking with one delivery at a time; " +
-			"once the receiver answers with a 2xx status, what waits goes out by itself."
+		e.Advice = "A delivery ran out of retries. It is kept as failed: send it again in the console or with “caddy userhero redeliver”. " +
+			"New feedback is still accepted, and its deliveries wait. The relay sends one delivery at a time to check the receiver. " +
+			"When the receiver answers with a 2xx status, the waiting deliveries are sent."
 	case notify.Recovered:
 		add("Works since", moment(n.At))
 		if !n.Since.IsZero() && n.At.After(n.Since) {
-			add("Had failed for", n.At.Sub(n.Since).Round(time.Second).String())
+			add("Failed for", n.At.Sub(n.Since).Round(time.Second).String())
 		}
 		add("Last answer", reason)
-		e.Advice = "What waited is being sent now. Deliveries that had run out of retries stay failed until they are sent again " +
-			"from the console or with “caddy userhero redeliver”."
+		e.Advice = "The waiting deliveries are being sent now. Deliveries that ran out of retries stay failed: " +
+			"send them again in the console or with “caddy userhero redeliver”."
 	case notify.Disabled:
 		add("Disabled at", moment(n.At))
 		add("Reason", reason)
-		e.Advice = "No new deliveries are made for it and those waiting are held. When the receiver is ready, enable it in the console " +
-			"or with “caddy userhero enable”; what it missed can be sent then."
+		e.Advice = "New events are not queued for it, and its waiting deliveries are held. When the receiver is ready, enable the webhook " +
+			"in the console or with “caddy userhero enable”. Then send what it missed."
 	case notify.Warning:
 		add("Failing since", moment(earlier(n.Since, n.At)))
 		add("Last answer", reason)
-		e.Advice = "Nothing is lost so far: the relay tries again. If this goes on until no retries are left, another mail says so."
+		e.Advice = "Nothing is lost: the relay tries again. If a delivery runs out of retries, you get another mail."
 	}
 	if n.Changes > 0 {
 		add("Changes", fmt.Sprintf("its state changed %d more %s since the last mail", n.Changes, plural(n.Changes, "time", "times")))
@@ -157,7 +157,7 @@ func entryOf(n notify.Notice) entry {
 		if n.Kind == notify.Failing || n.Kind == notify.Recovered {
 			e.Links = append(e.Links, link{"Failed deliveries", console + "/events?" + url.Values{"webhook": {name}, "state": {"failed"}}.Encode()})
 		}
-		e.Links = append(e.Links, link{"Settings", webhook + "#settings"})
+		e.Links = append(e.Links, link{"Settings", webhook + "/settings"})
 	}
 	return e
 }
@@ -184,7 +184,7 @@ func (p page) text() string {
 	return b.String()
 }
 
-const footer = "Sent by UserHero Relay, because its configuration names this address under “notify”."
+const footer = "You get this mail because UserHero Relay is configured to notify this address (“notify”)."
 
 var htmlPage = template.Must(template.New("mail").Parse(`<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>{{.Title}}</title></head>

@@ -79,7 +79,7 @@ func TestMailSaysWhatHappenedInTextAndHTML(t *testing.T) {
 	}
 	for _, want := range []string{
 		"https://crm.example.com/hooks/userhero", "2026-11-23 10:30:00 UTC", "http_503: Service Unavailable",
-		"https://relay.example.com/console/webhooks/crm", "https://relay.example.com/console/webhooks/crm#settings",
+		"https://relay.example.com/console/webhooks/crm", "https://relay.example.com/console/webhooks/crm/settings",
 	} {
 		if !strings.Contains(got.Text, want) {
 			t.Errorf("the text lacks %q:\n%s", want, got.Text)
