@@ -42,9 +42,9 @@ func TestCommandsRepairAWebhook(t *testing.T) {
 		return out
 	}
 	run("1 active", "status")
-	run("app is disabled", "disable", "app")
+	run("app is paused", "disable", "app")
 	missed := s.mustSubmit("missed")
-	run("There are none.", "deliveries")
+	run("No deliveries.", "deliveries")
 	run("X-UserHero-Test:", "test", "app")
 	run("app is active", "enable", "app")
 	run("1 delivery would be queued again.", "redeliver", "--webhook", "app", "--state", "missed", "--since", "1h", "--dry-run")
@@ -67,7 +67,7 @@ func TestCommandsRepairAWebhook(t *testing.T) {
 	if err := json.Unmarshal([]byte(run("", "deliveries", "--json")), &page); err != nil || len(page.Items) != 1 {
 		t.Fatalf("deliveries: %v %v", err, page)
 	}
-	run("delivered again", "redeliver", page.Items[0].ID)
+	run("is queued again", "redeliver", page.Items[0].ID)
 	r.await(t, 20*time.Second, "it has arrived again", func(all []arrival) bool { return len(all) == 3 })
 	if _, errs, err := caddyCommand(t.Context(), s, "", "enable", "none"); err == nil || !strings.Contains(errs, "none") {
 		t.Errorf("enabling what does not exist: %v %s", err, errs)

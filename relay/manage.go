@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"go.opentelemetry.io/otel/trace"
@@ -260,8 +261,15 @@ func (r *Relay) Disable(ctx context.Context, name, who string) error {
 	if err != nil {
 		return err
 	}
-	return w.setByOwner(ctx, Disabled, "disabled by "+who, who)
+	return w.setByOwner(ctx, Disabled, pausedBy+who, who)
 }
+
+// pausedBy begins the reason of a webhook that a person paused.
+const pausedBy = "disabled by "
+
+// PausedBy returns who paused a webhook with this reason. It reports false if nobody
+// did: the webhook gets events, or the receiver's 410 or the Caddyfile disabled it.
+func PausedBy(reason string) (who string, ok bool) { return strings.CutPrefix(reason, pausedBy) }
 
 // Redeliver gives one delivery a fresh ladder, due now. If the webhook's breaker is
 // open, the delivery goes out at once as the next probe. The error wraps

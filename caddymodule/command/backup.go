@@ -28,12 +28,12 @@ file it writes to standard output.
 
 With --dir it writes a file named after the time, such as
 relay-20260107T153000Z.backup, and then removes the oldest of these files, so that
---keep of them stay. It removes none before the new one has been read back. This is
-for a timer: the packages bring userhero-relay-backup.timer.
+--keep of them stay. It removes none before the new one has been read back. Run it
+with a timer: the packages have userhero-relay-backup.timer.
 
-A backup is read back after it was written. The running relay is told of it: its
-metric userhero_backup_age_seconds and "caddy userhero status" say how old the newest
-one is. An encrypted backup can only be read back with --encryption-key.
+A backup is read back after it was written. Then the running relay shows its age, in
+the metric userhero_backup_age_seconds and in "caddy userhero status". An encrypted
+backup can only be read back with --encryption-key.
 
 The file holds everything in the store: events, deliveries, and the secrets of
 webhooks that were added by API. The backup of an encrypted store is encrypted with
@@ -169,7 +169,7 @@ func writeBackup(cmd *cobra.Command, file string, folder []string, key []byte) e
 		return err
 	}
 	if _, err := post(cmd, "/backup", map[string]any{"made": info.Made}); err != nil {
-		return fmt.Errorf("%s is complete, but the relay could not be told so: %w", file, err)
+		return fmt.Errorf("%s is complete, but the relay does not show its age: %w", file, err)
 	}
 	return nil
 }

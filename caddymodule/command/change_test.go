@@ -24,6 +24,8 @@ func cannedChanges() map[string]string {
 	return map[string]string{
 		"GET /webhooks":                                cannedWebhooks,
 		"GET /webhooks/crm":                            cannedOne,
+		"GET /webhooks/stopped":                        `{"name":"stopped","state":"disabled","reason":"disabled by ada"}`,
+		"GET /webhooks/gone":                           `{"name":"gone","state":"disabled","reason":"answered 410 Gone"}`,
 		"POST /webhooks":                               `{"name":"crm","secret":"whsec_new"}`,
 		"PATCH /webhooks/crm":                          cannedOne,
 		"POST /webhooks/crm/rotate":                    `{"name":"crm","secret":"whsec_new"}`,
@@ -69,19 +71,19 @@ func TestCommandsAskBeforeTheyChange(t *testing.T) {
 			`PATCH /webhooks/crm {"concurrency":2,"headers":{"X-A":"1","X-B":"2"},"ordered":false,"projects":[],"rate":"","tls":{"client_certificate":"","client_certificate_key":"","root_ca":"PEM"},"url":"https://other.example.com"}`, "crm is changed",
 		},
 		{[]string{"webhooks", "rename", "crm", "erp"}, "Rename crm to erp?", nil, `PATCH /webhooks/crm {"name":"erp"}`, "is the new name of crm"},
-		{[]string{"webhooks", "rotate", "crm", "--overlap", "1h"}, "The old one also works for 1h.", nil, `POST /webhooks/crm/rotate {"secret":"","overlap":"1h"}`, "whsec_new"},
+		{[]string{"webhooks", "rotate", "crm", "--overlap", "1h"}, "Give crm a new secret? The old secret also works for 1h.", []string{"GET /webhooks/crm"}, `POST /webhooks/crm/rotate {"secret":"","overlap":"1h"}`, "whsec_new"},
 		{
 			[]string{"webhooks", "set", "crm", "--signing-key", pem}, "Change crm?", nil,
 			`PATCH /webhooks/crm {"signing_key":"PEM"}`, "crm is changed",
 		},
 		{
-			[]string{"webhooks", "rotate-signing-key", "crm", "--signing-key", pem, "--overlap", "1h"}, "Give crm a new signing key? If it has one, that also signs for 1h.", nil,
+			[]string{"webhooks", "rotate-signing-key", "crm", "--signing-key", pem, "--overlap", "1h"}, "Give crm a new signing key? If it has one, the old key also signs for 1h.", nil,
 			`POST /webhooks/crm/rotate-signing-key {"signing_key":"PEM","overlap":"1h"}`, "whpk_11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=",
 		},
 		{[]string{"webhooks", "delete", "crm"}, "Delete crm? 3 waiting deliveries will be cancelled.", []string{"GET /webhooks/crm"}, `DELETE /webhooks/crm`, "crm is deleted. 3 waiting deliveries were cancelled."},
 		{[]string{"feedback", "erase", "fb_1"}, "Erase 2 feedbacks with 5 events and 1 waiting delivery for good?", []string{"DELETE /feedback/fb_1?dry_run=true"}, `DELETE /feedback/fb_1`, "2 feedbacks with 5 events and 1 waiting delivery erased."},
 		{[]string{"feedback", "erase", "fb_1", "--project", "p", "--compact"}, "Erase", []string{"DELETE /feedback/fb_1?dry_run=true&project=p"}, `DELETE /feedback/fb_1?compact=true&project=p`, "erased."},
-		{[]string{"feedback", "erase", "--filter", "true", "--compact"}, "Erase", []string{dry}, `POST /erase {"filter":"true","compact":true}`, "could not judge 1 event, the last because: no such overload"},
+		{[]string{"feedback", "erase", "--filter", "true", "--compact"}, "Erase", []string{dry}, `POST /erase {"filter":"true","compact":true}`, "could not judge 1 event. The last error: no such overload"},
 	} {
 		for stdin, flags := range map[string][]string{"": nil, "n\n": nil, "y\n": nil, "ja\n": nil, "x": {"--yes"}} {
 			a := newCannedAdmin(t, cannedChanges())
@@ -110,6 +112,7 @@ func TestCommandsAskBeforeTheyChange(t *testing.T) {
 		"webhooks add crm x --header y --yes":   "Name: value",
 		"webhooks rename crm":                   "new name",
 		"webhooks delete none --yes":            "userhero webhooks",
+		"webhooks rotate crm --overlap soon":    "24h",
 		"feedback":                              "fb_",
 		"feedback erase":                        "--filter",
 		"feedback erase fb_1 --filter true":     "--filter",
@@ -117,7 +120,7 @@ func TestCommandsAskBeforeTheyChange(t *testing.T) {
 		"webhooks set crm --signing-key /none":  "--signing-key",
 		"feedback export --output /nowhere/x.y": "/nowhere",
 	} {
-		a := newCannedAdmin(t, map[string]string{"GET /feedback?format=json": "x", "GET /webhooks/none": cannedNone})
+		a := newCannedAdmin(t, map[string]string{"GET /feedback?format=json": "x", "GET /webhooks/none": cannedNone, "GET /webhooks/crm": cannedOne})
 		if r := a.run(t, strings.Fields(args)...); r.failed == nil || !strings.Contains(r.err, want) {
 			t.Errorf("%s: %v %q, want %q", args, r.failed, r.err, want)
 		}
@@ -136,6 +139,8 @@ func TestWhatCanBeReadIsPrinted(t *testing.T) {
 	}{
 		{[]string{"webhooks", "crm"}, []string{"https://crm.example.com/hook?…", "proj_xyz", "data.rating <= 2", "1m 5m", "50/s", "slack", "X-Mine", "CN=relay, until 2027-01-07", "answered 500", "no such overload", "failing"}},
 		{[]string{"feedback", "fb_1"}, []string{"fb_1", "proj_xyz", "hi�", "done", "evt_1"}},
+		{[]string{"webhooks", "stopped"}, []string{" paused\n", "paused by ada"}},
+		{[]string{"webhooks", "gone"}, []string{" disabled\n", "answered 410 Gone"}},
 		{[]string{"activity"}, []string{"feedback erased", "ada", "feedbacks: 1"}},
 		{export, []string{"id,message\n"}},
 		{append(slices.Clone(export), "--output", out), nil},

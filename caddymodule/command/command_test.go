@@ -111,7 +111,7 @@ const (
 		`{"name":"erp","url":"https://erp.example.com","events":[],"source":"api","state":"failing","failing_since":"2026-01-07T10:00:00Z","reason":"answered 500\u001b[2J\nagain","counts":{"pending":0,"retrying":0,"held":0,"failed":0,"delivered":0}}]}`
 	cannedDelivery = `{"id":"dlv_1_1","event_id":"evt_1","feedback_id":"fb_1","project_id":"proj_xyz","type":"feedback.created","webhook":"crm","state":"retrying","attempts_made":1,"created_at":"2026-01-07T15:30:00.123Z","next_attempt_at":"2026-01-07T15:31:00Z",` +
 		`"attempts":[{"number":1,"at":"2026-01-07T15:30:00.2Z","duration_ms":12.345,"status":418,"error":"answered 418 I'm a teapot","request_headers":{"X-Userhero-Attempt":"1"},"response_headers":{},"response_body":"short\nand stout","trace_id":"","next_attempt_at":"2026-01-07T15:31:00Z"}]}`
-	cannedEvent = `{"id":"evt_1","type":"feedback.created","feedback_id":"fb_1","project_id":"proj_xyz","created_at":"2026-01-07T15:30:00.123Z","size":59,"trace_id":"0af7651916cd43dd8448eb211c80319c"`
+	cannedEvent = `{"id":"evt_1","type":"feedback.created","feedback_id":"fb_1","project_id":"proj_xyz","created_at":"2026-01-07T15:30:00.123Z","size":59,"message":"<b>hi</b>","rating":2,"trace_id":"0af7651916cd43dd8448eb211c80319c"`
 	// The API escapes what HTML would read; the document is without.
 	cannedWhole = cannedEvent + `,"body":{"event":"feedback.created","data":{"message":"\u003cb\u003ehi\u003c/b\u003e"}},"deliveries":[` + cannedDelivery + `]}`
 	cannedTest  = `{"ok":%t,"status":418,"duration_ms":12.345,"error":"%s","response_body":"line 1\r\nline\u0007 2\n","request_headers":{"X-UserHero-Test":"true","Content-Type":"application/json"}}`
@@ -135,7 +135,7 @@ func canned() map[string]string {
 		"POST /webhooks/erp/test":                                  fmt.Sprintf(cannedTest, false, "answered 418"),
 		"POST /webhooks/crm/redeliver":                             `{"count":12}`,
 		"POST /webhooks/crm/enable":                                `{"name":"crm","state":"active","counts":{"pending":1}}`,
-		"POST /webhooks/crm/disable":                               `{"name":"crm","state":"disabled","counts":{"held":2}}`,
+		"POST /webhooks/crm/disable":                               `{"name":"crm","state":"disabled","reason":"disabled by ada","counts":{"held":2}}`,
 		"GET /events?feedback_id=fb_1&limit=1000":                  `{"items":[],"next":"c1"}`,
 		"GET /events?cursor=c1&feedback_id=fb_1&limit=1000":        `{"items":[` + cannedEvent + `}]}`,
 		"GET /events?feedback_id=evt_own&limit=1000":               `{"items":[` + cannedEvent + `}]}`,
@@ -260,7 +260,7 @@ func TestCommandsFailWithWhatToDo(t *testing.T) {
 		{map[string]string{"GET /healthz": `503 {"status":503,"detail":"the disk is full"}`}, []string{"health"}, "the disk is full"},
 		{map[string]string{"GET /healthz": `503 {"status":503,"detail":"the disk is full"}`}, []string{"health", "sleepy"}, "sleepy"},
 		{canned(), []string{"enable", "none"}, "webhook \"none\": There is no webhook named \"none\". List them with `caddy userhero webhooks`"},
-		{canned(), []string{"test", "erp"}, "did not take the test: answered 418"},
+		{canned(), []string{"test", "erp"}, "the test failed: answered 418"},
 		{canned(), []string{"test"}, "the name of one webhook"},
 		{canned(), []string{"events", "--since", "yesterday"}, `--since: "yesterday" is not a time`},
 		{canned(), []string{"redeliver"}, "give one delivery's id"},

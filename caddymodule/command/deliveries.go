@@ -25,7 +25,7 @@ var deliveryList = list[api.Delivery]{
 			strconv.Itoa(d.AttemptsMade), timestamp(d.NextAttemptAt), last,
 		}
 	},
-	empty: "There are none.",
+	empty: "No deliveries.",
 }
 
 // deliveriesOfEvent lists the deliveries of one event.

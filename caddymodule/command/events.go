@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/url"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -18,11 +19,15 @@ import (
 const eventPrefix = "evt_"
 
 var eventList = list[api.Event]{
-	columns: []string{"ID", "CREATED", "TYPE", "FEEDBACK", "BYTES"},
+	columns: []string{"ID", "CREATED", "TYPE", "RATING", "MESSAGE", "FEEDBACK"},
 	row: func(e api.Event) []string {
-		return []string{e.ID, timestamp(e.CreatedAt), e.Type, e.FeedbackID, number(int64(e.Size))}
+		rating := ""
+		if e.Rating != 0 {
+			rating = strconv.Itoa(e.Rating)
+		}
+		return []string{e.ID, timestamp(e.CreatedAt), e.Type, rating, shorten(e.Message), e.FeedbackID}
 	},
-	empty: "There are none.",
+	empty: "No events.",
 }
 
 func eventsCommand() *cobra.Command {
@@ -52,7 +57,7 @@ use the id, choose one with --project.`,
 	flags.String("project", "", "Only events of this project")
 	flags.String("since", "", "Only events accepted since then: "+timeHelp)
 	flags.String("until", "", "Only events accepted before then")
-	flags.String("q", "", "Only events whose document contains this text")
+	flags.String("q", "", "Only events with this text in the message, the metadata or another value that people see")
 	addPaging(cmd)
 	flags.String("category", "", "Only events whose feedback has this category")
 	flags.String("rating", "", "Only events whose feedback has this rating, from 1 to 5")

@@ -41,7 +41,7 @@ func addProject(cmd *cobra.Command) {
 
 func oneFeedback(_ *cobra.Command, args []string) error {
 	if len(args) != 1 {
-		return errors.New("give the id of one feedback (fb_…); the answer to a submission holds it, and so does `caddy userhero events`")
+		return errors.New("give the id of one feedback (fb_…): the answer to its submission has it, and `caddy userhero events` lists it")
 	}
 	return nil
 }
@@ -139,10 +139,10 @@ func eraseCommand() *cobra.Command {
 		Use:   "erase <feedback-id> | --filter <expression>",
 		Short: "Erases feedback for good: its events, deliveries and attempts",
 		Long: `
-Erases one feedback, or each of which an event matches a filter. Deliveries that wait
-are cancelled; attempts in flight end first. A repeat of what was erased is refused.
-With --compact the store gives the disk space back at once: afterwards none of its
-files has anything of what was erased. Backups made before still have it.`,
+Erases one feedback, or all feedback that has an event for which the filter is true.
+Waiting deliveries are cancelled, and attempts in flight end first. A repeat of erased
+feedback is refused. With --compact the store gives the disk space back at once: then
+none of its files holds what was erased. Backups that were made before still hold it.`,
 		Example: `  caddy userhero feedback erase fb_01hq… --compact
   caddy userhero feedback erase --filter 'data.metadata.userId == "u1"' --dry-run`,
 		Args: func(cmd *cobra.Command, args []string) error {
@@ -177,7 +177,7 @@ files has anything of what was erased. Backups made before still have it.`,
 	flags := cmd.Flags()
 	flags.String("filter", "", "CEL expression over event and data")
 	flags.Bool("dry-run", false, "Count only")
-	flags.Bool("compact", false, "Give the disk space back at once, which rewrites the store")
+	flags.Bool("compact", false, "Give the disk space back at once; this rewrites the store")
 	addProject(cmd)
 	return addYes(addJSON(cmd))
 }
@@ -216,7 +216,7 @@ func showErased(cmd *cobra.Command, done string) func(io.Writer, api.Erased) err
 		if err := say(cmd, "%s %s.", erasable(e), done); err != nil || e.NotJudged == 0 {
 			return err
 		}
-		return say(cmd, "The filter could not judge %s, the last because: %s", counted(e.NotJudged, "event", "events"), cell(e.LastError))
+		return say(cmd, "The filter could not judge %s. The last error: %s", counted(e.NotJudged, "event", "events"), cell(e.LastError))
 	}
 }
 
@@ -226,7 +226,7 @@ func activityCommand() *cobra.Command {
 		row: func(a api.Activity) []string {
 			return []string{timestamp(a.At), a.What, a.Who, a.Webhook, a.Detail}
 		},
-		empty: "There are none.",
+		empty: "No activity.",
 	}
 	cmd := &cobra.Command{
 		Use:   "activity",

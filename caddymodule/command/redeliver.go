@@ -18,8 +18,8 @@ func redeliverCommand() *cobra.Command {
 		Long: `
 Delivers again, each time with all retries: one delivery in any state, or what a
 webhook did not get. That is what failed; with --since also what it missed while it
-was disabled. With --waiting it is what waits for its next retry: it is sent now
-instead, for example after an outage. Count first with --dry-run.`,
+was paused or disabled. With --waiting it is what waits for its next retry: it is
+sent now instead, for example after an outage. Count first with --dry-run.`,
 		Example: `  caddy userhero redeliver --webhook crm --dry-run
   caddy userhero redeliver --webhook crm --waiting
   caddy userhero redeliver --webhook crm --state missed --since 2d`,
@@ -70,7 +70,7 @@ func redeliverOne(cmd *cobra.Command, id string) error {
 		return err
 	}
 	return show(cmd, answer, func(out io.Writer, _ api.Delivery) error {
-		_, err := fmt.Fprintf(out, "%s will be delivered again. See the result with `caddy userhero deliveries %[1]s`.\n", cell(id))
+		_, err := fmt.Fprintf(out, "%s is queued again. See the result with `caddy userhero deliveries %[1]s`.\n", cell(id))
 		return err
 	})
 }

@@ -36,7 +36,7 @@ func addSettings(cmd *cobra.Command) *cobra.Command {
 	flags.String("client-certificate", "", "File with a client certificate in PEM; goes with --client-key")
 	flags.String("client-key", "", "File with its key in PEM")
 	flags.String("root-ca", "", "File with the authorities of the receiver's certificate in PEM")
-	flags.String("signing-key", "", "File with an ed25519 private key in PEM, for asymmetric signatures besides; empty for none")
+	flags.String("signing-key", "", "File with an ed25519 private key in PEM, for asymmetric signatures too; empty for none")
 	completeFlag(cmd, "body", oneOf("slack", "discord", "teams"))
 	completeFlag(cmd, "events", oneOf(eventTypes()...))
 	completeFlag(cmd, "projects", projectNames)
@@ -267,7 +267,15 @@ func rotateWebhookCommand() *cobra.Command {
 		Args:  oneName, ValidArgsFunction: webhookArgument,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			overlap := flagText(cmd, "overlap")
-			if err := ask(cmd, "Give %s a new secret? The old one also works for %s.", cell(args[0]), cell(overlap)); err != nil {
+			before, err := webhookOf(cmd, args[0])
+			if err != nil {
+				return err
+			}
+			old, err := oldSecret(before, overlap)
+			if err != nil {
+				return err
+			}
+			if err := ask(cmd, "Give %s a new secret? %s", cell(args[0]), old); err != nil {
 				return err
 			}
 			answer, err := sendWebhook(cmd, http.MethodPost, "/"+url.PathEscape(args[0])+"/rotate", api.Rotation{Overlap: overlap, Secret: flagText(cmd, "secret")})
@@ -276,15 +284,29 @@ func rotateWebhookCommand() *cobra.Command {
 			}
 			return show(cmd, answer, func(_ io.Writer, w api.WebhookWithSecret) error {
 				if w.Secret == "" {
-					return say(cmd, "%s has the new secret. The old one also works for %s.", cell(w.Name), cell(overlap))
+					return say(cmd, "%s has the new secret. %s", cell(w.Name), old)
 				}
-				return say(cmd, "%s has a new secret, which is shown only now: %s\nThe old one also works for %s.", cell(w.Name), cell(w.Secret), cell(overlap))
+				return say(cmd, "%s has a new secret, which is shown only now: %s\n%s", cell(w.Name), cell(w.Secret), old)
 			})
 		},
 	}
-	cmd.Flags().String("overlap", "24h", "How long the old secret also works")
+	cmd.Flags().String("overlap", "24h", "How long the old secret also works; 0s for not at all")
 	cmd.Flags().String("secret", "", "The new secret; default: the relay makes one")
 	return addYes(addJSON(cmd))
+}
+
+// oldSecret says what becomes of the secret of a webhook that gets a new one.
+func oldSecret(before api.Webhook, overlap string) (string, error) {
+	d, err := api.OverlapOf(overlap)
+	switch {
+	case err != nil:
+		return "", fmt.Errorf("--overlap %q is not a duration such as 24h", overlap)
+	case !before.HasSecret:
+		return "It had none before.", nil
+	case d == 0:
+		return "The old secret stops working at once.", nil
+	}
+	return "The old secret also works for " + cell(overlap) + ".", nil
 }
 
 func rotateSigningKeyCommand() *cobra.Command {
@@ -292,9 +314,9 @@ func rotateSigningKeyCommand() *cobra.Command {
 		Use:   "rotate-signing-key <name>",
 		Short: "Gives a webhook a new key for asymmetric signatures, and prints the public one",
 		Long: `
-Gives a webhook an ed25519 key that makes asymmetric signatures besides (v1a of
-Standard Webhooks). Unless --signing-key names a file, the relay makes one, which
-nobody sees. Receivers verify with the public key, which is printed and stands in
+Gives a webhook an ed25519 key that makes an asymmetric signature too (v1a of
+Standard Webhooks). Unless --signing-key names a file, the relay makes the key, and
+nobody sees it. Receivers verify with the public key, which is printed and is in
 the console's .well-known/webhook-keys.json.`,
 		Args: oneName, ValidArgsFunction: webhookArgument,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -303,7 +325,7 @@ the console's .well-known/webhook-keys.json.`,
 				return err
 			}
 			overlap := flagText(cmd, "overlap")
-			if err := ask(cmd, "Give %s a new signing key? If it has one, that also signs for %s.", cell(args[0]), cell(overlap)); err != nil {
+			if err := ask(cmd, "Give %s a new signing key? If it has one, the old key also signs for %s.", cell(args[0]), cell(overlap)); err != nil {
 				return err
 			}
 			answer, err := sendWebhook(cmd, http.MethodPost, "/"+url.PathEscape(args[0])+"/rotate-signing-key", api.KeyRotation{SigningKey: key, Overlap: overlap})
@@ -312,7 +334,7 @@ the console's .well-known/webhook-keys.json.`,
 			}
 			return show(cmd, answer, func(_ io.Writer, w api.Webhook) error {
 				if len(w.PublicKeys) == 0 {
-					return errors.New("the relay has not set the key; is it an older version?")
+					return errors.New("the relay did not set the key: the running Caddy may be an older version; update it")
 				}
 				return say(cmd, "%s has a new signing key. Its public key: %s", cell(w.Name), cell(w.PublicKeys[0].Public()))
 			})
@@ -372,13 +394,14 @@ func showWebhook(out io.Writer, w api.Webhook) error {
 	day := func(c api.Certificate) string { return c.Subject + ", until " + c.NotAfter.Format(time.DateOnly) }
 	t := newTable(out)
 	t.row("Webhook", w.Name)
-	t.row("State", w.State)
+	state, reason := stateOf(w)
+	t.row("State", state)
 	some := func(name, value string) {
 		if value != "" {
 			t.row(name, value)
 		}
 	}
-	some("Reason", w.Reason)
+	some("Reason", reason)
 	some("Failing since", timestamp(w.FailingSince))
 	some("Held until", timestamp(w.HeldUntil))
 	some("Differs", w.Difference)

@@ -48,27 +48,27 @@ func showStatus(out io.Writer, s api.Status) error {
 	}
 	due := "nothing is due"
 	if s.OldestDueAge > 0 {
-		due = "for " + milliseconds(s.OldestDueAge*1000)
+		due = milliseconds(s.OldestDueAge*1000) + " ago"
 	}
 	d := s.Deliveries
 	t := newTable(out)
 	t.row("Version", s.Version)
 	t.row("Running for", (time.Duration(s.UptimeSeconds) * time.Second).String())
 	t.row("Health", health)
-	t.row("Webhooks", fmt.Sprintf("%d active, %d failing, %d disabled", s.Webhooks["active"], s.Webhooks["failing"], s.Webhooks["disabled"]))
+	t.row("Webhooks", fmt.Sprintf("%d active, %d failing, %d paused or disabled", s.Webhooks["active"], s.Webhooks["failing"], s.Webhooks["disabled"]))
 	t.row("Deliveries", fmt.Sprintf("%s pending, %s retrying, %s held, %s failed, %s delivered",
 		humanize.Comma(d.Pending), humanize.Comma(d.Retrying), humanize.Comma(d.Held), humanize.Comma(d.Failed), humanize.Comma(d.Delivered)))
-	t.row("Longest due", due)
+	t.row("Oldest due", due)
 	if store := s.StoreStatus; store != nil {
 		disk := humanize.IBytes(uint64(store.DiskBytes))
 		if store.DiskFreeBytes != nil {
 			disk += ", " + humanize.IBytes(uint64(*store.DiskFreeBytes)) + " free"
 		}
 		if lag := time.Since(store.CountsAsOf); !store.CountsAsOf.IsZero() && lag > countsMayLag {
-			t.row("Counted up to", timestamp(store.CountsAsOf))
+			t.row("Counts as of", timestamp(store.CountsAsOf))
 		}
 		if store.LanesOwned != nil {
-			t.row("Delivers to", fmt.Sprintf("%d webhooks and mailboxes; the other relays to the rest", *store.LanesOwned))
+			t.row("Delivers to", fmt.Sprintf("%d webhooks and mailboxes; other relays deliver to the rest", *store.LanesOwned))
 		}
 		t.row("Events", humanize.Comma(store.Events))
 		t.row("Commits take", milliseconds(store.CommitLatencyMS))

@@ -53,8 +53,9 @@ with its servers, login, prefix and encryption_key, and with retention and max_d
 they are when Caddy runs. Streams with that prefix must not exist. No relay opens them
 before everything is restored; if it is interrupted, restore again.
 
-A backup can be restored into any engine. Events keep their ids. Deliveries that waited when the backup was made are sent when
-Caddy runs, even if they were delivered since then.`,
+A backup can be restored into any engine. Events keep their ids. Deliveries that
+waited when the backup was made are sent when Caddy runs, even if they were delivered
+since then.`,
 		Example: `  caddy userhero restore relay.backup /var/lib/userhero
   caddy userhero restore relay.backup /var/lib/userhero --replace
   caddy userhero restore relay.backup --config /etc/caddy/Caddyfile`,

@@ -15,7 +15,7 @@ const clearScreen = "\x1b[H\x1b[J"
 // addWatch adds the flag --watch to a command: it is run again and again until it is
 // interrupted, also if it fails. On a terminal each run takes the place of the one before.
 func addWatch(cmd *cobra.Command) *cobra.Command {
-	cmd.Flags().Duration("watch", 0, "Show it again and again, every 2s or so often; until interrupted")
+	cmd.Flags().Duration("watch", 0, "Show it again every 2s, or as often as you write, until you interrupt it")
 	cmd.Flag("watch").NoOptDefVal = "2s"
 	once := cmd.RunE
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {

@@ -15,17 +15,28 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/userhero/relay/console/api"
+	"github.com/userhero/relay/relay"
 )
 
 var webhookList = list[api.Webhook]{
 	columns: []string{"NAME", "STATE", "WAITING", "FAILED", "DELIVERED", "LAST SUCCESS", "SOURCE", "PROJECTS", "URL", "REASON"},
 	row: func(w api.Webhook) []string {
+		state, reason := stateOf(w)
 		return []string{
-			w.Name, w.State, number(waiting(w)), number(w.Counts.Failed),
-			number(w.Counts.Delivered), timestamp(w.LastSuccess), w.Source, cmp.Or(strings.Join(w.Projects, " "), "all"), w.URL, w.Reason,
+			w.Name, state, number(waiting(w)), number(w.Counts.Failed),
+			number(w.Counts.Delivered), timestamp(w.LastSuccess), w.Source, cmp.Or(strings.Join(w.Projects, " "), "all"), w.URL, reason,
 		}
 	},
-	empty: "There are none.",
+	empty: "No webhook yet. Add one with `caddy userhero webhooks add`, or in the Caddyfile.",
+}
+
+// stateOf returns the state of a webhook and its reason, as people read them: a person
+// pauses a webhook; a 410 or the Caddyfile disables it.
+func stateOf(w api.Webhook) (state, reason string) {
+	if who, ok := relay.PausedBy(w.Reason); ok && w.State == relay.Disabled {
+		return "paused", "paused by " + who
+	}
+	return w.State, w.Reason
 }
 
 // waiting is how many deliveries wait for a webhook.
@@ -63,7 +74,7 @@ func testCommand() *cobra.Command {
 		Long: `
 Sends the sample event as a real delivery is sent, through the same signing, client
 and egress guard, with X-UserHero-Test: true. Shows the request and the answer. The
-webhook's state does not change. Exits with 1 if the answer is not a success.`,
+webhook's state does not change. Exits with 1 if the test fails.`,
 		Args:              oneName,
 		ValidArgsFunction: webhookArgument,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -76,7 +87,7 @@ webhook's state does not change. Exits with 1 if the answer is not a success.`,
 			}
 			result, err := decode[api.TestResult](answer)
 			if err == nil && !result.OK {
-				err = errors.New("the webhook did not take the test: " + cell(result.Error))
+				err = errors.New("the test failed: " + cell(result.Error))
 			}
 			return err
 		},
@@ -106,28 +117,28 @@ func enableCommand() *cobra.Command {
 		Use:   "enable <name>",
 		Short: "Resumes or enables a webhook; its held deliveries are sent",
 		Long: `
-Resumes or enables a webhook: it gets new events again, and its held deliveries are
-sent. To send what it missed meanwhile, use: caddy userhero redeliver --webhook
-<name> --state missed --since <time>`,
+Resumes a paused webhook, or enables a disabled one: it gets new events again, and
+its held deliveries are sent. To send what it missed, use: caddy userhero redeliver
+--webhook <name> --state missed --since <time>`,
 		Args:              oneName,
 		ValidArgsFunction: webhookArgument,
-		RunE:              changeState("enable"),
+		RunE:              changeState("enable", "Resume or enable %s?"),
 	}))
 }
 
 func disableCommand() *cobra.Command {
 	return addYes(addJSON(&cobra.Command{
 		Use:   "disable <name>",
-		Short: "Pauses a webhook: it gets no new events, and its waiting deliveries are held",
+		Short: "Pauses a webhook: new events are not queued for it, and its waiting deliveries are held",
 		Args:  oneName, ValidArgsFunction: webhookArgument,
-		RunE: changeState("disable"),
+		RunE: changeState("disable", "Pause %s?"),
 	}))
 }
 
 // changeState enables or disables a webhook and shows its new state.
-func changeState(action string) func(*cobra.Command, []string) error {
+func changeState(action, question string) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error {
-		if err := askPerson(cmd, "%s%s %s?", strings.ToUpper(action[:1]), action[1:], cell(args[0])); err != nil {
+		if err := askPerson(cmd, question, cell(args[0])); err != nil {
 			return err
 		}
 		answer, err := postWebhook(cmd, args[0], action, nil)
@@ -135,7 +146,13 @@ func changeState(action string) func(*cobra.Command, []string) error {
 			return err
 		}
 		return show(cmd, answer, func(out io.Writer, w api.Webhook) error {
-			_, err := fmt.Fprintf(out, "%s is %s; %s for it.\n", cell(w.Name), cell(w.State), counted(waiting(w), "delivery waits", "deliveries wait"))
+			state, _ := stateOf(w)
+			next := counted(waiting(w), "delivery waits", "deliveries wait") + " for it."
+			if w.State == relay.Disabled {
+				next = "New events are not queued for it, and " + counted(waiting(w), "waiting delivery is held", "waiting deliveries are held") +
+					fmt.Sprintf(". Resume it with `caddy userhero enable %s`.", cell(w.Name))
+			}
+			_, err := fmt.Fprintf(out, "%s is %s. %s\n", cell(w.Name), cell(state), next)
 			return err
 		})
 	}

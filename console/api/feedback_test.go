@@ -117,6 +117,29 @@ func TestEventsAreFoundByWhatPeopleSortThemBy(t *testing.T) {
 	}
 }
 
+// TestListsShowWhatPeopleSaid: the beginning of each message on one line, and the rating.
+func TestListsShowWhatPeopleSaid(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	for i, data := range []string{
+		`{"message":"The export\n does  nothing.","rating":2}`,
+		`{"message":"` + strings.Repeat("ü", 161) + `"}`,
+		`{"metadata":{"message":"not this","rating":1}}`, // as after redact_after
+	} {
+		f.say(t, queue.FeedbackID{ID: fmt.Sprint("fb_", i)}, data, queue.EventID{})
+	}
+	_, page := f.get(t, "/events")
+	var got []string
+	for _, e := range page["items"].([]any) {
+		e := e.(map[string]any)
+		got = append(got, fmt.Sprint(e["message"], " ", e["rating"]))
+	}
+	want := []string{"<nil> <nil>", strings.Repeat("ü", 159) + "… <nil>", "The export does nothing. 2"}
+	if !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
+
 // request sends a request to an API.
 func request(t *testing.T, h http.Handler, method, path, body string) *httptest.ResponseRecorder {
 	t.Helper()

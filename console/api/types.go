@@ -236,6 +236,8 @@ type Event struct {
 	FeedbackID string          `json:"feedback_id"`
 	ProjectID  string          `json:"project_id,omitempty"`
 	CreatedAt  time.Time       `json:"created_at"`
+	Message    string          `json:"message,omitempty"`  // its beginning, on one line
+	Rating     int             `json:"rating,omitempty"`   // 1 to 5
 	Size       int             `json:"size"`               // of the body, in bytes
 	Redacted   bool            `json:"redacted,omitempty"` // the message, context and metadata were removed
 	TraceID    string          `json:"trace_id,omitempty"`

@@ -2,6 +2,7 @@ package api
 
 import (
 	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"strings"
 	"time"
@@ -92,8 +93,30 @@ func viewCounts(w relay.WebhookStatus) Counts {
 	}
 }
 
+// mostExcerpt is how many characters of a message a list has.
+const mostExcerpt = 160
+
+// excerpt returns the beginning of the message in a document, on one line, and the rating.
+func excerpt(body []byte) (message string, rating int) {
+	var d struct {
+		Data struct {
+			Message string `json:"message"`
+			Rating  int    `json:"rating"`
+		} `json:"data"`
+	}
+	_ = json.Unmarshal(body, &d) // the relay stores no other documents
+	message = strings.Join(strings.Fields(d.Data.Message), " ")
+	if runes := []rune(message); len(runes) > mostExcerpt {
+		message = string(runes[:mostExcerpt-1]) + "…"
+	}
+	return message, d.Data.Rating
+}
+
 func viewEvent(e queue.Event) Event {
+	message, rating := excerpt(e.Body)
 	return Event{
+		Message:    message,
+		Rating:     rating,
 		ID:         e.ID.String(),
 		Type:       e.Type,
 		FeedbackID: e.Feedback.ID,

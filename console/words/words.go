@@ -133,9 +133,6 @@ type Mark struct {
 	Text string
 }
 
-// disabledBy begins the reason of a webhook that a person paused.
-const disabledBy = "disabled by "
-
 // WebhookMark returns the state of a webhook, as the user sees it.
 func WebhookMark(w relay.WebhookStatus, user string, now time.Time) Mark {
 	switch {
@@ -157,11 +154,14 @@ func WebhookMark(w relay.WebhookStatus, user string, now time.Time) Mark {
 
 // PausedByOwner reports whether a person paused the webhook; otherwise it is
 // disabled, by the receiver's 410 or in the Caddyfile.
-func PausedByOwner(w relay.WebhookStatus) bool { return strings.HasPrefix(w.Reason, disabledBy) }
+func PausedByOwner(w relay.WebhookStatus) bool {
+	_, ok := relay.PausedBy(w.Reason)
+	return ok
+}
 
 // pausedBy returns who or what paused or disabled a webhook.
 func pausedBy(w relay.WebhookStatus, user string) string {
-	who, owner := strings.CutPrefix(w.Reason, disabledBy)
+	who, owner := relay.PausedBy(w.Reason)
 	switch {
 	case w.Reason == "":
 		return "Disabled in the Caddyfile"
