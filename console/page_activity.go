@@ -72,9 +72,11 @@ func (p pages) listActivity(r *http.Request) (any, error) {
 var activityMarks = map[string]words.Mark{
 	"webhook added":       {Kind: "good", Text: "Webhook added"},
 	"webhook changed":     {Kind: "none", Text: "Settings changed"},
+	"webhook renamed":     {Kind: "none", Text: "Webhook renamed"},
 	"webhook deleted":     {Kind: "bad", Text: "Webhook deleted"},
 	"webhook enabled":     {Kind: "good", Text: "Resumed or enabled"},
-	"webhook disabled":    {Kind: "hold", Text: "Paused or disabled"},
+	"webhook disabled":    {Kind: "hold", Text: "Paused"},
+	"webhook in trouble":  {Kind: "wait", Text: "Attempts fail"},
 	"webhook failing":     {Kind: "bad", Text: "Failing"},
 	"webhook recovered":   {Kind: "good", Text: "Active again"},
 	"secret rotated":      {Kind: "none", Text: "Secret changed"},
@@ -84,10 +86,16 @@ var activityMarks = map[string]words.Mark{
 	"resend began":        {Kind: "wait", Text: "Sending again began"},
 	"resend ended":        {Kind: "none", Text: "Sending again ended"},
 	"notice sent":         {Kind: "mail", Text: "E-mail"},
+	"feedback erased":     {Kind: "bad", Text: "Feedback erased"},
 }
 
 func activityMark(a relay.Activity) words.Mark {
-	if m, ok := activityMarks[a.What]; ok {
+	m, ok := activityMarks[a.What]
+	switch {
+	case a.What == "webhook disabled" && a.Who == "relay": // by the receiver's 410
+		m.Text = "Disabled"
+		return m
+	case ok:
 		return m
 	}
 	return words.Mark{Kind: "none", Text: a.What}

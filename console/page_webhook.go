@@ -35,6 +35,8 @@ type webhookPage struct {
 	Probes    bool      // it does not answer; one delivery at a time is tried
 	NextProbe time.Time // the next try; zero: at once
 	HeldUntil time.Time // end of the pause that the receiver asked for; zero: none
+	// LastSuccess is when an attempt last succeeded; zero: none did.
+	LastSuccess time.Time
 	// Difference describes how the configuration file of another relay differs.
 	Difference string
 	// FilterErrors are the events that the filter could not judge.
@@ -159,7 +161,7 @@ func (p pages) webhookScreen(r *http.Request, tab string) (relay.WebhookStatus, 
 	}
 	now := time.Now()
 	page := &webhookPage{
-		webhookRow: p.webhookRow(r, w, now), Tab: tab, Counts: w.Counts, FilterErrors: w.FilterErrors, Difference: w.Difference, Probes: w.Probing, HeldUntil: w.HeldUntil,
+		webhookRow: p.webhookRow(r, w, now), Tab: tab, Counts: w.Counts, FilterErrors: w.FilterErrors, Difference: w.Difference, Probes: w.Probing, HeldUntil: w.HeldUntil, LastSuccess: w.LastSuccess,
 		Tabs: []choice{{tabDeliveries, "Deliveries", tab == tabDeliveries}, {tabCharts, "Charts", tab == tabCharts}, {tabSettings, "Settings", tab == tabSettings}},
 	}
 	if w.LastAnswer.Error != "" {

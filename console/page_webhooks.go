@@ -41,7 +41,7 @@ type webhookRow struct {
 	Toggle     string // the word of the button: Pause, Resume or Enable; empty if there is none
 	CanDelete  bool
 	Buttons    bool
-	Share      string // of the attempts of the last day that succeeded
+	Share      string // of the attempts of the last day that worked
 	Day        draw.Stacked
 	LastAnswer string
 	LastAt     time.Time
