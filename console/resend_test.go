@@ -4,10 +4,12 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/userhero/relay/console/scope"
 	"github.com/userhero/relay/relay"
 )
 
@@ -125,6 +127,35 @@ func TestManyAreSentAgain(t *testing.T) {
 		s.reload("Done: 2 deliveries were sent again.")
 		if got := s.crm().Counts; got.Delivered != 2 || got.Failed != 1 {
 			t.Errorf("after that the webhook has %+v", got)
+		}
+	})
+	t.Run("another has its name by then", func(t *testing.T) {
+		t.Parallel()
+		s := newStage(t)
+		s.failedMany(2)
+		s.status.Store(0)
+		s.resend()
+		s.submit("/resend", nil)
+		s.reload("Sending again: 0 of 2 sent.")
+		s.waitFor("the first is under way", func(relay.WebhookStatus) bool { return s.requests.Load() > 2 })
+		if err := s.relay.Change(t.Context(), "crm", func(c *relay.WebhookConfig) error { c.Name = "old"; return nil }, "admin"); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.relay.Add(t.Context(), relay.WebhookConfig{Name: "crm", URL: s.url, Projects: []string{"a"}}, "admin"); err != nil {
+			t.Fatal(err)
+		}
+		close(s.released)
+		s.reload("Done: 2 deliveries were sent again.")
+		team := scope.New(s.relay, scope.Scope{Projects: []string{"a"}})
+		for _, view := range []*scope.View{team, scope.New(s.relay, scope.Scope{})} {
+			lines, err := view.Activities(t.Context(), 100, "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			has := slices.ContainsFunc(lines.Items, func(a relay.Activity) bool { return a.What == "deliveries requeued" })
+			if has == (view == team) {
+				t.Errorf("the activity of the projects %v is %+v", view.Projects(), lines.Items)
+			}
 		}
 	})
 	t.Run("wrong", func(t *testing.T) {

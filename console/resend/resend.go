@@ -86,10 +86,19 @@ type resend struct {
 	reader *scope.Reader
 	find   func(context.Context, func(int64), func([]queue.DeliveryID) error) error
 	stop   context.CancelCauseFunc
-	queued map[string]int64 // by the webhook's name; of the goroutine
+	queued map[queue.WebhookID]*queued // of the goroutine
 
 	mu     sync.Mutex // guards status
 	status Status
+}
+
+// queued counts what was queued for one webhook. The activity log names the webhook as it was
+// then: since then it may have been renamed or given to other projects, and another webhook
+// may have its name.
+type queued struct {
+	webhook  string
+	projects []string
+	n        int64
 }
 
 // All are the resends of a relay, of all its consoles. The zero value has none.
@@ -125,7 +134,7 @@ func (a *All) Start(ctx context.Context, view *scope.View, user string, t Task) 
 		delete(a.all, oldest.now().ID)
 	}
 	ctx, stop := context.WithCancelCause(context.WithoutCancel(ctx))
-	r := &resend{view: view, reader: view.Reader(), find: t.Find, stop: stop, queued: make(map[string]int64), status: Status{
+	r := &resend{view: view, reader: view.Reader(), find: t.Find, stop: stop, queued: make(map[queue.WebhookID]*queued), status: Status{
 		ID: rand.Text(), What: t.What, User: user, Webhook: t.Webhook, Again: t.Again, State: Running, Began: time.Now(), Finding: true,
 	}}
 	if !view.Go(func() { r.run(ctx) }) {
@@ -214,19 +223,20 @@ func (r *resend) update(change func(*Status)) {
 	change(&r.status)
 }
 
-// note adds a line to the activity log, with the status.
-func (r *resend) note(what, webhook, detail string) {
+// note adds a line to the activity log, with the status. The line belongs to projects; nil
+// means those of the webhook.
+func (r *resend) note(what, webhook, detail string, projects []string) {
 	now := r.now()
 	data, err := json.Marshal(now)
 	if err != nil {
 		panic(err) // texts and numbers always marshal
 	}
-	r.view.Note(relay.Activity{What: what, Who: now.User, Webhook: webhook, Detail: detail, Data: data})
+	r.view.Note(relay.Activity{What: what, Who: now.User, Webhook: webhook, Detail: detail, Projects: projects, Data: data})
 }
 
 func (r *resend) run(ctx context.Context) {
 	defer r.stop(nil)
-	r.note("resend began", r.status.Webhook, r.status.What)
+	r.note("resend began", r.status.Webhook, r.status.What, nil)
 	happened := r.view.Subscribe()
 	defer happened.Close()
 	go func() {
@@ -259,11 +269,11 @@ func (r *resend) run(ctx context.Context) {
 		}
 		s.State = Stopped
 	})
-	for name, n := range r.queued {
-		r.note("deliveries requeued", name, fmt.Sprint(n))
+	for _, q := range r.queued {
+		r.note("deliveries requeued", q.webhook, fmt.Sprint(q.n), q.projects)
 	}
 	if len(r.queued) == 0 {
-		r.note("resend ended", r.now().Webhook, "nothing was queued")
+		r.note("resend ended", r.now().Webhook, "nothing was queued", nil)
 	}
 }
 
@@ -327,7 +337,7 @@ func (r *resend) turn(ctx context.Context, lanes map[queue.WebhookID]*lane) (lef
 		for len(l.ids) > 0 && len(l.ahead) < room {
 			next := l.ids[0]
 			l.ids = l.ids[1:]
-			if err := r.requeue(ctx, l, next); err != nil {
+			if err := r.requeue(ctx, l, next, w.Projects); err != nil {
 				return true, err
 			}
 		}
@@ -370,8 +380,9 @@ func (r *resend) settled(ctx context.Context, l *lane) error {
 }
 
 // requeue queues one delivery, which it makes if the webhook missed the event. It skips a
-// delivery that is already due or being sent, or whose event is gone.
-func (r *resend) requeue(ctx context.Context, l *lane, id queue.DeliveryID) error {
+// delivery that is already due or being sent, or whose event is gone. projects are those of
+// the webhook.
+func (r *resend) requeue(ctx context.Context, l *lane, id queue.DeliveryID, projects []string) error {
 	d, err := r.reader.Delivery(ctx, id)
 	if err == nil && d.State == queue.Pending {
 		r.skip(1)
@@ -388,7 +399,10 @@ func (r *resend) requeue(ctx context.Context, l *lane, id queue.DeliveryID) erro
 		return fmt.Errorf("sending %s again: %w", id, err)
 	default:
 		l.ahead[id] = d.Attempts
-		r.queued[name]++
+		if r.queued[id.Webhook] == nil {
+			r.queued[id.Webhook] = &queued{webhook: name, projects: append([]string{}, projects...)}
+		}
+		r.queued[id.Webhook].n++
 	}
 	return nil
 }

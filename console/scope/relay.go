@@ -363,11 +363,12 @@ func (v *View) Requeue(ctx context.Context, id queue.DeliveryID) (webhook string
 }
 
 // Note adds a line to the activity log. Its webhook is known by its name in the scope, or
-// by one that Requeue has returned.
+// by one that Requeue has returned. Without projects, the line belongs to those of the
+// webhook or, if there is none of this name, of the scope.
 func (v *View) Note(a relay.Activity) {
 	if w, ok := v.find(a.Webhook); ok {
 		a.Webhook = w.Name
-	} else {
+	} else if a.Projects == nil {
 		a.Projects = v.Projects()
 	}
 	v.relay.Note(a)
