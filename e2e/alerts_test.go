@@ -91,9 +91,7 @@ func startPrometheus(t *testing.T, rules string, targets map[string]string) prom
 	t.Cleanup(func() {
 		_ = cmd.Process.Signal(syscall.SIGTERM)
 		_ = cmd.Wait()
-		if t.Failed() {
-			t.Logf("the log of Prometheus:\n%s", tail(log.String(), 20))
-		}
+		showLog(t, "prometheus", log.String())
 	})
 	eventually(t, 60*time.Second, "Prometheus is ready", func() bool {
 		response, err := http.Get("http://" + p.address + "/-/ready")

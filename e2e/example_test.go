@@ -239,9 +239,7 @@ func startExample(t *testing.T, dir string, env []string, program string, args .
 		cancel()
 		<-drained
 		_ = cmd.Wait()
-		if t.Failed() {
-			t.Logf("%s %v printed:\n%s", program, args, tail(strings.Join(e.lines, "\n"), 40))
-		}
+		showLog(t, filepath.Base(program), strings.Join(e.lines, "\n")+"\n")
 	})
 	t.Cleanup(e.stop)
 	select {

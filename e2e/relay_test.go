@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -119,9 +120,7 @@ func newRelay(t *testing.T, o relayOptions) *relayServer {
 		if err := s.process.Stop(ctx); err != nil {
 			t.Errorf("stopping the relay: %v", err)
 		}
-		if t.Failed() {
-			t.Logf("the relay's log:\n%s", tail(s.process.Log(), 60))
-		}
+		showLog(t, "relay-"+strings.TrimPrefix(s.admin, "127.0.0.1:"), s.process.Log())
 		s.client.CloseIdleConnections()
 	})
 	return s
@@ -161,9 +160,7 @@ func startNATS(t *testing.T, n int, o natsproc.Options) []*natsproc.Server {
 	t.Cleanup(func() {
 		natsproc.End(servers)
 		for _, s := range servers {
-			if t.Failed() {
-				t.Logf("the log of nats-server %s:\n%s", s.Name, tail(s.Log(), 40))
-			}
+			showLog(t, "nats-server-"+s.Name, s.Log())
 		}
 	})
 	return servers
@@ -391,7 +388,31 @@ func binary(t *testing.T) string {
 	return path
 }
 
-func tail(text string, lines int) string {
-	all := strings.Split(strings.TrimRight(text, "\n"), "\n")
-	return strings.Join(all[max(0, len(all)-lines):], "\n")
+// shown is how many bytes of each log are shown: what CI keeps of the output has room for
+// those of a cluster, and for what failed.
+const shown = 2000
+
+// showLog shows the end of what a process has logged, if the test failed, without the lines
+// that only inform. The whole log is among the test's artifacts, which make e2e keeps.
+func showLog(t *testing.T, process, log string) {
+	t.Helper()
+	if !t.Failed() {
+		return
+	}
+	file, err := os.CreateTemp(t.ArtifactDir(), process+"-*.log")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = file.WriteString(log)
+	if err = errors.Join(err, file.Close()); err != nil {
+		t.Error(err)
+	}
+	var lines strings.Builder
+	for line := range strings.Lines(log) {
+		if !strings.Contains(line, `"level":"info"`) && !strings.Contains(line, " [INF] ") {
+			lines.WriteString(line)
+		}
+	}
+	end := lines.String()
+	t.Logf("the end of %s, without what only informs:\n%s", file.Name(), end[max(0, len(end)-shown):])
 }

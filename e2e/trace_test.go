@@ -220,10 +220,7 @@ func startCollector(t *testing.T, sink *otlpsink.Receiver) (endpoint string) {
 			<-ended
 			t.Error("the collector did not stop")
 		}
-		if t.Failed() {
-			text, _ := os.ReadFile(log.Name())
-			t.Logf("the collector's log:\n%s", tail(string(text), 40))
-		}
+		showLog(t, "collector", read(t, log.Name()))
 	})
 	client := &http.Client{Timeout: time.Second}
 	eventually(t, 30*time.Second, "the collector listens", func() bool {

@@ -75,7 +75,7 @@ func Start(ctx context.Context, o Options) (*Process, error) {
 	}()
 	if err := p.awaitReady(ctx); err != nil {
 		p.abort()
-		return nil, fmt.Errorf("%w; its log:\n%s", err, p.Log())
+		return nil, fmt.Errorf("%w; its log:\n%s", err, p.logWithoutRequests())
 	}
 	return p, nil
 }
@@ -177,7 +177,7 @@ func (p *Process) Stop(ctx context.Context) error {
 		return p.err
 	case <-ctx.Done():
 		p.Kill()
-		return errors.New("caddy did not stop in time and was killed; its log:\n" + p.Log())
+		return errors.New("caddy did not stop in time and was killed; its log:\n" + p.logWithoutRequests())
 	}
 }
 
@@ -186,6 +186,18 @@ func (p *Process) PID() int { return p.cmd.Process.Pid }
 
 // Log is everything the process has printed.
 func (p *Process) Log() string { return p.log.String() }
+
+// logWithoutRequests is the log for errors. Caddy logs every request to its admin endpoint,
+// and a test that waits there makes a hundred a second.
+func (p *Process) logWithoutRequests() string {
+	var b strings.Builder
+	for line := range strings.Lines(p.Log()) {
+		if !strings.Contains(line, `"logger":"admin.api","msg":"received request"`) {
+			b.WriteString(line)
+		}
+	}
+	return b.String()
+}
 
 func (p *Process) command(ctx context.Context, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, p.options.Binary, args...) //nolint:gosec // the binary under test, named by the caller
