@@ -282,7 +282,7 @@ func TestAlerts(t *testing.T) {
 	sidecar := startRelay(t, relayOptions{intake: "passthrough", site: "respond 200"})
 	full := startRelay(t, relayOptions{})
 	full.options.app = "max_disk 1KiB"
-	if err := full.process.Reload(t.Context(), full.caddyfile(full.options), full.admin); err != nil {
+	if err := full.reload(full.caddyfile(full.options)); err != nil {
 		t.Fatal(err)
 	}
 	full.options.app = "" // to stop as the others do

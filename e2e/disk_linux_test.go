@@ -191,7 +191,7 @@ func TestReloadMovesTheStoreFromAFullDisk(t *testing.T) {
 	s.mustSubmit("before")
 	fillUp(t, mount)
 	s.options.store = ""
-	if err := s.process.Reload(t.Context(), s.caddyfile(s.options), s.admin); err != nil {
+	if err := s.reload(s.caddyfile(s.options)); err != nil {
 		t.Fatal(err)
 	}
 	id := s.mustSubmit("after")

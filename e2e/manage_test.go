@@ -254,7 +254,7 @@ func TestWrongFilterIsRefusedWithItsPosition(t *testing.T) {
 	}
 	o := s.options
 	o.app = "webhook a {\n url https://a.example/\n filter `data.rating <`\n}"
-	err := s.process.Reload(t.Context(), s.caddyfile(o), s.admin)
+	err := s.reload(s.caddyfile(o))
 	if err == nil || !strings.Contains(err.Error(), position) || !strings.Contains(err.Error(), "webhook a") {
 		t.Errorf("reloading says %v", err)
 	}
@@ -262,7 +262,7 @@ func TestWrongFilterIsRefusedWithItsPosition(t *testing.T) {
 		t.Errorf("validate: %v: %s", err, out)
 	}
 	o.app = "webhook a {\n url https://a.example/\n filter `data.rating < 3`\n}"
-	if err := s.process.Reload(t.Context(), s.caddyfile(o), s.admin); err != nil {
+	if err := s.reload(s.caddyfile(o)); err != nil {
 		t.Errorf("the control: %v", err)
 	}
 	if got := s.ask("GET", "/webhooks/a", "", 200)["filter"]; got != "data.rating < 3" {

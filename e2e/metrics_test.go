@@ -75,7 +75,7 @@ func TestCountersOnlyGrow(t *testing.T) {
 		acknowledged := l.acknowledgements()
 		eventually(t, 30*time.Second, "more acknowledged events", func() bool { return l.acknowledgements() >= acknowledged+5 })
 		s.options.app = fmt.Sprintf(webhook, 8+n)
-		if err := s.process.Reload(t.Context(), s.caddyfile(s.options), s.admin); err != nil {
+		if err := s.reload(s.caddyfile(s.options)); err != nil {
 			t.Fatal(err)
 		}
 		now := counted(s.scrape())

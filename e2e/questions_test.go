@@ -45,7 +45,7 @@ func TestQuestions(t *testing.T) {
 	s.mustSubmit("the export button does nothing")
 	eventually(t, 20*time.Second, "the delivery has failed", func() bool { return s.webhook("crm").Counts.Failed == 1 })
 	s.options.app = webhook("1h")
-	if err := s.process.Reload(t.Context(), s.caddyfile(s.options), s.admin); err != nil {
+	if err := s.reload(s.caddyfile(s.options)); err != nil {
 		t.Fatal(err)
 	}
 

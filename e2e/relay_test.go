@@ -189,6 +189,14 @@ func (s *relayServer) launch() error {
 	return err
 }
 
+// reload has the process take another Caddyfile over. Caddy closes the connections that it
+// has, each at a time of its own, so that the client makes new ones.
+func (s *relayServer) reload(caddyfile string) error {
+	err := s.process.Reload(s.t.Context(), caddyfile, s.admin)
+	s.client.CloseIdleConnections()
+	return err
+}
+
 // killAndRestart ends the process with SIGKILL and starts it again on the same
 // store and ports.
 func (s *relayServer) killAndRestart() {

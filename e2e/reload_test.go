@@ -23,7 +23,7 @@ func TestReloadsUnderLoad(t *testing.T) {
 		before := l.acknowledgements()
 		eventually(t, 30*time.Second, "20 more acknowledged events", func() bool { return l.acknowledgements() >= before+20 })
 		s.options.app = fmt.Sprintf(webhook, 4+n)
-		if err := s.process.Reload(t.Context(), s.caddyfile(s.options), s.admin); err != nil {
+		if err := s.reload(s.caddyfile(s.options)); err != nil {
 			t.Fatal(err)
 		}
 	}

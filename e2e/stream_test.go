@@ -61,7 +61,7 @@ func TestStreamOutlivesReloadsAndHoldsNoStopUp(t *testing.T) {
 	await(": connected", "")
 	id := s.mustSubmit("before the reload")
 	await(id, "accepted", "attempt")
-	if err := s.process.Reload(t.Context(), s.caddyfile(s.options), s.admin); err != nil {
+	if err := s.reload(s.caddyfile(s.options)); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, 10*time.Second, "the relay answers after the reload", func() bool {
@@ -109,7 +109,7 @@ func TestStreamOfTheConsoleEndsWithItsConfiguration(t *testing.T) {
 		t.Fatal("the stream ends by itself")
 	case <-time.After(time.Second):
 	}
-	if err := s.process.Reload(t.Context(), s.caddyfile(s.options), s.admin); err != nil {
+	if err := s.reload(s.caddyfile(s.options)); err != nil {
 		t.Fatal(err)
 	}
 	select {
