@@ -159,7 +159,7 @@ func TestEventsThatAreLostAreMissed(t *testing.T) {
 	if err := errors.Join(os.RemoveAll(s.store()), os.Rename(kept, s.store())); err != nil {
 		t.Fatal(err)
 	}
-	r := &receiver{changed: make(chan struct{})}
+	r := new(receiver)
 	server := httptest.NewUnstartedServer(r)
 	listener, err := net.Listen("tcp", address)
 	if err != nil {

@@ -52,7 +52,7 @@ func hostsOf(t *testing.T, n int) *netns.Network {
 func newDivided(t *testing.T, network *netns.Network, hosts []*netns.Host) *dividedCluster {
 	t.Helper()
 	held := &heldEvents{cut: map[string]*heldEvent{}}
-	r := &receiver{answer: held.answer, changed: make(chan struct{})}
+	r := &receiver{answer: held.answer}
 	const address = "127.0.0.1:9000"
 	r.url = "http://" + address
 	for _, h := range hosts {
