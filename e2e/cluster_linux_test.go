@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -46,9 +47,20 @@ func startCluster(t *testing.T, n int, queue string) *relayCluster {
 
 func newCluster(t *testing.T) *relayCluster {
 	t.Helper()
-	c := &relayCluster{t: t, receiver: startReceiver(t, nil), load: newLoad(t)}
-	c.load.pause = 5 * time.Millisecond
-	return c
+	return &relayCluster{t: t, receiver: startReceiver(t, nil), load: newClusterLoad(t)}
+}
+
+// newClusterLoad is a load that leaves time for what else the machine does, for a cluster is
+// five processes, and other clusters run beside it. make soak-cluster runs them one by one,
+// under as much load as they take.
+func newClusterLoad(t *testing.T) *load {
+	t.Helper()
+	l := newLoad(t)
+	l.pause = 50 * time.Millisecond
+	if os.Getenv("SOAK") != "" {
+		l.pause = 5 * time.Millisecond
+	}
+	return l
 }
 
 func (c *relayCluster) webhooks() string {
@@ -59,11 +71,12 @@ func (c *relayCluster) webhooks() string {
 	return app.String()
 }
 
-// submitting starts the clients, half of them at each relay. A submission that got no
-// answer is sent again, to the other relay.
-func (c *relayCluster) submitting() {
-	c.load.start(c.relays[0], 4, true, c.relays[1])
-	c.load.start(c.relays[1], 4, true, c.relays[0])
+// submitting starts eight or nine clients, as many of them at each relay. A submission that
+// got no answer is sent again, to the other relays in turn.
+func (c *relayCluster) submitting(relays ...*relayServer) {
+	for i, relay := range relays {
+		c.load.start(relay, 9/len(relays), true, slices.Concat(relays[i+1:], relays[:i])...)
+	}
 }
 
 // progress waits until the cluster has accepted more.
@@ -115,6 +128,16 @@ func (c *relayCluster) healthyWithin(most time.Duration) {
 			return false
 		})
 	}
+}
+
+// restartRelays restarts one relay after the other as planned, under load.
+func (c *relayCluster) restartRelays(within time.Duration) {
+	c.t.Helper()
+	for _, relay := range c.relays {
+		c.progress()
+		relay.restart(within)
+	}
+	c.progress()
 }
 
 // count is what has become of the acknowledged events.
@@ -184,8 +207,9 @@ func clusterRounds() int {
 
 // TestClusterSurvivesKills: SIGKILLs of servers and relays in turn, under load.
 func TestClusterSurvivesKills(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 3, "")
-	c.submitting()
+	c.submitting(c.relays...)
 	for round := range clusterRounds() {
 		c.progress()
 		if round%2 == 0 {
@@ -213,7 +237,7 @@ func TestClusterSurvivesKills(t *testing.T) {
 func TestClusterSurvivesTheLossOfAllServersAtOnce(t *testing.T) {
 	t.Parallel()
 	c := startCluster(t, 3, "")
-	c.submitting()
+	c.submitting(c.relays...)
 	c.progress()
 	for _, s := range c.servers {
 		go s.Kill()
@@ -247,6 +271,7 @@ func TestClusterSurvivesTheLossOfAllServersAtOnce(t *testing.T) {
 // TestClusterSurvivesARelayThatSleeps: a relay that was stopped for 22 s has lost its
 // webhooks to the other one, and settles nothing when it wakes.
 func TestClusterSurvivesARelayThatSleeps(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 3, "")
 	c.load.start(c.relays[1], 4, true)
 	c.progress()
@@ -271,8 +296,9 @@ func TestClusterSurvivesARelayThatSleeps(t *testing.T) {
 // TestClusterRestartsWithoutANotice: servers that are put into lame duck mode and relays
 // that get SIGTERM, one after the other, cost no submission and no duplicate.
 func TestClusterRestartsWithoutANotice(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 3, "")
-	c.submitting()
+	c.submitting(c.relays...)
 	for i, s := range c.servers {
 		c.progress()
 		if err := s.Signal(syscall.SIGUSR2); err != nil {
@@ -286,17 +312,7 @@ func TestClusterRestartsWithoutANotice(t *testing.T) {
 		}
 		c.startServer(i)
 	}
-	for _, relay := range c.relays {
-		c.progress()
-		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
-		err := relay.process.Stop(ctx)
-		cancel()
-		if err != nil {
-			t.Fatal(err)
-		}
-		relay.start()
-	}
-	c.progress()
+	c.restartRelays(30 * time.Second)
 	n := c.keepsAll()
 	if n.duplicates > 0 || c.load.refusals() > 0 || c.load.broken > 0 {
 		t.Errorf("%d duplicates, %d without an answer, %d refused: %v", n.duplicates, c.load.broken, c.load.refusals(), c.load.refused)
@@ -315,7 +331,7 @@ func TestClusterKeepsEventsWithoutADisk(t *testing.T) {
 				n, queue = 1, "replicas 1"
 			}
 			c := startCluster(t, n, queue)
-			c.submitting()
+			c.submitting(c.relays...)
 			c.progress()
 			c.load.end() // what is waiting then must come from a disk
 			c.servers[0].Kill()

@@ -33,6 +33,7 @@ func startClusterOnASmallDisk(t *testing.T, megabytes int64, answer func(arrival
 // that cannot be delivered are refused while that disk still has room, and taken again when
 // deliveries have ended.
 func TestClusterRefusesBeforeADiskIsFull(t *testing.T) {
+	t.Parallel()
 	var well atomic.Bool
 	answer := func(arrival) int {
 		if well.Load() {
@@ -90,8 +91,9 @@ func TestClusterRefusesBeforeADiskIsFull(t *testing.T) {
 // TestClusterSurvivesAFullDisk: another program fills the disk of one server to the last byte,
 // under load. The others go on, and the server comes back when it has room and is restarted.
 func TestClusterSurvivesAFullDisk(t *testing.T) {
+	t.Parallel()
 	c, disk := startClusterOnASmallDisk(t, 200, nil, "")
-	c.submitting()
+	c.submitting(c.relays...)
 	c.progress()
 	file := fillUp(t, disk)
 	c.progress()

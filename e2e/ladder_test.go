@@ -11,9 +11,9 @@ import (
 
 // TestLadderRunsOutAndRecovers: one initial attempt and five retries, each no
 // earlier than its rung after the attempt before had ended; then failed and
-// failing; a later 2xx makes the webhook active again.
+// failing; a later 2xx makes the webhook active again. It measures the rungs, so no other
+// test of the package runs beside it.
 func TestLadderRunsOutAndRecovers(t *testing.T) {
-	t.Parallel()
 	rungs := []time.Duration{300 * time.Millisecond, 600 * time.Millisecond, 900 * time.Millisecond, 1200 * time.Millisecond, 1500 * time.Millisecond}
 	var healthy atomic.Bool
 	r := startReceiver(t, func(arrival) int {

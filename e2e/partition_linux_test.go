@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"context"
 	"fmt"
 	"io"
 	"net/http"
@@ -67,8 +66,7 @@ func newDivided(t *testing.T, network *netns.Network, hosts []*netns.Host) *divi
 		go func() { _ = server.Serve(l) }()
 		t.Cleanup(func() { _ = server.Close() })
 	}
-	c := &relayCluster{t: t, receiver: r, load: newLoad(t)}
-	c.load.pause = 5 * time.Millisecond
+	c := &relayCluster{t: t, receiver: r, load: newClusterLoad(t)}
 	return &dividedCluster{relayCluster: c, network: network, hosts: hosts, held: held, heals: 15 * time.Second}
 }
 
@@ -202,20 +200,10 @@ func (c *dividedCluster) owned(relay int) (path string) {
 		if path != "" {
 			return path
 		}
-		c.restart(relay)
+		c.relays[relay].restart(40 * time.Second)
 	}
 	c.t.Fatal("the relay got no webhook after eight starts")
 	return ""
-}
-
-func (c *dividedCluster) restart(relay int) {
-	c.t.Helper()
-	ctx, cancel := context.WithTimeout(c.t.Context(), 40*time.Second)
-	defer cancel()
-	if err := c.relays[relay].process.Stop(ctx); err != nil {
-		c.t.Fatal(err)
-	}
-	c.relays[relay].start()
 }
 
 // cutOff cuts hosts off, checks what holds meanwhile, and joins them again. The relays at
@@ -392,8 +380,9 @@ func (c *dividedCluster) keepsAllApart(cuts int) {
 // that leads the events, a relay, and a server with a relay. make soak-cluster goes on with
 // every server, every relay and every such pair.
 func TestClusterSurvivesPartitions(t *testing.T) {
+	t.Parallel()
 	c := startDivided(t, "")
-	c.submitting()
+	c.submitting(c.relays...)
 	c.progress()
 	c.caughtUp()
 	servers, cuts := c.network.Hosts()[:3], 3
@@ -417,6 +406,7 @@ func TestClusterSurvivesPartitions(t *testing.T) {
 // TestThreeCaddysSurvivePartitions cuts Caddys that are their own NATS servers off from the
 // others: one, and in make soak-cluster each in turn.
 func TestThreeCaddysSurvivePartitions(t *testing.T) {
+	t.Parallel()
 	network := hostsOf(t, 3)
 	c := newDivided(t, network, network.Hosts())
 	// Such a relay is red until its own server has caught up. The servers took 6 to 14 s for
@@ -435,9 +425,7 @@ func TestThreeCaddysSurvivePartitions(t *testing.T) {
 		c.relays = append(c.relays, newRelay(t, o))
 	}
 	c.startTogether()
-	for i, relay := range c.relays {
-		c.load.start(relay, 3, true, c.relays[(i+1)%3])
-	}
+	c.submitting(c.relays...)
 	c.progress()
 	cuts := 1 + 3*(clusterRounds()/20)
 	for i := range cuts {
@@ -449,8 +437,9 @@ func TestThreeCaddysSurvivePartitions(t *testing.T) {
 // TestPartitionStopsOneCopy is the negative control: with one copy of each message, nothing
 // goes on while the server that has it is cut off.
 func TestPartitionStopsOneCopy(t *testing.T) {
+	t.Parallel()
 	c := startDivided(t, "replicas 1")
-	c.submitting()
+	c.submitting(c.relays...)
 	c.progress()
 	server := c.leader("events")
 	if err := c.network.Cut(server); err != nil {

@@ -26,6 +26,13 @@ func (s *relayServer) terminate(within time.Duration) time.Duration {
 	return time.Since(began)
 }
 
+// restart stops the relay as planned, and starts it again.
+func (s *relayServer) restart(within time.Duration) {
+	s.t.Helper()
+	s.terminate(within)
+	s.start()
+}
+
 // inFlight submits n events to a webhook that takes them all at once, and waits
 // until each has reached the receiver.
 func inFlight(t *testing.T, s *relayServer, arrived *atomic.Int64, n int) {
