@@ -2,23 +2,9 @@
 // from the first webhook to the last. RELAY_CADDY names the binary, where it is
 // not ../../caddy; CHROMIUM the browser.
 import assert from "node:assert/strict";
-import test, { after, afterEach, before, beforeEach } from "node:test";
-import { Receiver, Relay, axe, launch, live, watched } from "./relay.js";
-
-let browser, relay, receiver, context;
-
-before(async () => {
-  browser = await launch();
-});
-after(() => browser?.close());
-beforeEach(async () => {
-  receiver = await new Receiver().start();
-});
-afterEach(async () => {
-  await context?.close();
-  await relay?.stop();
-  receiver.stop();
-});
+import test from "node:test";
+import { context, openContext, receiver, relay, startRelay } from "./hooks.js";
+import { axe, live } from "./relay.js";
 
 const says = (page, text) => page.getByText(text).first().waitFor();
 const press = (page, name) => page.getByRole("button", { name, exact: true }).click();
@@ -46,8 +32,8 @@ const sound = async (page) => {
 };
 
 test("the whole path of a webhook: add, test, save, see it delivered, break, repair, redeliver, pause, delete", async () => {
-  relay = await new Relay().start();
-  context = await watched(browser);
+  await startRelay();
+  await openContext();
   const page = await context.newPage();
 
   // With no webhook, the first page is the wizard.
@@ -181,8 +167,8 @@ const POLYGLOT =
   `<div sse-connect="//evil.example/"></div>{{constructor.constructor('alert(3)')()}}${"long".repeat(60)}`;
 
 test("what people write is text, on every page", async () => {
-  relay = await new Relay().start({ app: `webhook crm {\n url ${receiver.url}\n secret s\n}` });
-  context = await watched(browser);
+  await startRelay({ app: `webhook crm {\n url ${receiver.url}\n secret s\n}` });
+  await openContext();
   const page = await context.newPage();
   const requests = [];
   page.on("request", (request) => requests.push(request.url()));
@@ -224,8 +210,8 @@ test("what people write is text, on every page", async () => {
 });
 
 test("the essentials work without script", async () => {
-  relay = await new Relay().start();
-  context = await watched(browser, { javaScriptEnabled: false });
+  await startRelay();
+  await openContext({ javaScriptEnabled: false });
   const page = await context.newPage();
   await page.goto(relay.console);
   await page.getByLabel("URL of the receiver").fill(receiver.url);
@@ -256,8 +242,8 @@ test("the essentials work without script", async () => {
 });
 
 test("the keyboard is enough, and keeps its place while the page changes under it", async () => {
-  relay = await new Relay().start({ app: `webhook crm {\n url ${receiver.url}\n}` });
-  context = await watched(browser);
+  await startRelay({ app: `webhook crm {\n url ${receiver.url}\n}` });
+  await openContext();
   const page = await context.newPage();
   await page.goto(`${relay.console}/`);
   await page.keyboard.press("Tab");
@@ -280,8 +266,8 @@ test("the keyboard is enough, and keeps its place while the page changes under i
 });
 
 test("a console that is closed says what opens it", async () => {
-  relay = await new Relay().start({ console: "" });
-  context = await watched(browser);
+  await startRelay({ console: "" });
+  await openContext();
   const page = await context.newPage();
   assert.equal((await page.goto(`${relay.console}/webhooks/crm`)).status(), 403);
   await page.getByRole("heading", { name: "The console is closed" }).waitFor();
@@ -294,8 +280,8 @@ test("a console that is closed says what opens it", async () => {
 const news = (page, text) => page.locator(".news:not([hidden]) a", { hasText: text });
 
 test("eight tabs over plain HTTP all work", async () => {
-  relay = await new Relay().start({ app: `webhook crm {\n url ${receiver.url}\n}` });
-  context = await watched(browser);
+  await startRelay({ app: `webhook crm {\n url ${receiver.url}\n}` });
+  await openContext();
   const tabs = [];
   for (let i = 0; i < 8; i++) {
     const tab = await context.newPage();
@@ -314,8 +300,8 @@ test("eight tabs over plain HTTP all work", async () => {
 });
 
 test("a page says when the relay is away, and goes on when it is back", async () => {
-  relay = await new Relay().start({ app: `webhook crm {\n url ${receiver.url}\n}` });
-  context = await watched(browser);
+  await startRelay({ app: `webhook crm {\n url ${receiver.url}\n}` });
+  await openContext();
   const page = await context.newPage();
   await page.goto(`${relay.console}/`);
   await live(page);
@@ -335,8 +321,8 @@ test("a page says when the relay is away, and goes on when it is back", async ()
 });
 
 test("what is read does not move: new rows are announced, focus and selection stay", async () => {
-  relay = await new Relay().start({ app: `webhook crm {\n url ${receiver.url}\n retry 1h\n}` });
-  context = await watched(browser);
+  await startRelay({ app: `webhook crm {\n url ${receiver.url}\n retry 1h\n}` });
+  await openContext();
   receiver.status = 503;
   for (let i = 0; i < 5; i++) await relay.submit(`row ${i}`);
   const page = await context.newPage();
@@ -386,8 +372,8 @@ test("what is read does not move: new rows are announced, focus and selection st
 });
 
 test("copying works where the browser gives no clipboard", async () => {
-  relay = await new Relay().start();
-  context = await watched(browser);
+  await startRelay();
+  await openContext();
   const page = await context.newPage();
   await page.goto(`${relay.plain}/add`);
   assert.equal(await page.evaluate(() => navigator.clipboard), undefined);
@@ -414,8 +400,8 @@ test("copying works where the browser gives no clipboard", async () => {
 });
 
 test("neither reload nor the way back sends a form again, and errors have the focus", async () => {
-  relay = await new Relay().start();
-  context = await watched(browser);
+  await startRelay();
+  await openContext();
   const page = await context.newPage();
   await page.goto(`${relay.console}/add`);
   await page.getByLabel("URL of the receiver").fill(receiver.url + "?token=canary");

@@ -24,7 +24,13 @@ test("Firefox: the main path", async () => {
   const wrong = [];
   page.on("console", (message) => message.type() === "error" && wrong.push(message.text()));
   page.on("pageerror", (error) => wrong.push(String(error)));
-  const says = (text) => page.waitForFunction((wanted) => document.body.innerText.includes(wanted), {}, text);
+  const says = async (text) => {
+    try {
+      await page.waitForFunction((wanted) => document.body.innerText.includes(wanted), {}, text);
+    } catch (cause) {
+      throw new Error(`the page does not say "${text}" but:\n${await page.evaluate(() => document.body.innerText)}`, { cause });
+    }
+  };
   const press = (name) => page.locator(`::-p-xpath(//button[normalize-space()="${name}"] | //a[normalize-space()="${name}"])`).click();
 
   // Add a webhook, and see feedback come by itself.

@@ -1,26 +1,11 @@
 // Lists, searches and tests that take long, in Chromium.
 import assert from "node:assert/strict";
-import test, { after, afterEach, before, beforeEach } from "node:test";
-import { Receiver, Relay, launch, watched } from "./relay.js";
-
-let browser, relay, receiver, context;
-
-before(async () => {
-  browser = await launch();
-});
-after(() => browser?.close());
-beforeEach(async () => {
-  receiver = await new Receiver().start();
-});
-afterEach(async () => {
-  await context?.close();
-  await relay?.stop();
-  receiver.stop();
-});
+import test from "node:test";
+import { context, openContext, receiver, relay, startRelay } from "./hooks.js";
 
 test("filters apply when they change, are in the address, and chips remove them", async () => {
-  relay = await new Relay().start({ app: `webhook crm {\n url ${receiver.url}\n}` });
-  context = await watched(browser);
+  await startRelay({ app: `webhook crm {\n url ${receiver.url}\n}` });
+  await openContext();
   const page = await context.newPage();
   await relay.submit({ message: "The export is broken", category: "bug", rating: 1 });
   await relay.submit({ message: "Lovely", category: "praise", rating: 5 });
@@ -42,8 +27,8 @@ test("filters apply when they change, are in the address, and chips remove them"
 });
 
 test("a test that hangs shows seconds and can be stopped", async () => {
-  relay = await new Relay().start({ app: `webhook crm {\n url ${receiver.url}\n timeout 10m\n}` });
-  context = await watched(browser);
+  await startRelay({ app: `webhook crm {\n url ${receiver.url}\n timeout 10m\n}` });
+  await openContext();
   const page = await context.newPage();
   await page.goto(`${relay.console}/webhooks/crm`);
   receiver.hangs = true;
@@ -69,8 +54,8 @@ test("a test that hangs shows seconds and can be stopped", async () => {
 });
 
 test("an action on many deliveries survives the page, and says what became of it after a crash", async () => {
-  relay = await new Relay().start({ app: `webhook crm {\n url ${receiver.url}\n retry 1h\n}` });
-  context = await watched(browser);
+  await startRelay({ app: `webhook crm {\n url ${receiver.url}\n retry 1h\n}` });
+  await openContext();
   receiver.status = 503;
   for (const message of ["one", "two", "three"]) await relay.submit(message);
   const page = await context.newPage();

@@ -1,68 +1,14 @@
-// Every page of the console, in Chromium: for people who see colours differently, on
-// phones and at twice the size; what stands still, where the focus goes, what is said.
+// Pages of the console, in Chromium: how large they get, what stands still, where the focus
+// goes, what is said.
 import assert from "node:assert/strict";
-import test, { after, afterEach, before, beforeEach } from "node:test";
-import { Receiver, Relay, axe, launch, live, watched } from "./relay.js";
-
-let browser, relay, receiver, context;
-
-before(async () => {
-  browser = await launch();
-});
-after(() => browser?.close());
-beforeEach(async () => {
-  receiver = await new Receiver().start();
-});
-afterEach(async () => {
-  await context?.close();
-  await relay?.stop();
-  receiver.stop();
-});
-
-const LOOKS = [
-  ["light", { width: 1280, height: 900 }, { colorScheme: "light", forcedColors: "none" }],
-  ["dark", { width: 1280, height: 900 }, { colorScheme: "dark", forcedColors: "none" }],
-  ["forced colours", { width: 1280, height: 900 }, { colorScheme: "dark", forcedColors: "active" }],
-  ["390 px", { width: 390, height: 844 }, { colorScheme: "light", forcedColors: "none" }],
-  ["200 % zoom", { width: 640, height: 450 }, { colorScheme: "light", forcedColors: "none" }],
-];
-
-test("axe finds nothing on any page in any look, none scrolls sideways, none is higher than ten screens", async () => {
-  const webhooks = Array.from({ length: 34 }, (_, i) => `webhook more-${i} {\n url http://127.0.0.1:1/\n disabled\n}`).join("\n");
-  relay = await new Relay().start({ app: `webhook crm {\n url ${receiver.url}\n secret s\n retry 1h\n}\n${webhooks}` });
-  context = await watched(browser);
-  const page = await context.newPage();
-  const id = await relay.submit({ message: "The export is broken.\nEvery time.", category: "bug", rating: 1, screenshotUrl: "https://shots.example.com/1.png", context: { pageUrl: "/reports", country: "CH" }, metadata: { plan: "pro" } });
-  receiver.status = 503;
-  for (let i = 0; i < 60; i++) await relay.submit({ message: `Feedback ${i} with a few more words, as people write them`, category: "idea", rating: 3 });
-  await receiver.arrived("Feedback 59");
-  const made = await fetch(`${relay.console}/api/webhooks`, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ name: "mine", url: receiver.url, secret: "s", headers: { "X-Team": "red" } }) });
-  assert.equal(made.status, 201);
-  const { items } = await (await fetch(`${relay.console}/api/deliveries?webhook=crm&state=retrying`)).json();
-  const paths = [
-    "/", "/feedback", "/feedback?rating=1-2&view=Angry", `/feedback/${id}?project=proj_e2e`, "/events", "/events?webhook=crm&state=retrying", "/events?q=nowhere", "/events/caught",
-    `/events/${items[0].event_id}?delivery=${items[0].id}`, "/webhooks", "/webhooks/crm", "/webhooks/crm/charts", "/webhooks/crm/charts?span=30d", "/webhooks/crm/settings", "/webhooks/mine/settings",
-    "/webhooks/mine/delete", "/erase?value=user_1", `/erase?feedback=${id}&project=proj_e2e`, "/webhooks/crm/recover?span=waiting", "/resend/new?query=webhook%3Dcrm", "/add", "/activity", "/nothing",
-  ];
-  const wrong = [];
-  for (const path of paths) {
-    await page.goto(relay.console + path);
-    for (const [name, size, media] of LOOKS) {
-      await page.setViewportSize(size);
-      await page.emulateMedia({ reducedMotion: "reduce", ...media });
-      for (const found of await axe(page)) wrong.push(`${path} in ${name}: ${found}`);
-      const { width, height } = await page.evaluate(() => ({ width: document.documentElement.scrollWidth, height: document.documentElement.scrollHeight }));
-      if (width > size.width) wrong.push(`${path} in ${name} scrolls sideways: ${width} px`);
-      if (name !== "200 % zoom" && height > 10 * size.height) wrong.push(`${path} in ${name} is ${(height / size.height).toFixed(1)} screens high`);
-    }
-  }
-  assert.deepEqual(wrong, []);
-});
+import test from "node:test";
+import { context, openContext, receiver, relay, startRelay } from "./hooks.js";
+import { axe, live } from "./relay.js";
 
 test("with 200 webhooks and the largest feedback no page is higher than ten screens, or has more than 100 KiB", async () => {
   const webhooks = Array.from({ length: 199 }, (_, i) => `webhook more-${i} {\n url ${receiver.url}\n retry 1h\n}`).join("\n");
-  relay = await new Relay().start({ app: `webhook crm {\n url ${receiver.url}\n secret s\n retry 1h\n}\n${webhooks}`, intake: "max_body 256KiB" });
-  context = await watched(browser);
+  await startRelay({ app: `webhook crm {\n url ${receiver.url}\n secret s\n retry 1h\n}\n${webhooks}`, intake: "max_body 256KiB" });
+  await openContext();
   const page = await context.newPage();
   receiver.status = 503;
   const words = (n) => "Nothing works, and nobody answers. ".repeat(n);
@@ -99,8 +45,8 @@ test("with 200 webhooks and the largest feedback no page is higher than ten scre
 });
 
 test("WCAG 2.2.2: updates can be paused, and go on", async () => {
-  relay = await new Relay().start({ app: `webhook crm {\n url ${receiver.url}\n}` });
-  context = await watched(browser);
+  await startRelay({ app: `webhook crm {\n url ${receiver.url}\n}` });
+  await openContext();
   const page = await context.newPage();
   await page.goto(`${relay.console}/`);
   await live(page);
@@ -117,8 +63,8 @@ test("WCAG 2.2.2: updates can be paused, and go on", async () => {
 });
 
 test("WCAG 2.4.3: the focus goes in the order of the page, to an error, and stays through updates", async () => {
-  relay = await new Relay().start({ app: `webhook crm {\n url ${receiver.url}\n retry 1h\n}` });
-  context = await watched(browser);
+  await startRelay({ app: `webhook crm {\n url ${receiver.url}\n retry 1h\n}` });
+  await openContext();
   receiver.status = 503;
   await relay.submit("one");
   await relay.submit("two");
@@ -145,8 +91,8 @@ test("WCAG 2.4.3: the focus goes in the order of the page, to an error, and stay
 });
 
 test("WCAG 3.3.1: an error is said in text at its field, which has the focus", async () => {
-  relay = await new Relay().start({});
-  context = await watched(browser);
+  await startRelay({});
+  await openContext();
   const page = await context.newPage();
   await page.goto(`${relay.console}/add`);
   await page.getByLabel("URL of the receiver").fill(receiver.url);
@@ -162,8 +108,8 @@ test("WCAG 3.3.1: an error is said in text at its field, which has the focus", a
 });
 
 test("keys move between rows, search and explain themselves, and can be turned off", async () => {
-  relay = await new Relay().start({ app: `webhook crm {\n url ${receiver.url}\n retry 1h\n}` });
-  context = await watched(browser);
+  await startRelay({ app: `webhook crm {\n url ${receiver.url}\n retry 1h\n}` });
+  await openContext();
   receiver.status = 503;
   for (const message of ["first", "second"]) await relay.submit(message);
   await receiver.arrived("second");
@@ -194,8 +140,8 @@ test("keys move between rows, search and explain themselves, and can be turned o
 });
 
 test("titles and icon count what fails, times are local", async () => {
-  relay = await new Relay().start({ app: `webhook crm {\n url ${receiver.url}\n retry none\n}` });
-  context = await watched(browser, { timezoneId: "Asia/Tokyo", locale: "en-GB" });
+  await startRelay({ app: `webhook crm {\n url ${receiver.url}\n retry none\n}` });
+  await openContext({ timezoneId: "Asia/Tokyo", locale: "en-GB" });
   const page = await context.newPage();
   await page.goto(`${relay.console}/`);
   await live(page);
@@ -210,8 +156,8 @@ test("titles and icon count what fails, times are local", async () => {
 });
 
 test("without shared workers one page has the connection for all, and another takes over", async () => {
-  relay = await new Relay().start({ app: `webhook crm {\n url ${receiver.url}\n}` });
-  context = await watched(browser);
+  await startRelay({ app: `webhook crm {\n url ${receiver.url}\n}` });
+  await openContext();
   await context.addInitScript(() => delete window.SharedWorker);
   let streams = 0;
   context.on("request", (request) => request.url().endsWith("/api/stream") && streams++);

@@ -17,11 +17,22 @@ const BINARY = process.env.RELAY_CADDY || fileURLToPath(new URL("../../caddy", i
 
 const listen = (server) => new Promise((done) => server.listen(0, "127.0.0.1", () => done(server.address().port)));
 
+// Ports below those that systems give to outgoing connections and e2e/caddyproc gives to
+// Caddys. Each file of tests is a process, and begins somewhere of its own.
+const FIRST_PORT = 12_000;
+const PORTS = 8_000;
+let nextPort = process.pid * 101;
+
 const freePort = async () => {
-  const server = net.createServer();
-  const port = await listen(server);
-  await new Promise((done) => server.close(done));
-  return port;
+  for (;;) {
+    const port = FIRST_PORT + (nextPort++ % PORTS);
+    const server = net.createServer();
+    const free = await new Promise((done) => server.once("error", () => done(false)).listen(port, "127.0.0.1", () => done(true)));
+    if (free) {
+      await new Promise((done) => server.close(done));
+      return port;
+    }
+  }
 };
 
 // Receiver takes webhooks and answers with what `status` says at that moment.
@@ -194,7 +205,7 @@ const axeSource = await readFile(createRequire(import.meta.url).resolve("axe-cor
 
 // axe returns what a page has against the rules for screen readers.
 export const axe = async (page) => {
-  await page.evaluate(axeSource);
+  if (!(await page.evaluate(() => "axe" in window))) await page.evaluate(axeSource);
   const { violations } = await page.evaluate(() => window.axe.run(document, { resultTypes: ["violations"] }));
   return violations.map(({ id, nodes }) => `${id}: ${nodes.map((node) => node.html.slice(0, 200) + " " + node.any.map((check) => check.message)).join("\n  ")}`);
 };
