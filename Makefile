@@ -38,10 +38,11 @@ PLATFORMS ?= linux/amd64 linux/arm64 linux/arm/7 darwin/amd64 darwin/arm64 windo
 # Where the relay must compile without cgo.
 CROSS := linux/arm64 linux/arm darwin/arm64 windows/amd64
 
-# Packages whose tests run one after the other and without the race detector,
-# because they measure time against another process.
-BLACK_BOX := ./e2e/... ./examples/widget/ ./bench/
-UNIT      := $(shell go list ./... 2>/dev/null | grep -v -e /relay/e2e -e /examples/widget)
+# Packages that test the built Caddy, without the race detector, in the order in which they
+# begin. Two run at a time: beside ./e2e, which takes longest and first runs alone what
+# measures, those that mostly wait, then the browsers.
+BLACK_BOX := ./e2e ./e2e/install ./examples/widget/ ./e2e/... ./bench/
+UNIT       = $(shell go list ./... 2>/dev/null | grep -v -e /relay/e2e -e /examples/widget)
 
 FUZZTIME ?= 30s
 
@@ -73,13 +74,16 @@ run: ## Build, then run the demonstration of ./Caddyfile
 
 test: ## Everything: lint, vet, cross-compile, unit tests with -race, end to end
 	@rm -rf $(OUT)
-	@$(MAKE) --no-print-directory lint
-	@$(MAKE) --no-print-directory supply
-	@$(MAKE) --no-print-directory cross
-	@$(MAKE) --no-print-directory manifests
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target lint supply cross manifests
 	@# All runs happen even if the first fails; gotestsum sums them up and has the last word.
+	@# The simulation, on fake time, takes what the end-to-end tests leave of the processors.
 	@failed=""; \
-	for run in unit simulation e2e; do $(MAKE) --no-print-directory $$run || failed=1; done; \
+	$(MAKE) --no-print-directory unit || failed=1; \
+	nice -n 19 $(MAKE) --no-print-directory simulation >$(OUT)/simulation.log 2>&1 & simulation=$$!; \
+	trap 'kill $$simulation 2>/dev/null || true' EXIT; \
+	$(MAKE) --no-print-directory e2e || failed=1; \
+	wait $$simulation || failed=1; \
+	cat $(OUT)/simulation.log; \
 	$(MAKE) --no-print-directory skips || failed=1; \
 	$(GOTESTSUM) --format none --raw-command -- cat $(OUT)/unit.json $(OUT)/simulation.json $(OUT)/e2e.json; \
 	[ -z "$$failed" ]
@@ -152,10 +156,12 @@ soak-fuzz:
 conformance: $(NATS) ## The conformance suite against every queue
 	@go test -race -shuffle=on ./queue/...
 
+# Tests in parallel mostly wait, for rungs, elections, locks and graces. Logs of processes
+# whose test failed are in _artifacts.
 e2e: $(GOTESTSUM) $(NATS) $(HUGO) node build collector ## Black-box tests of the built binary; ENGINE=jetstream runs them on NATS
 	@mkdir -p $(OUT)
 	@$(MAKE) --no-print-directory release PLATFORMS=linux/amd64 DIST=$(OUT)/release
-	@RELAY_CADDY=$(CURDIR)/caddy RELAY_DIST=$(OUT)/release COLLECTOR=$(COLLECTOR) $(GOTESTSUM) --format testname --jsonfile $(OUT)/e2e.json -- -count=1 -shuffle=on -timeout 40m $(BLACK_BOX)
+	@RELAY_CADDY=$(CURDIR)/caddy RELAY_DIST=$(OUT)/release COLLECTOR=$(COLLECTOR) $(GOTESTSUM) --format testname --jsonfile $(OUT)/e2e.json -- -count=1 -shuffle=on -parallel 6 -artifacts -outputdir $(OUT) -timeout 40m $(BLACK_BOX)
 
 docs: $(HUGO) ## Build docs/ as a site with search, in dist/docs; a link that leads nowhere fails it
 	@$(HUGO) --source docs/site --destination $(abspath $(DIST))/docs --noBuildLock --quiet
@@ -262,7 +268,7 @@ soak-faults: programs
 # and relays, and every server, every relay and every pair of them cut off from the others.
 soak-cluster: $(NATS) build
 	@SOAK=$(SOAK) go test -count=1 -timeout 48h -v -run 'Cluster|Killed|Stopped|Survives' ./queue/jetstreamqueue
-	@RELAY_CADDY=$(CURDIR)/caddy SOAK=$(SOAK) go test -count=1 -timeout 48h -v -run 'TestClusterSurvives(Kills|Partitions)|TestThreeCaddysSurvivePartitions' ./e2e
+	@RELAY_CADDY=$(CURDIR)/caddy SOAK=$(SOAK) go test -count=1 -timeout 48h -v -parallel 1 -run 'TestClusterSurvives(Kills|Partitions)|TestThreeCaddysSurvivePartitions' ./e2e
 
 # A million deliveries that wait within 256 MiB, under bodies of 50 KB. RELAY_WAITING=200000
 # lets fewer wait. And a million feedbacks that are exported within that.
