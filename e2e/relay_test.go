@@ -303,7 +303,9 @@ type deliveryView struct {
 	Webhook      string
 	FeedbackID   string `json:"feedback_id"`
 	AttemptsMade int    `json:"attempts_made"`
-	Attempts     []struct {
+	// NextAttemptAt is zero if no attempt is to come.
+	NextAttemptAt time.Time `json:"next_attempt_at"`
+	Attempts      []struct {
 		Number     int
 		Status     int
 		Error      string
