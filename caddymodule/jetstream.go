@@ -9,12 +9,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/url"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
@@ -399,22 +402,36 @@ func (j *JetStreamQueue) OpenQueue(ctx context.Context, o QueueOptions) (queue.Q
 		return &streamsQueue{store, j.key}, nil
 	}
 	if j.running == nil {
-		server, err := j.embedded.Start(o)
+		server, err := j.startServer(o)
 		if err != nil {
-			return nil, fmt.Errorf("starting the NATS server: %w", err)
+			return nil, err
 		}
 		j.running = &runningNATS{RunningNATS: server}
 		j.running.abandon = context.AfterFunc(ctx, func() { _ = server.Stop(context.Background()) })
 	}
-	options.Servers = []string{nats.DefaultURL} // not dialled: the connection is in this process
-	options.Connect = j.running.Connect()
-	options.Replicas = cmp.Or(options.Replicas, j.embedded.Replicas())
-	store, err := jetstreamqueue.Open(ctx, options)
+	store, err := jetstreamqueue.Open(ctx, j.within(j.running, options))
 	if err != nil {
 		return nil, err
 	}
 	j.running.abandon()
 	return &embeddedQueue{&streamsQueue{store, j.key}, j.running}, nil
+}
+
+// startServer starts the server in this process.
+func (j *JetStreamQueue) startServer(o QueueOptions) (RunningNATS, error) {
+	server, err := j.embedded.Start(o)
+	if err != nil {
+		return nil, fmt.Errorf("starting the NATS server: %w", err)
+	}
+	return server, nil
+}
+
+// within returns the options of a queue on a server in this process.
+func (j *JetStreamQueue) within(server RunningNATS, o jetstreamqueue.Options) jetstreamqueue.Options {
+	o.Servers = []string{nats.DefaultURL} // not dialled: the connection is in this process
+	o.Connect = server.Connect()
+	o.Replicas = cmp.Or(o.Replicas, j.embedded.Replicas())
+	return o
 }
 
 func (j *JetStreamQueue) queueOptions(o QueueOptions) jetstreamqueue.Options {
@@ -429,23 +446,65 @@ func (j *JetStreamQueue) queueOptions(o QueueOptions) jetstreamqueue.Options {
 	}
 }
 
-// RestoreBackup makes the streams of a new store from a backup of any engine. key decrypts
-// the backup; nil is the queue's own key.
-func (j *JetStreamQueue) RestoreBackup(ctx context.Context, r io.Reader, key []byte) (info backup.Info, err error) {
-	if j.embedded != nil {
-		return info, errors.New("the NATS servers run in Caddy, so nothing can be restored into them; restore with the option servers, to NATS servers of your own")
+// ServerFolder returns the folder of the server in this process, or "".
+func (j *JetStreamQueue) ServerFolder() string {
+	if j.embedded == nil {
+		return ""
 	}
+	return j.embedded.Key()
+}
+
+// RestoreBackup makes the streams of a new store from a backup of any engine. key decrypts
+// the backup; nil is the queue's own key. A server in this process runs meanwhile. If it
+// must wait for other servers, say is called.
+func (j *JetStreamQueue) RestoreBackup(ctx context.Context, r io.Reader, key []byte, say func(string)) (info backup.Info, err error) {
 	if key == nil {
 		key = j.key
 	}
-	store, err := jetstreamqueue.Create(ctx, j.queueOptions(QueueOptions{}))
+	options, dir := j.queueOptions(QueueOptions{}), caddy.AppDataDir()
+	await := func(context.Context) error { return nil }
+	if j.embedded != nil {
+		server, err := j.startServer(QueueOptions{Logger: slog.Default()})
+		if err != nil {
+			return info, err
+		}
+		defer func() {
+			stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeGrace)
+			defer cancel()
+			err = errors.Join(err, server.Stop(stopping))
+		}()
+		options, dir = j.within(server, options), filepath.Dir(j.embedded.Key())
+		await = func(ctx context.Context) error { return j.awaitServers(ctx, server, say) }
+	}
+	store, err := jetstreamqueue.Create(ctx, options, await)
 	if err != nil {
 		return info, err
 	}
-	if info, err = backup.Restore(ctx, r, store, backup.Options{Dir: caddy.AppDataDir(), Key: key}); err != nil {
+	if info, err = backup.Restore(ctx, r, store, backup.Options{Dir: dir, Key: key}); err != nil {
 		return info, errors.Join(err, store.Discard())
 	}
 	return info, store.Finish()
+}
+
+// awaitServers waits until there are as many servers as each message has copies.
+func (j *JetStreamQueue) awaitServers(ctx context.Context, server RunningNATS, say func(string)) error {
+	want := j.embedded.Replicas()
+	for told := false; want > 1; told = true {
+		all, err := server.Servers(ctx)
+		online := len(slices.DeleteFunc(all, func(s api.ClusterServer) bool { return !s.Online }))
+		if err == nil && online >= want {
+			return nil
+		}
+		if !told {
+			say("Waiting for the other servers. Start Caddy on the other machines, with empty folders; it takes nothing before the restore is complete.")
+		}
+		select {
+		case <-time.After(openPause):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
 }
 
 // streamsQueue is a queue that can be backed up.

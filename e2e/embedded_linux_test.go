@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"math/big"
 	"net"
@@ -96,6 +97,14 @@ func nodeCertificate(t *testing.T, addresses ...string) (pair, authority string)
 // startEmbedded starts three Caddys, which are their own NATS servers.
 func startEmbedded(t *testing.T) *relayCluster {
 	t.Helper()
+	c := newEmbedded(t)
+	c.startTogether()
+	return c
+}
+
+// newEmbedded is startEmbedded for Caddys that the caller starts.
+func newEmbedded(t *testing.T) *relayCluster {
+	t.Helper()
 	c := newCluster(t)
 	c.routes = []string{freeAddress(t), freeAddress(t), freeAddress(t)}
 	pair, authority := nodeCertificate(t, "127.0.0.1")
@@ -103,7 +112,6 @@ func startEmbedded(t *testing.T) *relayCluster {
 	for i, address := range c.routes {
 		c.relays = append(c.relays, newRelay(t, c.embedded(fmt.Sprintf("n%d", i+1), address, c.routes)))
 	}
-	c.startTogether()
 	return c
 }
 
@@ -246,6 +254,48 @@ func TestServerLeavesForGood(t *testing.T) {
 	c.relays[0].start()
 	c.progress()
 	c.keepsAll()
+}
+
+// TestRestoreIntoThreeCaddys: the backup of one Caddy on Badger is restored by a command on
+// one of three machines, while Caddy runs on the others and takes nothing. What waited is
+// delivered once.
+func TestRestoreIntoThreeCaddys(t *testing.T) {
+	badgerOnly(t, "a backup of its store")
+	t.Parallel()
+	m := newMove(t)
+	c := newEmbedded(t)
+	for _, relay := range c.relays {
+		relay.options.app = m.app
+	}
+	before := startRelay(t, relayOptions{app: m.app})
+	m.submit(before, 3)
+	want := m.waits(before, 2)
+	file := filepath.Join(t.TempDir(), "relay.backup")
+	m.run(before, "backup", file, "--address", before.admin)
+	m.stop(before)
+
+	first := c.relays[0]
+	var starting sync.WaitGroup
+	errs := make([]error, len(c.relays))
+	for i, relay := range c.relays[1:] {
+		starting.Go(func() { errs[i+1] = relay.launch() })
+	}
+	m.restore(first, file, "--config", "Caddyfile")
+	starting.Go(func() { errs[0] = first.launch() })
+	starting.Wait()
+	if err := errors.Join(errs...); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { // to stop the last one of three takes a minute
+		for _, relay := range c.relays {
+			relay.process.Kill()
+			relay.process = nil
+		}
+	})
+	m.same("on three Caddys", want, m.waits(c.relays[1], 2))
+	m.well.Store(100)
+	m.run(c.relays[2], "redeliver", "--webhook", "app", "--waiting", "--yes", "--address", c.relays[2].admin)
+	m.deliversAll(c.relays[1], 6)
 }
 
 // TestReloadKeepsTheEmbeddedServer: a reload neither restarts the server nor changes its

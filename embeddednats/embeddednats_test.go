@@ -15,6 +15,7 @@ import (
 
 	"github.com/userhero/relay/caddymodule"
 	"github.com/userhero/relay/console/api"
+	"github.com/userhero/relay/queue/badgerqueue/storefile"
 )
 
 // TestCaddyfile: every option is read, and what is unknown or given twice is refused.
@@ -125,6 +126,9 @@ func TestAlone(t *testing.T) {
 	}
 	if err := r.Health(); err != nil {
 		t.Error(err)
+	}
+	if _, err := s.Start(caddymodule.QueueOptions{Logger: slog.New(slog.DiscardHandler)}); !errors.Is(err, storefile.ErrLocked) {
+		t.Errorf("a second server in the folder: %v", err)
 	}
 	if _, err := r.Servers(t.Context()); !errors.Is(err, caddymodule.ErrNotNow) {
 		t.Errorf("the servers of a cluster of one: %v", err)

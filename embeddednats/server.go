@@ -17,6 +17,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/userhero/relay/caddymodule"
+	"github.com/userhero/relay/queue/badgerqueue/storefile"
 )
 
 // copies is how many servers keep each message of a cluster.
@@ -30,6 +31,7 @@ const startFor = 20 * time.Second
 type running struct {
 	server *server.Server
 	logins *logins
+	unlock func() // of the folder
 }
 
 // Start implements caddymodule.NATSServer.
@@ -37,13 +39,18 @@ func (s *Server) Start(o caddymodule.QueueOptions) (caddymodule.RunningNATS, err
 	if err := os.MkdirAll(s.path, 0o700); err != nil {
 		return nil, fmt.Errorf("path: %w", err)
 	}
-	r := &running{logins: newLogins()}
-	options, err := s.options()
+	unlock, err := storefile.Lock(s.path)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("path: %w", err)
 	}
-	options.CustomClientAuthentication = r.logins
-	if r.server, err = server.NewServer(options); err != nil {
+	r := &running{logins: newLogins(), unlock: unlock}
+	options, err := s.options()
+	if err == nil {
+		options.CustomClientAuthentication = r.logins
+		r.server, err = server.NewServer(options)
+	}
+	if err != nil {
+		unlock()
 		return nil, err
 	}
 	r.logins.server = r.server
@@ -66,6 +73,7 @@ func (s *Server) Start(o caddymodule.QueueOptions) (caddymodule.RunningNATS, err
 	}
 	if err != nil {
 		r.server.Shutdown()
+		unlock()
 		return nil, err
 	}
 	return r, nil
@@ -150,6 +158,7 @@ func (r *running) Stop(ctx context.Context) error {
 		r.server.LameDuckShutdown()
 		r.server.Shutdown()
 		r.server.WaitForShutdown()
+		r.unlock()
 	}()
 	select {
 	case <-stopped:

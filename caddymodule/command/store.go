@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -52,6 +53,10 @@ Without a folder it makes the streams of the queue jetstream that --config confi
 with its servers, login, prefix and encryption_key, and with retention and max_disk as
 they are when Caddy runs. Streams with that prefix must not exist. No relay opens them
 before everything is restored; if it is interrupted, restore again.
+
+If the NATS servers run in Caddy (embedded), stop Caddy on all machines, move the
+servers' folders away, run this command on one machine, and start Caddy on the others.
+Start Caddy on this machine when the command is done.
 
 A backup can be restored into any engine. Events keep their ids. Deliveries that
 waited when the backup was made are sent when Caddy runs, even if they were delivered
@@ -110,7 +115,9 @@ since then.`,
 
 // restorer is a queue engine that restores a backup into its servers.
 type restorer interface {
-	RestoreBackup(ctx context.Context, r io.Reader, key []byte) (backup.Info, error)
+	RestoreBackup(ctx context.Context, r io.Reader, key []byte, say func(string)) (backup.Info, error)
+	// ServerFolder is the folder of the server that runs in this process, or "".
+	ServerFolder() string
 }
 
 // restoreIntoConfigured restores a backup into the queue of a configuration. Nothing else
@@ -151,12 +158,32 @@ func restoreIntoConfigured(cmd *cobra.Command, in io.Reader, key []byte) error {
 	if !ok {
 		return fmt.Errorf("the queue of %s keeps a store in a folder; name that folder: caddy userhero restore <file> <folder>", file)
 	}
-	info, err := to.RestoreBackup(ctx, in, key)
+	out := cmd.OutOrStdout()
+	var info backup.Info
+	restore := func() (err error) {
+		info, err = to.RestoreBackup(ctx, in, key, func(said string) { _, _ = fmt.Fprintln(out, said) })
+		return err
+	}
+	if folder := to.ServerFolder(); folder != "" {
+		err = asOwner(existing(folder), restore)
+	} else {
+		err = restore()
+	}
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(cmd.OutOrStdout(), "The queue of %s is restored: %s records, as of %s. Start Caddy with it.\n", file, humanize.Comma(info.Records), timestamp(info.Made))
+	_, err = fmt.Fprintf(out, "The queue of %s is restored: %s records, as of %s. Start Caddy with it.\n", file, humanize.Comma(info.Records), timestamp(info.Made))
 	return err
+}
+
+// existing returns a folder, or the next one above it that exists.
+func existing(folder string) string {
+	for {
+		if _, err := os.Stat(folder); !errors.Is(err, fs.ErrNotExist) {
+			return folder
+		}
+		folder = filepath.Dir(folder)
+	}
 }
 
 func rotateKeyCommand() *cobra.Command {

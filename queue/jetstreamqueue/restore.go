@@ -59,8 +59,9 @@ type restoredLane struct {
 
 // Create connects to the servers and makes the streams of a new store. Streams with these
 // names must not exist, unless another restore made them and did not finish: then they are
-// made anew. No relay opens them before Finish.
-func Create(ctx context.Context, o Options) (*NewStore, error) {
+// made anew. No relay opens them before Finish, and one that starts meanwhile makes none.
+// Before that, Create calls await, which may wait for further servers.
+func Create(ctx context.Context, o Options, await ...func(context.Context) error) (*NewStore, error) {
 	o.defaults()
 	q := newQueue(o)
 	var err error
@@ -71,7 +72,16 @@ func Create(ctx context.Context, o Options) (*NewStore, error) {
 		return nil, err
 	}
 	n := &NewStore{q: q, ctx: ctx, lanes: make(map[queue.WebhookID]*restoredLane)}
-	if err := n.prepare(); err != nil {
+	_, err = q.nc.Subscribe(q.names.restoring(), func(m *nats.Msg) { _ = m.Respond(nil) })
+	for _, ready := range await {
+		if err == nil {
+			err = ready(ctx)
+		}
+	}
+	if err == nil {
+		err = n.prepare()
+	}
+	if err != nil {
 		return nil, errors.Join(err, n.Discard())
 	}
 	return n, nil

@@ -76,6 +76,9 @@ func (n names) keptLog(w queue.WebhookID, cursor uint64) string {
 }
 func (n names) lock(name string) string { return n.prefix + ".x." + name }
 
+// restoring is the subject on which a restore answers, from its beginning to its end.
+func (n names) restoring() string { return n.prefix + ".restoring" }
+
 // Subjects on which relays talk to each other. No stream holds them.
 func (n names) peers() string               { return n.prefix + ".peers.>" }
 func (n names) released(name string) string { return n.prefix + ".peers.released." + name }
@@ -152,6 +155,9 @@ func (q *Queue) prepareStream(ctx context.Context, want jetstream.StreamConfig) 
 	return q.insist(ctx, "preparing stream "+want.Name, func(ctx context.Context) error {
 		s, err := q.js.Stream(ctx, want.Name)
 		if errors.Is(err, jetstream.ErrStreamNotFound) {
+			if _, err := q.nc.RequestWithContext(ctx, q.names.restoring(), nil); err == nil {
+				return fmt.Errorf("%w: a backup is being restored into the streams of %s; wait for the restore", queue.ErrUnavailable, q.names.prefix)
+			}
 			// If another relay makes the stream at the same time, CreateStream succeeds for
 			// the same settings and fails for others.
 			if s, err = q.js.CreateStream(ctx, want); errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
@@ -181,7 +187,7 @@ func checkStream(have, want jetstream.StreamConfig) error {
 		return fmt.Errorf("%w: stream %s was not made by this relay; choose another prefix, or remove the stream", errStream, want.Name)
 	}
 	if have.Metadata[restoring] != "" {
-		return fmt.Errorf("%w: stream %s is not restored completely; wait for the restore, or restore again", errStream, want.Name)
+		return fmt.Errorf("%w: stream %s is not restored completely; wait for the restore, or restore again", queue.ErrUnavailable, want.Name)
 	}
 	if format > formatVersion {
 		return fmt.Errorf("%w: stream %s has format %d, and this version knows formats up to %d; install a newer version", errStream, want.Name, format, formatVersion)
