@@ -53,7 +53,6 @@ func TestArchiveRuns(t *testing.T) {
 		}
 	case <-time.After(time.Minute):
 		_ = cmd.Process.Kill()
-		<-ended
-		t.Errorf("it does not end:\n%s", log.String())
+		t.Errorf("it does not end by itself: %v\n%s", <-ended, log.String())
 	}
 }
