@@ -19,10 +19,17 @@ import (
 // smallDisk mounts an ext4 file system of so many megabytes, and returns where.
 func smallDisk(t *testing.T, megabytes int64) string {
 	t.Helper()
+	_, mount := diskImage(t, megabytes)
+	return mount
+}
+
+// diskImage is smallDisk that also returns the file that holds the file system.
+func diskImage(t *testing.T, megabytes int64) (image, mount string) {
+	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("needs root, mkfs.ext4 and a loop device, to mount a small file system")
 	}
-	image, mount := filepath.Join(t.TempDir(), "image"), t.TempDir()
+	image, mount = filepath.Join(t.TempDir(), "image"), t.TempDir()
 	if err := os.WriteFile(image, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -42,7 +49,7 @@ func smallDisk(t *testing.T, megabytes int64) string {
 			t.Errorf("umount: %v: %s", err, out)
 		}
 	})
-	return mount
+	return image, mount
 }
 
 // fillUp writes a file until the disk has no byte left.

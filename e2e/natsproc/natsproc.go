@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -333,6 +334,29 @@ func (s *Server) copies(stream string) (c copies, err error) {
 		return c, err
 	}
 	return c, json.Unmarshal(answer, &c)
+}
+
+// Stored asks this server how many messages a stream has. A stream that does not exist has
+// none.
+func (s *Server) Stored(stream string) (int, error) {
+	answer, err := s.request("$JS.API.STREAM.INFO." + stream)
+	if err != nil {
+		return 0, err
+	}
+	var info struct {
+		Error *struct {
+			Code        int
+			Description string
+		}
+		State struct{ Messages int }
+	}
+	if err := json.Unmarshal(answer, &info); err != nil {
+		return 0, err
+	}
+	if info.Error != nil && info.Error.Code != http.StatusNotFound {
+		return 0, errors.New(info.Error.Description)
+	}
+	return info.State.Messages, nil
 }
 
 // Leader asks this server for the name of the server that leads a stream.
