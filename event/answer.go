@@ -209,3 +209,6 @@ func (f *Feedback) Patch() *Patch { return &Patch{f.tree} }
 
 // RemoveID removes the id, so that Complete makes a new one.
 func (f *Feedback) RemoveID() { f.remove(f.root, "id") }
+
+// Rename gives the feedback another id.
+func (f *Feedback) Rename(id string) { f.set(f.root, "id", f.newText(id)) }

@@ -3,6 +3,7 @@ package intake
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"net/http"
 	"time"
 
@@ -41,6 +42,10 @@ func (h *Handler) create(r *http.Request, s scope, f format, body []byte) (accep
 		origin = sha256.Sum256(identity)
 	}
 	receipt, err := h.storeNew(r, event.Created, feedback, key, origin)
+	if begun := begunAs(err); begun != "" && !byClient {
+		feedback.Rename(begun)
+		receipt, err = h.storeNew(r, event.Created, feedback, key, origin)
+	}
 	if err != nil {
 		return accepted{}, err
 	}
@@ -65,6 +70,16 @@ func (h *Handler) storeNew(r *http.Request, t event.Type, f *event.Feedback, key
 		e.Answer = answerTo(f)
 	}
 	return h.relay.Accept(lasting(r), e, r.Header)
+}
+
+// begunAs returns the id under which a relay that got no further has begun to store the first
+// submission of this repeat, or "".
+func begunAs(err error) string {
+	var begun *queue.BegunError
+	if errors.As(err, &begun) {
+		return begun.Feedback.ID
+	}
+	return ""
 }
 
 // lasting returns a context that does not end with the client's connection. The event

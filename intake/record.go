@@ -41,7 +41,7 @@ func (c *recording) record(text []byte) (queue.Event, error) {
 		c.log.unread.log(r.Context(), c.log.Logger, slog.LevelWarn, "part of the next handler's answer is in no event", slog.Any("error", err))
 	}
 	receipt, err := c.store(r.Header)
-	if errors.Is(err, queue.ErrMismatch) || err == nil && receipt.Replayed && c.answer != nil && c.answer.ID() != receipt.Event.Feedback.ID {
+	if errors.Is(err, queue.ErrMismatch) || begunAs(err) != "" || err == nil && receipt.Replayed && c.answer != nil && c.answer.ID() != receipt.Event.Feedback.ID {
 		// The app decides whether it is a repeat, and it has taken this one for another.
 		receipt, err = c.store(nil)
 	}
@@ -73,6 +73,10 @@ func (c *recording) storeCreation(keyHeader http.Header) (queue.Receipt, error) 
 	s := c.submission
 	for range maxMerges {
 		receipt, err := c.storeFeedback(keyHeader)
+		if begun := begunAs(err); begun != "" && c.answer == nil {
+			s.feedback.Rename(begun)
+			receipt, err = c.storeFeedback(keyHeader)
+		}
 		if !errors.Is(err, queue.ErrExists) {
 			return receipt, err
 		}

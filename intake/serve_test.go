@@ -193,6 +193,25 @@ func TestRepeatGivesFirstAnswer(t *testing.T) {
 	}
 }
 
+// TestRepeatOfABegunSubmissionIsStoredAsItsFeedback: the relay that took the submission first
+// was killed. A client's own id stays.
+func TestRepeatOfABegunSubmissionIsStoredAsItsFeedback(t *testing.T) {
+	s := newSite(t)
+	s.handle("/feedback", Config{})
+	s.store.begun = "fb_begun"
+	a := s.post(`{"message":"again"}`, "Idempotency-Key", "k1")
+	if a.Status != 202 || a.json(t)["id"] != "fb_begun" {
+		t.Errorf("%d %s", a.Status, a.Body)
+	}
+	if e := s.await(1)[0]; e.Feedback.ID != "fb_begun" || !strings.Contains(string(e.Body), `"data":{"id":"fb_begun"`) {
+		t.Errorf("stored as %s: %s", e.Feedback, e.Body)
+	}
+	s.store.begun = "fb_begun"
+	if a := s.post(`{"id":"fb_mine","message":"again"}`, "Idempotency-Key", "k2"); a.Status != 503 {
+		t.Errorf("a client's own id: %d %s", a.Status, a.Body)
+	}
+}
+
 func TestUpdateSendsMergedFeedback(t *testing.T) {
 	s := newSite(t)
 	s.handle("/feedback", Config{Token: fixed("let-me-in")})

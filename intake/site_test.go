@@ -105,12 +105,19 @@ func fixed(value string) func(*http.Request) (string, error) {
 }
 
 // store is a Relay without webhooks.
-type store struct{ *memqueue.Queue }
+type store struct {
+	*memqueue.Queue
+	begun string // the next Accept returns a BegunError with this id; empty: none
+}
 
-func newStore() *store { return &store{memqueue.New(memqueue.Options{})} }
+func newStore() *store { return &store{Queue: memqueue.New(memqueue.Options{})} }
 
 // Accept implements Relay.
 func (s *store) Accept(ctx context.Context, e queue.Entry, _ http.Header) (queue.Receipt, error) {
+	if begun := s.begun; begun != "" {
+		s.begun = ""
+		return queue.Receipt{}, &queue.BegunError{Feedback: queue.FeedbackID{Project: e.Feedback.Project, ID: begun}}
+	}
 	e.Created = time.Now()
 	return s.Enqueue(ctx, e)
 }

@@ -73,6 +73,19 @@ var (
 	ErrFailed = errors.New("store failed")
 )
 
+// BegunError is an ErrUnavailable of Enqueue: another relay has begun to store a submission
+// with the same key and hash, as the creation of Feedback, and was killed perhaps. The caller
+// may enqueue an entry with the same key that creates Feedback. If the other relay goes on
+// nevertheless, only one of the two is stored, and both get its receipt.
+type BegunError struct{ Feedback FeedbackID }
+
+func (e *BegunError) Error() string {
+	return fmt.Sprintf("another relay has begun to store this submission as %s, and has not ended", e.Feedback)
+}
+
+// Unwrap returns ErrUnavailable.
+func (*BegunError) Unwrap() error { return ErrUnavailable }
+
 // Queue is a durable store. All methods may be called from any goroutine. Several
 // relays may work on one store, each with a Queue of its own: see Registry and Lane.
 type Queue interface {
@@ -85,7 +98,7 @@ type Queue interface {
 	// by its Origin. It stores no event and gets the first receipt, with Replayed set.
 	// A rejected entry stores nothing, not even its key.
 	// Errors: ErrFull, ErrTooLarge, ErrConflict, ErrExists, ErrMismatch, ErrErased,
-	// ErrRedacted, ErrUnavailable, ErrFailed, ErrClosed. After ErrUnavailable or a cancelled
+	// ErrRedacted, ErrUnavailable, BegunError, ErrFailed, ErrClosed. After ErrUnavailable or a cancelled
 	// context, the entry may or may not have been stored.
 	Enqueue(ctx context.Context, e Entry) (Receipt, error)
 	// Repeat returns the receipt that Enqueue gives to a repeat with this key. It

@@ -149,7 +149,8 @@ func (q *Queue) latest(ctx context.Context, id queue.FeedbackID) (*storedEvent, 
 
 // heldKey is the stored form of an idempotency key. A relay first claims the key, then
 // stores the event, then binds the key. If the relay dies before it binds the key, the next
-// relay that reads the key resolves the claim.
+// relay that reads the key resolves the claim: it binds the key if the event is stored, and
+// else stores the repeat as the feedback that the claim names.
 type heldKey struct {
 	Name     string `json:"name,omitempty"` // for a backup; the subject has only its hash
 	Hash     []byte `json:"hash"`
@@ -168,30 +169,56 @@ type heldKey struct {
 	Until *time.Time `json:"until,omitempty"`
 }
 
-// claimHolds is how long a claim may stay open before it counts as abandoned. Its owner
-// gives up long before that.
-const claimHolds = 3 * defaultPatience
+const (
+	// claimRests is how long another relay leaves a claim to the one that has made it.
+	claimRests = time.Second
+	// claimHolds is how many times the queue's patience a claim may stay open before it
+	// counts as abandoned. Who made it gives up long before that.
+	claimHolds = 3
+)
 
 // storeKeyed stores an entry that has an idempotency key.
 func (q *Queue) storeKeyed(ctx context.Context, e queue.Entry) (queue.Receipt, error) {
-	held, seq, err := q.resolveKey(ctx, e.Key)
+	claim, seq, err := q.resolveKey(ctx, e.Key, e.Replaces.IsZero() && !e.Feedback.IsZero())
+	var begun *queue.BegunError
 	switch {
 	case err == nil:
-		return q.replay(ctx, held, e.Key)
+		return q.replay(ctx, claim, e.Key)
+	case errors.As(err, &begun) && !slices.Equal(claim.Hash, e.Key.Hash[:]):
+		return queue.Receipt{}, queue.ErrMismatch
+	case errors.As(err, &begun) && begun.Feedback == e.Feedback:
+		// Store the event under the claim that is there. If both relays do, the first one
+		// that creates the feedback wins.
 	case !errors.Is(err, queue.ErrNotFound):
 		return queue.Receipt{}, err
 	case q.erased.has(e.Feedback):
 		return queue.Receipt{}, errErased(e.Feedback) // nothing names it again
+	default:
+		claim = heldKey{Name: e.Key.Name, Hash: e.Key.Hash[:], Claim: newToken(), Project: e.Feedback.Project, Feedback: e.Feedback.ID}
+		seq, err = q.writeKey(ctx, e.Key, claim, seq)
+		if errors.Is(err, errSequence) { // another claim came first
+			return q.storeKeyed(ctx, e)
+		}
+		if err != nil {
+			return queue.Receipt{}, err
+		}
 	}
-	claim := heldKey{Name: e.Key.Name, Hash: e.Key.Hash[:], Claim: newToken(), Project: e.Feedback.Project, Feedback: e.Feedback.ID}
-	seq, err = q.writeKey(ctx, e.Key, claim, seq)
-	if errors.Is(err, errSequence) { // another claim came first
-		return q.storeKeyed(ctx, e)
-	}
-	if err != nil {
-		return queue.Receipt{}, err
-	}
+	return q.storeClaimed(ctx, e, claim, seq)
+}
+
+// storeClaimed stores an entry under a claim on its key, and binds the key. seq is the
+// sequence number of the claim.
+func (q *Queue) storeClaimed(ctx context.Context, e queue.Entry, claim heldKey, seq uint64) (queue.Receipt, error) {
 	r, err := q.store(ctx, e, claim.Claim)
+	if errors.Is(err, queue.ErrExists) {
+		found, failed := q.findClaim(ctx, claim)
+		if failed != nil {
+			return queue.Receipt{}, failed
+		}
+		if found != nil { // another relay was faster
+			r, err = queue.Receipt{Event: found.Event, Replayed: true, Answer: found.answer}, nil
+		}
+	}
 	bound := claim
 	switch {
 	case err == nil:
@@ -223,11 +250,14 @@ func (q *Queue) writeKey(ctx context.Context, k queue.Key, held heldKey, last ui
 	return q.publish(ctx, m, after(last))
 }
 
-// resolveKey reads a key. If the key is claimed, resolveKey waits until it is bound or free. It
-// returns queue.ErrNotFound if the key is free. seq is the sequence number of the key's
-// last message, which a claim must follow.
-func (q *Queue) resolveKey(ctx context.Context, k queue.Key) (held heldKey, seq uint64, err error) {
-	began, pause := time.Now(), 2*time.Millisecond
+// resolveKey reads a key. If the key is claimed, resolveKey waits until it is bound or free, for
+// at most the queue's patience. It returns queue.ErrNotFound if the key is free. If creates
+// is set, the key belongs to a submission that creates a feedback; then resolveKey returns
+// queue.BegunError for a claim that its relay has left open. seq is the sequence number of
+// the key's last message, which a claim must follow.
+func (q *Queue) resolveKey(ctx context.Context, k queue.Key, creates bool) (held heldKey, seq uint64, err error) {
+	giveUp := q.giveUp(ctx)
+	pause := 2 * time.Millisecond
 	for {
 		m, err := q.last(ctx, q.names.keys(), q.names.key(k.Name))
 		if errors.Is(err, queue.ErrNotFound) && q.erased.any() {
@@ -240,9 +270,7 @@ func (q *Queue) resolveKey(ctx context.Context, k queue.Key) (held heldKey, seq 
 		if err := json.Unmarshal(m.data, &held); err != nil {
 			return held, 0, fmt.Errorf("an idempotency key cannot be read: %w", err)
 		}
-		if m.seq != seq {
-			seq, began = m.seq, time.Now()
-		}
+		seq = m.seq
 		switch {
 		case held.Until != nil && time.Now().After(*held.Until):
 			return held, seq, queue.ErrNotFound
@@ -256,15 +284,21 @@ func (q *Queue) resolveKey(ctx context.Context, k queue.Key) (held heldKey, seq 
 		if err != nil {
 			return held, 0, err
 		}
-		if found != nil && time.Since(began) > time.Second {
+		age := time.Since(q.localTime(m.at.UnixNano()))
+		if found != nil && age > claimRests {
 			held.Bound, held.Event, held.Answer = true, found.ID.String(), found.answer
 			if _, err := q.writeKey(ctx, k, held, seq); err != nil && !errors.Is(err, errSequence) {
 				return held, 0, err
 			}
 			continue
 		}
-		if time.Since(began) > claimHolds {
+		switch {
+		case found == nil && age > claimHolds*q.o.Patience:
 			return held, seq, queue.ErrNotFound
+		case found == nil && creates && age > claimRests:
+			return held, seq, &queue.BegunError{Feedback: queue.FeedbackID{Project: held.Project, ID: held.Feedback}}
+		case time.Until(giveUp) < pause:
+			return held, seq, fmt.Errorf("%w: another relay has begun to store a submission with this idempotency key, and has not ended", queue.ErrUnavailable)
 		}
 		select {
 		case <-time.After(pause):
@@ -330,7 +364,7 @@ func (q *Queue) Repeat(ctx context.Context, k queue.Key) (queue.Receipt, error) 
 	if k.Name == "" {
 		return queue.Receipt{}, fmt.Errorf("no idempotency key: %w", queue.ErrNotFound)
 	}
-	held, _, err := q.resolveKey(ctx, k)
+	held, _, err := q.resolveKey(q.patient(ctx), k, false)
 	if err != nil {
 		return queue.Receipt{}, fmt.Errorf("idempotency key %q: %w", k.Name, err)
 	}

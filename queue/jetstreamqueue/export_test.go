@@ -48,6 +48,13 @@ func (q *Queue) DieBeforeBinding(ctx context.Context, e queue.Entry) (queue.Rece
 	return q.store(ctx, e, claim.Claim)
 }
 
+// BeginKey claims a key, as a relay does that then dies or sleeps. goOn stores the event.
+func (q *Queue) BeginKey(ctx context.Context, e queue.Entry) (goOn func() (queue.Receipt, error), err error) {
+	claim := heldKey{Hash: e.Key.Hash[:], Claim: newToken(), Project: e.Feedback.Project, Feedback: e.Feedback.ID}
+	seq, err := q.writeKey(ctx, e.Key, claim, 0)
+	return func() (queue.Receipt, error) { return q.storeClaimed(ctx, e, claim, seq) }, err
+}
+
 // Owns reports whether this relay takes itself for the owner of a lane.
 func (q *Queue) Owns(w queue.WebhookID) bool {
 	l := q.laneOf(w)

@@ -674,6 +674,82 @@ func TestKeyOfADeadRelayIsResolved(t *testing.T) {
 	}
 }
 
+// TestRepeatTakesOverWhatADeadRelayHasBegun: a relay stops after it has claimed a key and
+// before it has stored the event. A repeat at another relay is stored at once, as the
+// feedback that the claim names. If the first relay goes on, there is still one event.
+func TestRepeatTakesOverWhatADeadRelayHasBegun(t *testing.T) {
+	t.Parallel()
+	o := jetstreamqueue.Options{Servers: []string{oneServer(t).url}, Prefix: "begun"}
+	sleeps, lives := opened(t, o), opened(t, o)
+	e := queue.Entry{
+		Type: "feedback.created", Feedback: queue.FeedbackID{ID: "fb_1"}, Created: time.Now(), Body: []byte(`{"first":true}`),
+		Key: queue.Key{Name: "k", Hash: [32]byte{1}}, Answer: []byte("first"),
+	}
+	goOn, err := sleeps.BeginKey(t.Context(), e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again := e
+	again.Feedback.ID, again.Body, again.Answer = "fb_2", []byte(`{"second":true}`), []byte("second") // made anew for each submission
+	_, err = lives.Enqueue(t.Context(), again)
+	var begun *queue.BegunError
+	if !errors.As(err, &begun) || begun.Feedback != e.Feedback {
+		t.Fatalf("a repeat: %v, want that it may be stored as %s", err, e.Feedback)
+	}
+	other := again
+	other.Key.Hash[0]++
+	if _, err := lives.Enqueue(t.Context(), other); !errors.Is(err, queue.ErrMismatch) {
+		t.Errorf("another body with the same key: %v, want %v", err, queue.ErrMismatch)
+	}
+	again.Feedback = begun.Feedback
+	stored, err := lives.Enqueue(t.Context(), again)
+	if err != nil || stored.Replayed || stored.Event.Feedback != e.Feedback {
+		t.Fatalf("the repeat as this feedback: %+v, %v", stored, err)
+	}
+	late, err := goOn()
+	if err != nil || !late.Replayed || late.Event.ID != stored.Event.ID || string(late.Answer) != "second" {
+		t.Errorf("the first relay, when it goes on, gets %+v, error %v; want a replay of %s", late, err, stored.Event.ID)
+	}
+	again.Feedback.ID = "fb_3"
+	third, err := lives.Enqueue(t.Context(), again)
+	if err != nil || !third.Replayed || third.Event.ID != stored.Event.ID {
+		t.Errorf("a third submission gets %+v, error %v; want a replay of %s", third, err, stored.Event.ID)
+	}
+}
+
+// TestUpdateOfADeadRelayIsRefusedForSomeTime: an update whose key a dead relay has claimed
+// may be stored late. Until that is impossible, a repeat is refused, within the queue's
+// patience, and the relay stays healthy: the servers do answer.
+func TestUpdateOfADeadRelayIsRefusedForSomeTime(t *testing.T) {
+	t.Parallel()
+	o := jetstreamqueue.Options{Servers: []string{oneServer(t).url}, Prefix: "late", Patience: 3 * time.Second}
+	dies, lives := opened(t, o), opened(t, o)
+	first, err := lives.Enqueue(t.Context(), queue.Entry{Type: "feedback.created", Feedback: queue.FeedbackID{ID: "fb_1"}, Created: time.Now(), Body: []byte("{}")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	update := queue.Entry{
+		Type: "feedback.updated", Feedback: first.Event.Feedback, Replaces: first.Event.ID, Created: time.Now(), Body: []byte("{}"),
+		Key: queue.Key{Name: "k", Hash: [32]byte{1}},
+	}
+	if _, err := dies.BeginKey(t.Context(), update); err != nil {
+		t.Fatal(err)
+	}
+	dies.Kill()
+	began := time.Now()
+	_, err = lives.Repeat(t.Context(), update.Key)
+	if took := time.Since(began); !errors.Is(err, queue.ErrUnavailable) || took > o.Patience+4*time.Second {
+		t.Errorf("a repeat: %v after %v, want %v", err, took, queue.ErrUnavailable)
+	}
+	if err := lives.Health(); err != nil {
+		t.Errorf("a repeat turns the relay red: %v", err)
+	}
+	eventually(t, "the update is stored", func() bool {
+		r, err := lives.Enqueue(t.Context(), update)
+		return err == nil && !r.Replayed
+	})
+}
+
 // TestLogIsFoundByARelayThatHasNotWrittenIt: the attempts of deliveries that succeeded
 // at once, among many others', and in any order.
 func TestLogIsFoundByARelayThatHasNotWrittenIt(t *testing.T) {

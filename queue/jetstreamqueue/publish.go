@@ -138,15 +138,20 @@ func (q *Queue) patient(ctx context.Context) context.Context {
 	return context.WithValue(ctx, giveUpKey{}, time.Now().Add(q.o.Patience))
 }
 
+// giveUp returns the time after which calls with this context are not repeated.
+func (q *Queue) giveUp(ctx context.Context) time.Time {
+	if whole, ok := ctx.Value(giveUpKey{}).(time.Time); ok {
+		return whole
+	}
+	return time.Now().Add(q.o.Patience)
+}
+
 // insist repeats a call while the servers cannot answer. It returns queue.ErrUnavailable
 // after the queue's patience. A call may be repeated although it succeeded, so repeating it
 // must be harmless.
 func (q *Queue) insist(ctx context.Context, doing string, call func(context.Context) error) error {
 	began := time.Now()
-	giveUp := began.Add(q.o.Patience)
-	if whole, ok := ctx.Value(giveUpKey{}).(time.Time); ok {
-		giveUp = whole
-	}
+	giveUp := q.giveUp(ctx)
 	for {
 		try, cancel := context.WithTimeout(ctx, min(tryFor, time.Until(giveUp)+time.Millisecond))
 		err := nats.ErrDisconnected
