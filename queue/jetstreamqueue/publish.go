@@ -18,8 +18,11 @@ const (
 	// defaultPatience is how long a call is repeated while the servers elect a leader. An
 	// election takes 5 to 10 s.
 	defaultPatience = 12 * time.Second
-	// tryFor is how long one try waits for its answer.
+	// tryFor is how long one try waits for its answer. The first two tries wait for less:
+	// when leaders move as planned, an answer may be lost, and the next try has one at once.
 	tryFor = 3 * time.Second
+	// firstTry is how long the first try waits, and by how much each of the next waits longer.
+	firstTry = time.Second
 	// pauseFor is the pause between two tries.
 	pauseFor = 100 * time.Millisecond
 )
@@ -152,8 +155,8 @@ func (q *Queue) giveUp(ctx context.Context) time.Time {
 func (q *Queue) insist(ctx context.Context, doing string, call func(context.Context) error) error {
 	began := time.Now()
 	giveUp := q.giveUp(ctx)
-	for {
-		try, cancel := context.WithTimeout(ctx, min(tryFor, time.Until(giveUp)+time.Millisecond))
+	for wait := firstTry; ; wait = min(wait+firstTry, tryFor) {
+		try, cancel := context.WithTimeout(ctx, min(wait, time.Until(giveUp)+time.Millisecond))
 		err := nats.ErrDisconnected
 		if q.connected.Load() {
 			err = call(try)
