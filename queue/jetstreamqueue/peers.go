@@ -31,6 +31,8 @@ const (
 	successorsTime = time.Second
 	// maxHeard is the most messages of Tell that wait for one listener.
 	maxHeard = 1024
+	// maxUnheard is the most messages of other relays that wait to be handled.
+	maxUnheard = 1 << 14
 	// nodeHeader names the sender of a message that its own relay ignores.
 	nodeHeader = "Userhero-Node"
 )
@@ -55,15 +57,33 @@ func (q *Queue) startPeers() error {
 	q.peers.owners = make(map[string]owner)
 	q.peers.waiting = make(map[queue.WebhookID]chan struct{})
 	q.peers.heard = make(map[chan []byte]struct{})
-	if _, err := q.nc.Subscribe(q.names.lock("*"), q.hearLock); err != nil {
-		return err
+	unheard := make(chan *nats.Msg, maxUnheard)
+	for _, subject := range []string{q.names.lock("*"), q.names.peers()} {
+		if _, err := q.nc.ChanSubscribe(subject, unheard); err != nil {
+			return err
+		}
 	}
-	if _, err := q.nc.Subscribe(q.names.peers(), q.hearPeer); err != nil {
-		return err
-	}
+	q.running.Go(func() { q.hearAll(unheard) })
 	q.running.Go(q.sayWhatIsWanted)
 	q.running.Go(q.sayOutcomes)
 	return nil
+}
+
+// hearAll handles messages in the order in which they came. If the refresh of a lock were
+// handled after its release, relays would take the lock for held until it could have expired.
+func (q *Queue) hearAll(unheard <-chan *nats.Msg) {
+	for {
+		select {
+		case m := <-unheard:
+			if strings.HasPrefix(m.Subject, q.names.lock("")) {
+				q.hearLock(m)
+			} else {
+				q.hearPeer(m)
+			}
+		case <-q.closed.Done():
+			return
+		}
+	}
 }
 
 // hearLock notes which relay has a lock.
