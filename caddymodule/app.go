@@ -20,6 +20,7 @@ import (
 	"net/http"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -108,6 +109,7 @@ type App struct {
 	projects  []string    // that handlers and consoles name; complete when all are provisioned
 
 	attaching  sync.Once
+	attached   atomic.Bool // attaching has ended
 	attachment *attachment // nil if attaching failed
 	attachErr  error
 }
@@ -258,6 +260,7 @@ func (a *App) Start() error {
 // calls attach too; otherwise its event would find no webhooks.
 func (a *App) attach() error {
 	a.attaching.Do(func() {
+		defer a.attached.Store(true)
 		for _, w := range a.config.Webhooks {
 			a.projects = append(a.projects, w.Projects...)
 		}
@@ -267,6 +270,22 @@ func (a *App) attach() error {
 		a.attachment, a.attachErr = a.engine.attach(a.config, a.limits(), a.log)
 	})
 	return a.attachErr
+}
+
+// attachBy is attach for a submission: it waits until giveUp at most. To open a large store
+// may take longer.
+func (a *App) attachBy(giveUp time.Time) error {
+	if a.attached.Load() {
+		return a.attach()
+	}
+	done := make(chan error, 1)
+	go func() { done <- a.attach() }()
+	select {
+	case err := <-done:
+		return err
+	case <-time.After(time.Until(giveUp)):
+		return fmt.Errorf("%w: the store is being opened", queue.ErrUnavailable)
+	}
 }
 
 // Stop withdraws this configuration; the newest one that is still attached takes
@@ -288,12 +307,14 @@ func (a *App) detach() error {
 }
 
 // Accept implements intake.Relay. It may be called at any time, even before Start
-// and after Cleanup. Its error wraps one of package queue.
+// and after Cleanup. It waits up to openPatience for a store that is being opened. Its
+// error wraps one of package queue.
 func (a *App) Accept(ctx context.Context, e queue.Entry, submission http.Header) (queue.Receipt, error) {
-	if err := a.attach(); err != nil {
+	giveUp := time.Now().Add(openPatience)
+	if err := a.attachBy(giveUp); err != nil {
 		return queue.Receipt{}, err
 	}
-	return a.engine.accept(ctx, relay.Acceptance{
+	return a.engine.accept(ctx, giveUp, relay.Acceptance{
 		Type:     event.Type(e.Type),
 		Feedback: e.Feedback,
 		Body:     e.Body,
@@ -304,12 +325,13 @@ func (a *App) Accept(ctx context.Context, e queue.Entry, submission http.Header)
 	}, submission)
 }
 
-// WithStore implements intake.Relay.
+// WithStore implements intake.Relay. It waits as Accept does.
 func (a *App) WithStore(f func(intake.Store) error) error {
-	if err := a.attach(); err != nil {
+	giveUp := time.Now().Add(openPatience)
+	if err := a.attachBy(giveUp); err != nil {
 		return err
 	}
-	return a.engine.withQueue(func(q queue.Queue) error { return f(q) })
+	return a.engine.withQueue(giveUp, func(q queue.Queue) error { return f(q) })
 }
 
 // Cleanup releases the engine. Caddy also calls it after a Provision that failed,

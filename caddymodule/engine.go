@@ -42,6 +42,9 @@ const (
 	openWait = 5 * time.Second
 	// openPause is the pause before the next try.
 	openPause = time.Second
+	// openPatience is how long a submission waits for it. It is as long as one waits for the
+	// servers of an open store.
+	openPatience = 12 * time.Second
 )
 
 // engine is one store and the relay that works on it. All configurations that name
@@ -72,6 +75,7 @@ type engine struct {
 	wanted   context.Context //nolint:containedctx // ends the opening
 	unwanted context.CancelFunc
 	trying   sync.WaitGroup // the goroutine that opens a store in the background
+	decided  chan struct{}  // closed when the store is open, or never will be
 	users    sync.WaitGroup // calls that use the relay; added to only while not closed
 	before   *engine        // an engine of the same store that is still ending, or nil
 	ended    chan struct{}  // closed after the store was closed
@@ -130,6 +134,7 @@ func newEngine(owner engineOwner, opener QueueOpener, o QueueOptions, log *slog.
 		settings: opener.StoreSettings(),
 		log:      newSwitchLogger(log),
 		before:   before,
+		decided:  make(chan struct{}),
 		ended:    make(chan struct{}),
 	}
 	limit := memory.Read()
@@ -267,6 +272,7 @@ func (e *engine) putIntoUse(q queue.Queue, r *relay.Relay) error {
 		}
 		e.failure = nil
 		e.queue, e.relay, e.started = q, r, time.Now()
+		close(e.decided)
 		e.api, e.consoles = api.New(e.apiOptions(scope.Scope{})), make(map[string]http.Handler)
 		return nil
 	})
@@ -407,6 +413,23 @@ func (e *engine) use() (*relay.Relay, error) {
 	return e.relay, nil
 }
 
+// await is use for a submission. While the store is being opened, it waits until giveUp.
+// What the submission holds meanwhile is bounded by e.memory.
+func (e *engine) await(giveUp time.Time) (*relay.Relay, error) {
+	r, err := e.use()
+	if !errors.Is(err, queue.ErrUnavailable) {
+		return r, err
+	}
+	timeout := time.NewTimer(time.Until(giveUp))
+	defer timeout.Stop()
+	select {
+	case <-e.decided:
+	case <-timeout.C:
+	case <-e.cutoff.Done():
+	}
+	return e.use()
+}
+
 // current returns the relay, to read its counters, or nil if it is not running.
 func (e *engine) current() *relay.Relay {
 	e.mu.RLock()
@@ -429,8 +452,8 @@ func (e *engine) lostSpans() map[string]int64 {
 func (e *engine) ending() bool { return caddy.Exiting() || e.current() == nil }
 
 // accept passes a submission to the relay; submission is the request's header.
-func (e *engine) accept(ctx context.Context, a relay.Acceptance, submission http.Header) (queue.Receipt, error) {
-	r, err := e.use()
+func (e *engine) accept(ctx context.Context, giveUp time.Time, a relay.Acceptance, submission http.Header) (queue.Receipt, error) {
+	r, err := e.await(giveUp)
 	if err != nil {
 		return queue.Receipt{}, err
 	}
@@ -440,8 +463,8 @@ func (e *engine) accept(ctx context.Context, a relay.Acceptance, submission http
 }
 
 // withQueue calls look with the queue. The engine stays open during the call.
-func (e *engine) withQueue(look func(queue.Queue) error) error {
-	r, err := e.use()
+func (e *engine) withQueue(giveUp time.Time, look func(queue.Queue) error) error {
+	r, err := e.await(giveUp)
 	if err != nil {
 		return err
 	}
@@ -498,6 +521,9 @@ func (e *engine) Destruct() error {
 	e.mu.Lock()
 	e.closed = true
 	opened, spans := e.relay != nil, e.tracing
+	if !opened {
+		close(e.decided)
+	}
 	e.mu.Unlock()
 	if !opened {
 		e.unwanted()

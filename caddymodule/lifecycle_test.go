@@ -452,6 +452,26 @@ func TestRequestBeforeStartIsAccepted(t *testing.T) {
 	}
 }
 
+// TestRequestWaitsForALargeStoreForSomeTime: opening a store may take longer than a client
+// waits for its answer.
+func TestRequestWaitsForALargeStoreForSomeTime(t *testing.T) {
+	t.Parallel()
+	app := provisionedApp(t)
+	began, release := make(chan struct{}), make(chan struct{})
+	go app.attaching.Do(func() { close(began); <-release })
+	<-began
+	if err := app.attachBy(time.Now().Add(50 * time.Millisecond)); !errors.Is(err, queue.ErrUnavailable) {
+		t.Errorf("while the store is being opened: %v, want %v", err, queue.ErrUnavailable)
+	}
+	time.AfterFunc(50*time.Millisecond, func() { close(release) })
+	if err := app.attachBy(time.Now().Add(time.Minute)); err != nil {
+		t.Errorf("when the store is open: %v", err)
+	}
+	if err := app.Cleanup(); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestRequestAfterCleanupGetsErrClosed(t *testing.T) {
 	t.Parallel()
 	app := provisionedApp(t)
