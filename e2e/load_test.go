@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/url"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -23,6 +24,7 @@ type load struct {
 	clients int           // that were started so far
 	// patience is how long clients wait for an answer. Default: that of relayServer.newClient.
 	patience time.Duration
+	name     string // begins its idempotency keys; no other load has it
 
 	mu sync.Mutex
 	// mu guards everything declared below.
@@ -34,9 +36,13 @@ type load struct {
 	slowest      time.Duration   // the longest wait for an answer
 }
 
+var loads atomic.Int64
+
 func newLoad(t *testing.T) *load {
 	t.Helper()
-	l := &load{stop: make(chan struct{}), acknowledged: map[string]bool{}, reasons: map[string]int{}}
+	l := &load{
+		stop: make(chan struct{}), name: fmt.Sprintf("load-%d", loads.Add(1)), acknowledged: map[string]bool{}, reasons: map[string]int{},
+	}
 	t.Cleanup(l.end)
 	return l
 }
@@ -59,7 +65,7 @@ func (l *load) start(s *relayServer, clients int, repeat bool, others ...*relayS
 			}
 			for n := 0; l.goesOn(l.pause); n++ {
 				body := fmt.Appendf(nil, `{"message":"client %d, submission %d"}`, client, n)
-				key := fmt.Sprintf("load-%d-%d", client, n)
+				key := fmt.Sprintf("%s-%d-%d", l.name, client, n)
 				err := l.submit(clients[0], s, body, key)
 				for tries := 1; err != nil && repeat && tries < 1000; tries++ {
 					l.mu.Lock()
