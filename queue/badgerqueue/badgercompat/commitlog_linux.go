@@ -27,6 +27,7 @@ import (
 type CommitLog struct {
 	dir      string
 	memtable int    // the size of one; its log may become twice as long
+	zeros    bool   // write zeros ahead, not only allocate blocks: see Extend
 	id       uint64 // the number of the log
 	file     *os.File
 	end      int // no commit has written after this offset
@@ -43,7 +44,7 @@ const slack = 64
 // memtables in bytes. The log must hold only what opening the store has written: with slack,
 // less than a page.
 func OpenCommitLog(dir, newest string, memtable int) (*CommitLog, error) {
-	l := &CommitLog{dir: dir, memtable: memtable}
+	l := &CommitLog{dir: dir, memtable: memtable, zeros: mayJournal(dir)}
 	if _, err := fmt.Sscanf(newest, "%d.mem", &l.id); err != nil {
 		return nil, fmt.Errorf("the store has no log: %w", err)
 	}
@@ -133,12 +134,25 @@ func (l *CommitLog) Reserve(n int) error {
 }
 
 // Extend writes zeros ahead of the log's end. Badger makes the log as one hole, which reads
-// as zeros. A sync after a write into a hole also writes the file system's journal, which
-// takes longer than all other work. Call Extend only between two commits.
+// as zeros. A sync after a write into a hole, or into blocks that are allocated and not
+// written, also writes the file system's journal, which takes longer than all other work.
+// If there is no journal, Extend only allocates blocks, and the log is written once, not
+// twice. Call Extend only between two commits.
 func (l *CommitLog) Extend() error {
 	page := os.Getpagesize()
 	from := max(l.ready, (l.end+slack+page-1)/page*page)
 	to := min(from+readyStep, 2*l.memtable)
+	if !l.zeros {
+		err := unix.Fallocate(int(l.file.Fd()), 0, int64(from), int64(to-from))
+		if err == nil {
+			l.ready = to
+			return nil
+		}
+		if !errors.Is(err, unix.EOPNOTSUPP) { // of a file system that was made as ext3
+			return os.NewSyscallError("fallocate", err)
+		}
+		l.zeros = true
+	}
 	if _, err := l.file.WriteAt(zeros[:to-from], int64(from)); err != nil {
 		return err
 	}
@@ -147,4 +161,24 @@ func (l *CommitLog) Extend() error {
 	}
 	l.ready = to
 	return nil
+}
+
+// mayJournal reports whether the file system of a folder may have a journal. It returns
+// false only for ext4 without one.
+func mayJournal(dir string) bool {
+	var system unix.Statfs_t
+	var folder unix.Stat_t
+	if unix.Statfs(dir, &system) != nil || system.Type != unix.EXT4_SUPER_MAGIC || unix.Stat(dir, &folder) != nil {
+		return true
+	}
+	link, err := os.Readlink(fmt.Sprintf("/sys/dev/block/%d:%d", unix.Major(folder.Dev), unix.Minor(folder.Dev)))
+	if err != nil {
+		return true
+	}
+	device := filepath.Base(link)
+	if _, err := os.Stat("/proc/fs/ext4/" + device); err != nil {
+		return true // the journals may not be shown either
+	}
+	journals, err := filepath.Glob("/proc/fs/jbd2/" + device + "-*")
+	return err != nil || len(journals) > 0
 }
