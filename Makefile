@@ -28,6 +28,7 @@ HUGO      := $(BIN)/hugo@$(HUGO_VERSION)/hugo
 NATS      := $(BIN)/nats-server@$(NATS_VERSION)/nats-server
 BENCHSTAT := $(BIN)/benchstat@$(BENCHSTAT_VERSION)/benchstat
 OUT       := $(BIN)/results
+RESULTS   := $(OUT)/unit.json $(OUT)/simulation.json $(OUT)/speed.json $(OUT)/e2e.json
 NODE_DIRS := e2e/console e2e/express4 e2e/express5 examples/database examples/widget
 
 # What `make release` builds, and where to.
@@ -61,7 +62,7 @@ BENCHFLAGS ?=
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help docs manifests release build run test lint fmt unit simulation conformance e2e soak $(ROUND) skips collector supply licences sbom cross screenshots bench bench-check bench-backlog bench-cluster profile benchstat fuzz node programs packers clean
+.PHONY: help docs manifests release build run test lint fmt unit simulation speed conformance e2e soak $(ROUND) skips collector supply licences sbom cross screenshots bench bench-check bench-backlog bench-cluster profile benchstat fuzz node programs packers clean
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -73,19 +74,20 @@ run: ## Build, then run the demonstration of ./Caddyfile
 	@./xcaddy.sh run
 
 test: ## Everything: lint, vet, cross-compile, unit tests with -race, end to end
-	@rm -rf $(OUT)
+	@rm -rf $(OUT) && mkdir -p $(OUT)
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target lint supply cross manifests
 	@# All runs happen even if the first fails; gotestsum sums them up and has the last word.
-	@# The simulation, on fake time, takes what the end-to-end tests leave of the processors.
+	@# The simulation, on fake time, and what counts its own time of a processor take what the
+	@# end-to-end tests leave of them.
 	@failed=""; \
 	$(MAKE) --no-print-directory unit || failed=1; \
-	nice -n 19 $(MAKE) --no-print-directory simulation >$(OUT)/simulation.log 2>&1 & simulation=$$!; \
-	trap 'kill $$simulation 2>/dev/null || true' EXIT; \
+	nice -n 19 $(MAKE) --no-print-directory --keep-going simulation speed >$(OUT)/beside.log 2>&1 & beside=$$!; \
+	trap 'kill $$beside 2>/dev/null || true' EXIT; \
 	$(MAKE) --no-print-directory e2e || failed=1; \
-	wait $$simulation || failed=1; \
-	cat $(OUT)/simulation.log; \
+	wait $$beside || failed=1; \
+	cat $(OUT)/beside.log; \
 	$(MAKE) --no-print-directory skips || failed=1; \
-	$(GOTESTSUM) --format none --raw-command -- cat $(OUT)/unit.json $(OUT)/simulation.json $(OUT)/e2e.json; \
+	$(GOTESTSUM) --format none --raw-command -- cat $(RESULTS); \
 	[ -z "$$failed" ]
 
 # A test that is skipped in CI fails it, unless the reason names missing hardware.
@@ -94,7 +96,7 @@ skips:
 		| map(select(.Action == "output" and .Test)) | group_by(.Package + " " + .Test)[] \
 		| {name: (.[0].Package + " " + .[0].Test), output: map(.Output) | add} \
 		| select(.name | IN($$skipped[])) | select(.output | contains("missing hardware") | not) | .name + "\n" + .output' \
-		$(OUT)/unit.json $(OUT)/simulation.json $(OUT)/e2e.json); \
+		$(RESULTS)); \
 	if [ -n "$$skipped" ] && [ "$${CI:-}" = true ]; then echo "skipped, which CI takes for failed:"; echo "$$skipped"; exit 1; fi
 
 lint: $(GOLANGCI) $(ACTIONLINT) ## golangci-lint with .golangci.yml, which holds all of go vet; actionlint
@@ -125,6 +127,11 @@ unit: $(GOTESTSUM) $(NATS) node ## Unit, conformance and lifecycle tests, with -
 simulation: $(GOTESTSUM) ## Weeks of the relay's life on fake time, by seed, without -race
 	@mkdir -p $(OUT)
 	@$(GOTESTSUM) --format pkgname-and-test-fails --jsonfile $(OUT)/simulation.json -- -count=1 -timeout 10m ./relay/simulation -seeds 50 -week
+
+# What the console promises of times, which say nothing under the race detector.
+speed: $(GOTESTSUM) ## How fast pages and lists of the console are, without -race
+	@mkdir -p $(OUT)
+	@$(GOTESTSUM) --format pkgname-and-test-fails --jsonfile $(OUT)/speed.json -- -count=1 -timeout 10m -run 'TestPagesStaySmall|TestListsOfManyEventsAreFast' ./console
 
 soak: ## Rounds of simulation, stress, faults and fuzz for DURATION (10m), until one fails
 	@end=$$(( SECONDS + $$(echo $(DURATION) | sed -E 's/([0-9]+)h/\1*3600+/; s/([0-9]+)m/\1*60+/; s/([0-9]+)s?$$/\1+/; s/$$/0/') )); \
