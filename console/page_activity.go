@@ -58,6 +58,8 @@ func (p pages) listActivity(r *http.Request) (any, error) {
 			row.Who = "the admin endpoint"
 		case "relay":
 			row.Who = "the relay"
+		case relay.FromCaddyfile:
+			row.Who = "the Caddyfile"
 		}
 		page.Rows = append(page.Rows, row)
 	}

@@ -103,7 +103,8 @@
   const filters = find("form[data-apply]");
   if (filters) {
     const apply = ({ target, relatedTarget }) => {
-      sessionStorage.setItem("filter", (relatedTarget ?? target).name ?? "");
+      const query = new URLSearchParams(new FormData(filters));
+      sessionStorage.setItem("filter", `${(relatedTarget ?? target).name ?? ""} ${query}`);
       filters.requestSubmit();
     };
     let changed = false; // a date, which is applied when it is left: it changes with each digit
@@ -117,9 +118,10 @@
       } else formData.delete("zone");
       for (const [name, value] of [...formData]) if (!value) formData.delete(name);
     });
-    const last = sessionStorage.getItem("filter");
+    // A change also applies when somebody leaves by a link: then the focus is not moved.
+    const [last, query] = (sessionStorage.getItem("filter") ?? "").split(" ");
     sessionStorage.removeItem("filter");
-    if (last) filters.elements[last]?.focus();
+    if (query === location.search.slice(1)) filters.elements[last]?.focus();
   }
 
   // A search that is not complete goes on by itself, until somebody stops it.
