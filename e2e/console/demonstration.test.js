@@ -1,10 +1,10 @@
-// The demonstration of ../../Caddyfile in Chromium, as a new user meets it: the
+// The demonstration of ../../Caddyfile in a browser, as a new user meets it: the
 // page has its style, and what is sent arrives, with script and without.
 import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
 import test, { after, before } from "node:test";
-import { Relay, launch, watched } from "./relay.js";
+import { Relay, inFirefox, launch, until, watched } from "./relay.js";
 
 const folder = fileURLToPath(new URL("../../", import.meta.url));
 const source = await readFile(`${folder}Caddyfile`, "utf8");
@@ -32,12 +32,9 @@ const open = async (javaScriptEnabled) => {
 };
 
 const arrived = async (page, message) => {
+  await until(`${message} arrives`, async () => (await (await fetch(`${relay.site}/receiver`)).text()).includes(message));
   await page.goto(`${relay.site}/receiver`);
-  for (let tries = 0; !(await page.getByText(message).count()); tries++) {
-    assert.ok(tries < 100, `${message} has not arrived`);
-    await page.waitForTimeout(100);
-    await page.reload();
-  }
+  await page.getByText(message).first().waitFor();
 };
 
 test("with script the page thanks with the id, and the receiver and the console show what was sent", async () => {
@@ -54,7 +51,8 @@ test("with script the page thanks with the id, and the receiver and the console 
   await context.close();
 });
 
-test("without script the form is sent, and a page says thank you", async () => {
+// Firefox's driver cannot turn script off, and <noscript> asks for the page that thanks.
+test("without script the form is sent, and a page says thank you", { skip: inFirefox }, async () => {
   const { context, page } = await open(false);
   await page.getByLabel("Your message").fill("sent without script");
   await page.getByRole("button", { name: "Send feedback" }).click();

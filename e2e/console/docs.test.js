@@ -1,4 +1,4 @@
-// docs/ as a site, in Chromium: from a server below any path, and from a folder. The
+// docs/ as a site, in a browser: from a server below any path, and from a folder. The
 // search finds pages, their links lead there, and nothing is asked of another machine.
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";

