@@ -18,9 +18,10 @@ const (
 	// redactEvents and redactListed limit what is redacted together: events, and the
 	// webhooks that these are for.
 	redactEvents, redactListed = 64, 2000
-	// redactLook is how many events one round judges at most of those that had not ended,
-	// and of new ones.
+	// redactLook is how many events one round judges again at most that had not ended. New
+	// ones it reads as many at a time, for redactFor.
 	redactLook = 1024
+	redactFor  = time.Minute
 	// redactWait is how long the owners of lanes may take to write a cursor.
 	redactWait = 5 * time.Second
 	// raiseLeast and raiseMost limit by how much raiseFirst raises the number at once.
@@ -49,15 +50,21 @@ func (r *redactor) round(ctx context.Context, q *Queue, sweeping *lock, limits q
 	} else if !errors.Is(err, queue.ErrNotFound) {
 		return err
 	}
-	old, err := r.old(ctx, q, limits.RedactAfter)
-	for len(old) > 0 && err == nil && !sweeping.lost() {
-		n, listed := 0, 0
-		for n < len(old) && n < redactEvents && (n == 0 || listed+len(old[n].webhooks) <= redactListed) {
-			listed += len(old[n].webhooks)
-			n++
+	began := time.Now()
+	old, err := r.again(ctx, q)
+	for more := true; more && err == nil && !sweeping.lost() && time.Since(began) < redactFor; {
+		var fresh []*storedEvent
+		fresh, more, err = r.fresh(ctx, q, limits.RedactAfter)
+		old = append(old, fresh...)
+		for len(old) > 0 && err == nil && !sweeping.lost() {
+			n, listed := 0, 0
+			for n < len(old) && n < redactEvents && (n == 0 || listed+len(old[n].webhooks) <= redactListed) {
+				listed += len(old[n].webhooks)
+				n++
+			}
+			err = r.redact(ctx, q, old[:n], limits)
+			old = old[n:]
 		}
-		err = r.redact(ctx, q, old[:n], limits)
-		old = old[n:]
 	}
 	for _, e := range old {
 		r.left = append(r.left, e.ID.Seq())
@@ -68,9 +75,8 @@ func (r *redactor) round(ctx context.Context, q *Queue, sweeping *lock, limits q
 	return q.raiseFirst(ctx)
 }
 
-// old returns events that were accepted long enough ago: some of those that were looked at
-// before, and new ones.
-func (r *redactor) old(ctx context.Context, q *Queue, after time.Duration) (old []*storedEvent, err error) {
+// again returns some of the events that were looked at before.
+func (r *redactor) again(ctx context.Context, q *Queue) (old []*storedEvent, err error) {
 	again := r.left[:min(len(r.left), redactLook)]
 	r.left = r.left[len(again):]
 	found := make([]*storedEvent, len(again))
@@ -85,35 +91,42 @@ func (r *redactor) old(ctx context.Context, q *Queue, after time.Duration) (old 
 		r.left = append(again, r.left...)
 		return nil, err
 	}
-	wanted := func(e *storedEvent) bool {
-		return e != nil && !e.isHold() && !e.Redacted && !e.Feedback.IsZero() && !q.erased.has(e.Feedback)
-	}
 	for _, e := range found {
-		if wanted(e) {
+		if e != nil && q.mayRedact(e) {
 			old = append(old, e)
 		}
 	}
-	for fresh := 0; fresh < redactLook; {
+	return old, nil
+}
+
+// fresh returns the next events that were accepted long enough ago, and whether there may be
+// more.
+func (r *redactor) fresh(ctx context.Context, q *Queue, after time.Duration) (old []*storedEvent, more bool, err error) {
+	for len(old) < redactLook {
 		messages, err := q.rangeFrom(ctx, q.names.events(), ">", r.next, rangeMessages)
 		if err != nil || len(messages) == 0 {
-			return old, err
+			return old, false, err
 		}
 		for _, m := range messages {
 			e, err := q.event(m)
 			if err != nil {
-				return old, err
+				return old, false, err
 			}
-			if wanted(e) {
+			if q.mayRedact(e) {
 				if time.Since(e.Created) < after {
-					return old, nil
+					return old, false, nil
 				}
 				old = append(old, e)
-				fresh++
 			}
 			r.next = m.seq + 1
 		}
 	}
-	return old, nil
+	return old, true, nil
+}
+
+// mayRedact reports whether an event has a text that a redaction would remove.
+func (q *Queue) mayRedact(e *storedEvent) bool {
+	return !e.isHold() && !e.Redacted && !e.Feedback.IsZero() && !q.erased.has(e.Feedback)
 }
 
 // redact redacts those of the events that have ended long enough ago. It remembers the
@@ -479,24 +492,33 @@ func (s *redaction) hold(ctx context.Context, e *storedEvent) error {
 
 // finishRedaction overwrites the events of a removal, their records and their logs.
 func (q *Queue) finishRedaction(ctx context.Context, r removal) error {
+	var mu sync.Mutex
 	logged := make(map[queue.WebhookID][]uint64)
-	for _, seq := range r.Events {
+	err := each(r.Events, func(seq uint64) error {
 		e, err := q.redactedAt(ctx, seq)
 		if err != nil {
 			return err
 		}
+		mu.Lock()
+		defer mu.Unlock()
 		for w, d := range e.kept {
 			if d.Origin == originDelivered {
 				logged[w] = append(logged[w], seq)
 			}
 		}
+		return nil
+	})
+	if err != nil {
+		return err
 	}
-	for w, events := range logged {
-		if _, err := q.forgetLogs(ctx, w, events); err != nil {
-			return err
-		}
+	err = each(slices.Collect(maps.Keys(logged)), func(w queue.WebhookID) error {
+		_, err := q.forgetLogs(ctx, w, logged[w])
+		return err
+	})
+	if err != nil {
+		return err
 	}
-	err := each(r.Events, func(seq uint64) error {
+	err = each(r.Events, func(seq uint64) error {
 		with, err := q.webhooksWithRecord(ctx, seq)
 		if err != nil {
 			return err
