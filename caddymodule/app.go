@@ -314,15 +314,7 @@ func (a *App) Accept(ctx context.Context, e queue.Entry, submission http.Header)
 	if err := a.attachBy(giveUp); err != nil {
 		return queue.Receipt{}, err
 	}
-	return a.engine.accept(ctx, giveUp, relay.Acceptance{
-		Type:     event.Type(e.Type),
-		Feedback: e.Feedback,
-		Body:     e.Body,
-		Replaces: e.Replaces,
-		Key:      e.Key,
-		Origin:   e.Origin,
-		Answer:   e.Answer,
-	}, submission)
+	return a.engine.accept(ctx, giveUp, e, submission)
 }
 
 // WithStore implements intake.Relay. It waits as Accept does.

@@ -452,14 +452,13 @@ func (e *engine) lostSpans() map[string]int64 {
 func (e *engine) ending() bool { return caddy.Exiting() || e.current() == nil }
 
 // accept passes a submission to the relay; submission is the request's header.
-func (e *engine) accept(ctx context.Context, giveUp time.Time, a relay.Acceptance, submission http.Header) (queue.Receipt, error) {
+func (e *engine) accept(ctx context.Context, giveUp time.Time, entry queue.Entry, submission http.Header) (queue.Receipt, error) {
 	r, err := e.await(giveUp)
 	if err != nil {
 		return queue.Receipt{}, err
 	}
 	defer e.users.Done()
-	a.Client = e.tracing.ClientTrace(submission) // tracing does not change while the engine is in use
-	return r.Accept(ctx, a)
+	return r.Accept(e.tracing.WithClient(ctx, submission), entry) // tracing does not change while the engine is in use
 }
 
 // withQueue calls look with the queue. The engine stays open during the call.

@@ -20,8 +20,8 @@ import (
 // said accepts an event of a feedback. An update replaces the event before.
 func (v *visit) said(id queue.FeedbackID, kind event.Type, replaces queue.EventID, data string) queue.EventID {
 	v.t.Helper()
-	receipt, err := v.relay.Accept(v.t.Context(), relay.Acceptance{
-		Type: kind, Feedback: id, Replaces: replaces, Body: []byte(`{"event":"` + string(kind) + `","timestamp":"2026-01-07T15:30:00Z","data":` + data + `}`),
+	receipt, err := v.relay.Accept(v.t.Context(), queue.Entry{
+		Type: string(kind), Feedback: id, Replaces: replaces, Body: []byte(`{"event":"` + string(kind) + `","timestamp":"2026-01-07T15:30:00Z","data":` + data + `}`),
 	})
 	if err != nil {
 		v.t.Fatal(err)

@@ -178,7 +178,7 @@ func (v *visit) says(want ...string) {
 func (v *visit) accept(id, message string) queue.EventID {
 	v.t.Helper()
 	body := fmt.Sprintf(`{"event":"feedback.created","timestamp":"2026-01-07T15:30:00Z","data":{"id":%q,"message":%s,"category":"bug","rating":2,"metadata":{"plan":"pro"}}}`, id, message)
-	receipt, err := v.relay.Accept(v.t.Context(), relay.Acceptance{Type: event.Created, Feedback: queue.FeedbackID{ID: id}, Body: []byte(body)})
+	receipt, err := v.relay.Accept(v.t.Context(), queue.Entry{Type: string(event.Created), Feedback: queue.FeedbackID{ID: id}, Body: []byte(body)})
 	if err != nil {
 		v.t.Fatal(err)
 	}

@@ -312,8 +312,8 @@ func (s *shared) must(site http.Handler, method, path, body string) map[string]a
 // accept takes feedback in.
 func (s *shared) accept(project, id, message string) queue.EventID {
 	s.t.Helper()
-	receipt, err := s.relay.Accept(s.t.Context(), relay.Acceptance{
-		Type: event.Created, Feedback: queue.FeedbackID{Project: project, ID: id},
+	receipt, err := s.relay.Accept(s.t.Context(), queue.Entry{
+		Type: string(event.Created), Feedback: queue.FeedbackID{Project: project, ID: id},
 		Body: fmt.Appendf(nil, `{"event":"feedback.created","timestamp":"2000-01-01T00:00:00Z","data":{"id":%q,"projectId":%q,"message":%q,"status":"new","createdAt":"2000-01-01T00:00:00Z"}}`, id, project, message),
 	})
 	if err != nil {

@@ -161,8 +161,8 @@ func (s *stage) failing() {
 
 // queues reports whether a new event gets a delivery.
 func (s *stage) queues() bool {
-	receipt, err := s.relay.Accept(s.t.Context(), relay.Acceptance{
-		Type: event.Created, Feedback: queue.FeedbackID{ID: fmt.Sprint("fb_", time.Now().UnixNano())}, Body: []byte(`{"event":"feedback.created","data":{}}`),
+	receipt, err := s.relay.Accept(s.t.Context(), queue.Entry{
+		Type: string(event.Created), Feedback: queue.FeedbackID{ID: fmt.Sprint("fb_", time.Now().UnixNano())}, Body: []byte(`{"event":"feedback.created","data":{}}`),
 	})
 	if err != nil {
 		s.t.Fatal(err)

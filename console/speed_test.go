@@ -65,7 +65,7 @@ func TestListsOfManyEventsAreFast(t *testing.T) {
 				body := fmt.Sprintf(`{"event":"feedback.created","timestamp":"2026-01-07T15:30:00Z","data":{"id":"fb_%d","projectId":"proj_%d","widgetId":"w_default","message":%q,"category":"bug","rating":%d,"status":"new",`+
 					`"context":{"pageUrl":"/dashboard/reports","referrer":"/dashboard","browser":"Chrome","browserVersion":"120","os":"macOS","deviceType":"desktop","viewport":{"width":1920,"height":1080},"timezone":"America/New_York","locale":"en-US","country":"US"},`+
 					`"metadata":{"userId":"user_%d","plan":"pro"},"createdAt":"2026-01-07T15:30:00Z"}}`, i, i%7, message, i%5+1, i)
-				if _, err := v.relay.Accept(t.Context(), relay.Acceptance{Type: event.Created, Feedback: queue.FeedbackID{Project: fmt.Sprint("proj_", i%7), ID: fmt.Sprint("fb_", i)}, Body: []byte(body)}); err != nil {
+				if _, err := v.relay.Accept(t.Context(), queue.Entry{Type: string(event.Created), Feedback: queue.FeedbackID{Project: fmt.Sprint("proj_", i%7), ID: fmt.Sprint("fb_", i)}, Body: []byte(body)}); err != nil {
 					t.Error(err)
 					return
 				}

@@ -18,57 +18,27 @@ import (
 	"github.com/userhero/relay/relay/feed"
 )
 
-// Acceptance is an event to take in.
-type Acceptance struct {
-	Type     event.Type
-	Feedback queue.FeedbackID
-	// Body is the event document. The caller must not change it afterwards. If it is
-	// nil, no event is stored: see queue.Entry.
-	Body []byte
-	// Client is the trace context that an unauthenticated client sent. The send span
-	// links to it. The context of Accept carries the request's own span, which becomes
-	// the parent.
-	Client trace.SpanContext
-	// Replaces must be the feedback's latest event. If it is zero, Accept creates the
-	// feedback.
-	Replaces queue.EventID
-	// Key and Origin identify a repeated submission. A repeat gets the first one's
-	// Answer. See queue.Entry.
-	Key    queue.Key
-	Origin [32]byte
-	Answer []byte
-}
-
-// Accept stores an event with a delivery for each webhook that wants it. When it
-// returns, both are on disk. The event is stored with the trace context of its send
-// span, or with that of the span in ctx if tracing is off. Accept returns the queue's
-// errors.
-func (r *Relay) Accept(ctx context.Context, a Acceptance) (queue.Receipt, error) {
-	entry := queue.Entry{
-		Type:     string(a.Type),
-		Feedback: a.Feedback,
-		Created:  time.Now(),
-		Body:     a.Body,
-		Replaces: a.Replaces,
-		Key:      a.Key,
-		Origin:   a.Origin,
-		Answer:   a.Answer,
+// Accept stores an entry, now, with a delivery for each webhook that wants it. When it
+// returns, both are on disk. A span in ctx becomes the parent of the send span, or is
+// linked to it if it is remote: then a client has sent its trace context. The event is
+// stored with the trace context of its send span, or with that of the span in ctx if
+// tracing is off. Accept returns the queue's errors.
+func (r *Relay) Accept(ctx context.Context, e queue.Entry) (queue.Receipt, error) {
+	e.Created = time.Now()
+	if e.Body == nil {
+		return r.queue.Enqueue(ctx, e)
 	}
-	if a.Body == nil {
-		return r.queue.Enqueue(ctx, entry)
-	}
-	webhooks := r.wanting(a)
-	ctx, span := r.startSend(ctx, &a)
-	entry.Webhooks = webhooks
-	entry.Trace = traceContext(trace.SpanContextFromContext(ctx))
-	receipt, err := r.queue.Enqueue(ctx, entry)
-	endSend(span, &a, &receipt, len(webhooks), err)
+	e.Webhooks = r.wanting(&e)
+	ctx, span := r.startSend(ctx)
+	e.Trace = traceContext(trace.SpanContextFromContext(ctx))
+	receipt, err := r.queue.Enqueue(ctx, e)
+	endSend(span, &e, &receipt, err)
 	if err == nil && !receipt.Replayed {
-		r.observer.Accepted(string(a.Type), r.countedAs(a.Feedback.Project))
+		r.observer.Accepted(e.Type, r.countedAs(e.Feedback.Project))
 		r.tally.Accepted(receipt.Event.Created)
 		if r.feed.HasListeners() {
 			r.feed.Publish(feed.Happening{
-				Kind: feed.Accepted, Event: receipt.Event.ID, Type: string(a.Type), Feedback: a.Feedback, Deliveries: len(webhooks), Takers: r.takers(webhooks),
+				Kind: feed.Accepted, Event: receipt.Event.ID, Type: e.Type, Feedback: e.Feedback, Deliveries: len(e.Webhooks), Takers: r.takers(e.Webhooks),
 			})
 		}
 	}
@@ -78,17 +48,17 @@ func (r *Relay) Accept(ctx context.Context, a Acceptance) (queue.Receipt, error)
 // wanting returns the webhooks that get a delivery of the event. If a filter cannot
 // judge the event, its webhook gets none, and the failure is counted. Filters run
 // without a lock.
-func (r *Relay) wanting(a Acceptance) []queue.WebhookID {
+func (r *Relay) wanting(e *queue.Entry) []queue.WebhookID {
 	r.mu.RLock()
 	webhooks := slices.AppendSeq(make([]*webhook, 0, len(r.webhooks)), maps.Values(r.webhooks))
 	r.mu.RUnlock()
-	doc := expression.NewDocument(a.Body)
+	doc := expression.NewDocument(e.Body)
 	ids := make([]queue.WebhookID, 0, len(webhooks))
 	for _, w := range webhooks {
 		if !w.enabled() {
 			continue
 		}
-		wanted, err := w.wants(a.Type, a.Feedback, doc)
+		wanted, err := w.wants(event.Type(e.Type), e.Feedback, doc)
 		if err != nil {
 			w.filterFailed(err)
 		}
@@ -157,33 +127,33 @@ func classOfStore(err error) string {
 }
 
 // startSend starts the span of an acceptance. If the context has a request span, the
-// new span is its child. Otherwise the span only links to the client's trace context:
-// anybody can send a traceparent header, and a header that was copied must not put
-// thousands of submissions into one trace.
+// new span is its child. To the trace context of a client the span only links: anybody
+// can send a traceparent header, and a header that was copied must not put thousands of
+// submissions into one trace.
 //
 // Without a tracer the span is nil and nothing is allocated.
-func (r *Relay) startSend(ctx context.Context, a *Acceptance) (context.Context, trace.Span) {
+func (r *Relay) startSend(ctx context.Context) (context.Context, trace.Span) {
 	if r.tracer == nil {
 		return ctx, nil
 	}
 	options := producing
-	if a.Client.IsValid() && !trace.SpanContextFromContext(ctx).IsValid() {
-		options = append(options[:len(options):len(options)], linked(a.Client))
+	if client := trace.SpanContextFromContext(ctx); client.IsRemote() {
+		options = append(options[:len(options):len(options)], trace.WithNewRoot(), linked(client))
 	}
 	return r.tracer.Start(ctx, spanSend, options...)
 }
 
 // endSend ends the span and records the submission and its result on it.
-func endSend(span trace.Span, a *Acceptance, receipt *queue.Receipt, webhooks int, err error) {
+func endSend(span trace.Span, e *queue.Entry, receipt *queue.Receipt, err error) {
 	if span == nil {
 		return
 	}
 	if span.IsRecording() {
 		room := attributeBuffers.Get().(*attributeBuffer)
 		attributes := append(append(room[:0], sendOperation...),
-			semconv.MessagingMessageConversationID(a.Feedback.ID),
-			semconv.MessagingMessageBodySize(len(a.Body)),
-			attribute.String("userhero.event.type", string(a.Type)),
+			semconv.MessagingMessageConversationID(e.Feedback.ID),
+			semconv.MessagingMessageBodySize(len(e.Body)),
+			attribute.String("userhero.event.type", e.Type),
 		)
 		switch {
 		case err != nil:
@@ -191,7 +161,7 @@ func endSend(span trace.Span, a *Acceptance, receipt *queue.Receipt, webhooks in
 		case receipt.Replayed:
 			attributes = append(attributes, semconv.MessagingMessageID(receipt.Event.ID.String()), attribute.Bool("userhero.event.replayed", true))
 		default:
-			attributes = append(attributes, semconv.MessagingMessageID(receipt.Event.ID.String()), attribute.Int("userhero.event.deliveries", webhooks))
+			attributes = append(attributes, semconv.MessagingMessageID(receipt.Event.ID.String()), attribute.Int("userhero.event.deliveries", len(e.Webhooks)))
 		}
 		span.SetAttributes(attributes...)
 		attributeBuffers.Put(room)

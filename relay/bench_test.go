@@ -44,7 +44,7 @@ func BenchmarkAcceptToDelivered(b *testing.B) {
 	for w := range 64 {
 		wg.Go(func() {
 			for i := w; i < b.N; i += 64 {
-				if _, err := r.Accept(context.Background(), Acceptance{Type: event.Created, Feedback: queue.FeedbackID{ID: fmt.Sprint("fb_", i)}, Body: body}); err != nil {
+				if _, err := r.Accept(context.Background(), queue.Entry{Type: string(event.Created), Feedback: queue.FeedbackID{ID: fmt.Sprint("fb_", i)}, Body: body}); err != nil {
 					b.Error(err)
 					return
 				}
@@ -95,7 +95,7 @@ func BenchmarkWide(b *testing.B) {
 	r := storedRelay(b, all...)
 	body := []byte(`{"message":"` + strings.Repeat("x", 1000) + `"}`)
 	accept := func(i int) {
-		if _, err := r.Accept(context.Background(), Acceptance{Type: event.Created, Feedback: queue.FeedbackID{ID: fmt.Sprint("fb_", i)}, Body: body}); err != nil {
+		if _, err := r.Accept(context.Background(), queue.Entry{Type: string(event.Created), Feedback: queue.FeedbackID{ID: fmt.Sprint("fb_", i)}, Body: body}); err != nil {
 			b.Fatal(err)
 		}
 	}

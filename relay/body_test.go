@@ -40,7 +40,7 @@ func TestWebhookGetsItsOwnBody(t *testing.T) {
 			},
 		})
 		defer stop()
-		receipt, err := r.Accept(t.Context(), Acceptance{Type: event.Created, Feedback: queue.FeedbackID{ID: "fb"}, Body: []byte(Sample)})
+		receipt, err := r.Accept(t.Context(), queue.Entry{Type: string(event.Created), Feedback: queue.FeedbackID{ID: "fb"}, Body: []byte(Sample)})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -114,8 +114,8 @@ func TestBodyThatCannotBeMadeFailsItsAttempt(t *testing.T) {
 		}
 		r, stop := startOn(t, memqueue.New(memqueue.Options{}), rs, with(`{"text": "page " + data.context.pageUrl}`))
 		defer stop()
-		receipt, err := r.Accept(t.Context(), Acceptance{
-			Type: event.Created, Feedback: queue.FeedbackID{ID: "fb"}, Body: []byte(`{"event":"feedback.created","data":{"message":"x"}}`),
+		receipt, err := r.Accept(t.Context(), queue.Entry{
+			Type: string(event.Created), Feedback: queue.FeedbackID{ID: "fb"}, Body: []byte(`{"event":"feedback.created","data":{"message":"x"}}`),
 		})
 		if err != nil {
 			t.Fatal(err)

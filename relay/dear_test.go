@@ -40,7 +40,7 @@ func acceptsBeside(t *testing.T, source string, turns *body.Turns, during time.D
 		w.currentTarget().turns = turns
 	}
 	accept := func(kind event.Type, id string) {
-		if _, err := r.Accept(t.Context(), Acceptance{Type: kind, Feedback: queue.FeedbackID{ID: id}, Body: []byte(Sample)}); err != nil {
+		if _, err := r.Accept(t.Context(), queue.Entry{Type: string(kind), Feedback: queue.FeedbackID{ID: id}, Body: []byte(Sample)}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -106,7 +106,7 @@ func acceptsBesideFilters(t *testing.T, filter string, inTurn bool, during time.
 		}
 	}
 	accept := func(project, id string) {
-		if _, err := r.Accept(t.Context(), Acceptance{Type: event.Created, Feedback: queue.FeedbackID{Project: project, ID: id}, Body: []byte(Sample)}); err != nil {
+		if _, err := r.Accept(t.Context(), queue.Entry{Type: string(event.Created), Feedback: queue.FeedbackID{Project: project, ID: id}, Body: []byte(Sample)}); err != nil {
 			t.Error(err)
 		}
 	}

@@ -50,8 +50,8 @@ func TestFilterThatCannotJudgeAnEventIsCountedAndShown(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, id := range []string{"fb_1", "fb_2", "fb_3"} {
-			if _, err := r.Accept(t.Context(), Acceptance{
-				Type: event.Created, Feedback: queue.FeedbackID{ID: id}, Body: []byte(`{"event":"feedback.created","data":{"message":"x"}}`),
+			if _, err := r.Accept(t.Context(), queue.Entry{
+				Type: string(event.Created), Feedback: queue.FeedbackID{ID: id}, Body: []byte(`{"event":"feedback.created","data":{"message":"x"}}`),
 			}); err != nil {
 				t.Fatal(err)
 			}
@@ -95,8 +95,8 @@ func TestFiltersHoldNoLock(t *testing.T) {
 	if _, err := r.Attach(Config{Webhooks: []WebhookConfig{{Name: "w", URL: "https://w.example/", Filter: `data.message <= 1`}}}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := r.Accept(t.Context(), Acceptance{
-		Type: event.Created, Feedback: queue.FeedbackID{ID: "fb"}, Body: []byte(`{"event":"feedback.created","data":{"message":"x"}}`),
+	if _, err := r.Accept(t.Context(), queue.Entry{
+		Type: string(event.Created), Feedback: queue.FeedbackID{ID: "fb"}, Body: []byte(`{"event":"feedback.created","data":{"message":"x"}}`),
 	}); err != nil {
 		t.Fatal(err)
 	}

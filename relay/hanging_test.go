@@ -116,7 +116,7 @@ func newHealthyRelay(t *testing.T, others []WebhookConfig) *healthyRelay {
 func (h *healthyRelay) submit(t *testing.T) {
 	t.Helper()
 	at := time.Now()
-	receipt, err := h.relay.Accept(t.Context(), Acceptance{Type: event.Updated, Feedback: queue.FeedbackID{ID: fmt.Sprint("fb_", len(h.submitted))}, Body: []byte(`{}`)})
+	receipt, err := h.relay.Accept(t.Context(), queue.Entry{Type: string(event.Updated), Feedback: queue.FeedbackID{ID: fmt.Sprint("fb_", len(h.submitted))}, Body: []byte(`{}`)})
 	if err != nil {
 		t.Fatal(err)
 	}

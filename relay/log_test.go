@@ -107,8 +107,8 @@ func TestLogsHoldNoSecretAndNoPayload(t *testing.T) {
 	if _, err := r.Attach(c); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := r.Accept(t.Context(), Acceptance{
-		Type: event.Created, Feedback: queue.FeedbackID{ID: "fb_1"}, Body: []byte(`{"event":"feedback.created","data":{"id":"fb_1","message":"` + canary + `-message"}}`),
+	if _, err := r.Accept(t.Context(), queue.Entry{
+		Type: string(event.Created), Feedback: queue.FeedbackID{ID: "fb_1"}, Body: []byte(`{"event":"feedback.created","data":{"id":"fb_1","message":"` + canary + `-message"}}`),
 	}); err != nil {
 		t.Fatal(err)
 	}

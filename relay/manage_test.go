@@ -329,7 +329,7 @@ func TestOrderIsKeptAcrossEventsForOthers(t *testing.T) {
 		defer stop()
 		var last queue.EventID
 		for _, status := range []string{"new", "working", "working", "done"} {
-			a := Acceptance{Type: event.Updated, Feedback: queue.FeedbackID{ID: "fb_1"}, Replaces: last, Body: fmt.Appendf(nil, `{"data":{"status":%q}}`, status)}
+			a := queue.Entry{Type: string(event.Updated), Feedback: queue.FeedbackID{ID: "fb_1"}, Replaces: last, Body: fmt.Appendf(nil, `{"data":{"status":%q}}`, status)}
 			receipt, err := r.Accept(t.Context(), a)
 			if err != nil {
 				t.Fatal(err)

@@ -61,8 +61,8 @@ func TestSubscribersHearOfOtherWebhooksOfTheirProjects(t *testing.T) {
 		defer stop()
 		send := func(project, id string) {
 			t.Helper()
-			if _, err := r.Accept(t.Context(), Acceptance{
-				Type: event.Created, Feedback: queue.FeedbackID{Project: project, ID: id}, Body: []byte(`{"event":"feedback.created","data":{"message":"x"}}`),
+			if _, err := r.Accept(t.Context(), queue.Entry{
+				Type: string(event.Created), Feedback: queue.FeedbackID{Project: project, ID: id}, Body: []byte(`{"event":"feedback.created","data":{"message":"x"}}`),
 			}); err != nil {
 				t.Fatal(err)
 			}
@@ -247,7 +247,7 @@ func TestWaitingOperationalEventStaysWithItsProjects(t *testing.T) {
 						t.Fatal(err)
 					}
 				}
-				if _, err := r.Accept(t.Context(), Acceptance{Type: event.Created, Feedback: queue.FeedbackID{Project: "b", ID: "fb"}, Body: []byte(Sample)}); err != nil {
+				if _, err := r.Accept(t.Context(), queue.Entry{Type: string(event.Created), Feedback: queue.FeedbackID{Project: "b", ID: "fb"}, Body: []byte(Sample)}); err != nil {
 					t.Fatal(err)
 				}
 				time.Sleep(10 * time.Minute) // the first attempts have failed
@@ -303,8 +303,8 @@ func TestNoticesAreAboutAWebhookNotAName(t *testing.T) {
 		r, stop := startOn(t, q, rs, c)
 		fails := func(project string) {
 			t.Helper()
-			if _, err := r.Accept(t.Context(), Acceptance{
-				Type: event.Created, Feedback: queue.FeedbackID{Project: project, ID: "fb"}, Body: []byte(Sample),
+			if _, err := r.Accept(t.Context(), queue.Entry{
+				Type: string(event.Created), Feedback: queue.FeedbackID{Project: project, ID: "fb"}, Body: []byte(Sample),
 			}); err != nil {
 				t.Fatal(err)
 			}

@@ -50,8 +50,8 @@ func (s *projectSite) configure(webhooks ...WebhookConfig) {
 // accept takes feedback of a project in and returns its event.
 func (s *projectSite) accept(project, id string) queue.EventID {
 	s.t.Helper()
-	receipt, err := s.Accept(s.t.Context(), Acceptance{
-		Type: event.Created, Feedback: queue.FeedbackID{Project: project, ID: id}, Body: []byte(`{"event":"feedback.created","data":{"message":"` + id + `"}}`),
+	receipt, err := s.Accept(s.t.Context(), queue.Entry{
+		Type: string(event.Created), Feedback: queue.FeedbackID{Project: project, ID: id}, Body: []byte(`{"event":"feedback.created","data":{"message":"` + id + `"}}`),
 	})
 	if err != nil {
 		s.t.Fatal(err)

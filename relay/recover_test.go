@@ -46,8 +46,8 @@ func TestRecoveryKeepsOrder(t *testing.T) {
 		began := time.Now()
 		take := func(typ event.Type, id string, step int, before queue.EventID) queue.EventID {
 			t.Helper()
-			receipt, err := r.Accept(t.Context(), Acceptance{
-				Type: typ, Feedback: queue.FeedbackID{ID: id}, Replaces: before, Body: fmt.Appendf(nil, `{"event":%q,"data":{"id":%q,"step":%d}}`, typ, id, step),
+			receipt, err := r.Accept(t.Context(), queue.Entry{
+				Type: string(typ), Feedback: queue.FeedbackID{ID: id}, Replaces: before, Body: fmt.Appendf(nil, `{"event":%q,"data":{"id":%q,"step":%d}}`, typ, id, step),
 			})
 			if err != nil {
 				t.Fatal(err)

@@ -96,8 +96,8 @@ func startOn(t *testing.T, q queue.Queue, rs *receivers, c Config) (r *Relay, st
 
 func accept(t *testing.T, r *Relay, id string) queue.Event {
 	t.Helper()
-	receipt, err := r.Accept(t.Context(), Acceptance{
-		Type: event.Created, Feedback: queue.FeedbackID{ID: id}, Body: fmt.Appendf(nil, `{"event":"feedback.created","data":{"id":%q}}`, id),
+	receipt, err := r.Accept(t.Context(), queue.Entry{
+		Type: string(event.Created), Feedback: queue.FeedbackID{ID: id}, Body: fmt.Appendf(nil, `{"event":"feedback.created","data":{"id":%q}}`, id),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -172,7 +172,7 @@ func TestRequestsCarryTheDocumentedHeaders(t *testing.T) {
 		}})
 		defer stop()
 		request := trace.ContextWithSpanContext(t.Context(), spanContext(queue.TraceContext{TraceID: [16]byte{1}, SpanID: [8]byte{2}, Flags: 1, State: "k=v"}))
-		receipt, err := r.Accept(request, Acceptance{Type: event.Updated, Feedback: queue.FeedbackID{ID: "fb_1"}, Body: []byte(`{}`)})
+		receipt, err := r.Accept(request, queue.Entry{Type: string(event.Updated), Feedback: queue.FeedbackID{ID: "fb_1"}, Body: []byte(`{}`)})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -488,8 +488,8 @@ func TestOrderedUpdateWaitsForItsCreation(t *testing.T) {
 		})
 		defer stop()
 		created := accept(t, r, "fb_1")
-		if _, err := r.Accept(t.Context(), Acceptance{
-			Type: event.Updated, Feedback: queue.FeedbackID{ID: "fb_1"}, Body: []byte(`{"event":"feedback.updated"}`), Replaces: created.ID,
+		if _, err := r.Accept(t.Context(), queue.Entry{
+			Type: string(event.Updated), Feedback: queue.FeedbackID{ID: "fb_1"}, Body: []byte(`{"event":"feedback.updated"}`), Replaces: created.ID,
 		}); err != nil {
 			t.Fatal(err)
 		}

@@ -50,7 +50,7 @@ func TestStoreErrorsAreClassesOfTheSendSpan(t *testing.T) {
 	if err := q.Close(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := r.Accept(t.Context(), Acceptance{Type: event.Created, Feedback: queue.FeedbackID{ID: "fb"}, Body: []byte("{}")}); !errors.Is(err, queue.ErrClosed) {
+	if _, err := r.Accept(t.Context(), queue.Entry{Type: string(event.Created), Feedback: queue.FeedbackID{ID: "fb"}, Body: []byte("{}")}); !errors.Is(err, queue.ErrClosed) {
 		t.Fatal(err)
 	}
 	if s := spans.GetSpans(); len(s) != 1 || s[0].Status.Code != codes.Error || attributeOf(s[0], "error.type") != "closed" {
@@ -73,7 +73,7 @@ func TestTraceContextIsStoredWithTheEvent(t *testing.T) {
 			t.Fatal(err)
 		}
 		sc := trace.NewSpanContext(trace.SpanContextConfig{TraceID: trace.TraceID{1}, SpanID: trace.SpanID{2}, TraceFlags: trace.FlagsSampled, TraceState: state})
-		receipt, err := r.Accept(trace.ContextWithSpanContext(t.Context(), sc), Acceptance{Type: event.Created, Feedback: queue.FeedbackID{ID: event.NewID(time.Now())}, Body: []byte("{}")})
+		receipt, err := r.Accept(trace.ContextWithSpanContext(t.Context(), sc), queue.Entry{Type: string(event.Created), Feedback: queue.FeedbackID{ID: event.NewID(time.Now())}, Body: []byte("{}")})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -93,13 +93,13 @@ func TestTracingOffAllocatesNothing(t *testing.T) {
 	r := New(Options{Queue: memqueue.New(memqueue.Options{})})
 	sc := trace.NewSpanContext(trace.SpanContextConfig{TraceID: trace.TraceID{1}, SpanID: trace.SpanID{2}, TraceFlags: trace.FlagsSampled})
 	for what, ctx := range map[string]context.Context{"without a request's span": t.Context(), "with one": trace.ContextWithSpanContext(t.Context(), sc)} {
-		a := &Acceptance{Type: event.Created, Feedback: queue.FeedbackID{ID: "fb"}, Body: []byte("{}")}
+		a := &queue.Entry{Type: string(event.Created), Feedback: queue.FeedbackID{ID: "fb"}, Body: []byte("{}")}
 		receipt := &queue.Receipt{}
 		var stored queue.TraceContext
 		allocated := testing.AllocsPerRun(100, func() {
-			ctx, span := r.startSend(ctx, a)
+			ctx, span := r.startSend(ctx)
 			stored = traceContext(trace.SpanContextFromContext(ctx))
-			endSend(span, a, receipt, 1, nil)
+			endSend(span, a, receipt, nil)
 		})
 		if allocated != 0 {
 			t.Errorf("%s: %v allocations", what, allocated)
@@ -111,7 +111,7 @@ func TestTracingOffAllocatesNothing(t *testing.T) {
 	// Control: with a tracer it does allocate, so the measurement works.
 	r.tracer, _ = recording(t)
 	if n := testing.AllocsPerRun(100, func() {
-		_, span := r.startSend(t.Context(), &Acceptance{})
+		_, span := r.startSend(t.Context())
 		span.End()
 	}); n == 0 {
 		t.Error("a span that costs nothing: what is measured here?")

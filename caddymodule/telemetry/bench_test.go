@@ -87,8 +87,8 @@ func benchmarkDelivery(b *testing.B, tracer trace.Tracer) {
 	for c := range clients {
 		all.Go(func() {
 			for i := c; i < b.N; i += clients {
-				if _, err := r.Accept(b.Context(), relay.Acceptance{
-					Type: event.Created, Feedback: queue.FeedbackID{ID: fmt.Sprint("fb_", i)}, Body: body,
+				if _, err := r.Accept(b.Context(), queue.Entry{
+					Type: string(event.Created), Feedback: queue.FeedbackID{ID: fmt.Sprint("fb_", i)}, Body: body,
 				}); err != nil {
 					b.Error(err)
 					return

@@ -32,8 +32,8 @@ const (
 )
 
 // Tracing makes and exports spans. The standard OTEL_* variables configure it. A relay
-// without spans has a nil Tracing, on which Tracer, Lost and ClientTrace return zero
-// values.
+// without spans has a nil Tracing, on which Tracer and Lost return zero values and
+// WithClient changes nothing.
 type Tracing struct {
 	tracer   trace.Tracer
 	shutdown func(context.Context) error
@@ -143,11 +143,11 @@ func (t *Tracing) Shutdown() error {
 	return nil
 }
 
-// ClientTrace returns the trace context in the header of a client's request, or the
-// zero value if there is none. Its span is not one of the relay's.
-func (t *Tracing) ClientTrace(header http.Header) trace.SpanContext {
-	if t == nil || header.Get("Traceparent") == "" {
-		return trace.SpanContext{}
+// WithClient returns ctx with the trace context in the header of a client's request, as
+// that of a remote span, unless ctx has a span.
+func (t *Tracing) WithClient(ctx context.Context, header http.Header) context.Context {
+	if t == nil || trace.SpanContextFromContext(ctx).IsValid() {
+		return ctx
 	}
-	return trace.SpanContextFromContext(propagation.TraceContext{}.Extract(context.Background(), propagation.HeaderCarrier(header)))
+	return propagation.TraceContext{}.Extract(ctx, propagation.HeaderCarrier(header))
 }

@@ -66,8 +66,8 @@ func (f *fixture) get(t *testing.T, path string) (status int, body map[string]an
 // accept stores an event.
 func (f *fixture) accept(t *testing.T, id string) {
 	t.Helper()
-	_, err := f.relay.Accept(t.Context(), relay.Acceptance{
-		Type: event.Created, Feedback: queue.FeedbackID{ID: id},
+	_, err := f.relay.Accept(t.Context(), queue.Entry{
+		Type: string(event.Created), Feedback: queue.FeedbackID{ID: id},
 		Body: fmt.Appendf(nil, `{"event":"feedback.created","data":{"id":%q}}`, id),
 	})
 	if err != nil {

@@ -33,8 +33,8 @@ func (f *fixture) say(t *testing.T, id queue.FeedbackID, data string, replaces q
 	if !replaces.IsZero() {
 		kind = event.Updated
 	}
-	receipt, err := f.relay.Accept(t.Context(), relay.Acceptance{
-		Type: kind, Feedback: id, Replaces: replaces, Body: fmt.Appendf(nil, `{"event":%q,"data":%s}`, kind, data),
+	receipt, err := f.relay.Accept(t.Context(), queue.Entry{
+		Type: string(kind), Feedback: id, Replaces: replaces, Body: fmt.Appendf(nil, `{"event":%q,"data":%s}`, kind, data),
 	})
 	if err != nil {
 		t.Fatal(err)

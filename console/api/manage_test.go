@@ -68,8 +68,8 @@ func (m *managed) do(method, path, body string, want int) (answer map[string]any
 
 func (m *managed) accept(id string) {
 	m.t.Helper()
-	if _, err := m.relay.Accept(m.t.Context(), relay.Acceptance{
-		Type: event.Created, Feedback: queue.FeedbackID{ID: id}, Body: fmt.Appendf(nil, `{"event":"feedback.created","data":{"id":%q,"rating":5}}`, id),
+	if _, err := m.relay.Accept(m.t.Context(), queue.Entry{
+		Type: string(event.Created), Feedback: queue.FeedbackID{ID: id}, Body: fmt.Appendf(nil, `{"event":"feedback.created","data":{"id":%q,"rating":5}}`, id),
 	}); err != nil {
 		m.t.Fatal(err)
 	}

@@ -146,8 +146,8 @@ func TestStoppedOwnerIsReplaced(t *testing.T) {
 	accepted := make(map[string]time.Time)
 	accept := func() {
 		t.Helper()
-		receipt, err := here.Accept(t.Context(), relay.Acceptance{
-			Type: event.Created, Feedback: queue.FeedbackID{ID: fmt.Sprintf("fb_%d", len(accepted))}, Body: []byte(`{"event":"feedback.created"}`),
+		receipt, err := here.Accept(t.Context(), queue.Entry{
+			Type: string(event.Created), Feedback: queue.FeedbackID{ID: fmt.Sprintf("fb_%d", len(accepted))}, Body: []byte(`{"event":"feedback.created"}`),
 		})
 		if err != nil {
 			t.Fatal(err)

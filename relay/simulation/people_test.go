@@ -137,11 +137,11 @@ func (w *world) submit() error {
 func (w *world) submitOne() {
 	w.count++
 	n := w.count
-	a := relay.Acceptance{Type: eventpkg.Created, Feedback: queue.FeedbackID{ID: fmt.Sprintf("fb_%d", n)}}
+	a := queue.Entry{Type: string(eventpkg.Created), Feedback: queue.FeedbackID{ID: fmt.Sprintf("fb_%d", n)}}
 	w.ledger.mu.Lock()
 	if ids := slices.SortedFunc(maps.Keys(w.ledger.newest), func(a, b queue.FeedbackID) int { return cmp.Compare(a.ID, b.ID) }); len(ids) > 0 && w.rnd.IntN(3) == 0 {
 		a.Feedback = ids[len(ids)-1-w.rnd.IntN(min(len(ids), 5))]
-		a.Type, a.Replaces = eventpkg.Updated, w.ledger.newest[a.Feedback].id
+		a.Type, a.Replaces = string(eventpkg.Updated), w.ledger.newest[a.Feedback].id
 	}
 	w.ledger.mu.Unlock()
 	body := fmt.Appendf(nil, `{"event":%q,"data":{"id":%q,"message":"Grüße, %d \u0007 %s","category":%q,"rating":%d,"status":%q}}`,
@@ -169,7 +169,7 @@ func (w *world) submitOne() {
 }
 
 // acknowledged enters that somebody was told.
-func (w *world) acknowledged(r queue.Receipt, a relay.Acceptance) {
+func (w *world) acknowledged(r queue.Receipt, a queue.Entry) {
 	b := w.ledger
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -266,8 +266,8 @@ func (c *cluster) stop(i int) error {
 // accept submits one event. It repeats what was not answered, as a client does.
 func (c *cluster) accept() error {
 	c.count++
-	a := relay.Acceptance{
-		Type: eventpkg.Created, Feedback: queue.FeedbackID{ID: fmt.Sprintf("fb_%d", c.count)}, Body: []byte(`{"event":"feedback.created"}`),
+	a := queue.Entry{
+		Type: string(eventpkg.Created), Feedback: queue.FeedbackID{ID: fmt.Sprintf("fb_%d", c.count)}, Body: []byte(`{"event":"feedback.created"}`),
 		Key: queue.Key{Name: fmt.Sprint(c.count)},
 	}
 	for {

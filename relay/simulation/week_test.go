@@ -178,7 +178,7 @@ func week(t *testing.T) {
 		accepted[n] = now
 		away.mu.Unlock()
 		body := fmt.Appendf(nil, `{"n":%d,"event":"feedback.created","data":{"id":"fb_%d","message":%q}}`, n, n, make([]byte, 200))
-		if _, err := r.Accept(t.Context(), relay.Acceptance{Type: eventpkg.Created, Feedback: queue.FeedbackID{ID: fmt.Sprint("fb_", n)}, Body: body}); err != nil {
+		if _, err := r.Accept(t.Context(), queue.Entry{Type: string(eventpkg.Created), Feedback: queue.FeedbackID{ID: fmt.Sprint("fb_", n)}, Body: body}); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(interval)
