@@ -11,39 +11,27 @@ import (
 	"github.com/userhero/relay/relay/feed"
 )
 
-// activity is one entry of the activity log, as stored in JSON.
-type activity struct {
+// Activity is one entry of the activity log: what happened, and who did it. JSON is how it
+// is stored.
+type Activity struct {
+	ID string    `json:"-"`
+	At time.Time `json:"-"`
+
 	What    string `json:"what"` // "webhook failing", "webhook recovered", …
 	Who     string `json:"who"`  // a user's id, "admin", "caddyfile" or "relay"
 	Webhook string `json:"webhook,omitempty"`
 	Detail  string `json:"detail,omitempty"`
-	// Projects are those of the webhook at that time. They are empty if it had none, and
+	// Projects are those of the webhook at that time. They are empty if it named none, and
 	// in entries of versions without projects.
 	Projects []string `json:"projects,omitempty"`
-	// Data is what a console keeps with the entry, as JSON.
+	// Data is what a console keeps with the entry, as JSON; nil if there is none.
 	Data json.RawMessage `json:"data,omitempty"`
 }
 
-// Activity is one entry of the activity log: what happened, and who did it.
-type Activity struct {
-	ID                         string
-	At                         time.Time
-	What, Who, Webhook, Detail string
-	// Projects are those of the webhook at that time; empty if it named none.
-	Projects []string
-	// Data is what a console keeps with the entry, as JSON; nil if there is none.
-	Data []byte
-}
-
-// Note adds an entry about what a console does to the activity log. Without Projects, it
-// gets those of its webhook.
+// Note adds an entry to the activity log, about now. Without Projects, it gets those of
+// its webhook. If that fails, it only logs the error, because the change itself has
+// already been made.
 func (r *Relay) Note(a Activity) {
-	r.note(activity{What: a.What, Who: a.Who, Webhook: a.Webhook, Detail: a.Detail, Projects: a.Projects, Data: a.Data})
-}
-
-// note adds an entry to the activity log. If that fails, it only logs the error,
-// because the change itself has already been made.
-func (r *Relay) note(a activity) {
 	ctx, cancel := context.WithTimeout(context.Background(), storeTime)
 	defer cancel()
 	if a.Projects == nil {
@@ -66,11 +54,11 @@ func (r *Relay) Activities(ctx context.Context, limit int, cursor string) (queue
 	stored, err := r.queue.Activities(ctx, limit, cursor)
 	page := queue.Page[Activity]{Next: stored.Next}
 	for _, s := range stored.Items {
-		var a activity
+		a := Activity{ID: s.ID, At: s.At}
 		if err := json.Unmarshal(s.Data, &a); err != nil {
 			return page, fmt.Errorf("reading activity %s: %w", s.ID, err)
 		}
-		page.Items = append(page.Items, Activity{ID: s.ID, At: s.At, What: a.What, Who: a.Who, Webhook: a.Webhook, Detail: a.Detail, Projects: a.Projects, Data: a.Data})
+		page.Items = append(page.Items, a)
 	}
 	return page, err
 }

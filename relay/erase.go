@@ -173,12 +173,12 @@ func (r *Relay) countErasable(ctx context.Context, ids []queue.FeedbackID, count
 
 // noteErased records who erased feedback, and how much. It does not record which.
 func (r *Relay) noteErased(what Erasure, sum Erased, who string) {
-	a := activity{What: "feedback erased", Who: who, Projects: what.Projects, Detail: fmt.Sprintf("feedbacks: %d, events: %d", sum.Feedbacks, sum.Events)}
+	a := Activity{What: "feedback erased", Who: who, Projects: what.Projects, Detail: fmt.Sprintf("feedbacks: %d, events: %d", sum.Feedbacks, sum.Events)}
 	if what.Filter == "" && what.Feedback.Project != "" {
 		a.Projects = []string{what.Feedback.Project}
 	}
 	if len(a.Projects) == 0 { // Promise 6: a scope does not see how many deliveries others got.
 		a.Detail += fmt.Sprintf(", deliveries: %d, of which cancelled: %d", sum.Deliveries, sum.Waiting)
 	}
-	r.note(a)
+	r.Note(a)
 }

@@ -326,7 +326,7 @@ func (r *Relay) noteReconfigured(all []reconfiguration) {
 	var notes sync.WaitGroup // with a thousand webhooks, the entries share a few commits
 	for _, c := range all {
 		after := c.webhook.currentTarget()
-		a := activity{Who: FromCaddyfile, Webhook: c.webhook.name()}
+		a := Activity{Who: FromCaddyfile, Webhook: c.webhook.name()}
 		switch {
 		case c.created:
 			a.What, a.Detail = "webhook added", after.Host()
@@ -340,7 +340,7 @@ func (r *Relay) noteReconfigured(all []reconfiguration) {
 			}
 		}
 		if a.What != "" {
-			notes.Go(func() { r.note(a) })
+			notes.Go(func() { r.Note(a) })
 		}
 	}
 	notes.Wait()

@@ -37,7 +37,7 @@ func (r *Relay) Add(ctx context.Context, c WebhookConfig, who string) error {
 	if err := w.configure(ctx, t); err != nil {
 		return err
 	}
-	r.note(activity{What: "webhook added", Who: who, Webhook: c.Name, Detail: t.Host()})
+	r.Note(Activity{What: "webhook added", Who: who, Webhook: c.Name, Detail: t.Host()})
 	return nil
 }
 
@@ -61,10 +61,10 @@ func (r *Relay) targetOf(c WebhookConfig) (*target, error) {
 // changes the name, the webhook keeps everything else: its deliveries, its state and the
 // attempts in flight.
 func (r *Relay) Change(ctx context.Context, name string, change func(*WebhookConfig) error, who string) error {
-	return r.change(ctx, name, change, activity{What: "webhook changed", Who: who, Webhook: name})
+	return r.change(ctx, name, change, Activity{What: "webhook changed", Who: who, Webhook: name})
 }
 
-func (r *Relay) change(ctx context.Context, name string, change func(*WebhookConfig) error, a activity) error {
+func (r *Relay) change(ctx context.Context, name string, change func(*WebhookConfig) error, a Activity) error {
 	r.attachMu.Lock()
 	defer r.attachMu.Unlock()
 	w, err := r.find(name)
@@ -98,7 +98,7 @@ func (r *Relay) change(ctx context.Context, name string, change func(*WebhookCon
 	}
 	if c.Name != name {
 		r.renamed(w, name)
-		r.note(activity{What: "webhook renamed", Who: a.Who, Webhook: c.Name, Detail: "was " + name})
+		r.Note(Activity{What: "webhook renamed", Who: a.Who, Webhook: c.Name, Detail: "was " + name})
 	}
 	if err := w.configure(ctx, t); err != nil {
 		return err
@@ -109,7 +109,7 @@ func (r *Relay) change(ctx context.Context, name string, change func(*WebhookCon
 		a.Detail = changedSettings(before, c)
 	}
 	if a.Webhook = c.Name; a.Detail != "" || c.Name == name {
-		r.note(a)
+		r.Note(a)
 	}
 	return nil
 }
@@ -157,7 +157,7 @@ func (r *Relay) Rotate(ctx context.Context, name, secret string, overlap time.Du
 		c.PreviousSecret, c.PreviousUntil = retired(c.Secret, overlap)
 		c.Secret = secret
 		return nil
-	}, activity{What: "secret rotated", Who: who, Webhook: name, Detail: "overlap " + overlap.String()})
+	}, Activity{What: "secret rotated", Who: who, Webhook: name, Detail: "overlap " + overlap.String()})
 	if err != nil {
 		return "", err
 	}
@@ -183,7 +183,7 @@ func (r *Relay) RotateSigningKey(ctx context.Context, name, key string, overlap 
 		c.PreviousSigningKey, c.PreviousSigningUntil = retired(c.SigningKey, overlap)
 		c.SigningKey = key
 		return nil
-	}, activity{What: "signing key rotated", Who: who, Webhook: name, Detail: "overlap " + overlap.String()})
+	}, Activity{What: "signing key rotated", Who: who, Webhook: name, Detail: "overlap " + overlap.String()})
 }
 
 // Delete removes a webhook that was added through the API and cancels its waiting
@@ -220,11 +220,11 @@ func (r *Relay) Delete(ctx context.Context, name, who string) (ended int64, err 
 		return 0, err
 	}
 	r.forget(w)
-	a := activity{What: "webhook deleted", Who: who, Webhook: name, Detail: fmt.Sprintf("%d waiting deliveries ended", ended)}
+	a := Activity{What: "webhook deleted", Who: who, Webhook: name, Detail: fmt.Sprintf("%d waiting deliveries ended", ended)}
 	if target != nil {
 		a.Projects = target.config.Projects
 	}
-	r.note(a)
+	r.Note(a)
 	return ended, nil
 }
 
@@ -278,7 +278,7 @@ func PausedBy(reason string) (who string, ok bool) { return strings.CutPrefix(re
 func (r *Relay) Redeliver(ctx context.Context, id queue.DeliveryID, who string) error {
 	name, err := r.Requeue(ctx, id)
 	if err == nil {
-		r.note(activity{What: "delivery requeued", Who: who, Webhook: name, Detail: id.String()})
+		r.Note(Activity{What: "delivery requeued", Who: who, Webhook: name, Detail: id.String()})
 	}
 	return err
 }

@@ -45,7 +45,7 @@ func (r *Relay) Recover(ctx context.Context, name string, what Recovery, who str
 		return 0, err
 	}
 	// Others may have its name or its projects when it ends.
-	a := activity{What: "deliveries requeued", Who: who, Webhook: name, Projects: append([]string{}, w.projects()...)}
+	a := Activity{What: "deliveries requeued", Who: who, Webhook: name, Projects: append([]string{}, w.projects()...)}
 	var found int64
 	err = r.Recoverable(ctx, name, what, func(n int64) { found = n }, func(ids []queue.DeliveryID) error {
 		n, err := r.requeue(ctx, ids, w.ordered())
@@ -60,7 +60,7 @@ func (r *Relay) Recover(ctx context.Context, name string, what Recovery, who str
 	if count > 0 {
 		w.probeNow()
 		a.Detail = fmt.Sprint(count)
-		r.note(a)
+		r.Note(a)
 	}
 	return count, err
 }

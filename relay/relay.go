@@ -218,7 +218,7 @@ func (r *Relay) noticeSent(n notify.Notice, outcome string, err error) {
 	if err != nil {
 		detail += ": " + outcome + ": " + redact.Error(err)
 	}
-	r.note(activity{What: "notice sent", Who: "relay", Webhook: n.Webhook, Detail: detail, Projects: append([]string{}, n.Projects...)})
+	r.Note(Activity{What: "notice sent", Who: "relay", Webhook: n.Webhook, Detail: detail, Projects: append([]string{}, n.Projects...)})
 }
 
 // Drain stops taking deliveries and returns at once. Attempts in flight continue. When

@@ -61,7 +61,7 @@ func (w *webhook) setState(to, reason string, at time.Time) {
 	} else {
 		w.relay.log.Warn(what, "webhook", w.name(), "reason", reason)
 	}
-	w.relay.note(activity{What: what, Who: "relay", Webhook: w.name(), Detail: reason})
+	w.relay.Note(Activity{What: what, Who: "relay", Webhook: w.name(), Detail: reason})
 	w.relay.notices.Post(notice)
 }
 
@@ -117,7 +117,7 @@ func (w *webhook) setByOwner(ctx context.Context, to, reason, who string) error 
 		what = "webhook disabled"
 	}
 	w.relay.log.Info(what, "webhook", w.name(), "by", who)
-	w.relay.note(activity{What: what, Who: who, Webhook: w.name()})
+	w.relay.Note(Activity{What: what, Who: who, Webhook: w.name()})
 	return nil
 }
 
@@ -206,7 +206,7 @@ func (w *webhook) warn() {
 	w.mu.Unlock()
 	w.writeRecordOrLog()
 	w.relay.log.Warn("webhook in trouble", "webhook", w.name(), "since", since, "reason", reason)
-	w.relay.note(activity{What: "webhook in trouble", Who: "relay", Webhook: w.name(), Detail: reason})
+	w.relay.Note(Activity{What: "webhook in trouble", Who: "relay", Webhook: w.name(), Detail: reason})
 	w.relay.notices.Post(notice)
 }
 
@@ -226,6 +226,6 @@ func (w *webhook) recoveredAfterWarning(at time.Time) {
 	w.mu.Unlock()
 	w.writeRecordOrLog()
 	w.relay.log.Info("webhook recovered", "webhook", w.name())
-	w.relay.note(activity{What: "webhook recovered", Who: "relay", Webhook: w.name()})
+	w.relay.Note(Activity{What: "webhook recovered", Who: "relay", Webhook: w.name()})
 	w.relay.notices.Post(notice)
 }
