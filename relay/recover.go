@@ -6,9 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/userhero/relay/event"
 	"github.com/userhero/relay/queue"
@@ -140,30 +141,28 @@ func (r *Relay) idsOf(ctx context.Context, w *webhook, what Recovery, s section)
 // requeue requeues deliveries and counts them. It requeues several at a time, which
 // share commits, unless they must keep their order.
 func (r *Relay) requeue(ctx context.Context, ids []queue.DeliveryID, ordered bool) (int64, error) {
-	n := requeuers
-	if ordered {
-		n = 1
+	all, until := errgroup.WithContext(ctx)
+	if all.SetLimit(requeuers); ordered {
+		all.SetLimit(1)
 	}
-	ctx, fail := context.WithCancelCause(ctx)
-	defer fail(nil)
-	var count, taken atomic.Int64
-	var running sync.WaitGroup
-	for range min(n, len(ids)) {
-		running.Go(func() {
-			for i := taken.Add(1) - 1; i < int64(len(ids)) && ctx.Err() == nil; i = taken.Add(1) - 1 {
-				switch err := r.queue.Requeue(ctx, ids[i], time.Now()); {
-				case err == nil:
-					count.Add(1)
-				case errors.Is(err, queue.ErrConflict), errors.Is(err, queue.ErrNotFound), errors.Is(err, queue.ErrRedacted):
-					// The delivery is leased, or its event was removed or redacted.
-				default:
-					fail(err)
-				}
+	var count atomic.Int64
+	for _, id := range ids {
+		all.Go(func() error {
+			err := until.Err()
+			if err == nil {
+				err = r.queue.Requeue(until, id, time.Now())
 			}
+			switch {
+			case err == nil:
+				count.Add(1)
+			case errors.Is(err, queue.ErrConflict), errors.Is(err, queue.ErrNotFound), errors.Is(err, queue.ErrRedacted):
+				return nil // the delivery is leased, or its event was removed or redacted
+			}
+			return err
 		})
 	}
-	running.Wait()
-	return count.Load(), context.Cause(ctx)
+	err := all.Wait()
+	return count.Load(), cmp.Or(context.Cause(ctx), err)
 }
 
 // recoverable returns one page of the deliveries to recover, newest first.
