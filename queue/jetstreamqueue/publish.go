@@ -227,13 +227,14 @@ func storeError(err error) error {
 	return err
 }
 
-// expect is what a publish requires of its subject.
+// expect is what a publish requires of its subject, or of its whole stream.
 type expect struct {
-	any bool
-	seq uint64 // sequence number of the last message; 0: there is none
+	any, stream bool
+	seq         uint64 // sequence number of the last message; 0: there is none
 }
 
-func after(seq uint64) expect { return expect{seq: seq} }
+func after(seq uint64) expect    { return expect{seq: seq} }
+func afterAll(seq uint64) expect { return expect{stream: true, seq: seq} }
 
 var whatever = expect{any: true}
 
@@ -242,14 +243,18 @@ var whatever = expect{any: true}
 // the message while the servers cannot answer; the message is stored only once.
 func (q *Queue) publish(ctx context.Context, m *nats.Msg, e expect) (seq uint64, err error) {
 	own := newToken()
-	var options []jetstream.PublishOpt
-	if e.any {
+	options := []jetstream.PublishOpt{jetstream.WithRetryAttempts(0)}
+	switch {
+	case e.any:
 		options = append(options, jetstream.WithMsgID(own))
-	} else {
+	case e.stream:
+		options = append(options, jetstream.WithExpectLastSequence(e.seq))
+	default:
 		options = append(options, jetstream.WithExpectLastSequencePerSubject(e.seq))
+	}
+	if !e.any {
 		m.Header.Set(headerToken, own)
 	}
-	options = append(options, jetstream.WithRetryAttempts(0))
 	tries := 0
 	err = q.insist(ctx, "storing a message", func(ctx context.Context) error {
 		tries++

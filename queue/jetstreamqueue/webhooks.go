@@ -10,7 +10,6 @@ import (
 	"sync"
 
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/userhero/relay/queue"
 )
@@ -216,7 +215,7 @@ func (r *registry) change(ctx context.Context, q *Queue, decide func() (queue.We
 		r.known.Lock()
 		seq := r.seq
 		r.known.Unlock()
-		seq, err = q.publishNext(ctx, m, seq)
+		seq, err = q.publish(ctx, m, afterAll(seq))
 		if errors.Is(err, errSequence) {
 			continue
 		}
@@ -226,33 +225,6 @@ func (r *registry) change(ctx context.Context, q *Queue, decide func() (queue.We
 		r.enter(q, &message{seq: seq, subject: m.Subject, data: m.Data})
 		return nil
 	}
-}
-
-// publishNext stores a message that must be the next one of its whole stream.
-func (q *Queue) publishNext(ctx context.Context, m *nats.Msg, last uint64) (seq uint64, err error) {
-	own := newToken()
-	m.Header.Set(headerToken, own)
-	tries := 0
-	err = q.insist(ctx, "storing a message", func(ctx context.Context) error {
-		tries++
-		ack, err := q.js.PublishMsg(ctx, m, jetstream.WithExpectLastSequence(last), jetstream.WithRetryAttempts(0))
-		if err == nil {
-			seq = ack.Sequence
-			return nil
-		}
-		if isCode(err, codeWrongSequence) {
-			if tries > 1 { // the message of an earlier try may be stored
-				found, err := q.findToken(ctx, m.Subject, last+1, own)
-				if err != nil || found > 0 {
-					seq = found
-					return err
-				}
-			}
-			return fmt.Errorf("%w: %w", errSequence, err)
-		}
-		return err
-	})
-	return seq, storeError(err)
 }
 
 // Webhooks implements queue.Queue. It reads the webhooks from the servers.
