@@ -16,23 +16,61 @@ import (
 
 // get asks the leader of a stream for one message, so it sees everything that was
 // acknowledged before. A replica that answers directly may lag behind.
-func (q *Queue) get(ctx context.Context, stream string, request getRequest) (m *message, err error) {
-	body, err := json.Marshal(request)
-	if err != nil {
-		return nil, err
-	}
-	err = q.insist(ctx, "reading from stream "+stream, func(ctx context.Context) error {
-		reply, err := q.nc.RequestWithContext(ctx, "$JS.API.STREAM.MSG.GET."+stream, body)
-		if err != nil {
-			return err
-		}
-		m, err = parseGet(reply.Data)
-		return err
-	})
+func (q *Queue) get(ctx context.Context, stream string, request getRequest) (*message, error) {
+	r, err := q.ask(ctx, "reading from stream "+stream, "STREAM.MSG.GET."+stream, request)
 	if isCode(err, codeNoMessage) {
 		return nil, queue.ErrNotFound
 	}
-	return m, err
+	if err != nil {
+		return nil, err
+	}
+	header, err := parseHeader(r.Message.Header)
+	if err != nil {
+		return nil, err
+	}
+	return &message{seq: r.Message.Seq, subject: r.Message.Subject, header: header, data: r.Message.Data, at: r.Message.Time}, nil
+}
+
+// reply holds what this package reads of the answers of JetStream's API.
+type reply struct {
+	Error   *jetstream.APIError `json:"error"`
+	Message struct {
+		Subject string    `json:"subject"`
+		Seq     uint64    `json:"seq"`
+		Header  []byte    `json:"hdrs"`
+		Data    []byte    `json:"data"`
+		Time    time.Time `json:"time"`
+	} `json:"message"`
+	State struct {
+		Messages uint64            `json:"messages"`
+		Bytes    uint64            `json:"bytes"`
+		First    uint64            `json:"first_seq"`
+		Last     uint64            `json:"last_seq"`
+		Subjects map[string]uint64 `json:"subjects"`
+	} `json:"state"`
+}
+
+// ask sends a request to JetStream's API and returns the answer.
+func (q *Queue) ask(ctx context.Context, doing, subject string, request any) (r reply, err error) {
+	body, err := json.Marshal(request)
+	if err != nil {
+		return r, err
+	}
+	err = q.insist(ctx, doing, func(ctx context.Context) error {
+		answer, err := q.nc.RequestWithContext(ctx, "$JS.API."+subject, body)
+		if err != nil {
+			return err
+		}
+		r = reply{}
+		if err := json.Unmarshal(answer.Data, &r); err != nil {
+			return fmt.Errorf("the server's answer cannot be read: %w", err)
+		}
+		if r.Error != nil {
+			return r.Error
+		}
+		return nil
+	})
+	return r, err
 }
 
 // getRequest names the message to read.
@@ -45,33 +83,6 @@ type getRequest struct {
 // last reads the last message on a subject. It returns queue.ErrNotFound if there is none.
 func (q *Queue) last(ctx context.Context, stream, subject string) (*message, error) {
 	return q.get(ctx, stream, getRequest{Last: subject})
-}
-
-func parseGet(data []byte) (*message, error) {
-	var reply struct {
-		Error   *jetstream.APIError `json:"error"`
-		Message struct {
-			Subject string    `json:"subject"`
-			Seq     uint64    `json:"seq"`
-			Header  []byte    `json:"hdrs"`
-			Data    []byte    `json:"data"`
-			Time    time.Time `json:"time"`
-		} `json:"message"`
-	}
-	if err := json.Unmarshal(data, &reply); err != nil {
-		return nil, fmt.Errorf("the server's answer cannot be read: %w", err)
-	}
-	if reply.Error != nil {
-		return nil, reply.Error
-	}
-	header, err := parseHeader(reply.Message.Header)
-	if err != nil {
-		return nil, err
-	}
-	return &message{
-		seq: reply.Message.Seq, subject: reply.Message.Subject, header: header,
-		data: reply.Message.Data, at: reply.Message.Time,
-	}, nil
 }
 
 // parseHeader reads the stored header of a message.
@@ -188,38 +199,12 @@ type streamState struct {
 
 // info reads the state of a stream from its leader. With a filter, the state includes the
 // subjects that match, at most 100,000 of them.
-func (q *Queue) info(ctx context.Context, stream, filter string) (s streamState, err error) {
-	body := []byte("{}")
-	if filter != "" {
-		if body, err = json.Marshal(map[string]string{"subjects_filter": filter}); err != nil {
-			return s, err
-		}
-	}
-	err = q.insist(ctx, "asking about stream "+stream, func(ctx context.Context) error {
-		reply, err := q.nc.RequestWithContext(ctx, "$JS.API.STREAM.INFO."+stream, body)
-		if err != nil {
-			return err
-		}
-		var r struct {
-			Error *jetstream.APIError `json:"error"`
-			State struct {
-				Messages uint64            `json:"messages"`
-				Bytes    uint64            `json:"bytes"`
-				First    uint64            `json:"first_seq"`
-				Last     uint64            `json:"last_seq"`
-				Subjects map[string]uint64 `json:"subjects"`
-			} `json:"state"`
-		}
-		if err := json.Unmarshal(reply.Data, &r); err != nil {
-			return err
-		}
-		if r.Error != nil {
-			return r.Error
-		}
-		s = streamState{r.State.First, r.State.Last, r.State.Messages, r.State.Bytes, r.State.Subjects}
-		return nil
-	})
-	return s, err
+func (q *Queue) info(ctx context.Context, stream, filter string) (streamState, error) {
+	request := struct {
+		Filter string `json:"subjects_filter,omitempty"`
+	}{filter}
+	r, err := q.ask(ctx, "asking about stream "+stream, "STREAM.INFO."+stream, request)
+	return streamState{r.State.First, r.State.Last, r.State.Messages, r.State.Bytes, r.State.Subjects}, err
 }
 
 // remove deletes one message. It returns no error if the message is already deleted.
@@ -240,26 +225,7 @@ func (q *Queue) purge(ctx context.Context, stream string, p purge) error {
 }
 
 func (q *Queue) manage(ctx context.Context, subject string, request any) error {
-	body, err := json.Marshal(request)
-	if err != nil {
-		return err
-	}
-	err = q.insist(ctx, "removing messages", func(ctx context.Context) error {
-		reply, err := q.nc.RequestWithContext(ctx, "$JS.API."+subject, body)
-		if err != nil {
-			return err
-		}
-		var r struct {
-			Error *jetstream.APIError `json:"error"`
-		}
-		if err := json.Unmarshal(reply.Data, &r); err != nil {
-			return err
-		}
-		if r.Error != nil {
-			return r.Error
-		}
-		return nil
-	})
+	_, err := q.ask(ctx, "removing messages", subject, request)
 	if isCode(err, codeNoMessage) || isCode(err, codeNoSequence) || isCode(err, codeDeleteFailed) {
 		return nil
 	}
