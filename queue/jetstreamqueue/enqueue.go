@@ -300,12 +300,8 @@ func (q *Queue) resolveKey(ctx context.Context, k queue.Key, creates bool) (held
 		case time.Until(giveUp) < pause:
 			return held, seq, fmt.Errorf("%w: another relay has begun to store a submission with this idempotency key, and has not ended", queue.ErrUnavailable)
 		}
-		select {
-		case <-time.After(pause):
-		case <-ctx.Done():
-			return held, 0, ctx.Err()
-		case <-q.closed.Done():
-			return held, 0, queue.ErrClosed
+		if err := q.pause(ctx, pause); err != nil {
+			return held, 0, err
 		}
 		pause = min(2*pause, 250*time.Millisecond)
 	}

@@ -76,17 +76,6 @@ func (q *Queue) awaitLock(ctx context.Context, name string) (*lock, error) {
 	}
 }
 
-func (q *Queue) pause(ctx context.Context, d time.Duration) error {
-	select {
-	case <-time.After(d):
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-q.closed.Done():
-		return queue.ErrClosed
-	}
-}
-
 // underLock keeps a lock while do runs, and releases it. If the lock is lost, do's context
 // ends.
 func (q *Queue) underLock(ctx context.Context, held *lock, do func(context.Context) error) error {

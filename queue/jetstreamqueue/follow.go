@@ -35,10 +35,7 @@ func (q *Queue) follow(stream string, from uint64, headersOnly bool, handle func
 				q.lacking.Store(&denial{time.Now(), fmt.Errorf("following stream %s: %w: %w; %s", stream, errGrant, err, what)})
 			}
 			q.o.Logger.Debug("following a stream begins anew", "stream", stream, "error", err)
-			select {
-			case <-q.closed.Done():
-			case <-time.After(pauseFor):
-			}
+			_ = q.pause(q.closed, pauseFor)
 		}
 	})
 }

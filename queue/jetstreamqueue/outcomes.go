@@ -176,9 +176,7 @@ func (q *Queue) sayOutcomes() {
 		}
 		for some := q.outcomes.unsaid(); len(some) > 0; some = q.outcomes.unsaid() {
 			q.sayThese(some)
-			select {
-			case <-time.After(sayOutcomesEvery):
-			case <-q.closed.Done():
+			if q.pause(q.closed, sayOutcomesEvery) != nil {
 				return
 			}
 		}
@@ -195,9 +193,7 @@ func (q *Queue) sayThese(some []outcome) {
 		return
 	}
 	for q.nc.PublishMsg(m) != nil {
-		select {
-		case <-time.After(pauseFor):
-		case <-q.closed.Done():
+		if q.pause(q.closed, pauseFor) != nil {
 			return
 		}
 	}

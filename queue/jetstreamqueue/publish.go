@@ -187,13 +187,21 @@ func (q *Queue) insist(ctx context.Context, doing string, call func(context.Cont
 		if isCode(err, codeSequenceInFlight) {
 			pause = 5 * time.Millisecond
 		}
-		select {
-		case <-time.After(pause):
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-q.closed.Done():
-			return queue.ErrClosed
+		if err := q.pause(ctx, pause); err != nil {
+			return err
 		}
+	}
+}
+
+// pause waits for a time. It returns an error if ctx ends or the queue is closed meanwhile.
+func (q *Queue) pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-q.closed.Done():
+		return queue.ErrClosed
 	}
 }
 

@@ -192,10 +192,8 @@ func (l *lane) insistOwned(ctx context.Context, lock *lock, call func(context.Co
 		if err == nil || !errors.Is(err, queue.ErrUnavailable) && !errors.Is(err, queue.ErrFull) || ctx.Err() != nil {
 			return err
 		}
-		select {
-		case <-time.After(pauseFor):
-		case <-ctx.Done():
-			return ctx.Err()
+		if err := l.q.pause(ctx, pauseFor); err != nil {
+			return err
 		}
 	}
 }
