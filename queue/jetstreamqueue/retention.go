@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/userhero/relay/queue"
 )
@@ -23,8 +24,8 @@ const (
 	sweepEvents, sweepRemoves = 4096, 512
 	// nearMax is the share of MaxDisk above which finished events are removed early.
 	nearMax = 0.9
-	// judgesAtOnce is how many events are judged at the same time.
-	judgesAtOnce = 16
+	// atOnce is how many events are judged or removed at the same time.
+	atOnce = 16
 )
 
 // storeSize is the size of the stream of events: the size that the server last reported,
@@ -280,10 +281,7 @@ func (q *Queue) sweep(ctx context.Context, held *lock, from uint64) (next uint64
 // judge decides which events may be removed.
 func (q *Queue) judge(ctx context.Context, events []*storedEvent, limits queue.Limits, early bool) ([]verdict, error) {
 	verdicts := make([]verdict, len(events))
-	errs := make([]error, len(events))
-	var judging sync.WaitGroup
-	slots := make(chan struct{}, judgesAtOnce)
-	gone := make(map[uint64]bool) // events of this round; the events that replace them may also be removed
+	var judged []*verdict
 	for i, e := range events {
 		verdicts[i] = verdict{storedEvent: e}
 		if limits.Retention > 0 && time.Since(e.Created) < limits.Retention || limits.Retention <= 0 {
@@ -292,18 +290,14 @@ func (q *Queue) judge(ctx context.Context, events []*storedEvent, limits queue.L
 				continue
 			}
 		}
-		slots <- struct{}{}
-		judging.Go(func() {
-			defer func() { <-slots }()
-			errs[i] = q.judgeOne(ctx, &verdicts[i], limits)
-		})
+		judged = append(judged, &verdicts[i])
 	}
-	judging.Wait()
+	if err := each(judged, func(v *verdict) error { return q.judgeOne(ctx, v, limits) }); err != nil {
+		return nil, err
+	}
+	gone := make(map[uint64]bool) // events of this round; the events that replace them may also be removed
 	for i := range verdicts {
 		v := &verdicts[i]
-		if errs[i] != nil {
-			return nil, errs[i]
-		}
 		// Keep an event as long as the event that it replaces. Otherwise the older one would
 		// be the latest again.
 		if v.goes && !v.Replaces.IsZero() && !gone[v.Replaces.Seq()] {
@@ -512,20 +506,17 @@ func (q *Queue) finishRemoval(ctx context.Context, r removal) error {
 	})
 }
 
-// each calls do for all values, several at a time, and returns the joined errors.
-func each[T any](all []T, do func(T) error) error {
-	errs := make([]error, len(all))
-	var running sync.WaitGroup
-	slots := make(chan struct{}, judgesAtOnce)
-	for i, one := range all {
-		slots <- struct{}{}
-		running.Go(func() {
-			defer func() { <-slots }()
-			errs[i] = do(one)
-		})
+// each calls do for all values, several at a time, and returns the first error.
+func each[T any](all []T, do func(T) error) error { return eachOf(atOnce, all, do) }
+
+// eachOf is each with up to most at a time.
+func eachOf[T any](most int, all []T, do func(T) error) error {
+	var running errgroup.Group
+	running.SetLimit(most)
+	for _, one := range all {
+		running.Go(func() error { return do(one) })
 	}
-	running.Wait()
-	return errors.Join(errs...)
+	return running.Wait()
 }
 
 // sweepState removes activities that are too old, the oldest caught submissions beyond

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -145,26 +144,14 @@ func (l *lane) commit(ctx context.Context, lock *lock) (err error) {
 			break
 		}
 	}
-	var storing sync.WaitGroup
-	errs := make(chan error, len(recorded))
-	slots := make(chan struct{}, recordsAtOnce)
-	for _, s := range recorded {
-		slots <- struct{}{}
-		storing.Go(func() {
-			defer func() { <-slots }()
-			l.mu.Lock()
-			r := l.records[s.seq]
-			l.mu.Unlock()
-			if err := l.storeRecord(ctx, lock, s, r); err != nil {
-				errs <- err
-			}
-		})
-	}
-	storing.Wait()
-	select {
-	case err := <-errs:
+	err = eachOf(recordsAtOnce, recorded, func(s *settled) error {
+		l.mu.Lock()
+		r := l.records[s.seq]
+		l.mu.Unlock()
+		return l.storeRecord(ctx, lock, s, r)
+	})
+	if err != nil {
 		return err
-	default:
 	}
 	l.q.noteCommit(time.Since(began))
 	return nil
