@@ -179,9 +179,9 @@ func (g *ledger) enterRecord(w queue.WebhookID, event uint64, head record, first
 	}
 	a := g.account(w)
 	if head.Was != 0 && !first {
-		a.records = a.records.Add(negative(count(head.Was)))
+		a.records.Count(head.Was, -1)
 	}
-	a.records = a.records.Add(count(head.State))
+	a.records.Count(head.State, 1)
 	if head.Was == 0 || first {
 		switch head.Origin {
 		case originDelivered:
@@ -374,20 +374,6 @@ func (g *ledger) position() uint64 {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.events
-}
-
-func count(s queue.State) (c queue.Counts) {
-	switch s {
-	case queue.Pending:
-		c.Pending = 1
-	case queue.Retrying:
-		c.Retrying = 1
-	case queue.Delivered:
-		c.Delivered = 1
-	case queue.Failed:
-		c.Failed = 1
-	}
-	return c
 }
 
 func negative(c queue.Counts) queue.Counts {

@@ -411,7 +411,9 @@ func (q *Queue) publishRemoval(ctx context.Context, r removal, seq uint64, gone 
 			if one.seq == 0 {
 				continue
 			}
-			r.Records[w] = r.Records[w].Add(count(one.State))
+			counts := r.Records[w]
+			counts.Count(one.State, 1)
+			r.Records[w] = counts
 			if one.Origin == originDelivered {
 				r.WereDelivered[w]++
 				r.Delivered[w]++
