@@ -463,12 +463,7 @@ func (l *lane) adopt(seq uint64, r record) {
 		return
 	}
 	delete(l.leased, seq)
-	for i, back := range l.returned {
-		if back.seq == seq {
-			l.returned = append(l.returned[:i:i], l.returned[i+1:]...)
-			break
-		}
-	}
+	l.returned = slices.DeleteFunc(l.returned, func(back *lease) bool { return back.seq == seq })
 	l.recorded(seq, r)
 	signal(l.wake)
 }
@@ -946,10 +941,5 @@ func (l *lane) unhold(seq uint64, r record) {
 }
 
 func (l *lane) isReturned(seq uint64) bool {
-	for _, back := range l.returned {
-		if back.seq == seq {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(l.returned, func(back *lease) bool { return back.seq == seq })
 }

@@ -168,21 +168,26 @@ func (q *Queue) EventDeliveries(ctx context.Context, id queue.EventID) ([]queue.
 	if err != nil {
 		return nil, err
 	}
-	s, err := q.info(ctx, q.names.state(), q.names.recordsOf(id.Seq()))
+	records, err := q.readRecords(ctx, id.Seq())
+	if err != nil {
+		return nil, err
+	}
+	return q.deliveriesOf(ctx, e, records)
+}
+
+// readRecords reads the records of an event from the leader.
+func (q *Queue) readRecords(ctx context.Context, seq uint64) (map[queue.WebhookID]record, error) {
+	ids, err := q.webhooksWithRecord(ctx, seq)
 	if err != nil {
 		return nil, err
 	}
 	records := make(map[queue.WebhookID]record)
-	for subject := range s.subjects {
-		w, seq, ok := q.names.delivery(subject)
-		if !ok {
-			continue
-		}
+	for _, w := range ids {
 		if records[w], err = q.readRecord(ctx, w, seq); err != nil && !errors.Is(err, queue.ErrNotFound) {
 			return nil, err
 		}
 	}
-	return q.deliveriesOf(ctx, e, records)
+	return records, nil
 }
 
 // deliveriesOf returns the deliveries of an event, sorted by webhook.

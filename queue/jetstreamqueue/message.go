@@ -4,6 +4,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -74,14 +75,7 @@ type storedEvent struct {
 func (e *storedEvent) isHold() bool { return e.latest > 0 }
 
 // isFor reports whether a webhook got the event when it was accepted.
-func (e *storedEvent) isFor(w queue.WebhookID) bool {
-	for _, have := range e.webhooks {
-		if have == w {
-			return true
-		}
-	}
-	return false
-}
+func (e *storedEvent) isFor(w queue.WebhookID) bool { return slices.Contains(e.webhooks, w) }
 
 // message is a stored message.
 type message struct {
@@ -249,17 +243,7 @@ type cursor struct {
 
 // has reports whether the lane has passed an event. The state of its delivery is then in a
 // record or in the log.
-func (c *cursor) has(seq uint64) bool {
-	if seq > c.Head {
-		return false
-	}
-	for _, gap := range c.Gaps {
-		if gap == seq {
-			return false
-		}
-	}
-	return true
-}
+func (c *cursor) has(seq uint64) bool { return seq <= c.Head && !slices.Contains(c.Gaps, seq) }
 
 // floor returns the last event up to which no delivery waits in order.
 func (c *cursor) floor() uint64 {

@@ -316,23 +316,9 @@ func (q *Queue) judge(ctx context.Context, events []*storedEvent, limits queue.L
 
 // judgeOne decides about one event. It reads the records from the leader, so that it sees a
 // delivery that was just requeued.
-func (q *Queue) judgeOne(ctx context.Context, v *verdict, limits queue.Limits) error {
-	seq := v.ID.Seq()
-	s, err := q.info(ctx, q.names.state(), q.names.recordsOf(seq))
-	if err != nil {
+func (q *Queue) judgeOne(ctx context.Context, v *verdict, limits queue.Limits) (err error) {
+	if v.records, err = q.readRecords(ctx, v.ID.Seq()); err != nil {
 		return err
-	}
-	v.records = make(map[queue.WebhookID]record)
-	for subject := range s.subjects {
-		w, _, ok := q.names.delivery(subject)
-		if !ok {
-			continue
-		}
-		r, err := q.readRecord(ctx, w, seq)
-		if err != nil && !errors.Is(err, queue.ErrNotFound) {
-			return err
-		}
-		v.records[w] = r
 	}
 	v.deliveries, err = q.deliveriesOf(ctx, v.storedEvent, v.records)
 	if err != nil {
