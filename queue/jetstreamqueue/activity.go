@@ -10,8 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/nats-io/nats.go"
-
 	"github.com/userhero/relay/queue"
 )
 
@@ -25,12 +23,7 @@ func (q *Queue) appendDated(ctx context.Context, subject string, d dated) error 
 	if err := q.isClosed(); err != nil {
 		return err
 	}
-	m := nats.NewMsg(subject)
-	var err error
-	if m.Data, err = json.Marshal(d); err != nil {
-		return err
-	}
-	_, err = q.publish(ctx, m, whatever)
+	_, err := q.publishJSON(ctx, subject, d, whatever)
 	return err
 }
 
@@ -149,9 +142,8 @@ func (q *Queue) NoteBackup(at time.Time) error {
 	if !at.After(q.LastBackup()) {
 		return nil
 	}
-	m := nats.NewMsg(q.names.backup())
-	var err error
-	if m.Data, err = json.Marshal(at.UTC()); err != nil {
+	m, err := messageWith(q.names.backup(), at.UTC())
+	if err != nil {
 		return err
 	}
 	if _, err := q.publish(q.patient(q.closed), m, whatever); err != nil {

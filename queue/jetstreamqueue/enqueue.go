@@ -8,8 +8,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/nats-io/nats.go"
-
 	"github.com/userhero/relay/queue"
 )
 
@@ -242,12 +240,7 @@ func (q *Queue) storeClaimed(ctx context.Context, e queue.Entry, claim heldKey, 
 }
 
 func (q *Queue) writeKey(ctx context.Context, k queue.Key, held heldKey, last uint64) (uint64, error) {
-	m := nats.NewMsg(q.names.key(k.Name))
-	var err error
-	if m.Data, err = json.Marshal(held); err != nil {
-		return 0, err
-	}
-	return q.publish(ctx, m, after(last))
+	return q.publishJSON(ctx, q.names.key(k.Name), held, after(last))
 }
 
 // resolveKey reads a key. If the key is claimed, resolveKey waits until it is bound or free, for

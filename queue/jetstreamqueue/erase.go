@@ -246,11 +246,7 @@ func (e *erasure) forgetKeys(ctx context.Context, ids map[queue.FeedbackID]bool)
 	}
 	for subject, k := range keys {
 		if k.left != nil {
-			m := nats.NewMsg(e.q.names.erasedKeyOf(subject))
-			if m.Data, err = json.Marshal(k.left); err != nil {
-				return err
-			}
-			if _, err := e.q.publish(ctx, m, whatever); err != nil {
+			if _, err := e.q.publishJSON(ctx, e.q.names.erasedKeyOf(subject), k.left, whatever); err != nil {
 				return err
 			}
 			e.sum.Keys++
@@ -266,9 +262,8 @@ func (e *erasure) forgetKeys(ctx context.Context, ids map[queue.FeedbackID]bool)
 
 // step erases some events.
 func (e *erasure) step(ctx context.Context, events []erasedEvent) error {
-	m := nats.NewMsg(e.q.names.erasing())
-	var err error
-	if m.Data, err = json.Marshal(events); err != nil {
+	m, err := messageWith(e.q.names.erasing(), events)
+	if err != nil {
 		return err
 	}
 	head := erasing{}

@@ -339,13 +339,7 @@ func (q *Queue) readTags(ctx context.Context) (tags, error) {
 		if !errors.Is(err, queue.ErrNotFound) {
 			return nil, err
 		}
-		data, err := json.Marshal(tags{newTag(0)})
-		if err != nil {
-			return nil, err
-		}
-		msg := nats.NewMsg(q.names.tag())
-		msg.Data = data
-		if _, err := q.publish(ctx, msg, after(0)); err != nil && !errors.Is(err, errSequence) {
+		if _, err := q.publishJSON(ctx, q.names.tag(), tags{newTag(0)}, after(0)); err != nil && !errors.Is(err, errSequence) {
 			return nil, err
 		}
 	}
@@ -378,25 +372,16 @@ func (q *Queue) limit() queue.Limits {
 func (q *Queue) Close(ctx context.Context) error {
 	var err error
 	q.closing.Do(func() {
-		q.mu.Lock()
-		var open []*lane
-		for _, l := range q.lanes {
-			open = append(open, l)
-		}
-		q.mu.Unlock()
-		var closing sync.WaitGroup
+		open := q.openLanes()
 		for _, l := range open {
 			l.stop()
 		}
 		for _, l := range open {
-			closing.Go(func() {
-				select {
-				case <-l.done:
-				case <-ctx.Done():
-				}
-			})
+			select {
+			case <-l.done:
+			case <-ctx.Done():
+			}
 		}
-		closing.Wait()
 		err = ctx.Err()
 		q.end()
 		q.nc.Close()

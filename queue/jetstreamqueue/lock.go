@@ -2,12 +2,9 @@ package jetstreamqueue
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"sync/atomic"
 	"time"
-
-	"github.com/nats-io/nats.go"
 
 	"github.com/userhero/relay/queue"
 )
@@ -51,22 +48,16 @@ func (q *Queue) acquire(ctx context.Context, name string, state func() holder) (
 
 // write takes or refreshes the lock. It returns errSequence if another owner has it.
 func (l *lock) write(ctx context.Context) error {
-	m := nats.NewMsg(l.q.names.lock(l.name))
 	var says holder
 	if l.state != nil && l.seq > 0 {
 		says = l.state()
 	}
 	says.Node, says.Held = l.q.node, l.seq > 0
-	data, err := json.Marshal(says)
-	if err != nil {
-		return err
-	}
-	m.Data = data
 	// publish may repeat the message, and a repeat may be stored late. But it is never
 	// stored after a later refresh, because it must follow the same message. So count from
 	// before the first try.
 	began := time.Now()
-	seq, err := l.q.publish(ctx, m, after(l.seq))
+	seq, err := l.q.publishJSON(ctx, l.q.names.lock(l.name), says, after(l.seq))
 	if err != nil {
 		return err
 	}

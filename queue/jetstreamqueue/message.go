@@ -108,6 +108,14 @@ func newEventMessage(subject string, e queue.Event, webhooks []queue.WebhookID, 
 	return m, setHead(m, headerEvent, h)
 }
 
+// messageWith returns a message with v in its body, as JSON.
+func messageWith(subject string, v any) (*nats.Msg, error) {
+	m := nats.NewMsg(subject)
+	var err error
+	m.Data, err = json.Marshal(v)
+	return m, err
+}
+
 func setHead(m *nats.Msg, name string, head any) error {
 	b, err := json.Marshal(head)
 	if err != nil {

@@ -6,8 +6,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/nats-io/nats.go"
-
 	"github.com/userhero/relay/queue"
 )
 
@@ -185,13 +183,12 @@ func (q *Queue) sayOutcomes() {
 
 // sayThese sends one message, again and again while there is no connection.
 func (q *Queue) sayThese(some []outcome) {
-	m := nats.NewMsg(q.names.outcomes())
-	m.Header.Set(nodeHeader, q.node)
-	var err error
-	if m.Data, err = json.Marshal(some); err != nil {
+	m, err := messageWith(q.names.outcomes(), some)
+	if err != nil {
 		q.o.Logger.Error("the outcome of an attempt cannot be encoded", "error", err)
 		return
 	}
+	m.Header.Set(nodeHeader, q.node)
 	for q.nc.PublishMsg(m) != nil {
 		if q.pause(q.closed, pauseFor) != nil {
 			return

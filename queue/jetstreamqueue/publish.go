@@ -286,6 +286,15 @@ func (q *Queue) publish(ctx context.Context, m *nats.Msg, e expect) (seq uint64,
 	return seq, storeError(err)
 }
 
+// publishJSON publishes a message with v in its body.
+func (q *Queue) publishJSON(ctx context.Context, subject string, v any, e expect) (seq uint64, err error) {
+	m, err := messageWith(subject, v)
+	if err != nil {
+		return 0, err
+	}
+	return q.publish(ctx, m, e)
+}
+
 // findToken returns the sequence number of the message that was published with a token. It
 // searches from a sequence number on. 0 means that there is none.
 func (q *Queue) findToken(ctx context.Context, subject string, from uint64, token string) (uint64, error) {

@@ -171,9 +171,8 @@ func (n *NewStore) await(most int) error {
 }
 
 func (n *NewStore) publishJSON(subject string, v any) error {
-	m := nats.NewMsg(subject)
-	var err error
-	if m.Data, err = json.Marshal(v); err != nil {
+	m, err := messageWith(subject, v)
+	if err != nil {
 		return err
 	}
 	return n.publish(m, 0)

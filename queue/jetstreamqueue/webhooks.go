@@ -9,8 +9,6 @@ import (
 	"slices"
 	"sync"
 
-	"github.com/nats-io/nats.go"
-
 	"github.com/userhero/relay/queue"
 )
 
@@ -208,8 +206,8 @@ func (r *registry) change(ctx context.Context, q *Queue, decide func() (queue.We
 			return err
 		}
 		head.Data, head.Sealed = q.sealer.seal(id, head.Data)
-		m := nats.NewMsg(q.names.webhook(id))
-		if m.Data, err = json.Marshal(head); err != nil {
+		m, err := messageWith(q.names.webhook(id), head)
+		if err != nil {
 			return err
 		}
 		r.known.Lock()
