@@ -32,6 +32,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -461,6 +463,17 @@ type EventQuery struct {
 	Cursor string // Next of the previous page
 }
 
+// Selects reports whether the query selects an event, as long as Match selects its body.
+// No query selects an event of the relay itself.
+func (q *EventQuery) Selects(e *Event) bool {
+	return !strings.HasPrefix(e.Type, ".") &&
+		(q.Type == "" || e.Type == q.Type) &&
+		(q.FeedbackID == "" || e.Feedback.ID == q.FeedbackID) &&
+		(q.ProjectID == "" || e.Feedback.Project == q.ProjectID) &&
+		(q.Projects == nil || slices.Contains(q.Projects, e.Feedback.Project)) &&
+		!e.Created.Before(q.Since) && (q.Until.IsZero() || e.Created.Before(q.Until))
+}
+
 // DeliveryQuery selects deliveries. The zero value selects all.
 type DeliveryQuery struct {
 	Webhook      WebhookID // 0 means all
@@ -469,6 +482,11 @@ type DeliveryQuery struct {
 	Since, Until time.Time // by time of the event's acceptance
 	Limit        int       // 1–1,000; default 50
 	Cursor       string
+}
+
+// Selects reports whether the query selects deliveries of an event.
+func (q *DeliveryQuery) Selects(e *Event) bool {
+	return (&EventQuery{Projects: q.Projects, Since: q.Since, Until: q.Until}).Selects(e)
 }
 
 // Page is one page of a list. Next is empty at the end. A page may have fewer rows than

@@ -6,10 +6,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"sort"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/dgraph-io/badger/v4"
@@ -198,16 +197,17 @@ func (s *Store) Attempts(ctx context.Context, id queue.DeliveryID) (list []queue
 
 // Events implements queue.Queue.
 func (s *Store) Events(ctx context.Context, q queue.EventQuery) (page queue.Page[queue.Event], err error) {
-	limit, seq, _, err := pageBounds(q.Limit, q.Cursor)
+	limit := queue.PageSize(q.Limit)
+	from, err := queue.ParseCursor(q.Cursor)
 	if err != nil {
 		return page, err
 	}
 	err = s.view(ctx, func(txn *badger.Txn) error {
-		start := s.newestBefore(txn, seq, q.Until)
+		start := s.newestBefore(txn, from.Seq, q.Until)
 		budget, size, late := listBudget, 0, time.Now().Add(listTime)
 		return scanBack(txn, []byte{layout.PrefixEvent}, start, func(key, rec []byte) (bool, error) {
 			if budget--; spent(budget, late) || len(page.Items) >= limit || size > pageBytes {
-				page.Next = cursor(layout.SeqOf(key), 0)
+				page.Next = queue.Cursor{Seq: layout.SeqOf(key)}.String()
 				return false, nil
 			}
 			e, err := decodeEvent(key, rec, s.tags)
@@ -218,7 +218,7 @@ func (s *Store) Events(ctx context.Context, q queue.EventQuery) (page queue.Page
 			if !q.Since.IsZero() && e.Created.Before(q.Since.Add(-createdSlack)) {
 				return false, nil
 			}
-			if !selects(&e.Event, &q) {
+			if !q.Selects(&e.Event) {
 				return true, nil
 			}
 			if err := e.unpack(); err != nil {
@@ -241,30 +241,20 @@ func spent(budget int, late time.Time) bool {
 	return budget < 0 || (listBudget-budget)%listLook == 0 && time.Now().After(late)
 }
 
-// selects reports whether an event matches a query. It does not compare the body.
-func selects(e *queue.Event, q *queue.EventQuery) bool {
-	return !strings.HasPrefix(e.Type, ".") &&
-		(q.Type == "" || e.Type == q.Type) &&
-		(q.FeedbackID == "" || e.Feedback.ID == q.FeedbackID) &&
-		(q.ProjectID == "" || e.Feedback.Project == q.ProjectID) &&
-		(q.Projects == nil || slices.Contains(q.Projects, e.Feedback.Project)) &&
-		(q.Since.IsZero() || !e.Created.Before(q.Since)) &&
-		(q.Until.IsZero() || e.Created.Before(q.Until))
-}
-
 // Deliveries implements queue.Queue.
 func (s *Store) Deliveries(ctx context.Context, q queue.DeliveryQuery) (page queue.Page[queue.Delivery], err error) {
-	limit, seq, webhook, err := pageBounds(q.Limit, q.Cursor)
+	limit := queue.PageSize(q.Limit)
+	from, err := queue.ParseCursor(q.Cursor)
 	if err != nil {
 		return page, err
 	}
 	err = s.view(ctx, func(txn *badger.Txn) error {
-		start := s.newestBefore(txn, seq, q.Until)
+		start := s.newestBefore(txn, from.Seq, q.Until)
 		budget, late := listBudget, time.Now().Add(listTime)
 		return scanBack(txn, []byte{layout.PrefixDeliveries}, asDeliveries(start), func(key, rec []byte) (bool, error) {
 			at := layout.SeqOf(key)
 			if budget--; spent(budget, late) {
-				page.Next = cursor(at, 0)
+				page.Next = queue.Cursor{Seq: at}.String()
 				return false, nil
 			}
 			// Rows that do not match are skipped without reading their event. So read one
@@ -281,7 +271,7 @@ func (s *Store) Deliveries(ctx context.Context, q queue.DeliveryQuery) (page que
 			}
 			var e queue.Event
 			for _, d := range ds {
-				if at == seq && d.webhook < webhook || q.Webhook != 0 && d.webhook != q.Webhook {
+				if at == from.Seq && d.webhook < from.Webhook || q.Webhook != 0 && d.webhook != q.Webhook {
 					continue
 				}
 				if e.ID.IsZero() {
@@ -296,11 +286,11 @@ func (s *Store) Deliveries(ctx context.Context, q queue.DeliveryQuery) (page que
 						return false, nil
 					}
 				}
-				if !selects(&e, &queue.EventQuery{Projects: q.Projects, Since: q.Since, Until: q.Until}) || !s.wanted(d, q.States) {
+				if !q.Selects(&e) || !s.wanted(d, q.States) {
 					continue
 				}
 				if len(page.Items) >= limit {
-					page.Next = cursor(at, d.webhook)
+					page.Next = queue.Cursor{Seq: at, Webhook: d.webhook}.String()
 					return false, nil
 				}
 				page.Items = append(page.Items, s.publicDelivery(&e, d))
@@ -322,7 +312,7 @@ func (s *Store) wanted(d delivery, states []queue.State) bool {
 // the key of seq. Without one it is the key of the newest event that may have been
 // created before until. Nil means the newest event of all.
 func (s *Store) newestBefore(txn *badger.Txn, seq uint64, until time.Time) []byte {
-	if seq != 0 {
+	if seq != math.MaxUint64 {
 		return layout.EventKey(seq)
 	}
 	if until.IsZero() {
@@ -343,34 +333,6 @@ func asDeliveries(eventKey []byte) []byte {
 		return nil
 	}
 	return layout.DeliveriesKey(layout.SeqOf(eventKey))
-}
-
-// cursor names the first row of the next page. New rows do not change its position.
-func cursor(seq uint64, w queue.WebhookID) string {
-	c := strconv.FormatUint(seq, 36)
-	if w != 0 {
-		c += "." + strconv.FormatUint(uint64(w), 36)
-	}
-	return c
-}
-
-func pageBounds(limit int, c string) (int, uint64, queue.WebhookID, error) {
-	limit = queue.PageSize(limit)
-	if c == "" {
-		return limit, 0, 0, nil
-	}
-	head, tail, _ := strings.Cut(c, ".")
-	seq, err := strconv.ParseUint(head, 36, 64)
-	if err != nil || seq == 0 {
-		return 0, 0, 0, fmt.Errorf("%w: %q is no cursor of this list", queue.ErrNotFound, c)
-	}
-	var w uint64
-	if tail != "" {
-		if w, err = strconv.ParseUint(tail, 36, 32); err != nil {
-			return 0, 0, 0, fmt.Errorf("%w: %q is no cursor of this list", queue.ErrNotFound, c)
-		}
-	}
-	return limit, seq, queue.WebhookID(w), nil
 }
 
 // Activities implements queue.Queue.

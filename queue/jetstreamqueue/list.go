@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -284,11 +283,6 @@ func (q *Queue) appendLogged(ctx context.Context, list []queue.Attempt, w queue.
 	return append(list, one.Attempt.attempt(1)), nil
 }
 
-// shown reports whether lists show the event. They do not show the relay's own events.
-func (e *storedEvent) shown(since, until time.Time) bool {
-	return !strings.HasPrefix(e.Type, ".") && !e.Created.Before(since) && (until.IsZero() || e.Created.Before(until))
-}
-
 // backward calls visit with events, newest first, from the event from on, until visit
 // returns a stop or an error. It reads at most pageEvents events. It returns where it
 // stopped; 0 means the beginning of the stream.
@@ -396,13 +390,7 @@ func (q *Queue) Events(ctx context.Context, want queue.EventQuery) (page queue.P
 	}
 	stop, err := q.backward(ctx, from.Seq, want.Limit, func(chunk []*storedEvent) (uint64, error) {
 		for _, e := range chunk {
-			switch {
-			case !e.shown(want.Since, want.Until),
-				want.Type != "" && want.Type != e.Type,
-				want.FeedbackID != "" && want.FeedbackID != e.Feedback.ID,
-				want.Projects != nil && !slices.Contains(want.Projects, e.Feedback.Project),
-				want.ProjectID != "" && want.ProjectID != e.Feedback.Project,
-				want.Match != nil && !want.Match(e.Body):
+			if !want.Selects(&e.Event) || want.Match != nil && !want.Match(e.Body) {
 				continue
 			}
 			if len(page.Items) == queue.PageSize(want.Limit) {
@@ -430,12 +418,7 @@ func (q *Queue) Deliveries(ctx context.Context, want queue.DeliveryQuery) (page 
 	}
 	var at queue.Cursor
 	stop, err := q.backward(ctx, from.Seq, want.Limit, func(chunk []*storedEvent) (uint64, error) {
-		var shown []*storedEvent
-		for _, e := range chunk {
-			if e.shown(want.Since, want.Until) && (want.Projects == nil || slices.Contains(want.Projects, e.Feedback.Project)) {
-				shown = append(shown, e)
-			}
-		}
+		shown := slices.DeleteFunc(chunk, func(e *storedEvent) bool { return !want.Selects(&e.Event) })
 		records, err := q.recordsOf(ctx, shown)
 		if err != nil {
 			return 0, err

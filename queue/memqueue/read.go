@@ -119,14 +119,7 @@ func (q *Queue) Events(_ context.Context, want queue.EventQuery) (page queue.Pag
 	}
 	defer q.mu.Unlock()
 	for _, e := range slices.Backward(q.data.events) {
-		switch {
-		case e.ID.Seq() > from.Seq,
-			!e.shown(want.Since, want.Until),
-			want.Type != "" && want.Type != e.Type,
-			want.FeedbackID != "" && want.FeedbackID != e.Feedback.ID,
-			want.Projects != nil && !slices.Contains(want.Projects, e.Feedback.Project),
-			want.ProjectID != "" && want.ProjectID != e.Feedback.Project,
-			want.Match != nil && !want.Match(e.Body):
+		if e.ID.Seq() > from.Seq || !want.Selects(&e.Event) || want.Match != nil && !want.Match(e.Body) {
 			continue
 		}
 		if len(page.Items) == queue.PageSize(want.Limit) {
@@ -136,14 +129,6 @@ func (q *Queue) Events(_ context.Context, want queue.EventQuery) (page queue.Pag
 		page.Items = append(page.Items, e.Event)
 	}
 	return page, nil
-}
-
-// shown reports whether lists contain the event. They do not contain the relay's own
-// events.
-func (e *event) shown(since, until time.Time) bool {
-	return !strings.HasPrefix(e.Type, ".") &&
-		!e.Created.Before(since) &&
-		(until.IsZero() || e.Created.Before(until))
 }
 
 // Deliveries implements queue.Queue.
@@ -157,7 +142,7 @@ func (q *Queue) Deliveries(_ context.Context, want queue.DeliveryQuery) (page qu
 	}
 	defer q.mu.Unlock()
 	for _, e := range slices.Backward(q.data.events) {
-		if e.ID.Seq() > from.Seq || !e.shown(want.Since, want.Until) || want.Projects != nil && !slices.Contains(want.Projects, e.Feedback.Project) {
+		if e.ID.Seq() > from.Seq || !want.Selects(&e.Event) {
 			continue
 		}
 		for _, w := range e.webhooks() {
