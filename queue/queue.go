@@ -429,6 +429,18 @@ type Webhook struct {
 	Data    []byte
 }
 
+// AtRevision returns an error unless the webhook, as it was looked up by its id, is stored
+// and has this revision. A webhook that was not found is the zero value.
+func (w Webhook) AtRevision(id WebhookID, revision uint64) error {
+	switch {
+	case w.ID == 0:
+		return fmt.Errorf("webhook %d: %w", id, ErrNotFound)
+	case w.Revision != revision:
+		return fmt.Errorf("webhook %d is at revision %d, not %d: %w", id, w.Revision, revision, ErrConflict)
+	}
+	return nil
+}
+
 // Activity is one entry of the activity log.
 type Activity struct {
 	ID   string // set by the engine; sorts by time

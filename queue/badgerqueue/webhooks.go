@@ -90,11 +90,8 @@ func (b *batch) nameIsFree(name string, id queue.WebhookID) error {
 // atRevision reads a webhook as it is stored, which must have this revision.
 func (b *batch) atRevision(id queue.WebhookID, revision uint64) (queue.Webhook, error) {
 	w, err := getRecord(b.txn, layout.WebhookKey(id), layout.DecodeWebhook)
-	if errors.Is(err, badger.ErrKeyNotFound) {
-		return w, queue.ErrNotFound
-	}
-	if err == nil && w.Revision != revision {
-		err = fmt.Errorf("revision %d is now %d: %w", revision, w.Revision, queue.ErrConflict)
+	if err == nil || errors.Is(err, badger.ErrKeyNotFound) {
+		err = w.AtRevision(id, revision)
 	}
 	return w, err
 }

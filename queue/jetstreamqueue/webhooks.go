@@ -262,8 +262,8 @@ func (q *Queue) PutWebhook(ctx context.Context, w queue.Webhook) (queue.Webhook,
 			}
 			head.Since = events.last
 		} else {
-			stored, ok := all[w.ID]
-			if err := checkRevision(w.ID, stored, ok, revision); err != nil {
+			stored := all[w.ID]
+			if err := stored.AtRevision(w.ID, revision); err != nil {
 				return 0, head, err
 			}
 			head.Since = stored.since
@@ -282,16 +282,6 @@ func (q *Queue) PutWebhook(ctx context.Context, w queue.Webhook) (queue.Webhook,
 	return w, nil
 }
 
-func checkRevision(id queue.WebhookID, stored registered, ok bool, revision uint64) error {
-	if !ok {
-		return fmt.Errorf("webhook %d: %w", id, queue.ErrNotFound)
-	}
-	if stored.Revision != revision {
-		return fmt.Errorf("webhook %d is at revision %d, not %d: %w", id, stored.Revision, revision, queue.ErrConflict)
-	}
-	return nil
-}
-
 // DeleteWebhook implements queue.Queue. From then on the webhook's waiting deliveries count
 // as failed, because the webhook does not exist. No record is written for them.
 func (q *Queue) DeleteWebhook(ctx context.Context, id queue.WebhookID, revision uint64) (int64, error) {
@@ -303,8 +293,8 @@ func (q *Queue) DeleteWebhook(ctx context.Context, id queue.WebhookID, revision 
 	}
 	var waiting int64
 	err := q.registry.change(ctx, q, func() (queue.WebhookID, webhookHead, error) {
-		stored, ok := q.registry.get(id)
-		if err := checkRevision(id, stored, ok, revision); err != nil {
+		stored, _ := q.registry.get(id)
+		if err := stored.AtRevision(id, revision); err != nil {
 			return 0, webhookHead{}, err
 		}
 		s, err := q.stats(ctx)

@@ -35,7 +35,7 @@ func (q *Queue) PutWebhook(_ context.Context, w queue.Webhook) (queue.Webhook, e
 	d := q.data
 	if w.Revision == 0 {
 		w.ID = 0
-	} else if err := d.isRevision(w.ID, w.Revision); err != nil {
+	} else if err := d.webhooks[w.ID].AtRevision(w.ID, w.Revision); err != nil {
 		return queue.Webhook{}, err
 	}
 	for _, other := range d.webhooks {
@@ -55,17 +55,6 @@ func (q *Queue) PutWebhook(_ context.Context, w queue.Webhook) (queue.Webhook, e
 	return w, nil
 }
 
-func (d *data) isRevision(id queue.WebhookID, revision uint64) error {
-	w, ok := d.webhooks[id]
-	if !ok {
-		return fmt.Errorf("webhook %d: %w", id, queue.ErrNotFound)
-	}
-	if w.Revision != revision {
-		return fmt.Errorf("webhook %d is at revision %d, not %d: %w", id, w.Revision, revision, queue.ErrConflict)
-	}
-	return nil
-}
-
 // DeleteWebhook implements queue.Queue.
 func (q *Queue) DeleteWebhook(_ context.Context, id queue.WebhookID, revision uint64) (int64, error) {
 	if err := q.open(); err != nil {
@@ -73,7 +62,7 @@ func (q *Queue) DeleteWebhook(_ context.Context, id queue.WebhookID, revision ui
 	}
 	defer q.mu.Unlock()
 	d := q.data
-	if err := d.isRevision(id, revision); err != nil {
+	if err := d.webhooks[id].AtRevision(id, revision); err != nil {
 		return 0, err
 	}
 	q.commit()
