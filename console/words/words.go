@@ -14,6 +14,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/dustin/go-humanize"
+
 	"github.com/userhero/relay/console/api"
 	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/relay"
@@ -68,30 +70,11 @@ func Rung(d time.Duration) string {
 	return api.FormatDuration(d)
 }
 
-// Size formats a number of bytes.
-func Size(n int64) string {
-	if n < 1000 {
-		return fmt.Sprintf("%d B", n)
-	}
-	f, unit := float64(n)/1000, 0
-	for f >= 999.5 && unit < 3 {
-		f, unit = f/1000, unit+1
-	}
-	digits := 0
-	if f < 10 {
-		digits = 1
-	}
-	return strconv.FormatFloat(f, 'f', digits, 64) + " " + []string{"kB", "MB", "GB", "TB"}[unit]
-}
+// Size formats a number of bytes: 1.2 kB, 34 MB.
+func Size(n int64) string { return humanize.Bytes(uint64(n)) }
 
 // Number formats 1234567 as 1,234,567.
-func Number(n int64) string {
-	s := strconv.FormatInt(n, 10)
-	for i := len(s) - 3; i > 0 && s[i-1] != '-'; i -= 3 {
-		s = s[:i] + "," + s[i:]
-	}
-	return s
-}
+func Number(n int64) string { return humanize.Comma(n) }
 
 // Counted returns a number with its noun: "1 event", "14 events".
 func Counted(n int64, one, many string) string {
@@ -180,7 +163,7 @@ func DeliveryMark(d queue.Delivery, state string, w *relay.WebhookStatus, user s
 	switch state {
 	case api.StateDelivered:
 		if d.Attempts > 1 {
-			return Mark{"good", fmt.Sprintf("Delivered at the %s attempt", ordinal(d.Attempts))}
+			return Mark{"good", fmt.Sprintf("Delivered at the %s attempt", humanize.Ordinal(d.Attempts))}
 		}
 		return Mark{"good", "Delivered"}
 	case api.StateFailed:
@@ -207,21 +190,6 @@ func DeliveryMark(d queue.Delivery, state string, w *relay.WebhookStatus, user s
 		return Mark{"wait", "Retrying, next in turn"}
 	}
 	return Mark{"wait", "Pending, next in turn"}
-}
-
-func ordinal(n int) string {
-	suffix := "th"
-	if n%100 < 11 || n%100 > 13 {
-		switch n % 10 {
-		case 1:
-			suffix = "st"
-		case 2:
-			suffix = "nd"
-		case 3:
-			suffix = "rd"
-		}
-	}
-	return strconv.Itoa(n) + suffix
 }
 
 // Answer names an answer, which is a status or a class of errors.
