@@ -9,9 +9,10 @@ import (
 	"net/http"
 	"path"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
+
+	"github.com/klauspost/compress/gzhttp"
 )
 
 //go:embed assets
@@ -23,12 +24,12 @@ const AssetsPath = "/assets/"
 
 // asset is one file.
 type asset struct {
-	plain, compressed []byte
-	contentType       string
-	version           string // a hash of the content
+	plain       []byte
+	contentType string
+	version     string // a hash of the content
 }
 
-// assets returns the files by name, compressed. They are made at the first use, because
+// assets returns the files by name. They are made at the first use, because
 // most commands and many relays never show a console.
 var assets = sync.OnceValue(loadAssets)
 
@@ -55,7 +56,7 @@ func loadAssets() map[string]asset {
 
 func newAsset(plain []byte, contentType string) asset {
 	sum := sha256.Sum256(plain)
-	return asset{plain, compress(plain), contentType, hex.EncodeToString(sum[:6])}
+	return asset{plain, contentType, hex.EncodeToString(sum[:6])}
 }
 
 // mostCounted is the highest number that an icon shows.
@@ -79,21 +80,6 @@ func countedIcon(icon []byte, n int) []byte {
 		`<text x="21" y="26" font-family="sans-serif" font-size="14" font-weight="700" fill="#fff" text-anchor="middle">`+text+"</text></svg>"), 1)
 }
 
-func compress(plain []byte) []byte {
-	var b bytes.Buffer
-	z, err := gzip.NewWriterLevel(&b, gzip.BestCompression)
-	if err == nil {
-		_, err = z.Write(plain)
-	}
-	if err == nil {
-		err = z.Close()
-	}
-	if err != nil {
-		panic(err) // writing to memory does not fail
-	}
-	return b.Bytes()
-}
-
 // assetURL returns the address of a file, relative to the console's root. It changes
 // with the content, so that browsers can cache the file forever.
 func assetURL(name string) string { return AssetsPath[1:] + name + "?v=" + assets()[name].version }
@@ -113,13 +99,11 @@ func ServeAsset(w http.ResponseWriter, r *http.Request, inside string) {
 	if r.URL.Query().Get("v") == a.version {
 		h.Set("Cache-Control", "public, max-age=31536000, immutable")
 	}
-	h.Set("Vary", "Accept-Encoding")
-	h.Set("ETag", `"`+a.version+`"`)
-	content := a.plain
-	if strings.Contains(r.Header.Get("Accept-Encoding"), "gzip") {
-		h.Set("Content-Encoding", "gzip")
-		h.Set("ETag", `"`+a.version+`-gzip"`)
-		content = a.compressed
-	}
-	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(content))
+	h.Set("ETag", `W/"`+a.version+`"`) // weak: the bytes differ by encoding
+	zipped(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(a.plain))
+	})).ServeHTTP(w, r)
 }
+
+// zipped answers with gzip if the browser takes it. Its options are valid.
+var zipped, _ = gzhttp.NewWrapper(gzhttp.MinSize(0), gzhttp.CompressionLevel(gzip.BestCompression), gzhttp.EnableZstd(false))
