@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -168,7 +169,7 @@ func writeBackup(cmd *cobra.Command, file string, folder []string, key []byte) e
 	if err != nil || len(folder) > 0 {
 		return err
 	}
-	if _, err := post(cmd, "/backup", map[string]any{"made": info.Made}); err != nil {
+	if _, err := send(cmd, http.MethodPost, "/backup", map[string]any{"made": info.Made}); err != nil {
 		return fmt.Errorf("%s is complete, but the relay does not show its age: %w", file, err)
 	}
 	return nil

@@ -54,16 +54,12 @@ func dial(cmd *cobra.Command) (*client, error) {
 
 // get reads from the API that the flags name.
 func get(cmd *cobra.Command, path string, query url.Values) ([]byte, error) {
-	c, err := dial(cmd)
-	if err != nil {
-		return nil, err
-	}
-	return c.get(cmd.Context(), path, query)
+	return send(cmd, http.MethodGet, withQuery(path, query), nil)
 }
 
-// post sends a request that changes something to the API that the flags name; in is
-// sent as JSON unless it is nil.
-func post(cmd *cobra.Command, path string, in any) ([]byte, error) {
+// send sends a request to the API that the flags name; in is sent as JSON unless it is
+// nil.
+func send(cmd *cobra.Command, method, path string, in any) ([]byte, error) {
 	c, err := dial(cmd)
 	if err != nil {
 		return nil, err
@@ -74,7 +70,22 @@ func post(cmd *cobra.Command, path string, in any) ([]byte, error) {
 			return nil, err
 		}
 	}
-	return c.ask(cmd.Context(), http.MethodPost, path, body)
+	answer, err := c.ask(cmd.Context(), method, path, body)
+	if name, about := strings.CutPrefix(path, webhookPath("", "")); about && isNotFound(err) {
+		name, _, _ = strings.Cut(name, "/")
+		name, _ = url.PathUnescape(name)
+		return nil, fmt.Errorf("webhook %q: %w List them with `caddy userhero webhooks`", name, err)
+	}
+	return answer, err
+}
+
+func webhookPath(name, action string) string { return "/webhooks/" + url.PathEscape(name) + action }
+
+func withQuery(path string, query url.Values) string {
+	if len(query) > 0 {
+		path += "?" + query.Encode()
+	}
+	return path
 }
 
 // adminSettings are the settings of Caddy's admin endpoint in a configuration.
@@ -161,10 +172,7 @@ func httpClient(t *http.Transport) *http.Client {
 
 // get reads from the API.
 func (c *client) get(ctx context.Context, path string, query url.Values) ([]byte, error) {
-	if len(query) > 0 {
-		path += "?" + query.Encode()
-	}
-	return c.ask(ctx, http.MethodGet, path, nil)
+	return c.ask(ctx, http.MethodGet, withQuery(path, query), nil)
 }
 
 // ask sends a request and returns the answer; an answer that is not 2xx is an error.

@@ -27,9 +27,7 @@ var serverList = list[api.ClusterServer]{
 	},
 }
 
-func showServers(cmd *cobra.Command, answer []byte) error {
-	return show(cmd, answer, func(out io.Writer, c api.Cluster) error { return serverList.print(out, c.Servers) })
-}
+func showServers(out io.Writer, c api.Cluster) error { return serverList.print(out, c.Servers) }
 
 func clusterCommand() *cobra.Command {
 	cmd := &cobra.Command{
@@ -43,11 +41,7 @@ catches up, no other one should be stopped.
 For NATS servers of your own, use "nats server report jetstream".`,
 		Args: cobra.NoArgs, ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			answer, err := get(cmd, "/cluster", nil)
-			if err != nil {
-				return err
-			}
-			return showServers(cmd, answer)
+			return showAnswer(cmd, http.MethodGet, "/cluster", nil, showServers)
 		},
 	}
 	addJSON(cmd)
@@ -64,15 +58,7 @@ folder and its old name needs no command.`,
 		Example: `  caddy userhero cluster remove n3`,
 		Args:    cobra.ExactArgs(1), ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := dial(cmd)
-			if err != nil {
-				return err
-			}
-			answer, err := c.ask(cmd.Context(), http.MethodDelete, "/cluster/"+url.PathEscape(args[0]), nil)
-			if err != nil {
-				return err
-			}
-			return showServers(cmd, answer)
+			return showAnswer(cmd, http.MethodDelete, "/cluster/"+url.PathEscape(args[0]), nil, showServers)
 		},
 	}
 	addJSON(remove)

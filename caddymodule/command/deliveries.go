@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net/http"
 	"net/url"
 	"strconv"
 	"strings"
@@ -55,11 +56,7 @@ func deliveriesCommand() *cobra.Command {
 			if !strings.HasPrefix(args[0], "dlv_") {
 				return showDeliveriesOf(cmd, args[0])
 			}
-			answer, err := get(cmd, "/deliveries/"+url.PathEscape(args[0]), nil)
-			if err != nil {
-				return err
-			}
-			return show(cmd, answer, showDelivery)
+			return showAnswer(cmd, http.MethodGet, "/deliveries/"+url.PathEscape(args[0]), nil, showDelivery)
 		},
 		ValidArgsFunction: cobra.NoFileCompletions,
 	}

@@ -21,11 +21,7 @@ func feedbackCommand() *cobra.Command {
 		Short: "Shows a feedback as it is now and its events; exports and erases feedback",
 		Args:  oneFeedback, ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			answer, err := get(cmd, feedbackPath(args[0]), projectQuery(cmd))
-			if err != nil {
-				return err
-			}
-			return show(cmd, answer, showFeedback)
+			return showAnswer(cmd, http.MethodGet, withQuery(feedbackPath(args[0]), projectQuery(cmd)), nil, showFeedback)
 		},
 	}
 	addProject(cmd)
@@ -186,7 +182,7 @@ none of its files holds what was erased. Backups that were made before still hol
 func erase(cmd *cobra.Command, args []string, dryRun bool) ([]byte, error) {
 	compact := flagSet(cmd, "compact") && !dryRun
 	if len(args) == 0 {
-		return post(cmd, "/erase", api.Erasure{Filter: flagText(cmd, "filter"), DryRun: dryRun, Compact: compact})
+		return send(cmd, http.MethodPost, "/erase", api.Erasure{Filter: flagText(cmd, "filter"), DryRun: dryRun, Compact: compact})
 	}
 	query := projectQuery(cmd)
 	for name, set := range map[string]bool{"dry_run": dryRun, "compact": compact} {
@@ -194,15 +190,7 @@ func erase(cmd *cobra.Command, args []string, dryRun bool) ([]byte, error) {
 			query.Set(name, "true")
 		}
 	}
-	c, err := dial(cmd)
-	if err != nil {
-		return nil, err
-	}
-	path := feedbackPath(args[0])
-	if len(query) > 0 {
-		path += "?" + query.Encode()
-	}
-	return c.ask(cmd.Context(), http.MethodDelete, path, nil)
+	return send(cmd, http.MethodDelete, withQuery(feedbackPath(args[0]), query), nil)
 }
 
 // erasable is what there is to erase: "1 feedback with 2 events, and 1 waiting delivery".

@@ -29,6 +29,15 @@ func show[T any](cmd *cobra.Command, answer []byte, print func(io.Writer, T) err
 	return print(out, v)
 }
 
+// showAnswer sends a request to the API and prints the answer, as show does.
+func showAnswer[T any](cmd *cobra.Command, method, path string, in any, print func(io.Writer, T) error) error {
+	answer, err := send(cmd, method, path, in)
+	if err != nil {
+		return err
+	}
+	return show(cmd, answer, print)
+}
+
 // showValue prints a value that no single answer of the API holds, as show does.
 func showValue[T any](cmd *cobra.Command, value any, print func(io.Writer, T) error) error {
 	answer, err := json.Marshal(value)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"net/url"
 
 	"github.com/spf13/cobra"
@@ -65,11 +66,7 @@ sent now instead, for example after an outage. Count first with --dry-run.`,
 }
 
 func redeliverOne(cmd *cobra.Command, id string) error {
-	answer, err := post(cmd, "/deliveries/"+url.PathEscape(id)+"/redeliver", nil)
-	if err != nil {
-		return err
-	}
-	return show(cmd, answer, func(out io.Writer, _ api.Delivery) error {
+	return showAnswer(cmd, http.MethodPost, "/deliveries/"+url.PathEscape(id)+"/redeliver", nil, func(out io.Writer, _ api.Delivery) error {
 		_, err := fmt.Fprintf(out, "%s is queued again. See the result with `caddy userhero deliveries %[1]s`.\n", cell(id))
 		return err
 	})
@@ -87,10 +84,11 @@ func redeliverMany(cmd *cobra.Command, webhook string) error {
 	if r.Until, err = flagTime(cmd, "until"); err != nil {
 		return err
 	}
+	path := webhookPath(webhook, "/redeliver")
 	if !r.DryRun && isTerminal(cmd.InOrStdin()) && !flagSet(cmd, "yes") {
 		count := r
 		count.DryRun = true
-		would, err := postWebhook(cmd, webhook, "redeliver", count)
+		would, err := send(cmd, http.MethodPost, path, count)
 		if err != nil {
 			return err
 		}
@@ -102,11 +100,7 @@ func redeliverMany(cmd *cobra.Command, webhook string) error {
 			return err
 		}
 	}
-	answer, err := postWebhook(cmd, webhook, "redeliver", r)
-	if err != nil {
-		return err
-	}
-	return show(cmd, answer, func(out io.Writer, recovered api.Recovered) error {
+	return showAnswer(cmd, http.MethodPost, path, r, func(out io.Writer, recovered api.Recovered) error {
 		sentence := counted(recovered.Count, "delivery is queued again.", "deliveries are queued again.")
 		if r.DryRun {
 			sentence = counted(recovered.Count, "delivery would be queued again.", "deliveries would be queued again.")

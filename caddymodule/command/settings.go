@@ -1,12 +1,10 @@
 package command
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
-	"net/url"
 	"os"
 	"slices"
 	"strconv"
@@ -135,26 +133,6 @@ func settings(cmd *cobra.Command) (map[string]any, error) {
 	return in, nil
 }
 
-// sendWebhook sends a request about webhooks that changes something.
-func sendWebhook(cmd *cobra.Command, method, path string, in any) ([]byte, error) {
-	c, err := dial(cmd)
-	if err != nil {
-		return nil, err
-	}
-	var body []byte
-	if in != nil {
-		if body, err = json.Marshal(in); err != nil {
-			return nil, err
-		}
-	}
-	answer, err := c.ask(cmd.Context(), method, "/webhooks"+path, body)
-	if name, _ := url.PathUnescape(strings.TrimPrefix(path, "/")); isNotFound(err) {
-		name, _, _ = strings.Cut(name, "/")
-		return nil, fmt.Errorf("webhook %q: %w List them with `caddy userhero webhooks`", name, err)
-	}
-	return answer, err
-}
-
 func addWebhookCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "add <name> <url>",
@@ -183,11 +161,7 @@ gives one, the relay makes a secret and prints it, once.`,
 			if err := ask(cmd, "Add the webhook %s, which sends to %s?", cell(args[0]), cell(args[1])); err != nil {
 				return err
 			}
-			answer, err := sendWebhook(cmd, http.MethodPost, "", in)
-			if err != nil {
-				return err
-			}
-			return show(cmd, answer, func(_ io.Writer, w api.WebhookWithSecret) error {
+			return showAnswer(cmd, http.MethodPost, "/webhooks", in, func(_ io.Writer, w api.WebhookWithSecret) error {
 				if err := say(cmd, "%s is added. Try it with `caddy userhero test %[1]s`.", cell(w.Name)); err != nil || w.Secret == "" {
 					return err
 				}
@@ -248,11 +222,7 @@ func renameWebhookCommand() *cobra.Command {
 
 // changed changes a webhook and says so.
 func changed(cmd *cobra.Command, name string, in any, done string) error {
-	answer, err := sendWebhook(cmd, http.MethodPatch, "/"+url.PathEscape(name), in)
-	if err != nil {
-		return err
-	}
-	return show(cmd, answer, func(out io.Writer, w api.Webhook) error {
+	return showAnswer(cmd, http.MethodPatch, webhookPath(name, ""), in, func(out io.Writer, w api.Webhook) error {
 		if err := say(cmd, "%s %s.\n", cell(w.Name), done); err != nil {
 			return err
 		}
@@ -278,11 +248,8 @@ func rotateWebhookCommand() *cobra.Command {
 			if err := ask(cmd, "Give %s a new secret? %s", cell(args[0]), old); err != nil {
 				return err
 			}
-			answer, err := sendWebhook(cmd, http.MethodPost, "/"+url.PathEscape(args[0])+"/rotate", api.Rotation{Overlap: overlap, Secret: flagText(cmd, "secret")})
-			if err != nil {
-				return err
-			}
-			return show(cmd, answer, func(_ io.Writer, w api.WebhookWithSecret) error {
+			rotation := api.Rotation{Overlap: overlap, Secret: flagText(cmd, "secret")}
+			return showAnswer(cmd, http.MethodPost, webhookPath(args[0], "/rotate"), rotation, func(_ io.Writer, w api.WebhookWithSecret) error {
 				if w.Secret == "" {
 					return say(cmd, "%s has the new secret. %s", cell(w.Name), old)
 				}
@@ -328,11 +295,8 @@ the console's .well-known/webhook-keys.json.`,
 			if err := ask(cmd, "Give %s a new signing key? If it has one, the old key also signs for %s.", cell(args[0]), cell(overlap)); err != nil {
 				return err
 			}
-			answer, err := sendWebhook(cmd, http.MethodPost, "/"+url.PathEscape(args[0])+"/rotate-signing-key", api.KeyRotation{SigningKey: key, Overlap: overlap})
-			if err != nil {
-				return err
-			}
-			return show(cmd, answer, func(_ io.Writer, w api.Webhook) error {
+			rotation := api.KeyRotation{SigningKey: key, Overlap: overlap}
+			return showAnswer(cmd, http.MethodPost, webhookPath(args[0], "/rotate-signing-key"), rotation, func(_ io.Writer, w api.Webhook) error {
 				if len(w.PublicKeys) == 0 {
 					return errors.New("the relay did not set the key: the running Caddy may be an older version; update it")
 				}
@@ -359,11 +323,7 @@ func deleteWebhookCommand() *cobra.Command {
 			if err := ask(cmd, "Delete %s? %s.", cell(w.Name), counted(waiting(w), "waiting delivery will be cancelled", "waiting deliveries will be cancelled")); err != nil {
 				return err
 			}
-			answer, err := sendWebhook(cmd, http.MethodDelete, "/"+url.PathEscape(args[0]), nil)
-			if err != nil {
-				return err
-			}
-			return show(cmd, answer, func(_ io.Writer, d api.Deleted) error {
+			return showAnswer(cmd, http.MethodDelete, webhookPath(args[0], ""), nil, func(_ io.Writer, d api.Deleted) error {
 				return say(cmd, "%s is deleted. %s.", cell(d.Name), counted(d.Ended, "waiting delivery was cancelled", "waiting deliveries were cancelled"))
 			})
 		},
@@ -372,7 +332,7 @@ func deleteWebhookCommand() *cobra.Command {
 
 // webhookOf reads one webhook.
 func webhookOf(cmd *cobra.Command, name string) (w api.Webhook, err error) {
-	answer, err := sendWebhook(cmd, http.MethodGet, "/"+url.PathEscape(name), nil)
+	answer, err := get(cmd, webhookPath(name, ""), nil)
 	if err != nil {
 		return w, err
 	}

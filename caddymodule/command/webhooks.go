@@ -49,11 +49,7 @@ func webhooksCommand() *cobra.Command {
 		Args:  cobra.MaximumNArgs(1), ValidArgsFunction: webhookArgument,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 1 {
-				answer, err := sendWebhook(cmd, http.MethodGet, "/"+url.PathEscape(args[0]), nil)
-				if err != nil {
-					return err
-				}
-				return show(cmd, answer, showWebhook)
+				return showAnswer(cmd, http.MethodGet, webhookPath(args[0], ""), nil, showWebhook)
 			}
 			query := make(url.Values)
 			if cursor := flagText(cmd, "cursor"); cursor != "" {
@@ -78,7 +74,7 @@ webhook's state does not change. Exits with 1 if the test fails.`,
 		Args:              oneName,
 		ValidArgsFunction: webhookArgument,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			answer, err := postWebhook(cmd, args[0], "test", nil)
+			answer, err := send(cmd, http.MethodPost, webhookPath(args[0], "/test"), nil)
 			if err != nil {
 				return err
 			}
@@ -141,11 +137,7 @@ func changeState(action, question string) func(*cobra.Command, []string) error {
 		if err := askPerson(cmd, question, cell(args[0])); err != nil {
 			return err
 		}
-		answer, err := postWebhook(cmd, args[0], action, nil)
-		if err != nil {
-			return err
-		}
-		return show(cmd, answer, func(out io.Writer, w api.Webhook) error {
+		return showAnswer(cmd, http.MethodPost, webhookPath(args[0], "/"+action), nil, func(out io.Writer, w api.Webhook) error {
 			state, _ := stateOf(w)
 			next := counted(waiting(w), "delivery waits", "deliveries wait") + " for it."
 			if w.State == relay.Disabled {
@@ -164,9 +156,4 @@ func oneName(_ *cobra.Command, args []string) error {
 		return errors.New("give the name of one webhook; list them with `caddy userhero webhooks`")
 	}
 	return nil
-}
-
-// postWebhook posts a request about a webhook.
-func postWebhook(cmd *cobra.Command, name, action string, in any) ([]byte, error) {
-	return sendWebhook(cmd, http.MethodPost, "/"+url.PathEscape(name)+"/"+action, in)
 }
