@@ -62,7 +62,7 @@ use the id, choose one with --project.`,
 	flags.String("category", "", "Only events whose feedback has this category")
 	flags.String("rating", "", "Only events whose feedback has this rating, from 1 to 5")
 	flags.String("status", "", "Only events whose feedback has this status")
-	completeFlag(cmd, "type", oneOf(eventTypes()...))
+	completeFlag(cmd, "type", oneOf(api.TypeNames()...))
 	completeFlag(cmd, "project", projectNames)
 	completeFlag(cmd, "rating", oneOf("1", "2", "3", "4", "5"))
 	return addJSON(cmd)

@@ -6,7 +6,6 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -14,7 +13,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/userhero/relay/console/api"
-	"github.com/userhero/relay/event"
 )
 
 // addSettings adds the flags of a webhook's settings to a command.
@@ -36,7 +34,7 @@ func addSettings(cmd *cobra.Command) *cobra.Command {
 	flags.String("root-ca", "", "File with the authorities of the receiver's certificate in PEM")
 	flags.String("signing-key", "", "File with an ed25519 private key in PEM, for asymmetric signatures too; empty for none")
 	completeFlag(cmd, "body", oneOf("slack", "discord", "teams"))
-	completeFlag(cmd, "events", oneOf(eventTypes()...))
+	completeFlag(cmd, "events", oneOf(api.TypeNames()...))
 	completeFlag(cmd, "projects", projectNames)
 	for _, file := range []string{"client-certificate", "client-key", "root-ca", "signing-key"} {
 		completeFiles(cmd, file)
@@ -62,13 +60,6 @@ func flagFile(cmd *cobra.Command, flag string) (string, error) {
 		return "", fmt.Errorf("--%s: %w", flag, err)
 	}
 	return string(text), nil
-}
-
-func eventTypes() (types []string) {
-	for _, t := range slices.Concat(event.Types(), event.OperationalTypes()) {
-		types = append(types, string(t))
-	}
-	return types
 }
 
 // settings returns the flags that are set as members of a request; the API checks them.

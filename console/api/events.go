@@ -12,7 +12,7 @@ func (s *server) events(r *http.Request) (any, error) {
 	p := parameters{values: r.URL.Query()}
 	facts := Facts{Category: p.text("category"), Status: p.text("status"), Rating: p.rating("rating")}
 	q := queue.EventQuery{
-		Type:       p.oneOf("type", typeNames()...),
+		Type:       p.oneOf("type", TypeNames()...),
 		FeedbackID: p.text("feedback_id"),
 		ProjectID:  p.text("project"),
 		Since:      p.time("since"),
@@ -80,8 +80,8 @@ func (s *server) activity(r *http.Request) (any, error) {
 	return page, nil
 }
 
-// typeNames returns the names of all types of events.
-func typeNames() (names []string) {
+// TypeNames returns the names of all types of events.
+func TypeNames() (names []string) {
 	for _, t := range slices.Concat(event.Types(), event.OperationalTypes()) {
 		names = append(names, string(t))
 	}
