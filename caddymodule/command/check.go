@@ -52,7 +52,7 @@ Exits with 1 if anything is wrong.`,
 			if err := show(cmd, answer, showCheck); err != nil {
 				return err
 			}
-			report, err := decode[badgerqueue.CheckReport](answer)
+			report, err := decode[badgerqueue.CheckReport](answer, nil)
 			if err == nil && report.Found > 0 {
 				err = fmt.Errorf("%s wrong with the store: restore a backup, or save what is readable with caddy userhero check --salvage <new folder> <folder>",
 					counted(report.Found, "thing is", "things are"))

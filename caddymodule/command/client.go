@@ -277,8 +277,11 @@ func isNotFound(err error) bool {
 	return errors.As(err, &problem) && problem.Status == http.StatusNotFound
 }
 
-// decode reads an answer of the API.
-func decode[T any](answer []byte) (v T, err error) {
+// decode reads an answer of the API, unless asking for it failed with err.
+func decode[T any](answer []byte, err error) (v T, _ error) {
+	if err != nil {
+		return v, err
+	}
 	if err := json.Unmarshal(answer, &v); err != nil {
 		return v, fmt.Errorf("the answer is not in the format of this version (%w); use the caddy binary that is running, or --json", err)
 	}

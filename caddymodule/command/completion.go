@@ -64,11 +64,7 @@ func completions[T any](cmd *cobra.Command, path string) []T {
 	if err != nil {
 		return nil
 	}
-	body, err := c.get(ctx, path, nil)
-	if err != nil {
-		return nil
-	}
-	page, err := decode[api.Page[T]](body)
+	page, err := decode[api.Page[T]](c.get(ctx, path, nil))
 	if err != nil {
 		return nil
 	}

@@ -82,7 +82,7 @@ func showDeliveriesOf(cmd *cobra.Command, id string) error {
 		}
 		ids = nil
 		for _, e := range events {
-			event, err := decode[api.Event](e)
+			event, err := decode[api.Event](e, nil)
 			if err != nil {
 				return err
 			}
@@ -91,13 +91,9 @@ func showDeliveriesOf(cmd *cobra.Command, id string) error {
 	}
 	all := api.Page[json.RawMessage]{Items: []json.RawMessage{}}
 	for _, id := range ids {
-		answer, err := get(cmd, "/events/"+url.PathEscape(id), nil)
-		if err != nil {
-			return err
-		}
 		event, err := decode[struct { // --json prints them unchanged
 			Deliveries []json.RawMessage `json:"deliveries"`
-		}](answer)
+		}](get(cmd, "/events/"+url.PathEscape(id), nil))
 		if err != nil {
 			return err
 		}

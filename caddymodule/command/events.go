@@ -96,11 +96,7 @@ func feedbackEvents(cmd *cobra.Command, id string) (events []json.RawMessage, er
 		query.Set("project", project)
 	}
 	for {
-		answer, err := get(cmd, "/events", query)
-		if err != nil {
-			return nil, err
-		}
-		page, err := decode[api.Page[json.RawMessage]](answer)
+		page, err := decode[api.Page[json.RawMessage]](get(cmd, "/events", query))
 		if err != nil {
 			return nil, err
 		}

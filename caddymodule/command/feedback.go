@@ -156,7 +156,7 @@ none of its files holds what was erased. Backups that were made before still hol
 				}
 				return show(cmd, would, showErased(cmd, "would be erased"))
 			}
-			count, err := decode[api.Erased](would)
+			count, err := decode[api.Erased](would, nil)
 			if err != nil {
 				return err
 			}

@@ -157,11 +157,7 @@ func (l *listener) run(ctx context.Context) error {
 func (l *listener) begin(ctx context.Context) error {
 	what := "deliveries that were not forwarded yet"
 	if l.cursor.Since.IsZero() {
-		answer, err := l.relay.get(ctx, "/status", nil)
-		if err != nil {
-			return err
-		}
-		s, err := decode[api.Status](answer)
+		s, err := decode[api.Status](l.relay.get(ctx, "/status", nil))
 		if err != nil {
 			return err
 		}
@@ -229,11 +225,7 @@ func (l *listener) list(ctx context.Context) (all []api.Delivery, err error) {
 		query.Set("webhook", l.webhook)
 	}
 	for {
-		answer, err := l.relay.get(ctx, "/deliveries", query)
-		if err != nil {
-			return nil, err
-		}
-		page, err := decode[api.Page[api.Delivery]](answer)
+		page, err := decode[api.Page[api.Delivery]](l.relay.get(ctx, "/deliveries", query))
 		if err != nil {
 			return nil, err
 		}
@@ -271,15 +263,11 @@ func (l *listener) ready(d api.Delivery) bool {
 // answered. A delivery that can never be forwarded is skipped. The end of the
 // context does not interrupt the request.
 func (l *listener) forward(ctx context.Context, d api.Delivery) error {
-	answer, err := l.relay.get(ctx, "/events/"+url.PathEscape(d.EventID), nil)
+	e, err := decode[api.Event](l.relay.get(ctx, "/events/"+url.PathEscape(d.EventID), nil))
 	if isNotFound(err) {
 		l.print("%s  %s  expired before it was forwarded\n", timestamp(d.CreatedAt), cell(d.ID))
 		return nil
 	}
-	if err != nil {
-		return err
-	}
-	e, err := decode[api.Event](answer)
 	if err != nil {
 		return err
 	}

@@ -22,7 +22,7 @@ func show[T any](cmd *cobra.Command, answer []byte, print func(io.Writer, T) err
 		_, err := out.Write(answer)
 		return err
 	}
-	v, err := decode[T](answer)
+	v, err := decode[T](answer, nil)
 	if err != nil {
 		return err
 	}
@@ -77,7 +77,7 @@ func (l list[T]) show(cmd *cobra.Command, path string, query url.Values) error {
 		if err != nil {
 			return err
 		}
-		page, err := decode[api.Page[json.RawMessage]](answer)
+		page, err := decode[api.Page[json.RawMessage]](answer, nil)
 		if err != nil || flagSet(cmd, "json") {
 			return show(cmd, answer, l.page)
 		}

@@ -88,11 +88,7 @@ func redeliverMany(cmd *cobra.Command, webhook string) error {
 	if !r.DryRun && isTerminal(cmd.InOrStdin()) && !flagSet(cmd, "yes") {
 		count := r
 		count.DryRun = true
-		would, err := send(cmd, http.MethodPost, path, count)
-		if err != nil {
-			return err
-		}
-		n, err := decode[api.Recovered](would)
+		n, err := decode[api.Recovered](send(cmd, http.MethodPost, path, count))
 		if err != nil {
 			return err
 		}

@@ -228,7 +228,7 @@ func rotateWebhookCommand() *cobra.Command {
 		Args:  oneName, ValidArgsFunction: webhookArgument,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			overlap := flagText(cmd, "overlap")
-			before, err := webhookOf(cmd, args[0])
+			before, err := decode[api.Webhook](get(cmd, webhookPath(args[0], ""), nil))
 			if err != nil {
 				return err
 			}
@@ -307,7 +307,7 @@ func deleteWebhookCommand() *cobra.Command {
 		Short: "Deletes a webhook and cancels its waiting deliveries",
 		Args:  oneName, ValidArgsFunction: webhookArgument,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			w, err := webhookOf(cmd, args[0])
+			w, err := decode[api.Webhook](get(cmd, webhookPath(args[0], ""), nil))
 			if err != nil {
 				return err
 			}
@@ -319,15 +319,6 @@ func deleteWebhookCommand() *cobra.Command {
 			})
 		},
 	}))
-}
-
-// webhookOf reads one webhook.
-func webhookOf(cmd *cobra.Command, name string) (w api.Webhook, err error) {
-	answer, err := get(cmd, webhookPath(name, ""), nil)
-	if err != nil {
-		return w, err
-	}
-	return decode[api.Webhook](answer)
 }
 
 // showWebhook prints one webhook, whole.

@@ -29,7 +29,7 @@ stored, or deliveries are not sent.`,
 			if err := show(cmd, answer, showStatus); err != nil {
 				return err
 			}
-			s, err := decode[api.Status](answer)
+			s, err := decode[api.Status](answer, nil)
 			if err == nil && !s.Healthy {
 				err = errors.New("the relay is not healthy: " + cell(s.Reason))
 			}

@@ -81,7 +81,7 @@ webhook's state does not change. Exits with 1 if the test fails.`,
 			if err := show(cmd, answer, showTest); err != nil {
 				return err
 			}
-			result, err := decode[api.TestResult](answer)
+			result, err := decode[api.TestResult](answer, nil)
 			if err == nil && !result.OK {
 				err = errors.New("the test failed: " + cell(result.Error))
 			}
