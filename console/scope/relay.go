@@ -61,15 +61,6 @@ func (v *View) find(name string) (relay.WebhookStatus, bool) {
 	return relay.WebhookStatus{}, false
 }
 
-// named calls do with the full name of a webhook of the scope.
-func (v *View) named(name string, do func(full string) error) error {
-	w, ok := v.find(name)
-	if !ok {
-		return fmt.Errorf("webhook %q: %w", name, queue.ErrNotFound)
-	}
-	return do(w.Name)
-}
-
 // Webhooks returns every webhook, sorted by name.
 func (v *View) Webhooks() []relay.WebhookStatus {
 	all := v.relay.Webhooks()
@@ -212,6 +203,18 @@ func (v *View) mayChange() error {
 	return nil
 }
 
+// toChange returns the full name of a webhook of the scope, if it may be changed.
+func (v *View) toChange(name string) (full string, err error) {
+	if err := v.mayChange(); err != nil {
+		return "", err
+	}
+	w, ok := v.find(name)
+	if !ok {
+		return "", fmt.Errorf("webhook %q: %w", name, queue.ErrNotFound)
+	}
+	return w.Name, nil
+}
+
 // admit completes the settings of a webhook that is added or changed in the scope.
 func (v *View) admit(c *relay.WebhookConfig) error {
 	if !v.Scoped() {
@@ -253,12 +256,11 @@ func (v *View) Add(ctx context.Context, c relay.WebhookConfig, who string) error
 
 // Change changes the settings of a webhook that was added through the API.
 func (v *View) Change(ctx context.Context, name string, change func(*relay.WebhookConfig) error, who string) error {
-	if err := v.mayChange(); err != nil {
+	full, err := v.toChange(name)
+	if err != nil {
 		return err
 	}
-	return v.named(name, func(full string) error {
-		return v.relay.Change(ctx, full, func(c *relay.WebhookConfig) error { return v.change(c, name, change) }, who)
-	})
+	return v.relay.Change(ctx, full, func(c *relay.WebhookConfig) error { return v.change(c, name, change) }, who)
 }
 
 // change lets a change see the webhook by its name in the scope.
@@ -293,51 +295,48 @@ func (v *View) change(c *relay.WebhookConfig, name string, change func(*relay.We
 }
 
 // Rotate replaces a webhook's secret and returns the new one.
-func (v *View) Rotate(ctx context.Context, name, secret string, overlap time.Duration, who string) (made string, err error) {
-	if err := v.mayChange(); err != nil {
+func (v *View) Rotate(ctx context.Context, name, secret string, overlap time.Duration, who string) (string, error) {
+	full, err := v.toChange(name)
+	if err != nil {
 		return "", err
 	}
-	err = v.named(name, func(full string) (err error) {
-		made, err = v.relay.Rotate(ctx, full, secret, overlap, who)
-		return err
-	})
-	return made, err
+	return v.relay.Rotate(ctx, full, secret, overlap, who)
 }
 
 // RotateSigningKey replaces a webhook's signing key; if key is empty, by a new one.
 func (v *View) RotateSigningKey(ctx context.Context, name, key string, overlap time.Duration, who string) error {
-	if err := v.mayChange(); err != nil {
+	full, err := v.toChange(name)
+	if err != nil {
 		return err
 	}
-	return v.named(name, func(full string) error { return v.relay.RotateSigningKey(ctx, full, key, overlap, who) })
+	return v.relay.RotateSigningKey(ctx, full, key, overlap, who)
 }
 
 // Delete removes a webhook and returns how many waiting deliveries it cancelled.
-func (v *View) Delete(ctx context.Context, name, who string) (ended int64, err error) {
-	if err := v.mayChange(); err != nil {
+func (v *View) Delete(ctx context.Context, name, who string) (ended int64, _ error) {
+	full, err := v.toChange(name)
+	if err != nil {
 		return 0, err
 	}
-	err = v.named(name, func(full string) (err error) {
-		ended, err = v.relay.Delete(ctx, full, who)
-		return err
-	})
-	return ended, err
+	return v.relay.Delete(ctx, full, who)
 }
 
 // Enable queues new events for a webhook again and releases held deliveries.
 func (v *View) Enable(ctx context.Context, name, who string) error {
-	if err := v.mayChange(); err != nil {
+	full, err := v.toChange(name)
+	if err != nil {
 		return err
 	}
-	return v.named(name, func(full string) error { return v.relay.Enable(ctx, full, who) })
+	return v.relay.Enable(ctx, full, who)
 }
 
 // Disable stops queueing new events for a webhook and holds waiting deliveries.
 func (v *View) Disable(ctx context.Context, name, who string) error {
-	if err := v.mayChange(); err != nil {
+	full, err := v.toChange(name)
+	if err != nil {
 		return err
 	}
-	return v.named(name, func(full string) error { return v.relay.Disable(ctx, full, who) })
+	return v.relay.Disable(ctx, full, who)
 }
 
 // Redeliver gives one delivery a fresh ladder, due now.
@@ -382,35 +381,33 @@ func (v *View) Go(do func()) bool { return v.relay.Go(do) }
 func (v *View) Shared() bool { return v.relay.Queue().Node() != "" }
 
 // Recover requeues what a webhook did not get, and returns the count.
-func (v *View) Recover(ctx context.Context, name string, what relay.Recovery, who string) (count int64, err error) {
+func (v *View) Recover(ctx context.Context, name string, what relay.Recovery, who string) (int64, error) {
 	if err := v.mayChange(); err != nil && !what.DryRun {
 		return 0, err
 	}
-	err = v.named(name, func(full string) (err error) {
-		count, err = v.relay.Recover(ctx, full, what, who)
-		return err
-	})
-	return count, err
+	w, ok := v.find(name)
+	if !ok {
+		return 0, fmt.Errorf("webhook %q: %w", name, queue.ErrNotFound)
+	}
+	return v.relay.Recover(ctx, w.Name, what, who)
 }
 
 // Recoverable finds what a webhook did not get, and passes it on.
 func (v *View) Recoverable(ctx context.Context, name string, what relay.Recovery, found func(int64), send func([]queue.DeliveryID) error) error {
-	if err := v.mayChange(); err != nil {
+	full, err := v.toChange(name)
+	if err != nil {
 		return err
 	}
-	return v.named(name, func(full string) error { return v.relay.Recoverable(ctx, full, what, found, send) })
+	return v.relay.Recoverable(ctx, full, what, found, send)
 }
 
 // Test sends the documented sample to a webhook now.
-func (v *View) Test(ctx context.Context, name string) (result relay.TestResult, err error) {
-	if err := v.mayChange(); err != nil {
-		return result, err
+func (v *View) Test(ctx context.Context, name string) (relay.TestResult, error) {
+	full, err := v.toChange(name)
+	if err != nil {
+		return relay.TestResult{}, err
 	}
-	err = v.named(name, func(full string) (err error) {
-		result, err = v.relay.Test(ctx, full)
-		return err
-	})
-	return result, err
+	return v.relay.Test(ctx, full)
 }
 
 // Try does what Test does for a webhook that does not exist yet.
