@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"slices"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
@@ -83,20 +82,8 @@ func (b *BadgerQueue) Provision(caddy.Context) error {
 func (b *BadgerQueue) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	return option.Directive(d, "queue badger",
 		option.Text("path", &b.Path),
-		option.Option{Name: "encryption_key", Read: b.unmarshalKey},
+		option.Values("encryption_key", 1, &b.EncryptionKey, &b.PreviousEncryptionKey),
 	)
-}
-
-func (b *BadgerQueue) unmarshalKey(d *caddyfile.Dispenser) error {
-	keys := d.RemainingArgs()
-	if len(keys) < 1 || len(keys) > 2 || slices.Contains(keys, "") {
-		return d.ArgErr()
-	}
-	b.EncryptionKey = keys[0]
-	if len(keys) == 2 {
-		b.PreviousEncryptionKey = keys[1]
-	}
-	return nil
 }
 
 // StoreKey returns the absolute path of the folder.

@@ -2,7 +2,6 @@ package caddymodule
 
 import (
 	"net/http"
-	"strconv"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
@@ -16,19 +15,19 @@ func (w *Webhook) unmarshalBlock(d *caddyfile.Dispenser) error {
 	var tls TLS
 	err := option.Block(d, 1, "webhook",
 		option.Text("url", &w.URL),
-		oneOrTwo("secret", &w.Secret, &w.PreviousSecret),
-		oneOrTwo("signing_key", &w.SigningKey, &w.PreviousSigningKey),
+		option.Values("secret", 1, &w.Secret, &w.PreviousSecret),
+		option.Values("signing_key", 1, &w.SigningKey, &w.PreviousSigningKey),
 		option.Texts("projects", &w.Projects),
 		option.Texts("events", &w.Events),
 		option.Text("filter", &w.Filter),
 		option.Text("body", &w.Body),
 		option.Option{Name: "header", Read: w.unmarshalHeader, Repeats: true},
-		option.Option{Name: "tls_client_auth", Read: tls.unmarshalClient},
+		tls.clientOption(),
 		option.Texts("tls_ca", &tls.RootCAFiles),
 		w.Retry.option(),
 		option.Texts("notify", &w.Notify),
 		option.Duration("timeout", &w.Timeout),
-		option.Option{Name: "concurrency", Read: w.unmarshalConcurrency},
+		option.Number("concurrency", "for example 8", &w.Concurrency),
 		option.Option{Name: "rate", Read: w.unmarshalRate},
 		option.Duration("warn_after", &w.WarnAfter),
 		option.Flag("ordered", &w.Ordered),
@@ -36,21 +35,6 @@ func (w *Webhook) unmarshalBlock(d *caddyfile.Dispenser) error {
 	)
 	w.TLS = tls.orNil()
 	return err
-}
-
-// oneOrTwo returns an option with a value and, while it is rotated, the previous one.
-func oneOrTwo(name string, present, previous *string) option.Option {
-	return option.Option{Name: name, Read: func(d *caddyfile.Dispenser) error {
-		values := d.RemainingArgs()
-		if len(values) < 1 || len(values) > 2 {
-			return d.ArgErr()
-		}
-		*present = values[0]
-		if len(values) == 2 {
-			*previous = values[1]
-		}
-		return nil
-	}}
 }
 
 func (w *Webhook) unmarshalHeader(d *caddyfile.Dispenser) error {
@@ -62,19 +46,6 @@ func (w *Webhook) unmarshalHeader(d *caddyfile.Dispenser) error {
 		w.Headers = make(http.Header)
 	}
 	w.Headers[name] = append(w.Headers[name], value) // not Add, which would change the spelling of the name
-	return nil
-}
-
-func (w *Webhook) unmarshalConcurrency(d *caddyfile.Dispenser) error {
-	var text string
-	if !d.Args(&text) || d.NextArg() {
-		return d.ArgErr()
-	}
-	n, err := strconv.Atoi(text)
-	if err != nil || n < 1 {
-		return d.Errf("concurrency: %q is no number above zero", text)
-	}
-	w.Concurrency = n
 	return nil
 }
 

@@ -313,38 +313,18 @@ func (j *JetStreamQueue) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	err := option.Directive(d, "queue jetstream",
 		option.Texts("servers", &j.Servers),
 		option.Text("credentials", &j.Credentials),
-		option.Option{Name: "user", Read: j.unmarshalUser},
+		option.Values("user", 2, &j.User, &j.Password),
 		option.Text("token", &j.Token),
 		option.Text("nkey", &j.NKey),
 		option.Texts("tls_ca", &tls.RootCAFiles),
-		option.Option{Name: "tls_client_auth", Read: tls.unmarshalClient},
+		tls.clientOption(),
 		option.Text("prefix", &j.Prefix),
 		option.Text("encryption_key", &j.EncryptionKey),
-		option.Option{Name: "replicas", Read: j.unmarshalReplicas},
+		option.Number("replicas", "1, 3 or 5", &j.Replicas),
 		option.Option{Name: "embedded", Read: j.unmarshalEmbedded},
 	)
 	j.TLS = tls.orNil()
 	return err
-}
-
-func (j *JetStreamQueue) unmarshalUser(d *caddyfile.Dispenser) error {
-	if !d.Args(&j.User, &j.Password) || d.NextArg() || j.User == "" || j.Password == "" {
-		return d.ArgErr()
-	}
-	return nil
-}
-
-func (j *JetStreamQueue) unmarshalReplicas(d *caddyfile.Dispenser) error {
-	var text string
-	if err := option.Argument(d, &text); err != nil {
-		return err
-	}
-	n, err := strconv.Atoi(text)
-	if err != nil || n < 1 {
-		return d.Errf("replicas: %q is no number above zero; write 1, 3 or 5", text)
-	}
-	j.Replicas = n
-	return nil
 }
 
 func (j *JetStreamQueue) unmarshalEmbedded(d *caddyfile.Dispenser) error {

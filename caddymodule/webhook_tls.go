@@ -7,8 +7,8 @@ import (
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
-	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 
+	"github.com/userhero/relay/caddymodule/option"
 	"github.com/userhero/relay/caddymodule/secret"
 	"github.com/userhero/relay/relay/deliver"
 )
@@ -101,10 +101,7 @@ func readPEM(repl *caddy.Replacer, file string) (string, error) {
 	return string(text), nil
 }
 
-// unmarshalClient reads `tls_client_auth <cert_file> <key_file>`.
-func (t *TLS) unmarshalClient(d *caddyfile.Dispenser) error {
-	if !d.Args(&t.ClientCertificateFile, &t.ClientCertificateKeyFile) || d.NextArg() {
-		return d.ArgErr()
-	}
-	return nil
+// clientOption returns the option `tls_client_auth <cert_file> <key_file>`.
+func (t *TLS) clientOption() option.Option {
+	return option.Values("tls_client_auth", 2, &t.ClientCertificateFile, &t.ClientCertificateKeyFile)
 }

@@ -10,6 +10,7 @@ package option
 import (
 	"math"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
@@ -80,6 +81,39 @@ func Argument(d *caddyfile.Dispenser, to *string) error {
 		return d.Err("the value is empty")
 	}
 	return nil
+}
+
+// Values has an argument for each of to, or at least least of them. None is empty.
+func Values(name string, least int, to ...*string) Option {
+	return Option{Name: name, Read: func(d *caddyfile.Dispenser) error {
+		values := d.RemainingArgs()
+		switch {
+		case len(values) < least || len(values) > len(to):
+			return d.ArgErr()
+		case slices.Contains(values, ""):
+			return d.Err("a value is empty")
+		}
+		for i, v := range values {
+			*to[i] = v
+		}
+		return nil
+	}}
+}
+
+// Number has one whole number above zero. advice says what to write, such as "1, 3 or 5".
+func Number(name, advice string, to *int) Option {
+	return Option{Name: name, Read: func(d *caddyfile.Dispenser) error {
+		var text string
+		if err := Argument(d, &text); err != nil {
+			return err
+		}
+		v, err := strconv.Atoi(text)
+		if err != nil || v < 1 {
+			return d.Errf("%s: %q is no number above zero; write %s", name, text, advice)
+		}
+		*to = v
+		return nil
+	}}
 }
 
 // Texts has one argument or more, and adds up.

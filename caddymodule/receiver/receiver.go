@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -188,21 +187,8 @@ func parseReceiver(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) 
 func (rc *Receiver) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	return option.Directive(d, "userhero_receiver",
 		option.Text("secret", &rc.Secret),
-		option.Option{Name: "reject", Read: rc.unmarshalReject},
+		option.Number("reject", "a status from 200 to 599", &rc.Reject),
 	)
-}
-
-func (rc *Receiver) unmarshalReject(d *caddyfile.Dispenser) error {
-	var text string
-	if !d.Args(&text) || d.NextArg() {
-		return d.ArgErr()
-	}
-	status, err := strconv.Atoi(text)
-	if err != nil || status < 200 || status > 599 {
-		return d.Errf("reject: %q is no status; write one from 200 to 599", text)
-	}
-	rc.Reject = status
-	return nil
 }
 
 // Interface guards
