@@ -4,10 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -178,25 +175,3 @@ func (s *server) waiting(ctx context.Context, o options, c config) (w weight, er
 	return w, again.end()
 }
 
-// memory returns a process's anonymous memory and its mapped file pages, in MiB. It
-// returns 0 on systems other than Linux.
-func memory(pid int) (anonymous, mapped float64, err error) {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if errors.Is(err, os.ErrNotExist) {
-		return 0, 0, nil
-	}
-	if err != nil {
-		return 0, 0, err
-	}
-	kib := func(name string) float64 {
-		_, rest, _ := strings.Cut(string(text), "\n"+name+":")
-		fields := strings.Fields(rest)
-		if len(fields) == 0 {
-			return 0
-		}
-		n, convErr := strconv.ParseFloat(fields[0], 64)
-		err = errors.Join(err, convErr)
-		return n
-	}
-	return kib("RssAnon") / 1024, kib("RssFile") / 1024, err
-}

@@ -1,12 +1,9 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"fmt"
-	"os"
 	"runtime"
-	"strconv"
 	"strings"
 	"time"
 )
@@ -74,20 +71,3 @@ func listen(ctx context.Context, o options, run func() error) (noise, error) {
 // processes that it started and that have ended.
 type times struct{ busy, stolen, own time.Duration }
 
-// machineTimes returns zeros if the system does not report them.
-func machineTimes() (t times) {
-	stat, err := os.ReadFile("/proc/stat")
-	if err != nil {
-		return t
-	}
-	line, _, _ := bytes.Cut(stat, []byte("\n"))
-	fields := strings.Fields(string(line)) // cpu user nice system idle iowait irq softirq steal
-	at := func(i int) time.Duration {
-		if i >= len(fields) {
-			return 0
-		}
-		n, _ := strconv.ParseInt(fields[i], 10, 64)
-		return time.Duration(n) * tick
-	}
-	return times{busy: at(1) + at(2) + at(3), stolen: at(8), own: ownTime()}
-}
