@@ -28,7 +28,7 @@ func accepts(connections int, bare bool) scenario {
 		}
 		return outcome{
 			figures: []float64{result.PerSecond(), s.cpuPer(result.Answered), float64(after-before) / float64(result.Answered)},
-			note:    fmt.Sprintf("p50 %s p99 %s", rounded(result.Latency.Quantile(0.5)), rounded(result.Latency.Quantile(0.99))),
+			note:    quantiles(result.Latency),
 		}, nil
 	}
 	of := fmt.Sprintf("%d connections", connections)

@@ -6,11 +6,11 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 
-	"github.com/userhero/relay/bench/histogram"
 	"github.com/userhero/relay/bench/load"
 	"github.com/userhero/relay/bench/sink"
 	"github.com/userhero/relay/e2e/natsproc"
@@ -154,7 +154,7 @@ func (d *deployment) submit(ctx context.Context, o load.Options) (*load.Result, 
 		sum.Answered += r.Answered
 		sum.Refused += r.Refused
 		sum.Took = max(sum.Took, r.Took)
-		sum.Latency.Add(&r.Latency)
+		sum.Latency = append(sum.Latency, r.Latency...)
 	}
 	if sum.Refused > 0 {
 		return nil, fmt.Errorf("%d of %d submissions were refused", sum.Refused, sum.Refused+sum.Answered)
@@ -189,12 +189,13 @@ func clusterAccepts(connections int) scenario {
 				return outcome{}, err
 			}
 			cost, err := d.cpuPer(result.Answered)
-			return outcome{figures: []float64{result.PerSecond(), cost}, note: quantiles(&result.Latency)}, err
+			return outcome{figures: []float64{result.PerSecond(), cost}, note: quantiles(result.Latency)}, err
 		})
 }
 
-func quantiles(h *histogram.Histogram) string {
-	return fmt.Sprintf("p50 %s p99 %s", rounded(h.Quantile(0.5)), rounded(h.Quantile(0.99)))
+func quantiles(took []time.Duration) string {
+	slices.Sort(took)
+	return fmt.Sprintf("p50 %s p99 %s", rounded(quantile(took, 0.5)), rounded(quantile(took, 0.99)))
 }
 
 func clusterDeliveries(webhooks int) scenario {

@@ -57,7 +57,7 @@ func endurance(share float64) scenario {
 					return outcome{}, err
 				}
 				accepted += result.Answered
-				p99[i] = milliseconds(result.Latency.Quantile(0.99))
+				p99[i] = milliseconds(quantile(result.Latency, 0.99))
 				if disk[i], err = s.counter(ctx, "userhero_queue_disk_bytes"); err != nil {
 					return outcome{}, err
 				}

@@ -14,12 +14,11 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/userhero/relay/bench/histogram"
 )
 
 // Options define the load.
@@ -53,7 +52,7 @@ type Result struct {
 	// Latency is the time from sending a request until its response was read. In the
 	// open loop it begins when the request was due, so that a stall counts for all the
 	// requests it delayed.
-	Latency histogram.Histogram
+	Latency []time.Duration // sorted
 }
 
 // PerSecond returns 2xx responses per second.
@@ -85,8 +84,9 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 	for _, c := range connections {
 		result.Answered += c.answered
 		result.Refused += c.refused
-		result.Latency.Add(&c.latency)
+		result.Latency = append(result.Latency, c.latency...)
 	}
+	slices.Sort(result.Latency)
 	return result, errors.Join(errs...)
 }
 
@@ -113,7 +113,7 @@ type connection struct {
 	body     []byte
 	answered uint64
 	refused  uint64
-	latency  histogram.Histogram
+	latency  []time.Duration
 }
 
 func dial(ctx context.Context, o Options) (*connection, error) {
@@ -134,7 +134,7 @@ func (c *connection) run(ctx context.Context, next func() (uint64, time.Time)) e
 		if err != nil {
 			return fmt.Errorf("request %d: %w", n, err)
 		}
-		c.latency.Record(time.Since(due))
+		c.latency = append(c.latency, time.Since(due))
 		if status/100 == 2 {
 			c.answered++
 		} else {

@@ -51,8 +51,8 @@ func TestEveryRequestIsSentOnceAndCounted(t *testing.T) {
 	if int(result.Answered)+int(result.Refused) != len(seen) || int(result.Refused) != refused || len(seen) == 0 {
 		t.Errorf("%d answered and %d refused of %d with %d refused", result.Answered, result.Refused, len(seen), refused)
 	}
-	if result.Latency.Count() != uint64(len(seen)) {
-		t.Errorf("%d latencies", result.Latency.Count())
+	if len(result.Latency) != len(seen) {
+		t.Errorf("%d latencies", len(result.Latency))
 	}
 }
 
