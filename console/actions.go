@@ -277,7 +277,7 @@ func (p pages) askDelete(r *http.Request) (any, error) {
 		return nil, err
 	}
 	return shown{name: "delete.html", screen: screen{Title: "Delete " + w.Name, Area: "webhooks", Page: deletePage{
-		Name: w.Name, URL: redact.Marked(w.URL), Waiting: w.Counts.Pending + w.Counts.Retrying + w.Counts.Held,
+		Name: w.Name, URL: redact.Marked(w.URL), Waiting: w.Counts.Waiting(),
 	}}}, nil
 }
 

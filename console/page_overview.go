@@ -90,7 +90,7 @@ func sentence(all []relay.WebhookStatus, stats queue.Stats, user string, now tim
 		if kind := words.WebhookMark(w, user, now).Kind; kind == "good" || kind == "none" {
 			healthy++
 		}
-		waiting += w.Counts.Pending + w.Counts.Retrying + w.Counts.Held
+		waiting += w.Counts.Waiting()
 	}
 	n := int64(len(all))
 	parts := []string{fmt.Sprintf("%s of %s healthy", words.Number(healthy), words.Counted(n, "webhook", "webhooks"))}

@@ -99,7 +99,21 @@ func (w *webhook) throttledLocked(now time.Time) Throttle {
 }
 
 // Counts holds the number of deliveries in each state that people see.
-type Counts struct{ Pending, Retrying, Held, Failed, Delivered int64 }
+type Counts struct {
+	Pending   int64 `json:"pending"`
+	Retrying  int64 `json:"retrying"`
+	Held      int64 `json:"held"`
+	Failed    int64 `json:"failed"`
+	Delivered int64 `json:"delivered"`
+}
+
+// Add returns the sum.
+func (c Counts) Add(d Counts) Counts {
+	return Counts{c.Pending + d.Pending, c.Retrying + d.Retrying, c.Held + d.Held, c.Failed + d.Failed, c.Delivered + d.Delivered}
+}
+
+// Waiting returns how many deliveries still have attempts to come.
+func (c Counts) Waiting() int64 { return c.Pending + c.Retrying + c.Held }
 
 func (w *webhook) status(c queue.Counts) WebhookStatus {
 	w.mu.Lock()

@@ -311,7 +311,7 @@ func deleteWebhookCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := ask(cmd, "Delete %s? %s.", cell(w.Name), counted(waiting(w), "waiting delivery will be cancelled", "waiting deliveries will be cancelled")); err != nil {
+			if err := ask(cmd, "Delete %s? %s.", cell(w.Name), counted(w.Counts.Waiting(), "waiting delivery will be cancelled", "waiting deliveries will be cancelled")); err != nil {
 				return err
 			}
 			return showAnswer(cmd, http.MethodDelete, webhookPath(args[0], ""), nil, func(_ io.Writer, d api.Deleted) error {

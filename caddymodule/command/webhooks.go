@@ -23,7 +23,7 @@ var webhookList = list[api.Webhook]{
 	row: func(w api.Webhook) []string {
 		state, reason := stateOf(w)
 		return []string{
-			w.Name, state, number(waiting(w)), number(w.Counts.Failed),
+			w.Name, state, number(w.Counts.Waiting()), number(w.Counts.Failed),
 			number(w.Counts.Delivered), timestamp(w.LastSuccess), w.Source, cmp.Or(strings.Join(w.Projects, " "), "all"), w.URL, reason,
 		}
 	},
@@ -38,9 +38,6 @@ func stateOf(w api.Webhook) (state, reason string) {
 	}
 	return w.State, w.Reason
 }
-
-// waiting is how many deliveries wait for a webhook.
-func waiting(w api.Webhook) int64 { return w.Counts.Pending + w.Counts.Retrying + w.Counts.Held }
 
 func webhooksCommand() *cobra.Command {
 	cmd := &cobra.Command{
@@ -139,9 +136,9 @@ func changeState(action, question string) func(*cobra.Command, []string) error {
 		}
 		return showAnswer(cmd, http.MethodPost, webhookPath(args[0], "/"+action), nil, func(out io.Writer, w api.Webhook) error {
 			state, _ := stateOf(w)
-			next := counted(waiting(w), "delivery waits", "deliveries wait") + " for it."
+			next := counted(w.Counts.Waiting(), "delivery waits", "deliveries wait") + " for it."
 			if w.State == relay.Disabled {
-				next = "New events are not queued for it, and " + counted(waiting(w), "waiting delivery is held", "waiting deliveries are held") +
+				next = "New events are not queued for it, and " + counted(w.Counts.Waiting(), "waiting delivery is held", "waiting deliveries are held") +
 					fmt.Sprintf(". Resume it with `caddy userhero enable %s`.", cell(w.Name))
 			}
 			_, err := fmt.Fprintf(out, "%s is %s. %s\n", cell(w.Name), cell(state), next)

@@ -33,12 +33,7 @@ func (s *server) status(r *http.Request) (any, error) {
 	}
 	for _, w := range s.relay.Webhooks() {
 		v.Webhooks[w.State]++
-		c := viewCounts(w)
-		v.Deliveries.Pending += c.Pending
-		v.Deliveries.Retrying += c.Retrying
-		v.Deliveries.Held += c.Held
-		v.Deliveries.Failed += c.Failed
-		v.Deliveries.Delivered += c.Delivered
+		v.Deliveries = v.Deliveries.Add(w.Counts)
 	}
 	v.OldestDueAge = s.relay.OldestDueAge().Seconds()
 	return v, nil

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/userhero/relay/event"
+	"github.com/userhero/relay/relay"
 	"github.com/userhero/relay/relay/signature"
 )
 
@@ -42,13 +43,7 @@ type StoreStatus struct {
 }
 
 // Counts are deliveries by state.
-type Counts struct {
-	Pending   int64 `json:"pending"`
-	Retrying  int64 `json:"retrying"`
-	Held      int64 `json:"held"`
-	Failed    int64 `json:"failed"`
-	Delivered int64 `json:"delivered"`
-}
+type Counts = relay.Counts
 
 // Webhook is a webhook without its secrets.
 type Webhook struct {

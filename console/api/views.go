@@ -41,7 +41,7 @@ func viewWebhook(w relay.WebhookStatus) Webhook {
 		LastSuccess:  moment(w.LastSuccess),
 		LastAttempt:  moment(w.LastAttempt),
 		HeldUntil:    moment(w.HeldUntil),
-		Counts:       viewCounts(w),
+		Counts:       w.Counts,
 	}
 	if f := w.FilterErrors; f.Count > 0 {
 		v.FilterErrors = &FilterErrors{Count: f.Count, Last: f.Last, At: moment(f.At)}
@@ -81,16 +81,6 @@ func viewTLS(s deliver.TLSStatus) *WebhookTLS {
 		return nil
 	}
 	return &v
-}
-
-func viewCounts(w relay.WebhookStatus) Counts {
-	return Counts{
-		Pending:   w.Counts.Pending,
-		Retrying:  w.Counts.Retrying,
-		Held:      w.Counts.Held,
-		Failed:    w.Counts.Failed,
-		Delivered: w.Counts.Delivered,
-	}
 }
 
 // mostExcerpt is how many characters of a message a list has.
