@@ -1,6 +1,10 @@
 package intake
 
-import "strings"
+import (
+	"strings"
+
+	"golang.org/x/net/http/httpguts"
+)
 
 // httpSpace is HTTP whitespace (https://fetch.spec.whatwg.org/#http-whitespace).
 const httpSpace = "\t\n\r "
@@ -20,7 +24,8 @@ func parseMediaType(field string) (m mediaType, ok bool) {
 	essence, rest, _ := strings.Cut(strings.Trim(field, httpSpace), ";")
 	kind, subtype, _ := strings.Cut(essence, "/")
 	subtype = strings.TrimRight(subtype, httpSpace)
-	if !isToken(kind) || !isToken(subtype) {
+	// A field name is a token (RFC 9110 §5.6.2), and so are these.
+	if !httpguts.ValidHeaderFieldName(kind) || !httpguts.ValidHeaderFieldName(subtype) {
 		return mediaType{}, false
 	}
 	m.essence = strings.ToLower(kind + "/" + subtype)
@@ -44,7 +49,7 @@ func parseMediaType(field string) (m mediaType, ok bool) {
 			value, rest, _ = strings.Cut(rest[end+1:], ";")
 			value = strings.TrimRight(value, httpSpace)
 		}
-		if _, taken := m.parameters[name]; taken || !isToken(name) || value == "" && !quoted {
+		if _, taken := m.parameters[name]; taken || !httpguts.ValidHeaderFieldName(name) || value == "" && !quoted {
 			continue
 		}
 		if m.parameters == nil {
@@ -71,15 +76,4 @@ func unquote(s string) (value, rest string) {
 		}
 	}
 	return b.String(), ""
-}
-
-// isToken reports whether a text is a token of RFC 9110 §5.6.2.
-func isToken(s string) bool {
-	for i := range len(s) {
-		c := s[i]
-		if (c|0x20 < 'a' || c|0x20 > 'z') && (c < '0' || c > '9') && !strings.ContainsRune("!#$%&'*+-.^_`|~", rune(c)) {
-			return false
-		}
-	}
-	return s != ""
 }
