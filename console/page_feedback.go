@@ -87,17 +87,8 @@ func feedbackAt(id queue.FeedbackID) string {
 	return "feedback/" + url.PathEscape(id.ID) + "?project=" + url.QueryEscape(id.Project)
 }
 
-// given returns a parameter of a request's query, or nil if it is absent.
-func given(r *http.Request, name string) *string {
-	if v := r.URL.Query(); v.Has(name) {
-		value := v.Get(name)
-		return &value
-	}
-	return nil
-}
-
 func (p pages) showFeedback(r *http.Request) (any, error) {
-	id, err := api.FindFeedback(r.Context(), p.queue, r.PathValue("id"), given(r, "project"))
+	id, err := api.FindFeedback(r.Context(), p.queue, r.PathValue("id"), api.ProjectOf(r))
 	if err != nil {
 		return nil, err
 	}

@@ -69,9 +69,9 @@ func EventsOf(ctx context.Context, s Store, id queue.FeedbackID, limit int) ([]q
 	return events, nil
 }
 
-// projectOf returns the parameter that chooses a project; nil if it is absent. An empty
+// ProjectOf returns the parameter that chooses a project; nil if it is absent. An empty
 // one chooses feedback without a project.
-func projectOf(r *http.Request) *string {
+func ProjectOf(r *http.Request) *string {
 	q := r.URL.Query()
 	if !q.Has("project") {
 		return nil
@@ -81,7 +81,7 @@ func projectOf(r *http.Request) *string {
 }
 
 func (s *server) feedback(r *http.Request) (any, error) {
-	id, err := FindFeedback(r.Context(), s.queue, r.PathValue("id"), projectOf(r))
+	id, err := FindFeedback(r.Context(), s.queue, r.PathValue("id"), ProjectOf(r))
 	if err != nil {
 		return nil, err
 	}

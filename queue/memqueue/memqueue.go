@@ -9,6 +9,7 @@
 package memqueue
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/binary"
@@ -288,15 +289,7 @@ func (q *Queue) leased(w queue.WebhookID, id queue.EventID) bool {
 
 // event returns the event with this id, or nil.
 func (d *data) event(id queue.EventID) *event {
-	i, ok := slices.BinarySearchFunc(d.events, id.Seq(), func(e *event, seq uint64) int {
-		switch at := e.ID.Seq(); {
-		case at < seq:
-			return -1
-		case at > seq:
-			return 1
-		}
-		return 0
-	})
+	i, ok := slices.BinarySearchFunc(d.events, id.Seq(), func(e *event, seq uint64) int { return cmp.Compare(e.ID.Seq(), seq) })
 	if !ok || d.events[i].ID != id {
 		return nil
 	}
