@@ -16,6 +16,7 @@ import (
 	"sync"
 
 	"github.com/dgraph-io/badger/v4"
+	"golang.org/x/sync/errgroup"
 )
 
 // ErrLost marks a store that has lost acknowledged events.
@@ -172,43 +173,34 @@ func (in *Inspection) checkTables(ctx context.Context, dir string, most int64) (
 	if err != nil {
 		return 0, err
 	}
-	var mu sync.Mutex // guards in, newest and failed
-	var failed error
-	var readers sync.WaitGroup
-	ids := make(chan uint64)
-	for range tableReaders {
-		readers.Go(func() {
-			for id := range ids {
-				path := filepath.Join(dir, TableName(id))
-				var t Table
-				var err error
-				if now[id] {
-					t, err = ReadTable(path, in.keys, in.tables[id], nil)
-				} else {
-					t, err = ReadTableIndex(path, in.keys, in.tables[id])
-				}
-				mu.Lock()
-				newest = max(newest, t.Last)
-				for _, lost := range t.Lost {
-					in.damaged(TableName(id), "%s", lost)
-				}
-				if !in.unreadable(TableName(id), err) {
-					failed = err
-				}
-				mu.Unlock()
+	var mu sync.Mutex // guards in and newest
+	readers, until := errgroup.WithContext(ctx)
+	readers.SetLimit(tableReaders)
+	for _, id := range order {
+		readers.Go(func() error {
+			if err := until.Err(); err != nil {
+				return err
 			}
+			read := ReadTableIndex
+			if now[id] {
+				read = func(path string, keys Keys, keyID uint64) (Table, error) { return ReadTable(path, keys, keyID, nil) }
+			}
+			t, err := read(filepath.Join(dir, TableName(id)), in.keys, in.tables[id])
+			mu.Lock()
+			defer mu.Unlock()
+			newest = max(newest, t.Last)
+			for _, lost := range t.Lost {
+				in.damaged(TableName(id), "%s", lost)
+			}
+			if !in.unreadable(TableName(id), err) {
+				return err
+			}
+			return nil
 		})
 	}
-	for _, id := range order {
-		if ctx.Err() != nil {
-			break
-		}
-		ids <- id
-	}
-	close(ids)
-	readers.Wait()
+	err = readers.Wait()
 	slices.SortFunc(in.Damage, func(a, b Finding) int { return cmp.Compare(a.Where, b.Where) })
-	return newest, errors.Join(failed, ctx.Err())
+	return newest, err
 }
 
 // unreadable notes a file that cannot be read because of its content. It returns false for
