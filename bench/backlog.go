@@ -5,8 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"sync"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/userhero/relay/queue"
 	"github.com/userhero/relay/queue/badgerqueue"
@@ -94,20 +95,18 @@ func pileOn(ctx context.Context, s *badgerqueue.Store, from, to int) error {
 	if id == 0 {
 		return errors.New("the store has no webhook sink0")
 	}
-	failed := make([]error, writers)
-	var wg sync.WaitGroup
-	for writer := range writers {
-		wg.Go(func() {
-			for i := from + writer; i < to && failed[writer] == nil; i += writers {
-				_, failed[writer] = s.Enqueue(ctx, queue.Entry{
-					Type: "feedback.created", Feedback: queue.FeedbackID{ID: fmt.Sprintf("fb_%d", i)}, Created: time.Now(),
-					Body: submission(nil, uint64(i)), Webhooks: []queue.WebhookID{id},
-				})
-			}
+	var writing errgroup.Group
+	writing.SetLimit(writers)
+	for i := from; i < to; i++ {
+		writing.Go(func() error {
+			_, err := s.Enqueue(ctx, queue.Entry{
+				Type: "feedback.created", Feedback: queue.FeedbackID{ID: fmt.Sprintf("fb_%d", i)}, Created: time.Now(),
+				Body: submission(nil, uint64(i)), Webhooks: []queue.WebhookID{id},
+			})
+			return err
 		})
 	}
-	wg.Wait()
-	if err := errors.Join(failed...); err != nil {
+	if err := writing.Wait(); err != nil {
 		return err
 	}
 	return putOff(ctx, s, id, (to-from)*3/10)
