@@ -173,4 +173,3 @@ func (s *server) waiting(ctx context.Context, o options, c config) (w weight, er
 	}
 	return w, again.end()
 }
-

@@ -218,9 +218,7 @@ func clusterDeliveries(webhooks int) scenario {
 				return outcome{}, err
 			}
 			accepted := result.Answered * uint64(webhooks)
-			drained, cancel := context.WithTimeout(ctx, 3*time.Minute)
-			defer cancel()
-			if err := k.Await(drained, accepted); err != nil {
+			if err := k.Await(ctx, accepted, 3*time.Minute); err != nil {
 				return outcome{}, err
 			}
 			took := k.Last().Sub(result.Began)
@@ -236,31 +234,8 @@ func clusterLatency(rate float64) scenario {
 	name := fmt.Sprintf("submit to delivered at %.0f/s, ", rate)
 	return beside(scenario{rows: []row{{name: name + "p50", unit: "ms"}, {name: name + "p99", unit: "ms"}}},
 		func(ctx context.Context, o options, start starter) (outcome, error) {
-			var arrivals arrivals
-			k, err := sink.Start(ctx, arrivals.deliver)
-			if err != nil {
-				return outcome{}, err
-			}
-			defer k.Close()
-			d, err := start(ctx, o, relayConfig(k.URLs(1)))
-			if err != nil {
-				return outcome{}, err
-			}
-			defer d.stop()
-			result, err := d.submit(ctx, load.Options{Connections: 8, Duration: o.duration, Rate: rate, Body: func(into []byte, n uint64) []byte {
-				arrivals.sent(n, time.Now())
-				return submission(into, n)
-			}})
-			if err != nil {
-				return outcome{}, err
-			}
-			drained, cancel := context.WithTimeout(ctx, time.Minute)
-			defer cancel()
-			if err := k.Await(drained, result.Answered); err != nil {
-				return outcome{}, err
-			}
-			took := arrivals.sorted()
-			return outcome{figures: []float64{milliseconds(quantile(took, 0.5)), milliseconds(quantile(took, 0.99))}}, nil
+			took, err := arriving(ctx, o, start, toSink, rate)
+			return outcome{figures: []float64{milliseconds(quantile(took, 0.5)), milliseconds(quantile(took, 0.99))}}, err
 		})
 }
 

@@ -63,10 +63,8 @@ func endurance(share float64) scenario {
 				}
 			}
 			behind := accepted - min(accepted, k.Count())
-			drained, cancel := context.WithTimeout(ctx, time.Minute)
-			defer cancel()
 			written, err := diskWrites(s.process.PID())
-			if err = errors.Join(err, k.Await(drained, accepted)); err != nil {
+			if err = errors.Join(err, k.Await(ctx, accepted, time.Minute)); err != nil {
 				return outcome{}, err
 			}
 			return outcome{

@@ -16,35 +16,6 @@ import (
 // A relay must do both.
 func latency(rate float64) scenario {
 	name := fmt.Sprintf("submit to delivered at %.0f/s, ", rate)
-	run := func(ctx context.Context, o options, c func(*sink.Sink) config) ([]time.Duration, error) {
-		var arrivals arrivals
-		k, err := sink.Start(ctx, arrivals.deliver)
-		if err != nil {
-			return nil, err
-		}
-		defer k.Close()
-		s, err := startCaddy(ctx, o, c(k))
-		if err != nil {
-			return nil, err
-		}
-		defer s.stop()
-		result, err := load.Run(ctx, load.Options{
-			Address: s.site, Path: "/feedback", Connections: 8, Duration: o.duration, Rate: rate,
-			Body: func(into []byte, n uint64) []byte {
-				arrivals.sent(n, time.Now())
-				return submission(into, n)
-			},
-		})
-		if err != nil {
-			return nil, err
-		}
-		drained, cancel := context.WithTimeout(ctx, 30*time.Second)
-		defer cancel()
-		if err := k.Await(drained, result.Answered); err != nil {
-			return nil, err
-		}
-		return arrivals.sorted(), nil
-	}
 	quantiles := func(sorted []time.Duration, err error) (outcome, error) {
 		return outcome{figures: []float64{milliseconds(quantile(sorted, 0.5)), milliseconds(quantile(sorted, 0.99)), milliseconds(quantile(sorted, 1))}}, err
 	}
@@ -55,10 +26,10 @@ func latency(rate float64) scenario {
 			{name: name + "longest", unit: "ms", against: "proxy + sync", compare: ratio},
 		},
 		relay: func(ctx context.Context, o options) (outcome, error) {
-			return quantiles(run(ctx, o, func(k *sink.Sink) config { return relayConfig(k.URLs(1)) }))
+			return quantiles(arriving(ctx, o, startBadger, toSink, rate))
 		},
 		baseline: func(ctx context.Context, o options) (outcome, error) {
-			proxied, err := run(ctx, o, proxyConfig)
+			proxied, err := arriving(ctx, o, startBadger, proxyConfig, rate)
 			if err != nil {
 				return outcome{}, err
 			}
@@ -66,6 +37,35 @@ func latency(rate float64) scenario {
 			return quantiles(sums(proxied, syncs), err)
 		},
 	}
+}
+
+// toSink returns a relay with one webhook.
+func toSink(k *sink.Sink) config { return relayConfig(k.URLs(1)) }
+
+// arriving submits at a rate, and returns the times from submission to arrival, sorted.
+func arriving(ctx context.Context, o options, start starter, c func(*sink.Sink) config, rate float64) ([]time.Duration, error) {
+	var arrivals arrivals
+	k, err := sink.Start(ctx, arrivals.deliver)
+	if err != nil {
+		return nil, err
+	}
+	defer k.Close()
+	d, err := start(ctx, o, c(k))
+	if err != nil {
+		return nil, err
+	}
+	defer d.stop()
+	result, err := d.submit(ctx, load.Options{Connections: 8, Duration: o.duration, Rate: rate, Body: func(into []byte, n uint64) []byte {
+		arrivals.sent(n, time.Now())
+		return submission(into, n)
+	}})
+	if err != nil {
+		return nil, err
+	}
+	if err := k.Await(ctx, result.Answered, time.Minute); err != nil {
+		return nil, err
+	}
+	return arrivals.sorted(), nil
 }
 
 // sums returns, sorted, the sum of each time of one list with a random one of the other.

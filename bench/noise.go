@@ -70,4 +70,3 @@ func listen(ctx context.Context, o options, run func() error) (noise, error) {
 // times are CPU times since the machine's start, and those of the bench and of the
 // processes that it started and that have ended.
 type times struct{ busy, stolen, own time.Duration }
-

@@ -73,9 +73,7 @@ func drain(events uint64) scenario {
 				return outcome{}, err
 			}
 			defer k.Close()
-			drained, cancel := context.WithTimeout(ctx, 2*time.Minute)
-			defer cancel()
-			if err := k.Await(drained, events); err != nil {
+			if err := k.Await(ctx, events, 2*time.Minute); err != nil {
 				return outcome{}, err
 			}
 			return outcome{
@@ -104,9 +102,7 @@ func starve(backlog uint64) scenario {
 				return outcome{}, err
 			}
 			defer k.Close()
-			waiting, cancel := context.WithTimeout(ctx, 10*time.Minute)
-			defer cancel()
-			if err := k.Await(waiting, 1); err != nil {
+			if err := k.Await(ctx, 1, 10*time.Minute); err != nil {
 				return outcome{}, err
 			}
 			accepted, most, refused := backlog, uint64(0), uint64(0)
@@ -127,7 +123,7 @@ func starve(backlog uint64) scenario {
 			took := time.Since(began).Seconds()
 			note := fmt.Sprintf("accepted %.0f/s, refused %.0f/s, delivered %.0f/s",
 				float64(accepted-backlog)/took, float64(refused)/took, float64(k.Count()-before)/took)
-			if err := k.Await(waiting, accepted); err != nil {
+			if err := k.Await(ctx, accepted, 10*time.Minute); err != nil {
 				return outcome{}, err
 			}
 			return outcome{figures: []float64{float64(most) / float64(backlog)}, note: note}, nil

@@ -53,9 +53,7 @@ func profile(ctx context.Context, o options) (err error) {
 	if err != nil {
 		return errors.Join(err, <-recorded)
 	}
-	drained, cancel := context.WithTimeout(ctx, 60*time.Second)
-	defer cancel()
-	if err := errors.Join(k.Await(drained, result.Answered), <-recorded); err != nil {
+	if err := errors.Join(k.Await(ctx, result.Answered, time.Minute), <-recorded); err != nil {
 		return err
 	}
 	after, err := cpuTime(s.process.PID())

@@ -92,4 +92,3 @@ func (r *report) write(folder string) (string, error) {
 	path := filepath.Join(folder, r.At.Format("20060102T150405Z")+".json")
 	return path, os.WriteFile(path, append(text, '\n'), 0o600)
 }
-

@@ -86,9 +86,7 @@ func deliverAll(ctx context.Context, o options, d delivering) (outcome, error) {
 	}
 	accepted := result.Answered * uint64(d.webhooks)
 	behind := accepted - min(accepted, k.Count())
-	drained, cancel := context.WithTimeout(ctx, max(60*time.Second, 2*o.duration))
-	defer cancel()
-	if err := k.Await(drained, accepted); err != nil {
+	if err := k.Await(ctx, accepted, max(time.Minute, 2*o.duration)); err != nil {
 		return outcome{}, err
 	}
 	took := k.Last().Sub(result.Began)

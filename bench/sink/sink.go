@@ -79,9 +79,10 @@ func (s *Sink) Most() int {
 // Last returns when the latest request arrived.
 func (s *Sink) Last() time.Time { return time.Unix(0, s.last.Load()) }
 
-// Await waits until the count reaches n. It returns the context's error if that ends
-// first.
-func (s *Sink) Await(ctx context.Context, n uint64) error {
+// Await waits until the count reaches n, for at most a time.
+func (s *Sink) Await(ctx context.Context, n uint64, most time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, most)
+	defer cancel()
 	for {
 		s.mu.Lock()
 		changed := s.changed

@@ -24,7 +24,7 @@ func TestSinkCountsWhatAnOrdinaryClientPosts(t *testing.T) {
 	t.Cleanup(s.Close)
 
 	arrived := make(chan error, 1)
-	go func() { arrived <- s.Await(t.Context(), 3) }()
+	go func() { arrived <- s.Await(t.Context(), 3, time.Minute) }()
 	for _, id := range []string{"a", "b", "c"} {
 		request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+s.Address()+"/hook", strings.NewReader("body of "+id))
 		if err != nil {
@@ -59,7 +59,7 @@ func TestAwaitEndsWithItsContext(t *testing.T) {
 	t.Cleanup(s.Close)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := s.Await(ctx, 1); err == nil {
+	if err := s.Await(ctx, 1, time.Minute); err == nil {
 		t.Error("nothing came, and yet Await was content")
 	}
 }

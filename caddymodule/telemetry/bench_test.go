@@ -97,9 +97,7 @@ func benchmarkDelivery(b *testing.B, tracer trace.Tracer) {
 		})
 	}
 	all.Wait()
-	counted, cancel := context.WithTimeout(b.Context(), time.Minute)
-	defer cancel()
-	if err := receiver.Await(counted, uint64(b.N)); err != nil {
+	if err := receiver.Await(b.Context(), uint64(b.N), time.Minute); err != nil {
 		b.Error(err)
 	}
 	b.ReportMetric(float64((userTime(b)-before).Microseconds())/float64(b.N), "user-µs/op")
