@@ -502,23 +502,26 @@ type loggedAt struct {
 // cachedAttempts is how many deliveries are remembered, at about 100 bytes each.
 const cachedAttempts = 50_000
 
-func (c *attemptCache) add(w queue.WebhookID, event, cursor uint64, ended int64) {
+// add remembers the entries of the log that a cursor carries.
+func (c *attemptCache) add(w queue.WebhookID, cursor uint64, entries []logged) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.places == nil {
 		c.places = make(map[loggedID]loggedAt)
 	}
-	id := loggedID{w, event}
-	if _, ok := c.places[id]; !ok {
-		if len(c.order) < cachedAttempts {
-			c.order = append(c.order, id)
-		} else {
-			delete(c.places, c.order[c.oldest])
-			c.order[c.oldest] = id
-			c.oldest = (c.oldest + 1) % len(c.order)
+	for _, e := range entries {
+		id := loggedID{w, e.Seq}
+		if _, ok := c.places[id]; !ok {
+			if len(c.order) < cachedAttempts {
+				c.order = append(c.order, id)
+			} else {
+				delete(c.places, c.order[c.oldest])
+				c.order[c.oldest] = id
+				c.oldest = (c.oldest + 1) % len(c.order)
+			}
 		}
+		c.places[id] = loggedAt{cursor, e.Ended}
 	}
-	c.places[id] = loggedAt{cursor, ended}
 }
 
 // forget forgets deliveries whose log is stored elsewhere now.
@@ -623,9 +626,7 @@ func (q *Queue) findLogged(ctx context.Context, w queue.WebhookID, event uint64)
 			if err != nil {
 				return loggedAt{}, err
 			}
-			for _, e := range entries {
-				q.attempts.add(w, e.Seq, m.seq, e.Ended)
-			}
+			q.attempts.add(w, m.seq, entries)
 			if found, ok := q.attempts.get(w, event); ok {
 				return found, nil
 			}
@@ -643,9 +644,7 @@ func (q *Queue) findLogged(ctx context.Context, w queue.WebhookID, event uint64)
 func (q *Queue) findKept(ctx context.Context, w queue.WebhookID, event uint64) (loggedAt, error) {
 	err := q.eachMessage(ctx, q.names.state(), q.names.keptLogs(w)+".*", func(m *message) error {
 		_, entries, err := readCursorMessage(m)
-		for _, e := range entries {
-			q.attempts.add(w, e.Seq, m.seq, e.Ended)
-		}
+		q.attempts.add(w, m.seq, entries)
 		return err
 	})
 	if err != nil {

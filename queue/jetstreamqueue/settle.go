@@ -279,9 +279,7 @@ func (l *lane) storeCursor(ctx context.Context, delivered []*settled) error {
 	if err != nil {
 		return fmt.Errorf("storing a lane's cursor: %w", err)
 	}
-	for _, e := range entries {
-		l.q.attempts.add(l.webhook, e.Seq, seq, e.Ended)
-	}
+	l.q.attempts.add(l.webhook, seq, entries)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.chain, l.delivered, l.released = seq, c.Delivered, max(l.released, c.Erasing)
