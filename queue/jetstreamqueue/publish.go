@@ -42,6 +42,7 @@ const (
 	codeHeaderTooLarge   jetstream.ErrorCode = 10097
 	codeNoMessage        jetstream.ErrorCode = 10037
 	codeStreamOffline    jetstream.ErrorCode = 10118
+	codeStreamNotFound   jetstream.ErrorCode = 10059 // also from a new leader of the cluster that has not read yet that it was made
 	codeDeleteFailed     jetstream.ErrorCode = 10057 // the message no longer exists
 	codeNoSequence       jetstream.ErrorCode = 10043
 
@@ -120,7 +121,7 @@ func transient(err error) bool {
 	var api *jetstream.APIError
 	if errors.As(err, &api) {
 		switch api.ErrorCode {
-		case codeClusterNotLeader, codeClusterNotAvail, codeNoPeers, codeIDInFlight, codeSequenceInFlight, codeStreamOffline:
+		case codeClusterNotLeader, codeClusterNotAvail, codeNoPeers, codeIDInFlight, codeSequenceInFlight, codeStreamOffline, codeStreamNotFound:
 			return true
 		case codeNoResources, codeNoStorage, codeStoreFailed, codeAccountNoJS:
 			return false
