@@ -130,14 +130,16 @@ func (c *relayCluster) healthyWithin(most time.Duration) {
 	}
 }
 
-// restartRelays restarts one relay after the other as planned, under load.
-func (c *relayCluster) restartRelays(within time.Duration) {
+// restartRelays restarts one relay after the other as planned, under load. It returns how
+// long the slowest start took.
+func (c *relayCluster) restartRelays(within time.Duration) (slowest time.Duration) {
 	c.t.Helper()
 	for _, relay := range c.relays {
 		c.progress()
-		relay.restart(within)
+		slowest = max(slowest, relay.restart(within))
 	}
 	c.progress()
+	return slowest
 }
 
 // count is what has become of the acknowledged events.

@@ -176,16 +176,19 @@ func TestThreeCaddysAreACluster(t *testing.T) {
 	c.keepsAll()
 }
 
-// TestThreeCaddysRestartAsPlanned: each of them in turn, under load, costs no duplicate, and
-// at most a few submissions that are told to try again. How many depends on how long the
-// servers take to elect another leader, so no other test of the package runs beside it.
+// TestThreeCaddysRestartAsPlanned: each of them in turn, under load, costs no submission and
+// no duplicate. Submissions wait up to 12 s for a relay that starts. On a machine on which a
+// start takes longer, an election may too, and then a few may be told to try again.
 func TestThreeCaddysRestartAsPlanned(t *testing.T) {
 	c := startEmbedded(t)
 	c.submitting(c.relays...)
-	c.restartRelays(40 * time.Second)
+	start, most := c.restartRelays(40*time.Second), 0
+	if start > 12*time.Second {
+		most = 3
+	}
 	n := c.keepsAll()
-	if n.duplicates > 0 || c.load.refusals() > 3 || c.load.broken > 0 {
-		t.Errorf("%d duplicates, %d without an answer, %d refused: %v", n.duplicates, c.load.broken, c.load.refusals(), c.load.refused)
+	if n.duplicates > 0 || c.load.refusals() > most || c.load.broken > 0 {
+		t.Errorf("%d duplicates, %d without an answer, %d refused with a start of %v: %v", n.duplicates, c.load.broken, c.load.refusals(), start, c.load.refused)
 	}
 }
 

@@ -26,11 +26,14 @@ func (s *relayServer) terminate(within time.Duration) time.Duration {
 	return time.Since(began)
 }
 
-// restart stops the relay as planned, and starts it again.
-func (s *relayServer) restart(within time.Duration) {
+// restart stops the relay as planned, and starts it again. It returns how long the start
+// took until the relay was healthy.
+func (s *relayServer) restart(within time.Duration) time.Duration {
 	s.t.Helper()
 	s.terminate(within)
+	began := time.Now()
 	s.start()
+	return time.Since(began)
 }
 
 // inFlight submits n events to a webhook that takes them all at once, and waits
