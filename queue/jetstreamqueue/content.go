@@ -94,12 +94,12 @@ func (x *export) events(ctx context.Context, s streamState) error {
 // chunk reads events, oldest first. What a replica does not have that lags behind, it asks
 // the leader for: an event may be redacted meanwhile.
 func (x *export) chunk(ctx context.Context, begin, end uint64) ([]*storedEvent, error) {
-	all, err := x.q.chunk(ctx, begin, end)
+	all, free, err := x.q.section(ctx, begin, end)
 	if err != nil {
 		return nil, err
 	}
 	var mu sync.Mutex
-	err = each(missing(all, begin, end), func(seq uint64) error {
+	err = each(free, func(seq uint64) error {
 		e, err := x.q.redactedAt(ctx, seq)
 		if err != nil {
 			return ignoreNotFound(err)

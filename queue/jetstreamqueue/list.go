@@ -316,28 +316,43 @@ func (q *Queue) backward(ctx context.Context, from uint64, limit int, visit func
 
 // chunk reads the events from begin to end, newest first, without those of erased feedback.
 func (q *Queue) chunk(ctx context.Context, begin, end uint64) ([]*storedEvent, error) {
-	all, err := q.places(ctx, begin, end)
+	all, _, err := q.section(ctx, begin, end)
+	return all, err
+}
+
+// section is chunk that also returns the numbers for which it has found nothing.
+func (q *Queue) section(ctx context.Context, begin, end uint64) (all []*storedEvent, free []uint64, err error) {
+	all, err = q.places(ctx, begin, end)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
+	free = missing(all, begin, end)
 	all = slices.DeleteFunc(all, (*storedEvent).isHold)
 	if q.ledger.hasRedacted(end) {
-		redacted, err := q.redactedOf(ctx, missing(all, begin, end))
+		redacted, err := q.redactedOf(ctx, free)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
+		}
+		for _, e := range redacted {
+			i, _ := slices.BinarySearch(free, e.ID.Seq())
+			free = slices.Delete(free, i, i+1)
 		}
 		all = append(all, redacted...)
 	}
 	all = slices.DeleteFunc(all, func(e *storedEvent) bool { return q.erased.has(e.Feedback) })
 	slices.SortFunc(all, func(a, b *storedEvent) int { return cmp.Compare(b.ID.Seq(), a.ID.Seq()) })
-	return all, nil
+	return all, free, nil
 }
 
-// missing returns the numbers from begin to end that no event has.
+// missing returns the numbers from begin to end that neither an event nor a hold has.
 func missing(events []*storedEvent, begin, end uint64) (seqs []uint64) {
 	have := make(map[uint64]bool, len(events))
 	for _, e := range events {
-		have[e.ID.Seq()] = true
+		if e.isHold() {
+			have[e.place] = true
+		} else {
+			have[e.ID.Seq()] = true
+		}
 	}
 	for seq := begin; seq <= end; seq++ {
 		if !have[seq] {
