@@ -306,7 +306,8 @@ func (b *ledger) settled(l *lease, s queue.Settlement) {
 		}
 		return
 	}
-	if took := now.Sub(l.at); took > l.timeout() {
+	// A delivery may be leased ahead, so the attempt begins after the lease.
+	if took := now.Sub(s.Attempt.At); took > l.timeout() {
 		b.faultLocked("an attempt of %s took %v of %v", l.id, took, l.timeout())
 	}
 	if last != nil && last.unsigned && !slices.ContainsFunc(l.visits, func(v *visit) bool { return v.fits }) {

@@ -365,7 +365,7 @@ func (w *world) changeOne() error {
 func (w *world) reconfigure(h *webhook, c relay.WebhookConfig, what string, do func(ctx context.Context) error) {
 	b := w.ledger
 	b.mu.Lock()
-	h.others = append(h.others, c)
+	h.mayGet(c)
 	h.bound = max(h.bound, c.Concurrency)
 	b.mu.Unlock()
 	if err := w.do(h, what, do); err != nil {
@@ -507,7 +507,7 @@ func (w *world) announce(names []string, configs []relay.WebhookConfig) {
 		w.named[name].mayExpire = w.named[name].mayExpire || !slices.Contains(names, name)
 		if i := slices.Index(names, name); i >= 0 {
 			h := w.named[name]
-			h.others = append(h.others, configs[i])
+			h.mayGet(configs[i])
 			h.bound = max(h.bound, configs[i].Concurrency)
 		}
 	}

@@ -109,6 +109,17 @@ func (h *webhook) configs() []relay.WebhookConfig {
 	return append([]relay.WebhookConfig{h.config}, h.others...)
 }
 
+// mayGet enters that other settings may come into force. They may be those of an attempt
+// that has not begun, although its delivery is leased.
+func (h *webhook) mayGet(c relay.WebhookConfig) {
+	h.others = append(h.others, c)
+	for l := range h.out {
+		if len(l.visits) == 0 {
+			l.configs = append(l.configs, c)
+		}
+	}
+}
+
 // count is the counter of a state.
 func (h *webhook) count(s queue.State) *int64 {
 	switch s {
