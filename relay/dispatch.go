@@ -25,7 +25,6 @@ func (w *webhook) run(l lifetime) {
 			return
 		}
 		w.setLane(nil)
-		w.giveBackAll(w.takeAhead())
 		workers.close() // before the lane closes: a closed lane hands unsettled deliveries out again
 		_ = lane.Close()
 		lane = nil
@@ -53,7 +52,7 @@ func (w *webhook) run(l lifetime) {
 				continue
 			}
 			w.setLane(lane)
-			workers = newWorkerPool(w.deliver, func() (task, bool) { return w.nextAhead(ctx) }, func() { w.wake(false) })
+			workers = newWorkerPool(w.deliver, func() { w.wake(false) })
 		}
 		leases, err := w.next(ctx, lane, free)
 		if err != nil {
@@ -121,24 +120,6 @@ func (w *webhook) laneFailed(ctx context.Context, timer *time.Timer, err error) 
 	w.sleep(ctx, timer, laneRetry)
 }
 
-// leaseAhead is the most deliveries that are leased before a worker is free for them.
-const leaseAhead = 32
-
-// brisk is how long an attempt may take if deliveries are leased ahead: what was leased
-// should not wait long.
-const brisk = 50 * time.Millisecond
-
-// aheadLocked returns how many deliveries may be leased ahead. A worker that takes the next
-// delivery itself goes on at once. If it had to wait for run, each delivery would wait
-// three times for a core instead of once, and on busy cores the submissions, which are
-// many, would get nearly all of their time.
-func (w *webhook) aheadLocked() int {
-	if !w.brisk || w.limiter != nil || w.breaker.OneAtATime() || w.target == nil || w.target.config.Ordered {
-		return 0
-	}
-	return min(w.window.Size(), leaseAhead)
-}
-
 // free returns how many deliveries the webhook may lease now. If n is 0, wait is how
 // long to wait; a wait of 0 means until something changes.
 func (w *webhook) free(now time.Time) (n int, wait time.Duration) {
@@ -157,11 +138,10 @@ func (w *webhook) free(now time.Time) (n int, wait time.Duration) {
 	if n = 1; !w.breaker.OneAtATime() {
 		n = w.window.Size() - w.underWay
 	}
-	n = max(n, 0)
-	if ahead := w.aheadLocked(); len(w.ahead) <= ahead/2 { // several at once, so that run is woken seldom
-		n += ahead - len(w.ahead)
+	if n <= 0 {
+		return 0, 0
 	}
-	if n == 0 || w.limiter == nil {
+	if w.limiter == nil {
 		return n, 0
 	}
 	tokens := w.limiter.TokensAt(now)
@@ -192,42 +172,22 @@ func (w *webhook) next(ctx context.Context, lane queue.Lane, free int) ([]*queue
 	return leases, err
 }
 
-// dispatch hands a lease to a worker, or keeps it for the next worker that is free. If the
-// webhook's state changed after the lease was taken, dispatch gives the lease back.
+// dispatch hands a lease to a worker. If the webhook's state changed after the lease
+// was taken, dispatch gives the lease back.
 func (w *webhook) dispatch(workers *workerPool, t task) {
 	now := time.Now()
 	w.mu.Lock()
-	if !w.admitsLocked(now) {
+	ok := w.enabledLocked()
+	if ok {
+		ok, _ = w.breaker.Admits(now)
+	}
+	if w.breaker.OneAtATime() {
+		ok = ok && w.underWay == 0
+	}
+	if !ok {
 		w.mu.Unlock()
 		w.giveBack(t.lease, time.Time{})
 		return
-	}
-	w.ahead = append(w.ahead, t)
-	// Only attempts in flight take what is ahead, so the first one must begin here.
-	if w.underWay > 0 && w.underWay >= w.window.Size() && w.limiter == nil {
-		w.mu.Unlock()
-		return
-	}
-	t = w.beginLocked(now)
-	w.mu.Unlock()
-	workers.deliverTask(t)
-}
-
-// admitsLocked reports whether an attempt may begin now, if there is a place for it.
-func (w *webhook) admitsLocked(now time.Time) bool {
-	if !w.enabledLocked() {
-		return false
-	}
-	ok, _ := w.breaker.Admits(now)
-	return ok && !(w.breaker.OneAtATime() && w.underWay > 0)
-}
-
-// beginLocked begins the first delivery that was leased ahead.
-func (w *webhook) beginLocked(now time.Time) task {
-	t := w.ahead[0]
-	w.ahead[0] = task{}
-	if w.ahead = w.ahead[1:]; len(w.ahead) == 0 {
-		w.ahead = nil
 	}
 	w.breaker.Begin()
 	w.underWay++
@@ -235,49 +195,8 @@ func (w *webhook) beginLocked(now time.Time) task {
 		w.limiter.AllowN(now, 1)
 	}
 	t.target = w.target
-	return t
-}
-
-// nextAhead begins a delivery that was leased ahead, for a worker whose attempt has ended.
-// If none may begin, it gives all of them back. The context is that of the lane.
-func (w *webhook) nextAhead(ctx context.Context) (t task, ok bool) {
-	w.mu.Lock()
-	if len(w.ahead) == 0 {
-		w.mu.Unlock()
-		return task{}, false
-	}
-	now := time.Now()
-	if ctx.Err() != nil || !w.admitsLocked(now) {
-		w.mu.Unlock()
-		w.giveBackAll(w.takeAhead())
-		return task{}, false
-	}
-	if w.underWay > 0 && w.underWay >= w.window.Size() {
-		w.mu.Unlock()
-		return task{}, false
-	}
-	t = w.beginLocked(now)
-	low := len(w.ahead) <= w.aheadLocked()/2
 	w.mu.Unlock()
-	if low {
-		w.wake(false)
-	}
-	return t, true
-}
-
-// takeAhead removes all deliveries that were leased ahead, and returns them.
-func (w *webhook) takeAhead() []task {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	tasks := w.ahead
-	w.ahead = nil
-	return tasks
-}
-
-func (w *webhook) giveBackAll(tasks []task) {
-	for _, t := range tasks {
-		w.giveBack(t.lease, time.Time{})
-	}
+	workers.deliverTask(t)
 }
 
 // eventBefore reports whether an earlier event of the same feedback still waits for the
@@ -451,7 +370,6 @@ func (w *webhook) succeeded(at time.Time, a queue.Attempt) {
 		w.window.Grow()
 	}
 	w.breaker.Succeeded(at)
-	w.brisk = a.Duration <= brisk
 	w.record.LastSuccess = at.UTC()
 	w.noteAnswer(at, a)
 	w.tally.Count(at, a)
@@ -477,7 +395,6 @@ func (w *webhook) failed(at time.Time, a queue.Attempt, o deliver.Outcome, ladde
 	if o.Busy {
 		w.window.Shrink()
 	}
-	w.brisk = false
 	w.noteAnswer(at, a)
 	w.tally.Count(at, a)
 	w.noteFailureLocked(at)

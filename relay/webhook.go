@@ -51,8 +51,6 @@ type webhook struct {
 	window    pace.Window
 	outage    outage
 	underWay  int
-	ahead     []task             // leased, and not begun; some attempt is in flight if there are any
-	brisk     bool               // the last attempt has succeeded within brisk
 	listening context.Context    // context of the lane's Next calls; nil before the first call
 	interrupt context.CancelFunc // ends listening
 	failure   error              // why the lane cannot be read

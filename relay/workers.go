@@ -17,8 +17,7 @@ const idleWorker = 5 * time.Second
 // The worker that became idle last gets the next task. Workers that stay idle end.
 type workerPool struct {
 	deliver func(task)
-	next    func() (task, bool) // returns a task for a worker that has delivered one
-	onIdle  func()              // called when a worker becomes idle
+	onIdle  func() // called when a worker becomes idle
 	running sync.WaitGroup
 
 	mu     sync.Mutex // guards everything below
@@ -34,8 +33,8 @@ type worker struct {
 	round int       // the round in which it became idle
 }
 
-func newWorkerPool(deliver func(task), next func() (task, bool), onIdle func()) *workerPool {
-	return &workerPool{deliver: deliver, next: next, onIdle: onIdle}
+func newWorkerPool(deliver func(task), onIdle func()) *workerPool {
+	return &workerPool{deliver: deliver, onIdle: onIdle}
 }
 
 // deliverTask hands a task to a worker. One goroutine calls it, and later close.
@@ -58,9 +57,7 @@ func (c *workerPool) deliverTask(t task) {
 func (c *workerPool) work(t task) {
 	w := &worker{tasks: make(chan task, 1)}
 	for ok := true; ok; t, ok = <-w.tasks {
-		for more := true; more; t, more = c.next() {
-			c.deliver(t)
-		}
+		c.deliver(t)
 		c.addIdle(w)
 		c.onIdle()
 	}

@@ -11,7 +11,7 @@ func TestWorkersStayWhileTheyAreNeeded(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var rested atomic.Int64
-		c := newWorkerPool(func(task) { time.Sleep(time.Second) }, func() (task, bool) { return task{}, false }, func() { rested.Add(1) })
+		c := newWorkerPool(func(task) { time.Sleep(time.Second) }, func() { rested.Add(1) })
 		idle := func() int {
 			synctest.Wait()
 			c.mu.Lock()
