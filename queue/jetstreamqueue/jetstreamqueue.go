@@ -40,6 +40,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/queue/jetstreamqueue/seal"
 )
 
 // Options set where the servers are and how the queue behaves.
@@ -105,7 +106,7 @@ type Queue struct {
 	js    jetstream.JetStream
 	tags  tags // parts of the store's event ids
 
-	sealer sealer
+	sealer seal.Sealer
 
 	registry registry
 	ledger   ledger
@@ -160,7 +161,7 @@ func Open(ctx context.Context, o Options) (*Queue, error) {
 	}
 	q := newQueue(o)
 	var err error
-	if q.sealer, err = newSealer(o.EncryptionKey); err != nil {
+	if q.sealer, err = seal.New(o.EncryptionKey); err != nil {
 		return nil, err
 	}
 	if err := q.connect(); err != nil {

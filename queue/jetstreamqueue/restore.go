@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/userhero/relay/queue"
+	"github.com/userhero/relay/queue/jetstreamqueue/seal"
 )
 
 const (
@@ -65,7 +66,7 @@ func Create(ctx context.Context, o Options, await ...func(context.Context) error
 	o.defaults()
 	q := newQueue(o)
 	var err error
-	if q.sealer, err = newSealer(o.EncryptionKey); err != nil {
+	if q.sealer, err = seal.New(o.EncryptionKey); err != nil {
 		return nil, err
 	}
 	if err := q.connect(); err != nil {
@@ -413,7 +414,7 @@ func (n *NewStore) registry() error {
 	exists := false
 	for _, w := range n.webhooks {
 		head := webhookHead{Name: w.Name, Revision: w.Revision, Expires: w.Expires}
-		head.Data, head.Sealed = n.q.sealer.seal(w.ID, w.Data)
+		head.Data, head.Sealed = n.q.sealer.Seal(number(w.ID), w.Data)
 		if err := n.publishJSON(n.q.names.webhook(w.ID), head); err != nil {
 			return err
 		}

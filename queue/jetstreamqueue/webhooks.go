@@ -103,7 +103,7 @@ func (r *registry) enter(q *Queue, m *message) {
 	if ok {
 		err := json.Unmarshal(m.data, &h)
 		if err == nil && h.Sealed {
-			h.Data, err = q.sealer.open(id, h.Data)
+			h.Data, err = q.sealer.Open(number(id), h.Data)
 		}
 		if err != nil {
 			q.o.Logger.Error("a webhook cannot be read", "webhook", id, "error", err)
@@ -205,7 +205,7 @@ func (r *registry) change(ctx context.Context, q *Queue, decide func() (queue.We
 		if err != nil {
 			return err
 		}
-		head.Data, head.Sealed = q.sealer.seal(id, head.Data)
+		head.Data, head.Sealed = q.sealer.Seal(number(id), head.Data)
 		m, err := messageWith(q.names.webhook(id), head)
 		if err != nil {
 			return err
