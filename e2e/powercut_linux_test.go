@@ -85,6 +85,7 @@ func TestClusterSurvivesAPowerCut(t *testing.T) {
 				stored, err = c.servers[0].Stored("userhero_events")
 				return err == nil
 			})
+			c.abandon()
 			if all := c.load.acknowledgements(); stored >= all {
 				t.Errorf("%d events are stored of %d that were acknowledged: the power cut is none", stored, all)
 			}
