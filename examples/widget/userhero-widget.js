@@ -173,6 +173,7 @@
       "dialog,button,textarea,select{color:CanvasText;background:Canvas;border:1px solid;padding:8px}" +
       "#o{position:fixed;right:16px;bottom:16px;z-index:9999}" +
       "form,label{display:grid;gap:8px}" +
+      "textarea{width:100%}" + // narrower where a scroll bar takes room
       "fieldset{border:0;margin:0;padding:0}" +
       // A star is filled if it is chosen or stands before the one that is.
       "input{appearance:none;margin:0;width:40px;height:40px}" +

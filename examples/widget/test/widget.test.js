@@ -1,6 +1,6 @@
-// The widget in Chromium, with the network cut in between. RELAY_CADDY names the
-// binary to test against instead of the intake in this process; CHROMIUM the
-// browser, where it is not /usr/bin/chromium.
+// The widget in a browser, with the network cut in between. RELAY_CADDY names the
+// binary to test against instead of the intake in this process; BROWSER the browser,
+// chromium or firefox; CHROMIUM and FIREFOX where they are.
 import assert from "node:assert/strict";
 import http from "node:http";
 import { readFile } from "node:fs/promises";
@@ -13,6 +13,7 @@ import { minified } from "./minified.js";
 const AXE = await readFile(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 const POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src *";
 const real = process.env.RELAY_CADDY;
+const inFirefox = process.env.BROWSER === "firefox";
 // For answers that the real relay gives under overload only, for counting requests, and
 // for what does not depend on the relay.
 const simulated = real ? () => {} : test;
@@ -64,10 +65,9 @@ before(async () => {
   };
   site = http.createServer(serve);
   origin = `http://127.0.0.1:${await listen(site)}`;
-  browser = await chromium.launch({
-    executablePath: process.env.CHROMIUM || "/usr/bin/chromium",
-    args: CHROMIUM_FLAGS,
-  });
+  browser = inFirefox
+    ? await (await import("../../../e2e/console/firefox.js")).launch()
+    : await chromium.launch({ executablePath: process.env.CHROMIUM || "/usr/bin/chromium", args: CHROMIUM_FLAGS });
 });
 
 after(async () => {
@@ -82,7 +82,8 @@ beforeEach(async () => {
   errors = [];
   posted = [];
   context = await browser.newContext({ locale: "de-CH", timezoneId: "Europe/Zurich", viewport: { width: 800, height: 600 } });
-  context.on("weberror", (error) => errors.push(error.error()));
+  // Firefox asks for the icon of a page that names none, which the policy refuses.
+  context.on("weberror", (error) => String(error.error()).includes("/favicon.ico") || errors.push(error.error()));
 });
 
 afterEach(async () => {
@@ -283,9 +284,9 @@ test("what is written while an answer is awaited stays", async () => {
   assert.equal(await page.getByLabel("Message").inputValue(), "first", "nothing is emptied before it is safe to");
   await page.getByLabel("Message").fill("second");
   line.set("up");
-  await says(page, "Kept here");
-  assert.equal(await page.getByLabel("Message").inputValue(), "second");
+  if (!inFirefox) await says(page, "Kept here"); // Firefox sends by itself what a closed connection took
   await until("the first", () => intake.events.length === 1);
+  assert.equal(await page.getByLabel("Message").inputValue(), "second");
 });
 
 test("what is kept has a bound, and the visitor's text stays in the form beyond it", async () => {
@@ -385,7 +386,7 @@ for (const [name, media, size] of [
   ["at 390 px", {}, { width: 390, height: 844 }],
   ["at 200 % zoom", {}, { width: 640, height: 400 }], // of a window of 1280 x 800
   ["at 400 % zoom", {}, { width: 320, height: 256 }],
-])
+].filter(([, { forcedColors }]) => !(inFirefox && forcedColors))) // its driver cannot force colours
   simulated(`axe finds nothing, everything fits and is large enough ${name}`, async () => {
     const page = await open();
     await page.emulateMedia(media);
@@ -424,7 +425,8 @@ for (const [name, media, size] of [
     }
   });
 
-test("it is dark where the visitor wants dark", async () => {
+// Firefox's driver cannot set the colour scheme.
+(inFirefox ? () => {} : test)("it is dark where the visitor wants dark", async () => {
   const page = await open();
   const colours = async (colorScheme) => {
     await page.emulateMedia({ colorScheme });
@@ -442,7 +444,8 @@ test("it is dark where the visitor wants dark", async () => {
 });
 
 // What the form without script sends, and the page that thanks, are the relay's.
-if (real)
+// Firefox's driver cannot turn script off.
+if (real && !inFirefox)
   for (const [locale, lang, thanks] of [
     ["en-US", "en", "Thank you"],
     ["de-CH", "de", "Danke"],
