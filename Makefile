@@ -175,7 +175,7 @@ docs: $(HUGO) ## Build docs/ as a site with search, in dist/docs; a link that le
 
 manifests: ## Render and check examples/kubernetes
 	@echo "manifests (a minute, once)"
-	@cd e2e/manifests && go test ./...
+	@cd e2e/manifests && go test -count=1 ./...
 
 collector: $(COLLECTOR) ## Build the OpenTelemetry Collector of the end-to-end tests
 
