@@ -84,7 +84,7 @@ func startCaddyIn(ctx context.Context, o options, c config, dir string) (*server
 		return nil, err
 	}
 	p, err := caddyproc.Start(ctx, caddyproc.Options{
-		Binary: o.caddy, Dir: dir, Ready: "http://" + admin + c.ready, Env: c.env, Within: time.Minute,
+		Binary: o.caddy, Dir: dir, Ready: "http://" + admin + c.ready, Env: c.env, Within: time.Minute, Site: site,
 		Caddyfile: fmt.Sprintf("{\nadmin %s\ndefault_bind 127.0.0.1\nauto_https off\npersist_config off\ngrace_period 5s\n%s\n}\nhttp://%s {\n%s\n}\n",
 			admin, strings.ReplaceAll(c.app, "STORE", filepath.Join(dir, "store")), site, c.site),
 	})

@@ -179,7 +179,12 @@ func (s *relayServer) launch() error {
 	if err != nil {
 		return err
 	}
+	var dial func(ctx context.Context, network, address string) (net.Conn, error)
+	if s.options.host != nil {
+		dial = s.options.host.DialContext
+	}
 	p, err := caddyproc.Start(s.t.Context(), caddyproc.Options{
+		Site: s.site, Dial: dial,
 		Binary: program, Dir: s.dir, Caddyfile: s.caddyfile(s.options), Client: s.client,
 		Ready: "http://" + s.admin + "/userhero/healthz", Env: s.options.env, Within: 40 * time.Second,
 	})

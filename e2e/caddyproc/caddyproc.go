@@ -37,11 +37,15 @@ type Options struct {
 	Caddyfile string
 	// Ready is a URL that answers 2xx once the process serves.
 	Ready string
-	// Client asks it; default: http.DefaultClient.
+	// Site is the address of a site. Caddy may begin to listen there only after Ready answers.
+	Site string
+	// Dial connects to it; default: a net.Dialer.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+	// Client asks Ready; default: http.DefaultClient.
 	Client *http.Client
 	// Env is added to the environment.
 	Env []string
-	// Within bounds the time from the start until Ready answers; default 20 s.
+	// Within bounds the time from the start until Ready answers and Site listens; default 20 s.
 	Within time.Duration
 }
 
@@ -99,6 +103,9 @@ func (p *Process) awaitReady(ctx context.Context) error {
 	for {
 		err := p.answers(ctx)
 		if err == nil {
+			err = p.listens(ctx)
+		}
+		if err == nil {
 			return nil
 		}
 		select {
@@ -109,6 +116,22 @@ func (p *Process) awaitReady(ctx context.Context) error {
 		case <-tick.C:
 		}
 	}
+}
+
+// listens returns nil if Site takes a connection.
+func (p *Process) listens(ctx context.Context) error {
+	if p.options.Site == "" {
+		return nil
+	}
+	dial := p.options.Dial
+	if dial == nil {
+		dial = new(net.Dialer).DialContext
+	}
+	conn, err := dial(ctx, "tcp", p.options.Site)
+	if err != nil {
+		return err
+	}
+	return conn.Close()
 }
 
 // answers returns nil if Ready answers 2xx.
