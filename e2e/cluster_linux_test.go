@@ -104,11 +104,10 @@ func (c *relayCluster) startServer(i int) {
 	}
 }
 
-// abandon kills the relays. Their streams are lost for good, and a stop would wait for them.
+// abandon kills the relays, because a stop would wait for servers or streams that are lost.
 func (c *relayCluster) abandon() {
 	for _, relay := range c.relays {
-		relay.process.Kill()
-		relay.process = nil // its end is no failure
+		relay.abandon()
 	}
 }
 

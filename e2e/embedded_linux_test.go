@@ -201,8 +201,7 @@ func TestServerLeavesForGood(t *testing.T) {
 	c.submitting(c.relays[:2]...)
 	c.progress()
 	lost := c.relays[2]
-	lost.process.Kill()
-	lost.process = nil // its end is no failure
+	lost.abandon()
 	c.progress()
 	remove := func(name string) (string, error) {
 		return c.relays[0].process.Run(t.Context(), "userhero", "cluster", "remove", name, "--address", c.relays[0].admin)
@@ -289,12 +288,7 @@ func TestRestoreIntoThreeCaddys(t *testing.T) {
 	if err := errors.Join(errs...); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { // to stop the last one of three takes a minute
-		for _, relay := range c.relays {
-			relay.process.Kill()
-			relay.process = nil
-		}
-	})
+	t.Cleanup(c.abandon) // to stop the last one of three takes a minute
 	m.same("on three Caddys", want, m.waits(c.relays[1], 2))
 	m.well.Store(100)
 	m.run(c.relays[2], "redeliver", "--webhook", "app", "--waiting", "--yes", "--address", c.relays[2].admin)

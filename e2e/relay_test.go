@@ -210,6 +210,13 @@ func (s *relayServer) killAndRestart() {
 	s.start()
 }
 
+// abandon ends the process with SIGKILL. That it does not stop in order is no failure of the
+// test.
+func (s *relayServer) abandon() {
+	s.process.Kill()
+	s.process = nil
+}
+
 // store is the folder that holds what the queue keeps.
 func (s *relayServer) store() string {
 	if s.nats != nil {
