@@ -36,12 +36,7 @@ func (p pages) erasureOf(r *http.Request, v url.Values) (what relay.Erasure, ok 
 	id, value := v.Get("feedback"), strings.TrimSpace(v.Get("value"))
 	switch {
 	case id != "":
-		var project *string
-		if v.Has("project") {
-			name := v.Get("project")
-			project = &name
-		}
-		what.Feedback, err = api.FindFeedback(r.Context(), p.queue, id, project)
+		what.Feedback, err = api.FindFeedback(r.Context(), p.queue, id, api.ProjectOf(v))
 	case value != "":
 		what.Filter = metadataFilter(memberOf(v), value)
 	}

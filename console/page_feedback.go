@@ -88,7 +88,7 @@ func feedbackAt(id queue.FeedbackID) string {
 }
 
 func (p pages) showFeedback(r *http.Request) (any, error) {
-	id, err := api.FindFeedback(r.Context(), p.queue, r.PathValue("id"), api.ProjectOf(r))
+	id, err := api.FindFeedback(r.Context(), p.queue, r.PathValue("id"), api.ProjectOf(r.URL.Query()))
 	if err != nil {
 		return nil, err
 	}

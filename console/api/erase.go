@@ -14,7 +14,7 @@ func (s *server) eraseFeedback(r *http.Request) (any, error) {
 	if err := p.err(); err != nil {
 		return nil, err
 	}
-	id, err := FindFeedback(r.Context(), s.queue, r.PathValue("id"), ProjectOf(r))
+	id, err := FindFeedback(r.Context(), s.queue, r.PathValue("id"), ProjectOf(r.URL.Query()))
 	if err != nil {
 		return nil, err
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -70,18 +71,17 @@ func EventsOf(ctx context.Context, s Store, id queue.FeedbackID, limit int) ([]q
 }
 
 // ProjectOf returns the parameter that chooses a project; nil if it is absent. An empty
-// one chooses feedback without a project.
-func ProjectOf(r *http.Request) *string {
-	q := r.URL.Query()
-	if !q.Has("project") {
+// one chooses feedback without a project. The parameters are those of a query or of a form.
+func ProjectOf(parameters url.Values) *string {
+	if !parameters.Has("project") {
 		return nil
 	}
-	project := q.Get("project")
+	project := parameters.Get("project")
 	return &project
 }
 
 func (s *server) feedback(r *http.Request) (any, error) {
-	id, err := FindFeedback(r.Context(), s.queue, r.PathValue("id"), ProjectOf(r))
+	id, err := FindFeedback(r.Context(), s.queue, r.PathValue("id"), ProjectOf(r.URL.Query()))
 	if err != nil {
 		return nil, err
 	}
