@@ -141,10 +141,12 @@ func (r *Relay) idsOf(ctx context.Context, w *webhook, what Recovery, s section)
 // requeue requeues deliveries and counts them. It requeues several at a time, which
 // share commits, unless they must keep their order.
 func (r *Relay) requeue(ctx context.Context, ids []queue.DeliveryID, ordered bool) (int64, error) {
-	all, until := errgroup.WithContext(ctx)
-	if all.SetLimit(requeuers); ordered {
-		all.SetLimit(1)
+	atOnce := requeuers
+	if ordered {
+		atOnce = 1
 	}
+	all, until := errgroup.WithContext(ctx)
+	all.SetLimit(atOnce)
 	var count atomic.Int64
 	for _, id := range ids {
 		all.Go(func() error {
