@@ -46,6 +46,20 @@ func inFiles(t *testing.T, text string, dirs ...string) (found []string) {
 	return found
 }
 
+// webhookWithLane makes a webhook, and its lane on this relay.
+func webhookWithLane(t *testing.T, q queue.Queue) (queue.Webhook, queue.Lane) {
+	t.Helper()
+	w, err := q.PutWebhook(t.Context(), queue.Webhook{Name: "w"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := q.Lane(w.ID, queue.LaneOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return w, l
+}
+
 // opinion is a feedback with a text in everything that is stored of it.
 func opinion(t *testing.T, q queue.Queue, l queue.Lane, name string, w ...queue.WebhookID) queue.Event {
 	t.Helper()
@@ -83,14 +97,7 @@ func TestErasedFeedbackIsInNoFile(t *testing.T) {
 	t.Parallel()
 	s := oneServer(t)
 	q := opened(t, jetstreamqueue.Options{Servers: []string{s.url}})
-	w, err := q.PutWebhook(t.Context(), queue.Webhook{Name: "w"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	l, err := q.Lane(w.ID, queue.LaneOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	w, l := webhookWithLane(t, q)
 	var ids []queue.FeedbackID
 	var kept []queue.Event
 	for i := range 30 {

@@ -207,6 +207,7 @@ type recordHead struct {
 const (
 	byRequeue   = "requeue"
 	byRedaction = "redact" // the delivery waited for a parked webhook, and ends
+	byClosing   = "close"  // the event is redacted: see recordHead.Closed
 )
 
 // origin is what a delivery was before its first record.

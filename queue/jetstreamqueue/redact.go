@@ -406,7 +406,7 @@ func (s *redaction) close(ctx context.Context, v *verdict) (closed bool, err err
 		if _, exists := q.registry.get(w); !exists {
 			continue
 		}
-		r.Closed, r.Was, r.By = true, r.State, "close"
+		r.Closed, r.Was, r.By = true, r.State, byClosing
 		r.seq, err = s.again(ctx, w, seq, r)
 		if errors.Is(err, errSequence) {
 			closed = false

@@ -35,14 +35,7 @@ func TestRedactedTextIsInNoFile(t *testing.T) {
 	s := oneServer(t)
 	o := jetstreamqueue.Options{Servers: []string{s.url}}
 	q := opened(t, o)
-	w, err := q.PutWebhook(t.Context(), queue.Webhook{Name: "w"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	l, err := q.Lane(w.ID, queue.LaneOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	w, l := webhookWithLane(t, q)
 	var redacted, waiting []queue.Event
 	for i := range 30 {
 		if i%3 == 1 {
@@ -359,14 +352,7 @@ func dieWhileRedacting(t *testing.T, s *server, name string, after int64) int64 
 func TestUpdatesMayFollowRedactedOnes(t *testing.T) {
 	t.Parallel()
 	q := opened(t, jetstreamqueue.Options{Servers: []string{oneServer(t).url}})
-	w, err := q.PutWebhook(t.Context(), queue.Webhook{Name: "w"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	l, err := q.Lane(w.ID, queue.LaneOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	w, l := webhookWithLane(t, q)
 	accept := func(replaces queue.EventID) queue.Event {
 		r, err := q.Enqueue(t.Context(), queue.Entry{
 			Type: "feedback.created", Created: time.Now(), Feedback: queue.FeedbackID{ID: "fb"}, Body: []byte(`{}`),
@@ -403,7 +389,7 @@ func TestUpdatesMayFollowRedactedOnes(t *testing.T) {
 		latest, err := q.Latest(t.Context(), first.Feedback)
 		return err == nil && latest.ID == third.ID && latest.Redacted
 	})
-	_, err = q.Enqueue(t.Context(), queue.Entry{
+	_, err := q.Enqueue(t.Context(), queue.Entry{
 		Type: "feedback.created", Created: time.Now(), Feedback: first.Feedback, Body: []byte(`{}`), Replaces: third.ID,
 	})
 	if !errors.Is(err, queue.ErrRedacted) {
