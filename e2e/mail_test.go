@@ -29,13 +29,7 @@ func TestOneMailPerChangeOfStateAcrossRestarts(t *testing.T) {
 				url %s
 				retry 200ms
 			}
-			notify smtp {
-				host %s
-				from relay@example.com
-				to ops@example.com
-				username relay
-				password mail-password
-			}`, r.url, m.address),
+			%s`, r.url, m.notifier()),
 	})
 	arrived := func(n int, subject string) *mail.Message {
 		t.Helper()

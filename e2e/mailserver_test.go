@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"fmt"
 	"io"
 	"log"
 	"math/big"
@@ -31,6 +32,17 @@ type mailServer struct {
 
 	mu    sync.Mutex // guards mails
 	mails []string
+}
+
+// notifier is the option of a relay that sends its mails by this server.
+func (m *mailServer) notifier() string {
+	return fmt.Sprintf(`notify smtp {
+				host %s
+				from relay@example.com
+				to ops@example.com
+				username relay
+				password %s
+			}`, m.address, m.password)
 }
 
 // startMailServer starts a mail server that ends with the test.

@@ -101,13 +101,7 @@ func startTeams(t *testing.T, anemone, begonia *team) *teamSite {
 		env: []string{"SSL_CERT_FILE=" + s.mail.roots},
 		app: fmt.Sprintf(`group_notices 1s
 			console_url https://feedback.example.com/relay
-			notify smtp {
-				host %s
-				from relay@example.com
-				to ops@example.com
-				username relay
-				password mail-password
-			}`, s.mail.address),
+			%s`, s.mail.notifier()),
 		site: site.String(),
 	})
 	ladder, err := json.Marshal(slices.Repeat([]string{"2s"}, 90))
@@ -332,7 +326,7 @@ func (q question) fill(values map[string]string) question {
 	return q
 }
 
-// The placeholders of questions, and values of each that belong to nobody.
+// nobodys are the placeholders of questions, each with a value that no team has.
 var nobodys = map[string]string{
 	"{webhook}": "nobody", "{event}": "evt_01jwxyz0000000000000000000", "{delivery}": "evt_01jwxyz0000000000000000000_7",
 	"{feedback}": "fb_nobody_0", "{project}": "proj_nobody", "{word}": "said of nobody", "{cursor}": "nobody",
