@@ -33,8 +33,8 @@ func (v *visit) follow(id string) {
 	v.t.Fatalf("%s has no link %s: %s", v.at, id, v.page)
 }
 
-// explains checks that the page needs no other document: what the documentation of UserHero
-// does not have is explained where it stands.
+// explains checks that nobody needs another document for the page: it explains each word that
+// is not in UserHero's documentation.
 func (v *visit) explains() {
 	v.t.Helper()
 	text := v.text()
@@ -47,8 +47,8 @@ func (v *visit) explains() {
 	}
 }
 
-// TestConsoleNeedsNoOtherDocument: somebody who knows UserHero's documentation of webhooks, and
-// nothing of the relay, does all of this by the links and forms of the console: adds a webhook,
+// TestConsoleNeedsNoOtherDocument: somebody who has read UserHero's documentation of webhooks,
+// but nothing about the relay, does all of this with the links and forms of the console: adds a webhook,
 // tests, pauses, resumes and deletes it; chooses its projects, what is sent and who gets mails;
 // previews; changes the secret; sets a signing key; exports feedback; erases one, and that of a
 // person.

@@ -105,8 +105,8 @@ func (r *receiver) arrivals() []arrival {
 }
 
 // await waits until what has arrived satisfies a condition, and returns it. The condition
-// is asked when more has arrived, but not for every arrival: under load that takes more time
-// than the relay.
+// is checked when more has arrived, but not for every arrival: under load the check would take
+// more time than the relay does.
 func (r *receiver) await(t *testing.T, within time.Duration, what string, holds func([]arrival) bool) []arrival {
 	t.Helper()
 	deadline := time.After(within)

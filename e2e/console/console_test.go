@@ -11,8 +11,8 @@ import (
 
 // TestConsoleInBrowser needs node, Chromium and Firefox (the Debian packages chromium and
 // firefox-esr, or the paths in CHROMIUM and FIREFOX), what `npm ci` installs here, and a built Caddy: ../../caddy, or
-// what RELAY_CADDY names. Both browsers run the same files beside each other; Chromium,
-// which is asked more, runs two at a time.
+// what RELAY_CADDY names. Both browsers run the same files, at the same time. Chromium
+// has more tests, so it runs two files at a time.
 func TestConsoleInBrowser(t *testing.T) {
 	t.Parallel()
 	binary := os.Getenv("RELAY_CADDY")
