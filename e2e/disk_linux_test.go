@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -24,9 +23,8 @@ func smallDisk(t *testing.T, megabytes int64) string {
 	return mount
 }
 
-// diskImage is smallDisk that also returns the file that holds the file system, which is made
-// with options of mkfs.ext4.
-func diskImage(t *testing.T, megabytes int64, options ...string) (image, mount string) {
+// diskImage is smallDisk that also returns the file that holds the file system.
+func diskImage(t *testing.T, megabytes int64) (image, mount string) {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("needs root, mkfs.ext4 and a loop device, to mount a small file system")
@@ -38,33 +36,20 @@ func diskImage(t *testing.T, megabytes int64, options ...string) (image, mount s
 	if err := os.Truncate(image, megabytes*1e6); err != nil {
 		t.Fatal(err)
 	}
-	if out, err := exec.Command("mkfs.ext4", slices.Concat([]string{"-q"}, options, []string{image})...).CombinedOutput(); err != nil {
-		noDisk(t, err, out)
-	}
-	mountImage(t, image, mount)
-	return image, mount
-}
-
-// mountImage mounts a file that holds a file system until the end of the test.
-func mountImage(t *testing.T, image, mount string) {
-	t.Helper()
-	if out, err := exec.Command("mount", "-o", "loop", image, mount).CombinedOutput(); err != nil {
-		noDisk(t, err, out)
+	for _, args := range [][]string{{"mkfs.ext4", "-q", image}, {"mount", "-o", "loop", image, mount}} {
+		if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
+			if os.Getenv("CI") == "" {
+				t.Skipf("needs mkfs.ext4 and a loop device, to mount a small file system: %v: %s", err, out)
+			}
+			t.Fatalf("%v: %v: %s", args, err, out)
+		}
 	}
 	t.Cleanup(func() {
 		if out, err := exec.Command("umount", mount).CombinedOutput(); err != nil {
 			t.Errorf("umount: %v: %s", err, out)
 		}
 	})
-}
-
-// noDisk ends a test that needs a small file system and cannot have it.
-func noDisk(t *testing.T, err error, out []byte) {
-	t.Helper()
-	if os.Getenv("CI") == "" {
-		t.Skipf("needs mkfs.ext4 and a loop device, to mount a small file system: %v: %s", err, out)
-	}
-	t.Fatalf("making and mounting a small file system: %v: %s", err, out)
+	return image, mount
 }
 
 // fillUp writes a file until the disk has no byte left.

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -33,8 +34,8 @@ func init() { children[diskEnv] = diskProcess }
 type testDisk struct{ image, mount string }
 
 // smallDisk mounts an ext4 file system of so many megabytes, which needs root and a
-// loop device.
-func smallDisk(t *testing.T, megabytes int64) testDisk {
+// loop device. It is made with options of mkfs.ext4.
+func smallDisk(t *testing.T, megabytes int64, options ...string) testDisk {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("needs root, to mount a small file system")
@@ -46,7 +47,7 @@ func smallDisk(t *testing.T, megabytes int64) testDisk {
 	if err := os.Truncate(d.image, megabytes*1e6); err != nil {
 		t.Fatal(err)
 	}
-	for _, args := range [][]string{{"mkfs.ext4", "-q", d.image}, {"mount", "-o", "loop", d.image, d.mount}} {
+	for _, args := range [][]string{slices.Concat([]string{"mkfs.ext4", "-q"}, options, []string{d.image}), {"mount", "-o", "loop", d.image, d.mount}} {
 		if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
 			if os.Getenv("CI") == "" {
 				t.Skipf("this machine cannot mount a file system: %s", out)
@@ -63,6 +64,24 @@ func (d testDisk) remount(t *testing.T, options ...string) {
 	t.Helper()
 	d.unmount(t)
 	d.run(t, append(append([]string{"mount", "-o", "loop"}, options...), d.image, d.mount)...)
+}
+
+// remountAsLeft mounts what was written to the disk so far, repaired as when a machine starts.
+// What the kernel still holds in memory is lost, as if the power had gone now.
+func (d testDisk) remountAsLeft(t *testing.T) {
+	t.Helper()
+	left := d.image + ".left"
+	d.run(t, "cp", "--sparse=always", d.image, left)
+	d.unmount(t)
+	if err := os.Rename(left, d.image); err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.Command("e2fsck", "-fy", d.image).CombinedOutput()
+	var status *exec.ExitError
+	if err != nil && (!errors.As(err, &status) || status.ExitCode() > 1) { // 1: it has repaired something
+		t.Fatalf("e2fsck: %v: %s", err, out)
+	}
+	d.run(t, "mount", "-o", "loop", d.image, d.mount)
 }
 
 // unmount waits until the disk is not in use: a process that another test starts holds this

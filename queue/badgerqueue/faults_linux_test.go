@@ -334,10 +334,11 @@ const (
 )
 
 // powerLoss writes until n events are acknowledged, takes the power away, mounts
-// what the disk holds, and returns the store's folder and what the writer said.
-func powerLoss(t *testing.T, n int, care string) (dir string, w written) {
+// what the disk holds, and returns the store's folder and what the writer said. The disk is
+// made with options of mkfs.ext4.
+func powerLoss(t *testing.T, n int, care string, options ...string) (dir string, w written) {
 	t.Helper()
-	d := smallDisk(t, 160)
+	d := smallDisk(t, 160, options...)
 	dir = filepath.Join(d.mount, "store")
 	cmd := writerCommand(dir, n+200, 700, care)
 	out, err := cmd.StdoutPipe()
@@ -363,12 +364,13 @@ func powerLoss(t *testing.T, n int, care string) (dir string, w written) {
 	if err := root.Close(); err != nil {
 		t.Fatal(err)
 	}
-	d.remount(t)
+	d.remountAsLeft(t)
 	return dir, w
 }
 
 // TestAcknowledgedEventsSurvivePowerLoss takes the power from the disk after so many
-// acknowledgements: they are all there afterwards.
+// acknowledgements: they are all there afterwards. With a journal and without one the log is
+// written ahead in different ways.
 func TestAcknowledgedEventsSurvivePowerLoss(t *testing.T) {
 	t.Parallel()
 	after := []int{1, 60, 700}
@@ -378,15 +380,17 @@ func TestAcknowledgedEventsSurvivePowerLoss(t *testing.T) {
 			after = append(after, n)
 		}
 	}
-	for _, n := range after {
-		t.Run(strconv.Itoa(n), func(t *testing.T) {
-			dir, w := powerLoss(t, n, "")
-			if len(w.acked) < n {
-				t.Fatalf("%d acknowledged: %q", len(w.acked), w.refused)
-			}
-			reopened(t, fault{}, dir, w)
-			t.Logf("%d acknowledged before the power went and %d after", n, len(w.acked)-n)
-		})
+	for name, options := range map[string][]string{"with a journal": nil, "without a journal": {"-O", "^has_journal"}} {
+		for _, n := range after {
+			t.Run(fmt.Sprintf("%s, %d", name, n), func(t *testing.T) {
+				dir, w := powerLoss(t, n, "", options...)
+				if len(w.acked) < n {
+					t.Fatalf("%d acknowledged: %q", len(w.acked), w.refused)
+				}
+				reopened(t, fault{}, dir, w)
+				t.Logf("%d acknowledged before the power went and %d after", n, len(w.acked)-n)
+			})
+		}
 	}
 }
 
